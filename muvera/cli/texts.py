@@ -382,14 +382,14 @@ def search(
             return
         begun = time.perf_counter()
         hits = answer(query)
-        duration = time.perf_counter() - begun
+        duration, count = time.perf_counter() - begun, len(loaded)
     if json_:
         rows = [hit.to_dict() for hit in hits]
         print_json({"index": index, "query": query, "seconds": round(duration, 4), "hits": rows})
         return
     print_hits(hits, explain)
     if not quiet:
-        note(f"{len(hits):,} of {len(loaded):,} texts in {seconds(duration)}")
+        note(f"{len(hits):,} of {count:,} texts in {seconds(duration)}")
 
 
 def converse(answer: Callable[[str], Any], explain: bool) -> None:

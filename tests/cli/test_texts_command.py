@@ -153,3 +153,18 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     assert "--backend" in fails(*given, "--text", "body", "--overwrite", "--backend", "tree")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "index"]
     assert "--overwrite" in fails(*given, "--text", "body")
+
+
+def test_an_engine(index: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="the lancedb extra is not installed")
+    url = f"lancedb:{tmp_path / 'lance'}#pages"
+    assert muvera("load", index, "--to", url)[0] == 0
+    found = answer("texts", "search", url, "apple", *HASH, "-k", 1)["hits"]
+    assert [(hit["id"], hit["metadata"]["year"]) for hit in found] == [("a", 2001)]
+    code, out, err = muvera("texts", "search", url, "green pear", *HASH, "--explain")
+    assert code == 0 and "green=green" in out and "3 texts" in err
+    (tmp_path / "new.csv").write_text("url,text\nd,Green tea\n")
+    assert answer("texts", "add", url, tmp_path / "new.csv", "--id", "url", *HASH)["texts"] == 4
+    assert answer("texts", "delete", url, "a", *HASH)["texts"] == 3
+    assert answer("texts", "get", url, "d", *HASH)["documents"][0]["text"] == "Green tea"
+    fails("texts", "list", url, *HASH)
