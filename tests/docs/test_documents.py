@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from builders.engine_collections import missing
 from builders.foreign_indexes import random_index, write_plaid
+from builders.other_tools import write_other_tools
 from builders.paths import ROOT
+from builders.text_encoders import HashEncoder
 
+import muvera
 from muvera import MultiVectors
 
 DOCS = ROOT / "docs"
@@ -99,9 +102,10 @@ def write_csv(folder: Path) -> None:
 
 
 #: Files that a page expects in its folder.
-MATERIALS: dict[str, Callable[[Path], None]] = {
+MATERIALS: dict[str, Callable[[Path], object]] = {
     "README": write_csv,
     "colbert-index": write_colbert_index,
+    "switch": lambda folder: (write_colbert_index(folder), write_tokens(folder), write_other_tools(folder)),
     **dict.fromkeys(
         ["vector-database", "lancedb", "milvus", "opensearch", "postgresql", "qdrant", "scale", "tune"],
         write_tokens,
@@ -129,6 +133,9 @@ def test_blocks_run_in_order(
         monkeypatch.setenv("POSTGRES", request.getfixturevalue("postgres"))
     if page.stem in MATERIALS:
         MATERIALS[page.stem](tmp_path)
+    if page.stem == "switch":  # no model in place of its checkpoint
+        loaded = (HashEncoder(32), "hash")
+        monkeypatch.setattr("muvera.compat.ragatouille.model._encoder_of", lambda _: loaded)
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page):
         assert block.language in ("python", "sh", "text", "json", "yaml", "html"), block.line
@@ -147,7 +154,22 @@ def test_blocks_run_in_order(
             assert done.returncode == 0, f"{page}, line {block.line}:\n{done.stdout}{done.stderr}"
 
 
+def test_our_column_of_the_api_comparison_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(muvera, "load_text_encoder", lambda _: HashEncoder(32), raising=False)
+    tokens = np.random.default_rng(0).normal(size=(6, 5, 32)).astype(np.float32)
+    namespace: dict[str, object] = {name: getattr(muvera, name) for name in muvera.__all__}
+    namespace |= {"documents": list(tokens[:2]), "queries": list(tokens[:2, :3]), "more": list(tokens[2:4])}
+    namespace |= {"ids": ["a", "b"], "texts": ["One.", "Two."], "metadata": [{"year": 1999}, {"year": 2001}]}
+    text = (DOCS / "api-comparison.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| [^`|]+ \| `([^`]+)` \|", text, re.MULTILINE)
+    assert len(lines) == len(re.findall(r"^\| (?!task)", text, re.MULTILINE)) > 25
+    for line in lines:
+        exec(line, namespace)
+
+
 @pytest.mark.usefixtures("stand_ins")
+@pytest.mark.compiled("a model's token states are many for interpreted kernels")
 def test_the_first_program_of_the_readme_answers(capsys: pytest.CaptureFixture[str]) -> None:
     program = next(block for block in blocks(ROOT / "README.md") if block.language == "python")
     if program.reason:
@@ -207,8 +229,6 @@ def test_the_site_needs_no_network(site: Path) -> None:
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
-    import muvera
-
     reference = "".join(page.read_text(encoding="utf-8") for page in (site / "reference").glob("*.html"))
     names = [f"muvera.{name}" for name in muvera.__all__ if name not in ("__version__", "convert", "theory")]
     names += [f"muvera.convert.{name}" for name in muvera.convert.__all__]
