@@ -121,9 +121,10 @@ def _compilation() -> Iterator[Any]:
     class Listener(event.TimingListener):
         def on_start(self, started: Any) -> None:
             super().on_start(started)
-            if sys.stderr.isatty():
-                name, spent = started.data["dispatcher"].py_func.__name__, time.perf_counter() - begun
-                text = f"Compiling, only the first time ({spent:.0f} s): {name}"
+            function = started.data["dispatcher"].py_func
+            if sys.stderr.isatty() and function.__module__.startswith("muvera."):
+                spent = time.perf_counter() - begun
+                text = f"Compiling, only the first time ({spent:.0f} s): {function.__name__}"
                 typer.echo(f"\r\033[K{text}", nl=False, err=True)
 
     listener = Listener()

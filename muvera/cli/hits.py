@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["print_document", "print_hits", "print_list"]
 
-# Characters of a text under its title, and the share of the best word's weight that a marked word has.
-_PASSAGE, _MARKED = 220, 0.4
+# Characters of a text under its title, and the share of the best similarity that a marked word has.
+_PASSAGE, _MARKED = 220, 0.8
 
 
 def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ()) -> None:
@@ -65,14 +65,13 @@ def _wrapped(text: str, hanging: bool = False) -> str:
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
-    """Emphasize the words that contributed most; without a terminal, nothing changes."""
-    weights = reason.weights()
-    most = max(weights.values(), default=0.0)
-    words = {reason.text[slice(*span)] for span, weight in weights.items() if weight > _MARKED * most}
-    if not words:
-        return lines
-    pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words, key=len, reverse=True))) + r")(?!\w)"
-    return re.sub(pattern, lambda match: typer.style(match[0], fg="yellow", bold=True), lines)
+    """Emphasize the words that matched best; without a terminal, nothing changes."""
+    best = max((match.similarity for match in reason.matches), default=0.0)
+    words = {reason.text[slice(*one.document)] for one in reason.matches if one.similarity > _MARKED * best}
+    pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"
+    return re.sub(
+        pattern, lambda match: typer.style(match[0], fg="yellow", bold=True), lines, flags=re.IGNORECASE
+    )
 
 
 def _word_pairs(explanation: TextExplanation) -> list[str]:
