@@ -230,7 +230,7 @@ def load(
     connections: Annotated[int, typer.Option(min=1, help="Concurrent connections for searches.")] = 64,
     writes: Annotated[float, typer.Option(min=0.01, help="Write requests per second.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Concurrent searches in the server.")] = 2,
-    encoder: Annotated[str, typer.Option(help="Text encoder.")] = "minilm-demo",
+    encoder: Annotated[str, typer.Option(help="Text encoder.")] = "minilm",
     copies: Annotated[int, typer.Option(min=1, help="Number of copies of the demo's texts.")] = 1,
     as_json: AsJson = False,
 ) -> None:

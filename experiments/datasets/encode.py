@@ -17,6 +17,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from muvera.texts.encoders.base import TextEncoder, TextSide
-from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction
+from muvera.texts.encoders.minilm import MiniLMEncoder, unit_rows
 from muvera.texts.encoders.models import SentenceTransformersEncoder
 from muvera.utils.atomic_files import atomic_folder
 from muvera.utils.optional_imports import import_extra
@@ -164,6 +165,20 @@ def embed(
             _write(out / f"{name}_{key}.npy", np.concatenate(blocks))
         _write(out / f"{name}_ids.json", [text_id for text_id, _ in texts])
     shutil.rmtree(shards)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A linear map to fewer dimensions, followed by scaling to length 1.
+
+    `components`, (dim_in, dim_out), has orthonormal columns, by descending share of the sample's energy.
+    """
+
+    components: NDArray[np.float32]
+
+    def __call__(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Reduce (n, dim_in) vectors to (n, dim_out) float32 unit vectors."""
+        return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.components)
 
 
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> Reduction:

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.datasets.encode import fit_reduction
-from muvera.texts.encoders.minilm import MiniLMEncoder, Reduction, TokenStates
+from experiments.datasets.encode import Reduction, fit_reduction
+from muvera.texts.encoders.minilm import MiniLMEncoder, TokenStates
 
 DIM = 128
 SAMPLE = Path(__file__).parents[2] / "muvera" / "data" / "sample"
@@ -90,7 +90,6 @@ def write_sample(folder: Path) -> None:
     document_states = encoder.read(list(documents.values()), "document")
     query_states = encoder.read([query["text"] for query in queries], "query")
     reduction = fit_reduction((states.vectors for states in document_states), DIM)
-    np.save(folder / "reduction.npy", reduction.components)
     _write_vectors(folder, "", document_states, reduction)
     _write_vectors(folder, "query_", query_states, reduction)
     _write_json(folder / "texts.json", list(documents.values()))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,23 +22,9 @@ __all__ = ["demo"]
 
 _SHOWN, _REPEATS = 3, 3
 
-# A page for one question; `to_html` of an explanation shades the words that matched.
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{query}</title>
-<style>body {{ font: 17px/1.6 system-ui, "DejaVu Sans", sans-serif; max-width: 44rem;
-margin: 1.5rem auto; padding: 0 1rem; color: #1a1c20; background: #fff }} h1 {{ font-size: 1.35rem; margin: 0 0 .6rem }}
-article {{ border-top: 1px solid #d9dde3; padding: .6rem 0 }} p {{ margin: 0 }}
-mark {{ border-radius: .2rem; padding: 0 .1em }} small {{ float: right; color: #5b616b }}</style>
-<h1>{query}</h1>
-{answers}
-</html>
-"""
-
 
 def demo(
     queries: Annotated[int, Option(min=0, help="Number of questions to show.")] = 3,
-    html_: Annotated[
-        Path | None, Option("--html", help="Also write a page with the first question and its answers.")
-    ] = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
@@ -51,7 +35,7 @@ def demo(
 
     \b
     Example:
-      muvera demo --queries 5 --html demo.html
+      muvera demo --queries 5
     """
     begun = time.perf_counter()
     from ..data.demo_sample import load_demo_sample
@@ -91,10 +75,6 @@ def demo(
             "all": time.perf_counter() - begun,
         },
     }
-    if html_ is not None and shown:
-        query, hits = shown[0]
-        answers = "\n".join(f"<article>{hit._repr_html_()}</article>" for hit in hits)
-        html_.write_text(_PAGE.format(query=html.escape(query), answers=answers), encoding="utf-8")
     if json_:
         examples = [{"query": text, "hits": [hit.to_dict() for hit in hits]} for text, hits in shown]
         print_json({**facts, "shown": examples})

@@ -66,7 +66,7 @@ def _wrapped(text: str, hanging: bool = False) -> str:
 
 def _marked(lines: str, reason: TextExplanation) -> str:
     """Emphasize the words that matched best; without a terminal, nothing changes."""
-    best = max((match.similarity for match in reason.matches), default=0.0)
+    best = max(match.similarity for match in reason.matches)
     words = {reason.text[slice(*one.document)] for one in reason.matches if one.similarity > _MARKED * best}
     pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"
     return re.sub(

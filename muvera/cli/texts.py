@@ -140,12 +140,8 @@ def build(
 def _read(source: Path, text: str | None, id: str | None, metadata: str, **options: Any) -> TextFile:
     from ..texts.text_files import read_texts
 
-    columns = None if metadata == "rest" else [] if metadata == "none" else _names(metadata)
-    return read_texts(source, _names(text), id, columns, **options)
-
-
-def _names(columns: str | None) -> list[str]:
-    return [name.strip() for name in (columns or "").split(",") if name.strip()]
+    columns = {"rest": None, "none": []}.get(metadata, metadata.split(","))
+    return read_texts(source, text.split(",") if text else (), id, columns, **options)
 
 
 @contextmanager
@@ -180,12 +176,7 @@ def add(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add texts under new ids.
-
-    \b
-    Example:
-      muvera texts add my-index new-pages.csv --text title,body --id url
-    """
+    """Add texts under new ids; the columns are named as for index."""
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
         for name in content.ids or []:
@@ -227,7 +218,8 @@ def update(
         values = []
         for name, row in zip(ids, content.metadata, strict=True):
             kept = stored[name].metadata if name in stored else {}
-            values.append({**{key: kept[key] for key in kept if key not in row}, **_without_null(row)})
+            merged = {**kept, **row}
+            values.append({key: merged[key] for key in merged if merged[key] is not None})
         contents = content.texts or [stored[name].text for name in ids]
         rows = range(len(ids))
         encode = [i for i in rows if ids[i] not in stored or contents[i] != stored[ids[i]].text]
@@ -244,10 +236,6 @@ def update(
             json_, index, opened, added=added, replaced=len(encode) - added, metadata_changed=len(change),
             unchanged=len(others) - len(change),
         )  # fmt: skip
-
-
-def _without_null(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value is not None}
 
 
 def _in_batches(
@@ -281,13 +269,7 @@ def delete(
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
-    """Delete texts by id or by a condition.
-
-    \b
-    Example:
-      muvera texts delete my-index page-1 page-2
-      muvera texts delete my-index --where '{"year": {"$lt": 2000}}'
-    """
+    """Delete texts by id or by a condition."""
     if bool(ids) == (where is not None):
         raise ValueError("Give ids or --where, one of them.")
     with _opened(index, encoder, change=True) as opened:
@@ -303,12 +285,7 @@ def get(
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
-    """Print texts and their metadata.
-
-    \b
-    Example:
-      muvera texts get my-index page-1
-    """
+    """Print texts and their metadata."""
     with _opened(index, encoder) as opened:
         documents = opened.get(_stored_ids(opened, ids))
     if json_:
@@ -327,12 +304,7 @@ def list_(
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
-    """List texts in the order in which they were added.
-
-    \b
-    Example:
-      muvera texts list my-index --where '{"year": 2001}'
-    """
+    """List texts in the order in which they were added."""
     with _opened(index, encoder) as opened:
         ids = opened.select(parse_json("--where", where) or {})
         documents = opened.get(ids[offset : offset + limit])

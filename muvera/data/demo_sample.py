@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .multivectors import MultiVectors
 
-__all__ = ["DemoSample", "load_demo_reduction", "load_demo_sample"]
+__all__ = ["DemoSample", "load_demo_sample"]
 
 FOLDER = Path(__file__).parent / "sample"
 
@@ -64,12 +63,6 @@ def load_demo_sample() -> DemoSample:
         query_token_strings=[query["token_strings"] for query in queries],
         relevant=[query["relevant"] for query in queries],
     )
-
-
-def load_demo_reduction() -> NDArray[np.float32]:
-    """Read the linear map from MiniLM's token states to the sample's vectors, float32 (384, 128)."""
-    reduction: NDArray[np.float32] = _npy("reduction")
-    return reduction
 
 
 def _npy(name: str) -> Any:

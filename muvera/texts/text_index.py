@@ -73,7 +73,7 @@ class TextIndex:
     Examples
     --------
     >>> from muvera import TextIndex
-    >>> index = TextIndex.build(["a red apple", "a green pear"], encoder="minilm-demo")  # doctest: +SKIP
+    >>> index = TextIndex.build(["a red apple", "a green pear"], encoder="minilm")  # doctest: +SKIP
     >>> index.search("fruit that is red", k=1)[0].text  # doctest: +SKIP
     'a red apple'
     """
@@ -430,8 +430,9 @@ class TextIndex:
         path : path
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name that the index was built with.  Default: that name if it is "minilm" or
-            "minilm-demo".  A folder's other names are not loaded, since a model can run code or receive texts.
+            Must have the name that the index was built with.  Default: that name if it is
+            "colbert-small" or "minilm".  A folder's other names are not loaded, since a model can run code or
+            receive texts.
 
         Raises
         ------

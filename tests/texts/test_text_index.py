@@ -323,9 +323,7 @@ def test_loading_checks_the_encoder_and_the_kind(index: TextIndex, tmp_path: Pat
         TextIndex.load(tmp_path / "vectors")
 
 
-@pytest.mark.parametrize(
-    "name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm-demo"]
-)
+@pytest.mark.parametrize("name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm"])
 def test_a_folder_loads_only_built_in_encoders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -337,7 +335,7 @@ def test_a_folder_loads_only_built_in_encoders(
 
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", load)
     TextIndex.build(TEXTS, HashEncoder(name=name), path=tmp_path / "index")
-    if name == "minilm-demo":
+    if name == "minilm":
         TextIndex.load(tmp_path / "index")
     else:
         with pytest.raises(ValueError, match=f"{name}.*encoder="):

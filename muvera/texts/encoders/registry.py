@@ -9,13 +9,12 @@ from .base import TextEncoder, require_text_encoder
 __all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
 
 #: Encoders that an index folder may name: they load no code and no other checkpoint, and send no text anywhere.
-BUILT_IN = ("colbert-small", "minilm", "minilm-demo")
+BUILT_IN = ("colbert-small", "minilm")
 
 #: Names of text encoders and their meaning.
 ENCODERS = {
     "colbert-small": "the ColBERT model answerdotai/answerai-colbert-small-v1, run by fastembed",
     "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download; to try the library",
-    "minilm-demo": "the same in the demo's 128 dimensions",
     "sentence-transformers:CHECKPOINT[@REVISION]": "a MultiVectorEncoder of sentence-transformers 6 or newer",
     "pylate:CHECKPOINT[@REVISION]": "a ColBERT model of PyLate",
     "fastembed:MODEL": "a late-interaction model of fastembed",
@@ -40,10 +39,10 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}.")
-    if name in ("minilm", "minilm-demo"):
+    if name == "minilm":
         from .minilm import MiniLMEncoder
 
-        return MiniLMEncoder() if name == "minilm" else MiniLMEncoder.of_the_demo()
+        return MiniLMEncoder()
     from . import models
 
     if name == "colbert-small":
