@@ -43,7 +43,9 @@ def test_the_readme_has_the_test_command_that_ci_runs() -> None:
     assert re.search(r"^python3 -m venv \.venv && .* pip install -e '\.\[test\]' && .*pytest", readme, re.M)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "experiments/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "RELEASING.md", "docs/llms.txt", "experiments/README.md"]
+)
 def test_links_between_files_resolve(name: str) -> None:
     page = ROOT / name
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
@@ -63,3 +65,18 @@ def test_the_readme_on_an_index_page_has_no_link_into_the_repository() -> None:
     links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", text)
     assert links and all("".join(link).startswith("https://") for link in links)
     assert "```python" in text and "<!--" not in text
+
+
+def test_one_version_everywhere() -> None:
+    for name, pattern in [("CITATION.cff", r"^version: (.+)$"), ("recipe/recipe.yaml", r"^  version: (.+)$")]:
+        found = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        assert found and found[1] == muvera.__version__, name
+
+
+def test_the_recipe_requires_what_the_package_requires() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="tomllib comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8")
+    wanted = [*project["dependencies"], f"python{project['requires-python']}"]
+    run = re.search(r"^  run:\n((?:    - .+\n)+)", recipe, re.MULTILINE)
+    assert run and sorted(line[6:].replace(" ", "") for line in run[1].splitlines()) == sorted(wanted)
