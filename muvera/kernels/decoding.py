@@ -5,15 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .jit import helper, kernel
-from .products import add_product
+from .jit import kernel
 from .pruning import _enter, _hardly_reaches
 from .row_operations import half_at, prefetch
 from .tile import LANES, ROWS, tile_max
 from .token_codes import FACTOR_BYTES, write_numbers
-
-#: Entries of a decoded token whose two lowest bits store the centroid's number, for each of its bytes.
-MARKS = 4
 
 # Bytes that a prefetch brings.
 _LINE = 64
@@ -27,7 +23,7 @@ class Decoder(NamedTuple):
 
     Without a `table`, a code has one byte per coordinate, 128 plus the steps from the only center.  Otherwise it is a
     centroid's number and packed residuals: `centers` are in units of the `scales`, the `table` has the levels of the
-    coordinates of each byte, and `back`, which may be empty, rotates the result.  Every token has a factor in `unit`.
+    coordinates of each byte.  Every token has a factor in `unit`.
     """
 
     width: int
@@ -36,30 +32,28 @@ class Decoder(NamedTuple):
     centers: NDArray[np.float32]
     table: NDArray[np.float32]
     scales: NDArray[np.float32]
-    back: NDArray[np.float32]
 
 
-@helper
-def _decode_rows(codes, first, last, decoder, numbers, scaled, out):
-    """Write the decoded codes first..last to `out`, float32 (n, d); `numbers` (n,) and `scaled` (n, d) are scratch."""
-    dimension = out.shape[1]
+@kernel
+def decode_codes(codes, decoder, out):
+    """Write the decoded codes (flat) to `out`, float32 (n, d)."""
+    count, dimension = out.shape
     start = decoder.id_bytes + FACTOR_BYTES
     if decoder.table.shape[0] == 0:
-        for token in range(first, last):
+        for token in range(count):
             place = token * decoder.width + start
             step = half_at(codes, place - FACTOR_BYTES) * decoder.unit
-            row, steps = out[token - first], codes[place : place + dimension]
+            row, steps = out[token], codes[place : place + dimension]
             for j in range(dimension):
                 row[j] = (np.float32(steps[j]) - np.float32(128)) * step + decoder.centers[j]
         return
     keys = decoder.table.shape[0] // 256
     whole, most = dimension // keys, decoder.centers.shape[0] // dimension - 1
-    count = last - first
-    rows = scaled if decoder.back.shape[0] > 0 else out
-    write_numbers(codes, first, last, decoder.width, decoder.id_bytes, most, numbers)
-    for token in range(first, last):
-        place, row = token * decoder.width, rows[token - first]
-        center = decoder.centers[numbers[token - first] * dimension :]
+    numbers = np.empty(count, np.int64)
+    write_numbers(codes, 0, count, decoder.width, decoder.id_bytes, most, numbers)
+    for token in range(count):
+        place, row = token * decoder.width, out[token]
+        center = decoder.centers[numbers[token] * dimension :]
         packed = codes[place + start : place + decoder.width]
         factor = half_at(codes, place + decoder.id_bytes) * decoder.unit
         # Loops of constant length: the compiler makes vectors of them.
@@ -82,24 +76,6 @@ def _decode_rows(codes, first, last, decoder, numbers, scaled, out):
             row[j] = center[j] + decoder.table[np.int64(packed[whole]) * keys + j - whole * keys]
         for j in range(dimension):
             row[j] = row[j] * decoder.scales[j] * factor
-    if decoder.back.shape[0] > 0:
-        out[:count] = 0
-        add_product(scaled[:count], decoder.back, out[:count])
-    bits = out.view(np.uint32)
-    for row in range(count):
-        for i in range(min(MARKS * decoder.id_bytes, dimension)):
-            value = bits[row, i]
-            if value & np.uint32(0x7FFFFFFF) != 0:
-                bits[row, i] = value & np.uint32(0xFFFFFFFC) | np.uint32(numbers[row] >> (2 * i) & 3)
-
-
-@kernel
-def decode_codes(codes, decoder, out):
-    """Write the decoded codes (flat) to `out`, float32 (n, d)."""
-    numbers, scaled = np.empty(_BLOCK, np.int64), np.empty((_BLOCK, out.shape[1]), np.float32)
-    for first in range(0, out.shape[0], _BLOCK):
-        last = min(first + _BLOCK, out.shape[0])
-        _decode_rows(codes, first, last, decoder, numbers, scaled, out[first:last])
 
 
 @kernel
@@ -121,7 +97,6 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
     """
     depth = decoder.scales.shape[0]
     panels = packed.shape[0] // (depth * LANES)
-    numbers, scaled = np.empty(_BLOCK, np.int64), np.empty((_BLOCK, depth), np.float32)
     decoded = np.empty((_BLOCK, depth), np.float32)
     rows = decoded.reshape(-1)
     best = np.empty(panels * LANES, np.float32)
@@ -138,7 +113,9 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
             last = min(first + _BLOCK, stop)
             for place in range((first - start) * decoder.width, (last - start) * decoder.width, _LINE):
                 prefetch(codes, following + place)
-            _decode_rows(codes, first, last, decoder, numbers, scaled, decoded)
+            decode_codes(
+                codes[first * decoder.width : last * decoder.width], decoder, decoded[: last - first]
+            )
             for row in range(0, last - first, ROWS):
                 for panel in range(panels):
                     tile_max(rows, row, last - first - 1, depth, packed, panel, best, panel * LANES)

@@ -86,6 +86,9 @@ class TokenCodec(ABC):
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
 
+    def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:  # noqa: B027
+        """Turn the output of the kernel into tokens."""
+
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a query in the coordinates of codes, in which inner products are the same up to rounding."""
         return tokens
@@ -121,6 +124,7 @@ class TokenCodec(ABC):
         def work(start: int, stop: int) -> None:
             flat = read_only_view(np.ascontiguousarray(codes[start:stop])).reshape(-1)
             decode_codes(flat, self.decoder, out[start:stop])
+            self._restore(codes[start:stop], out[start:stop])
 
         run_in_ranges(work, _blocks(len(codes)), threads)
         return out
@@ -232,14 +236,12 @@ def rank_decoded(
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
-    # A rotation of all documents' tokens would take longer than their products.
-    decoder = codec.decoder._replace(back=none)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
     ) -> None:
         score_decoded(
-            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, decoder, packed, len(query),
+            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, codec.decoder, packed, len(query),
             none if estimates is None else estimates[places], errors, heap, out,
         )  # fmt: skip
 

@@ -51,17 +51,15 @@ class Int8Codec(TokenCodec):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
         dimension = len(center)
         depth = -(-dimension // STEP) * STEP
-        none = np.empty(0, np.uint8)
+        none = read_only_view(np.empty(0, np.uint8))
         self._center, self._unit = read_only_view(center), np.float32(unit)
         self._ones = read_only_view(np.ones(dimension, np.float32))
-        no_floats = np.empty(0, np.float32)
         super().__init__(
             "int8",
             dimension,
             CodeLayout(0, none, none, none, depth, depth),
             Decoder(
-                dimension + FACTOR_BYTES, 0, self._unit, self._center, read_only_view(no_floats), self._ones,
-                no_floats,
+                dimension + FACTOR_BYTES, 0, self._unit, self._center, none.view(np.float32), self._ones,
             ),
         )  # fmt: skip
 

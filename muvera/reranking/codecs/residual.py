@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
-from ...kernels.decoding import MARKS, Decoder
+from ...kernels.decoding import Decoder
 from ...kernels.products import add_product, pack_map
 from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, write_residuals
 from ...utils.checks import require_choice
@@ -47,6 +47,9 @@ _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
+
+# Number of entries that store one byte of a centroid's number: two bits each.
+_MARKS = 4
 
 # Largest difference between an entry of a decoded unit token and its code's value: float32 rounds its rotation.
 _TOLERANCE = 5e-6
@@ -120,7 +123,7 @@ class ResidualCodec(TokenCodec):
         self._inverse_scales = read_only_view(1 / scales)
         self._rotation = rotation
         if rotation is not None:
-            self._forward = pack_map(rotation)
+            self._forward, self._back = pack_map(rotation), pack_map(np.ascontiguousarray(rotation.T))
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-dimension * self.bits // 8)
@@ -133,7 +136,6 @@ class ResidualCodec(TokenCodec):
             Decoder(
                 self._id_bytes + FACTOR_BYTES + self._residual_bytes, self._id_bytes, self._unit,
                 self._scaled_centroids.reshape(-1), self._table.reshape(-1), self._scales,
-                np.empty(0, np.float32) if rotation is None else pack_map(np.ascontiguousarray(rotation.T)),
             ),
         )  # fmt: skip
 
@@ -239,10 +241,20 @@ class ResidualCodec(TokenCodec):
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
         return numbers, packed
 
+    def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:
+        """Rotate back, and write the centroid numbers to the two lowest bits of the first entries that are not zero."""
+        if self._rotation is not None:
+            tokens[:] = _product(tokens, self._back, self.dimension)
+        numbers, _ = self.split_codes(codes)
+        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
+            bits = tokens[:, i].view(np.uint32)
+            pair = (numbers >> 2 * i & 3).astype(np.uint32)
+            bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
+
     def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the numbers that decoded tokens store; arbitrary numbers for other tokens."""
         numbers = np.zeros(len(tokens), np.int64)
-        for i in range(min(MARKS * self._id_bytes, self.dimension)):
+        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
         return np.minimum(numbers, len(self._centroids) - 1)
 
