@@ -100,14 +100,14 @@ def _compilation() -> Iterator[Any]:
 
     class Listener(event.TimingListener):
         def on_start(self, started: Any) -> None:
-            super().on_start(started)
+            super().on_start(started)  # type: ignore[no-untyped-call]
             function = started.data["dispatcher"].py_func
             if sys.stderr.isatty() and function.__module__.startswith("muvera."):
                 spent = time.perf_counter() - begun
                 text = f"Compiling, only the first time ({spent:.0f} s): {function.__name__}"
                 typer.echo(f"\r\033[K{text}", nl=False, err=True)
 
-    listener = Listener()
+    listener = Listener()  # type: ignore[no-untyped-call]
     with event.install_listener("numba:compile", listener):
         yield listener
     if listener.done and sys.stderr.isatty():

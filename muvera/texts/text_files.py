@@ -15,6 +15,9 @@ __all__ = ["TextFile", "read_texts"]
 # No model reads a longer text.
 _MAX_CHARACTERS = 10_000_000
 
+# A title is prepended to a text.
+_DEFAULT_TEXT = ("title", "text")
+
 # First bytes of files that are not text, and what they are.
 _NOT_TEXT = {
     b"%PDF": "a PDF",
@@ -79,33 +82,34 @@ def read_texts(
             f"{path} is not a file. Give CSV, JSON lines (.jsonl), a text file, or a folder with corpus.jsonl."
         )
     columns = _Columns(
-        tuple(text) or ("title", "text"), ("id", "_id") if id is None else (id,), metadata,
+        tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,), metadata,
         [*text, *([id] if id else []), *(metadata or [])],
     )  # fmt: skip
-    texts: list[str] = []
-    values: list[dict[str, Any]] = []
-    places: dict[int | str, str] = {}
-    for row, place in _rows(path, columns):
-        name, content, others = _document(row, place, columns)
-        if content is None and (texts or not optional_text):
-            raise ValueError(
-                f"{place} has no text in {' or '.join(map(repr, text or ['text']))}. Give its column with text=."
-            )
-        if name is None and id is not None:
-            raise ValueError(f"{place} has no {id!r}. Give each text an id.")
-        if (name is None and places) or (name is not None and len(places) < len(values)):
-            raise ValueError(f"{place}: only some texts have an id. Give each text an id, or none.")
-        if name in places:
-            raise ValueError(f"{place} has the id {name!r} of {places[name]}. Give each text its own id.")
-        if name is not None:
-            places[name] = place
-        if content is not None and len(texts) < len(values):
-            raise ValueError(f"{place} has a text, but others have none. Give each a text, or none.")
-        texts += [] if content is None else [content]
-        values.append(others)
-    if not values:
+    rows = list(_rows(path, columns))
+    if not rows:
         raise ValueError(f"{path} has no texts. Give another file.")
-    return TextFile(texts or None, list(places) or None, values)
+    places = [place for _, place in rows]
+    documents = [_document(row, place, columns) for row, place in rows]
+    names = _all_or_none([name for name, _, _ in documents], places, "id", columns.id, id is None)
+    contents = [content for _, content, _ in documents]
+    texts = _all_or_none(contents, places, "text", text or ["text"], optional_text)
+    first: dict[Any, str] = {}
+    for name, place in zip(names or [], places, strict=False):
+        if first.setdefault(name, place) is not place:
+            raise ValueError(f"{place} has the id {name!r} of {first[name]}. Give each text its own id.")
+    return TextFile(texts, names, [values for _, _, values in documents])
+
+
+def _all_or_none(
+    values: list[Any], places: list[str], what: str, names: Sequence[str], optional: bool
+) -> list[Any] | None:
+    """Return values if no row lacks its own, None if all rows may lack them and do; else raise ValueError."""
+    missing = [place for value, place in zip(values, places, strict=True) if value is None]
+    if missing and not (optional and len(missing) == len(values)):
+        raise ValueError(
+            f"{missing[0]} has no {what} in {' or '.join(names)}. Fill it in each row, or give {what}=COLUMN."
+        )
+    return None if missing else values
 
 
 class _Columns(NamedTuple):
@@ -163,7 +167,8 @@ def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dic
     first = content.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    start, rows = 1, []
+    start = 1
+    rows: list[tuple[dict[str, Any], str]] = []
     try:
         header = [name.strip() for name in next(reader, [])]
         for name in columns.required:
@@ -207,24 +212,23 @@ def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None
     row = {columns.text[-1]: row} if isinstance(row, str) else row
     if not isinstance(row, dict):
         raise ValueError(f"{place} must be a JSON object or a string, got {type(row).__name__}.")
-    parts = {name: row[name] for name in columns.text if row.get(name) is not None}
-    for name, part in parts.items():
-        if not isinstance(part, str):
-            raise ValueError(f"{place} has a {type(part).__name__} as {name!r}. Give a string.")
-    has_text = bool(parts) and (columns.text != ("title", "text") or "text" in parts)
+    parts = {key: row[key] for key in columns.text if row.get(key) is not None}
+    for key, part in parts.items():
+        if not isinstance(part, str) or len(part) > _MAX_CHARACTERS:
+            kind = f"{len(part):,} characters" if isinstance(part, str) else f"a {type(part).__name__}"
+            raise ValueError(f"{place} has {kind} as {key!r}. Give at most {_MAX_CHARACTERS:,} characters.")
+    has_text = columns.text[-1] in parts if columns.text == _DEFAULT_TEXT else bool(parts)
     text = "\n".join(part for part in parts.values() if part.strip()) if has_text else None
-    if text is not None and len(text) > _MAX_CHARACTERS:
-        raise ValueError(f"{place} has {len(text):,} characters. Split it into texts.")
     name = next((row[key] for key in columns.id if row.get(key) not in (None, "")), None)
-    if isinstance(name, bool) or not isinstance(name, (int, str, type(None))):
+    if name is not None and type(name) not in (int, str):
         raise ValueError(f"{place} has the id {name!r}: an id must be an integer or a string.")
     inner = row.pop("metadata", {})
     if isinstance(inner, str):  # in CSV
         inner = _parsed(inner or "{}", place)
     if not isinstance(inner, dict):
         raise ValueError(f"{place}: metadata must be an object, got {type(inner).__name__}.")
-    used = {*columns.text, *columns.id} - ({"title"} if row.get("title") else set())
-    values = {**{key: value for key, value in row.items() if key not in used}, **inner}
+    others = {**row, **inner}
     if columns.metadata is not None:
-        values = {key: value for key, value in {**row, **inner}.items() if key in columns.metadata}
-    return name, text, values
+        return name, text, {key: others[key] for key in columns.metadata if key in others}
+    used = {*columns.text, *columns.id} - {*inner} - ({"title"} if row.get("title") else set())
+    return name, text, {key: value for key, value in others.items() if key not in used}

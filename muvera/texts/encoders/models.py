@@ -169,7 +169,7 @@ class FastembedEncoder:
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector, or None for a model without a tokenizer."""
-        colbert = getattr(self._model, "model", None)
+        colbert: Any = getattr(self._model, "model", None)
         if not hasattr(colbert, "tokenize"):
             return None
         encoding = colbert.tokenize([text], is_doc=side == "document")[0]
