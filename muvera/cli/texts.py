@@ -158,11 +158,12 @@ def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterato
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
-    """Return ids as the index spells them: integers stay text in CSV and on the command line."""
-    return [
-        int(id) if isinstance(id, str) and id not in index and id.isdecimal() and int(id) in index else id
-        for id in ids
-    ]
+    """Return ids as the index spells them: integers are text in CSV and on the command line."""
+    numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
+    known = (
+        {one.id for one in index.get([*numbers, *numbers.values()], missing="ignore")} if numbers else set()
+    )
+    return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
 @texts.command("add")
@@ -179,9 +180,8 @@ def add(
     """Add texts under new ids; the columns are named as for index."""
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
-        for name in content.ids or []:
-            if name in opened:
-                raise ValueError(f"{index} contains the id {name!r}. Use muvera texts update to replace it.")
+        for used in opened.get(content.ids or [], missing="ignore"):
+            raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
         _in_batches(
             lambda part, ids, values: opened.add(part, ids=ids, metadata=values),
             content.texts or [], content.ids, content.metadata, quiet,
