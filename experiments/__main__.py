@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from .bench.cold import cold
+from .bench.dial import dial
 from .bench.distractors import distractors
 from .bench.growth import grow
 from .bench.load_test import load
@@ -22,7 +23,7 @@ from .report.page import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, run, quick, check, page, results, machines),
-    *(speed, tokens, searches, pruning, cold, distractors, mixed, grow, load, texts),
+    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, grow, load, texts),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -154,6 +154,26 @@ def _searches(results: Results) -> list[Table]:
     ]
 
 
+def _dial(results: Results) -> list[Table]:
+    columns = [
+        Column("collection, tokens", lambda row: f"{row['collection']}, {row['kind']}"),
+        Column("`recall=`", "target", _TWO),
+        Column("10-recall@10", "recall", _SHARE),
+        Column("time", "milliseconds", _TWO, "ms"),
+        Column("fixed number with that recall", "fixed"),
+        Column("time / fixed number's", "share", _TIMES),
+        Column("target", lambda row: 0.85 if row["target"] > 0.95 else None, _TIMES),
+        *(Column("most candidates", "cap"), Column("fixed number by windows", "by_windows")),
+        Column("its recall", "recall_by_windows", _SHARE),
+    ]
+    caption = (
+        f"Recall of a ranking of all documents; it should be from .005 below to .03 above `recall=`. Calibrated with "
+        f"windows of documents. Median of {results['rounds']} interleaved rounds; processor time of one thread, whole "
+        f"searches, queries one by one. {machine_text(results['machine'])}."
+    )
+    return [Table.of("", columns, results["rows"], caption)]
+
+
 def _cold(results: Results) -> list[Table]:
     tables = []
     for run in results["runs"]:
@@ -340,6 +360,7 @@ STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "speed": ("Speed compared with other libraries", _speed),
     "tokens": ("Token codecs", _tokens),
     "searches": ("Whole searches", _searches),
+    "dial": ("Recall dial", _dial),
     "cold": ("Tokens on disk", _cold),
     "growth": ("Cost of an index by number of documents", _growth),
     "distractors": ("Number of candidates needed, by number of distractors", _distractors),

@@ -128,7 +128,7 @@ class Muvera(_LibrarySystem):
         candidates: int = 100,
         ef: int | None = None,
         ball_carving_tau: float | None = None,
-        patience: int | None = None,
+        recall: float | None = None,
         rescore: int | None = None,
     ) -> Answers:
         """Search as users do.
@@ -136,8 +136,8 @@ class Muvera(_LibrarySystem):
         With `ball_carving_tau`, the search uses carved queries, and the k best are scored with the whole
         query.
         """
-        how: dict[str, Any] = {"candidates": max(k, candidates), "ef": ef, "patience": patience}
-        how |= {"rescore": rescore, "threads": self.threads}
+        how: dict[str, Any] = {"candidates": max(k, candidates)} if recall is None else {"recall": recall}
+        how |= {"ef": ef, "rescore": rescore, "threads": self.threads}
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             asked = _carved(query, ball_carving_tau)
@@ -150,7 +150,7 @@ class Muvera(_LibrarySystem):
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare the index's answers with those of encoding, searching and ranking step by step.
 
-        Settings that change answers by design (carving, patience, token codes) are not compared.
+        Settings that change answers by design (carving, recall, token codes) are not compared.
         """
         held = self._index._contents.candidates
         if self._has_codes or held is None:
@@ -370,7 +370,6 @@ class ExactRanking(FirstStage):
         candidates: int = 100,
         early_exit: bool = True,
         ball_carving_tau: float | None = None,
-        patience: int | None = None,
         matrix: bool = False,
     ) -> Answers:
         """Rank candidates one query at a time.
@@ -396,7 +395,7 @@ class ExactRanking(FirstStage):
                 best = best_first(scores, k)
                 return rows[best], scores[best]
             products: list[int] = []
-            options = RerankOptions(k, early_exit=early_exit, patience=patience, products=products)
+            options = RerankOptions(k, early_exit=early_exit, products=products)
             choosing = _carved(query, ball_carving_tau)
             best_rows, scores = rank_candidates(choosing[0], rows, slices_of, options, self.threads)
             if choosing is not query:

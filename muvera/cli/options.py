@@ -18,6 +18,7 @@ __all__ = [
     "Queries",
     "Quiet",
     "ReaderOption",
+    "Recall",
     "Source",
     "Threads",
     "Where",
@@ -62,6 +63,10 @@ Config = Annotated[
 Where = Annotated[
     str | None,
     Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
+]
+Recall = Annotated[
+    float | None,
+    Option("--recall", help="Instead of --candidates: mean share of the exact best to find, such as 0.95."),
 ]
 Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .options import Format, Json, Quiet, ReaderOption, Threads, Where, parse_json
+from .options import Format, Json, Quiet, ReaderOption, Recall, Threads, Where, parse_json
 from .output import note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def search(
     ids: Annotated[
         Path | None, Option(help="Search only the documents with the ids in this file, one id per line.")
     ] = None,
-    patience: Annotated[
-        int | None,
-        Option(help="Stop when this many candidates in a row do not change the best k (default: score all)."),
-    ] = None,
+    recall: Recall = None,
     where: Where = None,
     rerank: Annotated[
         str | None,
@@ -70,7 +67,7 @@ def search(
     """Print the best documents for each query: rank, Chamfer score, id.
 
     A score is a sum over query tokens; higher is better.  A query without tokens has an empty
-    ranking.  --ids and --patience apply to an index, --where and --rerank to a URL.
+    ranking.  --ids applies to an index, --where and --rerank to a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.
@@ -84,13 +81,14 @@ def search(
     from ..utils.checks import counted
     from .sources import open_queries
 
-    candidates = max(100, k) if candidates is None else candidates
-    plan: dict[str, Any] = {"k": k, "candidates": candidates, "threads": threads}
+    if recall is None and candidates is None:
+        candidates = max(100, k)
+    plan: dict[str, Any] = {"k": k, "candidates": candidates, "recall": recall, "threads": threads}
     with ExitStack() as stack:
         searched: Any
         if is_engine_url(index):
-            if ids is not None or patience is not None:
-                raise ValueError("--ids and --patience need an index. For a URL use --where and --rerank.")
+            if ids is not None:
+                raise ValueError("--ids needs an index. For a URL use --where.")
             plan |= _engine_options(where, rerank)
             searched = _open_collection(index)
             stack.callback(searched.close)
@@ -99,7 +97,6 @@ def search(
             if where is not None or rerank is not None:
                 raise ValueError("--where and --rerank need the URL of an engine. For an index use --ids.")
             searched, place = _open_index(index, queries), index
-            plan["patience"] = patience
         source = open_queries(queries, format, part, option)
         if source.name in _DOCUMENTS_ONLY and not quiet:
             warn(f"{queries} contains documents and no queries: each document is used as a query.")
@@ -123,7 +120,7 @@ def search(
                 {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
                 for name, ranking in zip(names, rankings, strict=True)
             ]
-            plain = {"index": place, "k": k, "candidates": candidates, "patience": patience}
+            plain = {"index": place, "k": k, "candidates": candidates, "recall": recall}
             print_json({**plain, "seconds": round(duration, 4), "queries": results})
             return
         _print_results(names, rankings)

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from .hits import print_document, print_hits, print_list
-from .options import Json, Overwrite, Quiet, Threads, Where, parse_json
+from .options import Json, Overwrite, Quiet, Recall, Threads, Where, parse_json
 from .output import megabytes, note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
@@ -158,12 +158,11 @@ def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterato
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
-    """Return ids as the index spells them: integers are text in CSV and on the command line."""
-    numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
-    known = (
-        {one.id for one in index.get([*numbers, *numbers.values()], missing="ignore")} if numbers else set()
-    )
-    return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
+    """Return ids as the index spells them: integers stay text in CSV and on the command line."""
+    return [
+        int(id) if isinstance(id, str) and id not in index and id.isdecimal() and int(id) in index else id
+        for id in ids
+    ]
 
 
 @texts.command("add")
@@ -180,8 +179,9 @@ def add(
     """Add texts under new ids; the columns are named as for index."""
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
-        for used in opened.get(content.ids or [], missing="ignore"):
-            raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
+        for name in content.ids or []:
+            if name in opened:
+                raise ValueError(f"{index} contains the id {name!r}. Use muvera texts update to replace it.")
         _in_batches(
             lambda part, ids, values: opened.add(part, ids=ids, metadata=values),
             content.texts or [], content.ids, content.metadata, quiet,
@@ -328,7 +328,10 @@ def search(
     words: Annotated[
         float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
     ] = 0.1,
-    candidates: Annotated[int, Option(min=1, help="Texts that are ranked exactly.")] = 100,
+    candidates: Annotated[
+        int | None, Option(min=1, help="Texts that are ranked exactly (default: 100).")
+    ] = None,
+    recall: Recall = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,
     json_: Json = False,
@@ -345,7 +348,8 @@ def search(
     condition = parse_json("--where", where)
     with _opened(index, encoder) as loaded:
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
-        plan = {"k": k, "where": condition, "words": words, "candidates": max(candidates, k)}
+        plan = {"k": k, "where": condition, "words": words, "recall": recall}
+        plan["candidates"] = None if candidates is None else max(candidates, k)
         # To print a text, its best passage is needed.
         marks = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
         answer = partial(method, **plan, explain=marks)

@@ -29,6 +29,9 @@ class Ranking:
         Chamfer similarities, summed over query tokens; higher is better.
     exact : bool
         True if the scores are computed from the original tokens, False if from decoded ones.
+    expected_recall : float, optional
+        Expected share of the true best: with ``recall=``, that of queries which ended as this one did; 1 if every
+        document was ranked.  None if unknown.
 
     Examples
     --------
@@ -45,6 +48,7 @@ class Ranking:
     ids: Ids
     scores: NDArray[np.float32]
     exact: bool = True
+    expected_recall: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +65,7 @@ class Ranking:
     def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
-            return Ranking(self.ids[key], self.scores[key], self.exact)
+            return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall)
         rank = range(len(self))[key]  # raises IndexError; negative indices count from the end
         return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
 

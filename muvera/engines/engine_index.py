@@ -21,7 +21,9 @@ from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder, load_encoder, make_encoder
 from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
+from ..index.recall import MAX_RANKED, numbers_of, require_recall, with_enough_tokens
 from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
+from ..index.windows import BEST
 from ..metadata.filters import Filter
 from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
@@ -139,6 +141,7 @@ class EngineIndex:
             self._graph, self._text_encoder = graph or GraphSettings(), text_encoder
             self._requested = encoder
             self._encoder: Encoder | None = None
+            self._numbers: dict[float, int] = {}
             stored = self._engine.describe()
             if stored is not None:
                 self._require_same_encoder(stored)
@@ -338,6 +341,7 @@ class EngineIndex:
         where: Filter | None = None,
         ids: Iterable[Any] | None = None,
         candidates: int | None = None,
+        recall: float | None = None,
         rerank: Rerank | None = "auto",
         ef: int | None = None,
         threads: int | None = None,
@@ -356,6 +360,9 @@ class EngineIndex:
         candidates : int, optional
             Documents that the engine proposes and exact Chamfer similarity ranks.  More raise recall and time.
             Default: 100, or k if that is more.
+        recall : float, optional
+            Instead of `candidates`: as many as reach this mean share of the exact best, such as 0.95, by
+            :meth:`calibrate` or the local index of ``tokens=``.  Every query takes the same number.
         rerank : {"auto", "here", "engine"} or None
             Where to rank the candidates: in this process, or in the engine with half-precision tokens.  None
             keeps the order and scores of the vectors.  "auto": in the engine if it can, because sending the
@@ -381,9 +388,7 @@ class EngineIndex:
             If the engine fails, or stores no tokens to rank by.
         """
         require_int("k", k, 1)
-        count = max(DEFAULT_CANDIDATES, k) if candidates is None else require_int("candidates", candidates, 1)
-        if count < k:
-            raise ValueError(f"candidates={count} must be at least k={k}.")
+        count = self.num_candidates(k, candidates, recall)
         if rerank is not None:
             require_choice("rerank", rerank, ("auto", "here", "engine"))
         allowed = None if ids is None else as_id_list(ids)
@@ -409,6 +414,48 @@ class EngineIndex:
             ):
                 rankings[i] = ranking
         return rankings
+
+    def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
+        """Return the number of candidates of a search with these arguments.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong argument, or `recall` without a calibration.
+        """
+        require_recall(recall, candidates)
+        if recall is not None:
+            numbers = self._numbers
+            if isinstance(self._tokens, MuveraIndex):
+                numbers = numbers or self._tokens.candidates_by_recall
+            if not numbers:
+                raise ValueError(f"recall={recall} needs a calibration. Use calibrate, or give candidates=.")
+            return max(k, next(number for target, number in numbers.items() if target >= recall))
+        count = max(DEFAULT_CANDIDATES, k) if candidates is None else require_int("candidates", candidates, 1)
+        if count < k:
+            raise ValueError(f"candidates={count} must be at least k={k}.")
+        return count
+
+    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+        """Measure how many candidates ``search(recall=)`` needs, for this object; the collection does not store it.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            At least 64 with tokens, as later queries will be.
+        threads : int, optional
+
+        Raises
+        ------
+        TypeError, ValueError
+            For too few queries, or queries that do not fit.
+        """
+        texts = with_enough_tokens(self._checked(queries))
+        proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
+        exact = self.search(texts, BEST, candidates=MAX_RANKED, threads=threads)
+        width = min(len(ranking) for ranking in proposed)
+        best = np.stack([np.isin(a.ids[:width], b.ids) for a, b in zip(proposed, exact, strict=True)])
+        self._numbers = numbers_of(best)
 
     def _checked(self, queries: Any) -> MultiVectors:
         dimension = self._engine.stored.token_dimension

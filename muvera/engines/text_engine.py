@@ -10,7 +10,6 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
-from ..index.two_stage_search import DEFAULT_CANDIDATES
 from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
 from ..texts.encoders.base import TextEncoder, as_texts, encode_texts
@@ -147,13 +146,14 @@ class EngineTextIndex(TextIndex):
         where: Filter | None,
         ids: Iterable[int | str] | None,
         candidates: int | None,
+        recall: float | None,
         words: float,
         threads: int | None,
     ) -> tuple[list[dict[Any, dict[str, float]]], MultiVectors]:
         encoded = encode_texts(self._encoder.encode_queries, queries)
         if self._stored.engine.description is None:
             return [{} for _ in queries], encoded
-        count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
+        count = self._stored.num_candidates(k, candidates, recall)
         best = self._stored.search(
             encoded, count if words else k, where=where, ids=ids, candidates=count, threads=threads
         )

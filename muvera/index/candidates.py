@@ -14,6 +14,7 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
+from .recall import MAX_RANKED, Calibration, Level
 from .settings import IndexSettings
 from .windows import MeasuredWindows
 
@@ -59,6 +60,7 @@ class CandidateSearch:
         #: Measured windows, and the row from which on documents were added after the encoder was fitted.
         self.windows: MeasuredWindows | None = None
         self.fitted_rows = 0
+        self.calibration: Calibration | None = None
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
 
     def __copy__(self) -> CandidateSearch:
@@ -118,11 +120,23 @@ class CandidateSearch:
         ef: int | None = None,
     ) -> list[NDArray[np.int64]]:
         """Return up to `count` candidate rows per query, best vector first, of those in `allowed`."""
+        return [rows for rows, _ in self.find_products(queries, count, allowed, threads, ef=ef)]
+
+    def find_products(
+        self,
+        queries: MultiVectors,
+        count: int,
+        allowed: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+        *,
+        ef: int | None = None,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the rows as :meth:`find` does, and their inner products."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         if len(self.search) == 0:
-            return [np.empty(0, np.int64)] * len(queries)
-        labels, _ = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
-        return [row[row >= 0] for row in labels]
+            return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
+        found = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
+        return [(rows[rows >= 0], products[rows >= 0]) for rows, products in zip(*found, strict=True)]
 
     def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
         """Measure how many of the exact best vectors the search finds."""
@@ -130,6 +144,16 @@ class CandidateSearch:
         self.recall = self.search.measure_recall(vectors, _MEASURED_K, threads)
         self.recall_size = len(self.search)
         return self.recall
+
+    def level(self, recall: float, k: int) -> Level | None:
+        """Return when to stop for a mean recall; None to rank every document of a small collection."""
+        if self.calibration is not None:
+            return self.calibration.level(recall, k)
+        if len(self.search) <= MAX_RANKED:
+            return None
+        raise ValueError(
+            f"recall={recall} needs a calibration, which this index does not have. Use calibrate."
+        )
 
     @property
     def recall_is_stale(self) -> bool:
@@ -178,6 +202,7 @@ class CandidateSearch:
             "windows": None if self.windows is None else self.windows.to_dict(),
             "fitted_rows": self.fitted_rows,
             "compared": self.encoder.compared,
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }, kept
 
     @classmethod
@@ -203,4 +228,6 @@ class CandidateSearch:
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"])
         loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")
+        if state.get("calibration") is not None:
+            loaded.calibration = Calibration.from_dict(state["calibration"])
         return loaded

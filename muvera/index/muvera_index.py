@@ -36,6 +36,7 @@ from .id_map import Missing
 from .info import FirstStageRecall, IndexInfo
 from .manifest import TEXTS
 from .persistence import read_contents, write_contents
+from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, SearchPlan
 
@@ -318,6 +319,7 @@ class MuveraIndex:
         ids = checked.ids if update else contents.ids.new_ids(checked)
         contents.append(ids, checked, threads, guard=self._lock.alone)
         contents.measure(threads)
+        contents.calibrate_if_stale(threads)
         return contents, ids
 
     def _replace_contents(self, contents: IndexContents) -> None:
@@ -419,7 +421,7 @@ class MuveraIndex:
         *,
         ids: Iterable[Any] | None = None,
         candidates: int | None = None,
-        patience: int | None = None,
+        recall: float | None = None,
         ef: int | None = None,
         rescore: int | None = None,
         threads: int | None = None,
@@ -437,10 +439,9 @@ class MuveraIndex:
         candidates : int, optional
             Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
             and take longer, in proportion.  Default: 100, or k if that is more.
-        patience : int, optional
-            Stop ranking after this many consecutive candidates, best vector first, that did not enter the k
-            best.  Smaller values are faster and lower recall.  One query then runs on one thread.  It has no
-            effect if all documents are read, or with codes.
+        recall : float, optional
+            Instead of `candidates`: rank as many as each query needs for this mean share of the exact best, such as
+            0.95.  Calibrated with windows of documents when the index was built, or by :meth:`calibrate`.
         ef : int, optional
             Candidates that the graph search keeps; default: the index's setting.  More raise recall and take
             longer.
@@ -470,7 +471,7 @@ class MuveraIndex:
             k=k,
             ids=None if ids is None else as_id_list(ids),
             candidates=candidates,
-            patience=patience,
+            recall=recall,
             ef=ef,
             rescore=rescore,
             threads=threads,
@@ -478,9 +479,9 @@ class MuveraIndex:
         texts = self._checked(queries, "queries")
         with self._lock.shared():
             contents = self._contents
-            rows, options = contents.propose(texts, plan)
+            rows, options, ends = contents.propose(texts, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
-        return contents.rank(texts, rows, options, plan.threads, plan.rescore)
+        return contents.rank(texts, rows, options, plan.threads, plan.rescore, ends)
 
     def rerank(
         self,
@@ -585,6 +586,39 @@ class MuveraIndex:
             return self._contents.measure_first_stage(
                 texts, k=plan.k, candidates=plan.num_candidates, threads=plan.threads
             )
+
+    def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
+        """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
+
+        :meth:`save` stores the calibration.  After a rebuild, or once the index has doubled, windows replace it:
+        calibrate again.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            At least 64, as later queries will be.  Queries without tokens are skipped.
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For too few queries, queries of another dimension, or a wrong setting.
+        """
+        thread_count(threads)
+        texts = with_enough_tokens(self._checked(queries, "queries"))
+        with self._changing:
+            contents = copy(self._contents)
+            if contents.candidates is not None and len(contents.candidates.search):
+                contents.candidates.calibration = calibrate(contents, texts, threads=threads)
+                self._replace_contents(contents)
+
+    @property
+    def candidates_by_recall(self) -> dict[float, int]:
+        """Numbers of candidates by the mean recall that they reach, as calibrated; empty if all tokens are read."""
+        candidates = self._contents.candidates
+        levels = () if candidates is None or candidates.calibration is None else candidates.calibration.levels
+        return {level.target: level.fixed for level in levels}
 
     # -- reading --------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..reranking.codecs import CODECS, FLOATS, fit_codec
 from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
-from ..reranking.pruning import RerankOptions, rank_candidates, ranked
+from ..reranking.pruning import ALL, RerankOptions, rank_candidates, ranked, score_candidates
 from .settings import IndexSettings
 from .token_store import TokenStore
 
@@ -236,6 +236,16 @@ class TokenLevels:
         if level is not None:
             level.read_ahead(rows)
 
+    def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores that :meth:`rank` orders the rows by first, float32 (n,), by codes if there are any."""
+        floats, codes = self._pair
+        tokens = np.asarray(query, np.float32)
+        if codes is not None:
+            return score_coded(tokens, codes.codec, codes.slices(rows, False), len(rows), threads=1)
+        assert floats is not None
+        options = RerankOptions(len(rows), early_exit=False)
+        return score_candidates(tokens, floats.slices(rows, False), len(rows), options, 1)
+
     def rank(
         self,
         query: NDArray[Any],
@@ -255,9 +265,11 @@ class TokenLevels:
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         tokens = np.asarray(query, np.float32)
-        best, estimates = np.sort(rows), None
+        in_order = options.stop is not ALL
+        best, estimates = rows if in_order else np.sort(rows), None
         if len(best) > count:
-            by_codes = score_coded(tokens, codes.codec, codes.slices(best, False), len(best), threads=threads)
+            slices = codes.slices(best, in_order)
+            by_codes = score_coded(tokens, codes.codec, slices, len(best), threads, options.k, options.stop)
             order = best_first(by_codes, count)
             best, estimates = best[order], by_codes[order]
         if floats is None:

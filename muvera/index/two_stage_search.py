@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import GrowingArray, IdMap, Missing
 from .info import LOW_RECALL, FirstStageRecall, IndexInfo
+from .recall import Ends, calibrate_on_windows, ranking_tokens, require_recall
 from .settings import IndexSettings
 from .token_levels import TokenLevels
 from .windows import BEST, CANDIDATES, MeasuredWindows, document_windows, exact_best, shares_found
@@ -67,7 +68,7 @@ class SearchPlan:
     k: int = DEFAULT_K
     ids: list[Any] | None = None
     candidates: int | None = None
-    patience: int | None = None
+    recall: float | None = None
     ef: int | None = None
     rescore: int | None = None
     threads: int | None = None
@@ -78,9 +79,9 @@ class SearchPlan:
             value = getattr(self, name)
             if value is not None and require_int(name, value, 1) < self.k:
                 raise ValueError(f"{name}={value} must be at least k={self.k}.")
-        for name in ("ef", "patience"):
-            if getattr(self, name) is not None:
-                require_int(name, getattr(self, name), 1)
+        if self.ef is not None:
+            require_int("ef", self.ef, 1)
+        require_recall(self.recall, self.candidates)
         thread_count(self.threads)
 
     @property
@@ -187,7 +188,7 @@ class IndexContents:
 
     def propose(
         self, queries: MultiVectors, plan: SearchPlan
-    ) -> tuple[Sequence[NDArray[np.int64]], RerankOptions]:
+    ) -> tuple[Sequence[NDArray[np.int64]], RerankOptions, Ends | None]:
         """Return the rows to rank for each query, and how; other threads must not change a graph meanwhile."""
         self.store.require_rescore(plan.rescore)
         rows, tokens = self.searchable
@@ -196,21 +197,27 @@ class IndexContents:
             rows = self.ids.existing_rows(plan.ids)
             rows = allowed = rows[self.lengths.values[rows] > 0]
             tokens = int(self.lengths.values[rows].sum())
-        few = len(rows) <= plan.num_candidates or tokens <= self.settings.exact_tokens
-        if self.candidates is None or few:
-            return [rows] * len(queries), RerankOptions(k)
-        options = RerankOptions(k, patience=plan.patience)
-        find = self.candidates.find
+        candidates, options = self.candidates, RerankOptions(k)
+        level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
+        count = plan.num_candidates if level is None else level.cap
+        if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
+            return [rows] * len(queries), options, Ends()
+        find = candidates.find_products
         if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
-            return find(queries, plan.num_candidates, allowed, plan.threads, ef=plan.ef), options
-        found: dict[int, list[NDArray[np.int64]]] = {}
+            pairs = find(queries, count, allowed, plan.threads, ef=plan.ef)
+        else:
+            found: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
 
-        def work(start: int, stop: int) -> None:
-            found[start] = find(queries[start:stop], plan.num_candidates, allowed, 1, ef=plan.ef)
+            def work(start: int, stop: int) -> None:
+                found[start] = find(queries[start:stop], count, allowed, 1, ef=plan.ef)
 
-        ranges = split_by_weight(np.arange(len(queries) + 1), _TOGETHER, _TOGETHER)
-        run_in_ranges(work, ranges, plan.threads)
-        return [rows for start, _ in ranges for rows in found[start]], options
+            ranges = split_by_weight(np.arange(len(queries) + 1), _TOGETHER, _TOGETHER)
+            run_in_ranges(work, ranges, plan.threads)
+            pairs = [pair for start, _ in ranges for pair in found[start]]
+        ends = None
+        if level is not None and candidates.calibration is not None:
+            ends = candidates.calibration.ends(level, [own for _, own in pairs], queries.lengths, k)
+        return [own for own, _ in pairs], options, ends
 
     def rank(
         self,
@@ -219,6 +226,7 @@ class IndexContents:
         options: RerankOptions,
         threads: int | None,
         rescore: int | None = None,
+        ends: Ends | None = None,
     ) -> list[Ranking]:
         """Rank each query's rows, given with the likely best first; a query without tokens gets an empty ranking."""
         exact, single = self.store.exact, len(queries) == 1
@@ -227,8 +235,11 @@ class IndexContents:
             best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
             if len(rows[q]) and len(queries[q]):
                 own_threads = threads if single else 1
-                best, scores = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
-            return Ranking(self.ids.of(best), scores, exact)
+                how = options if ends is None or not ends.stops else replace(options, stop=ends.stops[q])
+                best, scores = self.store.rank(queries[q], rows[q], how, own_threads, rescore=rescore)
+            return Ranking(
+                self.ids.of(best), scores, exact, None if ends is None else ends.expected_recall(q)
+            )
 
         for first in rows[:_AHEAD]:
             self.store.read_ahead(first)
@@ -268,6 +279,7 @@ class IndexContents:
         self.measure(threads)
         self.store.fit_if_ready(threads, tokens=1)
         self.store.flush()
+        self.calibrate_if_stale(threads)
 
     def append(
         self,
@@ -421,6 +433,14 @@ class IndexContents:
             return
         count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(added) // len(rows)))
         self._measure_windows(*self._windows_of((added, count)), threads, earlier=measured)
+
+    def calibrate_if_stale(self, threads: int | None) -> None:
+        """Calibrate the recall dial if the index has doubled since, or ranks by other tokens."""
+        if self.candidates is not None:
+            last = self.candidates.calibration
+            doubled = last is None or len(self.searchable[0]) > 2 * last.documents
+            if last is None or doubled or last.tokens != ranking_tokens(self):
+                self.candidates.calibration = calibrate_on_windows(self, threads)
 
     def _windows_of(self, *groups: tuple[NDArray[np.int64], int]) -> tuple[MultiVectors, NDArray[np.int64]]:
         """Return windows of documents of each group of rows, as many as given, and the rows of the documents."""

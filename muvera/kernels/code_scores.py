@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from .byte_tile import ADDITIONS, STEP, emit_sums
 from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
+from .recall import STOPPED, enough, enter
 from .row_operations import prefetch
 from .tile import LANES, ROWS
 from .token_codes import FACTOR_BYTES, copy_bytes, unpack_residuals, write_factors
@@ -132,11 +133,11 @@ def _raise_block(
 @kernel
 def score_codes(
     codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words,
-    packed, biases, units, constants, out,
+    packed, biases, units, constants, products, state, heap, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
 
-    A document without tokens scores -inf.
+    The score is -inf for documents without tokens, and for all documents once the expected misses are low enough.
 
     Parameters
     ----------
@@ -151,6 +152,8 @@ def score_codes(
         The query's tokens.
     biases, units, constants : float32 (panels * LANES,), (M,), (M,)
         Of the query's tokens.
+    products, state, heap
+        As for :func:`muvera.kernels.pruning.score_with_pruning`.
     """
     count = units.shape[0]
     depth = packed.shape[0] // biases.shape[0]
@@ -158,6 +161,11 @@ def score_codes(
     rows = scratch.view(np.uint8)
     numbers, factors = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.float32)
     best = np.empty(biases.shape[0], np.float32)
+    stopping = products.shape[0] > 0
+    if stopping:
+        out[:] = -np.inf
+        if state[STOPPED] > 0:
+            return
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -193,3 +201,8 @@ def score_codes(
         for token in range(count):
             total += constants[token] + units[token] * best[token]
         out[i] = total
+        if stopping:
+            if out[i] > heap[0]:
+                enter(heap, out[i])
+            if enough(out[i], products, heap, state):
+                return

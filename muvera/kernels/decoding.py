@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
-from .pruning import _enter, _hardly_reaches
+from .pruning import _hardly_reaches
+from .recall import enter
 from .row_operations import half_at, prefetch
 from .tile import LANES, ROWS, tile_max
 from .token_codes import FACTOR_BYTES, write_numbers
@@ -129,4 +130,4 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
             errors[1] += error
             errors[2] += error * error
         if out[i] > heap[0]:
-            _enter(heap, out[i])
+            enter(heap, out[i])

@@ -13,6 +13,7 @@ import numpy as np
 
 from .chamfer import fetch
 from .jit import helper, kernel
+from .recall import STOPPED, enough, enter
 from .row_operations import square_sum, widen_halves
 from .tile import LANES, ROWS, tile_max
 
@@ -122,21 +123,6 @@ def _hardly_reaches(estimate, errors, heap):
 
 
 @helper
-def _enter(heap, score):
-    """Replace the first (smallest) entry of the min-heap `heap` by `score`."""
-    place, size = 0, heap.shape[0]
-    while 2 * place + 1 < size:
-        child = 2 * place + 1
-        if child + 1 < size and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= score:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = score
-
-
-@helper
 def _score(
     rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
     counts, floats, halves, following, following_stop,
@@ -175,7 +161,7 @@ def _score(
                     ahead, ahead_stop = following + ahead - last, following_stop
                 fetch(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
             tile_max(rows, row, last - 1, depth, packed, panel, best, done)
-        counts[1] += last - first
+        counts[0] += last - first
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
         total += best[places[token]]
@@ -184,14 +170,14 @@ def _score(
 
 @kernel
 def score_with_pruning(
-    floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, patience,
-    estimates, errors, heap, counts, out,
+    floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, products,
+    state, estimates, errors, heap, counts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens, for those that are certainly below the k best so far, for
-    all documents after `patience` consecutive ones that did not enter the k best, and for all documents from
-    the first one that is excluded by its estimate.  Every other score has the bits of
+    all documents once the expected misses are low enough, and for all documents from the first one that is
+    excluded by its estimate.  Every other score has the bits of
     :func:`muvera.kernels.chamfer.score_documents`.
 
     Parameters
@@ -202,6 +188,9 @@ def score_with_pruning(
     longest : float32 (all documents,)
         Norm of each document's longest token, negative if unknown.  Norms that are measured
         here are stored in it.
+    products, state : float32 (candidates,), float64 (STATE,)
+        Products of all candidates in the first stage, descending, and the state of
+        :func:`muvera.kernels.recall.enough`, updated.  May be empty.
     estimates : float32 (c,)
         Estimated scores, descending, up to errors of one distribution.  May be empty.
     errors : float64 (3,)
@@ -209,9 +198,8 @@ def score_with_pruning(
     heap : float32 (k,)
         Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
         no document is skipped.
-    counts : int64 (2,)
-        Number of consecutive documents that did not enter the k best, and number of multiplied pairs of a
-        document token and a panel.  Updated.
+    counts : int64 (1,)
+        Number of multiplied pairs of a document token and a panel.  Updated.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0
@@ -226,14 +214,13 @@ def score_with_pruning(
     rows = widened if is_half else flat
     stopping = cosines.shape[0] > 0 and heap.shape[0] > 0
     out[:] = -np.inf
+    if products.shape[0] > 0 and state[STOPPED] > 0:
+        return
     for i in range(documents.shape[0]):
         if estimates.shape[0] > 0 and _hardly_reaches(estimates[i], errors, heap):
-            counts[0] = patience
-        if counts[0] >= patience:
             return
         document = documents[i]
         start, stop = offsets[document], offsets[document + 1]
-        counts[0] += 1
         if start == stop:
             continue
         first = start
@@ -260,5 +247,6 @@ def score_with_pruning(
             errors[1] += error
             errors[2] += error * error
         if out[i] > least:
-            _enter(heap, out[i])
-            counts[0] = 0
+            enter(heap, out[i])
+        if products.shape[0] > 0 and enough(out[i], products, heap, state):
+            return

@@ -149,7 +149,6 @@ def rerank(
     candidates: Sequence[Any],
     k: int | None = None,
     *,
-    patience: int | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
     """Order each query's candidates by exact Chamfer similarity.
@@ -166,9 +165,6 @@ def rerank(
         documents without tokens are skipped.
     k : int, optional
         Largest number of documents to return.  Default: all.
-    patience : int, optional
-        Stop after this many consecutive candidates that did not enter the k best.  Smaller values are faster
-        (though on one thread) and lower recall.
     threads : int, optional
         Default: all usable cores.
 
@@ -188,10 +184,6 @@ def rerank(
         raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
     if k is not None:
         require_int("k", k, 1)
-    if patience is not None:
-        require_int("patience", patience, 1, hint="Use None to score every candidate.")
-        if k is None:
-            raise ValueError(f"patience={patience} needs k, the number of best documents. Give k.")
     ids = documents.ids
     position_of = {name: i for i, name in enumerate(ids.tolist())} if documents.has_ids else None
     rankings = []
@@ -207,7 +199,7 @@ def rerank(
             queries[i],
             positions,
             lambda at, _: [(documents, at, np.arange(len(at)))],
-            RerankOptions(len(positions) if k is None else k, patience=patience),
+            RerankOptions(len(positions) if k is None else k),
             threads,
         )
         rankings.append(Ranking(ids[best], scores))

@@ -1,9 +1,9 @@
 """Faster reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
 
 Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring a
-document once bounds show that it is worse than the k best so far.  Two methods are approximate.  `patience`
-stops after a number of consecutive candidates that did not enter the k best.  `estimates` stop once the next
-candidate is unlikely to be among the k best, judged by the errors of the estimates so far.
+document once bounds show that it is worse than the k best so far.  Two methods are approximate.  `stop` ends
+the ranking once few of the k best are expected among the candidates that are left.  `estimates` end it once the
+next candidate is unlikely to be among the k best, judged by the errors of the estimates so far.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
 from ..kernels.pruning import prepare_bounds, score_with_pruning
+from ..kernels.recall import STATE
 from ..kernels.tile import LANES, pack_columns
 from .slices import Places, score_slices
 
-__all__ = ["DocumentSlice", "RerankOptions", "rank_candidates", "ranked", "score_candidates"]
+__all__ = ["ALL", "DocumentSlice", "RerankOptions", "Stop", "rank_candidates", "ranked", "score_candidates"]
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
@@ -30,10 +31,23 @@ _MAX_BOUNDED_TOKENS = 512
 # Inner products of longer tokens could overflow float32.
 _MAX_NORM = 1e15
 
-_NO_PATIENCE = np.iinfo(np.int64).max
-
 #: Documents, positions of candidates in them, and the places of their scores in the result.
 DocumentSlice = tuple[MultiVectors, NDArray[np.int64], Places]
+
+
+class Stop(NamedTuple):
+    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.recall`.
+
+    `products`, float32 (c,), are those of the candidates in the first stage, descending; `state`, float64 (STATE,),
+    is changed by the ranking.
+    """
+
+    products: NDArray[np.float32]
+    state: NDArray[np.float64]
+
+
+#: Rank every candidate.
+ALL = Stop(np.empty(0, np.float32), np.zeros(STATE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +60,8 @@ class RerankOptions:
         Number of best candidates to find.
     early_exit : bool
         Stop scoring a document once it cannot be among the k best.  The result stays the same.
-    patience : int, optional
-        Stop after this many consecutive candidates that did not enter the k best.
+    stop : Stop
+        When to stop ranking; scores every candidate that is ranked completely.
     estimates : float32 (c,), optional
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
         need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
@@ -59,14 +73,14 @@ class RerankOptions:
 
     k: int
     early_exit: bool = True
-    patience: int | None = None
+    stop: Stop = ALL
     estimates: NDArray[np.float32] | None = None
     products: list[int] | None = None
 
     @property
     def in_order(self) -> bool:
         """True if the score of a candidate determines if the next one is scored."""
-        return self.patience is not None or self.estimates is not None
+        return self.stop is not ALL or self.estimates is not None
 
 
 def score_candidates(
@@ -85,7 +99,6 @@ def score_candidates(
     out = np.empty(size, np.float32)
     keeps_best = options.in_order or (len(packed.cosines) > 0 and options.k < size)
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
-    patience = _NO_PATIENCE if options.patience is None else options.patience
     states: deque[_State] = deque()  # of the tasks that ended: a task goes on with the best of another
 
     def score(
@@ -97,14 +110,14 @@ def score_candidates(
             state = _State(options.k if keeps_best else 0)
         score_with_pruning(
             *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
-            packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, patience,
+            packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, *options.stop,
             estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.counts, scores,
         )  # fmt: skip
         states.append(state)
 
     score_slices(score, slices, out, 0 if options.in_order else len(packed.columns), threads)
     if options.products is not None:
-        options.products.append(sum(int(state.counts[1]) for state in states))
+        options.products.append(sum(int(state.counts[0]) for state in states))
     return out
 
 
@@ -158,7 +171,7 @@ class _PackedQuery:
         self.places = np.arange(count)
         packed = pack_columns(tokens)
         # A query of one panel takes a single product per document token, so no document can be stopped early.
-        if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
+        if options.early_exit and options.stop is ALL and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _MAX_NORM:
                 products = tokens @ tokens.T
@@ -176,4 +189,4 @@ class _State:
 
     def __init__(self, k: int) -> None:
         self.heap = np.full(k, -np.inf, np.float32)
-        self.counts, self.errors = np.zeros(2, np.int64), np.zeros(3)
+        self.counts, self.errors = np.zeros(1, np.int64), np.zeros(3)

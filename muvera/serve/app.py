@@ -16,7 +16,7 @@ import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,7 +25,6 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
-from ..texts.database import limited_reading
 from ..texts.text_index import WORDS, TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, HostCheck, bearer_token, problem_responses, show_problems
@@ -47,9 +46,6 @@ _SECURITY = {
 }
 
 _LOG = logging.getLogger("muvera")
-
-# Characters of a query, times the documents to explain: each word of the query is explained for each document.
-_MAX_EXPLAINED = 250_000
 
 T = TypeVar("T")
 
@@ -90,7 +86,13 @@ class Search(_Strict):
     )
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
-    candidates: int = Field(100, ge=1, description="Documents to rank exactly.")
+    candidates: int | None = Field(None, ge=1, description="Documents to rank exactly. Default: 100.")
+    recall: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Instead of candidates: mean share of the exact best to find, such as 0.95.",
+    )
     words: float | None = Field(
         None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."
     )
@@ -248,12 +250,7 @@ class _Server:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in one of the threads; raise TimeoutError after the timeout, when the thread may still run."""
-
-        def limited() -> T:
-            with limited_reading(self.settings.max_read_characters):
-                return work()
-
-        task, _ = await self._started(limited, self._searches)
+        task, _ = await self._started(work, self._searches)
         if task.done():
             return task.result()
         raise TimeoutError
@@ -320,45 +317,33 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         refused = (401,) if server.readers else ()
         return {"dependencies": server.readers, "responses": problem_responses(400, *refused, *statuses, 504)}
 
-    @app.post(
-        "/search", summary="Search by texts or by vectors", response_model=SearchAnswer,
-        **errors(408, 413, 422, 502),
-    )  # fmt: skip
-    async def search(body: Search) -> Response:
+    @app.post("/search", summary="Search by texts or by vectors", **errors(408, 413, 422, 502))
+    async def search(body: Search) -> SearchAnswer:
         if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
         server.require("k", body.k, limits.max_k)
-        server.require("candidates", body.candidates, limits.max_candidates)
+        server.require("candidates", body.candidates or 0, limits.max_candidates)
         queries = [body.query] if body.query is not None else body.queries or []
         server.require_texts(queries, limits.max_queries, "queries")
         server.require("The number of queries", len(body.vectors or []), limits.max_queries)
         hits = body.k * max(len(queries), len(body.vectors or []))
         server.require("The number of hits (k times queries)", hits, limits.max_hits)
 
-        def work() -> Response:
+        def work() -> SearchAnswer:
             begun = time.perf_counter()
             by_vectors = body.vectors is not None
             results = _by_vectors(server, body) if by_vectors else _by_texts(server.texts, body, queries)
-            answer = SearchAnswer(results=results, seconds=time.perf_counter() - begun)
-            return Response(answer.model_dump_json(), media_type="application/json")
+            return SearchAnswer(results=results, seconds=time.perf_counter() - begun)
 
         return await server.run(work)
 
-    @app.post(
-        "/explain", summary="Word matches", response_model=dict[str, Any], **errors(404, 408, 413, 422, 502)
-    )
-    async def explain(body: Explain) -> Response:
+    @app.post("/explain", summary="Word matches", **errors(404, 408, 413, 422, 502))
+    async def explain(body: Explain) -> dict[str, Any]:
         texts = server.texts
-        server.require("The number of documents", len(body.ids), limits.max_queries)
+        server.require("The number of documents", len(body.ids), limits.max_k)
         server.require_texts([body.query], 1, "queries")
-        characters = len(body.query) * len(body.ids)
-        server.require("The characters of the query times the documents", characters, _MAX_EXPLAINED)
-
-        def work() -> Response:
-            explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
-            return JSONResponse({"explanations": explanations})
-
-        return await server.run(work)
+        explanations = await server.run(lambda: texts.explain_all(body.query, body.ids))
+        return {"explanations": [explanation.to_dict() for explanation in explanations]}
 
     @app.get("/documents/{identity:path}", summary="One document", **errors(404, 422))
     async def document(identity: str) -> DocumentModel:
@@ -384,21 +369,27 @@ def _as_id(texts: TextIndex, text: str) -> int | str:
     return int(text) if str(int(text)) == text else text
 
 
+def _limits(body: Search) -> dict[str, Any]:
+    """Return the arguments `candidates` and `recall` of a search."""
+    if body.candidates is not None:
+        return {"candidates": max(body.candidates, body.k), "recall": body.recall}
+    return {"recall": body.recall}
+
+
 def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
-    candidates, words = max(body.candidates, body.k), WORDS if body.words is None else body.words
+    limits, words = _limits(body), WORDS if body.words is None else body.words
     if body.unit == "document":
         hits = texts.search(
             queries,
             body.k,
             where=body.where,
-            candidates=candidates,
             words=words,
             threads=1,
+            **limits,
         )
     else:
         hits = texts.search_sentences(
-            queries, body.k, alpha=body.alpha, where=body.where, candidates=candidates, words=words,
-            threads=1,
+            queries, body.k, alpha=body.alpha, where=body.where, words=words, threads=1, **limits
         )  # fmt: skip
     return [
         [
@@ -423,7 +414,7 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     server.require("The number of token vectors", sum(map(len, vectors)), server.settings.max_tokens)
     dimension = server.vectors.config.dimension
     queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
-    rankings = server.vectors.search(queries, body.k, candidates=max(body.candidates, body.k), threads=1)
+    rankings = server.vectors.search(queries, body.k, threads=1, **_limits(body))
     return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
 

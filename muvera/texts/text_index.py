@@ -37,6 +37,9 @@ __all__ = ["TextIndex"]
 #: Weight of shared words beside Chamfer similarity.
 WORDS = 0.1
 
+# With ``recall=``, this many times k texts are found by similarity, for words to order.
+_RANKED = 3
+
 # The parts of the scores of texts, best first, by id.
 _Parts = dict[Any, dict[str, float]]
 
@@ -48,6 +51,7 @@ class _Options(TypedDict, total=False):
     where: Filter | None
     ids: Iterable[int | str] | None
     candidates: int | None
+    recall: float | None
     words: float
     explain: bool
     threads: int | None
@@ -501,6 +505,7 @@ class TextIndex:
         where: Filter | None = None,
         ids: Iterable[int | str] | None = None,
         candidates: int | None = None,
+        recall: float | None = None,
         words: float = WORDS,
         explain: bool = False,
         threads: int | None = None,
@@ -520,6 +525,9 @@ class TextIndex:
         candidates : int, optional
             Texts that the vectors propose and exact Chamfer similarity ranks.  More raise recall and time.
             Default: 100, or k if that is more.
+        recall : float, optional
+            Instead of `candidates`: the mean share of the best by similarity to find, such as 0.95, see
+            :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
             numbers, so the texts that share the most words are ranked, too.  0: rank by Chamfer similarity alone.
@@ -540,7 +548,14 @@ class TextIndex:
         require_int("k", k, 1)
         contents = as_texts(queries, "queries")
         best, _ = self._rank(
-            contents, k, where=where, ids=ids, candidates=candidates, words=words, threads=threads
+            contents,
+            k,
+            where=where,
+            ids=ids,
+            candidates=candidates,
+            recall=recall,
+            words=words,
+            threads=threads,
         )
         hits = [
             [
@@ -570,6 +585,7 @@ class TextIndex:
         where: Filter | None = None,
         ids: Iterable[int | str] | None = None,
         candidates: int | None = None,
+        recall: float | None = None,
         words: float = WORDS,
         explain: bool = False,
         threads: int | None = None,
@@ -578,7 +594,7 @@ class TextIndex:
 
         Parameters
         ----------
-        queries, k, where, ids, candidates, words, explain, threads
+        queries, k, where, ids, candidates, recall, words, explain, threads
             As for :meth:`search`.
         alpha : float
             Weight of the whole text's score, added to the sentence's own similarity.  `Hit.parts` has both.
@@ -596,7 +612,7 @@ class TextIndex:
         contents = as_texts(queries, "queries")
         best, encoded = self._rank(
             contents, max(k, min(candidates or DEFAULT_CANDIDATES, 10 * k)), where=where, ids=ids,
-            candidates=candidates, words=words, threads=threads,
+            candidates=candidates, recall=recall, words=words, threads=threads,
         )  # fmt: skip
         hits = [self._sentences(encoded[i], parts, k, alpha) for i, parts in enumerate(best)]
         return self._answer(queries, contents, hits, explain)
@@ -609,6 +625,7 @@ class TextIndex:
         where: Filter | None,
         ids: Iterable[int | str] | None,
         candidates: int | None,
+        recall: float | None,
         words: float,
         threads: int | None,
     ) -> tuple[list[_Parts], MultiVectors]:
@@ -623,7 +640,9 @@ class TextIndex:
             named = None if allowed is None else set(allowed)
             within = [name for name in selected if named is None or name in named]
         count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
-        own = self.index.search(encoded, count if words else k, candidates=count, ids=within, threads=threads)
+        ranked = (count if recall is None else _RANKED * k) if words else k
+        limits: dict[str, Any] = {"candidates": count if recall is None else candidates, "recall": recall}
+        own = self.index.search(encoded, ranked, ids=within, threads=threads, **limits)
         if not words:
             return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded
         matches = [dict(self._database.match_words(query, 10 * count, where, allowed)) for query in queries]
@@ -728,6 +747,18 @@ class TextIndex:
                 "sentences need. Search whole texts, or use another encoder."
             )
         return spans
+
+    def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
+        """Calibrate ``search(recall=)`` with real queries, see :meth:`muvera.MuveraIndex.calibrate`.
+
+        Parameters
+        ----------
+        queries : sequence of str
+            At least 64.
+        threads : int, optional
+        """
+        encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
+        self.index.calibrate(encoded, threads=threads)
 
     # -- reading --------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Stress:
             {"ef": 60},
             {"ids": range(STABLE)},
             {"candidates": 2000},
-            {"patience": 30},
+            {"recall": 0.9, "candidates": None},
         )
         way: dict[str, Any] = {"candidates": 40, "threads": 1, **ways[int(stream.integers(len(ways)))]}
         start = time.perf_counter()

@@ -216,7 +216,7 @@ def kills(count: int, way: str) -> dict[str, int]:
         if os.waitpid(forked(lambda: build(folder, 0)), 0)[1]:
             raise RuntimeError("the index could not be built")
         for number in range(count):
-            seconds = random.Random(f"{way} {number}").uniform(0, 0.5)
+            seconds = random.Random(f"{way} {number}").uniform(0, 1)
             attack(folder, writers, f"{way} {number}", seconds)
             try:
                 found = contents(folder)

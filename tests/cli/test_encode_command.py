@@ -237,7 +237,7 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert text in fails("load", many, *arguments)
     searches: list[tuple[list[Any], str]] = [
         ([f"lancedb:{tmp_path / 'none'}", many], "none"),
-        ([f"lancedb:{tmp_path / 'none'}", many, "--patience", 1], "--patience need an index"),
+        ([f"lancedb:{tmp_path / 'none'}", many, "--ids", many], "--ids needs an index"),
         ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "--where must be JSON"),
     ]
     for words, text in searches:

@@ -44,15 +44,15 @@ def test_text_output(folder: Path) -> None:
     assert muvera("search", folder / "index", folder / "queries", "-k", 2, "--quiet")[2] == ""
 
 
-def test_patience(folder: Path) -> None:
-    given = ["search", folder / "index", folder / "queries", "-k", 3, "--candidates", 20]
-    found = answer(*given, "--patience", 1)
-    assert found["patience"] == 1
-    expected = MuveraIndex.load(folder / "index").search(FILLED, 3, candidates=20, patience=1)
+def test_recall(folder: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 3]
+    found = answer(*given, "--recall", 0.9)
+    assert found["recall"] == 0.9 and found["candidates"] is None
+    expected = MuveraIndex.load(folder / "index").search(FILLED, 3, recall=0.9)
     rankings = [query["results"] for query in found["queries"] if query["id"] != "q3"]
     for results, best in zip(rankings, expected, strict=True):
         assert [(result["id"], result["score"]) for result in results] == list(best)
-    assert "--patience must be at least 1, got 0" in fails(*given, "--patience", 0)
+    assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--recall", 0.9, "--candidates", 20)
 
 
 def test_a_trec_run(folder: Path, tmp_path: Path) -> None:

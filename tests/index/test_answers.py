@@ -19,7 +19,7 @@ from builders.indexes import (
     recall,
     with_nan,
 )
-from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
+from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 import muvera.index.candidates as candidates_module
 from muvera import FDEConfig, FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, explain, rerank, top_k
@@ -54,7 +54,7 @@ def test_few_documents_and_empty_queries(way: dict[str, Any]) -> None:
     everything = index.search(QUERIES[0], filled)[0]
     assert sorted(everything.ids.tolist()) == sorted(set(range(200)) - set(EMPTY.tolist()))
     assert list(index.search(QUERIES[0], 10**6)[0]) == list(everything)
-    assert len(index.search(QUERIES[0], 400, patience=3)[0]) <= filled
+    assert len(index.search(QUERIES[0], 400, recall=0.5)[0]) <= filled
     assert [len(row) for row in MuveraIndex(CONFIG, **way).search(QUERIES[:2], 5)] == [0, 0]
     rankings = pairs(index.search([QUERIES[0], np.empty((0, DIM)), QUERIES[1]], 5, candidates=40))
     expected = pairs(index.search(QUERIES[:2], 5, candidates=40))
@@ -71,25 +71,6 @@ def test_batches_give_the_same_index(way: dict[str, Any], size: int, tmp_path: P
     mapped = built(batches(DOCUMENTS, size), encoder, path=tmp_path / "index", progress=counts.append, **way)
     assert answers(parts) == answers(whole) == answers(mapped)
     assert parts.ids.tolist() == list(range(200)) and sum(counts) == 200 and counts[0] == size
-
-
-@pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
-def test_patience_keeps_most_of_the_best_and_true_scores() -> None:
-    documents = documents_like_real(400)
-    index = MuveraIndex.build(documents[:150], CONFIG, exact_tokens=0, backend="exact")
-    index.add(documents[150:])  # two segments of tokens
-    short = list(queries_like_real(documents, 80))
-    queries = MultiVectors.from_arrays([np.concatenate(short[i : i + 4]) for i in range(0, 80, 4)])
-    full, some = index.search(queries, 5), index.search(queries, 5, patience=10)
-    shares = [len(np.intersect1d(a.ids, b.ids)) / 5 for a, b in zip(some, full, strict=True)]
-    assert 0.6 < np.mean(shares) < 1
-    exact = top_k(queries, documents, 400)
-    for row, ranking in zip(exact, some, strict=True):
-        assert list(ranking) == [(name, dict(row)[name]) for name in ranking.ids.tolist()]
-    assert pairs(index.search([query], 5, patience=10, threads=2)[0] for query in queries) == pairs(some)
-    assert pairs(index.search(queries, 5, patience=100)) == pairs(full)
-    small = MuveraIndex.build(documents[:60], CONFIG)  # reads all tokens, so patience does not apply
-    assert pairs(small.search(queries, 3, patience=1)) == pairs(small.search(queries, 3))
 
 
 def test_a_larger_ef_finds_more_and_leaves_no_trace() -> None:
@@ -180,7 +161,13 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search(QUERIES, 1, ef=0), ValueError, "ef .* 0"),
     (lambda i: i.search(with_nan(2)), ValueError, "nan in its token 0, coordinate 3"),
     (lambda i: i.search(QUERIES, 1, threads=0), ValueError, "threads .* 0"),
-    (lambda i: i.search(QUERIES, 1, patience=0), ValueError, "patience .* 0"),
+    (lambda i: i.search(QUERIES, 1, recall=0), ValueError, "recall must be above 0 and below 1, got 0"),
+    (lambda i: i.search(QUERIES, 1, recall=1.0), ValueError, "recall .* 1.0"),
+    (lambda i: i.search(QUERIES, 1, recall=float("nan")), ValueError, "recall .* nan"),
+    (lambda i: i.search(QUERIES, 1, recall="0.9"), TypeError, "recall .* str '0.9'"),  # type: ignore[arg-type]
+    (lambda i: i.search(QUERIES, 1, recall=True), TypeError, "recall .* bool"),
+    (lambda i: i.search(QUERIES, 1, recall=0.9, candidates=9), ValueError, "recall=0.9 or candidates=9"),
+    (lambda i: i.calibrate(QUERIES[:3]), ValueError, "at least 64 queries with tokens, got 3"),
     (lambda i: i.search(QUERIES, 5, rescore=20), ValueError, "rescore=20"),
     (lambda i: i.search("a text"), TypeError, "'a text'"),
     (lambda i: i.search([QUERIES[0], "b"]), TypeError, r"queries\[1\] .* 'b'"),

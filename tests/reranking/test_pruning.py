@@ -1,4 +1,4 @@
-"""Cheaper reranking: early exit is exact; patience and estimates stop at the right candidate."""
+"""Cheaper reranking: early exit is exact; estimates stop at the right candidate."""
 
 from typing import Any
 
@@ -74,9 +74,8 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
     scores = chamfer_matrix([query], documents)[0]
     filled = [i for i in candidates if documents.lengths[i]]
     expected = sorted(filled, key=lambda i: (-scores[i], i))[:k]
-    for patience in (None, 10**9):
-        ranking = rerank([query], documents, [candidates], k, threads=threads, patience=patience)[0]
-        assert ranking.ids.tolist() == expected and ranking.scores.tolist() == scores[expected].tolist()
+    ranking = rerank([query], documents, [candidates], k, threads=threads)[0]
+    assert ranking.ids.tolist() == expected and ranking.scores.tolist() == scores[expected].tolist()
     full, left = scored(case, RerankOptions(k, early_exit=False)), scored(case, RerankOptions(k))
     stopped = left != full
     assert (left[stopped] == -np.inf).all()
@@ -104,31 +103,6 @@ def test_norms_are_cached() -> None:
     lengths = [np.linalg.norm(text.astype(np.float32), axis=1).max() for text in (documents[1], documents[3])]
     np.testing.assert_allclose(known[[1, 3]], lengths, rtol=3e-5)
     assert (known[[1, 3]] >= lengths).all()
-
-
-def patient(scores: np.ndarray, order: np.ndarray, k: int, patience: int) -> list[int]:
-    """Candidates scored until `patience` in a row were not better than the k best before them."""
-    seen: list[int] = []
-    idle = 0
-    for i in order:
-        if idle == patience:
-            break
-        best = sorted((scores[j] for j in seen if scores[j] > -np.inf), reverse=True)[:k]
-        changed = scores[i] > -np.inf and (len(best) < k or scores[i] > best[-1])
-        idle = 0 if changed else idle + 1
-        seen.append(int(i))
-    return seen
-
-
-@bitwise
-@given(cases(), st.integers(1, 8), st.sampled_from([1, 2]))
-def test_patience_stops_after_so_many_candidates(case: Any, patience: int, threads: int) -> None:
-    query, documents, candidates, k = case
-    scores = chamfer_matrix([query], documents)[0]
-    seen = patient(scores, candidates, k, patience)
-    expected = sorted((i for i in seen if documents.lengths[i]), key=lambda i: (-scores[i], i))[:k]
-    ranking = rerank([query], documents, [candidates], k, patience=patience, threads=threads)[0]
-    assert ranking.ids.tolist() == expected and ranking.scores.tolist() == scores[expected].tolist()
 
 
 def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
@@ -191,17 +165,3 @@ def test_codes_skip_most_candidates_and_lose_none_of_the_best(name: str, most: i
         )
         counts.append(int((scores > -np.inf).sum()))
     assert np.mean(counts) < most
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
-    [
-        ({"k": 1, "patience": 0}, ValueError, "patience .*0"),
-        ({"k": 1, "patience": 2.0}, TypeError, "patience .*float"),
-        ({"k": 1, "patience": True}, TypeError, "patience .*bool"),
-        ({"patience": 3}, ValueError, "patience=3"),
-    ],
-)
-def test_bad_input(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
-        rerank(np.ones((2, 3)), MultiVectors.from_arrays([np.ones((1, 3))]), [[0]], **arguments)

@@ -19,6 +19,7 @@ from ...kernels.queries import round_query
 from ...kernels.tile import LANES, pack_columns
 from ...kernels.token_codes import FACTOR_BYTES
 from ...utils.parallel import run_in_ranges
+from ..pruning import ALL, Stop
 from ..slices import Places, score_slices
 
 __all__ = [
@@ -200,25 +201,28 @@ def score_coded(
     slices: Sequence[CodedSlice],
     size: int,
     threads: int | None = None,
+    k: int = 0,
+    stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens.
+    """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens or after a stop.
 
     They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
-    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.
+    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  With `stop`,
+    slices are in order, and few of the `k` best are missed.
     """
-    rounded = codec.query(query)
+    rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
     ) -> None:
         score_codes(
             read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
-            codec.bytes_per_token, codec.dimension, *codec.layout[:-1], *rounded, out,
+            codec.bytes_per_token, codec.dimension, *codec.layout[:-1], *rounded, *stop, heap, out,
         )  # fmt: skip
 
     out = np.empty(size, np.float32)
     # A product of bytes takes a quarter of the time of a product of floats.
-    score_slices(score, slices, out, len(rounded.packed) / 4, threads)
+    score_slices(score, slices, out, len(rounded.packed) / 4 if stop is ALL else 0, threads)
     return out
 
 

@@ -1,0 +1,306 @@
+"""The recall dial: how many candidates to rank for a mean recall.
+
+A calibration measures, on queries whose candidates are all ranked, when to stop for each of :data:`TARGETS`.  It
+controls the mean recall, as conformal risk control does (Angelopoulos et al. 2022, arXiv 2208.02814): the recall of
+later queries is that of the calibration's if both are of one distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
+from ..reranking.pruning import Stop
+from ..utils.checks import given
+from ..utils.parallel import run_in_ranges, split_by_weight
+from .windows import BEST, document_windows, exact_best, shares_found
+
+if TYPE_CHECKING:
+    from .two_stage_search import IndexContents
+
+__all__ = [
+    "MAX_RANKED",
+    "MIN_QUERIES",
+    "Calibration",
+    "Ends",
+    "Level",
+    "calibrate",
+    "calibrate_on_windows",
+    "numbers_of",
+    "ranking_tokens",
+    "require_recall",
+    "with_enough_tokens",
+]
+
+#: Mean recalls that are calibrated; a search takes the next one that is not lower.
+TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
+
+#: Largest number of candidates, and fewest queries to calibrate with.
+MAX_RANKED, MIN_QUERIES = 1000, 64
+
+# Windows at most, and tokens of every third one: real queries have any length.
+_WINDOWS, _LENGTHS = 128, (8, 16, 32)
+
+# Multiplications to spend on windows (about a second), and windows to find documents beyond MAX_RANKED with, unless
+# there are too many tokens to read them all.
+_PRODUCTS, _BEYOND, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
+
+# The largest number of candidates leaves this share of a target's misses, and is a multiple of _ROUND.
+_SHARE, _ROUND = 0.25, 16
+
+
+class Level(NamedTuple):
+    """When to stop for a mean recall.
+
+    Without stopping early, `fixed` candidates reach it.  `cap` is the largest number of candidates, and `limit` the
+    expected misses of one of the best to stop at.
+    `stopped` and `capped` are the mean recalls of queries that stopped before the cap, and of the others.
+    """
+
+    target: float
+    fixed: int
+    cap: int
+    limit: float
+    stopped: float
+    capped: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The error model of an index's first stage, and when to stop for each target.
+
+    Parameters
+    ----------
+    slope : float
+        Change of the exact score with the product of vectors.
+    variance : float
+        Of the exact score around it, per query token.
+    levels : tuple of Level
+        By ascending target.
+    documents, queries : int
+        Documents in the index, and queries, when it was measured.
+    pseudo_queries : bool
+        True if the queries were windows of documents.
+    tokens : str
+        Name of the codes that ranked candidates first, or "floats".
+    """
+
+    slope: float
+    variance: float
+    levels: tuple[Level, ...]
+    documents: int
+    queries: int
+    pseudo_queries: bool
+    tokens: str
+
+    def level(self, recall: float, k: int) -> Level:
+        """Return the lowest level with this mean recall, with room for `k` documents."""
+        level = next((each for each in self.levels if each.target >= recall), self.levels[-1])
+        return level._replace(cap=max(level.cap, 3 * k))
+
+    def ends(
+        self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
+    ) -> Ends:
+        """Return when to stop the rankings of the candidates with these products, for queries of these lengths."""
+        states = np.zeros((len(products), STATE))
+        states[:, SLOPE], states[:, VARIANCE], states[:, LIMIT] = (
+            self.slope,
+            self.variance * tokens,
+            level.limit * k,
+        )
+        return Ends(level, [Stop(own, state) for own, state in zip(products, states, strict=True)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """Return the calibration of :meth:`to_dict`."""
+        return cls(**{**values, "levels": tuple(Level(*level) for level in values["levels"])})
+
+
+class Ends(NamedTuple):
+    """When the rankings of several queries stop; without a level, they rank every document."""
+
+    level: Level | None = None
+    stops: Sequence[Stop] = ()
+
+    def expected_recall(self, query: int) -> float:
+        """Return the mean recall of the calibration's queries that ended as this one did."""
+        if self.level is None:
+            return 1.0
+        return self.level.stopped if self.stops[query].state[STOPPED] else self.level.capped
+
+
+def require_recall(recall: object, candidates: object) -> None:
+    """Raise unless `recall` is None, or a number between 0 and 1 and given alone."""
+    if recall is None:
+        return
+    if isinstance(recall, bool) or not isinstance(recall, (int, float, np.integer, np.floating)):
+        raise TypeError(f"recall must be a number between 0 and 1, got {given(recall)}.")
+    if not 0 < recall < 1:
+        raise ValueError(
+            f"recall must be above 0 and below 1, got {recall}. Give candidates= for a fixed number."
+        )
+    if candidates is not None:
+        raise ValueError(f"Give recall={recall} or candidates={candidates}, not both.")
+
+
+def ranking_tokens(contents: IndexContents) -> str:
+    """Return the name of the codes that rank candidates first, or "floats"."""
+    codec = contents.store.codec
+    return "floats" if codec is None else codec.name
+
+
+def calibrate_on_windows(contents: IndexContents, threads: int | None) -> Calibration | None:
+    """Calibrate with windows of documents; None if there are too few documents."""
+    rows, tokens = contents.searchable
+    work = tokens / max(1, len(rows)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
+    windows, sources = document_windows(contents, int(min(_WINDOWS, max(MIN_QUERIES, _PRODUCTS / work))))
+    if len(windows) < MIN_QUERIES:
+        return None
+    lengths = np.minimum(windows.lengths, np.resize(_LENGTHS, len(windows)))
+    cut = [windows[i][:length] for i, length in enumerate(lengths)]
+    return calibrate(contents, MultiVectors.from_arrays(cut, dimension=windows.dimension), sources, threads)
+
+
+def calibrate(
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: NDArray[np.int64] | None = None,
+    threads: int | None = None,
+) -> Calibration:
+    """Calibrate with queries that have tokens; `sources` are the documents of windows, which are left out."""
+    assert contents.candidates is not None
+    count = len(contents.searchable[0])
+    width = min(MAX_RANKED, count - int(sources is not None))
+    found = contents.candidates.find_products(queries, width + int(sources is not None), threads=threads)
+    if sources is not None:
+        kept = [rows != source for (rows, _), source in zip(found, sources, strict=True)]
+        found = [(rows[keep], own[keep]) for (rows, own), keep in zip(found, kept, strict=True)]
+    width = min(width, *(len(rows) for rows, _ in found))
+    products = np.stack([own[:width] for _, own in found])
+    scores = np.empty_like(products)
+
+    def work(start: int, stop: int) -> None:
+        for q in range(start, stop):
+            scores[q] = contents.store.scores(queries[q], found[q][0][:width])
+
+    run_in_ranges(work, split_by_weight(np.arange(len(queries) + 1), 4, 4), threads)
+    best = np.zeros(scores.shape, bool)
+    np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
+    slope, variance = _error_model(products, scores, queries.lengths)
+    states = np.zeros((len(queries), STATE))
+    states[:, SLOPE], states[:, VARIANCE] = slope, variance * queries.lengths
+    within = _share_within(contents, queries, sources, [rows[:width] for rows, _ in found], threads)
+    levels = [_level(target, target / within, products, scores, best, states) for target in TARGETS]
+    return Calibration(
+        slope=slope,
+        variance=variance,
+        levels=tuple(
+            level._replace(stopped=level.stopped * within, capped=level.capped * within) for level in levels
+        ),
+        documents=count,
+        queries=len(queries),
+        pseudo_queries=sources is not None,
+        tokens=ranking_tokens(contents),
+    )
+
+
+def _error_model(
+    products: NDArray[np.float32], scores: NDArray[np.float32], tokens: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the slope of scores on products, and the variance of the errors per query token."""
+    left = products - products.mean(axis=1, keepdims=True, dtype=np.float64)
+    right = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
+    slope = float((left * right).sum() / max(float(np.square(left).sum()), 1e-30))
+    return slope, float((np.square(right - slope * left).mean(axis=1) / tokens).mean())
+
+
+def _share_within(
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: NDArray[np.int64] | None,
+    found: list[NDArray[np.int64]],
+    threads: int | None,
+) -> float:
+    """Return the share of the exact best that are candidates at all; 1 in collections that are small or too large."""
+    rows, tokens = contents.searchable
+    if len(rows) <= 4 * MAX_RANKED or tokens > _MAX_TOKENS:
+        return 1.0
+    some = np.arange(min(_BEYOND, len(queries)))
+    own = None if sources is None else sources[some]
+    exact = exact_best(contents, queries[some], own, BEST, threads)
+    return float(shares_found(exact, found[: len(some)], own, MAX_RANKED).mean())
+
+
+def _number(best: NDArray[np.bool_], recall: float) -> int:
+    """Return the number of candidates with this mean recall, or all."""
+    recalls = np.cumsum(best.mean(axis=0)) / max(1.0, best.sum(axis=1).mean())
+    enough = np.flatnonzero(recalls >= recall - 1e-9)
+    return int(enough[0]) + 1 if len(enough) else best.shape[1]
+
+
+def numbers_of(best: NDArray[np.bool_]) -> dict[float, int]:
+    """Return the number of candidates for each target; `best`, (n, c), marks the exact best of n queries."""
+    return {target: _number(best, target) for target in TARGETS}
+
+
+def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
+    """Return the queries with tokens, or raise ValueError if they are too few to calibrate with."""
+    filled = queries[np.flatnonzero(queries.lengths > 0)]
+    if len(filled) < MIN_QUERIES:
+        raise ValueError(
+            f"calibrate needs at least {MIN_QUERIES} queries with tokens, got {len(filled)}. Give more."
+        )
+    return filled
+
+
+def _level(
+    target: float,
+    wanted: float,
+    products: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    best: NDArray[np.bool_],
+    states: NDArray[np.float64],
+) -> Level:
+    """Return the cap, and the largest limit at which the recall of candidates is `wanted`."""
+    count, width = best.shape
+    recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
+    cap = min(width, -(-_number(best, 1 - _SHARE * (1 - wanted)) // _ROUND) * _ROUND)
+    expected = np.full((count, cap // STEP + 1), np.inf)
+    trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
+    reached = (
+        np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
+    )  # a limit stops at the first check below it
+    checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]
+    after = np.concatenate([checks, recalls[:, cap - 1 : cap]], axis=1)
+
+    def ends(limit: float) -> NDArray[np.int64]:
+        return (reached > limit).sum(axis=1)
+
+    def loss(limit: float) -> float:
+        """Return the mean loss, with one more query as bad as the worst."""
+        losses = 1 - after[np.arange(count), ends(limit)]
+        return float((losses.sum() + losses.max()) / (count + 1))
+
+    limits = np.unique(reached[np.isfinite(reached)])
+    low, high = 0, len(limits)  # the loss grows with the limit
+    while low < high:
+        middle = (low + high) // 2
+        if loss(limits[middle]) <= 1 - wanted:
+            low = middle + 1
+        else:
+            high = middle
+    limit = float(limits[low - 1]) if low else 0.0
+    last = ends(limit)
+    own, early = after[np.arange(count), last], last < reached.shape[1]
+    stopped, capped = (float(own[group].mean()) if group.any() else target for group in (early, ~early))
+    return Level(target, _number(best, wanted), cap, limit, stopped, capped)

@@ -1,0 +1,105 @@
+"""Stop ranking candidates once few of the k best are expected among those that are left.
+
+Candidates come in the order of their products in the first stage.  A candidate's score is ``a + slope * product``
+plus an error, nearly normal; `a` and the errors' deviation are measured on the candidates that were ranked.
+"""
+
+import math
+
+import numpy as np
+
+from .jit import helper, kernel
+
+#: Positions in the state of a query: numbers of its calibration, then what was counted so far.
+SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
+
+#: Candidates that are ranked before the first check, and between two checks.
+FIRST_CHECK, STEP = 12, 4
+
+# Number of errors that the calibration's variance counts as.
+_PRIOR = 16
+
+# Normal tail at steps of 1 / _FINE, from -_EDGE to _EDGE, as a table: the same bits on every machine.
+_EDGE, _FINE = 8, 32
+_TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
+
+
+@helper
+def _expected_misses(least, products, state, most):
+    """Return the expected number of the k best among the candidates that are left, or a number above `most`."""
+    count = np.int64(state[RANKED])
+    mean = state[SUM] / count
+    spread = max(0.0, state[SQUARES] - count * mean * mean) * count / (count - 1)
+    deviation = np.sqrt((spread + _PRIOR * state[VARIANCE]) / (count + _PRIOR))
+    inverse = 1.0 / max(deviation, 1e-30)
+    reach, total = (least - mean) * inverse, 0.0
+    step = state[SLOPE] * inverse
+    for i in range(count, products.shape[0]):
+        place = (reach - step * products[i] + _EDGE) * _FINE
+        if place >= 2 * _EDGE * _FINE:
+            continue
+        at = np.int64(max(place, 0.0))
+        rest = max(place, 0.0) - at
+        total += _TAIL[at] + rest * (_TAIL[at + 1] - _TAIL[at])
+        if total > most:
+            break
+    return total
+
+
+@helper
+def enough(score, products, heap, state):
+    """Count a ranked candidate; return True if the expected misses are at most the state's limit."""
+    error = np.float64(score) - state[SLOPE] * products[np.int64(state[RANKED])]
+    state[RANKED] += 1
+    state[SUM] += error
+    state[SQUARES] += error * error
+    count = np.int64(state[RANKED])
+    if count < max(FIRST_CHECK, heap.shape[0] + 2) or count % STEP or count == products.shape[0]:
+        return False
+    if _expected_misses(np.float64(heap[0]), products, state, state[LIMIT]) > state[LIMIT]:
+        return False
+    state[STOPPED] = 1
+    return True
+
+
+@helper
+def enter(heap, score):
+    """Replace the first (smallest) entry of the min-heap `heap` by `score`."""
+    place, size = 0, heap.shape[0]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = score
+
+
+@kernel
+def trace_misses(scores, products, k, states, expected):
+    """Write the expected misses at every check, in a ranking of all candidates.
+
+    Parameters
+    ----------
+    scores, products : float32 (n, c)
+        Of the candidates of n queries, in the order of the products.
+    k : int
+    states : float64 (n, STATE)
+        Changed.
+    expected : float64 (n, c // STEP + 1)
+        Receives the expected misses after ``STEP * column`` candidates; not changed where nothing is checked.
+    """
+    heap = np.empty(k, np.float32)
+    for q in range(scores.shape[0]):
+        heap[:] = -np.inf
+        for i in range(scores.shape[1]):
+            if scores[q, i] > heap[0]:
+                enter(heap, scores[q, i])
+            states[q, LIMIT] = -1.0
+            enough(scores[q, i], products[q], heap, states[q])
+            if (i + 1) % STEP == 0 and max(FIRST_CHECK, k + 2) <= i + 1 < scores.shape[1]:
+                expected[q, (i + 1) // STEP] = _expected_misses(
+                    np.float64(heap[0]), products[q], states[q], np.inf
+                )

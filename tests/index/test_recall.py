@@ -1,0 +1,160 @@
+"""The recall dial: its calibration keeps a mean recall, and its searches are those of some number of candidates."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.realistic_collections import DIM, documents_like_real, queries_like_real
+
+import muvera.index.two_stage_search as two_stage_search
+from muvera import MultiVectors, MuveraIndex, top_k
+from muvera.index import recall as dial
+from muvera.index.recall import TARGETS, Calibration
+from muvera.kernels.recall import SLOPE, STATE, STEP, VARIANCE, trace_misses
+
+DOCUMENTS = documents_like_real(1300)
+QUERIES = queries_like_real(DOCUMENTS, 40)
+
+
+@pytest.fixture(scope="module")
+def index() -> MuveraIndex:
+    built = MuveraIndex.build(DOCUMENTS[:1000], "mean", exact_tokens=0, backend="exact")
+    built.add(DOCUMENTS[1000:])  # two segments of tokens
+    return built
+
+
+def drawn(stream: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
+    """Products and scores of queries from one distribution, with heavy tails and errors of other sizes than modeled."""
+    products = -np.sort(-stream.gumbel(size=(count, 300)), axis=1).astype(np.float32)
+    tokens = stream.integers(4, 40, count)
+    noise = (
+        stream.standard_t(4, products.shape) * stream.gamma(4, 0.05, (count, 1)) * np.sqrt(tokens)[:, None]
+    )
+    scores = (0.7 * products + noise + stream.normal(size=(count, 1))).astype(np.float32)
+    best = np.zeros(scores.shape, bool)
+    np.put_along_axis(best, np.argsort(-scores, axis=1)[:, :10], True, axis=1)
+    return products, scores, (best, tokens)
+
+
+@pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.98])
+def test_the_calibration_keeps_the_mean_recall_of_exchangeable_queries(target: float) -> None:
+    """Mean over 12 calibrations with 128 queries each, and 500 other queries of the same distribution.
+
+    A calibration's own mean recall is at least the target.  A query's recall has a standard deviation of at most
+    .2 here, so that the mean of 12 calibrations is off by .2 / sqrt(12 * 128) = .005: three of these are allowed.
+    """
+    stream = np.random.default_rng(0)
+    means = []
+    for _ in range(12):
+        products, scores, (best, tokens) = drawn(stream, 628)
+        slope, variance = dial._error_model(products[:128], scores[:128], tokens[:128])
+        states = np.zeros((628, STATE))
+        states[:, SLOPE], states[:, VARIANCE] = slope, variance * tokens
+        level = dial._level(target, target, products[:128], scores[:128], best[:128], states[:128])
+        assert level.stopped * 128 > 0 and level.cap <= 300
+        cut = slice(128, None), slice(0, level.cap)
+        expected = np.full((500, level.cap // STEP + 1), np.inf)
+        trace_misses(scores[cut], products[cut], 10, states[128:], expected)
+        stops = np.where(
+            (expected <= level.limit * 10).any(axis=1),
+            (expected <= level.limit * 10).argmax(axis=1) * STEP,
+            level.cap,
+        )
+        ranked = np.arange(level.cap) < stops[:, None]
+        means.append((best[cut] & ranked).sum() / (10 * 500))
+    assert target - 0.015 < np.mean(means) < target + 0.3 * (1 - target) + 0.015
+
+
+def test_more_recall_ranks_more(index: MuveraIndex) -> None:
+    calibration = index._contents.candidates.calibration  # type: ignore[union-attr]
+    assert calibration is not None and calibration.pseudo_queries
+    assert [level.target for level in calibration.levels] == list(TARGETS)
+    assert np.all(np.diff([level.cap for level in calibration.levels]) >= 0)
+    assert calibration.level(0.91, 10).target == 0.925 and calibration.level(0.9999, 10).target == 1
+    exact = [set(r.ids.tolist()) for r in top_k(QUERIES, DOCUMENTS, 10)]
+    shares = []
+    for target in (0.5, 0.9, 0.98):
+        rankings = index.search(QUERIES, 10, recall=target)
+        shares.append(
+            np.mean([len(own & set(r.ids.tolist())) / 10 for r, own in zip(rankings, exact, strict=True)])
+        )
+        assert np.mean([r.expected_recall for r in rankings]) >= target - 0.05
+    assert shares == sorted(shares) and shares[-1] > 0.93
+
+
+@pytest.mark.parametrize("tokens", ["float32", "int8", "2bit"])
+def test_a_search_is_that_of_some_number_of_candidates(tokens: Any, tmp_path: Path) -> None:
+    index = MuveraIndex.build(DOCUMENTS[:1000], "mean", exact_tokens=0, backend="exact", tokens=tokens)
+    index.add(DOCUMENTS[1000:])
+    got = index.search(QUERIES, 10, recall=0.9)
+    for q, ranking in enumerate(got[:12]):
+        ways = [index.search(QUERIES[q], 10, candidates=count)[0] for count in range(12, 240, STEP)]
+        assert any(list(ranking) == list(way) for way in ways)
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    for rankings in (
+        index.search(QUERIES, 10, recall=0.9, threads=2),
+        [index.search(query, 10, recall=0.9, threads=2)[0] for query in QUERIES],
+        loaded.search(QUERIES, 10, recall=0.9, threads=1),
+    ):
+        assert [list(ranking) for ranking in rankings] == [list(ranking) for ranking in got]
+        assert [ranking.expected_recall for ranking in rankings] == [r.expected_recall for r in got]
+
+
+def test_calibrate_with_real_queries(index: MuveraIndex, tmp_path: Path) -> None:
+    index.save(tmp_path / "index")
+    loaded = MuveraIndex.load(tmp_path / "index")
+    before = loaded._contents
+    loaded.calibrate([*queries_like_real(DOCUMENTS, 70, seed=5), np.empty((0, DIM))])
+    calibration = loaded._contents.candidates.calibration  # type: ignore[union-attr]
+    assert calibration is not None and calibration.queries == 70 and not calibration.pseudo_queries
+    assert before.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
+    loaded.save(tmp_path / "index")
+    again = MuveraIndex.load(tmp_path / "index")._contents.candidates
+    assert again is not None and again.calibration == calibration
+    assert Calibration.from_dict(calibration.to_dict()) == calibration
+
+
+def test_it_is_measured_again_once_the_index_has_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def calibrated(contents: Any, threads: Any) -> Any:
+        made.append(len(contents.searchable[0]))
+        return dial.calibrate_on_windows(contents, threads)
+
+    monkeypatch.setattr(two_stage_search, "calibrate_on_windows", calibrated)
+    index = MuveraIndex.build(DOCUMENTS[:300], "mean", exact_tokens=0)
+    index.add(DOCUMENTS[300:400])
+    assert len(made) == 1
+    index.add(DOCUMENTS[400:])
+    assert len(made) == 2 and index.candidates_by_recall[0.9] >= 10
+
+
+def test_everything_is_ranked_where_nothing_is_calibrated(index: MuveraIndex) -> None:
+    few = MuveraIndex.build(DOCUMENTS[:40], "mean", exact_tokens=0)
+    small = MuveraIndex.build(DOCUMENTS[:300], "mean")  # reads all tokens
+    for each, count in ((few, 40), (small, 300)):
+        rankings = each.search(QUERIES, 5, recall=0.9)
+        assert [list(r) for r in rankings] == [list(r) for r in top_k(QUERIES, DOCUMENTS[:count], 5)]
+        assert {ranking.expected_recall for ranking in rankings} == {1.0}
+    assert index.search(QUERIES[:1], 5)[0].expected_recall is None
+    some = index.search(QUERIES[:1], 5, ids=range(20), recall=0.9)[0]
+    assert some.expected_recall == 1 and some[:2].expected_recall == 1
+    assert len(index.search([QUERIES[0], np.empty((0, DIM))], 5, recall=0.9)[1]) == 0
+
+
+def test_an_index_without_a_calibration_says_what_to_do(
+    index: MuveraIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index._contents.candidates, "calibration", None)
+    with pytest.raises(ValueError, match=r"recall=0.9 needs a calibration, .* calibrate"):
+        index.search(QUERIES, 5, recall=0.9)
+
+
+def test_large_k_and_single_tokens(index: MuveraIndex) -> None:
+    queries = MultiVectors.from_arrays([query[:1] for query in QUERIES])
+    exact = [set(r.ids.tolist()) for r in top_k(queries, DOCUMENTS, 100)]
+    found = index.search(queries, 100, recall=0.9)
+    assert np.mean([len(own & set(r.ids.tolist())) / 100 for r, own in zip(found, exact, strict=True)]) > 0.7
+    assert [len(r) for r in index.search(queries, 1, recall=0.9)] == [1] * len(queries)
