@@ -284,6 +284,20 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
                 found[query] = wanted
 
 
+@helper
+def _find_nearest(xs, ys, centroids, distances, nearest):
+    """Write the number of the nearest centroid of each point to `nearest` int32; of equally near ones, the lower."""
+    distances[:] = np.inf
+    for j in range(CENTROIDS):
+        x, y = centroids[0, j], centroids[1, j]
+        for i in range(len(xs)):
+            right, up = xs[i] - x, ys[i] - y
+            distance = right * right + up * up
+            nearer = distance < distances[i]
+            distances[i] = distance if nearer else distances[i]
+            nearest[i] = np.int32(j) if nearer else nearest[i]
+
+
 @kernel
 def fit_centroids(sample, starts, iterations, centroids):
     """Fit the centroids of each pair of columns by Lloyd's algorithm.
@@ -293,19 +307,22 @@ def fit_centroids(sample, starts, iterations, centroids):
     """
     sums = np.empty((2, CENTROIDS), np.float64)
     sizes = np.empty(CENTROIDS, np.int64)
+    points = np.empty((2, len(sample)), np.float32)
+    distances, nearest = np.empty(len(sample), np.float32), np.empty(len(sample), np.int32)
     for pair in range(len(centroids)):
         own = centroids[pair]
+        for i in range(len(sample)):
+            points[0, i], points[1, i] = sample[i, 2 * pair], sample[i, 2 * pair + 1]
         for j in range(CENTROIDS):
-            own[0, j], own[1, j] = sample[starts[j], 2 * pair], sample[starts[j], 2 * pair + 1]
+            own[0, j], own[1, j] = points[0, starts[j]], points[1, starts[j]]
         for _ in range(iterations):
+            _find_nearest(points[0], points[1], own, distances, nearest)
             sums[:] = 0.0
             sizes[:] = 0
             for i in range(len(sample)):
-                x, y = sample[i, 2 * pair], sample[i, 2 * pair + 1]
-                j = _nearest(own, x, y)
-                sums[0, j] += x
-                sums[1, j] += y
-                sizes[j] += 1
+                sums[0, nearest[i]] += points[0, i]
+                sums[1, nearest[i]] += points[1, i]
+                sizes[nearest[i]] += 1
             for j in range(CENTROIDS):
                 if sizes[j]:
                     own[0, j] = np.float32(sums[0, j] / sizes[j])
@@ -313,29 +330,25 @@ def fit_centroids(sample, starts, iterations, centroids):
 
 
 @kernel
-def _nearest(centroids, x, y):
-    """Return the number of the nearest centroid; of equally near ones, the lower number."""
-    best, least = 0, np.float32(np.inf)
-    for j in range(CENTROIDS):
-        right, up = x - centroids[0, j], y - centroids[1, j]
-        distance = right * right + up * up
-        if distance < least:
-            best, least = j, distance
-    return best
-
-
-@kernel
 def encode_rows(vectors, centroids, first, steps, codes):
     """Write the codes of `vectors` float32 (n, 2 pairs) to the rows from `first` on of `codes`, flat uint8."""
-    for i in range(len(vectors)):
-        block, row = divmod(first + i, BLOCK)
-        position = block * steps * _CODES + row
-        for pair in range(0, len(centroids), 2):
-            code = 0
-            for half in range(2):
-                x, y = vectors[i, 2 * (pair + half)], vectors[i, 2 * (pair + half) + 1]
-                code |= _nearest(centroids[pair + half], x, y) << (4 * half)
-            codes[position + pair // 2 * BLOCK] = code
+    points = np.empty((2, BLOCK), np.float32)
+    distances, nearest = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
+    for start in range(0, len(vectors), BLOCK):
+        count = min(BLOCK, len(vectors) - start)
+        for pair in range(len(centroids)):
+            for i in range(count):
+                points[0, i], points[1, i] = vectors[start + i, 2 * pair], vectors[start + i, 2 * pair + 1]
+            _find_nearest(
+                points[0, :count], points[1, :count], centroids[pair], distances[:count], nearest[:count]
+            )
+            for i in range(count):
+                block, row = divmod(first + start + i, BLOCK)
+                position = block * steps * _CODES + pair // 2 * BLOCK + row
+                if pair % 2 == 0:
+                    codes[position] = nearest[i]
+                else:
+                    codes[position] |= nearest[i] << 4
 
 
 @kernel
