@@ -18,11 +18,11 @@ from .recall import MAX_RANKED, Calibration, Level
 from .settings import IndexSettings
 from .windows import MeasuredWindows
 
-__all__ = ["CandidateSearch", "scan_from"]
+__all__ = ["SCAN_FROM", "CandidateSearch"]
 
-# With backend "auto", floats and number of vectors from which codes are scanned.  The scan is somewhat faster below,
-# too, but then there is little to gain; `python -m experiments run crossover` measures where it is faster.
-_SCAN_FLOATS, _SCAN_VECTORS = 2_560_000, 4096
+#: With backend "auto", number of vectors from which codes are scanned.  The scan is faster below, too, but there it
+#: saves less time than ranking more candidates costs; `python -m experiments first-stage` measures both.
+SCAN_FROM = 8192
 
 # Bytes of vectors per encoded block.
 _BLOCK_BYTES = 128 << 20
@@ -32,11 +32,6 @@ _LOW_SEARCH_RECALL = 0.95
 
 # Best vectors to find when a search's recall is measured.
 _MEASURED_K = 100
-
-
-def scan_from(dimension: int) -> int:
-    """Return the number of vectors of `dimension` floats from which "auto" scans codes."""
-    return max(_SCAN_VECTORS, _SCAN_FLOATS // dimension)
 
 
 class CandidateSearch:
@@ -95,7 +90,7 @@ class CandidateSearch:
     def _change_to_scan(self, size: int, threads: int | None) -> None:
         """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
         before = self.search
-        if self.settings.backend != "auto" or before.kind == "scan" or size < scan_from(before.dimension):
+        if self.settings.backend != "auto" or before.kind == "scan" or size < SCAN_FROM:
             return
         scan = self._new_search("scan")
         rows = before.labels()

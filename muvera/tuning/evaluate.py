@@ -22,7 +22,7 @@ from ..diagnostics.sample import (
 )
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import make_encoder
-from ..index.candidates import scan_from
+from ..index.candidates import SCAN_FROM
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
 from .result import TunedRow
@@ -226,7 +226,7 @@ class Evaluator:
 
 def vector_bytes(floats: int, documents: int) -> int:
     """Return the bytes of a vector in an index of this many documents."""
-    return scan_bytes(floats) if documents >= scan_from(floats) else bytes_in_memory(floats)
+    return scan_bytes(floats) if documents >= SCAN_FROM else bytes_in_memory(floats)
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:

@@ -129,8 +129,7 @@ def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
     names = [
         (token_levels, "FIT_TOKENS", 40),
-        (candidates, "_SCAN_VECTORS", 14),
-        (candidates, "_SCAN_FLOATS", 1),
+        (candidates, "SCAN_FROM", 14),
         (os, "fsync", lambda _: None),
     ]
     before = [getattr(module, name) for module, name, _ in names]

@@ -237,7 +237,7 @@ def test_settings_and_encoders_in_every_form() -> None:
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "scan_from", lambda _: 130)
+    monkeypatch.setattr(candidates_module, "SCAN_FROM", 130)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     kinds = []
     for batch in batches(DOCUMENTS, 20):

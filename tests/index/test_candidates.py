@@ -62,8 +62,7 @@ def test_documents_without_tokens(backend: Any) -> None:
 
 
 def test_auto_changes_to_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [module.scan_from(floats) for floats in (64, 256, 10_240)] == [40_000, 10_000, 4096]
-    monkeypatch.setattr(module, "scan_from", lambda _: 150)
+    monkeypatch.setattr(module, "SCAN_FROM", 150)
     search = CandidateSearch(ENCODER, IndexSettings())
     search.add(np.arange(100), DOCUMENTS[:100])
     assert search.search.kind == "exact" and search.measure(WINDOWS) == 1.0

@@ -163,7 +163,7 @@ def test_pseudo_queries() -> None:
 
 
 def test_sizes_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.tuning.evaluate.scan_from", lambda _: 300)
+    monkeypatch.setattr("muvera.tuning.evaluate.SCAN_FROM", 300)
     steps: list[int] = []
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_floats=64, progress=steps.append)
     assert tuning.choice.bytes == scan_bytes(tuning.choice.floats)
