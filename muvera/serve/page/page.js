@@ -132,7 +132,9 @@ function card(one) {
   one.title = make("span", {}, title ?? String(hit.id));
   const heading = [isAddress(hit.id) ? make("a", { href: hit.id, rel: "noreferrer" }, one.title) : one.title];
   if (title !== null) heading.push(make("span", { class: "id" }, String(hit.id)));
-  one.text = make("p", { class: "text" }, text.slice(from, to).join("").trim().slice(0, SNIPPET) + (to - from > SNIPPET ? " …" : ""));
+  const whole = text.slice(from).join("").trim();
+  const start = to - from > SNIPPET ? `${whole.slice(0, SNIPPET)} …` : whole;
+  one.text = make("p", { class: "text" }, start);
   one.pair = make("p", { class: "pair" });
   one.more = make("button", { type: "button", class: "more", "aria-expanded": "false" }, "More");
   one.more.hidden = to - from <= SNIPPET;
@@ -141,7 +143,7 @@ function card(one) {
     one.more.textContent = one.whole ? "Less" : "More";
     one.more.setAttribute("aria-expanded", String(Boolean(one.whole)));
     if (one.explanation) paint(one, one.most);
-    else one.text.textContent = one.whole ? text.slice(from).join("") : `${text.slice(from, SNIPPET).join("")} …`;
+    else one.text.textContent = one.whole ? whole : start;
   });
   const meta = make("ul", { class: "meta" });
   for (const [key, value] of Object.entries(hit.metadata)) {
