@@ -17,13 +17,14 @@ from .bench.searches import searches
 from .bench.speed import speed
 from .bench.text_speed import texts
 from .bench.tokens import tokens
+from .bench.vectors import vectors
 from .commands import check, encode, machines, quick, results, run
 from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, run, quick, check, page, results, machines),
-    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, grow, load, texts),
+    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, vectors, grow, load, texts),
 )
 for command in COMMANDS:
     app.command()(command)

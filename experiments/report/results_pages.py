@@ -42,7 +42,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Smaller vectors",
         (
             *("smaller_vectors", "fit_with_queries", "learned_costs", "two_parts", "quantization", "tuned"),
-            "mixed_streams",
+            *("mixed_streams", "default_vectors"),
         ),
     ),
     "hybrid": ("Hybrid search", ("hybrid",)),

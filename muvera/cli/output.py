@@ -79,9 +79,11 @@ def progress_bar(
     """Show a progress bar on standard error, and yield the function that advances it.
 
     The bar appears only on a terminal, because in a log every step would be a line.  Its clock
-    also moves during a long step.
+    also moves during a long step, and its title names the stage.
     """
     from tqdm import tqdm
+
+    from ..utils.stages import listening
 
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, disable=hidden, leave=False) as bar:
@@ -97,7 +99,8 @@ def progress_bar(
         thread = threading.Thread(target=redraw, daemon=True)
         thread.start()
         try:
-            yield bar.update
+            with listening(lambda stage: bar.set_description(stage or title)):
+                yield bar.update
         finally:
             ended.set()
             thread.join()

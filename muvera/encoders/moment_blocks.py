@@ -188,7 +188,8 @@ class BlockWriter:
         bias = at + len(self._blocks.offset) - 1
         first_moments(*arrays, start, stop, at + self._triangle, False, out)
         out[:, at + self._triangle : bias] /= mean_unit
-        out[:, bias] = np.diff(arrays[2][start : stop + 1]).astype(np.float32) / bias_unit
+        lengths = arrays[2][start + 1 : stop + 1] - arrays[2][start:stop]
+        out[:, bias] = lengths.astype(np.float32) / bias_unit
         if self._triangle:
             query_matrices(*self._projected(arrays, start, stop), at, self._metric, covariance_unit, out)
 

@@ -14,6 +14,7 @@ from ..data.sampling import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_
 from ..data.validation import validated_out
 from ..utils.checks import given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
+from ..utils.stages import stage
 from .base import Encoder, EncoderConfig, ReadArray, Side
 from .calibration import SAMPLE_DOCUMENTS, calibrate
 from .compact_map import CompactMaps, CompactProduct, fit_maps, sample_windows
@@ -223,15 +224,18 @@ class MomentsEncoder(Encoder):
         config = self.config
         assert self.blocks is not None
         windows = sample_windows(sample, queries, config.long_dimension, config.seed)
-        return fit_maps(
-            self._long_vectors(windows, "queries", threads),
-            self._long_vectors(sample, "documents", threads),
-            window_similarities(windows, sample, self.blocks.directions, threads),
-            size,
-            config.dimension + 1,
-            config.seed,
-            threads,
-        )
+        with stage("learning moments, 1 of 2"):
+            similarities = window_similarities(windows, sample, self.blocks.directions, threads)
+        with stage("learning moments, 2 of 2"):
+            return fit_maps(
+                self._long_vectors(windows, "queries", threads),
+                self._long_vectors(sample, "documents", threads),
+                similarities,
+                size,
+                config.dimension + 1,
+                config.seed,
+                threads,
+            )
 
     def _long_vectors(self, texts: MultiVectors, side: Side, threads: int | None) -> NDArray[np.float32]:
         out = np.empty((len(texts), self.config.long_dimension), np.float32)

@@ -24,6 +24,7 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
+from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import GrowingArray, IdMap, Missing
@@ -370,8 +371,9 @@ class IndexContents:
         if fits:
             encoder.fit((texts for _, texts in self.store.batches(sample)), threads=threads)
         candidates = CandidateSearch(encoder, self.settings)
-        for batch, texts in self.store.batches(self.ids.live):
-            candidates.add(batch, texts, threads)
+        with stage("making vectors"):
+            for batch, texts in self.store.batches(self.ids.live):
+                candidates.add(batch, texts, threads)
         if fits:
             candidates.fitted_on = len(candidates.search)
         candidates.fitted_rows = len(self.store)
@@ -470,8 +472,9 @@ class IndexContents:
         affordable = max(_MIN_QUERIES, _PRODUCTS // max(1, 32 * tokens * self.config.dimension))
         kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:affordable])
         queries, sources = queries[kept], sources[kept]
-        best = exact_best(self, queries, sources, BEST, threads, among)
-        proposed = found.find(queries, CANDIDATES + 1, among, threads)
+        with stage("measuring recall"):
+            best = exact_best(self, queries, sources, BEST, threads, among)
+            proposed = found.find(queries, CANDIDATES + 1, among, threads)
         shares = shares_found(best, proposed, sources, CANDIDATES)
         measured = MeasuredWindows(
             sources, shares, len(self.store), len(rows) if among is None else len(among)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.sampling import pseudo_queries
 from ..reranking.pruning import RerankOptions
-from .info import LOW_RECALL, FirstStageRecall
+from .info import FirstStageRecall
 
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
@@ -34,9 +34,9 @@ _WINDOW = 32
 # Fewest windows of added documents to judge them by.
 _LEAST = 8
 
-# Added documents get a warning if their recall is lower by this, plus two standard errors of the difference
-# between windows, whose recalls have a standard deviation of about .15.
-_DROP, _TWO_ERRORS = 0.05, 0.3
+# Added documents get a warning if their recall is lower than this, and lower than that of the others by this and by
+# two standard errors; windows have at least this standard deviation.
+_ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
 
 def document_windows(
@@ -137,12 +137,13 @@ class MeasuredWindows:
     def warning(self, live: NDArray[np.int64], fitted: int) -> str | None:
         """Return a warning if added documents find clearly less than the others, otherwise None."""
         _, added = self.recalls(live, fitted)
-        if added is None or added.recall >= LOW_RECALL:
+        if added is None or added.recall >= _ENOUGH:
             return None
-        old = self.shares[np.isin(self.rows, live) & (self.rows < fitted)]
-        before = float(old.mean()) if len(old) else 1.0
-        doubt = _TWO_ERRORS * math.sqrt(1 / added.queries + (1 / len(old) if len(old) else 0))
-        if added.recall >= before - _DROP - doubt:
+        kept = np.isin(self.rows, live)
+        groups = [self.shares[kept & (self.rows < fitted)], self.shares[kept & (self.rows >= fitted)]]
+        before = float(groups[0].mean()) if len(groups[0]) else 1.0
+        variance = sum(max(float(some.var()), _DEVIATION**2) / len(some) for some in groups if len(some))
+        if added.recall >= before - _DROP - 2 * math.sqrt(variance):
             return None
         return (
             f"Documents that were added after the encoder was fitted find only {added.recall:.0%} of their exact "

@@ -28,8 +28,10 @@ from experiments.bench import (
     searches,
     speed,
     tokens,
+    vectors,
 )
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
+from experiments.datasets.collection import Collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.peers.environments import MUVERA
 from experiments.peers.workers import first_call
@@ -193,6 +195,19 @@ def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> No
     assert table["mean"][0] > table["mean"][1] - 0.1
     assert mixed.mixed_results(header, rows)["tables"][0]["rows"] == rows
     assert {config.kind for config in mixed.mixed_encoders(64).values()} == {"fde", "moments", "learned"}
+
+
+def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
+    documents, other = real[:130], MultiVectors.from_arrays([-text for text in real])
+    ids = [str(i) for i in range(len(real))]
+    first = Collection("first", documents, documents[:20], "1", ids[:130], ids[:20])
+    second = Collection("second", other, other[:0], "2", ids, [])
+    wide = vectors.wide_table(first, [12])
+    assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1
+    chosen = vectors.choice_table([second])
+    assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][5]) > 0.5
+    added = vectors.added_table([(second, first)], 60)
+    assert [row[6] for row in added.rows] == ["no", "no"] and int(added.rows[1][5]) >= 8
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses files of Linux")

@@ -11,6 +11,7 @@ from ...data.multivectors import MultiVectors, as_kernel_arrays
 from ...data.sampling import DocumentSample, as_batches, mean_token
 from ...data.validation import validated_out
 from ...utils.parallel import run_in_ranges, split_by_weight
+from ...utils.stages import stage
 from ..base import Encoder, ReadArray, Side
 from ..matmul import Int8Matrix
 from ..token_products import TASK_TOKENS, TokenProducts
@@ -114,18 +115,21 @@ class LearnedEncoder(Encoder):
         features = draw_features(config)
         if config.training_epochs:
             subset, tokens = training_sample(sample, texts, config.seed)
-            values = TokenProducts(tokens, center).largest(subset, threads)
-            features = train_features(features, tokens, values, config.training_epochs, config.seed, threads)
-        single_tokens = MultiVectors(landmarks, np.arange(len(landmarks) + 1))
-        activations = TokenProducts(features, center).feature_sums(single_tokens, threads)
-        measure = TokenProducts(landmarks, center)
-        missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(sample))
-        mixed = mixed_documents(sample, missing, config.seed)
-        values = measure.largest(sample, threads)
-        mixed_values = measure.largest(mixed, threads)
-        self._use_maps(
-            fit_maps(config, landmarks, center, features, activations, values, mixed_values, threads)
-        )
+            with stage("learning features, 1 of 2"):
+                values = TokenProducts(tokens, center).largest(subset, threads)
+                epochs = config.training_epochs
+                features = train_features(features, tokens, values, epochs, config.seed, threads)
+        with stage("learning features, 2 of 2"):
+            single_tokens = MultiVectors(landmarks, np.arange(len(landmarks) + 1))
+            activations = TokenProducts(features, center).feature_sums(single_tokens, threads)
+            measure = TokenProducts(landmarks, center)
+            missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(sample))
+            mixed = mixed_documents(sample, missing, config.seed)
+            values = measure.largest(sample, threads)
+            mixed_values = measure.largest(mixed, threads)
+            self._use_maps(
+                fit_maps(config, landmarks, center, features, activations, values, mixed_values, threads)
+            )
         return self
 
     # -- encoding -------------------------------------------------------------

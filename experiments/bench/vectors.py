@@ -1,0 +1,267 @@
+"""The default vectors: the fit of moments, wide tokens, the choice by recall, and added documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from muvera import MultiVectors, MuveraIndex, top_k
+from muvera.data.sampling import pseudo_queries
+from muvera.encoders.base import Encoder
+from muvera.encoders.registry import make_encoder, preset_config
+
+from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
+from ..evaluation.metrics import recall
+from ..report.stored_results import RESULTS, default_encoders, save_results
+from ..report.table import Table, text
+from ..runner.provenance import machine
+from .plumbing import Cache, Data, Save, load_collections, progress
+
+__all__ = ["added_table", "choice_table", "fit_table", "vectors", "wide_table"]
+
+_NAME, _TITLE, _ROOT = "default_vectors", "The default vectors", Path(__file__).parents[2]
+_BEST, _DEPTHS, _QUERIES = 10, (10, 20, 30, 50, 100, 200), 150
+
+# Fits moments with the muvera on PYTHONPATH, after a small fit that compiles.
+_FIT = """
+import json, sys, time
+import numpy as np
+from muvera import MomentsConfig, MomentsEncoder, MultiVectors
+data = np.load(sys.argv[1])
+documents, queries = (MultiVectors.from_flat(data[side], data[side + "_lengths"]) for side in ("documents", "queries"))
+config = MomentsConfig(dimension=documents.dimension)
+MomentsEncoder(config).fit(documents[:280], threads=1)
+begun = time.perf_counter()
+encoder = MomentsEncoder(config).fit(documents, threads=1)
+seconds = time.perf_counter() - begun
+single = [queries[i : i + 1] for i in range(len(queries))]
+times = []
+for query in single * 5:
+    begun = time.perf_counter()
+    encoder.encode_queries(query, threads=1)
+    times.append(time.perf_counter() - begun)
+scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+np.save(sys.argv[2], np.argsort(-scores, axis=1, kind="stable")[:, :200])
+print(json.dumps({"fit": seconds, "query": 1e6 * float(np.median(times))}))
+"""
+
+
+def _plain(texts: MultiVectors, rows: Any = None) -> MultiVectors:
+    """Return the texts at `rows`, of those with tokens, without ids."""
+    rows = np.arange(len(texts)) if rows is None else rows
+    some = texts[rows[texts.lengths[rows] > 0]]
+    return MultiVectors(some.tokens, some.offsets)
+
+
+def _best(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
+    return np.array([ranking.ids for ranking in top_k(queries, documents, _BEST)], np.int64)
+
+
+def _ranked(encoder: Encoder, queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
+    scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+def _recalls(ranked: NDArray[np.int64], best: NDArray[np.int64]) -> list[str]:
+    return [f"{recall(ranked[:, :depth], best).mean():.3f}" for depth in _DEPTHS]
+
+
+def fit_table(collections: list[Collection], old: Path | None) -> Table:
+    """Fit moments on each collection, with this checkout and with an older one."""
+    rows = []
+    for collection in collections:
+        documents = _plain(collection.documents)
+        queries = _plain(collection.queries[:_QUERIES])
+        best = _best(queries, documents)
+        with tempfile.TemporaryDirectory() as folder:
+            arrays: dict[str, Any] = {"documents": documents.tokens, "queries": queries.tokens}
+            arrays |= {"documents_lengths": documents.lengths, "queries_lengths": queries.lengths}
+            np.savez(Path(folder) / "texts.npz", **arrays)
+            for label, checkout in (("before", old), ("now", _ROOT)):
+                if checkout is None:
+                    continue
+                arguments = [sys.executable, "-c", _FIT, f"{folder}/texts.npz", f"{folder}/ranked.npy"]
+                environment = {**os.environ, "PYTHONPATH": str(checkout)}
+                output = subprocess.run(
+                    arguments, env=environment, cwd=folder, check=True, capture_output=True
+                )
+                facts = json.loads(output.stdout)
+                cells = [f"{facts['fit']:.1f}", f"{facts['query']:.0f}"]
+                ranked = np.load(Path(folder) / "ranked.npy")
+                rows.append([collection.name, f"{len(documents):,}", label, *cells, *_recalls(ranked, best)])
+                progress(f"{collection.name}, {label}: {cells[0]} s")
+    header = ["collection", "documents", "", "fit, s", "query, us", *(f"@{depth}" for depth in _DEPTHS)]
+    caption = (
+        f"Seconds to fit `moments` and microseconds to encode one query, one thread, and 10-recall of {_QUERIES} "
+        "queries by number of candidates. Before: an older checkout, in the same run."
+    )
+    return Table("Fit of moments", header, rows, caption)
+
+
+def wide_table(collection: Collection, widths: list[int]) -> Table:
+    """Turn tokens into more columns, with noise, and compare `moments` of both."""
+    documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
+    best = _best(queries, documents)
+    rows = []
+    for width in [documents.dimension, *widths]:
+        turned = [_widened(texts, width) for texts in (documents, queries)]
+        own = best if width == documents.dimension else _best(turned[1], turned[0])
+        begun = time.perf_counter()
+        encoder = make_encoder(preset_config("moments", width)).fit(turned[0], threads=1)
+        seconds = time.perf_counter() - begun
+        page = turned[0].tokens[np.arange(768) % turned[0].num_tokens]
+        times = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            encoder.encode_documents([page], threads=1)
+            times.append(time.perf_counter() - begun)
+        ranked = _ranked(encoder, turned[1], turned[0])
+        rows.append(
+            [f"{width:,}", f"{seconds:.1f}", f"{1e3 * float(np.median(times)):.1f}", *_recalls(ranked, own)]
+        )
+        progress(f"{width} columns: {rows[-1]}")
+    header = ["columns", "fit, s", "page, ms", *(f"@{depth}" for depth in _DEPTHS)]
+    caption = (
+        f"Tokens of {collection.name} turned into more columns, plus normal noise of a tenth of their length, in "
+        "float16. A page has 768 tokens. One thread; 10-recall by number of candidates, each against its own exact "
+        "ranking."
+    )
+    return Table("Wide tokens", header, rows, caption)
+
+
+def _widened(texts: MultiVectors, width: int) -> MultiVectors:
+    """Return the tokens, turned into `width` columns, with noise."""
+    if width == texts.dimension:
+        return texts
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, texts.dimension)))[0]
+    rng = np.random.default_rng(texts.num_tokens)
+    tokens = np.empty((texts.num_tokens, width), np.float16)
+    for start in range(0, len(tokens), 4096):
+        some = texts.tokens[start : start + 4096].astype(np.float32) @ turn.T.astype(np.float32)
+        some += rng.standard_normal(some.shape, np.float32) * np.float32(0.1 / np.sqrt(width))
+        tokens[start : start + 4096] = some / np.linalg.norm(some, axis=1, keepdims=True)
+    return MultiVectors(tokens, texts.offsets)
+
+
+def choice_table(collections: list[Collection]) -> Table:
+    """Build the default index of each collection, and compare it with one of moments."""
+    rows = []
+    for collection in collections:
+        documents = _plain(collection.documents)
+        queries, sources = _plain(collection.queries[:_QUERIES]), None
+        if len(queries) == 0:
+            queries, sources = pseudo_queries(documents, _QUERIES, 32, np.random.default_rng(5))
+        best = np.array([ranking.ids for ranking in top_k(queries, documents, _BEST + 1)], np.int64)
+        cells = []
+        for encoder in ("moments", None):
+            begun = time.perf_counter()
+            index = MuveraIndex.build(documents, encoder, exact_tokens=0)
+            seconds = time.perf_counter() - begun
+            assert index.encoder is not None
+            ranked = _ranked(index.encoder, queries, documents)
+            found = []
+            for query, (wanted, proposed) in enumerate(zip(best, ranked, strict=True)):
+                own = -1 if sources is None else sources[query]
+                found.append(np.isin(wanted[wanted != own][:_BEST], proposed[proposed != own][:50]).mean())
+            cells += [f"{np.mean(found):.3f}", f"{seconds:.1f}"]
+        compared = index.info().encoder["compared"]
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in compared.items())
+        rows.append([collection.name, shown, index.config.kind, *cells])
+        progress(str(rows[-1]))
+    header = ["collection", "compared", "chosen", "moments @50", "built, s", "default @50", "built, s"]
+    caption = (
+        "Compared: recall of windows of unseen documents among 100 candidates. 10-recall@50 of queries, or of windows "
+        'of 32 tokens without their own document if there are none, with `encoder="moments"` and by default.'
+    )
+    return Table("Choice of the default", header, rows, caption)
+
+
+def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) -> Table:
+    """Add documents of the same collection, then `count` of it and of another one each, and rebuild."""
+    rows = []
+    for first, second in pairs:
+        rng = np.random.default_rng(1)
+        own, other = (_plain(one.documents, rng.permutation(len(one.documents))) for one in (first, second))
+        half = len(own) // 2
+        mixed = MultiVectors.concatenate([_plain(own[-count:]), _plain(other[:count])])
+        cases = [
+            ("second half", own[:half], own[half:]),
+            (f"{count} and {count} of {second.name}", own[:-count], mixed),
+        ]
+        for label, base, more in cases:
+            index = MuveraIndex.build(base, "moments", exact_tokens=0)
+            before = index.info().first_stage
+            begun = time.perf_counter()
+            index.add(MultiVectors(more.tokens, more.offsets))
+            seconds = time.perf_counter() - begun
+            after = index.info()
+            warned = any("added after" in warning for warning in after.warnings)
+            assert before is not None and after.added is not None and after.first_stage is not None
+            shown = [before.recall, after.added.recall, after.first_stage.recall]
+            rebuilt = ""
+            if warned:
+                index.rebuild()
+                again = index.info().first_stage
+                assert again is not None
+                rebuilt = f"{again.recall:.3f}"
+            facts = [str(after.added.queries), "yes" if warned else "no", rebuilt, f"{seconds:.1f}"]
+            rows.append([first.name, label, *(f"{value:.3f}" for value in shown), *facts])
+            progress(str(rows[-1]))
+    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt", "add, s"]
+    caption = (
+        "Recall of windows among 100 candidates: before the addition, of added documents (with the number of their "
+        "windows), of all, and after `rebuild()`. The time of `add` includes the measurement."
+    )
+    return Table("Added documents", header, rows, caption)
+
+
+def vectors(
+    part: Annotated[str, typer.Argument(help="fit, wide, choice or added.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Collections; of `added`, pairs.")] = None,
+    old: Annotated[Path | None, typer.Option(help="Checkout to compare the fit with.")] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Measure the default vectors: their fit, wide tokens, their choice, and added documents."""
+    chosen = load_collections(names or ["lareqa-en-e5", "cisi-e5"], data, cache)
+    tables = {
+        "fit": lambda: fit_table(chosen, old),
+        "wide": lambda: wide_table(chosen[0], [1024, 2560, 4096]),
+        "choice": lambda: choice_table(chosen),
+        "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),
+    }
+    if part not in tables:
+        raise typer.BadParameter(f"the part must be one of {', '.join(tables)}, got {part!r}.")
+    table = tables[part]()
+    typer.echo(text(table))
+    if save:
+        file = RESULTS / f"{_NAME}.json"
+        earlier = json.loads(file.read_text())["tables"] if file.exists() else []
+        new: dict[str, Any] = {
+            "title": table.title, "caption": table.caption, "header": table.header, "rows": table.rows,
+        }  # fmt: skip
+        kept = [one for one in earlier if one["title"] != table.title]
+        save_results(
+            _NAME,
+            {
+                "experiment": _NAME,
+                "configuration": {"title": _TITLE, "caption": "`python -m experiments vectors`."},
+                "note": "Each table states its settings.",
+                "defaults": default_encoders(),
+                "machine": machine(),
+                "threads": "as stated",
+                "tables": [*kept, new],
+            },
+        )
