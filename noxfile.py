@@ -76,6 +76,15 @@ def quick(session: nox.Session, resolution: str) -> None:
 
 
 @nox.session
+def bare(session: nox.Session) -> None:
+    """Run the tests of indexes with the required libraries alone: no hnswlib, no other extra."""
+    session.install(".", "hypothesis", "pytest", "pytest-xdist")
+    tests = ("tests/index", "tests/mips", "tests/texts/test_text_index.py", "tests/compat", "tests/tuning")
+    session.run("python", "-c", "import importlib.util as u; assert not u.find_spec('hnswlib')")
+    session.run("pytest", "-q", *PARALLEL, "-m", "not slow", "-k", "not hnsw", *tests)
+
+
+@nox.session
 def frameworks(session: nox.Session) -> None:
     """Run the test suites that LangChain, Haystack and LlamaIndex provide for integrations."""
     _suites(session, "haystack,langchain,llama-index", ["langchain-tests"], ["tests/integrations"])

@@ -1,7 +1,10 @@
 """Configuration of all tests: hypothesis's profile, and the mark for tests that need a compiler."""
 
 import os
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from builders.kernel_cache import kernel_cache_folder
 from builders.paths import ROOT
@@ -76,6 +79,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("compiled")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"NUMBA_DISABLE_JIT=1: {mark.args[0]}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Iterator[None]:
+    """Skip a test that needs the graph library, if this is not installed: `nox -s bare` runs all others."""
+    return (yield from _skip_without_graphs())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Iterator[None]:
+    """Skip the tests of a fixture that needs the graph library."""
+    return (yield from _skip_without_graphs())
+
+
+def _skip_without_graphs() -> Any:
+    try:
+        return (yield)
+    except ImportError as error:
+        if "hnswlib" not in str(error) or find_spec("hnswlib"):
+            raise
+        pytest.skip("hnswlib is not installed")
 
 
 @pytest.fixture
