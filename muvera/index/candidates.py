@@ -219,6 +219,9 @@ class CandidateSearch:
             state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
         )
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
+        measured = [state["fitted_on"], state["recall_size"], state["recall"] or 0.0]
+        if [type(value) for value in measured] != [int, int, float]:
+            raise ValueError(f"its measured recall is {measured}, which are no numbers.")
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"])

@@ -232,6 +232,8 @@ class IdMap:
         kinds = set(map(type, values))
         if kinds - {int} and kinds - {str}:
             raise ValueError(f"{folder / IDS} is damaged: its ids are not all integers or all strings.")
+        if kinds == {str} and any(value.endswith("\0") for value in values):  # NumPy would cut it off
+            raise ValueError(f"{folder / IDS} is damaged: an id ends in a NUL character.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
             raise ValueError(f"{folder} has {len(values)} ids for {alive.dtype} {alive.shape} rows.")
         loaded = cls(following)

@@ -205,8 +205,10 @@ def _read(
     try:
         verify(folder, manifest["files"], verify_files)
         return _contents(folder, manifest), Generation.of(manifest)
-    except (IndexFolderError, MemoryError, ImportError):
+    except (IndexFolderError, ImportError):
         raise
+    except MemoryError as error:
+        raise MemoryError(f"{folder} needs more memory than is free, or is damaged: {error}.") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise IndexFolderError(
             f"{folder} has an incomplete manifest: {error!r} is missing or wrong. Restore it from a copy."
