@@ -249,8 +249,16 @@ def vectors(
     if save:
         file = RESULTS / f"{_NAME}.json"
         earlier = json.loads(file.read_text())["tables"] if file.exists() else []
+        measured = {row[0] for row in table.rows}
+        rows = [
+            row
+            for one in earlier
+            if one["title"] == table.title
+            for row in one["rows"]
+            if row[0] not in measured
+        ]
         new: dict[str, Any] = {
-            "title": table.title, "caption": table.caption, "header": table.header, "rows": table.rows,
+            "title": table.title, "caption": table.caption, "header": table.header, "rows": [*rows, *table.rows],
         }  # fmt: skip
         kept = [one for one in earlier if one["title"] != table.title]
         save_results(

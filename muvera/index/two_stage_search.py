@@ -328,8 +328,10 @@ class IndexContents:
 
     def _build_if_needed(self, threads: int | None) -> None:
         """Make vectors if the collection is large enough to need them, and to fit the encoder on."""
+        if self.candidates is not None:
+            return
         rows, tokens = self.searchable
-        if self.candidates is not None or tokens <= self.settings.exact_tokens:
+        if tokens <= self.settings.exact_tokens:
             return
         fits = self._encoder is None and self.config.needs_fit_sample
         if fits and len(rows) < self._fit_from:
@@ -349,7 +351,7 @@ class IndexContents:
             config = preset_config(name, self.config.dimension)
             self.candidates = self._encoded(config, seen, threads)
             self._measure_windows(*windows, threads)
-            measured = self.first_stage
+            measured = self._recalls()[0]
             if measured is None:
                 return
             compared[name] = measured.recall
@@ -422,19 +424,17 @@ class IndexContents:
             return
         measured = found.windows
         if found.recall_is_stale or (measured is None and len(rows) > CANDIDATES + 1):
-            old, new = rows[rows < found.fitted_rows], rows[rows >= found.fitted_rows]
-            # At least a quarter of either, in proportion otherwise.
-            share = (
-                min(max(len(new) / len(rows), 0.25), 0.75) if len(old) and len(new) else float(len(old) == 0)
-            )
-            count = round(share * _MAX_QUERIES)
-            self._measure_windows(*self._windows_of((old, _MAX_QUERIES - count), (new, count)), threads)
-            return
-        added = rows[:0] if measured is None else rows[rows >= measured.stop]
-        if measured is None or len(added) < max(_PART, len(rows) // _PART):
-            return
-        count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(added) // len(rows)))
-        self._measure_windows(*self._windows_of((added, count)), threads, earlier=measured)
+            groups = [
+                part for part in np.split(rows, [np.searchsorted(rows, found.fitted_rows)]) if len(part)
+            ]
+            count, measured = _MAX_QUERIES // len(groups), None
+        else:
+            groups = [] if measured is None else [rows[rows >= measured.stop]]
+            if not groups or len(groups[0]) < max(_PART, len(rows) // _PART):
+                return
+            count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
+        windows, sources = zip(*(document_windows(self, count, part) for part in groups), strict=True)
+        self._measure_windows(MultiVectors.concatenate(windows), np.concatenate(sources), threads, measured)
 
     def calibrate_if_stale(self, threads: int | None) -> None:
         """Calibrate the recall dial if the index has doubled since, or ranks by other tokens."""
@@ -443,12 +443,6 @@ class IndexContents:
             doubled = last is None or len(self.searchable[0]) > 2 * last.documents
             if last is None or doubled or last.tokens != ranking_tokens(self):
                 self.candidates.calibration = calibrate_on_windows(self, threads)
-
-    def _windows_of(self, *groups: tuple[NDArray[np.int64], int]) -> tuple[MultiVectors, NDArray[np.int64]]:
-        """Return windows of documents of each group of rows, as many as given, and the rows of the documents."""
-        cut = [document_windows(self, count, rows) for rows, count in groups if count and len(rows)]
-        queries, sources = zip(*cut, strict=True)
-        return MultiVectors.concatenate(queries), np.concatenate(sources)
 
     def _measure_windows(
         self,
@@ -476,9 +470,8 @@ class IndexContents:
             best = exact_best(self, queries, sources, BEST, threads, among)
             proposed = found.find(queries, CANDIDATES + 1, among, threads)
         shares = shares_found(best, proposed, sources, CANDIDATES)
-        measured = MeasuredWindows(
-            sources, shares, len(self.store), len(rows) if among is None else len(among)
-        )
+        searched = len(rows) if among is None else len(among)
+        measured = MeasuredWindows(sources, shares, len(self.store), searched)
         found.windows = measured if earlier is None else earlier.and_more(measured)
 
     def measure_first_stage(
@@ -499,11 +492,6 @@ class IndexContents:
         if found is None or found.windows is None:
             return None, None
         return found.windows.recalls(self.searchable[0], found.fitted_rows)
-
-    @property
-    def first_stage(self) -> FirstStageRecall | None:
-        """The recall of the first stage for windows, if it was measured."""
-        return self._recalls()[0]
 
     @property
     def drift_warning(self) -> str | None:

@@ -120,33 +120,38 @@ class MeasuredWindows:
 
         `live` are the rows that a search finds, ascending; windows of others do not count.
         """
-        kept = np.isin(self.rows, live)
-        old, new = kept & (self.rows < fitted), kept & (self.rows >= fitted)
+        old, new = self._groups(live, fitted)
         before = int(np.searchsorted(live, fitted))
-        groups = [(some, size) for some, size in ((old, before), (new, len(live) - before)) if some.any()]
-        if not groups:
+        sizes = [(some, size) for some, size in ((old, before), (new, len(live) - before)) if len(some)]
+        if not sizes:
             return None, None
-        total = sum(size * float(self.shares[some].mean()) for some, size in groups)
-        everything = self._recall(total / sum(size for _, size in groups), kept)
-        enough = np.count_nonzero(new) >= _LEAST
-        return everything, self._recall(float(self.shares[new].mean()), new) if enough else None
+        total = sum(size * float(some.mean()) for some, size in sizes)
+        everything = self._recall(total / sum(size for _, size in sizes), len(old) + len(new))
+        return everything, self._recall(float(new.mean()), len(new)) if len(new) >= _LEAST else None
 
-    def _recall(self, recall: float, some: NDArray[np.bool_]) -> FirstStageRecall:
-        return FirstStageRecall(recall, BEST, CANDIDATES, int(np.count_nonzero(some)), True, self.documents)
+    def _groups(
+        self, live: NDArray[np.int64], fitted: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the shares of windows of live documents with rows below `fitted`, and of the others."""
+        kept = np.zeros(len(self.rows), np.bool_)
+        if len(live):
+            kept = live[np.minimum(np.searchsorted(live, self.rows), len(live) - 1)] == self.rows
+        return self.shares[kept & (self.rows < fitted)], self.shares[kept & (self.rows >= fitted)]
+
+    def _recall(self, recall: float, queries: int) -> FirstStageRecall:
+        return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
 
     def warning(self, live: NDArray[np.int64], fitted: int) -> str | None:
         """Return a warning if added documents find clearly less than the others, otherwise None."""
-        _, added = self.recalls(live, fitted)
-        if added is None or added.recall >= _ENOUGH:
+        old, new = self._groups(live, fitted)
+        if len(new) < _LEAST or new.mean() >= _ENOUGH:
             return None
-        kept = np.isin(self.rows, live)
-        groups = [self.shares[kept & (self.rows < fitted)], self.shares[kept & (self.rows >= fitted)]]
-        before = float(groups[0].mean()) if len(groups[0]) else 1.0
-        variance = sum(max(float(some.var()), _DEVIATION**2) / len(some) for some in groups if len(some))
-        if added.recall >= before - _DROP - 2 * math.sqrt(variance):
+        before = float(old.mean()) if len(old) else 1.0
+        variance = sum(max(float(some.var()), _DEVIATION**2) / len(some) for some in (old, new) if len(some))
+        if new.mean() >= before - _DROP - 2 * math.sqrt(variance):
             return None
         return (
-            f"Documents that were added after the encoder was fitted find only {added.recall:.0%} of their exact "
+            f"Documents that were added after the encoder was fitted find only {new.mean():.0%} of their exact "
             f"{BEST} best among {CANDIDATES} candidates, the others {before:.0%}: rebuild() fits it on all documents. "
             "For a stream of changing documents use encoder='fde', which hardly depends on a sample."
         )
@@ -164,6 +169,6 @@ class MeasuredWindows:
     def from_dict(cls, values: dict[str, Any]) -> MeasuredWindows:
         """Return the windows of :meth:`to_dict`; raise ValueError or TypeError for damaged ones."""
         rows, shares = np.array(values["rows"], np.int64), np.array(values["shares"], np.float64)
-        if rows.ndim != 1 or rows.shape != shares.shape:
-            raise ValueError(f"There are {len(rows)} measured windows, but {len(shares)} results.")
+        if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
+            raise ValueError("Measured windows need one share from 0 to 1 each.")
         return cls(rows, shares, int(values["stop"]), int(values["documents"]))
