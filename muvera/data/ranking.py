@@ -84,9 +84,9 @@ def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     if k < len(scores) and len(scores) > _SORTED:
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]
         positions = np.flatnonzero(scores >= edge)
-        best = positions[np.argsort(-scores[positions], kind="stable")][:k]
+        best = positions[(-scores[positions]).argsort(kind="stable")][:k]
     else:
-        best = np.argsort(-scores, kind="stable")[:k]
+        best = (-scores).argsort(kind="stable")[:k]
     if len(best) and scores[best[-1]] == -np.inf:  # the lowest of them
         best = best[scores[best] > -np.inf]
     return best

@@ -233,11 +233,12 @@ class IndexContents:
         exact, single = self.store.exact, len(queries) == 1
 
         def ranking(q: int) -> Ranking:
-            best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-            if len(rows[q]) and len(queries[q]):
-                own_threads = threads if single else 1
+            query, own = queries[q], rows[q]
+            if len(own) and len(query):
                 how = options if ends is None or not ends.stops else replace(options, stop=ends.stops[q])
-                best, scores = self.store.rank(queries[q], rows[q], how, own_threads, rescore=rescore)
+                best, scores = self.store.rank(query, own, how, threads if single else 1, rescore=rescore)
+            else:
+                best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
             return Ranking(
                 self.ids.of(best), scores, exact, None if ends is None else ends.expected_recall(q)
             )

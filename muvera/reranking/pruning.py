@@ -154,7 +154,7 @@ def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the `k` best positions and their scores, best first; ties go to the lower position."""
-    order = np.argsort(positions)
+    order = positions.argsort()
     best = order[best_first(scores[order], k)]
     return positions[best], scores[best]
 

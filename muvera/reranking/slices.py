@@ -46,8 +46,11 @@ def score_slices(
             if own is not out:
                 out[places] = own
 
+    if threads == 1 or operations == 0:
+        part(0, 1)
+        return
     tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions, _ in slices)
-    if threads == 1 or tokens * operations < SMALL:
+    if tokens * operations < SMALL:
         part(0, 1)
     else:
         tasks = [(i, i + 1) for i in range(min(_TASKS, len(out)))]

@@ -77,7 +77,7 @@ def test_a_store_is_a_list_of_texts(
         covered = []
         for batch, rows, at in store.slices(shuffled, in_order):
             assert_same(batch[rows[np.argsort(rows)]], [expected[i] for i in np.sort(shuffled[at])])
-            covered.append(at)
+            covered.append(np.arange(len(picked))[at])
         positions = np.concatenate(covered)
         assert (positions if in_order else np.sort(positions)).tolist() == list(range(len(picked)))
         assert in_order or len(covered) <= len(store.segments)
