@@ -2,7 +2,7 @@
 
 A script, because a fork needs a process without threads::
 
-    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open
+    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open; a line of counts for each 20
     durability.py cost                   milliseconds of a write with the journal and without
 """
 
@@ -210,30 +210,32 @@ def kills(count: int, way: str) -> dict[str, int]:
     """Kill so many times; return the numbers of changes that were acknowledged, lost and half applied."""
     attack = {"http": over_http, "open": through_open}[way]
     writers = [Writer(number) for number in range(WRITERS)]
-    lost = half = unloadable = 0
+    counts = dict.fromkeys(("kills", "acknowledged", "lost", "half applied", "unloadable"), 0)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
         if os.waitpid(forked(lambda: build(folder, 0)), 0)[1]:
             raise RuntimeError("the index could not be built")
         for number in range(count):
-            seconds = random.Random(f"{way} {number}").uniform(0, 1)
+            seconds = random.Random(f"{way} {number}").uniform(0, 0.6)
             attack(folder, writers, f"{way} {number}", seconds)
             try:
                 found = contents(folder)
             except RuntimeError:
-                unloadable += 1
+                counts["unloadable"] += 1
                 break
             for writer, state in zip(writers, found, strict=True):
                 before, after = writer.state, writer.next
                 changing = {key for key in {*before, *after} if before.get(key) != after.get(key)}
                 left = [{key: each.get(key) for key in changing} for each in (state, before, after)]
-                half += left[0] not in left[1:]
-                lost += any(state.get(key) != before.get(key) for key in {*state, *before} - changing)
+                counts["half applied"] += left[0] not in left[1:]
+                others = {*state, *before} - changing
+                counts["lost"] += any(state.get(key) != before.get(key) for key in others)
                 writer.state = state
-    acknowledged = sum(writer.acknowledged for writer in writers)
-    return {
-        "kills": count, "acknowledged": acknowledged, "lost": lost, "half applied": half, "unloadable": unloadable
-    }  # fmt: skip
+            counts["kills"] = number + 1
+            counts["acknowledged"] = sum(writer.acknowledged for writer in writers)
+            if counts["kills"] % 20 == 0:
+                sys.stderr.write(json.dumps(counts) + "\n")
+    return counts
 
 
 def build(folder: Path, count: int) -> None:
