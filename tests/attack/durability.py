@@ -2,7 +2,7 @@
 
 A script, because a fork needs a process without threads::
 
-    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open; a line of counts for each 20
+    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open, with counts each 20
     durability.py cost                   milliseconds of a write with the journal and without
 """
 
