@@ -1,21 +1,22 @@
-"""Systems that read texts: BM25, and hybrid search over several first stages."""
+"""Systems that read texts: BM25, hybrid search over several first stages, and TextIndex."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search
+from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
 from muvera.index.hybrid import DenseVectors
 from muvera.reranking.queries import inverse_document_frequency, weight_queries
 
 from .base import Answers, Family, Material, Ranked, System, timed_search
 
-__all__ = ["BM25", "Hybrid"]
+__all__ = ["BM25", "Hybrid", "Texts"]
 
 # First stages of a hybrid search: the index's vectors, BM25, the model's own single vectors.
 _SOURCES = ("vectors", "words", "single")
@@ -170,3 +171,72 @@ class Hybrid(System):
     def bytes_per_document(self) -> float:
         """Return the bytes of a document's vector, without words and single vectors."""
         return float(self._index.config.vector_dimension * 4)
+
+
+class _StoredTokens:
+    """A text encoder that returns a collection's tokens by text."""
+
+    name = "stored"
+
+    def __init__(self, collection: Any) -> None:
+        self._dimension = collection.documents.dimension
+        self._documents = dict(zip(collection.document_texts, collection.documents, strict=True))
+        self._queries = dict(zip(collection.query_texts, collection.queries, strict=True))
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        return MultiVectors.from_arrays([self._documents[text] for text in texts], dimension=self._dimension)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        return MultiVectors.from_arrays([self._queries[text] for text in texts], dimension=self._dimension)
+
+    def token_spans(self, text: str, side: str) -> None:
+        return None
+
+
+class Texts(System):
+    """:class:`muvera.TextIndex` with the collection's tokens; `settings` are of :meth:`muvera.TextIndex.build`."""
+
+    name: ClassVar[str] = "texts"
+    family: ClassVar[Family] = "muvera"
+
+    def __init__(self, *, settings: dict[str, Any] | None = None) -> None:
+        self._settings = settings or {}
+
+    def build(self, material: Material) -> None:
+        """Index the texts, and save the folder."""
+        super().build(material)
+        reason = "texts needs texts, and the collection has only token vectors."
+        material.needs("document_texts", "query_texts", reason=reason)
+        self._queries: Any = material.collection.query_texts
+        self._folder = material.folder / "texts"
+        self._index = TextIndex.build(
+            material.collection.document_texts or [], _StoredTokens(material.collection), path=self._folder,
+            threads=self.threads, **self._settings,
+        )  # fmt: skip
+
+    def search(self, queries: MultiVectors, k: int, *, words: float | None = None) -> Answers:
+        """Search texts; `words` is the weight of words (default: the library's), and 1 ranks by words alone."""
+
+        def answer(_: int, query: MultiVectors) -> Ranked:
+            text = self._queries[int(query.ids[0])]
+            if words == 1:
+                hits: Any = self._index._database.match_words(text, k)
+            else:
+                options = {} if words is None else {"words": words}
+                hits = [
+                    (hit.id, hit.score)
+                    for hit in self._index.search(text, k, threads=self.threads, **options)
+                ]
+            ids = np.array([id for id, _ in hits], np.int64)
+            return ids, np.array([score for _, score in hits], np.float32)
+
+        return timed_search(queries, k, answer)
+
+    def bytes_per_document(self) -> float:
+        """Return the size of the saved folder: tokens, vectors, texts and words."""
+        files = [path.stat().st_size for path in self._folder.rglob("*") if path.is_file()]
+        return sum(files) / len(self.documents)
+
+    def reads_tokens(self, **query: Any) -> bool:
+        """Return False: the folder contains the tokens."""
+        return False

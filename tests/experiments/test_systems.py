@@ -97,6 +97,15 @@ def test_pooled_vectors_and_words_alone(tmp_path: Path) -> None:
     assert empty.search(COLLECTION.queries[:1], 3, rerank=False).ids[0].tolist() == [0, 1, 2]
 
 
+def test_texts_are_ranked_by_similarity_and_words(tmp_path: Path) -> None:
+    texts = built("texts", COLLECTION, tmp_path, settings={"tokens": "float32"})
+    exact = np.argsort(-exact_scores(COLLECTION.queries, COLLECTION.documents), axis=1)[:, :5]
+    np.testing.assert_array_equal(ask(texts, COLLECTION.queries, 5, words=0).ids, exact)
+    first = [next(iter(judged)) for judged in COLLECTION.judgements or []]
+    assert ask(texts, COLLECTION.queries, 5, words=1).ids[:, 0].tolist() == first
+    assert texts.bytes_per_document() > COLLECTION.documents.tokens.nbytes / len(COLLECTION.documents)
+
+
 @pytest.mark.parametrize(
     ("name", "build", "missing"),
     [
