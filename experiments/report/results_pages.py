@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("mixed_streams", "default_vectors"),
         ),
     ),
-    "hybrid": ("Hybrid search", ("hybrid", "texts")),
+    "hybrid": ("Hybrid search", ("hybrid",)),
     "reranking": ("Exact ranking", ("reranking", "carving", "pruning")),
     "size": ("Size of the collection", ("crossover", "collection_size", "scaling", "insertion_order")),
     **{name: (title, (name,)) for name, (title, _) in STUDIES.items() if name != "pruning"},

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
-from muvera.index.hybrid import DenseVectors
 from muvera.reranking.queries import inverse_document_frequency, weight_queries
 
 from .base import Answers, Family, Material, Ranked, System, timed_search
@@ -110,7 +109,8 @@ class Hybrid(System):
         if "words" in self._sources:
             self._words = _Words(material.collection.document_texts or [], "en")
         if "single" in self._sources:
-            self._single = DenseVectors(self._data.document_pooled)
+            single = self._data.document_pooled[:, np.newaxis]
+            self._single = MuveraIndex.build(list(single), exact_tokens=1 << 60, threads=self.threads)
 
     def search(
         self,

@@ -108,10 +108,6 @@ class EngineTextIndex(TextIndex):
         metadata: Sequence[Mapping[str, Any]] | None,
         threads: int | None,
     ) -> None:
-        if len(set(ids)) < len(ids) or len(ids) != len(texts):
-            raise ValueError(
-                f"There are {len(set(ids))} different ids for {len(texts)} texts. Give one for each."
-            )
         if not texts:
             return
         encoded = encode_texts(self._encoder.encode_documents, texts).with_ids(ids)

@@ -9,14 +9,12 @@ import numpy as np
 from scipy import sparse
 
 from ..data.ranking import Ranking, best_first
-from ..data.validation import Ids, as_array, as_ids
-from ..mips.base import checked_vectors
-from ..mips.exact import ExactSearch
+from ..data.validation import Ids, as_ids
 from ..reranking.fusion import Method, fuse
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
 
-__all__ = ["MAXSIM", "DenseVectors", "SparseVectors", "hybrid_search"]
+__all__ = ["MAXSIM", "SparseVectors", "hybrid_search"]
 
 #: Name of the exact Chamfer scores among the sources of a hybrid search.
 MAXSIM = "maxsim"
@@ -43,8 +41,8 @@ def hybrid_search(
     index : MuveraIndex
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     rankings : mapping of str to sequence of Ranking
-        One ranking per query for each other source, such as BM25, :class:`SparseVectors` or an engine.  Documents
-        that are not in the index are ignored.
+        One ranking per query for each other source, such as BM25, :class:`SparseVectors`, an engine, or another
+        index: for single vectors, one whose documents have one token.  Documents not in the index are ignored.
     k : int
         Number of documents to return, at most.
     candidates : int
@@ -230,63 +228,6 @@ def _matrix_of_mappings(value: Any, name: str, columns: dict[Hashable, int], lea
         bounds.append(len(indices))
     parts = (np.array(weights, np.float64), np.array(indices, np.int64), np.array(bounds, np.int64))
     return sparse.csr_array(parts, shape=(len(value), len(columns)))
-
-
-class DenseVectors:
-    """One vector per document, such as those of an ordinary embedding model, searched exactly.
-
-    Parameters
-    ----------
-    documents : array_like (n, dimension)
-        Scale rows and queries to length 1 for cosine similarity.
-    ids : sequence of int or of str, optional
-        Default: 0, 1, 2, ...
-
-    Raises
-    ------
-    TypeError, ValueError
-        For another shape, a number that is not finite, or not one id per document.
-
-    Examples
-    --------
-    >>> list(DenseVectors([[1.0, 0.0], [0.0, 1.0]], ids=["a", "b"]).search([[0.5, 0.25]], k=1)[0])
-    [('a', 0.5)]
-    """
-
-    def __init__(self, documents: Any, ids: Sequence[int] | Sequence[str] | None = None) -> None:
-        rows = as_array(documents, "documents")
-        if rows.ndim != 2 or rows.shape[1] == 0:
-            raise ValueError(f"documents must have shape (n, dimension), got {rows.shape}.")
-        vectors = checked_vectors(rows, rows.shape[1], "documents")
-        self._ids = _ids_of(ids, len(vectors))
-        self._search = ExactSearch(vectors.shape[1])
-        self._search.add(np.arange(len(vectors)), vectors)
-
-    def __len__(self) -> int:
-        """Return the number of documents."""
-        return len(self._ids)
-
-    def search(self, queries: Any, k: int = 100, *, threads: int | None = None) -> list[Ranking]:
-        """Return the documents with the largest inner product for each query.
-
-        Parameters
-        ----------
-        queries : array_like (m, dimension)
-        k : int
-            Number of documents to return, at most.
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        list of Ranking
-            Ties go to the earlier document.
-        """
-        count = min(require_int("k", k, 1), len(self))
-        labels, scores = self._search.search(as_array(queries, "queries"), max(count, 1), threads=threads)
-        return [
-            Ranking(self._ids[best[:count]], own[:count]) for best, own in zip(labels, scores, strict=True)
-        ]
 
 
 def _ids_of(ids: Any, count: int) -> Ids:

@@ -1,4 +1,4 @@
-"""hybrid_search, SparseVectors and DenseVectors."""
+"""hybrid_search and SparseVectors."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from muvera import MultiVectors, MuveraIndex, Ranking, fuse, hybrid_search, top_k
-from muvera.index.hybrid import DenseVectors, SparseVectors
+from muvera.index.hybrid import SparseVectors
 
 IDS = [f"d{i}" for i in range(30)]
 RNG = np.random.default_rng(0)
@@ -101,17 +101,9 @@ def test_sparse_matrices(form: str) -> None:
         assert row.scores == pytest.approx(sorted(scores[i][scores[i] > 0], reverse=True)[:10], rel=1e-6)
 
 
-def test_dense_vectors() -> None:
-    rng = np.random.default_rng(0)
-    documents, queries = rng.normal(size=(50, 7)), rng.normal(size=(4, 7))
-    for query, row in zip(queries, DenseVectors(documents, range(50)).search(queries, 9), strict=True):
-        best = np.argsort(-(documents @ query))[:9]
-        assert row.ids.tolist() == best.tolist()
-        assert row.scores == pytest.approx(documents[best] @ query, abs=1e-5)
-    assert len(DenseVectors(documents).search(queries[:1], 500)[0]) == 50
+def test_empty_sparse_vectors() -> None:
     assert [len(row) for row in SparseVectors([]).search([{"a": 1.0}])] == [0]
     assert SparseVectors([{"a": 1.0}]).search([]) == []
-    assert [len(row) for row in DenseVectors(np.empty((0, 3))).search(np.ones((1, 3)))] == [0]
 
 
 EYE = sparse.csr_array(np.eye(3))
@@ -130,9 +122,6 @@ EYE = sparse.csr_array(np.eye(3))
         (lambda: SparseVectors(EYE).search(sparse.csr_array(np.eye(2))), "2 columns, .* 3 terms"),
         (lambda: SparseVectors(EYE).search([{0: 1.0}]), "sparse matrix"),
         (lambda: SparseVectors([{"a": 1.0}]).search([{"a": 1.0}], 0), "k"),
-        (lambda: DenseVectors([1.0, 2.0]), r"\(2,\)"),
-        (lambda: DenseVectors([[1.0, np.inf]]), r"documents\[0\]"),
-        (lambda: DenseVectors([[1.0, 2.0]]).search([[1.0]]), r"\(n, 2\), got \(1, 1\)"),
     ],
 )
 def test_bad_vectors(make: Any, message: str) -> None:
