@@ -2,9 +2,11 @@
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from muvera import MultiVectors
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
-    *sorted(path for path in DOCS.rglob("*.md") if path.parent not in (DOCS / "reference", DOCS / "results")),
+    *sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "results"),
 ]
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -152,6 +154,31 @@ def test_blocks_run_in_order(
                 ["bash", "-c", SHELL + block.code], capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, f"{page}, line {block.line}:\n{done.stdout}{done.stderr}"
+
+
+def test_every_name_of_the_reference_has_an_example() -> None:
+    """An example in its docstring or in a block of its page."""
+    without = []
+    for page in (DOCS / "reference").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        code = "".join(block.code for block in blocks(page) if block.language == "python")
+        for target in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
+            if target.startswith("muvera.integrations"):  # the frameworks may be missing
+                names = [target]
+            else:
+                value = pkgutil.resolve_name(target)
+                names = (
+                    [f"{target}.{name}" for name in value.__all__] if inspect.ismodule(value) else [target]
+                )
+            for name in names:
+                shown = re.search(rf"\b{name.rpartition('.')[2]}\b", code)
+                try:
+                    documented = ">>>" in (inspect.getdoc(pkgutil.resolve_name(name)) or "")
+                except (ImportError, AttributeError):
+                    documented = True
+                if not shown and not documented:
+                    without.append(name)
+    assert without == []
 
 
 def test_our_column_of_the_api_comparison_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

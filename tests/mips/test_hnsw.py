@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hnswlib
 import numpy as np
 import pytest
+
+pytest.importorskip("hnswlib", reason="hnswlib is not installed")
+
+import hnswlib
 
 import muvera.mips.base
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
