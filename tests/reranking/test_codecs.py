@@ -15,7 +15,7 @@ from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
-from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, score_coded
+from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, rank_decoded, score_coded
 from muvera.reranking.codecs.int8 import Int8Codec
 from muvera.reranking.codecs.residual import (
     ResidualCodec,
@@ -284,6 +284,28 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
     assert scores[0][2] == -np.inf
     np.testing.assert_array_equal(scores[1], scores[0])
     np.testing.assert_array_equal(scores[2], scores[0])
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
+    documents = MultiVectors.from_flat(tokens(0, 1000, 20), [5, 0, 80, 40, 9, *[18] * 48, 2])
+    query, positions = tokens(1, 19, 20), np.arange(54)[::-1].copy()
+    codec = fit_codec(name, documents.tokens)
+    coded = CodedVectors.of(codec, documents)
+    expected = chamfer_matrix(query, coded.decoded())[0]
+    slices: list[CodedSlice] = [
+        (coded, positions[:20], np.arange(20)),
+        (coded, positions[20:], np.arange(20, 54)),
+    ]
+    scores = rank_decoded(query, codec, slices, 3, None, 54)
+    if name == "int8":  # other codecs rotate the query instead of all tokens
+        np.testing.assert_array_equal(scores, expected[positions])
+    np.testing.assert_allclose(scores, expected[positions], rtol=1e-5)
+    order = np.argsort(-expected)[:53]
+    few = rank_decoded(query, codec, [(coded, order, slice(None))], 3, expected[order], 53)
+    filled = few > -np.inf
+    assert 8 <= filled.sum() < 40 and filled[: filled.sum()].all()  # estimates without errors soon end it
+    np.testing.assert_allclose(few[filled], expected[order][filled], rtol=1e-5)
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)
