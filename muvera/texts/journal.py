@@ -37,6 +37,9 @@ _FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"),
 # Digits of a checksum.
 _DIGITS = 16
 
+# Longer documents count for several: by default, a journal has about 64 MiB at most.
+_BYTES_PER_DOCUMENT = 1 << 16
+
 # Documents of joined updates.
 _MOST_JOINED = 512
 
@@ -67,6 +70,7 @@ class Journal:
         self._thread: Thread | None = None
         self._file: BinaryIO | None = None
         self._before: tuple[BinaryIO, int] | None = None  # the file and its size before an unconfirmed change
+        self._weight = 0  # documents that the bytes of that change count for
         self._lock = hold(folder)
 
     @property
@@ -96,6 +100,7 @@ class Journal:
                 raise OSError("the journal was removed")
             self._before = file, status.st_size
             rest = memoryview(_line(change))
+            self._weight = len(rest) // _BYTES_PER_DOCUMENT
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
@@ -111,7 +116,7 @@ class Journal:
         """Keep the last change, of so many documents."""
         if self._before is not None:
             self._before = None
-            before, self.unsaved = self.unsaved, self.unsaved + documents
+            before, self.unsaved = self.unsaved, self.unsaved + documents + self._weight
             if before < self._save_changes <= self.unsaved:
                 self._requests.put(True)
 

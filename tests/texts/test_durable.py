@@ -174,6 +174,10 @@ def test_background_saves(
         assert journals(folder)
         index.delete([0])
         wait(lambda: not journals(folder))
+    with opened(folder, save_changes=30) as index:
+        index.add(["long " + "- " * 1_000_000])
+        wait(lambda: not journals(folder))
+        index.delete([8])
     with opened(folder, save_seconds=0.05) as index:
         index.add(["three"])
         wait(lambda: not journals(folder))
