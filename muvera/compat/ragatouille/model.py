@@ -26,12 +26,8 @@ __all__ = ["RAGPretrainedModel"]
 # In the folder of an index: our index, and what RAGatouille stores in metadata.json.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 
-# Libraries that run ColBERT checkpoints, in order of preference, and their prefixes of encoder names.
-_LIBRARIES = {
-    "pylate": "pylate",
-    "sentence_transformers": "sentence-transformers",
-    "fastembed": "fastembed",
-}
+# Libraries that run ColBERT checkpoints, in order of preference; with "-", they begin the names of text encoders.
+_LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Passages = list[dict[str, Any]]
 _Function = Callable[..., _Passages]
@@ -149,21 +145,17 @@ class RAGPretrainedModel:
         Parameters
         ----------
         collection : sequence of str
-        document_ids : sequence of str, optional
-            Default: random ids.
-        document_metadatas : sequence of dict, optional
+        document_ids, document_metadatas : sequence of str, sequence of dict, optional
+            One for each document.  Default: random ids, no metadata.
         index_name : str, optional
             Default: the checkpoint's name and "new_index".
         overwrite_index : bool or "reuse"
             Replace an existing index, raise FileExistsError, or open it as it is.
-        max_document_length : int
-            Tokens of a passage.
-        split_documents : bool
-        document_splitter_fn : callable, optional
-            Called as ``f(documents, document_ids, chunk_size=...)``; returns ``{"document_id", "content"}`` for each
-            passage.
-        preprocessing_fn : callable or sequence of callables, optional
-            Called as ``f(passages, document_ids)`` after the split; returns passages.
+        max_document_length, split_documents : int, bool
+            Split documents into passages of so many tokens.
+        document_splitter_fn, preprocessing_fn : callables, optional
+            Return passages as ``{"document_id", "content"}``.  Called as
+            ``f(documents, document_ids, chunk_size=max_document_length)`` and ``f(passages, document_ids)``.
 
         Returns
         -------
@@ -234,10 +226,9 @@ class RAGPretrainedModel:
 
         Parameters
         ----------
-        query : str or sequence of str
+        query, k : str or sequence of str, int
         index_name : str, optional
             Open this index first.
-        k : int
         force_fast : bool
             Ignored.
         zero_index_ranks : bool
@@ -257,11 +248,10 @@ class RAGPretrainedModel:
         if doc_ids is not None:
             options["where"] = _of_documents(doc_ids)
         best = self._opened(index_name).search(as_texts(query, "query"), k, **options)
-        return _results(
-            [[{"passage_id": hit.id, **hit.metadata} for hit in hits] for hits in best],
-            [[(hit.text, hit.score) for hit in hits] for hits in best],
-            zero_index_ranks,
-        )
+        rows = [
+            [(hit.text, hit.score, {"passage_id": hit.id, **hit.metadata}) for hit in hits] for hits in best
+        ]
+        return _results(rows, zero_index_ranks)
 
     # -- without an index -----------------------------------------------------
 
@@ -329,8 +319,11 @@ class RAGPretrainedModel:
     ) -> _Results:
         queries = encode_texts(self.encoder.encode_queries, as_texts(query, "query"))
         best = [[(int(i), score) for i, score in ranking] for ranking in top_k(queries, vectors, k)]
-        rows = [[{"result_index": i, **_metadata(metadata[i])} for i, _ in ranking] for ranking in best]
-        return _results(rows, [[(texts[i], score) for i, score in ranking] for ranking in best], zero)
+        rows = [
+            [(texts[i], score, {"result_index": i, **_metadata(metadata[i])}) for i, score in ranking]
+            for ranking in best
+        ]
+        return _results(rows, zero)
 
     def _passages(
         self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
@@ -388,13 +381,13 @@ class RAGPretrainedModel:
                 part.document_length = tokens
 
 
-def _results(rows: list[_Passages], texts: list[list[tuple[str, float]]], zero: bool) -> _Results:
+def _results(best: list[list[tuple[str, float, dict[str, Any]]]], zero: bool) -> _Results:
     results = [
         [
-            {"content": text, "score": score, "rank": rank, **row}
-            for rank, (row, (text, score)) in enumerate(zip(own, found, strict=True), 0 if zero else 1)
+            {"content": text, "score": score, "rank": rank, **more}
+            for rank, (text, score, more) in enumerate(rows, 0 if zero else 1)
         ]
-        for own, found in zip(rows, texts, strict=True)
+        for rows in best
     ]
     return results[0] if len(results) == 1 else results
 
@@ -420,11 +413,12 @@ def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
     if not isinstance(model, (str, os.PathLike)):
         return require_text_encoder(model), model.name
     checkpoint = os.fspath(model)
-    if checkpoint in BUILT_IN or checkpoint.partition(":")[0] in ("http", "https", *_LIBRARIES.values()):
+    prefixes = ("http", "https", *(module.replace("_", "-") for module in _LIBRARIES))
+    if checkpoint in BUILT_IN or checkpoint.partition(":")[0] in prefixes:
         return load_text_encoder(checkpoint), checkpoint
-    for module, prefix in _LIBRARIES.items():
+    for module in _LIBRARIES:
         if find_spec(module) is not None:
-            return load_text_encoder(f"{prefix}:{checkpoint}"), checkpoint
+            return load_text_encoder(f"{module.replace('_', '-')}:{checkpoint}"), checkpoint
     raise ImportError(
         f"{checkpoint} needs a library that runs ColBERT checkpoints. Install one with: pip install "
         "'muvera-toolkit[pylate]'"
