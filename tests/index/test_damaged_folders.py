@@ -88,6 +88,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other kind": (edited(candidates={"kind": "exact"}), r"vector_labels\.npy"),
     "other m": (edited(settings={"hnsw": {"m": 5}}), "m=16, but m=5"),
     "files of another type": (edited(files=3), "incomplete"),
+    "long name": (edited(folder="x" * 3000), "not inside the folder"),
+    "recall as text": (edited(candidates={"recall_size": "x"}), "measured recall"),
 }  # fmt: skip
 
 

@@ -130,7 +130,9 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"2 ids for bool \(3,\)"):
         IdMap.load(tmp_path)
     np.save(tmp_path / "alive.npy", np.ones(2, bool))
-    for content, message in (('["a", "a"]', "twice"), ("[1, 1]", "twice"), ('["a", 1]', "all")):
+    for content, message in (
+        ('["a", "a"]', "twice"), ("[1, 1]", "twice"), ('["a", 1]', "all"), ('["a", "\\u0000"]', "NUL")
+    ):  # fmt: skip
         (tmp_path / "ids.json").write_text(f'{{"next": 0, "ids": {content}}}')
         with pytest.raises(ValueError, match=message):
             IdMap.load(tmp_path).require_different(tmp_path)
