@@ -32,8 +32,10 @@ class ServerSettings:
     max_connections : int
         Further connections are answered with 503.
     max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
-        Limits of one request: queries, hits per query, hits in all, candidates, documents to write, characters of a
-        text, and token vectors.
+        Limits of one request: queries or explanations, hits per query, hits in all, candidates, documents to write,
+        characters of a text, and token vectors.
+    max_read_characters : int
+        Characters of all documents that one request reads.
     """
 
     token: str | None = None
@@ -52,6 +54,7 @@ class ServerSettings:
     max_documents: int = 1000
     max_text_characters: int = 1_000_000
     max_tokens: int = 65_536
+    max_read_characters: int = 16_000_000
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -16,7 +16,7 @@ import anyio
 import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
+from ..texts.database import limited_reading
 from ..texts.text_index import WORDS, TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, HostCheck, bearer_token, problem_responses, show_problems
@@ -46,6 +47,9 @@ _SECURITY = {
 }
 
 _LOG = logging.getLogger("muvera")
+
+# Characters of a query, times the documents to explain: each word of the query is explained for each document.
+_MAX_EXPLAINED = 250_000
 
 T = TypeVar("T")
 
@@ -250,7 +254,12 @@ class _Server:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in one of the threads; raise TimeoutError after the timeout, when the thread may still run."""
-        task, _ = await self._started(work, self._searches)
+
+        def limited() -> T:
+            with limited_reading(self.settings.max_read_characters):
+                return work()
+
+        task, _ = await self._started(limited, self._searches)
         if task.done():
             return task.result()
         raise TimeoutError
@@ -317,8 +326,11 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         refused = (401,) if server.readers else ()
         return {"dependencies": server.readers, "responses": problem_responses(400, *refused, *statuses, 504)}
 
-    @app.post("/search", summary="Search by texts or by vectors", **errors(408, 413, 422, 502))
-    async def search(body: Search) -> SearchAnswer:
+    @app.post(
+        "/search", summary="Search by texts or by vectors", response_model=SearchAnswer,
+        **errors(408, 413, 422, 502),
+    )  # fmt: skip
+    async def search(body: Search) -> Response:
         if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
         server.require("k", body.k, limits.max_k)
@@ -329,21 +341,30 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
         hits = body.k * max(len(queries), len(body.vectors or []))
         server.require("The number of hits (k times queries)", hits, limits.max_hits)
 
-        def work() -> SearchAnswer:
+        def work() -> Response:
             begun = time.perf_counter()
             by_vectors = body.vectors is not None
             results = _by_vectors(server, body) if by_vectors else _by_texts(server.texts, body, queries)
-            return SearchAnswer(results=results, seconds=time.perf_counter() - begun)
+            answer = SearchAnswer(results=results, seconds=time.perf_counter() - begun)
+            return Response(answer.model_dump_json(), media_type="application/json")
 
         return await server.run(work)
 
-    @app.post("/explain", summary="Word matches", **errors(404, 408, 413, 422, 502))
-    async def explain(body: Explain) -> dict[str, Any]:
+    @app.post(
+        "/explain", summary="Word matches", response_model=dict[str, Any], **errors(404, 408, 413, 422, 502)
+    )
+    async def explain(body: Explain) -> Response:
         texts = server.texts
-        server.require("The number of documents", len(body.ids), limits.max_k)
+        server.require("The number of documents", len(body.ids), limits.max_queries)
         server.require_texts([body.query], 1, "queries")
-        explanations = await server.run(lambda: texts.explain_all(body.query, body.ids))
-        return {"explanations": [explanation.to_dict() for explanation in explanations]}
+        characters = len(body.query) * len(body.ids)
+        server.require("The characters of the query times the documents", characters, _MAX_EXPLAINED)
+
+        def work() -> Response:
+            explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
+            return JSONResponse({"explanations": explanations})
+
+        return await server.run(work)
 
     @app.get("/documents/{identity:path}", summary="One document", **errors(404, 422))
     async def document(identity: str) -> DocumentModel:

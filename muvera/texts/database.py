@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -18,7 +19,16 @@ from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
 from ..metadata.values import comparable_values, encode_metadata
 from ..utils.fork import hold_during_fork
 
-__all__ = ["TEXT_ENCODER", "DocumentDatabase", "Row", "TextDocument", "checked_rows", "require_ids", "to_sql"]
+__all__ = [
+    "TEXT_ENCODER",
+    "DocumentDatabase",
+    "Row",
+    "TextDocument",
+    "checked_rows",
+    "limited_reading",
+    "require_ids",
+    "to_sql",
+]
 
 #: The property that holds the name of the texts' encoder.
 TEXT_ENCODER = "text_encoder"
@@ -83,6 +93,33 @@ class Row(NamedTuple):
     text: str
     metadata: str
     values: list[tuple[str, str, Any]]
+
+
+class _Budget:
+    """Characters of documents that a block may still read."""
+
+    def __init__(self, characters: int) -> None:
+        self.most = self.left = characters
+
+    def spend(self, characters: int) -> None:
+        self.left -= characters
+        if self.left < 0:
+            raise ValueError(
+                f"The documents have more than {self.most:,} characters together. Ask for fewer at a time."
+            )
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+@contextmanager
+def limited_reading(characters: int) -> Iterator[None]:
+    """Raise ValueError if a block reads documents of more characters together."""
+    token = _budget.set(_Budget(characters))
+    try:
+        yield
+    finally:
+        _budget.reset(token)
 
 
 #: A function that changes something else.
@@ -280,10 +317,13 @@ class DocumentDatabase:
             For an unknown id, unless ``missing="ignore"``.
         """
         documents: dict[int | str, TextDocument] = {}
-        with self._lock:
+        budget = _budget.get()
+        with self._lock, _damage_named():
             for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
-                for identity, text, metadata in self._read(query, batch):
+                for identity, text, metadata in self._settled().execute(query, batch):
+                    if budget is not None:
+                        budget.spend(len(text) + len(metadata))
                     documents[identity] = TextDocument(identity, text, json.loads(metadata))
         absent = [identity for identity in ids if identity not in documents]
         if absent and missing == "raise":
