@@ -305,6 +305,18 @@ def test_bodies_of_many_values_are_refused_before_they_are_parsed(value: str) ->
         assert "300,000 values" in problem(client.post("/search", content=body, headers=headers), 413)
 
 
+def test_a_request_reads_few_characters() -> None:
+    index = TextIndex.build([f"word {'- ' * 500}"] * 4, HashEncoder())
+    settings = ServerSettings(max_read_characters=4000, max_queries=5)
+    with TestClient(make_app(index, settings)) as client:
+        assert len(client.post("/search", json={"query": "word", "k": 3}).json()["results"][0]) == 3
+        for body in ({"query": "word"}, {"queries": ["word"] * 5, "k": 1}):
+            assert "4,000 characters" in problem(client.post("/search", json=body), 422)
+        for body in ({"query": "word", "ids": [0] * 6}, {"query": "word" * 20_000, "ids": [0] * 5}):
+            problem(client.post("/explain", json=body), 422)
+    assert len(list(index)) == 4
+
+
 def test_reading_can_require_a_token() -> None:
     settings = ServerSettings(read_token="read", writable=True, token="secret")
     with TestClient(make_app(texts(), settings)) as client:
