@@ -1,4 +1,7 @@
-"""Changes and saves of tiny indexes that are interrupted at chosen lines, and the states that they leave."""
+"""Changes and saves of tiny indexes that are interrupted at chosen lines, and the states that they leave.
+
+``interrupts.py EVERY [CASE...]`` counts the faults of interrupts at every n-th line.
+"""
 
 import ast
 import os
@@ -349,19 +352,23 @@ def _check(
         )
 
 
-def main(names: list[str]) -> None:
-    """Interrupt at every line; print the number of interrupted calls, and the faults."""
+def main(every: int, names: list[str]) -> None:
+    """Interrupt at every n-th line; print the number of interrupted calls, and the faults."""
     for name in names or NAMES:
-        count, faults = 0, list[str]()
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             case = make_case(name, folder / "template")
             for call in case.calls:
-                lines = range(lines_of(case, call, folder / "count"))
+                lines = range(0, lines_of(case, call, folder / "count"), every)
                 found = [fault_after(case, call, line, folder / "work") for line in lines]
-                count, faults = count + len(lines), faults + [fault for fault in found if fault is not None]
-        print(f"{name}: {count} interrupted calls, {len(faults)} faults", *faults, sep="\n", flush=True)
+                faults = [fault for fault in found if fault is not None]
+                print(
+                    f"{name}, {call}: {len(lines)} interrupted calls, {len(faults)} faults",
+                    *faults,
+                    sep="\n",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]), sys.argv[2:])
