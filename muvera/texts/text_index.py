@@ -302,7 +302,7 @@ class TextIndex:
         """
         with self.index._changing:
             self.index.rebuild(threads=threads)
-            if self._journal is not None:
+            if self._open_journal is not None:
                 self.save()
 
     # -- saving and loading ---------------------------------------------------
@@ -321,18 +321,29 @@ class TextIndex:
         """
         with self.index._changing:
             self._settle()
-            journal = self._journal if self._journal is not None and self._journal.is_open else None
-            if path is None and journal is None:
-                raise ValueError("save needs a path, unless the index is from TextIndex.open and not closed.")
-            target = Path(path if path is not None else journal.folder).resolve()  # type: ignore[union-attr]
-            own = journal is not None and target == journal.folder
+            journal = self._open_journal
+            if path is None:
+                if journal is None:
+                    raise ValueError(
+                        "save needs a path, unless the index is from TextIndex.open and not closed."
+                    )
+                path = journal.folder
+            target = Path(path).resolve()
+            own = journal if journal is not None and journal.folder == target else None
             _require_same_ids(self.index, self._database, target)
-            if own:
-                journal.detach()  # type: ignore[union-attr]
-            texts = {TEXTS: self._database.save}
-            self.index._save(target, overwrite=overwrite and not own, attachments=texts, held=own)
-            if own:
-                journal.unsaved = 0  # type: ignore[union-attr]
+            if own is not None:
+                own.detach()
+            self.index._save(
+                target, overwrite=overwrite and own is None, attachments={TEXTS: self._database.save},
+                held=own is not None,
+            )  # fmt: skip
+            if own is not None:
+                own.unsaved = 0
+
+    @property
+    def _open_journal(self) -> Journal | None:
+        journal = self._journal
+        return journal if journal is not None and journal.is_open else None
 
     @classmethod
     def open(
@@ -404,8 +415,8 @@ class TextIndex:
         OSError
             If the disk is full.  The folder is free then, and its journal contains all changes.
         """
-        journal = self._journal
-        if journal is None or not journal.is_open:
+        journal = self._open_journal
+        if journal is None:
             return
         try:
             journal.stop()
@@ -416,7 +427,8 @@ class TextIndex:
 
     def _save_changes(self) -> None:
         with self.index._changing:
-            if self._journal is not None and self._journal.is_open and self._journal.unsaved:
+            journal = self._open_journal
+            if journal is not None and journal.unsaved:
                 self.save()
 
     def __enter__(self) -> Self:
