@@ -63,7 +63,10 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
 # A query uses at most this many words, and of frequent words only as many as this number of documents have.
-_MAX_WORDS, _MATCHES = 64, 10_000
+_MAX_WORDS, _MATCHES = 64, 2_000
+
+# Words whose numbers of documents are kept in memory.
+_CACHED = 100_000
 
 # Ids in one statement, and pages copied at once.
 _STEP = 500
@@ -143,6 +146,7 @@ class DocumentDatabase:
     def __init__(self) -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
         self._pending: tuple[int, _Also] | None = None  # the version that a change commits, and its function
+        self._counts: dict[str, int] = {}  # in how many documents a word occurs
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
@@ -169,7 +173,7 @@ class DocumentDatabase:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
-        opened._writable, opened._pending = False, None
+        opened._writable, opened._pending, opened._counts = False, None, {}
         opened._copying, opened._lock = opened._locks = RLock(), RLock()
         hold_during_fork(opened)
         opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
@@ -237,7 +241,7 @@ class DocumentDatabase:
                     connection.close()
                     connection = copied
                 version = _version(connection) % 2**30 + 1
-                self._pending = version, also
+                self._pending, self._counts = (version, also), {}
                 connection.execute("BEGIN")
                 work(connection)
                 connection.execute(f"PRAGMA user_version = {version}")
@@ -382,8 +386,31 @@ class DocumentDatabase:
         )
         words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
         with self._lock, _damage_named():
-            match = " OR ".join(f'"{word}"' for word in _rarest(self._settled(), words))
+            match = " OR ".join(f'"{word}"' for word in self._rarest(words))
             return self._read(query, [match, *parameters, k]) if match else []
+
+    def _rarest(self, words: list[str]) -> list[str]:
+        """Return the rarest words, as many as the time of a search allows; words of no document are left out."""
+        known, new = self._counts, [word for word in words if word not in self._counts]
+        if new:
+            if len(known) > _CACHED:
+                known.clear()
+                new = words
+            connection = self._settled()
+            connection.executescript(_COUNTS)
+            connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
+            connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(new))
+            known.update(dict.fromkeys(new, 0))
+            for i, count in connection.execute(
+                "SELECT query_terms.doc, min(counts.doc) FROM temp.query_terms JOIN temp.counts "
+                "ON counts.term = query_terms.term GROUP BY query_terms.doc"
+            ):
+                known[new[i]] = count
+        rare = sorted((word for word in words if known[word]), key=lambda word: known[word])
+        totals = accumulate(known[word] for word in rare)
+        return [
+            word for word, total in zip(rare, totals, strict=True) if word == rare[0] or total <= _MATCHES
+        ]
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order, from the list of ids at the first call."""
@@ -442,23 +469,6 @@ def _version(connection: sqlite3.Connection) -> int:
 def _spaced(text: str) -> str:
     """Return a text with pairs of characters as words where its script has no spaces."""
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
-
-
-def _rarest(connection: sqlite3.Connection, words: list[str]) -> list[str]:
-    """Return the rarest words, as many as the time of a search allows; words of no document are left out."""
-    connection.executescript(_COUNTS)
-    connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
-    connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
-    counts = connection.execute(
-        "SELECT query_terms.doc, min(counts.doc) AS documents FROM temp.query_terms "
-        "JOIN temp.counts ON counts.term = query_terms.term GROUP BY query_terms.doc ORDER BY documents"
-    ).fetchall()
-    totals = accumulate(documents for _, documents in counts)
-    return [
-        words[i]
-        for (i, _), total in zip(counts, totals, strict=True)
-        if i == counts[0][0] or total <= _MATCHES
-    ]
 
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[int | str]) -> None:

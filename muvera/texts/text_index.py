@@ -37,7 +37,7 @@ __all__ = ["TextIndex"]
 #: Weight of shared words beside Chamfer similarity.
 WORDS = 0.1
 
-# With ``recall=``, this many times k texts are found by similarity, for words to order.
+# This many times k texts are found by similarity, for words to order.
 _RANKED = 3
 
 # The parts of the scores of texts, best first, by id.
@@ -652,12 +652,12 @@ class TextIndex:
             named = None if allowed is None else set(allowed)
             within = [name for name in selected if named is None or name in named]
         count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
-        ranked = (count if recall is None else _RANKED * k) if words else k
+        ranked = (_RANKED * k if recall is not None else min(count, _RANKED * k)) if words else k
         limits: dict[str, Any] = {"candidates": count if recall is None else candidates, "recall": recall}
         own = self.index.search(encoded, ranked, ids=within, threads=threads, **limits)
         if not words:
             return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded
-        matches = [dict(self._database.match_words(query, 10 * count, where, allowed)) for query in queries]
+        matches = [dict(self._database.match_words(query, 2 * count, where, allowed)) for query in queries]
         maxsim = [dict(ranking) for ranking in own]
         others = [
             list(islice((id for id in shared if id not in known and id in self.index), count // 4))
