@@ -9,6 +9,7 @@ import typer
 from .bench.cold import cold
 from .bench.dial import dial
 from .bench.distractors import distractors
+from .bench.first_stage import first_stage
 from .bench.growth import grow
 from .bench.load_test import load
 from .bench.mixed import mixed
@@ -18,13 +19,13 @@ from .bench.speed import speed
 from .bench.text_speed import texts
 from .bench.tokens import tokens
 from .bench.vectors import vectors
-from .commands import check, encode, machines, quick, results, run
+from .commands import check, encode, machines, passages, quick, results, run
 from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(encode, run, quick, check, page, results, machines),
-    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, vectors, grow, load, texts),
+    *(encode, passages, run, quick, check, page, results, machines),
+    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, vectors, first_stage, grow, load, texts),
 )
 for command in COMMANDS:
     app.command()(command)

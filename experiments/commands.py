@@ -13,6 +13,7 @@ from .bench.plumbing import Cache, Data, Save, progress
 from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DatasetPath, find_collections
 from .datasets.encode import encode_texts
+from .datasets.passages import write_passages
 from .report.figures import write_figures
 from .report.machines import Machine, machine_table, search_costs
 from .report.results_pages import update_readme, write_pages
@@ -23,7 +24,7 @@ from .runner.configuration import Experiment, load_experiments
 from .runner.quick import quick_collections, quick_experiment
 from .runner.run import Options, run_experiments
 
-__all__ = ["check", "encode", "machines", "quick", "results", "run"]
+__all__ = ["check", "encode", "machines", "passages", "quick", "results", "run"]
 
 #: Configuration of a run without arguments.
 ALL = "study"
@@ -54,6 +55,14 @@ def encode(
     except (ValueError, OSError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error
     typer.echo(str(folder))
+
+
+def passages(
+    out: Annotated[Path, typer.Argument(help="New folder of texts, for `encode`.")],
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of passages.")] = 300_000,
+) -> None:
+    """Write real passages of this machine as texts: docstrings, man pages and package descriptions."""
+    typer.echo(f"{write_passages(out, most):,} passages in {out}.")
 
 
 def run(

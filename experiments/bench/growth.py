@@ -1,5 +1,8 @@
 """Time and memory of building and searching an index of coded tokens at growing numbers of documents.
 
+The documents are real, or real ones that generated ones follow: generated documents are mixtures of real ones, so
+their recall is not that of real text.
+
 Each step of each size runs in its own process, whose memory is measured, and writes its results to a file, so
 an interrupted command continues after the last step.  The exact best documents are found by reading all
 documents in batches; larger sizes continue from smaller ones, because they begin with the same documents.
@@ -28,6 +31,7 @@ from muvera.utils.atomic_files import write_bytes, write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
+from ..report.stored_results import load_results
 from ..runner.provenance import machine
 from .grown_documents import GrownDocuments
 from .plumbing import Cache, Data, Save, finish, in_new_process, paths_of
@@ -40,7 +44,7 @@ K = 10
 # index.
 _TIMED, _ADDED = 200, 1000
 
-# Searches: candidates, ef, and candidates by codes that are rescored.
+# Searches: candidates, ef of a graph, and candidates by codes that are rescored.
 _SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
 # Number of batches after which the best documents so far are written to disk.
@@ -52,8 +56,9 @@ class GrowthSettings:
     """Settings of the index, and the number of `judged` queries whose exact best documents are computed."""
 
     collection: str
+    real: bool = False
     encoder: str = "moments"
-    backend: str = "hnsw"
+    backend: str = "scan"
     codec: str = "2bit"
     m: int = 16
     ef_construction: int = 100
@@ -63,7 +68,7 @@ class GrowthSettings:
     def name(self, count: int) -> str:
         """Return the name of an index of `count` documents."""
         built = [self.collection, self.encoder, self.backend, self.codec, self.m, self.ef_construction]
-        built += ["alone"] * (not self.keep_exact)
+        built += ["alone"] * (not self.keep_exact) + ["real"] * self.real
         return "-".join(str(value) for value in (*built, count))
 
 
@@ -188,7 +193,8 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     results: dict[str, float] = watch.read("load")
     judged = collection.queries[: settings.judged]
     for name, (candidates, ef, rescore) in _SEARCHES.items():
-        how: dict[str, Any] = {"candidates": candidates, "ef": ef, "threads": 1}
+        how: dict[str, Any] = {"candidates": candidates, "threads": 1}
+        how |= {"ef": ef} if settings.backend == "hnsw" else {}
         how |= {"rescore": rescore} if settings.keep_exact else {}
         pairs = zip(judged, exact, strict=True)  # these searches compile
         shares = [np.isin(best, index.search(query, K, **how)[0].ids).mean() for query, best in pairs]
@@ -209,6 +215,7 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
 
 
 def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    # The added documents are generated: there may be no more real ones.
     more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + _ADDED, count))
     more = more[:_ADDED].with_ids(np.arange(count, count + min(_ADDED, len(more))))
     index = MuveraIndex.load(folder)
@@ -250,8 +257,11 @@ def grow(
     size: Annotated[list[int] | None, typer.Option(min=1000, help="Number of documents.")] = None,
     collection: Annotated[str, typer.Option(help="Real documents, which come first.")] = "lareqa-en-e5",
     data: Data = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="Only real documents; sizes end with all of the collection.")
+    ] = False,
     encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "moments",
-    backend: Annotated[str, typer.Option(help="exact, hnsw, ...")] = "hnsw",
+    backend: Annotated[str, typer.Option(help="exact, scan or hnsw.")] = "scan",
     codec: Annotated[str, typer.Option(help="Codec of the tokens.")] = "2bit",
     keep_exact: Annotated[
         bool, typer.Option("--exact/--codes-alone", help="Also store exact tokens, to rerank the best.")
@@ -264,12 +274,18 @@ def grow(
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"collection": collection, "encoder": encoder, "backend": backend}
-    settings |= {"codec": codec, "keep_exact": keep_exact, "judged": queries}
+    settings: dict[str, Any] = {"collection": collection, "real": real, "encoder": encoder}
+    settings |= {"backend": backend, "codec": codec, "keep_exact": keep_exact, "judged": queries}
     sizes = sorted(set(size or [10_000, 100_000, 300_000]))
+    if real:
+        whole = len(load_collection(path).documents)
+        sizes = [*(count for count in sizes if count < whole), whole]
     try:
         rows = [measure_size(path, GrowthSettings(**settings), count, folder) for count in sizes]
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    finish("growth", {**settings, "rows": rows}, save)
+    stored = load_results("growth")["runs"] if save else []
+    same = ("collection", "real", "backend")
+    others = [run for run in stored if any(run[key] != settings[key] for key in same)]
+    finish("growth", {"runs": [*others, {**settings, "rows": rows}]}, save)

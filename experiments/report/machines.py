@@ -1,8 +1,9 @@
 """Machines and queries per second for large collections, computed from the stored results.
 
-Bytes per document, and the growth of search time with the number of documents, come from the experiment
-``scaling``; the time of encoding a query and ranking its candidates comes from ``end_to_end`` and includes the
-graph of its small collection.  Beyond the largest measured size, time follows a power of the documents.
+Bytes per vector, and the growth of search time with the number of vectors, come from the study ``first_stage``;
+the time of encoding a query and ranking its candidates comes from ``end_to_end`` and includes the first stage of
+its small collection.  Beyond the largest measured size, time follows a power of the documents.  The shard that
+finds a candidate also has its tokens.
 """
 
 from __future__ import annotations
@@ -11,14 +12,28 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from muvera.mips.exact import byte_depth
+
 from ..evaluation.statistics import growth_exponent
 from .stored_results import load_results
 from .table import Column, Table
 
 __all__ = ["Machine", "SearchCost", "machine_table", "query_ms", "search_costs"]
 
-#: Collection, system and searches in the stored tables.
-COLLECTION, SYSTEM, SEARCHES = "cosqa-minilm", "muvera learned, candidates=100", ("int8", "hnsw")
+#: Collection and system in the stored table.
+COLLECTION, SYSTEM = "cosqa-minilm", "muvera learned, candidates=100"
+
+#: Searches and number of candidates in the study; a graph's ef is the number of candidates.
+SEARCHES, CANDIDATES = ("scan", "hnsw, ef=200"), 200
+
+#: Tokens of a document, their dimension, and bits per number of their codes.
+TOKENS, DIMENSION, BITS = 100, 128, (1, 2, 4)
+
+#: Floats of a vector.
+FLOATS = 256
+
+# Bytes of a token's factor and centroid.
+_OVERHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class Machine:
     rate: float = 1000
     #: Share of the memory for vectors and links.
     share: float = 0.75
+    #: Greatest milliseconds of a first stage on one core, which limits the documents of a shard.
+    most_ms: float = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,9 @@ class SearchCost:
     """Measured cost of a first stage."""
 
     name: str
+    #: Bytes in memory, and bytes that are mapped from disk.
     bytes_document: float
+    mapped_bytes: float
     #: Largest measured size, and milliseconds of its median query.
     documents: int
     ms: float
@@ -48,17 +67,23 @@ class SearchCost:
         """Return the milliseconds of a query over this many documents."""
         return self.ms * math.pow(documents / self.documents, self.exponent)
 
+    def most_of(self, ms: float) -> float:
+        """Return the number of documents that take this time."""
+        return self.documents * math.pow(ms / self.ms, 1 / self.exponent)
+
 
 def search_costs() -> list[SearchCost]:
     """Return the stored costs of searches, with the exponent fitted to all their sizes."""
-    table = load_results("scaling")["tables"][0]
-    columns = [table["header"].index(name) for name in ("documents", "p50, ms", "bytes/document")]
+    stored = [row for row in load_results("first_stage")["rows"] if row["candidates"] == CANDIDATES]
     costs = []
     for name in SEARCHES:
-        rows = [[_number(row[c]) for c in columns] for row in table["rows"] if row[0] == name]
-        exponent = growth_exponent([row[0] for row in rows], [row[1] for row in rows]) or 0.0
-        documents, ms, size = rows[-1]
-        costs.append(SearchCost(name, size, int(documents), ms, exponent))
+        rows = [row for row in stored if row["search"] == name]
+        exponent = growth_exponent([row["documents"] for row in rows], [row["ms"] for row in rows]) or 0.0
+        last = rows[-1]
+        mapped = byte_depth(FLOATS) if name == "scan" else 0
+        costs.append(
+            SearchCost(name, last["bytes"] - mapped, mapped, last["documents"], last["ms"], exponent)
+        )
     return costs
 
 
@@ -77,19 +102,31 @@ def machine_table(documents: Iterable[int], machine: Machine) -> Table:
     for count in documents:
         for cost in search_costs():
             total = count * cost.bytes_document
-            shards = math.ceil(total / (machine.memory_gb * 1e9 * machine.share))
+            each = min(
+                machine.memory_gb * 1e9 * machine.share / cost.bytes_document, cost.most_of(machine.most_ms)
+            )
+            shards = math.ceil(count / each)
             ms = cost.ms_of(count / shards) + rest
             rate = 1000 * machine.cores / ms
             copies = math.ceil(machine.rate / rate)
-            memory = f"{total / 1e12:.1f} TB" if total >= 1e12 else f"{total / 1e9:.0f} GB"
-            rows.append([count, cost.name, memory, shards, count / shards, ms, rate, copies, shards * copies])
+            disks = [
+                _size(count / shards * (cost.mapped_bytes + TOKENS * (DIMENSION * bits / 8 + _OVERHEAD)))
+                for bits in BITS
+            ]
+            first = [count, cost.name, _size(total), shards, count / shards, " / ".join(disks)]
+            rows.append([*first, ms, rate, copies, shards * copies])
     whole = "{:,.0f}"
     columns: list[Column | str] = [
         *("documents", "first stage", "memory", "shards", Column("documents per shard", format=whole)),
+        f"disk per shard, tokens of {' / '.join(map(str, BITS))} bits",
         *(Column("core ms per query", format="{:,.1f}"), Column("queries/s per copy", format=whole)),
         *("copies", "machines"),
     ]
     return Table("", columns, rows)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e12:.1f} TB" if count >= 1e12 else f"{count / 1e9:.0f} GB"
 
 
 def _number(text: str) -> float:

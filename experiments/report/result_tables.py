@@ -249,24 +249,6 @@ def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple
     return round(needed, 1), f"{needed:.0f}"
 
 
-def _scaling(results: Results, parts: list[Part]) -> list[Table]:
-    """Return time and memory of adding and searching by number of FDEs."""
-    rows = [row for row in results.rows if row["experiment"] == parts[0].experiment.name]
-    recalls = dict.fromkeys(name for row in rows for name in row["metrics"])
-    columns = [
-        Column("search", "label"),
-        Column("documents", lambda row: row["build"]["n"]),
-        Column("build", "build_seconds", "{:.2f}", "s"),
-        Column("build", lambda row: row["build_seconds"] / row["build"]["n"] * 1e6, "{:.1f}", "us/document"),
-        Column("bytes/document", "bytes_per_document", "{:,.0f}"),
-        Column("resident bytes", lambda row: row["build"]["resident_bytes"], "{:,.0f}"),
-        Column("p50", lambda row: row["latency_ms"]["p50"], _SHARE, "ms"),
-        Column("p95", lambda row: row["latency_ms"]["p95"], _SHARE, "ms"),
-        *(Column(n, lambda row, n=n: (row["metrics"][n] or {}).get("mean"), _SHARE) for n in recalls),  # type: ignore[misc]
-    ]
-    return [Table.of(f"vectors of {parts[0].collection}, then synthetic ones", columns, rows)]
-
-
 def _crossover(results: Results, parts: list[Part]) -> list[Table]:
     """Return the sizes from which the second system is faster than the first, and the third than the second.
 
@@ -384,7 +366,6 @@ _KINDS: dict[str, Callable[[Results, list[Part]], list[Table]]] = {
     "variance": _variance,
     "losses": _losses,
     "candidates": _candidates,
-    "scaling": _scaling,
     "crossover": _crossover,
     "speed_at_recall": _speed_at_recall,
 }

@@ -47,8 +47,12 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "hybrid": ("Hybrid search", ("hybrid",)),
     "reranking": ("Exact ranking", ("reranking", "carving", "pruning")),
-    "size": ("Size of the collection", ("crossover", "collection_size", "scaling", "insertion_order")),
-    **{name: (title, (name,)) for name, (title, _) in STUDIES.items() if name != "pruning"},
+    "size": ("Size of the collection", ("first_stage", "crossover", "insertion_order")),
+    **{
+        name: (title, (name,))
+        for name, (title, _) in STUDIES.items()
+        if name not in ("pruning", "first_stage")
+    },
 }
 
 _GUIDE = """\
@@ -185,8 +189,6 @@ def update_readme(text: str, results: Path) -> str:
 
 def _conditions(content: dict[str, Any]) -> str:
     """Describe the queries, documents and seeds of a configuration."""
-    if content.get("kind") == "scaling":
-        return ""
     sizes = content.get("documents", ["all"])
     samples = ", ".join(f"{size:,}" for size in sizes if size != "all")
     documents = f"random samples of {samples}" if samples else "all"

@@ -245,6 +245,10 @@ _GROWTH: list[tuple[str, str, float, str, float | None, tuple[float, str] | None
 
 
 def _growth(results: Results) -> list[Table]:
+    return [table for run in results["runs"] for table in _growth_of(run)]
+
+
+def _growth_of(results: Results) -> list[Table]:
     measured = results["rows"]
     sizes = [row["documents"] for row in measured]
     columns: list[Column | str] = [
@@ -260,19 +264,51 @@ def _growth(results: Results) -> list[Table]:
         cells = [form.format(value / divisor) for value in values]
         rows.append([title, *cells, exponent, each, target and form.format(target / divisor)])
     last, exact = measured[-1], results["keep_exact"]
+    graph = results["backend"] == "hnsw"
     rescored = ", then the best {} of them by exact tokens" if exact else ""
+    settings = f" (m={last['m']}, ef_construction={last['ef_construction']}, ef=1000 and 2000)" * graph
+    made = "" if results["real"] else ", and generated documents of 48 to 80 tokens"
     caption = (
-        f"The documents of {results['collection']}, and generated documents of 48 to 80 tokens. Preset "
-        f"{results['encoder']!r}, backend {results['backend']!r} (m={last['m']}, "
-        f"ef_construction={last['ef_construction']}), {results['codec']} codes {'and' if exact else 'without'} exact "
-        f"tokens; one thread searches. A fast search ranks 500 candidates found with ef=1000{rescored.format(30)}; a "
-        f"thorough search ranks 800 candidates found with ef=2000{rescored.format(50)}. Build times exclude "
-        f"generating documents. Recall is over {results['judged']} queries; 200 other queries are timed once each. A "
-        f"quantity grows like the number of documents to the power of its exponent. Other jobs used the machine "
-        f"at the same time. {machine_text(last['build_machine'])}."
+        f"The documents of {results['collection']}{made}. Preset {results['encoder']!r}, backend "
+        f"{results['backend']!r}{settings}, {results['codec']} codes {'and' if exact else 'without'} exact tokens; "
+        f"one thread searches. A fast search ranks 500 candidates{rescored.format(30)}; a thorough search ranks 800 "
+        f"candidates{rescored.format(50)}. Build times exclude generating documents. Recall is over "
+        f"{results['judged']} queries; 200 other queries are timed once each. A quantity grows like the number of "
+        f"documents to the power of its exponent. Other jobs used the machine during builds. "
+        f"{machine_text(last['build_machine'])}."
     )
-    table = Table("", [*columns, "per document", "target at 1,000,000"], rows, caption)
-    return [table, _outlook(measured)] if len(measured) > 1 else [table]
+    title = f"{'Real text' if results['real'] else 'Generated documents'}, backend {results['backend']}"
+    return [
+        Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption),
+        _outlook(measured),
+    ]
+
+
+def _first_stage(results: Results) -> list[Table]:
+    columns: list[Column | str] = [
+        Column("vectors", lambda row: f"{row['documents']:,} {'real' if row['real'] else 'made'}"),
+        Column("search", "search"),
+        Column("build", "build_seconds", _TWO, "s"),
+        Column("recall", "recall", _SHARE),
+        Column("one query", "ms", _SHARE, "ms"),
+        Column("query in a batch of 16", "batch_ms", _SHARE, "ms"),
+    ]
+    rows = results["rows"]
+    names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
+    caption = (
+        f"The first stage alone, on one thread: `moments` vectors of {names}. Made vectors are one of these plus half "
+        f"the difference of two others; their recall is not that of real text. Recall is the share of the best inner "
+        f"products among the candidates, over at most 200 queries. {machine_text(results['machine'])}."
+    )
+    return [
+        Table.of(
+            f"Exact search, a scan of codes and a graph: {count} candidates",
+            columns,
+            [row for row in rows if row["candidates"] == count],
+            caption,
+        )
+        for count in dict.fromkeys(row["candidates"] for row in rows)
+    ]
 
 
 def _outlook(measured: list[Results]) -> Table:
@@ -298,7 +334,7 @@ def _outlook(measured: list[Results]) -> Table:
     ]
     caption = (
         f"Extrapolated with the measured exponent of search time, for machines with {machine.memory_gb:.0f} GB and "
-        f"{machine.cores} cores. Recall falls unless ef grows, too."
+        f"{machine.cores} cores. Recall falls unless the candidates grow, too."
     )
     return Table("Larger collections", columns, rows, caption)
 
@@ -363,6 +399,7 @@ STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "dial": ("Recall dial", _dial),
     "cold": ("Tokens on disk", _cold),
     "growth": ("Cost of an index by number of documents", _growth),
+    "first_stage": ("First stage", _first_stage),
     "distractors": ("Number of candidates needed, by number of distractors", _distractors),
     "pruning": ("Skipping candidates", _pruning),
 }

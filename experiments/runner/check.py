@@ -76,7 +76,7 @@ def _scores(run: Path) -> dict[tuple[str, ...], float]:
     values: dict[tuple[str, ...], list[float]] = {}
     for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
         n = row["build"].get("n")
-        point = row["point"] if n is None or row["system"] == "scaling" else f"{row['point']}, n={n}"
+        point = row["point"] if n is None else f"{row['point']}, n={n}"
         for metric, value in row["metrics"].items():
             if value is not None:
                 key = (row["experiment"], row["collection"], point, metric)

@@ -15,9 +15,8 @@ from ..evaluation.metrics import parse_metric
 from ..known_names import require_known
 from ..systems.base import arguments_of
 from ..systems.registry import SYSTEMS
-from .scaling import scaling_settings
 
-__all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
+__all__ = ["CONFIGS", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
 
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -25,23 +24,18 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 #: The seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
 
-#: Special name: only the collection with the most documents.
-LARGEST = "largest"
-
 _TABLES = (
-    *("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "scaling", "crossover"),
+    *("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "crossover"),
     "speed_at_recall",
 )
 _PLAIN_KEYS = (
     "title",
     "caption",
     "reproduces",
-    "kind",
     "k",
     "queries",
     "training_queries",
     "timed",
-    "scaling",
 )
 _KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
@@ -115,7 +109,6 @@ class Experiment:
         Name of its file.
     title, caption, reproduces : str
         Texts for the report.
-    kind : {"systems", "scaling"}
     k : int
         Documents that each system returns.
     queries : int
@@ -128,12 +121,10 @@ class Experiment:
     timed : bool
         Build all systems first, then alternate between them.
     collections : tuple of str
-        Collections to use; empty: all; LARGEST: the one with the most documents.
+        Collections to use; empty: all.
     metrics, tables : tuple of str
     entries : tuple of Entry
     comparisons : tuple of Comparison
-    scaling : dict
-        Settings of :mod:`experiments.runner.scaling`.
     raw : dict
         The file's content.
     """
@@ -142,7 +133,6 @@ class Experiment:
     title: str
     caption: str = ""
     reproduces: str = ""
-    kind: str = "systems"
     k: int = 100
     queries: int = 300
     training_queries: float = 0.0
@@ -154,7 +144,6 @@ class Experiment:
     entries: tuple[Entry, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tables: tuple[str, ...] = ("metrics",)
-    scaling: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
@@ -211,7 +200,6 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     for metric in metrics:
         if parse_metric(metric).cutoff > k:
             raise ValueError(f"{metric} reads more documents than k={k}. Raise k.")
-    require_known(content.get("kind", "systems"), ("systems", "scaling"), "kind of experiment")
     for table in tables:
         require_known(table, _TABLES, "table")
     sizes = content.get("documents", ["all"])
@@ -219,10 +207,8 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         if not (size == "all" or (type(size) is int and size > 0)):
             raise ValueError(f"documents must be a list of numbers and 'all', got {size!r}.")
     collections = content.get("collections", [])
-    if not isinstance(collections, list) and collections != LARGEST:
-        raise ValueError(f"collections must be a list of names, or {LARGEST!r}, got {collections!r}.")
-    if content.get("kind") == "scaling":
-        scaling_settings(content.get("scaling", {}))
+    if not isinstance(collections, list):
+        raise ValueError(f"collections must be a list of names, got {collections!r}.")
     entries = [entry for line, row in enumerate(content.get("systems", ())) for entry in _entries(row, line)]
     if "crossover" in tables and [len(entry.queries) for entry in entries] != [1, 1, 1]:
         raise ValueError("The table 'crossover' needs three systems of one point each.")
@@ -231,7 +217,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         entries=tuple(entries),
         seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(seeds)),
         documents=tuple(None if size == "all" else size for size in sizes),
-        collections=(LARGEST,) if collections == LARGEST else tuple(collections),
+        collections=tuple(collections),
         metrics=metrics,
         tables=tables,
         raw=content,

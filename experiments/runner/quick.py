@@ -11,7 +11,7 @@ from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
 from ..peers.environments import PEERS, is_made
 from ..systems.registry import SYSTEMS
-from .configuration import LARGEST, Entry, Experiment
+from .configuration import Entry, Experiment
 
 __all__ = ["quick_collections", "quick_experiment"]
 
@@ -49,20 +49,14 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         for comparison in experiment.comparisons
         if comparison.to in names
     ]
-    scaling = experiment.scaling
-    if scaling:
-        searches = [{**search, "most": _SIZES[-1]} for search in scaling.get("searches", [{}])]
-        scaling = {**scaling, "sizes": _SIZES, "searches": searches, "queries": 5}
     tuned = any(entry.system == "tuned" for entry in entries)
-    named = any(name != LARGEST for name in experiment.collections)  # none of the tiny collections
     return replace(
         experiment,
         entries=tuple(entries),
         comparisons=tuple(comparisons),
         seeds=experiment.seeds[:2],
         documents=(_SAMPLE, None) if len(experiment.documents) > 1 else (None,),
-        collections=NAMES[:1] if tuned or named else experiment.collections,
-        scaling=scaling,
+        collections=NAMES[:1] if tuned or experiment.collections else experiment.collections,
     )
 
 

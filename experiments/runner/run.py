@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from ..datasets.loading import load_collection
 from ..evaluation.summary import Part, Results, add_comparisons, add_rows
 from ..known_names import require_known
 from ..report.result_tables import result_tables
-from .configuration import LARGEST, Experiment
+from .configuration import Experiment
 from .measure import measure
 from .provenance import machine, provenance
 from .raw_store import ALL, Failure, RawStore, Session, key_of
-from .scaling import scaling_rows, scaling_settings
 
 __all__ = ["Options", "run_experiments"]
 
@@ -88,9 +86,6 @@ def _run(
         sampled = collection.asked(experiment.queries).sampled(size)
         part = Part.of(experiment, sampled)
         parts.append(part)
-        if experiment.kind == "scaling":
-            _scale(session, results, part, sampled)
-            continue
         for seed in experiment.seeds:
             measure(session, experiment, sampled, seed)
         add_rows(results, session, part, sampled)
@@ -139,8 +134,6 @@ def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -
 
 
 def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
-    if experiment.collections == (LARGEST,):
-        return sorted(loaded, key=lambda collection: -len(collection.document_ids))[:1]
     for name in experiment.collections:
         try:
             require_known(name, [collection.name for collection in loaded], "collection")
@@ -153,27 +146,6 @@ def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Se
 def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
     total = len(collection.document_ids)
     return list(dict.fromkeys(total if size is None else min(size, total) for size in experiment.documents))
-
-
-def _scale(session: Session, results: Results, part: Part, collection: Collection) -> None:
-    """Measure a scaling experiment, or return its stored rows."""
-    experiment, seed = part.experiment, part.experiment.seeds[0]
-    settings = scaling_settings(experiment.scaling)
-    key = key_of(scaling=vars(settings), content=part.content, seed=seed, threads=session.threads)
-    path = session.store.folder / part.collection / f"scaling-{key}.json"
-    try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        try:
-            rows, failures = scaling_rows(settings, collection, experiment.name, seed, session.threads)
-        except Exception as error:  # for any exception, the results of other experiments are kept
-            rows, failures = [], [("encoder", f"{type(error).__name__}: {error}")]
-        for backend, message in failures:
-            session.fail(experiment.name, part.collection, backend, message)
-        if not failures:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, rows)
-    results.rows += [{**row, "experiment": experiment.name} for row in rows]
 
 
 def _described(collection: Collection) -> dict[str, Any]:

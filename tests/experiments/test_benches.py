@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -165,8 +166,22 @@ def test_growth_measures_each_step_once_and_continues(
     assert again == rows[1] == json.loads(json.dumps(rows[1]))
     assert not list(tmp_path.glob("*.index"))
     assert rows[1]["quick_recall"] > 0.9 and rows[1]["save_bytes"] > 0
-    shown = {"collection": "small", "encoder": "mean", "backend": "hnsw", "codec": "2bit", "keep_exact": True}
-    assert "10-recall@10" in study_text("growth", {**shown, "judged": 3, "rows": rows})
+    shown = {"collection": "small", "real": True, "encoder": "mean", "backend": "scan", "codec": "2bit"}
+    run = {**shown, "keep_exact": True, "judged": 3, "rows": rows}
+    assert "10-recall@10" in study_text("growth", {"runs": [run]})
+
+
+def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_stage, "COUNTS", (20,))
+    monkeypatch.setattr(first_stage, "_BLOCK", 2000)
+    own = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
+    vectors = partial(first_stage.made_vectors, own)
+    np.testing.assert_array_equal(np.concatenate([vectors(0, 2000), vectors(2000, 4000)])[:3000], own)
+    rows = list(first_stage.measure("small", vectors, own[:20], {3000: True, 4000: False}, 3000))
+    graphs = [f"hnsw, ef={20 * breadth}" for breadth in (1, 2, 4)]
+    assert [row["search"] for row in rows] == ["exact", "scan", *graphs, "exact", "scan"]
+    assert rows[0]["recall"] == rows[5]["recall"] == 1 and min(row["recall"] for row in rows) > 0.5
+    assert "4,000 made" in study_text("first_stage", {"machine": MACHINE, "rows": rows})
 
 
 def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> None:

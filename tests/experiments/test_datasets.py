@@ -14,9 +14,9 @@ from builders.paths import SHARED
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.datasets import encode
+from experiments.datasets import encode, passages
 from experiments.datasets.discovery import DatasetPath, find_collections
-from experiments.datasets.encode import embed
+from experiments.datasets.encode import embed, read_texts
 from experiments.datasets.loading import load_collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.evaluation.metrics import ExactAnswers
@@ -314,3 +314,15 @@ def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -
     for dimension in (0, 13):
         with pytest.raises(ValueError, match=f"between 1 and 12, .* got {dimension}"):
             encode.fit_reduction(samples, dimension)
+
+
+def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site"
+    package.mkdir()
+    text = " ".join(f"word{i}" for i in range(200))
+    (package / "a.py").write_text(f'"""Reads a file.\n\n{text}\n"""\ndef f():\n    """Short."""\n')
+    (package / "b.py").write_text("not python")
+    monkeypatch.setattr(passages.sysconfig, "get_path", lambda name: str(package))
+    assert passages.write_passages(tmp_path / "texts", 1) == 1
+    ((name, document),), ((_, query),) = read_texts(tmp_path / "texts", "test")
+    assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]

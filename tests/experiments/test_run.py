@@ -15,11 +15,9 @@ from builders.small_runs import CALLS, faulty_system, run, small, summary
 from filelock import FileLock
 
 from experiments.datasets.discovery import DatasetPath
-from experiments.runner import scaling
 from experiments.runner.configuration import load_experiments
 from experiments.runner.raw_store import RawStore
 from experiments.runner.run import Options, run_experiments
-from experiments.runner.scaling import RECALL
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 
@@ -194,32 +192,5 @@ def test_rankings_numbers_and_manifest(tmp_path: Path) -> None:
 def test_missing_collections_locked_folders_and_encoders_that_fail(tmp_path: Path) -> None:
     (failure,) = run(tmp_path, [{"system": "exhaustive"}], collections=["quick-wild"])
     assert failure.collection == "quick-wild" and "Did you mean 'quick-wide'?" in failure.message
-    settings = {"sizes": [50], "build": {"num_repetitions": -1}}
-    (failure,) = run(tmp_path, [], kind="scaling", scaling=settings, metrics=[])
-    assert failure.experiment == "mine" and "num_repetitions" in failure.message
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(RuntimeError, match="Another run"):
         run(tmp_path, [{"system": "exhaustive"}])
-
-
-def test_scaling_measures_every_size_and_an_exact_search_finds_all(tmp_path: Path) -> None:
-    real = np.random.default_rng(0).normal(size=(70, 4)).astype(np.float32)
-    whole = np.concatenate([rows for _, rows in scaling._blocks(real, 0, 9000, 1)])
-    limits = [(0, 50), (50, 5000), (5000, 9000)]
-    cut = np.concatenate([rows for a, b in limits for _, rows in scaling._blocks(real, a, b, 1)])
-    np.testing.assert_array_equal(whole, cut)  # however they are cut
-    np.testing.assert_array_equal(whole[:70], real)
-    settings = {
-        "sizes": [100, 5000],
-        "build": {"preset": "mean"},
-        "searches": [{"backend": "exact"}, {"backend": "hnsw", "most": 100}],
-        "queries": 3,
-    }
-    assert run(tmp_path, [], kind="scaling", scaling=settings, metrics=[], tables=["scaling"]) == []
-    rows = summary(tmp_path)["rows"]
-    assert [(row["label"], row["build"]["n"]) for row in rows] == [
-        ("exact", 100),
-        ("exact", 5000),
-        ("hnsw", 100),
-    ]
-    assert [row["metrics"][RECALL]["mean"] for row in rows[:2]] == [1, 1]
-    assert rows[0]["build"]["vector_dimension"] == 129

@@ -1,0 +1,147 @@
+"""Exact search, a scan of codes and a graph on the same vectors: build time, recall and time of a query.
+
+The vectors are those of a collection's documents, and above its size made ones: a document's vector plus half the
+difference of two others.  Made vectors show times; their recall is not that of real text.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from muvera.encoders.registry import make_encoder, preset_config
+from muvera.mips import HNSWSettings, VectorSearch, make_search
+
+from ..datasets.collection import Collection
+from ..datasets.discovery import CACHE
+from ..runner.provenance import machine
+from .plumbing import Cache, Data, Save, finish, interleaved, load_collections, progress, timed
+
+__all__ = ["BATCH", "COUNTS", "first_stage", "measure"]
+
+#: Numbers of candidates, and queries of a batch.
+COUNTS, BATCH = (200, 800), 16
+
+# A graph's ef, in candidates.
+_BREADTHS = (1, 2, 4)
+
+# Queries for recall, timed queries, rounds of timing, and vectors that are added at a time.
+_JUDGED, _TIMED, _ROUNDS, _BLOCK = 200, 16, 5, 1 << 17
+
+
+def measure(
+    name: str,
+    vectors: Callable[[int, int], NDArray[np.float32]],
+    queries: NDArray[np.float32],
+    sizes: dict[int, bool],
+    graphs: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per size, search and number of candidates; graphs have up to `graphs` vectors.
+
+    `vectors` returns the vectors start..stop; `sizes` are numbers of vectors, with True if all of them are real.
+    """
+    for size, real in sizes.items():
+        kinds = ["exact", "scan", *["hnsw"] * (size <= graphs)]
+        built = {kind: _built(kind, vectors, size, queries.shape[1]) for kind in kinds}
+        for count in COUNTS:
+            searches: dict[str, Callable[..., Any]] = {}
+            for kind, (search, _) in built.items():
+                for breadth in _BREADTHS if kind == "hnsw" else (0,):
+                    label = f"{kind}, ef={breadth * count}" if breadth else kind
+                    more = {"ef": breadth * count} if breadth else {}
+                    searches[label] = partial(search.search, k=count, threads=1, **more)
+            best = searches["exact"](queries[:_JUDGED])[0]
+            times = interleaved(
+                {key: timed(partial(_one_by_one, each, queries[:_TIMED])) for key, each in searches.items()},
+                _ROUNDS,
+            )
+            batches = interleaved(
+                {key: timed(partial(each, queries[:BATCH])) for key, each in searches.items()}, _ROUNDS
+            )
+            for label, each in searches.items():
+                found = each(queries[:_JUDGED])[0]
+                kind = label.partition(",")[0]
+                row = {"collection": name, "real": real, "documents": size, "search": label}
+                row |= {"candidates": count, "build_seconds": built[kind][1]}
+                row |= {"bytes": built[kind][0].info()["bytes_per_vector"]}
+                row["recall"] = float(
+                    np.mean([np.isin(a, b).mean() for a, b in zip(best, found, strict=True)])
+                )
+                row["ms"] = 1000 * float(np.median(times[label][0])) / len(queries[:_TIMED])
+                row["batch_ms"] = 1000 * float(np.median(batches[label][0])) / len(queries[:BATCH])
+                yield row
+
+
+def _built(
+    kind: str, vectors: Callable[[int, int], NDArray[np.float32]], size: int, dimension: int
+) -> tuple[VectorSearch, float]:
+    """Return a search of `size` vectors, and the seconds of adding them on one thread."""
+    graph = HNSWSettings() if kind == "hnsw" else None
+    make_search(kind, dimension, graph).add(np.arange(300), vectors(0, 300), threads=1)  # compiles
+    search, seconds = make_search(kind, dimension, graph), 0.0
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        block = vectors(start, stop)
+        began = time.perf_counter()
+        search.add(np.arange(start, stop), block, threads=1)
+        seconds += time.perf_counter() - began
+    return search, seconds
+
+
+def _one_by_one(search: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]) -> None:
+    for i in range(len(queries)):
+        search(queries[i : i + 1])
+
+
+def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+    """Return the vectors start..stop of the endless list that begins with `own`."""
+    real, made = own[start:stop], max(0, stop - max(start, len(own)))
+    rng = np.random.default_rng(start)
+    first, second, third = own[rng.integers(len(own), size=(3, made))]
+    return np.concatenate([real, first + (second - third) / 2])
+
+
+def _encoded(collection: Collection, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the vectors of documents and queries, which are stored in the cache."""
+    path = cache.expanduser() / "first_stage" / f"{collection.name}-{collection.checksum[:16]}.npz"
+    if not path.exists():
+        encoder = make_encoder(preset_config("moments", collection.documents.dimension))
+        encoder.fit(collection.documents)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+            documents = encoder.encode_documents(collection.documents)
+            np.savez(stream, documents=documents, queries=encoder.encode_queries(collection.queries))
+        Path(stream.name).replace(path)
+    with np.load(path) as arrays:
+        return arrays["documents"], arrays["queries"]
+
+
+def first_stage(
+    collection: Annotated[list[str] | None, typer.Option(help="Default: lareqa-en-minilm.")] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(min=300, help="Numbers of vectors; all are added.")
+    ] = None,
+    graphs: Annotated[int, typer.Option(help="Greatest number of vectors of a graph.")] = 100_000,
+    data: Data = None,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Compare exact search, a scan of codes and a graph on the same vectors, on one thread."""
+    rows = []
+    with threadpool_limits(1):
+        for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):
+            own, queries = _encoded(loaded, cache)
+            sizes = {count: count <= len(own) for count in sorted({*(size or ()), len(own)})}
+            for row in measure(loaded.name, partial(made_vectors, own), queries, sizes, graphs):
+                progress(", ".join(f"{key}={value}" for key, value in row.items()))
+                rows.append(row)
+    finish("first_stage", {"machine": machine(), "rows": rows}, save)

@@ -1,0 +1,73 @@
+"""Real passages without a download: man pages, docstrings and package summaries of this machine.
+
+A query is the first sentence of a docstring, or the name line of a man page; its document is the rest of the text.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import re
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from itertools import chain
+from pathlib import Path
+
+from muvera.utils.atomic_files import atomic_folder
+
+__all__ = ["write_passages"]
+
+# Words of a passage, and the share of texts (1 in 100) that have a query.
+_SHORTEST, _LONGEST, _SHARE = 12, 150, 100
+
+
+def write_passages(out: Path, most: int) -> int:
+    """Write up to `most` passages in BEIR's layout, in a fixed order; return their number."""
+    seen: dict[str, str] = {}
+    sources = (_docstrings(Path(sysconfig.get_path("purelib"))), _man_pages(), _summaries())
+    for title, text in chain.from_iterable(sources):
+        words = text.split()[:_LONGEST]
+        if len(words) >= _SHORTEST:
+            seen.setdefault(" ".join(words), title)
+        if len(seen) == most:
+            break
+    with atomic_folder(out) as folder:
+        (folder / "qrels").mkdir()
+        corpus = [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(seen)]
+        asked = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
+        queries = [json.dumps({"_id": f"q{i}", "text": title}) for i, title in asked]
+        judgements = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{i}\t1" for i, _ in asked)]
+        for name, lines in (
+            ("corpus.jsonl", corpus),
+            ("queries.jsonl", queries),
+            ("qrels/test.tsv", judgements),
+        ):
+            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(seen)
+
+
+def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first, _, rest = (ast.get_docstring(node) or "").partition("\n\n")
+                yield first, rest
+
+
+def _man_pages() -> Iterator[tuple[str, str]]:
+    for path in sorted(Path("/usr/share/man").glob("man[1-8]/*.gz")):
+        text = gzip.decompress(path.read_bytes()).decode(errors="replace")
+        plain = re.sub(r"^[.'].*|\\f.|\\-|\\&", " ", text, flags=re.MULTILINE)
+        for block in plain.split("\n \n"):
+            yield path.name.partition(".")[0], block
+
+
+def _summaries() -> Iterator[tuple[str, str]]:
+    for package in sorted(distributions(), key=lambda one: one.name):
+        yield package.metadata["Summary"] or "", str(package.metadata.get_payload())
