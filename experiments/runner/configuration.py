@@ -16,13 +16,16 @@ from ..known_names import require_known
 from ..systems.base import arguments_of
 from ..systems.registry import SYSTEMS
 
-__all__ = ["CONFIGS", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
+__all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
 
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 #: The seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
+
+#: Special name: only the collection with the most documents.
+LARGEST = "largest"
 
 _TABLES = (
     *("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "crossover"),
@@ -121,7 +124,7 @@ class Experiment:
     timed : bool
         Build all systems first, then alternate between them.
     collections : tuple of str
-        Collections to use; empty: all.
+        Collections to use; empty: all; LARGEST: the one with the most documents.
     metrics, tables : tuple of str
     entries : tuple of Entry
     comparisons : tuple of Comparison
@@ -207,8 +210,8 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         if not (size == "all" or (type(size) is int and size > 0)):
             raise ValueError(f"documents must be a list of numbers and 'all', got {size!r}.")
     collections = content.get("collections", [])
-    if not isinstance(collections, list):
-        raise ValueError(f"collections must be a list of names, got {collections!r}.")
+    if not isinstance(collections, list) and collections != LARGEST:
+        raise ValueError(f"collections must be a list of names, or {LARGEST!r}, got {collections!r}.")
     entries = [entry for line, row in enumerate(content.get("systems", ())) for entry in _entries(row, line)]
     if "crossover" in tables and [len(entry.queries) for entry in entries] != [1, 1, 1]:
         raise ValueError("The table 'crossover' needs three systems of one point each.")
@@ -217,7 +220,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         entries=tuple(entries),
         seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(seeds)),
         documents=tuple(None if size == "all" else size for size in sizes),
-        collections=tuple(collections),
+        collections=(LARGEST,) if collections == LARGEST else tuple(collections),
         metrics=metrics,
         tables=tables,
         raw=content,

@@ -11,7 +11,7 @@ from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
 from ..peers.environments import PEERS, is_made
 from ..systems.registry import SYSTEMS
-from .configuration import Entry, Experiment
+from .configuration import LARGEST, Entry, Experiment
 
 __all__ = ["quick_collections", "quick_experiment"]
 
@@ -49,6 +49,7 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         for comparison in experiment.comparisons
         if comparison.to in names
     ]
+    named = any(name != LARGEST for name in experiment.collections)  # none of the tiny collections
     tuned = any(entry.system == "tuned" for entry in entries)
     return replace(
         experiment,
@@ -56,7 +57,7 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         comparisons=tuple(comparisons),
         seeds=experiment.seeds[:2],
         documents=(_SAMPLE, None) if len(experiment.documents) > 1 else (None,),
-        collections=NAMES[:1] if tuned or experiment.collections else experiment.collections,
+        collections=NAMES[:1] if tuned or named else experiment.collections,
     )
 
 

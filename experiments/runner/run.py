@@ -21,7 +21,7 @@ from ..datasets.loading import load_collection
 from ..evaluation.summary import Part, Results, add_comparisons, add_rows
 from ..known_names import require_known
 from ..report.result_tables import result_tables
-from .configuration import Experiment
+from .configuration import LARGEST, Experiment
 from .measure import measure
 from .provenance import machine, provenance
 from .raw_store import ALL, Failure, RawStore, Session, key_of
@@ -134,6 +134,8 @@ def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -
 
 
 def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
+    if experiment.collections == (LARGEST,):
+        return sorted(loaded, key=lambda collection: -len(collection.document_ids))[:1]
     for name in experiment.collections:
         try:
             require_known(name, [collection.name for collection in loaded], "collection")

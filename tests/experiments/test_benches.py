@@ -21,6 +21,7 @@ from experiments.__main__ import app
 from experiments.bench import (
     cold,
     distractors,
+    first_stage,
     growth,
     load_test,
     mixed,
