@@ -25,7 +25,21 @@ from .report.page import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(encode, passages, run, quick, check, page, results, machines),
-    *(speed, tokens, searches, dial, pruning, cold, distractors, mixed, vectors, first_stage, grow, load, texts),
+    *(
+        speed,
+        tokens,
+        searches,
+        dial,
+        pruning,
+        cold,
+        distractors,
+        mixed,
+        vectors,
+        first_stage,
+        grow,
+        load,
+        texts,
+    ),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -70,4 +70,4 @@ def _man_pages() -> Iterator[tuple[str, str]]:
 
 def _summaries() -> Iterator[tuple[str, str]]:
     for package in sorted(distributions(), key=lambda one: one.name):
-        yield package.metadata["Summary"] or "", str(package.metadata.get_payload())
+        yield package.metadata["Summary"] or "", package.read_text("METADATA") or ""

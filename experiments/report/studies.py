@@ -285,13 +285,13 @@ def _growth_of(results: Results) -> list[Table]:
 
 
 def _first_stage(results: Results) -> list[Table]:
-    columns: list[Column | str] = [
+    columns = [
         Column("vectors", lambda row: f"{row['documents']:,} {'real' if row['real'] else 'made'}"),
         Column("search", "search"),
-        Column("build", "build_seconds", _TWO, "s"),
+        Column("build", "build_seconds", _TWO, "processor s"),
         Column("recall", "recall", _SHARE),
-        Column("one query", "ms", _SHARE, "ms"),
-        Column("query in a batch of 16", "batch_ms", _SHARE, "ms"),
+        Column("one query", "ms", _SHARE, "processor ms"),
+        Column("query in a batch of 16", "batch_ms", _SHARE, "processor ms"),
     ]
     rows = results["rows"]
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))

@@ -141,7 +141,8 @@ def _emit_sums(size: int, queries: int) -> Any:
             for i, bits in enumerate(masks):
                 while len(bits) > 1:
                     lanes = list(range(2 * bits[0].type.count))
-                    bits = [shuffle(builder, *bits[j : j + 2], lanes) for j in range(0, len(bits), 2)]
+                    pairs = zip(bits[::2], bits[1::2], strict=True)
+                    bits = [shuffle(builder, left, right, lanes) for left, right in pairs]
                 builder.store(builder.bitcast(bits[0], ir.IntType(BLOCK)), address(7, i))
             return context.get_dummy_value()
 

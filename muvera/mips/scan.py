@@ -124,7 +124,7 @@ class ScanSearch(RowSearch):
         self._columns: NDArray[np.int64] = np.arange(self.dimension)
         self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
         self._fitted_on = 0
-        self._parts = (self._new_part(0, 0),)
+        self._parts: tuple[Part, ...] = (self._new_part(0, 0),)
         # By row: 128 times the sum of its bytes, and their unit.
         self._sums: NDArray[np.int32] = np.empty(0, np.int32)
         self._units: NDArray[np.float32] = np.empty(0, np.float32)
@@ -166,9 +166,9 @@ class ScanSearch(RowSearch):
         self._labels, self._sums, self._units = (
             grown(array, self._rows) for array in (self._labels, self._sums, self._units)
         )
-        *others, tail = self._parts
+        others, tail = self._parts[:-1], self._parts[-1]
         if tail.folder is not None:
-            others, tail = [*others, tail], self._new_part(self._rows, 0)
+            others, tail = self._parts, self._new_part(self._rows, 0)
         larger = self._new_part(tail.first, max(rows - tail.first, tail.count * 3 // 2))
         larger.bytes[: tail.count] = tail.bytes[: tail.count]
         blocks = -(-tail.count // BLOCK)

@@ -131,9 +131,8 @@ def test_saving_writes_only_new_codes_and_bytes(tmp_path: Path) -> None:
     loaded, count = search, 4000
     for number, more in enumerate((1, 300, 1000), 4000):
         live = loaded.labels()
-        loaded = ScanSearch.load(
-            tmp_path / ("first" if number == 4000 else f"{number - 1}"), 32, SavedState(*state, live=live)
-        )
+        folder = tmp_path / ("first" if number == 4000 else f"{number - 1}")
+        loaded = ScanSearch.load(folder, 32, SavedState(state[0], state[1], live=live))
         np.testing.assert_array_equal(loaded.search(QUERIES, 20), whole.search(QUERIES, 20))
         assert all(isinstance(part.bytes, np.memmap) for part in loaded._parts)
         first = loaded._parts[0].codes
