@@ -15,7 +15,7 @@ from .datasets.discovery import CACHE, DatasetPath, find_collections
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.figures import write_figures
-from .report.machines import Machine, machine_table, search_costs
+from .report.machines import Machine, machine_table
 from .report.results_pages import update_readme, write_pages
 from .report.stored_results import RESULTS, save_run
 from .report.table import markdown
@@ -175,6 +175,3 @@ def machines(
     """Compute machines and queries per second of large collections from the stored results."""
     sizes = documents or [100_000_000, 10_000_000_000]
     typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))
-    for cost in search_costs():
-        growth = f"time grows like documents ** {cost.exponent:.2f}"
-        typer.echo(f"{cost.name}: measured up to {cost.documents:,} documents, {growth}")

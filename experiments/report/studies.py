@@ -278,10 +278,8 @@ def _growth_of(results: Results) -> list[Table]:
         f"{machine_text(last['build_machine'])}."
     )
     title = f"{'Real text' if results['real'] else 'Generated documents'}, backend {results['backend']}"
-    return [
-        Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption),
-        _outlook(measured),
-    ]
+    table = Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption)
+    return [table, _outlook(measured)] if len(measured) > 1 else [table]
 
 
 def _first_stage(results: Results) -> list[Table]:

