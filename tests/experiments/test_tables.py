@@ -50,7 +50,9 @@ def test_stored_studies_have_tables_of_every_measured_row(name: str) -> None:
         "speed": [len(results.get("lines", [])), len(results.get("first_calls", [])), 3],
         "tokens": [len(results.get("quality", [])), len(results.get("speed", []))],
         "cold": [6, 3, 6, 3],
-        "growth": [n for run in results.get("runs", []) for n in ([25, 2] if len(run["rows"]) > 1 else [25])],
+        "growth": [
+            n for run in results.get("runs", []) for n in ([25, 2] if len(run.get("rows", ())) > 1 else [25])
+        ],
         "first_stage": [len(results.get("rows", [])) // 2] * 2,
         "distractors": [4, 4],
         "pruning": [len(results.get("rows", []))],
