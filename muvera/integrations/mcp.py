@@ -49,7 +49,8 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
 
         reads = function.__name__ != "add"
         hints = ToolAnnotations(read_only_hint=reads, destructive_hint=False, open_world_hint=False)
-        return server.tool(annotations=hints)(call)
+        registered: Callable[..., Any] = server.tool(annotations=hints)(call)
+        return registered
 
     @tool
     def search(query: str, k: int = 5, where: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def test_the_programs_of_the_readme() -> None:
 
     RAG = RAGPretrainedModel.from_index(path)
     assert len(RAG.search("Who draws films?")) == 4  # of 1,580 characters each, two passages a page
-    results: Any = RAG.search(["Which manga did Miyazaki write?", "Who are the founders of Ghibli?"], k=2)
+    results = RAG.search(["Which manga did Miyazaki write?", "Who are the founders of Ghibli?"], k=2)
     assert [ranked[0]["document_id"] for ranked in results] == ["miyazaki", "ghibli"]
     first = results[0][0]
     assert set(first) == {"content", "score", "rank", "document_id", "passage_id", "document_metadata"}
@@ -92,7 +92,10 @@ def write_ragatouille(path: Path) -> dict[str, Any]:
     """Write an index of four passages of three documents; the first document was deleted."""
     index = random_index(0, [[5, 3], [4, 6]])
     words = HashEncoder().encode_documents(["beta one two gamma delta epsilon"])[0]
-    index |= {"centroids": words.astype(np.float16), "weights": np.float32([-0.06, -0.02, 0.02, 0.06])}
+    index |= {
+        "centroids": words.astype(np.float16),
+        "weights": np.array([-0.06, -0.02, 0.02, 0.06], np.float32),
+    }
     index["codes"] = [codes % len(words) for codes in index["codes"]]
     write_plaid(path, index)
     config = {"checkpoint": "colbert-ir/colbertv2.0", "dim": 16, "nbits": 2, "doc_maxlen": 40}
@@ -108,7 +111,7 @@ def test_an_index_of_ragatouille_opens_in_place(tmp_path: Path) -> None:
     index = write_ragatouille(path)
     before = {file.name: file.read_bytes() for file in path.iterdir()}
     RAG = RAGPretrainedModel.from_index(path)
-    results: Any = RAG.search("gamma delta")
+    results = RAG.search("gamma delta")
     tokens = np.split(decode_index(index), np.cumsum([5, 3, 4]))
     query = HashEncoder().encode_queries(["gamma delta"])[0]
     scores = [float((query @ own.T).max(axis=1).sum()) for own in tokens]
@@ -152,7 +155,7 @@ def test_a_folder_does_not_name_a_server(tmp_path: Path) -> None:
 def test_documents_without_an_index() -> None:
     RAG = RAGPretrainedModel.from_pretrained(HashEncoder())
     documents = ["a red apple", "a green pear", "a red brick"]
-    best: Any = RAG.rerank("red apple", documents, k=2)
+    best = RAG.rerank("red apple", documents, k=2)
     assert [(row["content"], row["rank"], row["result_index"]) for row in best] == [
         ("a red apple", 1, 0), ("a red brick", 2, 2),
     ]  # fmt: skip
@@ -160,7 +163,7 @@ def test_documents_without_an_index() -> None:
         RAG.search_encoded_docs("red")
     RAG.encode(documents[:2], document_metadatas=[{"n": 0}, {"n": 1}], verbose=False)
     RAG.encode(documents[2:])
-    rows: Any = RAG.search_encoded_docs(["pear", "brick"], k=1)
+    rows = RAG.search_encoded_docs(["pear", "brick"], k=1)
     assert [(own[0]["content"], own[0].get("document_metadata")) for own in rows] == [
         ("a green pear", {"n": 1}), ("a red brick", None),
     ]  # fmt: skip

@@ -31,7 +31,6 @@ _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Passages = list[dict[str, Any]]
 _Function = Callable[..., _Passages]
-_Results = list[dict[str, Any]] | list[list[dict[str, Any]]]
 
 
 class RAGPretrainedModel:
@@ -221,7 +220,7 @@ class RAGPretrainedModel:
         zero_index_ranks: bool = False,
         doc_ids: Sequence[str] | None = None,
         **options: Any,
-    ) -> _Results:
+    ) -> Any:
         """Return the best passages.
 
         Parameters
@@ -262,7 +261,7 @@ class RAGPretrainedModel:
         k: int = 10,
         zero_index_ranks: bool = False,
         bsize: int | str = "auto",
-    ) -> _Results:
+    ) -> Any:
         """Rank documents by exact Chamfer similarity.
 
         Returns
@@ -286,9 +285,10 @@ class RAGPretrainedModel:
             self._set_length(max_document_length)
         self._vectors += encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
         self._texts += documents
-        self._metadata += document_metadatas or [None] * len(documents)
+        none: list[Any] = [None] * len(documents)
+        self._metadata += document_metadatas or none
 
-    def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> _Results:
+    def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
         """Rank the encoded documents: the results of :meth:`rerank`, and "document_metadata" if given."""
         if not self._texts:
             raise ValueError("There are no encoded documents. Call encode first.")
@@ -316,7 +316,7 @@ class RAGPretrainedModel:
 
     def _rank(
         self, query: Any, k: int, texts: list[str], vectors: MultiVectors, metadata: list[Any], zero: bool
-    ) -> _Results:
+    ) -> Any:
         queries = encode_texts(self.encoder.encode_queries, as_texts(query, "query"))
         best = [[(int(i), score) for i, score in ranking] for ranking in top_k(queries, vectors, k)]
         rows = [
@@ -331,7 +331,7 @@ class RAGPretrainedModel:
         """Return passages, and the metadata to store for each."""
         texts = as_texts(documents, "collection")
         names = [str(uuid4()) for _ in texts] if ids is None else as_texts(ids, "document_ids")
-        values = [None] * len(texts) if metadatas is None else list(metadatas)
+        values: list[Any] = [None] * len(texts) if metadatas is None else list(metadatas)
         if not len(set(names)) == len(names) == len(texts) == len(values):
             raise ValueError(
                 f"Each of {len(texts)} documents needs one id of its own and one dict of metadata, got {len(names)} "
@@ -375,13 +375,13 @@ class RAGPretrainedModel:
     def _set_length(self, tokens: int) -> None:
         """Let a model of PyLate or sentence-transformers read passages of this many tokens."""
         self._length = tokens
-        model = getattr(self.encoder, "_model", None)
+        model: Any = getattr(self.encoder, "_model", None)
         for part in (model, *(model if hasattr(model, "__iter__") else ())):
             if (getattr(part, "document_length", None) or tokens) < tokens:
                 part.document_length = tokens
 
 
-def _results(best: list[list[tuple[str, float, dict[str, Any]]]], zero: bool) -> _Results:
+def _results(best: list[list[tuple[str, float, dict[str, Any]]]], zero: bool) -> Any:
     results = [
         [
             {"content": text, "score": score, "rank": rank, **more}
