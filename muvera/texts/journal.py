@@ -191,7 +191,10 @@ def as_change(rows: Sequence[Row], deleted: Sequence[int | str], metadata_only: 
 
 
 def _line(change: Change) -> bytes:
-    content = json.dumps(change, separators=(",", ":")).encode("ascii")
+    method, arguments = change
+    # Value by value, so that other threads can run between long texts.
+    lists = (f'"{name}": [{", ".join(map(json.dumps, values))}]' for name, values in arguments.items())
+    content = f'["{method}", {{{", ".join(lists)}}}]'.encode("ascii")
     return b"%s %s\n" % (_checksum(content), content)
 
 
