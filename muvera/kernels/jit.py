@@ -13,6 +13,7 @@ from typing import Any
 
 import numba
 import numba.core.config
+from numba.core.compiler_lock import global_compiler_lock
 
 #: True when ``NUMBA_DISABLE_JIT=1``: kernels run as Python, intrinsics as NumPy.
 INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
@@ -33,3 +34,31 @@ def kernel(function: Any) -> Any:
 def helper(function: Any) -> Any:
     """Compile `function` for other kernels only: without the wrapper for calls from Python."""
     return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
+
+
+# A process that forks while another thread compiles: its child would wait for that thread forever.
+_compiling: Any = global_compiler_lock._lock  # type: ignore[attr-defined]
+_held: list[bool] = []
+
+# Seconds that a fork waits for the compiler.
+_PATIENCE = 30
+
+
+def _before_fork() -> None:
+    _held.append(_compiling.acquire(timeout=_PATIENCE))
+
+
+def _after_fork_in_parent() -> None:
+    if _held.pop():
+        _compiling.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    _compiling._at_fork_reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -92,25 +92,25 @@ def run_in_ranges(
             raise
 
     helpers: list[Future[None]] = []
-    with suppress(RuntimeError):  # no thread starts while the interpreter shuts down
-        for _ in range(count - 1):
-            helpers.append(_pool.submit(drain))
     try:
+        with suppress(RuntimeError):  # no thread starts while the interpreter shuts down
+            for _ in range(count - 1):
+                helpers.append(_pool.submit(drain))
         drain()
     finally:
-        left.clear()
         try:
-            _end(helpers)
+            _end(left, helpers)
         except KeyboardInterrupt:
-            _end(helpers)
+            _end(left, helpers)
             raise
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
 
 
-def _end(helpers: list[Future[None]]) -> None:
-    """Cancel the helpers that have not begun, and wait for the others."""
+def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
+    """Drop the ranges that are left, cancel the helpers that have not begun, and wait for the others."""
+    left.clear()
     for helper in helpers:
         if not helper.cancel():
             helper.exception()
