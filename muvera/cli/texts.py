@@ -117,15 +117,11 @@ def build(
                 **settings,
             )  # fmt: skip
     except BaseException:
-        encoded = len(model)
-        model.close()
-        if encoded:
-            note(f"muvera: {cache} keeps {encoded:,} encoded texts. Run the command again to continue.")
-        else:
-            cache.unlink()
+        if len(model):
+            note(f"muvera: {cache} keeps {len(model):,} encoded texts. Run the command again to continue.")
+        model.close(keep=True)
         raise
-    model.close()
-    cache.unlink()
+    model.close(keep=False)
     duration = time.perf_counter() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
@@ -158,11 +154,11 @@ def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterato
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
-    """Return ids as the index spells them: integers stay text in CSV and on the command line."""
-    return [
-        int(id) if isinstance(id, str) and id not in index and id.isdecimal() and int(id) in index else id
-        for id in ids
-    ]
+    """Return ids as the index spells them: integers are text in CSV and on the command line."""
+    numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
+    found = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
+    known = {one.id for one in found}
+    return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
 @texts.command("add")
@@ -179,9 +175,8 @@ def add(
     """Add texts under new ids; the columns are named as for index."""
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
-        for name in content.ids or []:
-            if name in opened:
-                raise ValueError(f"{index} contains the id {name!r}. Use muvera texts update to replace it.")
+        for used in opened.get(content.ids or [], missing="ignore"):
+            raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
         _in_batches(
             lambda part, ids, values: opened.add(part, ids=ids, metadata=values),
             content.texts or [], content.ids, content.metadata, quiet,

@@ -146,16 +146,14 @@ def _content(path: Path) -> str:
         if content.startswith(start):
             raise ValueError(f"{path} is {kind}. Save its texts as CSV, JSON lines or plain text in UTF-8.")
     try:
+        if b"\0" in content:
+            raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), 0, "it contains binary data")
         characters = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path}, line {line} is not UTF-8: {error.reason}. Save the file as UTF-8."
+            f"{path}, line {line} is not UTF-8: {error.reason}. Save its texts as CSV or plain text in UTF-8."
         ) from None
-    zero = characters.find("\0")
-    if zero >= 0:
-        line = characters.count("\n", 0, zero) + 1
-        raise ValueError(f"{path}, line {line} has binary data. Give CSV, JSON lines or plain text in UTF-8.")
     if _MARKUP.match(characters):
         raise ValueError(f"{path} is HTML or XML. Save its texts as CSV, JSON lines or plain text.")
     return characters

@@ -74,7 +74,8 @@ class CachedEncoder:
     def __init__(self, encoder: TextEncoder, path: str | os.PathLike[str]) -> None:
         self.name = encoder.name
         self._encoder = encoder
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, check_same_thread=False)
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
@@ -83,14 +84,17 @@ class CachedEncoder:
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, keep: bool = True) -> None:
+        """Close the file; delete it if it is empty or not to be kept."""
+        keep = keep and len(self) > 0
         self._connection.close()
+        if not keep:
+            self._path.unlink()
 
     def __del__(self) -> None:
         # Python 3.13 warns about unclosed connections.
         if hasattr(self, "_connection"):
-            self.close()
+            self._connection.close()
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""
