@@ -28,7 +28,7 @@ from ..report.table import Table, text
 from ..runner.provenance import machine
 from .plumbing import Cache, Data, Save, load_collections, progress
 
-__all__ = ["added_table", "choice_table", "fit_table", "vectors", "wide_table"]
+__all__ = ["added_table", "choice_table", "fit_table", "presets_table", "vectors", "wide_table"]
 
 _NAME, _TITLE, _ROOT = "default_vectors", "The default vectors", Path(__file__).parents[2]
 _BEST, _DEPTHS, _QUERIES = 10, (10, 20, 30, 50, 100, 200), 150
@@ -109,6 +109,22 @@ def fit_table(collections: list[Collection], old: Path | None) -> Table:
     return Table("Fit of moments", header, rows, caption)
 
 
+def presets_table(collections: list[Collection]) -> Table:
+    """Compare moments, the mean token and FDEs."""
+    rows = []
+    for collection in collections:
+        documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
+        best = _best(queries, documents)
+        for preset in ("mean", "fde", "moments"):
+            config = preset_config(preset, documents.dimension)
+            ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
+            sizes = [f"{documents.dimension:,}", preset, f"{config.vector_dimension:,}"]
+            rows.append([collection.name, *sizes, *_recalls(ranked, best)])
+            progress(str(rows[-1]))
+    header = ["collection", "columns", "preset", "floats", *(f"@{depth}" for depth in _DEPTHS)]
+    return Table("Presets", header, rows, f"10-recall of {_QUERIES} queries by number of candidates.")
+
+
 def wide_table(collection: Collection, widths: list[int]) -> Table:
     """Turn tokens into more columns, with noise, and compare `moments` of both."""
     documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
@@ -165,21 +181,19 @@ def choice_table(collections: list[Collection]) -> Table:
         best = np.array([ranking.ids for ranking in top_k(queries, documents, _BEST + 1)], np.int64)
         cells = []
         for encoder in ("moments", None):
-            begun = time.perf_counter()
             index = MuveraIndex.build(documents, encoder, exact_tokens=0)
-            seconds = time.perf_counter() - begun
             assert index.encoder is not None
             ranked = _ranked(index.encoder, queries, documents)
             found = []
             for query, (wanted, proposed) in enumerate(zip(best, ranked, strict=True)):
                 own = -1 if sources is None else sources[query]
                 found.append(np.isin(wanted[wanted != own][:_BEST], proposed[proposed != own][:50]).mean())
-            cells += [f"{np.mean(found):.3f}", f"{seconds:.1f}"]
+            cells.append(f"{np.mean(found):.3f}")
         compared = index.info().encoder["compared"]
         shown = ", ".join(f"{name} {value:.3f}" for name, value in compared.items())
         rows.append([collection.name, shown, index.config.kind, *cells])
         progress(str(rows[-1]))
-    header = ["collection", "compared", "chosen", "moments @50", "built, s", "default @50", "built, s"]
+    header = ["collection", "compared", "chosen", "moments @50", "default @50"]
     caption = (
         "Compared: recall of windows of unseen documents among 100 candidates. 10-recall@50 of queries, or of windows "
         'of 32 tokens without their own document if there are none, with `encoder="moments"` and by default.'
@@ -202,9 +216,7 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
         for label, base, more in cases:
             index = MuveraIndex.build(base, "moments", exact_tokens=0)
             before = index.info().first_stage
-            begun = time.perf_counter()
             index.add(MultiVectors(more.tokens, more.offsets))
-            seconds = time.perf_counter() - begun
             after = index.info()
             warned = any("added after" in warning for warning in after.warnings)
             assert before is not None and after.added is not None and after.first_stage is not None
@@ -215,29 +227,42 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
                 again = index.info().first_stage
                 assert again is not None
                 rebuilt = f"{again.recall:.3f}"
-            facts = [str(after.added.queries), "yes" if warned else "no", rebuilt, f"{seconds:.1f}"]
+            facts = [str(after.added.queries), "yes" if warned else "no", rebuilt]
             rows.append([first.name, label, *(f"{value:.3f}" for value in shown), *facts])
             progress(str(rows[-1]))
-    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt", "add, s"]
+    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt"]
     caption = (
         "Recall of windows among 100 candidates: before the addition, of added documents (with the number of their "
-        "windows), of all, and after `rebuild()`. The time of `add` includes the measurement."
+        "windows), of all, and after `rebuild()`."
     )
     return Table("Added documents", header, rows, caption)
 
 
+def _documents_of(folder: Path) -> Collection:
+    """Return the documents of a folder without queries."""
+    lengths = np.load(folder / "docs_lens.npy").astype(np.int64)
+    documents = MultiVectors.from_flat(np.load(folder / "docs_tokens.npy"), lengths)
+    return Collection(folder.name, documents, documents[:0], "", list(map(str, range(len(documents)))), [])
+
+
 def vectors(
-    part: Annotated[str, typer.Argument(help="fit, wide, choice or added.")],
-    names: Annotated[list[str] | None, typer.Argument(help="Collections; of `added`, pairs.")] = None,
+    part: Annotated[str, typer.Argument(help="fit, presets, wide, choice or added.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Collections, or folders of documents; of `added`, pairs.")
+    ] = None,
     old: Annotated[Path | None, typer.Option(help="Checkout to compare the fit with.")] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
     """Measure the default vectors: their fit, wide tokens, their choice, and added documents."""
-    chosen = load_collections(names or ["lareqa-en-e5", "cisi-e5"], data, cache)
+    chosen = []
+    for name in names or ["lareqa-en-e5", "cisi-e5"]:
+        folder = Path(name)
+        chosen += [_documents_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
     tables = {
         "fit": lambda: fit_table(chosen, old),
+        "presets": lambda: presets_table(chosen),
         "wide": lambda: wide_table(chosen[0], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),

@@ -220,8 +220,9 @@ def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
     second = Collection("second", other, other[:0], "2", ids, [])
     wide = vectors.wide_table(first, [12])
     assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1
+    assert [row[2] for row in vectors.presets_table([first]).rows] == ["mean", "fde", "moments"]
     chosen = vectors.choice_table([second])
-    assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][5]) > 0.5
+    assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][4]) > 0.5
     added = vectors.added_table([(second, first)], 60)
     assert [row[6] for row in added.rows] == ["no", "no"] and int(added.rows[1][5]) >= 8
 
