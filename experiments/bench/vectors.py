@@ -216,7 +216,9 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
         for label, base, more in cases:
             index = MuveraIndex.build(base, "moments", exact_tokens=0)
             before = index.info().first_stage
+            begun = time.perf_counter()
             index.add(MultiVectors(more.tokens, more.offsets))
+            seconds = time.perf_counter() - begun
             after = index.info()
             warned = any("added after" in warning for warning in after.warnings)
             assert before is not None and after.added is not None and after.first_stage is not None
@@ -227,13 +229,13 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
                 again = index.info().first_stage
                 assert again is not None
                 rebuilt = f"{again.recall:.3f}"
-            facts = [str(after.added.queries), "yes" if warned else "no", rebuilt]
+            facts = [str(after.added.queries), "yes" if warned else "no", rebuilt, f"{seconds:.1f}"]
             rows.append([first.name, label, *(f"{value:.3f}" for value in shown), *facts])
             progress(str(rows[-1]))
-    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt"]
+    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt", "add, s"]
     caption = (
         "Recall of windows among 100 candidates: before the addition, of added documents (with the number of their "
-        "windows), of all, and after `rebuild()`."
+        "windows), of all, and after `rebuild()`. The time of `add` includes the measurement."
     )
     return Table("Added documents", header, rows, caption)
 

@@ -66,8 +66,7 @@ class MuveraIndex:
     encoder : str, configuration or fitted encoder, optional
         How documents become vectors: a preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration
         such as a MomentsConfig, or an encoder that was fitted on other documents.  Default: "moments".  If it
-        finds less than 90% of the best documents, "learned" is fitted, too, and the better one is kept; queries
-        are windows of documents that neither was fitted on.
+        finds less than 90% of the best documents, "learned" is fitted, too, and the better one is kept.
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional

@@ -18,7 +18,7 @@ from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import make_encoder, preset_config
+from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
 from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
@@ -51,8 +51,9 @@ _TOGETHER, _RANKED = 16, 4
 # `_PER_DOUBLING` windows per document of the index: about as much work as encoding them.
 _MAX_QUERIES, _PART, _PER_DOUBLING = 64, 16, 128
 
-# Documents of which one is held out of the fit if encoders are compared.
-_HELD_OUT = 16
+# Encoders are compared if windows of documents that moments were fitted on find less than this; one of so many
+# documents is then held out of the fits.
+_SUSPICIOUS, _HELD_OUT = 0.93, 16
 
 # The other encoder replaces the default if its recall is higher by more than this.
 _CLEARLY = 0.03
@@ -343,27 +344,29 @@ class IndexContents:
             self.candidates = self._encoded(self.config, rows, threads)
 
     def _choose(self, rows: NDArray[np.int64], threads: int | None) -> None:
-        """Fit the encoder, and learned vectors if it finds too little; measure with windows that no fit has seen."""
+        """Fit moments, and learned vectors if moments find too little; compare on windows that no fit has seen."""
+        moments = preset_config(DEFAULT_PRESET, self.config.dimension)
+        self.candidates = whole = self._encoded(moments, rows, threads)
+        self.measure(threads)
+        measured = self._recalls()[0]
+        whole.encoder.compared = None if measured is None else {"moments": measured.recall}
+        self.config = moments
+        if measured is None or measured.recall >= _SUSPICIOUS:
+            return
         windows = document_windows(self, min(_MAX_QUERIES, len(rows) // _HELD_OUT))
         seen = np.setdiff1d(rows, windows[1], assume_unique=True)
-        best: CandidateSearch | None = None
         compared: dict[str, float] = {}
         for name in ("moments", "learned"):
-            config = preset_config(name, self.config.dimension)
-            self.candidates = self._encoded(config, seen, threads)
+            self.candidates = self._encoded(preset_config(name, self.config.dimension), seen, threads)
             self._measure_windows(*windows, threads)
             measured = self._recalls()[0]
-            if measured is None:
-                return
-            compared[name] = measured.recall
-            if best is None or measured.recall > compared["moments"] + _CLEARLY:
-                best = self.candidates
+            compared[name] = 0.0 if measured is None else measured.recall
             if compared["moments"] >= LOW_RECALL:
                 break
-        assert best is not None
-        self.candidates = best
-        best.encoder.compared = compared
-        self.config = best.encoder.config
+        if compared.get("learned", 0.0) <= compared["moments"] + _CLEARLY:
+            self.candidates = whole
+        self.candidates.encoder.compared = compared
+        self.config = self.candidates.encoder.config
 
     def _encoded(
         self, config: EncoderConfig, sample: NDArray[np.int64], threads: int | None

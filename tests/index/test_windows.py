@@ -148,6 +148,7 @@ def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_pa
     compared = easy.info().encoder["compared"]
     assert easy.config.kind == "moments" and list(compared) == ["moments"] and compared["moments"] >= 0.9
     monkeypatch.setattr(two_stage_search, "LOW_RECALL", 1.1)
+    monkeypatch.setattr(two_stage_search, "_SUSPICIOUS", 1.1)
     monkeypatch.setattr(two_stage_search, "_CLEARLY", -1)
     small = {"moments": CONFIG, "learned": CONFIG}
     monkeypatch.setattr(two_stage_search, "preset_config", lambda name, _: small[name])
