@@ -9,6 +9,7 @@ import pytest
 from builders.foreign_indexes import decode_index, random_index, write_plaid
 from builders.text_encoders import HashEncoder
 
+from muvera import TextIndex
 from muvera.compat.ragatouille import RAGPretrainedModel, RAGTrainer, model, split_sentences
 
 PAGES = {
@@ -150,6 +151,23 @@ def test_a_folder_does_not_name_a_server(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="encoder="):
         RAGPretrainedModel.from_index(path)
     assert len(RAGPretrainedModel.from_index(path, encoder="http://host/pooling#model").search("text")) == 1
+
+
+def test_an_interrupted_index_keeps_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")
+    path = RAG.index(["old"], index_name="i")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("i", "j"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(TextIndex, "build", interrupted)
+            RAG.index(["new"], index_name=name)
+        assert (Path(path).with_name(name) / "muvera").exists() == (name == "i")
+    assert RAGPretrainedModel.from_index(path).search("old")[0]["content"] == "old"
+    with pytest.raises(FileNotFoundError):
+        RAGPretrainedModel.from_index(Path(path).with_name("j"))
 
 
 def test_documents_without_an_index() -> None:

@@ -176,8 +176,8 @@ class RAGPretrainedModel:
         folder.mkdir(parents=True, exist_ok=True)
         texts = [passage["content"] for passage in passages]
         options: dict[str, Any] = {"metadata": metadata, "path": folder / _INDEX, "overwrite": True}
+        self._write_facts(folder)
         self.text_index, self._name = TextIndex.build(texts, self.encoder, **options), name
-        self._write_facts()
         return str(folder)
 
     def add_to_index(
@@ -365,12 +365,13 @@ class RAGPretrainedModel:
             self._save(index)
 
     def _save(self, index: TextIndex) -> None:
-        index.save(self._root / self._name / _INDEX)
-        self._write_facts()
+        folder = self._root / self._name
+        self._write_facts(folder)
+        index.save(folder / _INDEX)
 
-    def _write_facts(self) -> None:
-        facts = {"checkpoint": self._checkpoint, "doc_maxlen": self._length}
-        write_json(self._root / self._name / _FACTS, facts)
+    def _write_facts(self, folder: Path) -> None:
+        # Before the index: an interruption leaves an index with facts, or facts that name a missing index.
+        write_json(folder / _FACTS, {"checkpoint": self._checkpoint, "doc_maxlen": self._length})
 
     def _set_length(self, tokens: int) -> None:
         """Let a model of PyLate or sentence-transformers read passages of this many tokens."""
