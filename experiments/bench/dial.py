@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -39,7 +40,10 @@ _COLLECTIONS = (
 
 
 def measure(
-    collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = ("float32", "int8")
+    collections: Iterable[Collection],
+    rounds: int,
+    kinds: Iterable[Any] = ("float32", "int8"),
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return a row for each collection, token format and target; recall is of a ranking of all documents."""
     rows = []
@@ -51,7 +55,11 @@ def measure(
         fitted: Any = "moments"
         for kind in kinds:
             progress(f"{collection.name}, {kind}")
-            index = MuveraIndex.build(documents, fitted, tokens=kind, exact_tokens=0)
+            saved = None if folder is None else folder / f"{collection.name}-{kind}"
+            if saved is not None and saved.exists():
+                index = MuveraIndex.load(saved)
+            else:
+                index = MuveraIndex.build(documents, fitted, tokens=kind, exact_tokens=0, path=saved)
             fitted = index.encoder
             own = _rows(index, queries, rounds)
             rows += [{"collection": collection.name, "kind": kind, **row} for row in own]
@@ -102,6 +110,9 @@ def dial(
         list[str] | None,
         typer.Option(help="May be repeated. Default: all shared collections with real queries."),
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the indexes, to measure again without building them.")
+    ] = None,
     rounds: Rounds = 7,
     cache: Cache = CACHE,
     save: Save = False,
@@ -109,5 +120,5 @@ def dial(
     """Measure search(recall=): its mean recall, and its time beside the fixed number of candidates."""
     collections = load_collections(collection or list(_COLLECTIONS), data, cache)
     with threadpool_limits(1):
-        rows = measure(collections, rounds)
+        rows = measure(collections, rounds, folder=folder)
     finish("dial", {"rows": rows, "rounds": rounds, "machine": machine()}, save)
