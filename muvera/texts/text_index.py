@@ -17,6 +17,7 @@ from ..encoders.base import Encoder, EncoderConfig
 from ..index.generations import Generation, journal_bytes
 from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
+from ..index.recall import require_recall
 from ..index.settings import IndexSettings
 from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
@@ -652,8 +653,9 @@ class TextIndex:
             named = None if allowed is None else set(allowed)
             within = [name for name in selected if named is None or name in named]
         count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
+        require_recall(recall, candidates)
         ranked = (_RANKED * k if recall is not None else min(count, _RANKED * k)) if words else k
-        limits: dict[str, Any] = {"candidates": count if recall is None else candidates, "recall": recall}
+        limits: dict[str, Any] = {"candidates": count} if recall is None else {"recall": recall}
         own = self.index.search(encoded, ranked, ids=within, threads=threads, **limits)
         if not words:
             return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded

@@ -144,6 +144,19 @@ def test_another_process_searches_with_the_stored_encoder(collections: Any) -> N
     opened(collections("again"), CONFIG)
 
 
+def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -> None:
+    with pytest.raises(ValueError, match=r"recall=0.9 needs a calibration"):
+        filled.search(QUERIES, 10, recall=0.9)
+    with pytest.raises(ValueError, match="at least 64 queries with tokens, got 8"):
+        filled.calibrate(QUERIES)
+    filled.calibrate(queries_like_real(DOCUMENTS, 64, seed=7))
+    numbers = [filled.num_candidates(10, None, target) for target in (0.5, 0.9, 0.98)]
+    assert 10 <= numbers[0] <= numbers[1] <= numbers[2] <= COUNT
+    assert recall(ids(filled.search(QUERIES, 10, recall=0.98)), ids(top_k(QUERIES, FILLED, 10))) > 0.9
+    with pytest.raises(ValueError, match="not both"):
+        filled.search(QUERIES, 10, recall=0.9, candidates=20)
+
+
 def test_tokens_may_be_in_a_local_index(collections: Any) -> None:
     index = opened(collections("local"), tokens=LOCAL)
     index.add(DOCUMENTS)

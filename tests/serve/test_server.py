@@ -69,6 +69,7 @@ def test_search_by_texts(client: TestClient) -> None:
         return client.post("/search", json=body).raise_for_status().json()["results"]
 
     assert search(query="red apple", k=2)[0][0]["id"] == "apple"
+    assert search(query="red apple", k=2, recall=0.9) == search(query="red apple", k=2)
     assert [hits[0]["id"] for hits in search(queries=["pear", "whale"], k=1)] == ["a/pear", "whale"]
     assert [hit["id"] for hit in search(query="red", where={"kind": "animal"})[0]] == ["whale"]
     weighted = search(query="sings", words=0.9)[0][0]
@@ -86,7 +87,9 @@ def test_search_by_vectors(client: TestClient) -> None:
     body = {"vectors": [query], "where": {"kind": "fruit"}}
     assert "where" in problem(client.post("/search", json=body), 422)
     with TestClient(make_app(vectors())) as without_texts:
-        answer = without_texts.post("/search", json={"vectors": [[[1, 0, 0, 0]]], "k": 5}).json()
+        answer = without_texts.post(
+            "/search", json={"vectors": [[[1, 0, 0, 0]]], "k": 5, "recall": 0.9}
+        ).json()
         assert {hit["id"] for hit in answer["results"][0]} == {0, 1}
         problem(without_texts.post("/search", json={"query": "x"}), 422)
         problem(without_texts.post("/explain", json={"query": "x", "ids": [0]}), 422)
@@ -135,6 +138,8 @@ def test_integer_ids_have_one_spelling() -> None:
         ({"query": 3}, "query"),
         ({"queries": [[[1, 2]]]}, "vectors"),
         ({"query": "a", "words": 1.0}, "words"),
+        ({"query": "a", "recall": 1.0}, "recall"),
+        ({"query": "a", "recall": 0.9, "candidates": 10}, "not both"),
     ],
 )
 def test_wrong_requests_are_problems(body: dict[str, Any], part: str) -> None:

@@ -125,6 +125,20 @@ def test_words_propose_candidates() -> None:
     assert ids(index.search("zebra", k=9, candidates=9, words=0.9, ids=[3])) == [3]
 
 
+def test_recall_finds_the_same_texts() -> None:
+    fillers = [f"filler number {i} of {i % 50} and {i % 7}" for i in range(300)]
+    index = TextIndex.build(fillers, HashEncoder(), vectors="mean", exact_tokens=0)
+    for words in (0.0, 0.1):
+        assert ids(index.search("number 42", 3, recall=0.98, words=words)) == ids(
+            index.search("number 42", 3, words=words)
+        )
+    assert len(index.search_sentences("number 42", 3, recall=0.9)) == 3
+    index.calibrate(fillers[:64])
+    assert not index.index._contents.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="not both"):
+        index.search("number 42", recall=0.9, candidates=100)
+
+
 def test_the_score_is_the_sum_of_similarity_and_words() -> None:
     texts = [f"red apple {i}" for i in range(40)] + ["quince", "red quince jam", "xredx"]
     index = TextIndex.build(texts, Deaf())
