@@ -45,7 +45,7 @@ _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 def measure(
     collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return rows of times at equal recall, and rows of ratios of other ways to search."""
+    """Return rows of times at equal recall, and rows of ratios of other ways to search the last collection."""
     codecs: list[dict[str, Any]] = []
     ways = _compared("20 documents", _tiny(), rounds)
     for collection in collections:
@@ -66,9 +66,8 @@ def measure(
             indexes[kind] = MuveraIndex.build(documents, fitted, tokens=kind, exact_tokens=0, path=saved)
         rows = _at_equal_recall(indexes, queries, exact, rounds)
         codecs += [{"collection": collection.name, **row} for row in rows]
-        for kind in [kind for kind in ("float32", "int8") if kind in indexes]:
-            jobs = _ways(indexes[kind], queries)
-            ways += _compared(f"{collection.name}, {kind}", jobs, rounds)
+    for kind in [kind for kind in ("float32", "int8") if kind in indexes]:  # of the last collection
+        ways += _compared(f"{collection.name}, {kind}", _ways(indexes[kind], queries), rounds)
     return {"codecs": codecs, "ways": ways}
 
 
