@@ -37,7 +37,7 @@ def helper(function: Any) -> Any:
 
 
 # A process that forks while another thread compiles: its child would wait for that thread forever.
-_compiling: Any = global_compiler_lock._lock  # type: ignore[attr-defined]
+_compiling: Any = global_compiler_lock._lock
 _held: list[bool] = []
 
 # Seconds that a fork waits for the compiler.
