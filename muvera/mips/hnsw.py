@@ -276,7 +276,7 @@ class HNSWSearch(VectorSearch):
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
             # setting that other threads read.  More than k also finds vectors that are longer than the reach, and with
-            # no more than k, 6 of 100 were missing among 24,576 real texts; with twice as many, 2.
+            # no more than k, 7 of 100 were missing among 24,576 real texts; with twice as many, 2.
             breadth = max(k, ef) if ef else max(_BREADTH * k, self.settings.ef)
             # With a Python filter one thread is enough: more would wait for the interpreter lock.
             labels, distances = self._graph.index.knn_query(
