@@ -49,7 +49,7 @@ _SECURITY = {
 _LOG = logging.getLogger("muvera")
 
 # Characters of a query, times the documents to explain: each word of the query is explained for each document.
-_MAX_EXPLAINED = 250_000
+_MAX_EXPLAINED = 100_000
 
 T = TypeVar("T")
 

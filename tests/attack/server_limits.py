@@ -43,9 +43,9 @@ SHAPES: dict[str, tuple[str, str, Callable[[], bytes], bool]] = {
     "1,000 explanations": (
         "POST", "/explain", lambda: search(query="word1 word2", ids=list(range(1000))), False),
     "64 long explanations": (
-        "POST", "/explain", lambda: search(query="word1 " * 650, ids=list(range(64))), False),
+        "POST", "/explain", lambda: search(query="word1 " * 260, ids=list(range(64))), False),
     "1 explanation of a long query": (
-        "POST", "/explain", lambda: search(query="word1 " * 41_000, ids=[1]), False),
+        "POST", "/explain", lambda: search(query="word1 " * 16_000, ids=[1]), False),
     "vectors": (
         "POST", "/search", lambda: search(vectors=[[[1.25] * 8] * 120] * 64, k=100), False),
     "300,000 numbers": ("POST", "/search", lambda: b'{"vectors":[[[' + b",".join([b"1"] * 299_000) + b"]]]}", False),
