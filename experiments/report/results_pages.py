@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("mixed_streams", "default_vectors"),
         ),
     ),
-    "hybrid": ("Hybrid search", ("hybrid",)),
+    "hybrid": ("Hybrid search", ("hybrid", "texts")),
     "reranking": ("Exact ranking", ("reranking", "carving", "pruning")),
     "size": ("Size of the collection", ("first_stage", "crossover", "insertion_order")),
     **{

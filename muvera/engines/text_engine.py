@@ -52,7 +52,7 @@ class EngineTextIndex(TextIndex):
             elif encoder is not None:
                 self._encoder = as_text_encoder(encoder)
             else:
-                raise EngineError(f"{location} is empty. Give the encoder of its texts.")
+                raise EngineError(f"{location} is empty. Load texts with muvera load, or give their encoder.")
             there._text_encoder = self._encoder.name
         except BaseException:
             if isinstance(engine, str):
@@ -183,7 +183,7 @@ class EngineTextIndex(TextIndex):
 
     def select(self, where: Filter) -> list[int | str]:
         """Raise EngineError: databases answer conditions only in a search."""
-        raise EngineError(f"{self._stored.engine.location} lists no ids. Search with where=.")
+        raise EngineError(f"{self._stored.engine.location} lists no ids. Search with a condition.")
 
     def __iter__(self) -> Iterator[TextDocument]:
         raise EngineError(f"{self._stored.engine.location} lists no texts. Give ids to get.")

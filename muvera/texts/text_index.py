@@ -38,7 +38,7 @@ __all__ = ["TextIndex"]
 #: Weight of shared words beside Chamfer similarity.
 WORDS = 0.1
 
-# This many times k texts are found by similarity, for words to order.
+# With ``recall=``, this many times k texts are found by similarity, for words to order.
 _RANKED = 3
 
 # The parts of the scores of texts, best first, by id.
@@ -654,7 +654,7 @@ class TextIndex:
             within = [name for name in selected if named is None or name in named]
         count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
         require_recall(recall, candidates)
-        ranked = (_RANKED * k if recall is not None else min(count, _RANKED * k)) if words else k
+        ranked = (count if recall is None else _RANKED * k) if words else k
         limits: dict[str, Any] = {"candidates": count} if recall is None else {"recall": recall}
         own = self.index.search(encoded, ranked, ids=within, threads=threads, **limits)
         if not words:
