@@ -109,8 +109,10 @@ class Hybrid(System):
         if "words" in self._sources:
             self._words = _Words(material.collection.document_texts or [], "en")
         if "single" in self._sources:
-            single = self._data.document_pooled[:, np.newaxis]
-            self._single = MuveraIndex.build(list(single), exact_tokens=1 << 60, threads=self.threads)
+            pooled: Any = self._data.document_pooled
+            self._single = MuveraIndex.build(
+                list(pooled[:, np.newaxis]), exact_tokens=1 << 60, threads=self.threads
+            )
 
     def search(
         self,
@@ -222,7 +224,7 @@ class Texts(System):
             if words == 1:
                 hits: Any = self._index._database.match_words(text, k)
             else:
-                options = {} if words is None else {"words": words}
+                options: Any = {} if words is None else {"words": words}
                 hits = [
                     (hit.id, hit.score)
                     for hit in self._index.search(text, k, threads=self.threads, **options)

@@ -206,10 +206,10 @@ def load(
         if drop:
             engine.drop()
         stored: dict[str, Any] = {"tokens": "engine" if tokens else None, "precision": precision}
-        database = opened.texts() if isinstance(opened, IndexSource) else None
+        database = None
         values: Any = None
         contents = None
-        if database is not None:
+        if isinstance(opened, IndexSource) and (database := opened.texts()) is not None:
             stored["text_encoder"] = database.property(TEXT_ENCODER)
             first, second = tee(opened.documents(database))
             values, contents = (one.metadata for one in first), (one.text for one in second)

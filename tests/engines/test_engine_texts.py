@@ -78,7 +78,7 @@ def test_texts_are_changed(texts: Any, collections: Any) -> None:
     texts.delete(["whale", "pear"])
     texts.delete(["whale", "cat"], missing="ignore")
     assert len(texts) == 4 and texts.get(["whale"], missing="ignore") == []
-    for call in (
+    calls: Any = (
         lambda: texts.delete(["db", "whale"]),
         lambda: texts.add(["x"], ids=["db"]),
         lambda: texts.add(["x"]),
@@ -86,7 +86,8 @@ def test_texts_are_changed(texts: Any, collections: Any) -> None:
         lambda: texts.add([" "], ids=["blank"]),
         lambda: texts.add(["x"], ids=["new"], metadata=[{"$text": "y"}]),
         lambda: texts.update(ids=["cat"], metadata=[{}]),
-    ):
+    )
+    for call in calls:
         with pytest.raises((KeyError, ValueError)):
             call()
     assert len(texts) == 4 and texts.get(["db"])[0].text == "tables"
