@@ -92,10 +92,10 @@ def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[s
         jobs[target, "dial"] = timed(_one_by_one(index, queries, recall=target))
         jobs[target, "fixed"] = timed(_one_by_one(index, queries, candidates=fixed))
     seconds = interleaved(jobs, rounds)
-    for row in measured:
-        dial, fixed_times = seconds[row["target"], "dial"][1], seconds[row["target"], "fixed"][1]
-        row["milliseconds"] = 1000 * float(np.median(dial)) / len(queries[:_TIMED])
-        row["share"] = float(np.median(dial / fixed_times))
+    for facts in measured:
+        times, fixed_times = (seconds[facts["target"], way][1] for way in ("dial", "fixed"))
+        facts["milliseconds"] = 1000 * float(np.median(times)) / len(queries[:_TIMED])
+        facts["share"] = float(np.median(times / fixed_times))
     return measured
 
 

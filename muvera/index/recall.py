@@ -284,7 +284,7 @@ def _level(
     after = np.concatenate([checks, recalls[:, cap - 1 : cap]], axis=1)
 
     def ends(limit: float) -> NDArray[np.int64]:
-        return (reached > limit).sum(axis=1)
+        return np.asarray((reached > limit).sum(axis=1), np.int64)
 
     def loss(limit: float) -> float:
         """Return the mean loss, with one more query as bad as the worst."""
