@@ -20,6 +20,7 @@ import muvera
 from experiments.__main__ import app
 from experiments.bench import (
     cold,
+    dial,
     distractors,
     first_stage,
     growth,
@@ -85,6 +86,13 @@ def test_every_codec_and_every_way_to_skip_candidates_has_a_row(real: MultiVecto
         assert by_way[name]["same"] == 1 and 0 < by_way[name]["products"] <= 1
     assert by_way["bounds, alpha 0.1"]["same"] <= by_way["bounds, alpha 0.5"]["same"] <= 1
     assert "small, all products" in study_text("pruning", {"rows": rows, "machine": MACHINE, "rounds": 1})
+
+
+def test_dial_beside_fixed_numbers(real: MultiVectors) -> None:
+    rows = dial.measure([collection_of(real)], rounds=1, kinds=("float32",))
+    assert [row["target"] for row in rows] == [0.9, 0.95, 0.98, 0.99]
+    assert all(row["recall"] > row["target"] - 0.1 and row["fixed"] <= 250 for row in rows)
+    assert "small, float32" in study_text("dial", {"rows": rows, "machine": MACHINE, "rounds": 1})
 
 
 def test_searches_at_equal_recall_and_in_all_ways(real: MultiVectors) -> None:
