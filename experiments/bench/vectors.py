@@ -182,7 +182,7 @@ def choice_table(collections: list[Collection]) -> Table:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in compared.items())
         rows.append([collection.name, shown, index.config.kind, *cells])
         progress(str(rows[-1]))
-    header = ["collection", "compared", "chosen", "moments @50", "default @50"]
+    header = ["collection", "compared", "chosen", "moments @50", "chosen @50"]
     caption = (
         "Compared: recall of windows of unseen documents among 100 candidates. 10-recall@50 of queries, or of windows "
         'of 32 tokens without their own document if there are none, with `encoder="moments"` and by default.'
