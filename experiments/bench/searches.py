@@ -120,6 +120,7 @@ def _tiny() -> _Jobs:
     return {
         ("one by one", "one thread"): timed(_one_by_one(index, queries)),
         ("one by one", "all threads"): timed(_one_by_one(index, queries, threads=None)),
+        ("one by one", "one thread, one core busy"): _beside_another(_one_by_one(index, queries)),
         ("one by one", "all threads, one core busy"): _beside_another(
             _one_by_one(index, queries, threads=None)
         ),
@@ -131,11 +132,13 @@ def _ways(index: MuveraIndex, queries: MultiVectors) -> _Jobs:
     return {
         ("one by one", "one thread"): timed(_one_by_one(index, queries)),
         ("one by one", "all threads"): timed(_one_by_one(index, queries, threads=None)),
+        ("one by one", "one thread, one core busy"): _beside_another(_one_by_one(index, queries)),
         ("one by one", "all threads, one core busy"): _beside_another(
             _one_by_one(index, queries, threads=None)
         ),
         ("500 candidates", "one thread"): timed(_one_by_one(index, queries, **wide)),
         ("500 candidates", "all threads"): timed(_one_by_one(index, queries, **wide, threads=None)),
+        ("500 candidates", "one thread, one core busy"): _beside_another(_one_by_one(index, queries, **wide)),
         ("500 candidates", "all threads, one core busy"): _beside_another(
             _one_by_one(index, queries, **wide, threads=None)
         ),
@@ -168,7 +171,7 @@ def _compared(name: str, jobs: _Jobs, rounds: int) -> list[dict[str, Any]]:
             "name": name, "way": way, "threads": threads,
             "microseconds": 1e6 * float(np.median(times)) / count,
             "one_by_one": float(np.median(seconds["one by one", "one thread"] / times)),
-            "one_thread": float(np.median(seconds[way, "one thread"] / times)),
+            "one_thread": float(np.median(seconds[way, threads.replace("all threads", "one thread")] / times)),
         }
         for (way, threads), times in seconds.items()
     ]  # fmt: skip
