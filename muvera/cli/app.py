@@ -94,11 +94,14 @@ def start(
     version: Annotated[bool, Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, Option("--debug", help="Print a traceback with every error.")] = False,
 ) -> None:
-    """Search ColBERT-style token embeddings with an ordinary vector index (MUVERA).
+    """Search texts, or token embeddings of ColBERT-style models (MUVERA).
 
     \b
     Try it without a download or a model:
       muvera demo
+    With your own texts (CSV, JSON lines, one text per line, ...):
+      muvera texts index TEXTS MY_INDEX
+      muvera texts search MY_INDEX "a question"
     With your own embeddings (an index, .npy, .npz, Parquet, a vector store's folder, ...):
       muvera index EMBEDDINGS MY_INDEX
       muvera search MY_INDEX QUERIES
@@ -110,7 +113,7 @@ def start(
 
 
 for command, summary in (
-    (demo, "Try everything on a bundled sample: no download, no model."),
+    (demo, "Search a bundled sample: no download, no model."),
     (index, "Build an index of token embeddings."),
     (search, "Find the best documents for each query."),
     (serve, "Serve an index over HTTP, with a web page."),
@@ -124,7 +127,7 @@ for command, summary in (
     (formats, "List the formats that can be read and written."),
 ):
     app.command(command.__name__, short_help=summary)(command)
-app.add_typer(texts, name="texts", short_help="Index texts, and search them with questions.")
+app.add_typer(texts, name="texts", short_help="Index, change and search texts.")
 
 
 def main() -> None:

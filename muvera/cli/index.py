@@ -166,7 +166,7 @@ def info(
 ) -> None:
     """Describe an index, an encoder or token embeddings.
 
-    For an index: sizes, settings, the recall of its graph, and the recall of its candidates.  For
+    For an index: sizes, settings, the recall of its vector search, and the recall of its candidates.  For
     embeddings: format and size.
 
     \b

@@ -13,13 +13,17 @@ __all__ = ["mcp"]
 def mcp(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
     encoder: Annotated[
-        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+        str | None,
+        Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
     ] = None,
-    writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
+    writable: Annotated[
+        bool, Option("--writable", help="Also offer the tool add, which adds texts.")
+    ] = False,
 ) -> None:
     """Serve an index of texts to agents over standard input and output (Model Context Protocol).
 
-    The tools are search, get and explain. Answers have ids, titles, snippets and their characters. Needs the extra mcp.
+    The tools are search, get and explain. Answers have ids, titles and the
+    best passages with their character positions. Needs the extra mcp.
 
     \b
     Example, for a client's configuration:

@@ -53,7 +53,7 @@ Encoder = Annotated[
     Option(
         "--encoder",
         help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
-        "(default: moments).",
+        "(default: moments; muvera index also tries learned).",
     ),
 ]
 Config = Annotated[
@@ -66,7 +66,7 @@ Where = Annotated[
 ]
 Recall = Annotated[
     float | None,
-    Option("--recall", help="Instead of --candidates: mean share of the exact best to find, such as 0.95."),
+    Option("--recall", help="Target mean recall, such as 0.95, instead of --candidates."),
 ]
 Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]

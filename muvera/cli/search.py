@@ -52,7 +52,9 @@ def search(
     where: Where = None,
     rerank: Annotated[
         str | None,
-        Option(help="For a URL, where candidates are ranked: auto (default), here, engine or none."),
+        Option(
+            help="For a URL, what ranks the candidates: here (this program), engine, none or auto (default)."
+        ),
     ] = None,
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
@@ -67,7 +69,7 @@ def search(
     """Print the best documents for each query: rank, Chamfer score, id.
 
     A score is a sum over query tokens; higher is better.  A query without tokens has an empty
-    ranking.  --ids applies to an index, --where and --rerank to a URL.
+    ranking.  --ids works only with an index, --where and --rerank only with a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.

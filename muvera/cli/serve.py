@@ -27,28 +27,28 @@ _MIN_TOKEN_LENGTH = 16
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
     encoder: Annotated[
-        str | None, Option(help="Text encoder (default: that of the index if it is built in).")
+        str | None,
+        Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
     ] = None,
     host: Annotated[
         str,
-        Option(
-            help=f"Address to listen on. {_READ_TOKEN} in the environment: reading needs this bearer token."
-        ),
+        Option(help=f"Address to listen on. To require a token for reading, set {_READ_TOKEN}."),
     ] = "127.0.0.1",
     allowed_host: Annotated[
         list[str] | None,
-        Option(help="Host name that requests may use, or * for any (default: that of --host)."),
+        Option(help="Host name to accept in requests, or * for any (default: --host)."),
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[
-        bool, Option("--writable", help=f"Allow writes with the bearer token in {_TOKEN}.")
+        bool, Option("--writable", help=f"Allow changes with the bearer token in {_TOKEN}.")
     ] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
-    timeout: Annotated[float, Option(help="Seconds per request.")] = 30.0,
+    timeout: Annotated[float, Option(help="Time limit of a request, in seconds.")] = 30.0,
 ) -> None:
     """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
 
-    An answered change is on the disk. Ctrl-C, SIGTERM or SIGHUP saves the index; if that fails, the exit status is 1.
+    A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
+    the save fails, the exit status is 1.
 
     \b
     Example:

@@ -38,14 +38,19 @@ Texts = Annotated[
 Ids = Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")]
 TextColumns = Annotated[
     str | None,
-    Option("--text", help="Columns of the text, such as title,body (default: text, after a title)."),
+    Option("--text", help="Columns to search, such as title,body (default: title, if it exists, and text)."),
 ]
 IdColumn = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
 MetadataColumns = Annotated[
-    str, Option("--metadata", help="Columns of the metadata, such as year,author; rest: all others; or none.")
+    str,
+    Option(
+        "--metadata",
+        help="Columns to keep as metadata, such as year,author; rest (all other columns) or none.",
+    ),
 ]
 TextEncoder = Annotated[
-    str | None, Option("--encoder", help="Text encoder (default: that of the index if it is built in).")
+    str | None,
+    Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
 ]
 
 texts = typer.Typer(
@@ -66,7 +71,7 @@ def build(
     encoder: Annotated[
         str,
         Option(
-            help="Text encoder: colbert-small (extra fastembed), minilm (to try; extra minilm), "
+            help="Text encoder: colbert-small (extra fastembed), minilm (only for trying; extra minilm), "
             "sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
         ),
     ] = "minilm",
@@ -76,7 +81,9 @@ def build(
     vectors: Annotated[
         str | None, Option(help="Document vectors: moments, learned, mean, fde, paper or reference.")
     ] = None,
-    backend: Annotated[str | None, Option(help="Search by vectors: auto, exact, scan or hnsw.")] = None,
+    backend: Annotated[
+        str | None, Option(help="How document vectors are searched: auto, exact, scan or hnsw.")
+    ] = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     json_: Json = False,
@@ -172,7 +179,7 @@ def add(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add texts under new ids; the columns are named as for index."""
+    """Add texts with new ids."""
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
         for used in opened.get(content.ids or [], missing="ignore"):
@@ -198,7 +205,7 @@ def update(
     """Replace texts and metadata by id, and add texts with new ids.
 
     Only new and different texts are encoded.  Metadata that TEXTS does not contain stays; null removes it.  A
-    file without texts changes metadata alone.
+    file without texts changes only metadata.
 
     \b
     Example:
@@ -332,7 +339,7 @@ def search(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer a question from an index of texts.
+    """Search an index of texts with a question.
 
     \b
     Example:
