@@ -45,30 +45,30 @@ CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
 CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
 """
 
-# In memory beside the texts: in how many of them a word occurs, and the words of a query.
+# Temporary tables: the number of documents that contain each word, and the words of a query.
 _COUNTS = f"""
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {_TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query_terms USING fts5vocab(temp, query, instance);
 """
 
-# Scripts that write no spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese.
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _RUN = re.compile(f"[{_UNSPACED}]+")
 
-# A word with its combining marks, which `\w` leaves out.
+# A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
-# A query uses at most this many words, and of frequent words only as many as this number of documents have.
+# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.
 _MAX_WORDS, _MATCHES = 64, 2_000
 
-# Words whose numbers of documents are kept in memory.
+# Maximum number of words whose document counts are cached.
 _CACHED = 100_000
 
-# Ids in one statement, and pages copied at once.
+# Ids per statement, and pages copied per step.
 _STEP = 500
 
 
@@ -90,7 +90,7 @@ class TextDocument:
 
 
 class Row(NamedTuple):
-    """A checked document: its metadata as JSON, and the values that conditions compare."""
+    """A checked document, with its metadata as JSON and the values that filters compare."""
 
     id: int | str
     text: str
@@ -99,7 +99,7 @@ class Row(NamedTuple):
 
 
 class _Budget:
-    """Characters of documents that a block may still read."""
+    """The number of characters that may still be read, see :func:`limited_reading`."""
 
     def __init__(self, characters: int) -> None:
         self.most = self.left = characters
@@ -108,7 +108,7 @@ class _Budget:
         self.left -= characters
         if self.left < 0:
             raise ValueError(
-                f"The documents have more than {self.most:,} characters together. Ask for fewer at a time."
+                f"The documents have more than {self.most:,} characters together. Read fewer at a time."
             )
 
 
@@ -117,7 +117,7 @@ _budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 
 @contextmanager
 def limited_reading(characters: int) -> Iterator[None]:
-    """Raise ValueError if a block reads documents of more characters together."""
+    """Raise ValueError in a block as soon as it has read documents with more than this many characters."""
     token = _budget.set(_Budget(characters))
     try:
         yield
@@ -146,7 +146,7 @@ class DocumentDatabase:
     def __init__(self) -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
         self._pending: tuple[int, _Also] | None = None  # the version that a change commits, and its function
-        self._counts: dict[str, int] = {}  # in how many documents a word occurs
+        self._counts: dict[str, int] = {}  # number of documents by word
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
@@ -351,12 +351,12 @@ class DocumentDatabase:
     ) -> list[tuple[int | str, float]]:
         """Return documents that share words with a text, best first by BM25.
 
-        Where a script has no spaces, two neighboring characters count as a word.
+        In scripts without spaces, each pair of neighboring characters counts as a word.
 
         Parameters
         ----------
         text : str
-            Its first 64 distinct words are stemmed, and the rarest of them searched.
+            The rarest of its first 64 distinct words are stemmed and searched.
         k : int
             Maximum number of documents.
         where : mapping, optional
@@ -390,7 +390,7 @@ class DocumentDatabase:
             return self._read(query, [match, *parameters, k]) if match else []
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words, as many as the time of a search allows; words of no document are left out."""
+        """Return the rarest words, which few enough documents contain; words that no document contains are skipped."""
         known, new = self._counts, [word for word in words if word not in self._counts]
         if new:
             if len(known) > _CACHED:
@@ -439,7 +439,7 @@ def checked_rows(
     Raises
     ------
     TypeError, ValueError
-        For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot hold.
+        For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows: dict[int | str, Row] = {}
     for identity, text, values in zip(ids, texts, metadata, strict=True):
@@ -467,7 +467,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _spaced(text: str) -> str:
-    """Return a text with pairs of characters as words where its script has no spaces."""
+    """Return a text in which runs of scripts without spaces are replaced by pairs of neighboring characters."""
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
 
 

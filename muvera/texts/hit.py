@@ -18,7 +18,7 @@ from ..reranking.spans import score_spans, spans_from_characters
 __all__ = ["Hit", "SentenceScore", "TextExplanation", "WordMatch", "explain_texts", "sentences_of"]
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
-# mark, or an empty line.  A text without capitals needs none.
+# mark, or an empty line.  In a text without capitals, any letter may follow.
 _ENDS = "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})|(?<=\\s[.!?])(?=\\s)|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
 _END, _LOWER_CASE_END = (re.compile(_ENDS.format(next)) for next in ("[^\\sa-z]", "\\S"))
 _WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
@@ -131,8 +131,8 @@ class Hit:
         The text, or the sentence.
     metadata : dict
     parts : dict of str to float
-        For a text: "maxsim", its Chamfer similarity with the query, and "words", its gain from shared words.
-        For a sentence: "maxsim", its own similarity, and "text", alpha times the score of its text.
+        For a text: "maxsim" is its Chamfer similarity with the query, and "words" its gain from shared words.
+        For a sentence: "maxsim" is its own similarity, and "text" is alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.
     explanation : TextExplanation or None

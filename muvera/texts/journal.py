@@ -1,9 +1,10 @@
-"""The journal of an index of texts: changes since the last save, on the disk before they are acknowledged.
+"""The journal of a text index: a log of the changes since the last save.
 
-A journal is a file beside the manifest and follows one generation, see :mod:`muvera.index.generations`.  A line is one
-change: a checksum, a space and JSON of the form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or
-``["delete", {"ids": [...]}]``.  An update without texts changes metadata only.  An incomplete last line was never
-acknowledged and is ignored.
+A change is written to the disk before the method that makes it returns.  A journal is a file beside the manifest and
+belongs to one generation, see :mod:`muvera.index.generations`.  Each line contains one change: a checksum, a space and
+JSON of the form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or ``["delete", {"ids": [...]}]``.
+An update without texts changes metadata only.  An incomplete last line belongs to a change that did not finish, and is
+ignored.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ _FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"),
 # Digits of a checksum.
 _DIGITS = 16
 
-# Longer documents count for several: by default, a journal has about 64 MiB at most.
+# A longer change counts as several documents, so that a default journal has at most about 64 MiB.
 _BYTES_PER_DOCUMENT = 1 << 16
 
-# Documents of joined updates.
+# Maximum number of documents in a joined update.
 _MOST_JOINED = 512
 
 
 class Journal:
-    """The journal of one folder for a single writer, which holds the folder's lock.
+    """The journal of one folder, which also holds the folder's write lock.
 
-    Append a change, apply it, and then confirm it; or undo it.  Only the last two can follow an append.
+    Append a change, apply it, and then confirm or undo it before the next one.
 
     Parameters
     ----------
     folder : Path
     save_changes : int
-        Changed documents after which a save is requested.
+        Number of changed documents after which a save is requested.
     save_seconds : float
         Seconds after which unsaved changes are saved.
 
@@ -70,12 +71,12 @@ class Journal:
         self._thread: Thread | None = None
         self._file: BinaryIO | None = None
         self._before: tuple[BinaryIO, int] | None = None  # the file and its size before an unconfirmed change
-        self._weight = 0  # documents that the bytes of that change count for
+        self._weight = 0  # documents that a long change counts as, in addition
         self._lock = hold(folder)
 
     @property
     def is_open(self) -> bool:
-        """Whether this process holds the folder."""
+        """True if this process holds the folder's lock."""
         return not self._closed and os.getpid() == self._process
 
     def append(self, change: Change) -> None:
@@ -113,7 +114,7 @@ class Journal:
             raise named from error
 
     def confirm(self, documents: int) -> None:
-        """Keep the last change, of so many documents."""
+        """Keep the last change, which affects this number of documents."""
         if self._before is not None:
             self._before = None
             before, self.unsaved = self.unsaved, self.unsaved + documents + self._weight
@@ -129,13 +130,13 @@ class Journal:
             self._before = None
 
     def detach(self) -> None:
-        """Close the file: a save follows, and the next change belongs to the generation that is current then."""
+        """Close the file before a save, so that the next change opens the new generation's journal."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def _attached(self) -> BinaryIO:
-        """Return the journal of the current generation, without an incomplete last line."""
+        """Return the open journal of the current generation, after removing an incomplete last line."""
         if self._file is None:
             path = self.folder / Generation.of(read_manifest(self.folder)).journal
             complete = sum(map(len, _complete_lines(path)))
@@ -168,13 +169,13 @@ class Journal:
             del save
 
     def stop(self) -> None:
-        """End the thread of the background saves, after its last save."""
+        """Stop the background thread, after a save that still runs."""
         self._requests.put(False)
         if self._thread is not None:
             self._thread.join()
 
     def close(self) -> None:
-        """Free the folder."""
+        """Close the file and release the folder's lock."""
         if self.is_open:
             self.detach()
             self._closed = True
@@ -239,7 +240,7 @@ def read_journal(path: Path) -> Iterator[Change]:
             if (method, *arguments) not in _FORMS or len(
                 {len(list(values)) for values in arguments.values()}
             ) > 1:
-                raise ValueError("it is no change")
+                raise ValueError("it is not a change")
             require_ids(arguments["ids"])
         except (ValueError, TypeError, RecursionError) as error:
             raise IndexFolderError(
@@ -249,7 +250,7 @@ def read_journal(path: Path) -> Iterator[Change]:
 
 
 def join_updates(changes: Iterable[Change]) -> Iterator[Change]:
-    """Join consecutive updates of different documents, so that their texts are encoded together."""
+    """Join consecutive updates of distinct documents, so that their texts are encoded together."""
     joined: dict[str, Any] = {"ids": [], "texts": [], "metadata": []}
     for method, arguments in changes:
         ids = arguments["ids"]

@@ -18,7 +18,7 @@ _MAX_CHARACTERS = 10_000_000
 # A title is prepended to a text.
 _DEFAULT_TEXT = ("title", "text")
 
-# First bytes of files that are not text, and what they are.
+# First bytes of files that are not text, and the kind of file.
 _NOT_TEXT = {
     b"%PDF": "a PDF",
     b"PK\x03\x04": "an Office document or a ZIP archive",
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 
 
 class TextFile(NamedTuple):
-    """The texts of a file, in order; `texts` or `ids` is None if the file has none."""
+    """The texts, ids and metadata of a file, in order; `texts` or `ids` is None if the file has none."""
 
     texts: list[str] | None
     ids: list[int | str] | None
@@ -58,8 +58,8 @@ def read_texts(
         A ``.csv`` or ``.tsv`` file with a header, ``.jsonl``, a ``.json`` array, a BEIR folder with
         ``corpus.jsonl``, or a file with one text per line.
     text : sequence of str
-        Columns or keys that make the text, joined by line breaks.  Default: "text", after "title" if it exists.
-        A title is also metadata.
+        Columns or keys whose values are joined by line breaks.  Default: "title" (if it exists) and "text".
+        The default title is also stored as metadata.
     id : str, optional
         Column or key of the id.  Default: "id" or "_id", if it exists.
     metadata : sequence of str, optional
@@ -73,7 +73,7 @@ def read_texts(
     FileNotFoundError
         If there is no such file.
     ValueError
-        For a file without texts, of another format, or with an invalid row; the message names the line.
+        For a file without texts, in another format, or with an invalid row; the message names the line.
     """
     if path.is_dir() and (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
@@ -103,7 +103,7 @@ def read_texts(
 def _all_or_none(
     values: list[Any], places: list[str], what: str, names: Sequence[str], optional: bool
 ) -> list[Any] | None:
-    """Return values if no row lacks its own, None if all rows may lack them and do; else raise ValueError."""
+    """Return the values of all rows, or None if they are optional and all missing; otherwise raise ValueError."""
     missing = [place for value, place in zip(values, places, strict=True) if value is None]
     if missing and not (optional and len(missing) == len(values)):
         raise ValueError(
@@ -122,7 +122,7 @@ class _Columns(NamedTuple):
 
 
 def _rows(path: Path, columns: _Columns) -> Iterator[tuple[Any, str]]:
-    """Yield each row, and its place for messages."""
+    """Yield each row, and its position for messages."""
     content, kind = _content(path), path.suffix.lower()
     if kind in (".csv", ".tsv"):
         yield from _csv_rows(path, content, columns)
@@ -160,7 +160,7 @@ def _content(path: Path) -> str:
 
 
 def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the rows of CSV with commas, semicolons or tabs; metadata of numbers become numbers."""
+    """Yield the rows of CSV with commas, semicolons or tabs; columns of only numbers become numbers."""
     csv.field_size_limit(_MAX_CHARACTERS)
     first = content.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)

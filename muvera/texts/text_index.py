@@ -38,10 +38,10 @@ __all__ = ["TextIndex"]
 #: Weight of shared words beside Chamfer similarity.
 WORDS = 0.1
 
-# With ``recall=``, this many times k texts are found by similarity, for words to order.
+# With ``recall=``, texts found by similarity before words reorder them, in multiples of k.
 _RANKED = 3
 
-# The parts of the scores of texts, best first, by id.
+# Parts of each text's score by id, best text first.
 _Parts = dict[Any, dict[str, float]]
 
 # Maximum attempts to load a folder while a writer saves it.
@@ -129,9 +129,9 @@ class TextIndex:
         progress : callable, optional
             Called with the number of texts after each batch.
         settings, **changes
-            Index settings, as for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" unless `tokens`
-            names another kind: "float16" doubles their bytes, and "2bit" needs about a quarter and ranks less
-            exactly, unless ``keep_exact=True`` keeps exact tokens beside it.
+            Index settings, as for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
+            "float16" doubles their bytes.  "2bit" needs about a quarter and ranks less exactly;
+            ``keep_exact=True`` also stores exact tokens and ranks by them.
 
         Returns
         -------
@@ -206,9 +206,9 @@ class TextIndex:
     def _commit(
         self, changed: IndexContents | None, rows: Sequence[Row] = (), deleted: Sequence[int | str] = ()
     ) -> None:
-        """Write a change to the journal and the database, and then put changed contents of the vectors in place.
+        """Write a change to the journal and the database, and then replace the contents of the vector index.
 
-        A change without contents stores other metadata.
+        `changed` is None if only metadata changes.
         """
         index, journal, mark = self._vectors, self._journal, object()
         if changed is not None:
@@ -229,7 +229,7 @@ class TextIndex:
             raise
 
     def _settle(self) -> None:
-        """Finish or undo an interrupted change; the caller holds the lock of changes."""
+        """Finish or undo an interrupted change; the caller holds the write lock."""
         self._database.settle()
         if self._journal is not None:
             self._journal.undo()
@@ -255,9 +255,11 @@ class TextIndex:
         Raises
         ------
         KeyError
-            For an unknown id, if there are no texts.
+            For an unknown id, without `texts`.
         ValueError
-            Without texts and without metadata.
+            Without `texts` and `metadata`, or if `ids` or `metadata` do not fit the texts.
+        OSError
+            If the disk is full.  Nothing is changed then.
         """
         if texts is None:
             if metadata is None:
@@ -299,7 +301,7 @@ class TextIndex:
     def rebuild(self, *, threads: int | None = None) -> None:
         """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
 
-        An index from :meth:`open` is saved then.
+        An index from :meth:`open` is then saved.
         """
         with self.index._changing:
             self.index.rebuild(threads=threads)
@@ -311,7 +313,7 @@ class TextIndex:
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder in one atomic step.
 
-        Searches go on meanwhile; changes wait.
+        Searches continue during a save; changes wait.
 
         Parameters
         ----------
@@ -319,6 +321,17 @@ class TextIndex:
             Default: the folder of an index from :meth:`open`.
         overwrite : bool
             Replace another index in that folder.
+
+        Raises
+        ------
+        FileExistsError
+            If `path` exists and `overwrite` is False, or it is not an index.
+        IndexFolderError
+            If another process writes the folder, or has changed it since this index was loaded.
+        ValueError
+            Without `path`, if the index is not from :meth:`open` or is closed.
+        OSError
+            If the disk is full.
         """
         with self.index._changing:
             self._settle()
@@ -355,12 +368,12 @@ class TextIndex:
         save_changes: int = 1000,
         save_seconds: float = 300.0,
     ) -> TextIndex:
-        """Open a saved index for changes that are on the disk when a method returns, or texts in a database.
+        """Open a saved index, or a collection of texts in a database, for durable changes.
 
-        Each change is first written to a journal in the folder, which the next :meth:`open` or :meth:`load` reads.
-        So it survives if the process is killed or the machine stops.  Saves run in the background and empty the
-        journal.  A single process can open a folder; others can load it.  Use it as a context manager, or call
-        :meth:`close`.
+        A change is durable once the method returns: it survives if the process is killed or the machine stops.
+        Changes to a folder are first written to a journal, which the next :meth:`open` or :meth:`load` reads.
+        Background saves empty the journal.  Only one process can open a folder; others can load it.  Use the
+        index as a context manager, or call :meth:`close`.
 
         Parameters
         ----------
@@ -370,19 +383,22 @@ class TextIndex:
         encoder : TextEncoder or str, optional
             As for :meth:`load`.
         save_changes : int
-            Save after this many changed texts; after a crash, at most these are encoded again.
+            Save after about this many changed texts, which a crash causes to be encoded again.  Long texts count
+            as several.  Ignored for a database.
         save_seconds : float
-            Save changes after this many seconds.
+            Save changes after this many seconds.  Ignored for a database.
 
         Returns
         -------
         TextIndex
-            Its changing methods raise OSError if the disk is full, and change nothing then.
+            If the disk is full, methods that change it raise OSError and change nothing.
 
         Raises
         ------
         IndexFolderError
-            If another process writes the folder.
+            If another process writes the folder, or the folder is damaged.
+        EngineError
+            If the database cannot be reached, or the collection has no texts.
         FileNotFoundError, ValueError
             As for :meth:`load`.
         """
@@ -409,12 +425,12 @@ class TextIndex:
         return opened
 
     def close(self) -> None:
-        """Save unsaved changes and free the folder of an index from :meth:`open`; it can still be searched.
+        """Save changes and release the folder of an index from :meth:`open`, which can still be searched.
 
         Raises
         ------
         OSError
-            If the disk is full.  The folder is free then, and its journal contains all changes.
+            If the disk is full.  The folder is released nevertheless, and its journal contains all changes.
         """
         journal = self._open_journal
         if journal is None:
@@ -440,27 +456,31 @@ class TextIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
-        """Load an index of texts, with changes in its journal.
+        """Load an index of texts, with the changes in its journal.
 
         Parameters
         ----------
         path : path
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name that the index was built with.  Default: that name if it is
-            "colbert-small" or "minilm".  A folder's other names are not loaded, since a model can run code or
-            receive texts.
+            Must have the name of the encoder that built the index.  Default: that encoder, if it is
+            "colbert-small" or "minilm".  Other models can run code or send texts elsewhere, so they are never
+            loaded by default.
 
         Raises
         ------
+        FileNotFoundError
+            If the folder does not exist.
+        IndexFolderError
+            If the folder contains no index, a damaged one, or one of another format version.
         ValueError
-            For an index without texts, a missing `encoder`, or another encoder than the index was built with.
+            For an index without texts, a missing `encoder`, or an encoder that did not build the index.
         """
         return cls._load(Path(path).resolve(), encoder)[0]
 
     @classmethod
     def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
-        """Return an index and the number of documents in its journal."""
+        """Return an index and the number of texts in its journal."""
         for _ in range(_ATTEMPTS):
             index = MuveraIndex._load(folder)
             file, generation = index._attachment(TEXTS), index._contents.generations[folder]
@@ -536,14 +556,14 @@ class TextIndex:
         ids : iterable of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
-            Texts that the vectors propose and exact Chamfer similarity ranks.  More raise recall and time.
-            Default: 100, or k if that is more.
+            Number of texts that the vectors propose and exact Chamfer similarity ranks.  More candidates raise
+            recall and time.  Default: 100, or k if that is more.
         recall : float, optional
-            Instead of `candidates`: the mean share of the best by similarity to find, such as 0.95, see
+            Instead of `candidates`: the mean share of the most similar texts to find, such as 0.95.  See
             :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
-            numbers, so the texts that share the most words are ranked, too.  0: rank by Chamfer similarity alone.
+            numbers, so texts that share many words become candidates, too.  0: rank by Chamfer similarity alone.
         explain : bool
             Add word matches to each hit; takes less than a millisecond per hit.
         threads : int, optional
@@ -557,6 +577,8 @@ class TextIndex:
         ------
         FilterError
             For an invalid condition.
+        TypeError, ValueError
+            For a wrong setting, both `candidates` and `recall`, or `recall` without a calibration.
         """
         require_int("k", k, 1)
         contents = as_texts(queries, "queries")
@@ -610,7 +632,7 @@ class TextIndex:
         queries, k, where, ids, candidates, recall, words, explain, threads
             As for :meth:`search`.
         alpha : float
-            Weight of the whole text's score, added to the sentence's own similarity.  `Hit.parts` has both.
+            Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
 
         Returns
         -------
@@ -642,7 +664,7 @@ class TextIndex:
         words: float,
         threads: int | None,
     ) -> tuple[list[_Parts], MultiVectors]:
-        """Return the parts of the scores of the best `k` texts for each query, and the encoded queries."""
+        """Return the score parts of each query's best `k` texts, and the encoded queries."""
         if not 0 <= words < 1:
             raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
         allowed = None if ids is None else require_ids(as_id_list(ids))
@@ -768,8 +790,13 @@ class TextIndex:
         Parameters
         ----------
         queries : sequence of str
-            At least 64.
+            At least 64, typical of later queries.
         threads : int, optional
+
+        Raises
+        ------
+        TypeError, ValueError
+            For values that are not strings, or too few queries.
         """
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
         self.index.calibrate(encoded, threads=threads)
@@ -826,14 +853,14 @@ def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path 
     """Return the encoder of an index that was built with the encoder `name`."""
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
-            f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by a folder's "
-            "word alone. Give encoder= (--encoder) if you trust it."
+            f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "
+            "Give encoder= (--encoder) if you trust it."
         )
     model = as_text_encoder(name if encoder is None else encoder)
     if model.name != name:
         raise ValueError(
             f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
-            "Load with the first, or build the index again."
+            f"Load it with {name!r}, or build the index again."
         )
     return model
 
@@ -849,7 +876,7 @@ def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str 
 def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> _Parts:
     """Return the best `k` texts by Chamfer similarity plus shared words.
 
-    The text that shares the most gains ``weight / (1 - weight)`` of the range of the similarities.
+    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of the similarities.
     """
     if not maxsim:
         return {}

@@ -82,10 +82,11 @@ class CachedEncoder:
         )
 
     def __len__(self) -> int:
+        """Return the number of cached texts."""
         return int(self._connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def close(self, *, keep: bool = True) -> None:
-        """Close the file; delete it if it is empty or not to be kept."""
+        """Close the file, and delete it if it is empty or `keep` is False."""
         keep = keep and len(self) > 0
         self._connection.close()
         if not keep:

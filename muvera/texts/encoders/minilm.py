@@ -129,7 +129,7 @@ class MiniLMEncoder:
                     self._states(own, rows, side) for own, rows in zip(batches[i], found, strict=True)
                 ]
 
-        # One thread per batch is faster than BLAS threads, which other steps than products leave idle.
+        # One thread per batch is faster than BLAS threads, which are idle except in matrix products.
         with one_blas_thread():
             run_in_ranges(encode, [(i, i + 1) for i in range(len(batches))])
         return [one for own in states for one in own]

@@ -20,7 +20,7 @@ from .base import TextSide, from_matrices
 
 __all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
 
-# Texts that fastembed encodes in one batch.
+# Number of texts per batch of fastembed.
 _TOGETHER = 8
 
 # Larger HTTP answers are not the vectors of one batch.
@@ -126,7 +126,7 @@ class FastembedEncoder:
     Parameters
     ----------
     model : str or fastembed.LateInteractionTextEmbedding
-        A model name such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use, or a loaded model.
+        The name of a model, which is loaded at its first use, such as ``"colbert-ir/colbertv2.0"``; or a model.
 
     Raises
     ------
@@ -151,12 +151,12 @@ class FastembedEncoder:
         except ValueError as error:  # an unknown name, or no connection
             raise ValueError(
                 f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
-                "set FASTEMBED_CACHE_PATH to a folder that has it."
+                "set FASTEMBED_CACHE_PATH to a folder that contains it."
             ) from error
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents."""
-        # The texts of a batch are padded to the longest one.
+        # A batch is padded to its longest text, so texts of similar length are encoded together.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         matrices = dict(
             zip(order, self._model.embed([texts[i] for i in order], batch_size=_TOGETHER), strict=True)

@@ -8,13 +8,13 @@ from .base import TextEncoder, require_text_encoder
 
 __all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
 
-#: Encoders that an index folder may name: they load no code and no other checkpoint, and send no text anywhere.
+#: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
 BUILT_IN = ("colbert-small", "minilm")
 
 #: Names of text encoders and their meaning.
 ENCODERS = {
     "colbert-small": "the ColBERT model answerdotai/answerai-colbert-small-v1, run by fastembed",
-    "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download; to try the library",
+    "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download; for trying the library",
     "sentence-transformers:CHECKPOINT[@REVISION]": "a MultiVectorEncoder of sentence-transformers 6 or newer",
     "pylate:CHECKPOINT[@REVISION]": "a ColBERT model of PyLate",
     "fastembed:MODEL": "a late-interaction model of fastembed",
