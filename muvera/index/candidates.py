@@ -20,8 +20,8 @@ from .windows import MeasuredWindows
 
 __all__ = ["SCAN_FROM", "CandidateSearch"]
 
-#: With backend "auto", number of vectors from which codes are scanned.  The scan is faster below, too, but there it
-#: saves less time than ranking more candidates costs; `python -m experiments first-stage` measures both.
+#: With backend "auto", number of vectors from which codes are scanned.  With fewer vectors a scan is faster, too, but
+#: ranking more candidates costs more time than it saves; `python -m experiments first-stage` measures both.
 SCAN_FROM = 8192
 
 # Bytes of vectors per encoded block.
@@ -52,7 +52,7 @@ class CandidateSearch:
         self.encoder, self.settings, self.fitted_on = encoder, settings, fitted_on
         self.recall: float | None = None
         self.recall_size = 0
-        #: Measured windows, and the row from which on documents were added after the encoder was fitted.
+        #: Measured windows, and the first row that was added after the encoder was fitted.
         self.windows: MeasuredWindows | None = None
         self.fitted_rows = 0
         self.calibration: Calibration | None = None
@@ -126,12 +126,12 @@ class CandidateSearch:
         *,
         ef: int | None = None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return the rows as :meth:`find` does, and their inner products."""
+        """Return the same rows as :meth:`find`, and their inner products."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         if len(self.search) == 0:
             return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-        found = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
-        return [(rows[rows >= 0], products[rows >= 0]) for rows, products in zip(*found, strict=True)]
+        labels, scores = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
+        return [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
 
     def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
         """Measure how many of the exact best vectors the search finds."""
@@ -147,7 +147,7 @@ class CandidateSearch:
         if len(self.search) <= MAX_RANKED:
             return None
         raise ValueError(
-            f"recall={recall} needs a calibration, which this index does not have. Use calibrate."
+            f"recall={recall} needs a calibration, which this index does not have. Call calibrate with real queries."
         )
 
     @property
@@ -185,7 +185,7 @@ class CandidateSearch:
     # -- saving ---------------------------------------------------------------
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the vectors, except in files to keep; return the state that :meth:`load` needs, and the kept files."""
+        """Write the vectors that no kept file contains; return the state for :meth:`load`, and the kept files."""
         state, kept = self.search.save(folder, keep)
         return {
             "kind": self.search.kind,
@@ -221,7 +221,7 @@ class CandidateSearch:
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
         measured = [state["fitted_on"], state["recall_size"], state["recall"] or 0.0]
         if [type(value) for value in measured] != [int, int, float]:
-            raise ValueError(f"its measured recall is {measured}, which are no numbers.")
+            raise ValueError(f"its measured recall must be two integers and a float, got {measured}.")
         loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"])

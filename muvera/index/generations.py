@@ -6,8 +6,8 @@ or a full disk at any moment leaves the old index or the new one, and readers ca
 that they have mapped.  The next writer removes leftover files.  Writers hold a lock, which the system frees
 when they die; readers need no lock.
 
-A text index can have a journal beside the manifest: changes since the generation in the journal's name.  The next
-generation contains them, so it makes the journal void in the same step.
+A text index can have a journal beside the manifest, with changes since the generation in the journal's name.  The next
+generation contains these changes, so its commit also invalidates the journal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Announce = Callable[["Generation"], object]
 class Generation:
     """One saved state of a folder; the random stamp distinguishes it from another index with the same number.
 
-    `journal_bytes` is the size of its journal when it was loaded; a longer one has changes that the loaded index lacks.
+    `journal_bytes` is the size of its journal at the time of loading; a longer one has changes that were not loaded.
     """
 
     number: int
@@ -117,7 +117,7 @@ def commit(
         Folders and generations that the caller's interrupted saves may have committed.  They can be replaced too, but
         none of their files are kept.  The new generation is added before it is committed.
     held : bool
-        The caller holds the folder's lock since it loaded the index, see :func:`hold`.
+        True if the caller has held the folder's lock since it loaded the index, see :func:`hold`.
 
     Raises
     ------
@@ -146,14 +146,14 @@ def commit(
             if not changed:
                 reason = "its journal has changes that this index lacks"
             elif expected_generation is None:
-                reason = "this index was made elsewhere"
+                reason = "this index was not loaded from there"
             elif expected_generation.number == current.number:
                 reason = "it is not the one you loaded"
             else:
                 reason = f"you loaded generation {expected_generation.number}"
             raise IndexFolderError(
-                f"{target} holds generation {current.number}, but {reason}. Saving would lose it: load it (texts with "
-                "TextIndex.load) and change that, save to another folder, or remove the folder first."
+                f"{target} contains generation {current.number}, but {reason}. Saving would lose it: load the folder "
+                "(texts with TextIndex.load) and repeat the changes, save elsewhere, or remove the folder first."
             )
         with suppress(OSError):  # leftovers of killed writers
             _remove_unnamed(target, {*manifest["files"], current.journal})
@@ -217,7 +217,7 @@ def _is_current(target: Path, generation: Generation) -> bool:
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove writers' files with other names than these; never follow a link."""
+    """Remove leftover files of writers, except those in `named`; never follow a link."""
     for path in target.iterdir():
         if path.is_symlink():
             continue
@@ -253,7 +253,7 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
 
 
 def hold(folder: Path) -> filelock.BaseFileLock:
-    """Return the lock of `folder`, held; any thread can release it.
+    """Acquire the lock of `folder` and return it; any thread can release it.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def hybrid_search(
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     rankings : mapping of str to sequence of Ranking
         One ranking per query for each other source, such as BM25, :class:`SparseVectors`, an engine, or another
-        index: for single vectors, one whose documents have one token.  Documents not in the index are ignored.
+        index.  For single vectors, use an index of documents with one token.  Documents not in `index` are ignored.
     k : int
         Number of documents to return, at most.
     candidates : int

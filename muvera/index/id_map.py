@@ -129,11 +129,6 @@ class IdMap:
             self._live = np.flatnonzero(self._alive.values)
         return self._live
 
-    @property
-    def deleted_rows(self) -> NDArray[np.int64]:
-        """Rows that were deleted or replaced, ascending."""
-        return np.flatnonzero(~self._alive.values)
-
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
         ids = self._ids.values[rows]

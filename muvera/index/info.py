@@ -75,7 +75,7 @@ class IndexInfo:
         Collections of up to this many tokens are searched exactly.
     encoder : dict
         The encoder's configuration, its "vector_dimension", and "compared": the first-stage recall of each kind of
-        vectors from which this one was chosen; None without a comparison.
+        vectors among which this one was chosen; None without a comparison.
     vectors : dict or None
         Kind, settings and "bytes_per_vector" of the vector search, and "recall": the share of the exact best
         vectors that it finds.  None while all tokens are read.
@@ -83,11 +83,10 @@ class IndexInfo:
         How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
         candidate, and "exact_bytes_per_token" that it reads of the best candidates (0 without exact tokens).
     first_stage : FirstStageRecall or None
-        Recall for windows of documents, measured when the index is built, when its size has doubled or halved, and
-        for added documents once they are a sixteenth of all.  None if all tokens are read, or every document is a
-        candidate.
+        Recall of windows of documents.  Measured when the index is built, when its size has doubled or halved, and
+        when a sixteenth of the documents are new.  None if all tokens are read, or every document is a candidate.
     added : FirstStageRecall or None
-        The part of it for documents that were added after the encoder was fitted.  None if they are few.
+        Recall of windows of documents that were added after the encoder was fitted.  None if they are few.
     bytes_per_document : int
         Average bytes of tokens (or codes) and vector, without exact tokens beside codes.
     warnings : tuple of str

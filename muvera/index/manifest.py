@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 #: The database of a text index.
 TEXTS = "texts.sqlite"
 
-# Characters of the name of a file.
+# Maximum number of characters in the name of a file.
 _LONGEST = 200
 
 #: Names of the files in a generation, see docs/index-format.md.  No other file is read or removed.

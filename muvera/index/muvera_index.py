@@ -65,8 +65,8 @@ class MuveraIndex:
     ----------
     encoder : str, configuration or fitted encoder, optional
         How documents become vectors: a preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration
-        such as a MomentsConfig, or an encoder that was fitted on other documents.  Default: "moments".  If it
-        finds less than 90% of the best documents, "learned" is fitted, too, and the better one is kept.
+        such as a MomentsConfig, or an encoder that was fitted on other documents.  Default: "moments".  If its
+        recall is below 0.9, "learned" is fitted, too, and used if its recall is higher by more than 0.03.
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
@@ -101,8 +101,8 @@ class MuveraIndex:
             columns = require_int("dimension", dimension, 1)
         elif encoder is None or isinstance(encoder, str):
             raise TypeError(
-                f"The preset {encoder or DEFAULT_PRESET!r} needs the columns of a token vector. Give dimension=, such "
-                "as 128."
+                f"The preset {encoder or DEFAULT_PRESET!r} needs the number of columns of a token vector. Give "
+                "dimension=, such as 128."
             )
         else:
             columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
@@ -143,7 +143,7 @@ class MuveraIndex:
         encoder, settings, **changes
             As for the class.
         ids : sequence of int or of str, optional
-            Ids of documents that are not given in batches.  Default: their own, or positions.
+            Not with an iterable of batches.  Default: the documents' own ids, or their positions.
         path : path, optional
             Also save the index there.  Token vectors then go to disk batch by batch, so memory holds only one
             batch, the document vectors and their graph.
@@ -219,14 +219,14 @@ class MuveraIndex:
 
     @classmethod
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
-        """Build an index of an index folder of PyLate, under the ids that PyLate has.
+        """Build an index from an index folder of PyLate, with PyLate's ids.
 
-        Codes of a PLAID index are kept, as by :meth:`from_plaid`, unless ``tokens=`` names another storage.
+        Token codes of a PLAID index are kept bit for bit, see :meth:`from_plaid`, unless ``tokens=`` is given.
 
         Parameters
         ----------
         path : path
-            Such as ``"pylate-index/index"``: PyLate's index_folder and index_name.
+            The folder ``index_folder/index_name`` of PyLate, such as ``"pylate-index/index"``.
         *args, **options
             As for :meth:`build`.
 
@@ -439,8 +439,9 @@ class MuveraIndex:
             Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
             and take longer, in proportion.  Default: 100, or k if that is more.
         recall : float, optional
-            Instead of `candidates`: rank as many as each query needs for this mean share of the exact best, such as
-            0.95.  Calibrated with windows of documents when the index was built, or by :meth:`calibrate`.
+            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  Each query ranks as many
+            candidates as it needs.  Building calibrates this with windows of documents; :meth:`calibrate` uses real
+            queries.
         ef : int, optional
             Candidates that the graph search keeps; default: the index's setting.  More raise recall and take
             longer.
@@ -589,13 +590,13 @@ class MuveraIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
 
-        :meth:`save` stores the calibration.  After a rebuild, or once the index has doubled, windows replace it:
-        calibrate again.
+        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it by one with
+        windows: then call this method again.  Without vectors (a small index), nothing changes.
 
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            At least 64, as later queries will be.  Queries without tokens are skipped.
+            At least 64, typical of later queries.  Queries without tokens are skipped.
         threads : int, optional
             Default: all usable cores.
 
@@ -614,7 +615,7 @@ class MuveraIndex:
 
     @property
     def candidates_by_recall(self) -> dict[float, int]:
-        """Numbers of candidates by the mean recall that they reach, as calibrated; empty if all tokens are read."""
+        """The calibrated number of candidates for each mean recall; empty without a calibration."""
         candidates = self._contents.candidates
         levels = () if candidates is None or candidates.calibration is None else candidates.calibration.levels
         return {level.target: level.fixed for level in levels}
@@ -730,7 +731,7 @@ class MuveraIndex:
         """Save `contents` (default: those of the index) with attached files, which callables write.
 
         Names of `attachments` must match :data:`muvera.index.manifest.FILE_PATTERNS`.  Earlier attachments are
-        copied unless they are given again.  `held`: see :func:`muvera.index.generations.commit`.
+        copied unless `attachments` replaces them.  `held`: see :func:`muvera.index.generations.commit`.
         """
         target = _absolute(path)
         with self._changing:

@@ -51,8 +51,8 @@ def write_contents(
 ) -> IndexContents:
     """Write contents to a folder, and return contents that read their tokens from there.
 
-    See :func:`muvera.index.generations.commit`, also for `written` and `held`, and MuveraIndex.save.  `attachments` are
-    further files by name; each callable writes the file at the path that it gets.
+    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `written` and `held`.  `attachments` maps
+    names of further files to callables, which write the file at the given path.
     """
     saved = copy(contents)
 

@@ -1,8 +1,8 @@
 """The recall dial: how many candidates to rank for a mean recall.
 
-A calibration measures, on queries whose candidates are all ranked, when to stop for each of :data:`TARGETS`.  It
-controls the mean recall, as conformal risk control does (Angelopoulos et al. 2022, arXiv 2208.02814): the recall of
-later queries is that of the calibration's if both are of one distribution.
+A calibration ranks all candidates of some queries, and finds when to stop for each of :data:`TARGETS`.  It controls the
+mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries reach the same mean
+recall if they have the distribution of the calibration's queries.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ __all__ = [
     "with_enough_tokens",
 ]
 
-#: Mean recalls that are calibrated; a search takes the next one that is not lower.
+#: Calibrated mean recalls; a search uses the lowest one that is not below its own.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 
-#: Largest number of candidates, and fewest queries to calibrate with.
+#: Maximum number of candidates, and minimum number of queries of a calibration.
 MAX_RANKED, MIN_QUERIES = 1000, 64
 
-# Windows at most, and tokens of every third one: real queries have any length.
+# Maximum number of windows, and their lengths in turn: real queries have any length.
 _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 
-# Multiplications to spend on windows (about a second), and windows to find documents beyond MAX_RANKED with, unless
-# there are too many tokens to read them all.
+# Multiplications to spend on windows (about a second); number of windows that measure how many of the exact best are
+# not among MAX_RANKED candidates; and number of tokens from which this is not measured.
 _PRODUCTS, _BEYOND, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
-# The largest number of candidates leaves this share of a target's misses, and is a multiple of _ROUND.
+# The cap on candidates alone causes this share of a target's misses, and is a multiple of _ROUND.
 _SHARE, _ROUND = 0.25, 16
 
 
 class Level(NamedTuple):
     """When to stop for a mean recall.
 
-    Without stopping early, `fixed` candidates reach it.  `cap` is the largest number of candidates, and `limit` the
-    expected misses of one of the best to stop at.
-    `stopped` and `capped` are the mean recalls of queries that stopped before the cap, and of the others.
+    Without stopping early, `fixed` candidates reach it.  `cap` is the maximum number of candidates.  Ranking stops once
+    the expected misses, as a share of the k best, are at most `limit`.  `stopped` and `capped` are the mean recalls of
+    queries that stopped before the cap, and of the others.
     """
 
     target: float
@@ -78,13 +78,13 @@ class Calibration:
     Parameters
     ----------
     slope : float
-        Change of the exact score with the product of vectors.
+        Slope of the exact score as a linear function of the product of vectors.
     variance : float
-        Of the exact score around it, per query token.
+        Variance of the exact score around this line, per query token.
     levels : tuple of Level
         By ascending target.
     documents, queries : int
-        Documents in the index, and queries, when it was measured.
+        Number of documents and of queries at the calibration.
     pseudo_queries : bool
         True if the queries were windows of documents.
     tokens : str
@@ -101,13 +101,13 @@ class Calibration:
 
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall, with room for `k` documents."""
-        level = next((each for each in self.levels if each.target >= recall), self.levels[-1])
+        level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
         return level._replace(cap=max(level.cap, 3 * k))
 
     def ends(
         self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
     ) -> Ends:
-        """Return when to stop the rankings of the candidates with these products, for queries of these lengths."""
+        """Return when to stop ranking, for queries with these `products` of candidates and numbers of `tokens`."""
         states = np.zeros((len(products), STATE))
         states[:, SLOPE], states[:, VARIANCE], states[:, LIMIT] = (
             self.slope,
@@ -127,20 +127,20 @@ class Calibration:
 
 
 class Ends(NamedTuple):
-    """When the rankings of several queries stop; without a level, they rank every document."""
+    """When to stop ranking the candidates of several queries; without a level, every document is ranked."""
 
     level: Level | None = None
     stops: Sequence[Stop] = ()
 
     def expected_recall(self, query: int) -> float:
-        """Return the mean recall of the calibration's queries that ended as this one did."""
+        """Return the mean recall of the calibration's queries that also stopped early, or also did not."""
         if self.level is None:
             return 1.0
         return self.level.stopped if self.stops[query].state[STOPPED] else self.level.capped
 
 
 def require_recall(recall: object, candidates: object) -> None:
-    """Raise unless `recall` is None, or a number between 0 and 1 and given alone."""
+    """Raise unless `recall` is None, or a number between 0 and 1 without `candidates`."""
     if recall is None:
         return
     if isinstance(recall, bool) or not isinstance(recall, (int, float, np.integer, np.floating)):
@@ -177,21 +177,24 @@ def calibrate(
     sources: NDArray[np.int64] | None = None,
     threads: int | None = None,
 ) -> Calibration:
-    """Calibrate with queries that have tokens; `sources` are the documents of windows, which are left out."""
+    """Calibrate with queries that have tokens.
+
+    If the queries are windows, `sources` are the rows of their documents, which are not candidates.
+    """
     assert contents.candidates is not None
     count = len(contents.searchable[0])
     width = min(MAX_RANKED, count - int(sources is not None))
-    found = contents.candidates.find_products(queries, width + int(sources is not None), threads=threads)
+    proposed = contents.candidates.find_products(queries, width + int(sources is not None), threads=threads)
     if sources is not None:
-        kept = [rows != source for (rows, _), source in zip(found, sources, strict=True)]
-        found = [(rows[keep], own[keep]) for (rows, own), keep in zip(found, kept, strict=True)]
-    width = min(width, *(len(rows) for rows, _ in found))
-    products = np.stack([own[:width] for _, own in found])
+        others = [rows != source for (rows, _), source in zip(proposed, sources, strict=True)]
+        proposed = [(rows[other], own[other]) for (rows, own), other in zip(proposed, others, strict=True)]
+    width = min(width, *(len(rows) for rows, _ in proposed))
+    products = np.stack([own[:width] for _, own in proposed])
     scores = np.empty_like(products)
 
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
-            scores[q] = contents.store.scores(queries[q], found[q][0][:width])
+            scores[q] = contents.store.scores(queries[q], proposed[q][0][:width])
 
     run_in_ranges(work, split_by_weight(np.arange(len(queries) + 1), 4, 4), threads)
     best = np.zeros(scores.shape, bool)
@@ -199,7 +202,7 @@ def calibrate(
     slope, variance = _error_model(products, scores, queries.lengths)
     states = np.zeros((len(queries), STATE))
     states[:, SLOPE], states[:, VARIANCE] = slope, variance * queries.lengths
-    within = _share_within(contents, queries, sources, [rows[:width] for rows, _ in found], threads)
+    within = _share_within(contents, queries, sources, [rows[:width] for rows, _ in proposed], threads)
     levels = [_level(target, target / within, products, scores, best, states) for target in TARGETS]
     return Calibration(
         slope=slope,
@@ -228,33 +231,33 @@ def _share_within(
     contents: IndexContents,
     queries: MultiVectors,
     sources: NDArray[np.int64] | None,
-    found: list[NDArray[np.int64]],
+    proposed: list[NDArray[np.int64]],
     threads: int | None,
 ) -> float:
-    """Return the share of the exact best that are candidates at all; 1 in collections that are small or too large."""
+    """Return the share of the exact best among all candidates; 1 for a small or a very large collection."""
     rows, tokens = contents.searchable
     if len(rows) <= 4 * MAX_RANKED or tokens > _MAX_TOKENS:
         return 1.0
     some = np.arange(min(_BEYOND, len(queries)))
     own = None if sources is None else sources[some]
     exact = exact_best(contents, queries[some], own, BEST, threads)
-    return float(shares_found(exact, found[: len(some)], own, MAX_RANKED).mean())
+    return float(shares_found(exact, proposed[: len(some)], own, MAX_RANKED).mean())
 
 
 def _number(best: NDArray[np.bool_], recall: float) -> int:
-    """Return the number of candidates with this mean recall, or all."""
+    """Return the number of candidates that reach this mean recall, or of all candidates."""
     recalls = np.cumsum(best.mean(axis=0)) / max(1.0, best.sum(axis=1).mean())
     enough = np.flatnonzero(recalls >= recall - 1e-9)
     return int(enough[0]) + 1 if len(enough) else best.shape[1]
 
 
 def numbers_of(best: NDArray[np.bool_]) -> dict[float, int]:
-    """Return the number of candidates for each target; `best`, (n, c), marks the exact best of n queries."""
+    """Return the number of candidates for each target; `best` (n, c) marks the exact best of n queries."""
     return {target: _number(best, target) for target in TARGETS}
 
 
 def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
-    """Return the queries with tokens, or raise ValueError if they are too few to calibrate with."""
+    """Return the queries that have tokens; raise ValueError if there are too few for a calibration."""
     filled = queries[np.flatnonzero(queries.lengths > 0)]
     if len(filled) < MIN_QUERIES:
         raise ValueError(
@@ -265,16 +268,16 @@ def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
 
 def _level(
     target: float,
-    wanted: float,
+    recall: float,
     products: NDArray[np.float32],
     scores: NDArray[np.float32],
     best: NDArray[np.bool_],
     states: NDArray[np.float64],
 ) -> Level:
-    """Return the cap, and the largest limit at which the recall of candidates is `wanted`."""
+    """Return the level of a target, with the largest limit that keeps the recall among candidates at `recall`."""
     count, width = best.shape
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
-    cap = min(width, -(-_number(best, 1 - _SHARE * (1 - wanted)) // _ROUND) * _ROUND)
+    cap = min(width, -(-_number(best, 1 - _SHARE * (1 - recall)) // _ROUND) * _ROUND)
     expected = np.full((count, cap // STEP + 1), np.inf)
     trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
     reached = (
@@ -295,7 +298,7 @@ def _level(
     low, high = 0, len(limits)  # the loss grows with the limit
     while low < high:
         middle = (low + high) // 2
-        if loss(limits[middle]) <= 1 - wanted:
+        if loss(limits[middle]) <= 1 - recall:
             low = middle + 1
         else:
             high = middle
@@ -303,4 +306,4 @@ def _level(
     last = ends(limit)
     own, early = after[np.arange(count), last], last < reached.shape[1]
     stopped, capped = (float(own[group].mean()) if group.any() else target for group in (early, ~early))
-    return Level(target, _number(best, wanted), cap, limit, stopped, capped)
+    return Level(target, _number(best, recall), cap, limit, stopped, capped)

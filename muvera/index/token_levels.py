@@ -237,7 +237,7 @@ class TokenLevels:
             level.read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores that :meth:`rank` orders the rows by first, float32 (n,), by codes if there are any."""
+        """Return the scores by which :meth:`rank` first orders rows, float32 (n,): by codes if there are any."""
         floats, codes = self._pair
         tokens = np.asarray(query, np.float32)
         if codes is not None:

@@ -169,7 +169,7 @@ class TokenStore(Generic[_Texts]):
     def slices(
         self, rows: NDArray[np.int64], in_order: bool
     ) -> list[tuple[_Texts, NDArray[np.int64], Places]]:
-        """Return texts, positions in them, and places in `rows` (any order) that together cover `rows`.
+        """Split `rows` (any order) by segment: return texts, positions in them, and positions in `rows`.
 
         One segment after another, or exactly in the order of `rows` if `in_order`.
         """

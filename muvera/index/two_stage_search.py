@@ -47,12 +47,12 @@ _AHEAD = 4
 # Queries per task, of those that search vectors and of those that rank candidates.
 _TOGETHER, _RANKED = 16, 4
 
-# Most windows to measure recall with.  Added documents are measured once they are a sixteenth of all, with
-# `_PER_DOUBLING` windows per document of the index: about as much work as encoding them.
+# Maximum number of windows of a recall measurement.  Added documents are measured once one document in `_PART` is new,
+# with `_PER_DOUBLING` windows times their share: about as much work as encoding them.
 _MAX_QUERIES, _PART, _PER_DOUBLING = 64, 16, 128
 
-# Encoders are compared if windows of documents that moments were fitted on find less than this; one of so many
-# documents is then held out of the fits.
+# Encoders are compared if the recall of windows of documents that moments were fitted on is below _SUSPICIOUS.  For the
+# comparison, one document in _HELD_OUT is excluded from the fits.
 _SUSPICIOUS, _HELD_OUT = 0.93, 16
 
 # The other encoder replaces the default if its recall is higher by more than this.
@@ -105,11 +105,11 @@ class IndexContents:
     encoder : Encoder, optional
         A fitted encoder to use instead of fitting one on the documents.
     first_id : int
-        The first id to give to documents without one.
+        The first id for documents without ids.
     codec : TokenCodec, optional
         A fitted token codec to use instead of fitting one.
     chooses : bool
-        Compare the encoder of `config` with learned vectors when it is fitted, and keep the better one.
+        Choose between moments and learned vectors by their recall when the encoder is fitted.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class IndexContents:
         #: Generations by folder, as last read or written, and the attached files by name.
         self.generations: Mapping[Path, Generation] = {}
         self.attachments: Mapping[str, Path] = {}
-        #: Marks the last change, for those who change something else together with the index.
+        #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
         self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
         self._searchable: tuple[NDArray[np.int64], int] | None = None
@@ -191,7 +191,7 @@ class IndexContents:
     def propose(
         self, queries: MultiVectors, plan: SearchPlan
     ) -> tuple[Sequence[NDArray[np.int64]], RerankOptions, Ends | None]:
-        """Return the rows to rank for each query, and how; other threads must not change a graph meanwhile."""
+        """Return the rows to rank for each query, and how to rank them; a graph must not change meanwhile."""
         self.store.require_rescore(plan.rescore)
         rows, tokens = self.searchable
         k, allowed = min(plan.k, len(rows)), None
@@ -208,14 +208,14 @@ class IndexContents:
         if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
             pairs = find(queries, count, allowed, plan.threads, ef=plan.ef)
         else:
-            found: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
+            proposed: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
 
             def work(start: int, stop: int) -> None:
-                found[start] = find(queries[start:stop], count, allowed, 1, ef=plan.ef)
+                proposed[start] = find(queries[start:stop], count, allowed, 1, ef=plan.ef)
 
             ranges = split_by_weight(np.arange(len(queries) + 1), _TOGETHER, _TOGETHER)
             run_in_ranges(work, ranges, plan.threads)
-            pairs = [pair for start, _ in ranges for pair in found[start]]
+            pairs = [pair for start, _ in ranges for pair in proposed[start]]
         ends = None
         if level is not None and candidates.calibration is not None:
             ends = candidates.calibration.ends(level, [own for _, own in pairs], queries.lengths, k)
@@ -230,7 +230,7 @@ class IndexContents:
         rescore: int | None = None,
         ends: Ends | None = None,
     ) -> list[Ranking]:
-        """Rank each query's rows, given with the likely best first; a query without tokens gets an empty ranking."""
+        """Rank each query's rows, which list the likely best first; the ranking of a query without tokens is empty."""
         exact, single = self.store.exact, len(queries) == 1
 
         def ranking(q: int) -> Ranking:
@@ -267,8 +267,8 @@ class IndexContents:
     ) -> Iterator[None]:
         """Fill new contents: fit the encoder on MAX_FIT_DOCUMENTS documents instead of the first 256.
 
-        With `whole`, they are sampled from all documents, whose tokens are then read twice.  Tokens are moved to
-        the folder `staging` when there are many.
+        With `whole`, the sample is drawn from all documents, whose tokens are then read twice.  Many tokens are moved
+        to the folder `staging`.
         """
         self.store.staging = staging
         self._building, self._fit_from = True, sys.maxsize if whole else MAX_FIT_DOCUMENTS
@@ -278,7 +278,7 @@ class IndexContents:
             self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
         self._build_if_needed(threads)
         if self.candidates is not None and not self.candidates.fitted_on:
-            self.candidates.fitted_rows = len(self.store)  # fitted elsewhere: no document is newer
+            self.candidates.fitted_rows = len(self.store)  # fitted elsewhere, so none is newer
         self.measure(threads)
         self.store.fit_if_ready(threads, tokens=1)
         self.store.flush()
@@ -329,7 +329,7 @@ class IndexContents:
             )
 
     def _build_if_needed(self, threads: int | None) -> None:
-        """Make vectors if the collection is large enough to need them, and to fit the encoder on."""
+        """Make vectors if the collection is large enough to need them and to fit the encoder."""
         if self.candidates is not None:
             return
         rows, tokens = self.searchable
@@ -344,7 +344,7 @@ class IndexContents:
             self.candidates = self._encoded(self.config, rows, threads)
 
     def _choose(self, rows: NDArray[np.int64], threads: int | None) -> None:
-        """Fit moments, and learned vectors if moments find too little; compare on windows that no fit has seen."""
+        """Fit moments, and learned vectors if the recall is low; compare both on windows of excluded documents."""
         moments = preset_config(DEFAULT_PRESET, self.config.dimension)
         self.candidates = whole = self._encoded(moments, rows, threads)
         self.measure(threads)
@@ -371,7 +371,7 @@ class IndexContents:
     def _encoded(
         self, config: EncoderConfig, sample: NDArray[np.int64], threads: int | None
     ) -> CandidateSearch:
-        """Encode all documents, after fitting the encoder on those of `sample` if it is not fitted yet."""
+        """Encode all documents; first fit the encoder on the rows `sample` if it is not fitted yet."""
         encoder = make_encoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
@@ -419,17 +419,18 @@ class IndexContents:
     # -- measuring ------------------------------------------------------------
 
     def measure(self, threads: int | None) -> None:
-        """Measure the recall of both stages if it is unknown, the size has doubled or halved, or many were added.
+        """Measure recall if it is unknown, the size has doubled or halved, or many documents were added.
 
-        Queries are windows of documents, because no real queries are available here.
+        The recall of the vector search and of the first stage is measured with windows of documents, because no real
+        queries are available here.
         """
-        rows, found = self.searchable[0], self.candidates
-        if found is None or len(rows) == 0:
+        rows, search = self.searchable[0], self.candidates
+        if search is None or len(rows) == 0:
             return
-        measured = found.windows
-        if found.recall_is_stale or (measured is None and len(rows) > CANDIDATES + 1):
+        measured = search.windows
+        if search.recall_is_stale or (measured is None and len(rows) > CANDIDATES + 1):
             groups = [
-                part for part in np.split(rows, [np.searchsorted(rows, found.fitted_rows)]) if len(part)
+                group for group in np.split(rows, [np.searchsorted(rows, search.fitted_rows)]) if len(group)
             ]
             count, measured = _MAX_QUERIES // len(groups), None
         else:
@@ -437,7 +438,7 @@ class IndexContents:
             if not groups or len(groups[0]) < max(_PART, len(rows) // _PART):
                 return
             count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
-        windows, sources = zip(*(document_windows(self, count, part) for part in groups), strict=True)
+        windows, sources = zip(*(document_windows(self, count, group) for group in groups), strict=True)
         self._measure_windows(MultiVectors.concatenate(windows), np.concatenate(sources), threads, measured)
 
     def calibrate_if_stale(self, threads: int | None) -> None:
@@ -455,15 +456,15 @@ class IndexContents:
         threads: int | None,
         earlier: MeasuredWindows | None = None,
     ) -> None:
-        """Measure the recall of windows, and of the vector search; keep the results of `earlier` windows."""
-        found, (rows, tokens) = self.candidates, self.searchable
-        assert found is not None
+        """Measure the recall of windows and, without `earlier` windows, of the vector search; add to `earlier`."""
+        search, (rows, tokens) = self.candidates, self.searchable
+        assert search is not None
         if earlier is None:
-            found.measure(queries, threads)
+            search.measure(queries, threads)
         if len(rows) <= CANDIDATES + 1:
             return
         among = None
-        if tokens > _MAX_TOKENS:  # a search of fewer documents
+        if tokens > _MAX_TOKENS:  # search fewer documents
             count = int(len(rows) * _MAX_TOKENS / tokens)
             some = np.random.default_rng(0).choice(rows, count, replace=False)
             among, tokens = np.union1d(some, sources), _MAX_TOKENS
@@ -472,11 +473,11 @@ class IndexContents:
         queries, sources = queries[kept], sources[kept]
         with stage("measuring recall"):
             best = exact_best(self, queries, sources, BEST, threads, among)
-            proposed = found.find(queries, CANDIDATES + 1, among, threads)
+            proposed = search.find(queries, CANDIDATES + 1, among, threads)
         shares = shares_found(best, proposed, sources, CANDIDATES)
         searched = len(rows) if among is None else len(among)
         measured = MeasuredWindows(sources, shares, len(self.store), searched)
-        found.windows = measured if earlier is None else earlier.and_more(measured)
+        search.windows = measured if earlier is None else earlier.and_more(measured)
 
     def measure_first_stage(
         self, queries: MultiVectors, *, k: int, candidates: int, threads: int | None = None
@@ -492,18 +493,18 @@ class IndexContents:
 
     def _recalls(self) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
         """Return the first-stage recall of all documents, and of those added after the encoder was fitted."""
-        found = self.candidates
-        if found is None or found.windows is None:
+        search = self.candidates
+        if search is None or search.windows is None:
             return None, None
-        return found.windows.recalls(self.searchable[0], found.fitted_rows)
+        return search.windows.recalls(self.searchable[0], search.fitted_rows)
 
     @property
     def drift_warning(self) -> str | None:
-        """A warning if documents that were added after the encoder was fitted find less, otherwise None."""
-        found = self.candidates
-        if found is None or found.windows is None or not self.config.needs_fit_sample:
+        """A warning if documents added after the encoder was fitted have a lower recall, otherwise None."""
+        search = self.candidates
+        if search is None or search.windows is None or not self.config.needs_fit_sample:
             return None
-        return found.windows.warning(self.searchable[0], found.fitted_rows)
+        return search.windows.warning(self.searchable[0], search.fitted_rows)
 
     @property
     def kind(self) -> str:

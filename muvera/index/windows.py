@@ -1,8 +1,8 @@
-"""Windows of documents as queries: their exact best documents, and how many of them are candidates.
+"""Measure first-stage recall with windows of documents as queries.
 
-Windows stand in for real queries, which an index does not have when it is built.  A window's own document is
-never counted.  Documents that were added after the encoder was fitted are measured apart: if they find less,
-the encoder does not suit them.
+Windows replace real queries, which are unknown when an index is built.  A window's own document is never counted.
+Documents added after the encoder was fitted are measured separately: if windows of them have a lower recall, the
+encoder does not suit them.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ __all__ = ["BEST", "CANDIDATES", "MeasuredWindows", "document_windows", "exact_b
 #: Exact best documents to find, and candidates to find them among.
 BEST, CANDIDATES = 10, 100
 
-# Tokens of a window, as in ColBERT's queries.
+# Number of tokens in a window, as in ColBERT's queries.
 _WINDOW = 32
 
-# Fewest windows of added documents to judge them by.
+# Minimum number of windows for a recall of added documents.
 _LEAST = 8
 
-# Added documents get a warning if their recall is lower than this, and lower than that of the others by this and by
-# two standard errors; windows have at least this standard deviation.
+# A warning needs a recall of added documents below _ENOUGH that is also lower than the other documents' recall by more
+# than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
 _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
 
 def document_windows(
     contents: IndexContents, count: int, rows: NDArray[np.int64] | None = None, seed: int = 0
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Return up to `count` windows of different documents, and the rows of their documents.
+    """Return windows of up to `count` distinct documents, and the rows of these documents.
 
-    `rows` are live rows with tokens to choose from, by default all of them.
+    The documents are chosen from `rows`, live rows with tokens; default: all of them.
     """
     stream = np.random.default_rng(seed)
     rows = contents.searchable[0] if rows is None else rows
@@ -62,16 +62,16 @@ def exact_best(
     threads: int | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Return the rows of the `k` best documents of each query, best first, without those in `sources`.
+    """Return the rows of the `k` best documents of each query, best first, without the query's row in `sources`.
 
-    With `among`, of these rows only.
+    Only the rows in `among` are ranked; default: all.
     """
     rows = contents.searchable[0] if among is None else among
     more = int(sources is not None)
     options = RerankOptions(min(k + more, len(rows)))
     rankings = contents.rank(queries, [rows] * len(queries), options, threads)
     best = [np.array(contents.ids.rows(ranking.ids.tolist()), np.int64) for ranking in rankings]
-    return [found[:k] for found in _without(best, sources)]
+    return [ranking[:k] for ranking in _without(best, sources)]
 
 
 def shares_found(
@@ -82,7 +82,7 @@ def shares_found(
 ) -> NDArray[np.float64]:
     """Return the share of each query's best rows among its first `candidates` proposed ones."""
     pairs = zip(best, _without(proposed, sources), strict=True)
-    return np.array([np.isin(wanted, found[:candidates]).mean() for wanted, found in pairs])
+    return np.array([np.isin(exact, candidate_rows[:candidates]).mean() for exact, candidate_rows in pairs])
 
 
 def _without(
@@ -90,12 +90,12 @@ def _without(
 ) -> Sequence[NDArray[np.int64]]:
     if sources is None:
         return rows
-    return [found[found != source] for found, source in zip(rows, sources, strict=True)]
+    return [own[own != source] for own, source in zip(rows, sources, strict=True)]
 
 
 @dataclass(frozen=True)
 class MeasuredWindows:
-    """Shares of the exact best documents that were among the candidates of windows.
+    """The measured recall of each window: the share of its exact best documents among its candidates.
 
     Parameters
     ----------
@@ -103,9 +103,9 @@ class MeasuredWindows:
         Rows of the windows' documents.
     shares : float64 (n,)
     stop : int
-        Documents of rows from here on were added after the last measurement.
+        Documents in rows from `stop` on were added after the last measurement.
     documents : int
-        Documents that were searched then.
+        Number of documents at the last measurement.
     """
 
     rows: NDArray[np.int64]
@@ -116,9 +116,9 @@ class MeasuredWindows:
     def recalls(
         self, live: NDArray[np.int64], fitted: int
     ) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
-        """Return the recall of all documents and of added ones, whose rows begin at `fitted`.
+        """Return the recall of all documents, and of documents added after the fit, in rows from `fitted` on.
 
-        `live` are the rows that a search finds, ascending; windows of others do not count.
+        `live` are the searchable rows, ascending; windows of other documents do not count.
         """
         old, new = self._groups(live, fitted)
         before = int(np.searchsorted(live, fitted))
@@ -142,7 +142,7 @@ class MeasuredWindows:
         return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
 
     def warning(self, live: NDArray[np.int64], fitted: int) -> str | None:
-        """Return a warning if added documents find clearly less than the others, otherwise None."""
+        """Return a warning if added documents have a clearly lower recall than the others, otherwise None."""
         old, new = self._groups(live, fitted)
         if len(new) < _LEAST or new.mean() >= _ENOUGH:
             return None
@@ -157,7 +157,7 @@ class MeasuredWindows:
         )
 
     def and_more(self, other: MeasuredWindows) -> MeasuredWindows:
-        """Return these and later ones together."""
+        """Return these and later windows together."""
         rows, shares = np.concatenate([self.rows, other.rows]), np.concatenate([self.shares, other.shares])
         return MeasuredWindows(rows, shares, other.stop, other.documents)
 

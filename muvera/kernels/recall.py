@@ -1,7 +1,7 @@
-"""Stop ranking candidates once few of the k best are expected among those that are left.
+"""Stop ranking candidates once few of the k best are expected among the remaining ones.
 
-Candidates come in the order of their products in the first stage.  A candidate's score is ``a + slope * product``
-plus an error, nearly normal; `a` and the errors' deviation are measured on the candidates that were ranked.
+Candidates are ranked in the order of their products in the first stage.  A candidate's score is ``a + slope * product``
+plus a nearly normal error.  The ranked candidates determine `a` and the standard deviation of the errors.
 """
 
 import math
@@ -10,23 +10,23 @@ import numpy as np
 
 from .jit import helper, kernel
 
-#: Positions in the state of a query: numbers of its calibration, then what was counted so far.
+#: Positions in the state of a query: parameters of its calibration, then counts and sums of its ranking.
 SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 
-#: Candidates that are ranked before the first check, and between two checks.
+#: Number of candidates that are ranked before the first check, and between two checks.
 FIRST_CHECK, STEP = 12, 4
 
-# Number of errors that the calibration's variance counts as.
+# The calibration's variance counts as much as this number of measured errors.
 _PRIOR = 16
 
-# Normal tail at steps of 1 / _FINE, from -_EDGE to _EDGE, as a table: the same bits on every machine.
+# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same bits on every machine.
 _EDGE, _FINE = 8, 32
 _TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
 
 
 @helper
 def _expected_misses(least, products, state, most):
-    """Return the expected number of the k best among the candidates that are left, or a number above `most`."""
+    """Return the expected number of the k best among the remaining candidates, or a number above `most`."""
     count = np.int64(state[RANKED])
     mean = state[SUM] / count
     spread = max(0.0, state[SQUARES] - count * mean * mean) * count / (count - 1)
@@ -48,7 +48,7 @@ def _expected_misses(least, products, state, most):
 
 @helper
 def enough(score, products, heap, state):
-    """Count a ranked candidate; return True if the expected misses are at most the state's limit."""
+    """Record a ranked candidate; return True if the expected misses are at most the state's limit."""
     error = np.float64(score) - state[SLOPE] * products[np.int64(state[RANKED])]
     state[RANKED] += 1
     state[SUM] += error
@@ -79,17 +79,17 @@ def enter(heap, score):
 
 @kernel
 def trace_misses(scores, products, k, states, expected):
-    """Write the expected misses at every check, in a ranking of all candidates.
+    """Write the expected misses at every check of a ranking of all candidates.
 
     Parameters
     ----------
     scores, products : float32 (n, c)
-        Of the candidates of n queries, in the order of the products.
+        Scores and products of the candidates of n queries, in descending order of products.
     k : int
     states : float64 (n, STATE)
         Changed.
     expected : float64 (n, c // STEP + 1)
-        Receives the expected misses after ``STEP * column`` candidates; not changed where nothing is checked.
+        Receives the expected misses after ``STEP * column`` candidates; entries without a check stay unchanged.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):

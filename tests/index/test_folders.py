@@ -74,7 +74,7 @@ def test_lost_updates_are_refused(folder: Path) -> None:
     first = commit(folder, writing({"a": b"1"}), None)
     second = commit(folder, writing({"a": b"2"}), first)
     for known in (first, None, Generation(2, "0000")):
-        with pytest.raises(IndexFolderError, match="holds generation 2"):
+        with pytest.raises(IndexFolderError, match="contains generation 2"):
             commit(folder, writing({"a": b"3"}), known)
     assert Generation.of(read_manifest(folder)) == second
     assert (folder / "generation-000002/tokens-a.npy").read_bytes() == b"2"

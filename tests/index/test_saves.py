@@ -273,7 +273,7 @@ def test_a_rebuild_that_fails(step: str, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(FileExistsError, match="notes"):
         index.rebuild(path=tmp_path / "notes")
     built(path=tmp_path / "other")
-    with pytest.raises(IndexFolderError, match="made elsewhere"):
+    with pytest.raises(IndexFolderError, match="not loaded from there"):
         index.rebuild(path=tmp_path / "other")
 
 
