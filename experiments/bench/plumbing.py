@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,7 +18,6 @@ from ..datasets.discovery import DATA, DatasetPath, find_collections
 from ..datasets.loading import load_collection
 from ..report.stored_results import RESULTS, save_results
 from ..report.studies import study_text
-from ..report.table import Table, text
 
 __all__ = [
     "AsJson",
@@ -30,9 +29,7 @@ __all__ = [
     "in_new_process",
     "interleaved",
     "load_collections",
-    "median_ms",
     "paths_of",
-    "print_rows",
     "progress",
     "timed",
 ]
@@ -103,18 +100,6 @@ def interleaved(
     return {name: np.array(rows).T for name, rows in seconds.items()}
 
 
-def median_ms(
-    work: Callable[[Any], object], inputs: Iterable[Any], clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Return the median milliseconds of `work` over its inputs."""
-    times = []
-    for value in inputs:
-        began = clock()
-        work(value)
-        times.append(clock() - began)
-    return 1000 * float(np.median(times))
-
-
 def in_new_process(function: Callable[..., object], *arguments: Any) -> int:
     """Call a function of a module in a new process, and return the exit code."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
@@ -128,15 +113,6 @@ def finish(name: str, results: dict[str, Any], save: bool, as_json: bool = False
     if save:
         save_results(name, results)
     typer.echo(json.dumps(results) if as_json else study_text(name, results))
-
-
-def print_rows(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], title: str = "") -> None:
-    """Print rows as they are measured, and as a table at the end; `columns` maps keys to headings."""
-    cells = []
-    for row in rows:
-        cells.append([row[key] for key in columns])
-        progress(", ".join(f"{key}={row[key]}" for key in columns))
-    typer.echo(text(Table(title, list(columns.values()), cells)))
 
 
 def progress(line: str) -> None:

@@ -17,8 +17,8 @@ __all__ = ["quick_collections", "quick_experiment"]
 
 _T = TypeVar("_T")
 
-# Number of documents (enough to fit encoders) and of sampled ones; sizes of a small scaling experiment.
-_DOCUMENTS, _SAMPLE, _SIZES = 300, 60, [400, 1000]
+# Number of documents (enough to fit encoders) and of sampled documents.
+_DOCUMENTS, _SAMPLE = 300, 60
 
 # Build arguments that make fitting and tuning fast, by preset or system.
 _SMALL: dict[str, dict[str, Any]] = {
