@@ -104,7 +104,7 @@ def fit_table(collections: list[Collection], old: Path | None) -> Table:
     header = ["collection", "documents", "", "fit, s", "query, us", *(f"@{depth}" for depth in _DEPTHS)]
     caption = (
         f"Seconds to fit `moments` and microseconds to encode one query, one thread, and 10-recall of {_QUERIES} "
-        "queries by number of candidates. Before: an older checkout, in the same run."
+        "queries by number of candidates. Before: an older version of the library, measured in the same run."
     )
     return Table("Fit of moments", header, rows, caption)
 

@@ -167,9 +167,11 @@ def _dial(results: Results) -> list[Table]:
         Column("its recall", "recall_by_windows", _SHARE),
     ]
     caption = (
-        f"Recall of a ranking of all documents; it should be from .005 below to .03 above `recall=`. Calibrated with "
-        f"windows of documents. Median of {results['rounds']} interleaved rounds; processor time of one thread, whole "
-        f"searches, queries one by one. {machine_text(results['machine'])}."
+        f"`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
+        f"has the same recall. The recall should be at most .005 below and .03 above the given one. Most candidates: "
+        f"the limit for one query. Fixed number by windows: what the calibration gives without stopping early. Times "
+        f"are processor time of whole searches on one thread, one query at a time: the median of "
+        f"{results['rounds']} interleaved rounds. {machine_text(results['machine'])}."
     )
     return [Table.of("", columns, results["rows"], caption)]
 
@@ -268,11 +270,12 @@ def _growth_of(results: Results) -> list[Table]:
     rescored = ", then the best {} of them by exact tokens" if exact else ""
     settings = f" (m={last['m']}, ef_construction={last['ef_construction']}, ef=1000 and 2000)" * graph
     made = "" if results["real"] else ", and generated documents of 48 to 80 tokens"
+    generated = "" if results["real"] else "Build times exclude generating documents. "
     caption = (
         f"The documents of {results['collection']}{made}. Preset {results['encoder']!r}, backend "
         f"{results['backend']!r}{settings}, {results['codec']} codes {'and' if exact else 'without'} exact tokens; "
         f"one thread searches. A fast search ranks 500 candidates{rescored.format(30)}; a thorough search ranks 800 "
-        f"candidates{rescored.format(50)}. Build times exclude generating documents. Recall is over "
+        f"candidates{rescored.format(50)}. {generated}Recall is over "
         f"{results['judged']} queries; 200 other queries are timed once each. A quantity grows like the number of "
         f"documents to the power of its exponent. Other jobs used the machine during builds. "
         f"{machine_text(last['build_machine'])}."
@@ -294,9 +297,9 @@ def _first_stage(results: Results) -> list[Table]:
     rows = results["rows"]
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
     caption = (
-        f"The first stage alone, on one thread: `moments` vectors of {names}. Made vectors are one of these plus half "
-        f"the difference of two others; their recall is not that of real text. Recall is the share of the best inner "
-        f"products among the candidates, over at most 200 queries. {machine_text(results['machine'])}."
+        f"The first stage alone, on one thread: `moments` vectors of {names}. 'Made' vectors are generated: a real "
+        f"vector plus half the difference of two others. Their recall is not that of real text. Recall is the share of "
+        f"the best inner products among the candidates, over at most 200 queries. {machine_text(results['machine'])}."
     )
     return [
         Table.of(
@@ -394,7 +397,7 @@ STUDIES: dict[str, tuple[str, Callable[[Results], list[Table]]]] = {
     "speed": ("Speed compared with other libraries", _speed),
     "tokens": ("Token codecs", _tokens),
     "searches": ("Whole searches", _searches),
-    "dial": ("Recall dial", _dial),
+    "dial": ("A recall instead of candidates", _dial),
     "cold": ("Tokens on disk", _cold),
     "growth": ("Cost of an index by number of documents", _growth),
     "first_stage": ("First stage", _first_stage),
