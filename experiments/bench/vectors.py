@@ -30,7 +30,7 @@ from .plumbing import Cache, Data, Save, load_collections, progress
 
 __all__ = ["added_table", "choice_table", "fit_table", "presets_table", "vectors", "wide_table"]
 
-_NAME, _TITLE, _ROOT = "default_vectors", "The default vectors", Path(__file__).parents[2]
+_NAME, _TITLE, _ROOT = "default_vectors", "The default encoder", Path(__file__).parents[2]
 _BEST, _DEPTHS, _QUERIES = 10, (10, 20, 30, 50, 100, 200), 150
 
 # Fits moments with the muvera on PYTHONPATH, after a small fit that compiles.
@@ -139,7 +139,7 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
         progress(f"{width} columns: {rows[-1]}")
     header = ["columns", *(f"@{depth}" for depth in _DEPTHS)]
     caption = (
-        f"Tokens of {collection.name} turned into more columns, plus normal noise of a tenth of their length, in "
+        f"The tokens of {collection.name}, rotated into more columns, plus normal noise of a tenth of their length, in "
         "float16. 10-recall by number of candidates, each against its own exact ranking."
     )
     return Table("Wide tokens", header, rows, caption)
@@ -184,8 +184,9 @@ def choice_table(collections: list[Collection]) -> Table:
         progress(str(rows[-1]))
     header = ["collection", "compared", "chosen", "moments @50", "chosen @50"]
     caption = (
-        "Compared: recall of windows of unseen documents among 100 candidates. 10-recall@50 of queries, or of windows "
-        'of 32 tokens without their own document if there are none, with `encoder="moments"` and by default.'
+        "Compared: recall with 100 candidates of windows of documents that the encoder was not fitted on. The last two "
+        'columns are 10-recall@50 of queries, with `encoder="moments"` and with the chosen encoder. Collections '
+        "without queries use windows of 32 tokens, whose own document does not count."
     )
     return Table("Choice of the default", header, rows, caption)
 
@@ -223,8 +224,9 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
             progress(str(rows[-1]))
     header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt", "add, s"]
     caption = (
-        "Recall of windows among 100 candidates: before the addition, of added documents (with the number of their "
-        "windows), of all, and after `rebuild()`. The time of `add` includes the measurement."
+        "Recall of the first stage with 100 candidates, measured with windows of document tokens: before the addition "
+        "(before), for the added documents (added ones), for all documents (all), and after `rebuild()` (rebuilt). "
+        "Windows: their number for the added documents. The time of `add` includes the measurement."
     )
     return Table("Added documents", header, rows, caption)
 
@@ -281,7 +283,7 @@ def vectors(
             _NAME,
             {
                 "experiment": _NAME,
-                "configuration": {"title": _TITLE, "caption": "`python -m experiments vectors`."},
+                "configuration": {"title": _TITLE, "caption": "Measured by `python -m experiments vectors`."},
                 "note": "Each table states its settings.",
                 "defaults": default_encoders(),
                 "machine": machine(),
