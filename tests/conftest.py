@@ -1,7 +1,7 @@
 """Configuration of all tests: hypothesis's profile, and the mark for tests that need a compiler."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from muvera.kernels.jit import INTERPRETED
+from muvera.reranking import slices
+from muvera.utils import parallel
 
 # No deadline: the first call of a kernel compiles it.  Derandomized: two runs give the same result.
 settings.register_profile(
@@ -82,24 +84,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call() -> Iterator[None]:
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
     """Skip a test that needs the graph library, if this is not installed: `nox -s bare` runs all others."""
     return (yield from _skip_without_graphs())
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> Iterator[None]:
+def pytest_fixture_setup() -> Generator[None, Any, Any]:
     """Skip the tests of a fixture that needs the graph library."""
     return (yield from _skip_without_graphs())
 
 
-def _skip_without_graphs() -> Any:
+def _skip_without_graphs() -> Generator[None, Any, Any]:
     try:
         return (yield)
     except ImportError as error:
         if "hnswlib" not in str(error) or find_spec("hnswlib"):
             raise
         pytest.skip("hnswlib is not installed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads_for_small_work(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Divide small work between threads, too, in the tests of reranking."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name == "reranking":
+            for module in (slices, parallel):
+                patch.setattr(module, "SMALL", 0)
+        yield
 
 
 @pytest.fixture

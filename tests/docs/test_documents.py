@@ -103,11 +103,18 @@ def write_csv(folder: Path) -> None:
     )
 
 
+def write_materials_to_switch(folder: Path) -> None:
+    """Write the files of other tools."""
+    write_colbert_index(folder)
+    write_tokens(folder)
+    write_other_tools(folder)
+
+
 #: Files that a page expects in its folder.
 MATERIALS: dict[str, Callable[[Path], object]] = {
     "README": write_csv,
     "colbert-index": write_colbert_index,
-    "switch": lambda folder: (write_colbert_index(folder), write_tokens(folder), write_other_tools(folder)),
+    "switch": write_materials_to_switch,
     **dict.fromkeys(
         ["vector-database", "lancedb", "milvus", "opensearch", "postgresql", "qdrant", "scale", "tune"],
         write_tokens,

@@ -322,7 +322,7 @@ def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.Mon
     text = " ".join(f"word{i}" for i in range(200))
     (package / "a.py").write_text(f'"""Reads a file.\n\n{text}\n"""\ndef f():\n    """Short."""\n')
     (package / "b.py").write_text("not python")
-    monkeypatch.setattr(passages.sysconfig, "get_path", lambda name: str(package))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(package))
     assert passages.write_passages(tmp_path / "texts", 1) == 1
     ((name, document),), ((_, query),) = read_texts(tmp_path / "texts", "test")
     assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]

@@ -290,7 +290,7 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
 def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
     documents = MultiVectors.from_flat(tokens(0, 1000, 20), [5, 0, 80, 40, 9, *[18] * 48, 2])
     query, positions = tokens(1, 19, 20), np.arange(54)[::-1].copy()
-    codec = fit_codec(name, documents.tokens)
+    codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
     coded = CodedVectors.of(codec, documents)
     expected = chamfer_matrix(query, coded.decoded())[0]
     slices: list[CodedSlice] = [

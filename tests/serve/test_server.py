@@ -315,10 +315,11 @@ def test_a_request_reads_few_characters() -> None:
     settings = ServerSettings(max_read_characters=4000, max_queries=5)
     with TestClient(make_app(index, settings)) as client:
         assert len(client.post("/search", json={"query": "word", "k": 3}).json()["results"][0]) == 3
-        for body in ({"query": "word"}, {"queries": ["word"] * 5, "k": 1}):
+        bodies: list[dict[str, object]] = [{"query": "word"}, {"queries": ["word"] * 5, "k": 1}]
+        for body in bodies:
             assert "4,000 characters" in problem(client.post("/search", json=body), 422)
-        for body in ({"query": "word", "ids": [0] * 6}, {"query": "word" * 20_000, "ids": [0] * 5}):
-            problem(client.post("/explain", json=body), 422)
+        for query, ids in (("word", [0] * 6), ("word" * 20_000, [0] * 5)):
+            problem(client.post("/explain", json={"query": query, "ids": ids}), 422)
     assert len(list(index)) == 4
 
 

@@ -136,6 +136,7 @@ def test_one_writer(folder: Path) -> None:
         pytest.raises(IndexFolderError, match="journal has changes"),
     ):
         MuveraIndex.load(later).save(later)
+    assert again._journal is not None
     again._journal.close()
     with pytest.raises(IndexFolderError, match="journal has changes"):
         stale.save(killed)

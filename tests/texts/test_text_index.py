@@ -199,7 +199,8 @@ def test_words_of_scripts_with_and_without_spaces(texts: list[str], query: str, 
 
 
 def test_tokens_are_bytes_by_default(tmp_path: Path) -> None:
-    for options, kind in (({}, "int8"), ({"tokens": "float16"}, "float16"), ({"tokens": "2bit"}, "2bit")):
+    for kind in ("int8", "float16", "2bit"):
+        options: dict[str, Any] = {} if kind == "int8" else {"tokens": kind}
         index = TextIndex.build(TEXTS, HashEncoder(), path=tmp_path / kind, **options)
         assert index.index.settings.tokens == kind
     empty = TextIndex.build([], HashEncoder())

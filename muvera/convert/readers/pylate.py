@@ -55,8 +55,10 @@ def _open(path: Path, *, exact: bool = True) -> Source:
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
         inner = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
-        mapped = _MappedCodes if isinstance(inner, QuantizedSource) else _MappedSource
-        return mapped(inner, _read_map(path, _PLAID))
+        names = _read_map(path, _PLAID)
+        return (
+            _MappedCodes(inner, names) if isinstance(inner, QuantizedSource) else _MappedSource(inner, names)
+        )
     if (path / "index.voyager").is_file():
         documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
