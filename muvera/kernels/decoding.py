@@ -12,19 +12,19 @@ from .row_operations import half_at, prefetch
 from .tile import LANES, ROWS, tile_max
 from .token_codes import FACTOR_BYTES, write_numbers
 
-# Bytes that a prefetch brings.
+# Bytes per prefetch.
 _LINE = 64
 
-# Rows that are decoded together: a multiple of ROWS, few enough to stay in the first-level cache.
+# Number of rows that are decoded together: a multiple of ROWS that fits into the first-level cache.
 _BLOCK = 4 * ROWS
 
 
 class Decoder(NamedTuple):
-    """Arrays that decode a codec's codes, flat.
+    """Flat arrays that decode a codec's codes.
 
-    Without a `table`, a code has one byte per coordinate, 128 plus the steps from the only center.  Otherwise it is a
-    centroid's number and packed residuals: `centers` are in units of the `scales`, the `table` has the levels of the
-    coordinates of each byte.  Every token has a factor in `unit`.
+    Without a `table`, a code has one byte per coordinate: 128 plus the number of steps from the only center.  Otherwise
+    a code is a centroid's number and packed residuals.  Then `centers` are in units of `scales`, and `table` contains
+    the levels of each byte's coordinates.  Each code contains a factor, in multiples of `unit`.
     """
 
     width: int
@@ -57,7 +57,7 @@ def decode_codes(codes, decoder, out):
         center = decoder.centers[numbers[token] * dimension :]
         packed = codes[place + start : place + decoder.width]
         factor = half_at(codes, place + decoder.id_bytes) * decoder.unit
-        # Loops of constant length: the compiler makes vectors of them.
+        # The compiler vectorizes loops of constant length.
         if keys == 8:
             for i in range(whole):
                 for j in range(8):
@@ -84,7 +84,7 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
     """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
 
     They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
-    score is -inf for documents without tokens, and for all from the first one that is excluded by its estimate.
+    score is -inf for documents without tokens, and for all documents from the first one that its estimate excludes.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def helper(function: Any) -> Any:
     return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
 
 
-# A process that forks while another thread compiles: its child would wait for that thread forever.
+# If a process forks while another thread compiles, the child would wait for the compiler lock forever.
 _compiling: Any = global_compiler_lock._lock
 _held: list[bool] = []
 

@@ -190,7 +190,7 @@ def score_with_pruning(
         here are stored in it.
     products, state : float32 (candidates,), float64 (STATE,)
         Products of all candidates in the first stage, descending, and the state of
-        :func:`muvera.kernels.recall.enough`, updated.  May be empty.
+        :func:`muvera.kernels.recall.enough`.  The state is updated.  `products` may be empty: then no ranking stops.
     estimates : float32 (c,)
         Estimated scores, descending, up to errors of one distribution.  May be empty.
     errors : float64 (3,)

@@ -35,7 +35,7 @@ from .tile import LANES, ROWS, lane_dot
 _VECTOR = ir.VectorType(FLOAT, LANES)
 _WORDS = ir.VectorType(ir.IntType(16), LANES)
 
-#: False on x86 processors and virtual machines without F16C, where LLVM calls a function that does not exist.
+#: False on x86 processors without F16C, for which LLVM would call a missing function.
 HAS_HALVES = bool(binding.get_host_cpu_features().get("f16c", True))
 
 
@@ -139,7 +139,7 @@ def _interpreted_prefetch(array, position):
 
 
 def make_halves_to_floats(native: bool) -> Any:
-    """Return the intrinsic that widens LANES float16 bit patterns, by one instruction or by several."""
+    """Return the intrinsic that widens LANES float16 bit patterns, by one instruction if `native`."""
 
     @intrinsic
     def compiled(typingctx, halves, source, out, position):

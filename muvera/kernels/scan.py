@@ -43,19 +43,19 @@ BLOCK = 64
 #: Pairs of columns whose table entries are added as bytes.
 STEP = 4
 
-#: Queries that share the reading of a block.
+#: Number of queries for which a block is read once.
 TOGETHER = 4
 
-#: Greatest sum of table entries: one less than a 16-bit number can hold.
+#: Greatest sum of table entries: one less than the maximum of a 16-bit number.
 MAX_SUM = 65_534
 
 #: Centroids of a pair of columns.
 CENTROIDS = 16
 
-#: Blocks that queries scan in turn while their codes are in the cache.
+#: Number of blocks that all queries scan while the codes are in the cache.
 TILE = 64
 
-# Rows ahead of the current one that are prefetched, and bytes that a prefetch brings.
+# Distance of prefetched rows from the current row, and bytes per prefetch.
 _AHEAD, _LINE = 12, 64
 
 # Bytes of a step's tables and of its codes in a block.
@@ -73,8 +73,8 @@ _WORD = ir.IntType(16)
 def _emit_sums(size: int, queries: int) -> Any:
     """Return an intrinsic that adds the table entries of one block for some queries, `size` vectors at a time.
 
-    For each of `queries` queries from `first` on it writes BLOCK sums to `out`, and to `hits` a number with bit i set
-    if sum i is at least the query's entry of `bounds`.
+    For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In the query's entry of `hits`, bit i
+    is set if sum i is at least the query's entry of `bounds`.
     """
     lookup, sums = ir.VectorType(BYTE, size), ir.VectorType(_WORD, size // 2)
 
@@ -152,7 +152,7 @@ def _emit_sums(size: int, queries: int) -> Any:
 
 
 def _plain_sums(queries: int) -> Any:
-    """Return the function of :func:`_emit_sums` for processors without byte shuffles."""
+    """Return a function like that of :func:`_emit_sums`, for processors without byte shuffles."""
 
     def plain(codes, start, steps, tables, first, bounds, out, hits):
         for query in range(queries):
@@ -171,7 +171,7 @@ def _plain_sums(queries: int) -> Any:
 
 
 def make_sums(instructions: str, queries: int) -> Any:
-    """Return the function that adds table entries with one of the SHUFFLES, or "plain"."""
+    """Return the function that adds table entries by the instruction `instructions`, of SHUFFLES or "plain"."""
     if INTERPRETED or instructions == "plain":
         return _plain_sums(queries)
     return _emit_sums(SHUFFLES[instructions], queries)
@@ -203,7 +203,7 @@ _sums_of_several, _sums_of_one = make_sums(_BEST, TOGETHER), make_sums(_BEST, 1)
 
 @kernel
 def _edge_of(sums, count, wanted, counts):
-    """Return the `wanted`-th greatest of `count` sums and the number of greater ones, byte by byte, upper first."""
+    """Return the `wanted`-th greatest of `count` sums and the number of greater sums; `counts` is scratch memory."""
     above, prefix = 0, 0
     for shift in (8, 0):
         counts[:] = 0
@@ -222,7 +222,7 @@ def _edge_of(sums, count, wanted, counts):
 
 @kernel
 def _keep_best(sums, rows, count, wanted, counts):
-    """Keep the `wanted` greatest of `count` sums in order, of equal ones the earlier; return the smallest one kept."""
+    """Move the `wanted` greatest of `count` sums to the front, earlier ones first; return the smallest of them."""
     edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
     kept = 0
@@ -238,13 +238,25 @@ def _keep_best(sums, rows, count, wanted, counts):
 
 @kernel
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found, last):
-    """Add the rows of the blocks `start` to `stop` to the `wanted` rows with the greatest sums for each of m queries.
+    """Scan the blocks `start` to `stop`, and keep the `wanted` rows with the greatest sums for each of m queries.
 
-    `codes` flat uint8; `tables` uint8, flat; `words` uint64, one per block, with bit i set if row i can be found.  Row
-    i of block b is number ``first + BLOCK * b + i``, and numbers ascend from call to call.  `sums` uint16 (m, room)
-    and `rows` int64 (m, room) get the results, in ascending order of rows, `found` int64 (m,) their numbers, and
-    `bounds` uint16 (m,) the smallest sums that are of use; all begin with zeros.  Room is at least
-    ``wanted + BLOCK``, and more is faster.  Only after the `last` call, no more than `wanted` rows remain.
+    Several calls can scan one part of the rows after another, in ascending order; the state is in `bounds`, `sums`,
+    `rows` and `found`.  More than `wanted` rows may remain until the call with `last`.
+
+    Parameters
+    ----------
+    codes, tables : uint8
+        Flat.
+    words : uint64 (blocks,)
+        Bit i is set if a search can return row i of the block.
+    first : int
+        Row i of block b has the number ``first + BLOCK * b + i``.
+    bounds : uint16 (m,)
+        Smallest sum that can still enter.  Zero at first.
+    sums, rows : uint16 (m, room), int64 (m, room)
+        Receive the results, in ascending order of rows.  `room` is at least ``wanted + BLOCK``; more is faster.
+    found : int64 (m,)
+        Receives the number of results.  Zero at first.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
@@ -287,7 +299,7 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
 
 @helper
 def _find_nearest(xs, ys, centroids, distances, nearest):
-    """Write the number of the nearest centroid of each point to `nearest` int32; of equally near ones, the lower."""
+    """Write the number of each point's nearest centroid to `nearest` int32; ties go to the lower number."""
     distances[:] = np.inf
     for j in range(CENTROIDS):
         x, y = centroids[0, j], centroids[1, j]
@@ -303,8 +315,8 @@ def _find_nearest(xs, ys, centroids, distances, nearest):
 def fit_centroids(sample, starts, iterations, centroids):
     """Fit the centroids of each pair of columns by Lloyd's algorithm.
 
-    `sample` float32 (n, 2 pairs); `starts` int64 (CENTROIDS,) rows of the sample to start from; `centroids` float32
-    (pairs, 2, CENTROIDS) gets the result.  A centroid without members stays where it is.
+    `sample` is float32 (n, 2 pairs); `starts` int64 (CENTROIDS,) are the rows of the first centroids.  The result is
+    written to `centroids` float32 (pairs, 2, CENTROIDS).  A centroid without members does not move.
     """
     sums = np.empty((2, CENTROIDS), np.float64)
     sizes = np.empty(CENTROIDS, np.int64)
@@ -386,7 +398,7 @@ def make_tables(query, centroids, products, tables):
 def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit, out):
     """Write the products of some rows with one query to `out` float32 (n,), see :func:`multiply_rows`.
 
-    `rows` int64 (n,) are row numbers in `sums` and `units`; `numbers` int8 has row ``first`` at its begin.
+    `rows` int64 (n,) are row numbers in `sums` and `units`; `numbers` int8 begins with row `first`.
     """
     depth = query_bytes.shape[1]
     flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)

@@ -47,13 +47,13 @@ Found = tuple[Labels, Floats]
 #: Calls a function while no other thread searches.
 Guard = Callable[[Callable[[], object]], object]
 
-#: Returns the name within the index's folder of a file that a save can keep there, or None.
+#: For a saved file, returns its name within the index's folder, or None if the next save cannot keep it.
 Keep = Callable[[Path], str | None]
 
-#: The state that a search needs to be loaded, as JSON, and the names of the kept files.
+#: The state for :meth:`VectorSearch.load`, as JSON, and the names of the kept files.
 Saved = tuple[dict[str, Any], list[str]]
 
-# Bytes of floats that one task reads, and bytes of rows copied at a time.
+# Bytes of floats per task, and bytes of rows copied at a time.
 _TASK, _BLOCK = 4 << 20, 32 << 20
 
 
@@ -95,9 +95,9 @@ class VectorSearch(ABC):
         threads: int | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Add vectors, float32 (n, dimension), under new labels (n,), which ascend from call to call.
+        """Add vectors, float32 (n, dimension), under labels (n,) that are ascending and above all earlier ones.
 
-        If it fails, the search holds all of them or none.
+        After a failure, the search contains all of the new vectors or none.
         """
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
@@ -118,7 +118,7 @@ class VectorSearch(ABC):
         """Add at least one checked vector."""
 
     def _hold(self, labels: Labels, saved: SavedState) -> None:
-        """Take over the ascending labels of loaded vectors, of which the saved live ones are in use."""
+        """Set the labels of loaded vectors, which are ascending; those in `saved.live` can be returned."""
         self.next_label = int(labels.max(initial=-1)) + 1
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
         self._alive = np.zeros(self.next_label, bool)
@@ -223,12 +223,12 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write this search's files into `folder`, except those that it can keep.
+        """Write this search's files into `folder`, except for saved files that `keep` can keep.
 
-        Returns the state for :meth:`load`, and the names of the kept files.
+        Return the state for :meth:`load`, and the names of the kept files.
         """
 
-    def saved_in(self, folder: Path) -> None:  # noqa: B027 (some have nothing to keep)
+    def saved_in(self, folder: Path) -> None:  # noqa: B027 (some keep no files)
         """Record the folder that contains the saved files."""
 
     @classmethod
@@ -244,7 +244,7 @@ class VectorSearch(ABC):
 
 
 class RowSearch(VectorSearch):
-    """Base class of searches that store a row per vector, in the order of adding."""
+    """Base class of searches that store one row per vector, in the order of addition."""
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
@@ -314,7 +314,7 @@ def no_results(count: int, k: int) -> Found:
 
 
 def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
-    """Return a copy with at least `needed` entries, the new ones of this value."""
+    """Return a copy with at least `needed` entries, filled up with `value`."""
     copied = np.full(max(needed, len(array)), value, array.dtype)
     copied[: len(array)] = array
     return copied
@@ -344,7 +344,7 @@ def score_among(
     k: int,
     threads: int | None = None,
 ) -> Found:
-    """Return the k best of `labels`; `read` returns their vectors, a block at a time."""
+    """Return the k best of `labels` for each query; `read` returns the vectors of a block of labels."""
     best_labels, best_scores = no_results(len(queries), k)
     dimension = queries.shape[1]
     width = -(-dimension // LANES) * LANES
@@ -363,6 +363,6 @@ def score_among(
 
 
 def cut(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges of at most `size`, which is at least 1."""
+    """Split 0..count into ranges of at most `size`, and of at least 1."""
     size = max(1, size)
     return [(start, min(start + size, count)) for start in range(0, count, size)]

@@ -155,7 +155,7 @@ class ExactSearch(RowSearch):
     def _best_by_floats(
         self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
     ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-        """Yield the same, from all floats."""
+        """Yield the same as :meth:`_best_by_bytes`, from all floats."""
         padded, floats = self._padded(queries), self._columns[0]
         if rows is None:
             products = score_all(floats[: self._rows], padded, threads)

@@ -55,13 +55,13 @@ ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 #: Extra columns of a graph that make all vectors equally long.
 FILLING = 16
 
-# The whole graph is written once more than this many vectors, and this share (1 in 100) of it, were added.
+# The whole graph is written again after more than this number of new vectors, and more than 1 in _SHARE.
 _FEW, _SHARE = 1024, 100
 
 # States of a label: a search of the graph may return it, or it is marked as removed; 0 if it was never used.
 _HELD, _MARKED = 1, 2
 
-# Candidates per wanted vector, unless a search says otherwise.
+# Candidates per result, unless a search gives `ef`.
 _BREADTH = 2
 
 # Capacity of an empty graph.
@@ -86,10 +86,10 @@ _BLOCK = 1 << 16
 
 
 class SavedGraph:
-    """The path of a graph's file, its number of `vectors`, and the vectors added since.
+    """The file of a graph with `vectors` vectors, and the vectors added since it was written.
 
-    A graph's file cannot grow in place, and writing it takes time in proportion to all vectors.  So a small number of
-    new vectors is written beside it and added again when the index is loaded.
+    A graph's file cannot grow in place, and the time to write it is proportional to all vectors.  So a small number of
+    new vectors is written to another file, and added to the graph again by each load.
     """
 
     def __init__(self, path: Path, vectors: int) -> None:
@@ -99,7 +99,7 @@ class SavedGraph:
         self._vectors: tuple[Floats, ...] = ()
 
     def record(self, labels: Labels, vectors: Floats) -> SavedGraph | None:
-        """Return a copy with added vectors, or None if the whole graph should be written again."""
+        """Return a copy with more added vectors, or None if the whole graph must be written again."""
         if sum(map(len, self._labels)) + len(labels) > self._most:
             return None
         recorded = copy(self)
@@ -110,7 +110,7 @@ class SavedGraph:
         return recorded
 
     def write(self, folder: Path, existing: Callable[[Labels], Labels]) -> None:
-        """Write the added vectors, if any; `existing` filters out removed labels."""
+        """Write the added vectors, if any; `existing` drops removed labels."""
         if not self._labels:
             return
         labels = np.concatenate(self._labels)
@@ -188,9 +188,9 @@ class HNSWSearch(VectorSearch):
         super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
         self._reach = 0.0  # until the first vectors are added
-        #: The graph's file, if a save can keep it and write only the added vectors.
+        #: The graph's file, if the next save can keep it and write only the added vectors.
         self._saved: SavedGraph | None = None
-        # By label, what its vector was divided by.
+        # The divisor of each vector, by label.
         self._norms = np.empty(0, np.float32)
         index = self._empty_index()
         index.init_index(
@@ -275,8 +275,8 @@ class HNSWSearch(VectorSearch):
             accept = self._may_return
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
-            # setting that other threads read.  More than k also finds vectors that are longer than the reach, and with
-            # no more than k, 7 of 100 were missing among 24,576 real texts; with twice as many, 2.
+            # setting that other threads read.  More than k candidates also find vectors that are longer than the reach.
+            # Among 24,576 real texts, k candidates missed 7 of the 100 best, twice as many missed 2.
             breadth = max(k, ef) if ef else max(_BREADTH * k, self.settings.ef)
             # With a Python filter one thread is enough: more would wait for the interpreter lock.
             labels, distances = self._graph.index.knn_query(
@@ -312,7 +312,7 @@ class HNSWSearch(VectorSearch):
         }
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the graph in hnswlib's format, or only the vectors that are not in its saved file; and the norms.
+        """Write the norms, and the graph in hnswlib's format or only the vectors that its saved file lacks.
 
         Raises OSError if the file is incomplete.
         """
@@ -330,11 +330,11 @@ class HNSWSearch(VectorSearch):
         return {}, []
 
     def _save_norms(self, folder: Path) -> None:
-        norms = grown(self._norms, self.next_label, 1)  # the file may hold vectors of failed additions, too
+        norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
 
     def saved_in(self, folder: Path) -> None:
-        """Record that `folder` contains the graph's file, if it was written."""
+        """Record that `folder` contains the graph's file, if the last save wrote it."""
         if self._saved is None and len(self):
             self._saved = SavedGraph(folder / GRAPH, len(self))
 

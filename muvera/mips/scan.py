@@ -56,30 +56,30 @@ _SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
 # shorter, because their codes are less accurate, and never fewer than the minimum.
 _BY_BYTES, _MIN_BY_BYTES = 2, 256
 
-# Maximum number of queries per pass over the codes; blocks per task of a query that several threads answer.
+# Maximum number of queries per pass over the codes; blocks per task if several threads share one query.
 _TOGETHER, _BLOCKS_PER_TASK = 16, 1 << 12
 
-# Looked up entries in the time of a multiplication and an addition.
+# Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2
 
-# Size of the result buffer beside the wanted rows, so that the best are selected rarely.
+# Additional size of the result buffer, so that the best rows are selected rarely.
 _ROOM = 32 * BLOCK
 
 # Up to this many rows, all rows are ordered by bytes.
 _FEW = 2048
 
-# Rows that are encoded together.
+# Number of rows per encoding task.
 _ROWS = 4096
 
-# A saved part that has at most this many times the rows of the new parts is written again together with them.
+# A saved part with at most this many times the rows of the new parts is merged with them and written again.
 _MERGED = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Consecutive rows, from `first` on: codes by blocks, and bytes.
+    """The codes (in blocks) and the bytes of `count` consecutive rows from `first` on.
 
-    The arrays of the last part may have room for more rows.  A part with a `folder` is saved there and does not change.
+    The arrays of the last part may be longer.  A part with a `folder` is saved there and does not change.
     """
 
     first: int
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class _Searched:
-    """The rows that a search can return, by row, and as a bit for each row of the parts' blocks."""
+    """The rows that a search can return: as a mask, and as one bit per row in words for each part."""
 
     parts: tuple[Part, ...]
     alive: NDArray[np.bool_]
@@ -156,7 +156,7 @@ class ScanSearch(RowSearch):
         self._parts, self._rows = (*self._parts[:-1], replace(tail, count=own.stop)), stop
 
     def _reserve(self, rows: int) -> None:
-        """Make room for `rows` rows: in new arrays, and in a new last part if the last one is saved."""
+        """Allocate larger arrays for `rows` rows, with a new last part if the last one is saved."""
 
         def grown(array: NDArray[Any], used: int) -> NDArray[Any]:
             larger = np.zeros(max(rows, used * 3 // 2), array.dtype)
@@ -197,7 +197,7 @@ class ScanSearch(RowSearch):
         self._parts, self._fitted_on = tuple(parts), total
 
     def _paired(self, vectors: Floats) -> Floats:
-        """Return vectors with their columns in the order of pairs, and zeros in the rest of the last pairs."""
+        """Return vectors with their columns in the order of pairs, padded with zeros."""
         paired = np.zeros((len(vectors), 2 * self._pairs), np.float32)
         paired[:, : self.dimension] = vectors[:, self._columns]
         return paired
@@ -236,7 +236,7 @@ class ScanSearch(RowSearch):
         return labels, scores
 
     def _searched(self, allowed: Labels | None) -> _Searched:
-        """Return the parts, and which of their rows a search can return."""
+        """Return the parts with the rows that a search may return: `allowed` ones, or all that are not removed."""
         parts, alive, cached = self._parts, self._alive, self._cached
         if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
             return cached
@@ -268,7 +268,7 @@ class ScanSearch(RowSearch):
             for number, part in enumerate(searched.parts)
             for start, stop in cut(-(-part.count // BLOCK), _BLOCKS_PER_TASK)
         ]
-        # Several threads share the queries, or the pieces of one query.
+        # Several threads divide the queries, or the blocks of a single query.
         workers = thread_count(threads)
         shares = [pieces[a:b] for a, b in cut(len(pieces), -(-len(pieces) // workers))]
         shares = shares if len(queries) == 1 else [pieces]
@@ -333,7 +333,7 @@ class ScanSearch(RowSearch):
         return {**super().info(), "bytes_per_vector": scan_bytes(self.dimension)}
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write codes and bytes of new rows, and the rest whole, as ``.npy``; keep saved parts in their folders."""
+        """Write parts that are not saved yet, and all other arrays, as ``.npy``; keep saved parts in their folders."""
         self._merge(keep)
         kept = []
         for part in self._parts:
@@ -350,7 +350,7 @@ class ScanSearch(RowSearch):
         return {"parts": [part.count for part in self._parts], "fitted_on": self._fitted_on}, kept
 
     def _merge(self, keep: Keep) -> None:
-        """Join the parts to write, and small ones before them, into one part."""
+        """Merge the parts to write, and small parts before them, into one part."""
         saved = [part.folder is not None and keep(part.folder / BYTES) is not None for part in self._parts]
         first = saved.index(False) if False in saved else len(saved)
         rows = sum(part.count for part in self._parts[first:])
@@ -371,7 +371,7 @@ class ScanSearch(RowSearch):
         self._parts = (*self._parts[:first], replace(merged, count=rows))
 
     def saved_in(self, folder: Path) -> None:
-        """Record that `folder` contains the parts that had no folder."""
+        """Record that parts without a folder are now saved in `folder`."""
         self._parts = tuple(
             part if part.folder is not None else replace(part, folder=folder) for part in self._parts
         )
@@ -389,7 +389,7 @@ class ScanSearch(RowSearch):
             if array.dtype != wanted.dtype or array.shape != shape:
                 raise ValueError(f"{path} must be {wanted.dtype} {shape}, got {array.dtype} {array.shape}.")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"{path} is damaged: it has a NaN or an infinity.")
+                raise ValueError(f"{path} is damaged: it contains a NaN or an infinity.")
             return array
 
         counts, files = saved.state["parts"], [*saved.kept, folder / CODES, folder / BYTES]
@@ -421,9 +421,9 @@ def scan_bytes(dimension: int) -> int:
 
 
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the order of columns so that pairs, and steps of pairs, combine large and small spreads.
+    """Return an order of columns in which pairs, and steps of pairs, combine large and small spreads.
 
-    So 4 bits per pair lose less, and a step of a table, which has one byte, is not much wider than its widest pair.
+    With such pairs, 4 bits lose less.  With such steps, the entries of a step, whose sum is one byte, lose less.
     """
     order = np.argsort(-spreads, kind="stable")
     half = -(-len(order) // 2)

@@ -3,7 +3,7 @@
 Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring a
 document once bounds show that it is worse than the k best so far.  Two methods are approximate.  `stop` ends
 the ranking once few of the k best are expected among the candidates that are left.  `estimates` end it once the
-next candidate is unlikely to be among the k best, judged by the errors of the estimates so far.
+next candidate is unlikely to be among the k best, given the errors of the estimates so far.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ DocumentSlice = tuple[MultiVectors, NDArray[np.int64], Places]
 class Stop(NamedTuple):
     """When to stop ranking a query's candidates, see :mod:`muvera.kernels.recall`.
 
-    `products`, float32 (c,), are those of the candidates in the first stage, descending; `state`, float64 (STATE,),
-    is changed by the ranking.
+    `products`, float32 (c,), are the candidates' products in the first stage, descending.  The ranking updates `state`,
+    float64 (STATE,).
     """
 
     products: NDArray[np.float32]
@@ -61,7 +61,7 @@ class RerankOptions:
     early_exit : bool
         Stop scoring a document once it cannot be among the k best.  The result stays the same.
     stop : Stop
-        When to stop ranking; scores every candidate that is ranked completely.
+        When to stop ranking.  Every ranked candidate is then scored completely.
     estimates : float32 (c,), optional
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
         need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
@@ -99,7 +99,7 @@ def score_candidates(
     out = np.empty(size, np.float32)
     keeps_best = options.in_order or (len(packed.cosines) > 0 and options.k < size)
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
-    states: deque[_State] = deque()  # of the tasks that ended: a task goes on with the best of another
+    states: deque[_State] = deque()  # of tasks that ended; the next task continues with one
 
     def score(
         documents: MultiVectors, positions: NDArray[np.int64], places: Places, scores: NDArray[np.float32]

@@ -18,7 +18,7 @@ Places = NDArray[np.int64] | slice
 #: Texts of a segment, positions of candidates in them, and the places of their scores in the result.
 Slice = tuple[Any, NDArray[np.int64], Places]
 
-# Tasks that candidates are divided into.
+# Maximum number of tasks.
 _TASKS = 8
 
 
@@ -31,11 +31,11 @@ def score_slices(
 ) -> None:
     """Call ``score(texts, positions, places, scores)`` for all slices, and write the scores to their places in `out`.
 
-    `operations` is the number of multiply-adds of a token, 0 if no other thread may help.  Each of several tasks then
-    scores every eighth candidate, the likely best of its own first.
+    `operations` is the number of multiply-adds per token, or 0 to use one thread.  Each of several tasks scores every
+    eighth candidate, in order, so it begins with likely good ones.
     """
 
-    def part(start: int, step: int) -> None:
+    def score_every(step: int, start: int) -> None:
         for texts, positions, places in slices:
             if step > 1:
                 # Contiguous: kernels would be compiled again for strided arrays.
@@ -47,11 +47,11 @@ def score_slices(
                 out[places] = own
 
     if threads == 1 or operations == 0:
-        part(0, 1)
+        score_every(1, 0)
         return
     tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions, _ in slices)
     if tokens * operations < SMALL:
-        part(0, 1)
+        score_every(1, 0)
     else:
         tasks = [(i, i + 1) for i in range(min(_TASKS, len(out)))]
-        run_in_ranges(lambda i, _: part(i, len(tasks)), tasks, threads, tokens * operations)
+        run_in_ranges(lambda i, _: score_every(len(tasks), i), tasks, threads, tokens * operations)

@@ -88,10 +88,10 @@ class TokenCodec(ABC):
         """Return a query, float32 (m, dimension), rounded to bytes."""
 
     def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:  # noqa: B027
-        """Turn the output of the kernel into tokens."""
+        """Change the kernel's output `tokens` to the decoded tokens, in place."""
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a query in the coordinates of codes, in which inner products are the same up to rounding."""
+        """Return a query in the coordinates of the codes, which preserve inner products up to rounding."""
         return tokens
 
     @abstractmethod
@@ -204,11 +204,11 @@ def score_coded(
     k: int = 0,
     stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,), -inf for those without tokens or after a stop.
+    """Return the scores of one query's candidates, float32 (size,): -inf without tokens, and after a stop.
 
     They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
-    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  With `stop`,
-    slices are in order, and few of the `k` best are missed.
+    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  `stop` ends the
+    scoring once few of the `k` best are expected to be missing; the slices must then be in order.
     """
     rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
@@ -234,9 +234,9 @@ def rank_decoded(
     estimates: NDArray[np.float32] | None,
     size: int,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's `size` candidates by decoded tokens, as :func:`rank_candidates` does.
+    """Return the scores of one query's `size` candidates by decoded tokens.
 
-    The slices list the candidates in the order of their `estimates`, if these are given.
+    With `estimates`, the slices must be in their order, and the scores are -inf after the first excluded candidate.
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)

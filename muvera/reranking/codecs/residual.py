@@ -242,7 +242,7 @@ class ResidualCodec(TokenCodec):
         return numbers, packed
 
     def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:
-        """Rotate back, and write the centroid numbers to the two lowest bits of the first entries that are not zero."""
+        """Rotate back, and store the centroid numbers in the two lowest bits of the first entries; skip zeros."""
         if self._rotation is not None:
             tokens[:] = _product(tokens, self._back, self.dimension)
         numbers, _ = self.split_codes(codes)
@@ -252,14 +252,14 @@ class ResidualCodec(TokenCodec):
             bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
 
     def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the numbers that decoded tokens store; arbitrary numbers for other tokens."""
+        """Return the centroid numbers stored in decoded tokens; arbitrary numbers for other tokens."""
         numbers = np.zeros(len(tokens), np.int64)
         for i in range(min(_MARKS * self._id_bytes, self.dimension)):
             numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
         return np.minimum(numbers, len(self._centroids) - 1)
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a query in the coordinates of codes."""
+        """Return a query in the coordinates of the codes."""
         return tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
