@@ -69,7 +69,7 @@ class Commands(TyperGroup):
 
 
 def _options(ctx: Any) -> dict[str, str]:
-    """Return the options of the command that runs, or of all commands of its group, by their Python names."""
+    """Return the options of the invoked command, or of all commands of its group, by their Python names."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
     return {
         parameter.name: parameter.opts[0]

@@ -93,7 +93,7 @@ def demo(
 
 @contextmanager
 def _compilation() -> Iterator[Any]:
-    """Show on a terminal which function numba compiles; yield a listener that has the duration."""
+    """Show on a terminal which function numba compiles; yield a listener that records the duration."""
     from numba.core import event
 
     begun = time.perf_counter()

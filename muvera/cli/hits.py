@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["print_document", "print_hits", "print_list"]
 
-# Characters of a text under its title, and the share of the best similarity that a marked word has.
+# Maximum characters of a printed text, and minimum similarity of a marked word as a share of the best one.
 _PASSAGE, _MARKED = 220, 0.8
 
 
 def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ()) -> None:
-    """Print each text's rank, title, score and best passage; to explain it, also the matching words.
+    """Print each text's rank, title, score and best passage, and with `explain` the matching words.
 
-    Answers in `labelled` get a mark.
+    Answers in `labelled` are marked.
     """
     for rank, hit in enumerate(hits, 1):
         label = "  <- a labelled answer" if hit.id in labelled else ""
@@ -65,7 +65,7 @@ def _wrapped(text: str, hanging: bool = False) -> str:
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
-    """Emphasize the words that matched best; without a terminal, nothing changes."""
+    """Highlight the words that matched best; click drops the colors without a terminal."""
     best = max(match.similarity for match in reason.matches)
     words = {reason.text[slice(*one.document)] for one in reason.matches if one.similarity > _MARKED * best}
     pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"

@@ -134,7 +134,7 @@ def _fitted(
 ) -> Any:
     """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed.
 
-    With `choose`, return the default encoder, or None.
+    With `choose`, return the encoder that the default setting would choose, or None instead of `config`.
     """
     from ..encoders.registry import make_encoder
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS

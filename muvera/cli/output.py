@@ -79,7 +79,7 @@ def progress_bar(
     """Show a progress bar on standard error, and yield the function that advances it.
 
     The bar appears only on a terminal, because in a log every step would be a line.  Its clock
-    also moves during a long step, and its title names the stage.
+    also runs during a long step, and its title is the name of the stage.
     """
     from tqdm import tqdm
 

@@ -98,7 +98,7 @@ def serve(
 
 
 def _close(index: TextIndex) -> None:
-    """Save the last changes; exit with status 1 if that fails."""
+    """Close the index; exit with status 1 if its last save fails."""
     try:
         index.close()
     except (OSError, ValueError) as error:

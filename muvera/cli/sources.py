@@ -221,7 +221,7 @@ def load_encoder(name: str) -> Encoder:
 
 
 def chosen_by_recall(source: Source, quiet: bool, threads: int | None = None) -> Encoder | None:
-    """Return the default encoder for a sample of all documents of a source; None if they are too few."""
+    """Choose and fit the default encoder on a sample of a source's documents; None if there are too few."""
     columns = source.dimension
     sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
     with progress_bar(source.num_documents, "documents", "sampling", quiet) as advance:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["converse", "texts"]
 
-# Texts that are added in one step.
+# Number of texts per change.
 _BATCH = 64
 
 Index = Annotated[
@@ -149,7 +149,7 @@ def _read(source: Path, text: str | None, id: str | None, metadata: str, **optio
 
 @contextmanager
 def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
-    """Open an index of texts; each change is on the disk when a method returns."""
+    """Open an index of texts, for durable changes if `change`."""
     from ..engines.base import is_engine_url
     from ..texts.text_index import TextIndex
 
@@ -161,10 +161,10 @@ def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterato
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
-    """Return ids as the index spells them: integers are text in CSV and on the command line."""
+    """Convert ids from CSV or the command line to integers if the index contains them as integers."""
     numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
-    found = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
-    known = {one.id for one in found}
+    documents = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
+    known = {document.id for document in documents}
     return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
@@ -247,7 +247,7 @@ def _in_batches(
     metadata: list[Any],
     quiet: bool,
 ) -> None:
-    """Change some texts at a time: each step is complete if the command is interrupted."""
+    """Call `change` with a few texts at a time, so that an interrupted command keeps the earlier ones."""
     with progress_bar(len(contents), "texts", "encoding", quiet) as advance:
         for start in range(0, len(contents), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -352,7 +352,7 @@ def search(
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
         plan = {"k": k, "where": condition, "words": words, "recall": recall}
         plan["candidates"] = None if candidates is None else max(candidates, k)
-        # To print a text, its best passage is needed.
+        # Printing a text needs its best passage.
         marks = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
         answer = partial(method, **plan, explain=marks)
         if query is None:

@@ -32,10 +32,10 @@ class ServerSettings:
     max_connections : int
         Further connections are answered with 503.
     max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
-        Limits of one request: queries or explanations, hits per query, hits in all, candidates, documents to write,
+        Limits of one request: queries or explanations, hits per query, total hits, candidates, documents to write,
         characters of a text, and token vectors.
     max_read_characters : int
-        Characters of all documents that one request reads.
+        Limit of one request: total characters of the documents that it reads.
     """
 
     token: str | None = None

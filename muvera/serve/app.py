@@ -48,7 +48,7 @@ _SECURITY = {
 
 _LOG = logging.getLogger("muvera")
 
-# Characters of a query, times the documents to explain: each word of the query is explained for each document.
+# Maximum of query characters times documents to explain, because each query word is matched in each document.
 _MAX_EXPLAINED = 100_000
 
 T = TypeVar("T")
@@ -265,7 +265,7 @@ class _Server:
         raise TimeoutError
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Run a change to its end; raise 503 if the thread was not free before the timeout, so that it never begins."""
+        """Run a change to its end; raise 503 without a change if no thread was free before the timeout."""
         task, begun = await self._started(work, self._changes)
         if not task.done() and not begun:
             raise HTTPException(
@@ -278,7 +278,8 @@ class _Server:
         except OSError as error:
             _LOG.error("muvera: %s", error)
             raise HTTPException(
-                507, "The server could not write to its disk. The change was not made, or a save is missing."
+                507,
+                "The server could not write to its disk. The change was not made, or the index was not saved.",
             ) from error
 
     async def _started(

@@ -40,12 +40,12 @@ def serve(
     allowed_hosts: Sequence[str] | None = None,
     announce: Callable[[], None] | None = None,
 ) -> None:
-    """Serve an index until SIGINT, SIGTERM or SIGHUP; requests that run are answered.
+    """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer the running requests.
 
     Parameters
     ----------
     index : TextIndex or MuveraIndex
-        Answered changes are durable if it is from :meth:`muvera.TextIndex.open`; the caller closes it.
+        Answered changes are durable if it is from :meth:`muvera.TextIndex.open`.  The caller must close it.
     settings : ServerSettings, optional
     host : str
         Address to listen on.  Any other than 127.0.0.1 admits other machines.
@@ -86,14 +86,14 @@ def serve(
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
-        # uvicorn sends signals again after its stop, and KeyboardInterrupt is one of them.
+        # uvicorn raises the signal again after it has stopped: SIGINT as a KeyboardInterrupt.
         with _stopping(server.handle_exit), suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
 
 
 @contextmanager
 def _stopping(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `stop` for SIGTERM and for SIGHUP, unless nohup ignores it."""
+    """Call `stop` on SIGTERM and SIGHUP during a block, except for ignored signals (nohup)."""
     names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
