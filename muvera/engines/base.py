@@ -113,7 +113,7 @@ class Description:
     encoder : str
         SHA-256 of the fitted encoder.
     text_encoder : str, optional
-        Name of the text encoder, if the documents have texts.
+        Name of the text encoder of a collection with texts.
     """
 
     vector_dimension: int

@@ -229,7 +229,9 @@ class EngineIndex:
                 if contents is not None:
                     rows = [{**row, TEXT: text} for row, text in zip(rows, contents, strict=False)]
                     if len(rows) < len(named):
-                        raise ValueError(f"There are texts for {position + len(rows)} documents only.")
+                        raise ValueError(
+                            f"There are texts for only {position + len(rows)} documents. Give one for each."
+                        )
                 position += len(named)
                 self._prepare(whole, named, threads)
                 keep = named.lengths > 0
@@ -361,8 +363,8 @@ class EngineIndex:
             Documents that the engine proposes and exact Chamfer similarity ranks.  More raise recall and time.
             Default: 100, or k if that is more.
         recall : float, optional
-            Instead of `candidates`: as many as reach this mean share of the exact best, such as 0.95, by
-            :meth:`calibrate` or the local index of ``tokens=``.  Every query takes the same number.
+            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  The calibration is that
+            of :meth:`calibrate`, or of the local index of ``tokens=``.  All queries use the same number.
         rerank : {"auto", "here", "engine"} or None
             Where to rank the candidates: in this process, or in the engine with half-precision tokens.  None
             keeps the order and scores of the vectors.  "auto": in the engine if it can, because sending the
@@ -381,7 +383,7 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For queries that do not fit, or a wrong setting.
+            For queries that do not fit, a wrong setting, or `recall` without a calibration.
         FilterError
             For a condition that is invalid, or that this engine cannot answer.
         EngineError
@@ -416,7 +418,7 @@ class EngineIndex:
         return rankings
 
     def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
-        """Return the number of candidates of a search with these arguments.
+        """Return the number of candidates for these arguments of :meth:`search`.
 
         Raises
         ------
@@ -429,7 +431,9 @@ class EngineIndex:
             if isinstance(self._tokens, MuveraIndex):
                 numbers = numbers or self._tokens.candidates_by_recall
             if not numbers:
-                raise ValueError(f"recall={recall} needs a calibration. Use calibrate, or give candidates=.")
+                raise ValueError(
+                    f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
+                )
             return max(k, next(number for target, number in numbers.items() if target >= recall))
         count = max(DEFAULT_CANDIDATES, k) if candidates is None else require_int("candidates", candidates, 1)
         if count < k:
@@ -437,18 +441,22 @@ class EngineIndex:
         return count
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Measure how many candidates ``search(recall=)`` needs, for this object; the collection does not store it.
+        """Measure how many candidates ``search(recall=)`` needs.
+
+        Only this object keeps the result; the collection does not store it.
 
         Parameters
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            At least 64 with tokens, as later queries will be.
+            At least 64 with tokens, typical of later queries.
         threads : int, optional
 
         Raises
         ------
         TypeError, ValueError
             For too few queries, or queries that do not fit.
+        EngineError
+            If the engine fails, or stores no tokens to rank by.
         """
         texts = with_enough_tokens(self._checked(queries))
         proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)

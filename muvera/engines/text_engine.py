@@ -25,14 +25,14 @@ __all__ = ["EngineTextIndex"]
 class EngineTextIndex(TextIndex):
     """Texts in a vector database; :meth:`muvera.TextIndex.open` opens it.
 
-    Changes are durable when a method returns.  A search compares words within the candidates only.
+    A change is durable once the method returns.  Shared words change only the order of the candidates.
 
     Parameters
     ----------
     engine : Engine or str
         A collection that ``muvera load TEXTINDEX --to URL`` filled, or an empty one.
     encoder : TextEncoder or str, optional
-        Default: that of the collection if it is built in.
+        Default: that of the collection, if it is built in.
 
     Raises
     ------
@@ -69,9 +69,9 @@ class EngineTextIndex(TextIndex):
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> list[int | str]:
-        """Add texts under new ids, which must be given.  See :meth:`muvera.TextIndex.add`."""
+        """Add texts under new ids.  See :meth:`muvera.TextIndex.add`, but `ids` is required."""
         if ids is None:
-            raise ValueError("A database does not number texts. Give ids.")
+            raise ValueError("Texts in a database need ids. Give ids=.")
         names = require_ids(as_id_list(ids))
         if self._stored.engine.description is not None:
             used = self._stored.engine.existing(names)
@@ -97,7 +97,7 @@ class EngineTextIndex(TextIndex):
             self._put(as_texts(texts), names, metadata, threads)
             return
         if metadata is None:
-            raise ValueError("There is nothing to update. Give texts, metadata or both.")
+            raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
         contents = [document.text for document in self.get(names)]
         self._stored.add(self._tokens(names), metadata, texts=contents, threads=threads)
 
@@ -162,7 +162,7 @@ class EngineTextIndex(TextIndex):
         ], encoded
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
-        """Return the BM25 scores of candidates, with frequencies among them."""
+        """Return the BM25 scores of candidates, with word frequencies among the candidates."""
         documents = self.get(candidates, missing="ignore")
         database = DocumentDatabase()
         database.put([one.id for one in documents], [one.text for one in documents], [{}] * len(documents))

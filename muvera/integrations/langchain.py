@@ -140,7 +140,7 @@ class MuveraVectorStore(VectorStore):
 
 
 class FunctionRetriever(BaseRetriever):
-    """A retriever that calls a function for texts and their metadata, best first."""
+    """A retriever that returns the results of a function: texts and their metadata, best first."""
 
     function: Callable[[str], list[tuple[str, dict[str, Any]]]]
 

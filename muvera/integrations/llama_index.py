@@ -128,7 +128,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         Parameters
         ----------
         query : VectorStoreQuery
-            With mode "default", or "hybrid" to use its `alpha` as the weight of Chamfer similarity beside words.
+            With mode "default", or "hybrid" to use 1 - `alpha` as the weight of shared words.
         **options
             As for :meth:`muvera.TextIndex.search`.
 

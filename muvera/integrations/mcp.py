@@ -15,10 +15,10 @@ from ..texts.text_index import TextIndex
 
 __all__ = ["make_server"]
 
-# Characters of a snippet and of a title that is made from the text.
+# Maximum characters of a snippet, and of a title taken from the text.
 _SNIPPET, _TITLE = 400, 80
 
-# Texts of one answer: more would fill an agent's context.
+# Maximum number of texts in an answer: more would fill an agent's context.
 _MOST = 50
 
 
@@ -29,7 +29,7 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     ----------
     index : TextIndex
     writable : bool
-        Offer `add`.  Open the index by :meth:`muvera.TextIndex.open`, so that an answer means a durable change.
+        Offer `add`.  An answered change is durable if the index is from :meth:`muvera.TextIndex.open`.
 
     Examples
     --------
@@ -57,8 +57,8 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
         """Find the texts that answer a question best.
 
         Each result has an id, a title, a score and a snippet.  "span" is the start and the end of the snippet, counted
-        in characters of the whole text; "matches" are those of the words that match the query best.  `where` is a
-        condition on the metadata, such as {"year": {"$gte": 2000}}.
+        in characters of the whole text.  "matches" are the starts and ends of the words that match the query best.
+        `where` is a condition on the metadata, such as {"year": {"$gte": 2000}}.
         """
         hits = index.search(query, min(k, _MOST), where=where, explain=explains)
         return [_summary(hit) for hit in hits]
@@ -84,18 +84,22 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
 
         "span" is the start and the end, counted in characters of the text.
         """
-        found = index.explain(query, id)
+        explanation = index.explain(query, id)
         words = [
-            {"query": query[slice(*match.query)], "text": found.text[slice(*match.document)],
+            {"query": query[slice(*match.query)], "text": explanation.text[slice(*match.document)],
              "span": list(match.document), "similarity": match.similarity}
-            for match in found.matches if match.query[0] < match.query[1]
+            for match in explanation.matches if match.query[0] < match.query[1]
         ]  # fmt: skip
         sentences = [
-            {"text": found.text[one.start : one.stop], "span": [one.start, one.stop], "score": one.score}
-            for one in found.sentences
+            {
+                "text": explanation.text[one.start : one.stop],
+                "span": [one.start, one.stop],
+                "score": one.score,
+            }
+            for one in explanation.sentences
         ]
         title = _title(index.get([id])[0])
-        return {"id": id, "title": title, "score": found.score, "words": words, "sentences": sentences}
+        return {"id": id, "title": title, "score": explanation.score, "words": words, "sentences": sentences}
 
     if writable:
 
@@ -116,7 +120,7 @@ def _title(stored: Any) -> str:
 
 
 def _summary(hit: Any) -> dict[str, Any]:
-    """Return a hit with the part of its text around the best sentence."""
+    """Return a hit with a snippet that begins with the best sentence."""
     start, matches = 0, []
     if hit.explanation is not None:
         best = max(hit.explanation.sentences, key=lambda one: one.score, default=None)

@@ -1,4 +1,4 @@
-"""RAGatouille's interface: replace ``ragatouille`` by ``muvera.compat.ragatouille`` in the imports.
+"""RAGatouille's interface: import from ``muvera.compat.ragatouille`` instead of ``ragatouille``.
 
 Indexes stay in ``.ragatouille/colbert/indexes/NAME``, and those that RAGatouille wrote open in place.
 """
@@ -10,7 +10,7 @@ __all__ = ["RAGPretrainedModel", "RAGTrainer", "split_sentences"]
 
 
 class RAGTrainer:
-    """RAGatouille's trainer, which this library does not have: raises NotImplementedError."""
+    """A stub of RAGatouille's trainer, which raises NotImplementedError: this library trains no models."""
 
     def __init__(self, *_: object, **__: object) -> None:
         raise NotImplementedError(

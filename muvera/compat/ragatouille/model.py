@@ -23,10 +23,10 @@ from .splitting import split_sentences
 
 __all__ = ["RAGPretrainedModel"]
 
-# In the folder of an index: our index, and what RAGatouille stores in metadata.json.
+# Names in the folder of an index: the index, its settings, and RAGatouille's settings.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 
-# Libraries that run ColBERT checkpoints, in order of preference; with "-", they begin the names of text encoders.
+# Modules that run ColBERT checkpoints, in order of preference; with "-" for "_", the prefixes of text encoders.
 _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Passages = list[dict[str, Any]]
@@ -74,8 +74,8 @@ class RAGPretrainedModel:
         Parameters
         ----------
         pretrained_model_name_or_path : str, path or TextEncoder
-            A ColBERT checkpoint, which PyLate, sentence-transformers 6 or fastembed runs; or anything that
-            :func:`muvera.load_text_encoder` accepts.
+            A ColBERT checkpoint for PyLate, sentence-transformers 6 or fastembed, whichever is installed; or a name
+            of :func:`muvera.load_text_encoder`.
         index_root : str, optional
             Folder of all indexes.  Default: ".ragatouille/".
 
@@ -95,10 +95,10 @@ class RAGPretrainedModel:
         verbose: int = 1,
         encoder: TextEncoder | str | None = None,
     ) -> RAGPretrainedModel:
-        """Open an index, and load the model that it names.
+        """Open an index, and load the model named in its folder.
 
-        An index of RAGatouille is read without torch and keeps its codes, texts and metadata.  What is read is stored
-        in its subfolder "muvera", if that can be written; RAGatouille's files are not changed.
+        An index of RAGatouille is read without torch.  Its codes, texts and metadata are copied to its subfolder
+        "muvera", if the folder is writable; RAGatouille's files are not changed.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class RAGPretrainedModel:
         overwrite_index : bool or "reuse"
             Replace an existing index, raise FileExistsError, or open it as it is.
         max_document_length, split_documents : int, bool
-            Split documents into passages of so many tokens.
+            Split documents into passages of at most this many tokens.
         document_splitter_fn, preprocessing_fn : callables, optional
             Return passages as ``{"document_id", "content"}``.  Called as
             ``f(documents, document_ids, chunk_size=max_document_length)`` and ``f(passages, document_ids)``.
@@ -192,7 +192,7 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> None:
-        """Add documents as :meth:`index` does, skip ids that are in use, and save."""
+        """Add documents like :meth:`index`, but skip ids that are in use; then save."""
         index = self._opened(index_name)
         split = document_splitter_fn if split_documents else None
         passages, metadata = self._passages(
@@ -206,7 +206,7 @@ class RAGPretrainedModel:
             self._save(index)
 
     def delete_from_index(self, document_ids: Sequence[str] | str, index_name: str | None = None) -> None:
-        """Delete documents, and save; unknown ids are ignored."""
+        """Delete documents and save; unknown ids are ignored."""
         index = self._opened(index_name)
         index.delete(index.select(_of_documents(as_texts(document_ids, "document_ids"))))
         self._save(index)
@@ -280,7 +280,7 @@ class RAGPretrainedModel:
         verbose: bool = True,
         max_document_length: int | str = "auto",
     ) -> None:
-        """Encode documents for :meth:`search_encoded_docs`, beside those encoded before."""
+        """Encode more documents for :meth:`search_encoded_docs`."""
         if isinstance(max_document_length, int):
             self._set_length(max_document_length)
         self._vectors += encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
@@ -289,7 +289,7 @@ class RAGPretrainedModel:
         self._metadata += document_metadatas or none
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
-        """Rank the encoded documents: the results of :meth:`rerank`, and "document_metadata" if given."""
+        """Rank the encoded documents; return results like :meth:`rerank`, with "document_metadata" if it was given."""
         if not self._texts:
             raise ValueError("There are no encoded documents. Call encode first.")
         return self._rank(
@@ -297,7 +297,7 @@ class RAGPretrainedModel:
         )
 
     def clear_encoded_docs(self, force: bool = False) -> None:
-        """Forget the encoded documents at once."""
+        """Delete the encoded documents."""
         self._texts: list[str] = []
         self._metadata: list[Any] = []
         self._vectors: list[Any] = []
@@ -370,11 +370,11 @@ class RAGPretrainedModel:
         index.save(folder / _INDEX)
 
     def _write_facts(self, folder: Path) -> None:
-        # Before the index: an interruption leaves an index with facts, or facts that name a missing index.
+        # Written before the index, so that an interruption never leaves an index without this file.
         write_json(folder / _FACTS, {"checkpoint": self._checkpoint, "doc_maxlen": self._length})
 
     def _set_length(self, tokens: int) -> None:
-        """Let a model of PyLate or sentence-transformers read passages of this many tokens."""
+        """Set the passage length; raise the maximum length of a model of PyLate or sentence-transformers to it."""
         self._length = tokens
         model: Any = getattr(self.encoder, "_model", None)
         for part in (model, *(model if hasattr(model, "__iter__") else ())):
@@ -429,7 +429,7 @@ def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
 def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
     """Read an index of RAGatouille: codes, texts, document ids and metadata."""
     texts = as_texts(read_json(folder / "collection.json"), "collection.json")
-    # After a deletion the map keeps the old numbers, but texts and tokens are without gaps.
+    # After a deletion, the map keeps the old numbers, but texts and tokens are numbered without gaps.
     pids = read_json_object(folder / "pid_docid_map.json")
     names = [pids[pid] for pid in sorted(pids, key=int)]
     metadata_file = folder / "docid_metadata_map.json"

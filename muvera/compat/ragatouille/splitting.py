@@ -1,4 +1,4 @@
-"""Split documents into passages of whole sentences, as RAGatouille's default does."""
+"""Split documents into passages of whole sentences, like RAGatouille's default."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["split_sentences"]
 def split_sentences(
     documents: Sequence[str], document_ids: Sequence[str], chunk_size: int = 256
 ) -> list[dict[str, Any]]:
-    """Split documents into passages of consecutive sentences; neighbours share up to a quarter.
+    """Split documents into passages of consecutive sentences; neighboring passages overlap by up to a quarter.
 
     Parameters
     ----------
     documents, document_ids : sequence of str
     chunk_size : int
-        Maximum number of tokens of a passage, estimated as 4 ASCII characters or one other.
+        Maximum number of tokens of a passage.  A token is estimated as 4 ASCII characters or 1 other character.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(text: str, start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield a sentence, or halves of halves of it that are short enough."""
+    """Yield a sentence, or its halves, split until they are short enough."""
     if stop - start < 2 or _tokens(text[start:stop]) <= size:
         yield start, stop
         return

@@ -1,4 +1,4 @@
-"""The function that RAGatouille's examples download texts with."""
+"""The download function of RAGatouille's examples."""
 
 import json
 from urllib.parse import urlencode

@@ -133,7 +133,7 @@ class _MappedSource(Source):
     def _named(
         self, batches: Iterator[tuple[MultiVectors, Any, Any]]
     ) -> Iterator[tuple[MultiVectors, Any, Any]]:
-        """Yield the named documents of each batch, and their tokens' rows of two arrays."""
+        """Yield the named documents of each batch, and the rows of their tokens in two arrays."""
         position = 0
         for batch, *arrays in batches:
             chosen = [i for i in range(len(batch)) if position + i in self._names]
@@ -146,7 +146,7 @@ class _MappedSource(Source):
 
 
 class _MappedCodes(_MappedSource):
-    """The same for an index with codes: a CodedSource of :mod:`muvera.data.batches`."""
+    """A _MappedSource of an index with codes: a CodedSource of :mod:`muvera.data.batches`."""
 
     def __init__(self, inner: QuantizedSource, names: dict[Any, Any]) -> None:
         super().__init__(inner, names)
