@@ -119,7 +119,7 @@ class MultiVectors:
         tokens, lengths = _joined(arrays, dimension, dtype, name)
         if tokens.shape[1] == 0:
             return cls.from_flat(tokens, lengths, ids=ids)  # raises
-        texts = object.__new__(cls)  # valid: a search joins its queries in each call
+        texts = object.__new__(cls)  # skips checks, for speed: `_joined` returns valid arrays
         texts.tokens, texts.offsets = tokens, running_total(lengths)
         texts._ids = None if ids is None else as_ids(ids, len(lengths))
         texts._finite, texts._longest = False, None

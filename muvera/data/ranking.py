@@ -30,8 +30,8 @@ class Ranking:
     exact : bool
         True if the scores are computed from the original tokens, False if from decoded ones.
     expected_recall : float, optional
-        Expected share of the true best: with ``recall=``, that of queries which ended as this one did; 1 if every
-        document was ranked.  None if unknown.
+        Expected share of the exact best documents in this ranking.  1 if every document was ranked.  With ``recall=``,
+        the mean recall of the calibration's queries that also stopped early, or also did not.  None if unknown.
 
     Examples
     --------

@@ -128,7 +128,7 @@ class Encoder(ABC):
     #: The encoder's configuration.
     config: EncoderConfig
 
-    #: First-stage recall of each kind of encoder from which this one was chosen; None without a comparison.
+    #: First-stage recall of each kind of encoder among which this one was chosen; None without a comparison.
     compared: dict[str, float] | None = None
 
     @property

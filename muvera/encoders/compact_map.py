@@ -231,7 +231,7 @@ def fit_maps(
     # Row i of M is scale * window i + correction i of the documents.  Products of the rows follow from
     # these: n * n * m operations instead of n * n * L, and no n * L array.
     correction = product(between, weights, threads)
-    # (correction @ moment) without another product: each _ridge is undone by its matrix.
+    # correction @ moment, without another product: (matrix + r I) @ solution = targets for both solutions of _ridge.
     rows_moment = rest - window_ridge * by_windows - ridge * correction
     reached = scale32 * products + rows_moment
     squared = product(reached - np.float32(0.5) * rows_moment, correction.T, threads)

@@ -43,7 +43,7 @@ _EXTRA, _ROUNDS = 64, 4
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m).  BLAS multiplies the same blocks of rows for any number of threads.
+    """Return ``left @ right``, float32 (n, m).  The blocks of rows do not depend on the number of threads.
 
     Parameters
     ----------

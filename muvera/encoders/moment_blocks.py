@@ -268,6 +268,6 @@ def principal_directions(
     covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
     start = np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS, 1))
     axes = leading_eigenvectors(covariance, count, start, threads)[1]
-    # Turned at random, so that all entries of a covariance have about the same range: they are rounded with one step.
+    # A random rotation gives all entries of a covariance about the same range, because they are rounded with one step.
     turn = np.linalg.qr(stream.standard_normal((axes.shape[1], axes.shape[1])))[0]
     return np.ascontiguousarray((axes @ turn.astype(np.float32)).T)

@@ -1,4 +1,4 @@
-"""TokenProducts: products of tokens with fixed vectors in bytes, and the similarities of windows made of them."""
+"""TokenProducts: products of tokens with fixed vectors, in bytes; and similarities of windows with documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASK_TOKENS = 16384
 
 
 class TokenProducts:
-    """Products of tokens with fixed vectors, both in bytes, after `center` is subtracted from tokens.
+    """Products of tokens with fixed vectors, both rounded to bytes; `center` is first subtracted from the tokens.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ class TokenProducts:
         self._center_products = (vectors * center).sum(axis=1, dtype=np.float64).astype(np.float32)
 
     def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the largest products of documents start..stop, without the center's, to `out` (texts, n)."""
+        """Write each document's largest products, without those of the center, to `out` (texts, n)."""
         packed = self._packed
         largest_products(*arrays, start, stop, self._center, packed.panels, packed.sums, self._units, out)
 
     def write_feature_sums(
         self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the sums over tokens of their positive products, with the center's, to `out` (texts, n)."""
+        """Write each text's sums of positive products, including those of the center, to `out` (texts, n)."""
         packed = self._packed
         sum_features(
             *arrays, start, stop, self._center, packed.panels, packed.sums, self._units,
@@ -77,10 +77,10 @@ def window_similarities(
     directions: NDArray[np.float32],
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the similarities of windows with documents, rounded, float32 (n, m).
+    """Return approximate similarities of windows with documents, float32 (n, m).
 
-    That with a document's mean token is exact; products with the deviations from it are taken in bytes, in these
-    directions.
+    Products with a document's mean token are exact.  Products with the deviations from it are computed in bytes, in
+    the coordinates of `directions`.
 
     Parameters
     ----------

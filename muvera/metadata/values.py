@@ -27,7 +27,7 @@ __all__ = [
     "value_term",
 ]
 
-#: Key of a document's text beside its metadata in an engine; no key of metadata may start with "$".
+#: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
 TEXT = "$text"
 
 _MAX_DEPTH = 20

@@ -25,7 +25,7 @@ def renew_after_fork(owner: Any) -> None:
 
 
 def hold_during_fork(owner: Any) -> None:
-    """Hold ``owner._locks`` during a fork, because a library that they protect has its own; then renew them."""
+    """Hold ``owner._locks`` during a fork, because the library that they protect has locks, too; then renew them."""
     _DATABASES.add(owner)
     _OWNERS.add(owner)
 

@@ -22,7 +22,7 @@ _MOST_THREADS = 1024
 
 
 def _new_pool() -> None:
-    """Start without threads: a process that was forked has none of the threads before."""
+    """Create a new pool of threads; a forked child has none of its parent's threads."""
     global _pool
     _pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="muvera")
 
@@ -68,9 +68,9 @@ def run_in_ranges(
 ) -> None:
     """Call ``work(start, stop)`` for every range, on this thread and up to `threads` - 1 others.
 
-    The first exception is raised after the running ranges have ended; the others are dropped.  `work` must only write
-    to its own range.  `operations` is the estimated number of multiply-adds of all ranges: below SMALL, this thread
-    does all the work.
+    After an exception, waiting ranges are dropped; the exception is raised once the running ranges have ended.  `work`
+    must only write to its own range.  `operations` is the estimated number of multiply-adds of all ranges: below SMALL,
+    this thread does all the work.
     """
     count = min(thread_count(threads), len(ranges))
     if count <= 1 or operations < SMALL:
@@ -109,7 +109,7 @@ def run_in_ranges(
 
 
 def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
-    """Drop the ranges that are left, cancel the helpers that have not begun, and wait for the others."""
+    """Drop the waiting ranges, cancel the helpers that have not begun, and wait for the others."""
     left.clear()
     for helper in helpers:
         if not helper.cancel():

@@ -1,4 +1,4 @@
-"""Stages of long work, told to whoever shows its progress."""
+"""Names of the stages of long work, for progress bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LISTENER: ContextVar[Callable[[str], object] | None] = ContextVar("listener", d
 
 @contextmanager
 def listening(listener: Callable[[str], object]) -> Iterator[None]:
-    """Call `listener` with each :func:`stage` inside the context, and with "" when a stage ends."""
+    """Call `listener` with the name of each :func:`stage` in a block, and with "" when the stage ends."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -23,7 +23,7 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Tell the listener, if there is one, that this thread is in the stage `name` inside the context."""
+    """Report to the listener, if one is set, that a block is the stage `name`."""
     listener = _LISTENER.get()
     if listener is not None:
         listener(name)
