@@ -32,7 +32,7 @@ __all__ = ["dial", "measure"]
 
 _K, _TARGETS, _MOST = 10, (0.9, 0.95, 0.98, 0.99), 1000
 
-# Queries whose time is measured, and collections by default: all shared ones with real queries.
+# Number of timed queries, and default collections: all shared ones with real queries.
 _TIMED = 50
 _COLLECTIONS = (
     *("scifact-minilm", "cosqa-minilm", "cranfield-minilm", "cisi-e5", "lareqa-en-minilm", "lareqa-en-e5"),
@@ -45,7 +45,7 @@ def measure(
     kinds: Iterable[Any] = ("float32", "int8"),
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a row for each collection, token format and target; recall is of a ranking of all documents."""
+    """Return a row for each collection, token format and target; recall is relative to a ranking of all documents."""
     rows = []
     for collection in collections:
         documents = MultiVectors.from_flat(

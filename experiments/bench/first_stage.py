@@ -1,7 +1,7 @@
 """Exact search, a scan of codes and a graph on the same vectors: recall, and processor time of builds and queries.
 
-The vectors are those of a collection's documents, and above its size made ones: a document's vector plus half the
-difference of two others.  Made vectors show times; their recall is not that of real text.
+The first vectors are those of a collection's documents.  Made vectors follow: a document's vector plus half the
+difference of two others.  Made vectors are for timing; their recall is not that of real text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COUNTS, BATCH = (200, 800), 16
 # A graph's ef, in candidates.
 _BREADTHS = (1, 2, 4)
 
-# Queries for recall, timed queries, rounds of timing, and vectors that are added at a time.
+# Number of queries for recall and for timing, rounds of timing, and vectors per addition.
 _JUDGED, _TIMED, _ROUNDS, _BLOCK = 200, 16, 5, 1 << 17
 
 
@@ -45,9 +45,9 @@ def measure(
     sizes: dict[int, bool],
     graphs: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row per size, search and number of candidates; graphs have up to `graphs` vectors.
+    """Yield a row per size, search and number of candidates; no graph has more than `graphs` vectors.
 
-    `vectors` returns the vectors start..stop; `sizes` are numbers of vectors, with True if all of them are real.
+    `vectors` returns the vectors start..stop.  `sizes` maps numbers of vectors to True if all of them are real.
     """
     for size, real in sizes.items():
         kinds = ["exact", "scan", *["hnsw"] * (size <= graphs)]
@@ -102,7 +102,7 @@ def _one_by_one(search: Callable[[NDArray[np.float32]], object], queries: NDArra
 
 
 def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """Return the vectors start..stop of the endless list that begins with `own`."""
+    """Return the vectors start..stop of an endless list: real ones in `own`, then made ones."""
     real, made = own[start:stop], max(0, stop - max(start, len(own)))
     rng = np.random.default_rng(start)
     first, second, third = own[rng.integers(len(own), size=(3, made))]
@@ -110,7 +110,7 @@ def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.
 
 
 def _encoded(collection: Collection, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the vectors of documents and queries, which are stored in the cache."""
+    """Return the vectors of documents and queries, from the cache or newly encoded."""
     path = cache.expanduser() / "first_stage" / f"{collection.name}-{collection.checksum[:16]}.npz"
     if not path.exists():
         encoder = make_encoder(preset_config("moments", collection.documents.dimension))
@@ -127,7 +127,7 @@ def _encoded(collection: Collection, cache: Path) -> tuple[NDArray[np.float32], 
 def first_stage(
     collection: Annotated[list[str] | None, typer.Option(help="Default: lareqa-en-minilm.")] = None,
     size: Annotated[
-        list[int] | None, typer.Option(min=300, help="Numbers of vectors; all are added.")
+        list[int] | None, typer.Option(min=300, help="Numbers of vectors; the collection's size is added.")
     ] = None,
     graphs: Annotated[int, typer.Option(help="Greatest number of vectors of a graph.")] = 100_000,
     data: Data = None,

@@ -1,7 +1,7 @@
 """Time and memory of building and searching an index of coded tokens at growing numbers of documents.
 
-The documents are real, or real ones that generated ones follow: generated documents are mixtures of real ones, so
-their recall is not that of real text.
+The first documents are real.  Generated documents may follow; they are mixtures of real ones, so their recall is not
+that of real text.
 
 Each step of each size runs in its own process, whose memory is measured, and writes its results to a file, so
 an interrupted command continues after the last step.  The exact best documents are found by reading all
@@ -215,7 +215,7 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
 
 
 def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    # The added documents are generated: there may be no more real ones.
+    # The added documents are generated, because all real ones may be in the index.
     more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + _ADDED, count))
     more = more[:_ADDED].with_ids(np.arange(count, count + min(_ADDED, len(more))))
     index = MuveraIndex.load(folder)
@@ -258,7 +258,7 @@ def grow(
     collection: Annotated[str, typer.Option(help="Real documents, which come first.")] = "lareqa-en-e5",
     data: Data = None,
     real: Annotated[
-        bool, typer.Option("--real", help="Only real documents; sizes end with all of the collection.")
+        bool, typer.Option("--real", help="Only real documents; the last size is the whole collection.")
     ] = False,
     encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "moments",
     backend: Annotated[str, typer.Option(help="exact, scan or hnsw.")] = "scan",

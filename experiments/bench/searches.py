@@ -35,7 +35,7 @@ __all__ = ["measure", "searches"]
 
 _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99)
 
-# Numbers of candidates to choose from, queries per round, and queries in a batch.
+# Possible numbers of candidates, queries per round, and queries per batch.
 _CANDIDATES = (10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 140, 200, 250, 320, 400, 500, 700, 1000)
 _TIMED, _BATCH = 50, 300
 
@@ -45,7 +45,7 @@ _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 def measure(
     collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return rows of times at equal recall, and rows of ratios of other ways to search the last collection."""
+    """Return rows of times at equal recall, and rows that compare ways to search the last collection."""
     codecs: list[dict[str, Any]] = []
     ways = _compared("20 documents", _tiny(), rounds)
     for collection in collections:
@@ -74,7 +74,7 @@ def measure(
 def _at_equal_recall(
     indexes: dict[str, MuveraIndex], queries: MultiVectors, exact: list[set[int]], rounds: int
 ) -> list[dict[str, Any]]:
-    """Return the time of a query at the fewest candidates that reach each target."""
+    """Return the time of a query with the smallest number of candidates that reaches each target."""
     jobs: dict[tuple[str, float], Callable[[], Seconds]] = {}
     chosen: dict[tuple[str, float], tuple[int, float]] = {}
     for kind, index in indexes.items():

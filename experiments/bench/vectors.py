@@ -33,7 +33,7 @@ __all__ = ["added_table", "choice_table", "fit_table", "presets_table", "vectors
 _NAME, _TITLE, _ROOT = "default_vectors", "The default encoder", Path(__file__).parents[2]
 _BEST, _DEPTHS, _QUERIES = 10, (10, 20, 30, 50, 100, 200), 150
 
-# Fits moments with the muvera on PYTHONPATH, after a small fit that compiles.
+# Program that fits moments with the muvera on PYTHONPATH; a first small fit compiles the kernels.
 _FIT = """
 import json, sys, time
 import numpy as np
@@ -58,7 +58,7 @@ print(json.dumps({"fit": seconds, "query": 1e6 * float(np.median(times))}))
 
 
 def _plain(texts: MultiVectors, rows: Any = None) -> MultiVectors:
-    """Return the texts at `rows`, of those with tokens, without ids."""
+    """Return the texts at `rows` that have tokens, without ids."""
     rows = np.arange(len(texts)) if rows is None else rows
     some = texts[rows[texts.lengths[rows] > 0]]
     return MultiVectors(some.tokens, some.offsets)
@@ -78,7 +78,7 @@ def _recalls(ranked: NDArray[np.int64], best: NDArray[np.int64]) -> list[str]:
 
 
 def fit_table(collections: list[Collection], old: Path | None) -> Table:
-    """Fit moments on each collection, with this checkout and with an older one."""
+    """Fit moments on each collection, with this checkout and with the older one at `old`."""
     rows = []
     for collection in collections:
         documents = _plain(collection.documents)
@@ -126,7 +126,7 @@ def presets_table(collections: list[Collection]) -> Table:
 
 
 def wide_table(collection: Collection, widths: list[int]) -> Table:
-    """Turn tokens into more columns, with noise, and compare `moments` of both."""
+    """Rotate tokens into more columns, add noise, and measure `moments` of each width."""
     documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
     best = _best(queries, documents)
     rows = []
@@ -146,7 +146,7 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
 
 
 def _widened(texts: MultiVectors, width: int) -> MultiVectors:
-    """Return the tokens, turned into `width` columns, with noise."""
+    """Return the tokens, rotated into `width` columns, with noise."""
     if width == texts.dimension:
         return texts
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, texts.dimension)))[0]
@@ -160,7 +160,7 @@ def _widened(texts: MultiVectors, width: int) -> MultiVectors:
 
 
 def choice_table(collections: list[Collection]) -> Table:
-    """Build the default index of each collection, and compare it with one of moments."""
+    """Compare the default index of each collection with an index of moments."""
     rows = []
     for collection in collections:
         documents = _plain(collection.documents)
@@ -192,7 +192,7 @@ def choice_table(collections: list[Collection]) -> Table:
 
 
 def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) -> Table:
-    """Add documents of the same collection, then `count` of it and of another one each, and rebuild."""
+    """Add documents of the same collection, or `count` of it and `count` of another collection; then rebuild."""
     rows = []
     for first, second in pairs:
         rng = np.random.default_rng(1)
@@ -241,9 +241,9 @@ def _documents_of(folder: Path) -> Collection:
 def vectors(
     part: Annotated[str, typer.Argument(help="fit, presets, wide, choice or added.")],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Collections, or folders of documents; of `added`, pairs.")
+        list[str] | None, typer.Argument(help="Collections, or folders of documents; pairs for `added`.")
     ] = None,
-    old: Annotated[Path | None, typer.Option(help="Checkout to compare the fit with.")] = None,
+    old: Annotated[Path | None, typer.Option(help="Older checkout, whose fit is compared.")] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,

@@ -171,13 +171,13 @@ def embed(
 class Reduction:
     """A linear map to fewer dimensions, followed by scaling to length 1.
 
-    `components`, (dim_in, dim_out), has orthonormal columns, by descending share of the sample's energy.
+    `components`, (dim_in, dim_out), has orthonormal columns, in descending order of the sample's energy.
     """
 
     components: NDArray[np.float32]
 
     def __call__(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Reduce (n, dim_in) vectors to (n, dim_out) float32 unit vectors."""
+        """Reduce vectors (n, dim_in) to unit vectors (n, dim_out), float32."""
         return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.components)
 
 

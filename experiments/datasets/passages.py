@@ -19,7 +19,7 @@ from muvera.utils.atomic_files import atomic_folder
 
 __all__ = ["write_passages"]
 
-# Words of a passage, and the share of texts (1 in 100) that have a query.
+# Minimum and maximum words of a passage; one text in _SHARE has a query.
 _SHORTEST, _LONGEST, _SHARE = 12, 150, 100
 
 
@@ -36,9 +36,9 @@ def write_passages(out: Path, most: int) -> int:
     with atomic_folder(out) as folder:
         (folder / "qrels").mkdir()
         corpus = [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(seen)]
-        asked = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
-        queries = [json.dumps({"_id": f"q{i}", "text": title}) for i, title in asked]
-        judgements = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{i}\t1" for i, _ in asked)]
+        titled = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
+        queries = [json.dumps({"_id": f"q{i}", "text": title}) for i, title in titled]
+        judgements = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{i}\t1" for i, _ in titled)]
         for name, lines in (
             ("corpus.jsonl", corpus),
             ("queries.jsonl", queries),

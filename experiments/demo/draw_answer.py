@@ -1,4 +1,4 @@
-"""Draw the README's picture: the server's page with one question of the demo's sample and its first answers."""
+"""Draw the README's picture: the server's page with one question of the demo and its first answers."""
 
 from __future__ import annotations
 

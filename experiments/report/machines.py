@@ -2,8 +2,8 @@
 
 Bytes per vector and the time of a scan come from the study ``first_stage``; the time of encoding a query and ranking
 its candidates comes from ``end_to_end`` and includes the first stage of its small collection.  A scan reads every code,
-so its time is proportional to the vectors beyond the largest measured size.  The shard that finds a candidate also has
-its tokens.
+so beyond the largest measured size its time is proportional to the number of vectors.  The shard that finds a candidate
+also stores its tokens.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Machine:
     rate: float = 1000
     #: Share of the memory for codes.
     share: float = 0.75
-    #: Greatest milliseconds of a first stage on one core, which limits the documents of a shard.
+    #: Maximum milliseconds of a first stage on one core, which limits the documents of a shard.
     most_ms: float = 100
 
 

@@ -72,7 +72,7 @@ _FIGURES = {
 }
 
 
-#: What the README compares, and systems of the experiment "headline" by their names there; absent ones are skipped.
+#: Recall and collection of the README's table, and its row names by systems of "headline"; missing systems are skipped.
 _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
 _README_SYSTEMS = {
     "muvera, tokens int8": "muvera, tokens also as int8",
@@ -181,7 +181,7 @@ def readme_table(stored: dict[str, Any]) -> str:
 
 
 def update_readme(text: str, results: Path) -> str:
-    """Return the README with the table of the stored results."""
+    """Return the README's text with its table replaced by that of the stored results."""
     start, end = (text.index(mark) for mark in _README_MARKS)
     table = readme_table(load_results("headline", results))
     return f"{text[: start + len(_README_MARKS[0])]}{table}\n{text[end:]}"

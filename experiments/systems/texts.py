@@ -176,7 +176,7 @@ class Hybrid(System):
 
 
 class _StoredTokens:
-    """A text encoder that returns a collection's tokens by text."""
+    """A text encoder that looks up a collection's tokens by text."""
 
     name = "stored"
 
@@ -196,7 +196,7 @@ class _StoredTokens:
 
 
 class Texts(System):
-    """:class:`muvera.TextIndex` with the collection's tokens; `settings` are of :meth:`muvera.TextIndex.build`."""
+    """:class:`muvera.TextIndex` with the collection's tokens; `settings` are for :meth:`muvera.TextIndex.build`."""
 
     name: ClassVar[str] = "texts"
     family: ClassVar[Family] = "muvera"
