@@ -14,7 +14,7 @@ from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
 from ..texts.encoders.base import TextEncoder, as_texts, encode_texts
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.text_index import TextIndex, _require_encoder, add_words
+from ..texts.text_index import TextIndex, _require_encoder, add_words, require_words
 from ..utils.checks import as_id_list
 from .base import Engine, EngineError
 from .engine_index import EngineIndex
@@ -146,6 +146,7 @@ class EngineTextIndex(TextIndex):
         words: float,
         threads: int | None,
     ) -> tuple[list[dict[Any, dict[str, float]]], MultiVectors]:
+        require_words(words)
         encoded = encode_texts(self._encoder.encode_queries, queries)
         if self._stored.engine.description is None:
             return [{} for _ in queries], encoded

@@ -665,8 +665,7 @@ class TextIndex:
         threads: int | None,
     ) -> tuple[list[_Parts], MultiVectors]:
         """Return the score parts of each query's best `k` texts, and the encoded queries."""
-        if not 0 <= words < 1:
-            raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
+        require_words(words)
         allowed = None if ids is None else require_ids(as_id_list(ids))
         encoded = encode_texts(self._encoder.encode_queries, queries)
         within = allowed
@@ -871,6 +870,12 @@ def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str 
             f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
             "were changed without the texts. Build the index again."
         )
+
+
+def require_words(words: float) -> None:
+    """Raise ValueError unless `words` is a weight of shared words."""
+    if not 0 <= words < 1:
+        raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
 
 
 def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> _Parts:

@@ -53,6 +53,8 @@ def test_texts_are_searched(texts: TextIndex) -> None:
     ]
     with pytest.raises(KeyError):
         texts.get(["cat"])
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        texts.search("fox", words=1)
     for call in (lambda: texts.select({}), lambda: list(texts), lambda: texts.save("x"), lambda: texts.index):
         with pytest.raises(EngineError):
             call()
