@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, Any, Any]:
-    """Skip a test that needs the graph library, if this is not installed: `nox -s bare` runs all others."""
+    """Skip a test if it needs the graph library and that is not installed: `nox -s bare` runs all others."""
     return (yield from _skip_without_graphs())
 
 

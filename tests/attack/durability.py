@@ -1,4 +1,4 @@
-"""Kill a process with eight writers at random moments, and compare what it acknowledged with what is left.
+"""Kill a process with eight writers at random moments, and compare its acknowledged changes with its folder.
 
 A script, because a fork needs a process without threads::
 
@@ -41,7 +41,7 @@ Operation = tuple[str, dict[str, Any]]
 
 
 def operations(writer: int, state: State, stream: random.Random) -> Iterator[tuple[Operation, State]]:
-    """Yield changes of up to four documents of one writer, each with the state after it."""
+    """Yield changes of up to four documents of one writer, each with the following state."""
     while True:
         state, number, kind = dict(state), stream.randint(1, 4), stream.random()
         own = stream.sample(sorted(state), min(number, len(state)))
@@ -64,7 +64,7 @@ def operations(writer: int, state: State, stream: random.Random) -> Iterator[tup
 
 
 class Writer:
-    """One writer's acknowledged state, and the state after the operation that may be under way."""
+    """One writer's acknowledged state, and the state after its running operation, if any."""
 
     def __init__(self, number: int) -> None:
         self.number, self.state, self.next, self.acknowledged = number, State(), State(), 0
@@ -94,12 +94,12 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def opened(folder: Path) -> TextIndex:
-    """Open the index with saves so often that kills hit them, too."""
+    """Open the index with frequent saves, so that kills also hit saves."""
     return TextIndex.open(folder, ENCODER, save_changes=40, save_seconds=0.3)
 
 
 def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
-    """Let writers send changes to a server, and kill it some time after the first answer."""
+    """Start writers that send changes to a server, and kill it some time after the first answer."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = ServerSettings(writable=True, token="secret")
@@ -149,7 +149,7 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
 
 
 def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
-    """Let threads of a process change its index, and kill it; it reports each acknowledged change by a byte."""
+    """Kill a process whose threads change its index; it writes one byte for each acknowledged change."""
     read, write = os.pipe()
 
     def work() -> None:
@@ -183,7 +183,7 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
 
 
 def contents(folder: Path) -> list[State]:
-    """Return each writer's documents, read in a process of its own; their tokens must be those of their texts."""
+    """Return each writer's documents, read in a new process; check that the tokens match the texts."""
     read, write = os.pipe()
 
     def work() -> None:
@@ -207,7 +207,7 @@ def contents(folder: Path) -> list[State]:
 
 
 def kills(count: int, way: str) -> dict[str, int]:
-    """Kill so many times; return the numbers of changes that were acknowledged, lost and half applied."""
+    """Kill repeatedly; return the numbers of changes that were acknowledged, lost and half applied."""
     attack = {"http": over_http, "open": through_open}[way]
     writers = [Writer(number) for number in range(WRITERS)]
     counts = dict.fromkeys(("kills", "acknowledged", "lost", "half applied", "unloadable"), 0)
@@ -246,7 +246,7 @@ def build(folder: Path, count: int) -> None:
 
 
 def cost(writes: int = 200, documents: int = 2000) -> dict[str, dict[str, float]]:
-    """Return the median and the 95th percentile of a write's milliseconds, with a journal and without."""
+    """Return the median and the 95th percentile of the milliseconds per write, with and without a journal."""
     answers = {}
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")

@@ -1,7 +1,7 @@
 """Change indexes of texts while a disk is full: ``full_disk.py temporary|folder INDEX FILLER``.
 
-FILLER is a file that fills the disk, or empty: then no file may grow beyond 200 kB.  A script, because SQLite finds the
-folder of temporary files when it starts.
+FILLER is a file that fills the disk.  If it is empty, no file may grow beyond 200 kB instead.  This is a script because
+SQLite reads the folder of temporary files from the environment when it starts.
 """
 
 import resource
@@ -43,7 +43,7 @@ def full(filler: str) -> Iterator[None]:
 
 
 def refused(work: Callable[[], object]) -> str:
-    """Call `work` until it fails, and return the sentence."""
+    """Call `work` until it fails, and return the error message."""
     try:
         for _ in range(10_000):
             work()
@@ -54,7 +54,7 @@ def refused(work: Callable[[], object]) -> str:
 
 
 def temporary(folder: Path, filler: str) -> None:
-    """N5: the texts cannot be changed, so the vectors are not, either."""
+    """If the texts cannot be changed, the vectors are not changed, either."""
     index = TextIndex.load(folder, ENCODER)
     before = contents(index)
     with full(filler):

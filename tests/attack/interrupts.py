@@ -169,11 +169,11 @@ class VectorCase:
         else:
             MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, path=folder, threads=1, **settings)
 
-    #: Whether changes are on the disk without a save.
+    #: True if changes are durable without a save.
     durable = False
 
     def close(self, index: Any) -> None:
-        """Free the folder of an index."""
+        """Release the folder of an index."""
 
     def load(self, folder: Path) -> Any:
         """Return the index in `folder`."""

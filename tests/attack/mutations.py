@@ -342,7 +342,7 @@ def change_table(content: bytes, rng: random.Random) -> bytes:
 
 
 def change_journal(content: bytes, rng: random.Random) -> bytes:
-    """Change the JSON of a journal's line, and write the right checksum before it."""
+    """Change the JSON of a journal's line, and write the matching checksum before it."""
     lines = content.splitlines()
     at = rng.randrange(len(lines))
     body = b" ".join(change_json(lines[at].partition(b" ")[2], rng).splitlines())

@@ -1,4 +1,4 @@
-"""Send requests of many shapes to a server; measure its memory, and how long another client waits for /health.
+"""Send many kinds of requests to a server; measure its memory, and the time of /health for another client.
 
 A script: ``server_limits.py [SHAPE...]`` prints for each shape the status, the longest wait in milliseconds, and by how
 many MB the server's peak of memory grew.
@@ -32,7 +32,7 @@ def search(**body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-#: Method, path, body and whether the token is sent, by name.
+#: Requests by name: method, path, body, and True to send the token.
 SHAPES: dict[str, tuple[str, str, Callable[[], bytes], bool]] = {
     "one long query": ("POST", "/search", lambda: search(query="ab " * 333_000), False),
     "64 long queries": ("POST", "/search", lambda: search(queries=["ab " * 5_000] * 64), False),
@@ -77,13 +77,13 @@ SHAPES: dict[str, tuple[str, str, Callable[[], bytes], bool]] = {
 
 
 def peak(process: int) -> float:
-    """Return the peak of a process' memory in MB."""
+    """Return the peak memory of a process in MB."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 class Watch:
-    """A client that asks for /health without pause."""
+    """A client that requests /health without pause."""
 
     def __init__(self, port: int) -> None:
         self.longest, self.running, self._port = 0.0, True, port

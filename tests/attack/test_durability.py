@@ -1,4 +1,4 @@
-"""Kills beside eight writers; ``MUVERA_ATTACK=500`` kills so many times instead of a few."""
+"""Kills of processes with eight writers; ``MUVERA_ATTACK=500`` kills 500 times instead of a few."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""RAGatouille's programs and its indexes, with only the import changed."""
+"""RAGatouille's example programs and indexes, with only the import changed."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_programs_of_the_readme() -> None:
-    """What each block of RAGatouille's README does, in its order; its training blocks raise one sentence."""
+    """Run the blocks of RAGatouille's README in order; its training blocks raise an error."""
     from muvera.compat.ragatouille import RAGPretrainedModel, RAGTrainer
     from muvera.compat.ragatouille.utils import get_wikipedia_page
 

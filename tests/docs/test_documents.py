@@ -164,7 +164,7 @@ def test_blocks_run_in_order(
 
 
 def test_every_name_of_the_reference_has_an_example() -> None:
-    """An example in its docstring or in a block of its page."""
+    """An example in a docstring or in a block of a page."""
     without = []
     for page in (DOCS / "reference").glob("*.md"):
         text = page.read_text(encoding="utf-8")

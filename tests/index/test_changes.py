@@ -32,7 +32,7 @@ MARGINS = {"all tokens": 1.0, "exact": 1.0, "hnsw": 0.95, "scan": 0.95}
 
 
 class Tensor:
-    """What the library uses of a tensor of PyTorch."""
+    """The part of a PyTorch tensor's interface that the library uses."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array, self.ndim, self.dtype = array, array.ndim, "torch.float32"

@@ -1,4 +1,4 @@
-"""The recall dial: its calibration keeps a mean recall, and its searches are those of some number of candidates."""
+"""The recall dial: calibration keeps a mean recall, and results equal those of some fixed number of candidates."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def index() -> MuveraIndex:
 
 
 def drawn(stream: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
-    """Products and scores of queries from one distribution, with heavy tails and errors of other sizes than modeled."""
+    """Return products and scores of queries from one distribution, whose errors do not fit the error model."""
     products = -np.sort(-stream.gumbel(size=(count, 300)), axis=1).astype(np.float32)
     tokens = stream.integers(4, 40, count)
     noise = (

@@ -1,4 +1,4 @@
-"""Windows of documents: the default encoder is chosen by their recall, and added documents that find less warn."""
+"""Windows of documents: their recall chooses the default encoder, and warns of unsuitable added documents."""
 
 import warnings
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIG = LearnedConfig(dimension=DIMENSION, vector_dimension=48, num_landmarks=1
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
-    """Return documents about topics of one kind, with half of the space to themselves."""
+    """Return documents about topics of one kind, which use one half of the space alone."""
     topics = np.random.default_rng(which).standard_normal((60, DIMENSION))
     topics[:, which * 8 : which * 8 + 16] *= 0.1
     rng = np.random.default_rng((which, seed))

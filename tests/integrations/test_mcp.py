@@ -1,4 +1,4 @@
-"""`muvera mcp`, through the SDK's own client: over standard input and output, and within the process."""
+"""`muvera mcp`, called by the SDK's client: over standard input and output, and in the same process."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit", "title": "Pears"}, {"kind": "stone"}]
 
-#: `muvera mcp` with the tests' encoder, which has no name that it could load.
+#: `muvera mcp` with the tests' encoder, which cannot be loaded by name.
 PROGRAM = """
 import sys
 sys.path[:0] = {path!r}

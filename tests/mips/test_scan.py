@@ -106,7 +106,7 @@ def test_any_dimension(dimension: int) -> None:
 
 
 def save(search: ScanSearch, index: Path, generation: str, current: set[str]) -> tuple[Any, set[str]]:
-    """Save into a folder of a generation; return the state, and the names of the files in use."""
+    """Save to a generation's folder; return the state, and the names of the files in use."""
     folder = index / generation
     folder.mkdir()
 

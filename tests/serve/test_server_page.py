@@ -139,7 +139,7 @@ def test_shades_are_comparable_across_results(visit: Any) -> None:
 
 
 class ShortQueries(HashEncoder):
-    """Reads six words of a question, as models that cut long ones."""
+    """Encodes only the first six words of a question, like models that truncate."""
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         return self.encode_documents([" ".join(text.split()[:6]) for text in texts])

@@ -29,7 +29,7 @@ class _Colbert:
 
 
 class LateInteractionTextEmbedding:
-    """Has the methods of fastembed's class that the library calls."""
+    """The methods of fastembed's class that the library calls."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name, self.model = model_name, _Colbert()

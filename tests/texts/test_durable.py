@@ -42,7 +42,7 @@ def change(index: TextIndex) -> None:
 
 
 def copied(folder: Path) -> Path:
-    """Return a copy of the folder as it is now: as after a kill."""
+    """Return a copy of the folder, which is like the folder after a kill."""
     return Path(shutil.copytree(folder, folder.with_name(f"copy{time.monotonic_ns()}")))
 
 
@@ -126,7 +126,7 @@ def test_one_writer(folder: Path) -> None:
     index.close()
     with pytest.raises(ValueError, match="needs a path"):
         index.save()
-    # A journal that grows after it was loaded is not lost by a save, one that was replayed becomes part of it.
+    # A save keeps a journal that has grown since the load, and includes the changes of a loaded journal.
     stale = TextIndex.load(killed, ENCODER)
     again = opened(killed)
     again.add(["more"])

@@ -181,7 +181,7 @@ def test_loaded_models(kind: Any) -> None:
 
 
 class Colbert(Model):
-    """What fastembed's model of a ColBERT checkpoint has: a tokenizer, marks to skip, and padding."""
+    """A stub of fastembed's model of a ColBERT checkpoint: a tokenizer, ids to skip, and padding."""
 
     skip_list: ClassVar = {2}
     pad_token_id = 0
