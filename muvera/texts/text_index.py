@@ -872,9 +872,9 @@ def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str 
         )
 
 
-def require_words(words: float) -> None:
-    """Raise ValueError unless `words` is a weight of shared words."""
-    if not 0 <= words < 1:
+def require_words(words: Any) -> None:
+    """Raise an error unless `words` is a weight of shared words."""
+    if not 0 <= require_number("words", words) < 1:
         raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
 
 
