@@ -162,7 +162,7 @@ def _beside_another(work: Callable[[], object]) -> Callable[[], Seconds]:
 
 
 def _compared(name: str, jobs: _Jobs, rounds: int) -> list[dict[str, Any]]:
-    """Return microseconds of a query in each way, and the ratio to one by one on one thread and to one thread."""
+    """Return microseconds per query in each way, and its speed relative to single queries and to one thread."""
     progress(f"{name}: {rounds} rounds")
     seconds = {key: value[0] for key, value in interleaved(jobs, rounds).items()}
     count = 500 if name == "20 documents" else _BATCH

@@ -67,7 +67,9 @@ def _wrapped(text: str, hanging: bool = False) -> str:
 def _marked(lines: str, reason: TextExplanation) -> str:
     """Highlight the words that matched best; click drops the colors without a terminal."""
     best = max(match.similarity for match in reason.matches)
-    words = {reason.text[slice(*one.document)] for one in reason.matches if one.similarity > _MARKED * best}
+    words = {
+        reason.text[slice(*match.document)] for match in reason.matches if match.similarity > _MARKED * best
+    }
     pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"
     return re.sub(
         pattern, lambda match: typer.style(match[0], fg="yellow", bold=True), lines, flags=re.IGNORECASE

@@ -216,7 +216,10 @@ def update(
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True) as opened:
         ids = _stored_ids(opened, content.ids)
-        stored = {one.id: one for one in opened.get(ids, missing="ignore" if content.texts else "raise")}
+        stored = {
+            document.id: document
+            for document in opened.get(ids, missing="ignore" if content.texts else "raise")
+        }
         values = []
         for name, row in zip(ids, content.metadata, strict=True):
             kept = stored[name].metadata if name in stored else {}
@@ -311,7 +314,9 @@ def list_(
         ids = opened.select(parse_json("--where", where) or {})
         documents = opened.get(ids[offset : offset + limit])
     if json_:
-        print_json({"index": index, "found": len(ids), "documents": [vars(one) for one in documents]})
+        print_json(
+            {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
+        )
         return
     print_list(documents)
     last = offset + len(documents)

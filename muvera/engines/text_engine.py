@@ -41,10 +41,10 @@ class EngineTextIndex(TextIndex):
     """
 
     def __init__(self, engine: Engine | str, encoder: TextEncoder | str | None = None) -> None:
-        self._stored = there = EngineIndex(engine)
+        self._stored = collection = EngineIndex(engine)
         self._journal = None
         try:
-            stored, location = there.engine.description, there.engine.location
+            stored, location = collection.engine.description, collection.engine.location
             if stored is not None and stored.text_encoder is None:
                 raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
             if stored is not None and stored.text_encoder is not None:
@@ -53,10 +53,10 @@ class EngineTextIndex(TextIndex):
                 self._encoder = as_text_encoder(encoder)
             else:
                 raise EngineError(f"{location} is empty. Load texts with muvera load, or give their encoder.")
-            there._text_encoder = self._encoder.name
+            collection._text_encoder = self._encoder.name
         except BaseException:
             if isinstance(engine, str):
-                there.close()
+                collection.close()
             raise
 
     # -- changing -------------------------------------------------------------
@@ -92,7 +92,7 @@ class EngineTextIndex(TextIndex):
         names = require_ids(as_id_list(ids))
         if texts is not None:
             if metadata is None:
-                stored = {one.id: one.metadata for one in self.get(names, missing="ignore")}
+                stored = {document.id: document.metadata for document in self.get(names, missing="ignore")}
                 metadata = [stored.get(name, {}) for name in names]
             self._put(as_texts(texts), names, metadata, threads)
             return
@@ -166,7 +166,11 @@ class EngineTextIndex(TextIndex):
         """Return the BM25 scores of candidates, with word frequencies among the candidates."""
         documents = self.get(candidates, missing="ignore")
         database = DocumentDatabase()
-        database.put([one.id for one in documents], [one.text for one in documents], [{}] * len(documents))
+        database.put(
+            [document.id for document in documents],
+            [document.text for document in documents],
+            [{}] * len(documents),
+        )
         return dict(database.match_words(query, len(documents) or 1))
 
     def _tokens(self, ids: list[Any]) -> MultiVectors:

@@ -233,6 +233,13 @@ class MuveraIndex:
         Returns
         -------
         MuveraIndex
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or one of its files is missing.
+        TypeError, ValueError
+            If the folder is not an index of PyLate, or as for :meth:`build`.
         """
         from ..convert import open_source
 

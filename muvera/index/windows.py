@@ -34,8 +34,8 @@ _WINDOW = 32
 # Minimum number of windows for a recall of added documents.
 _LEAST = 8
 
-# A warning needs a recall of added documents below _ENOUGH that is also lower than the other documents' recall by more
-# than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
+# A warning needs a recall of added documents below _ENOUGH.  It must also be lower than the other documents' recall, by
+# more than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
 _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
 

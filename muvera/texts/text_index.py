@@ -594,8 +594,8 @@ class TextIndex:
         )
         hits = [
             [
-                Hit(found.id, sum(parts[found.id].values()), found.text, found.metadata, parts[found.id])
-                for found in self._documents(parts)
+                Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
+                for text in self._documents(parts)
             ]
             for parts in best
         ]
@@ -724,6 +724,7 @@ class TextIndex:
         return hits[0] if isinstance(queries, str) else hits
 
     def _tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the token vectors of texts; EngineTextIndex reads them from its engine."""
         return self.index.tokens(ids)
 
     def _documents(self, parts: _Parts) -> list[TextDocument]:
