@@ -241,7 +241,7 @@ def kills(count: int, way: str) -> dict[str, int]:
 def build(folder: Path, count: int) -> None:
     TextIndex.build(
         [f"word{i} of document" for i in range(count)], ENCODER, vectors=CONFIG, path=folder, threads=1,
-        ids=[f"x{i}" for i in range(count)], exact_tokens=0, backend="exact",
+        ids=[f"x{i}" for i in range(count)], exact_tokens=0, backend="exact", tokens="float32",
     )  # fmt: skip
 
 
