@@ -38,6 +38,11 @@ class EngineTextIndex(TextIndex):
     ------
     EngineError
         If the engine cannot be reached, or its documents have no texts.
+
+    Examples
+    --------
+    >>> with EngineTextIndex("qdrant://localhost:6333#docs") as index:  # doctest: +SKIP
+    ...     hits = index.search("a question", where={"year": {"$gte": 2000}})
     """
 
     def __init__(self, engine: Engine | str, encoder: TextEncoder | str | None = None) -> None:
