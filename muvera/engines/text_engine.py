@@ -38,6 +38,8 @@ class EngineTextIndex(TextIndex):
     ------
     EngineError
         If the engine cannot be reached, or its documents have no texts.
+    ValueError
+        If `encoder` is missing, or did not encode the collection.
 
     Examples
     --------
