@@ -26,7 +26,8 @@ def mcp(
     best passages with their character positions. Needs the extra mcp.
 
     \b
-    Example, for a client's configuration:
+    Example, and the same in a client's configuration:
+      muvera mcp /path/to/my-index
       {"mcpServers": {"my-texts": {"command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
     """
     from ..texts.text_index import TextIndex

@@ -32,6 +32,9 @@ from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
 
+# Largest weight of words: with 1, similarity would not count.
+_MOST_WORDS = 0.99
+
 # LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
 
@@ -143,7 +146,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
             raise ValueError(f"The mode of a query must be default or hybrid, got {query.mode.value}.")
         k = query.hybrid_top_k or query.similarity_top_k
         if query.mode == VectorStoreQueryMode.HYBRID and query.alpha is not None:
-            options.setdefault("words", 1 - query.alpha)
+            options.setdefault("words", min(1 - query.alpha, _MOST_WORDS))
         ids = None
         if query.node_ids or query.doc_ids or query.filters is not None:
             # LlamaIndex sends empty lists for "no limit".

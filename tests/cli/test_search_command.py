@@ -148,7 +148,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", load)
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    given = ["--encoder", "words", "--cache", tmp_path / "cache.sqlite", "--quiet"]
+    given = ["--encoder", "words", "--quiet"]
     facts = answer("texts", "index", tmp_path / "corpus.jsonl", tmp_path / "index", *given)
     assert (facts["texts"], facts["encoder"]) == (3, "words")
     return tmp_path / "index"

@@ -298,7 +298,10 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
     """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
 
     The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and their 140 bytes, ids, offsets.
+    The calibration of recall= takes the same 6 MB for any larger collection: 128 windows of 1,000 candidates each,
+    with their rows, products, scores and stops (40 bytes).
     """
+    calibration = 6 << 20
     monkeypatch.setattr(token_store, "_STAGING_BYTES", 1 << 20)
     monkeypatch.setattr(token_store, "_BATCH_TOKENS", 1 << 12)
     pool = np.random.default_rng(0).standard_normal((2400, 64)).astype(np.float32)
@@ -307,7 +310,7 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
         batches = (MultiVectors.from_flat(pool.copy(), [120] * 20) for _ in range(50))
         MuveraIndex.build(batches, LONG_CONFIG, path=path, threads=1, **WAYS["exact"])
 
-    assert peak_of(build, folder) < (4 << 20) + 1000 * 1300
+    assert peak_of(build, folder) < (4 << 20) + 1000 * 1300 + calibration
 
     def rebuild(path: Path) -> None:
         if path != folder:
@@ -318,7 +321,7 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
         assert index.info().tokens == 900 * 120
 
     shutil.rmtree(folder.with_name("first"))
-    assert peak_of(rebuild, folder) < 6 << 20
+    assert peak_of(rebuild, folder) < (6 << 20) + calibration
 
 
 @pytest.mark.compiled("this many tokens take minutes")
