@@ -74,7 +74,7 @@ def test_help_and_version() -> None:
         assert code == 0 and muvera(name, "-h")[1] == out
         example = out[out.index("Example") :]
         assert f"muvera {name}" in example[: example.index("Options:")]
-        assert "--json" in out or name == "serve"
+        assert "--json" in out or name in ("serve", "mcp")
 
 
 @pytest.mark.parametrize(
