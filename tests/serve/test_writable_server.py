@@ -42,8 +42,9 @@ def started(folder: Path, port: int, saves: str) -> "subprocess.Popen[str]":
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "MUVERA_TOKEN": "x" * 20}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [*command, "--port", str(port), saves], env=variables, stdout=pipe, stderr=pipe, text=True
-    )
+        [*command, "--port", str(port), saves], env=variables, stdout=pipe, stderr=pipe, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
