@@ -161,7 +161,7 @@ def _plain_sums(queries: int) -> Any:
             for i in range(BLOCK):
                 total = 0
                 for row in range(steps * (STEP // 2)):
-                    code, table = codes[start + row * BLOCK + i], base + row * 2 * CENTROIDS
+                    code, table = np.int64(codes[start + row * BLOCK + i]), base + row * 2 * CENTROIDS
                     total += int(tables[table + (code & 15)]) + int(tables[table + CENTROIDS + (code >> 4)])
                 out[query * BLOCK + i] = total
                 if total >= bounds[first + query]:
