@@ -79,7 +79,7 @@ def quick(session: nox.Session, resolution: str) -> None:
 def bare(session: nox.Session) -> None:
     """Run the tests of indexes with the required libraries alone: no hnswlib, no other extra."""
     session.install(".", "hypothesis", "pytest", "pytest-xdist")
-    tests = ("tests/index", "tests/mips", "tests/texts/test_text_index.py", "tests/compat", "tests/tuning")
+    tests = ("tests/index/test_answers.py", "tests/index/test_changes.py", "tests/mips", "tests/compat")
     session.run("python", "-c", "import importlib.util as u; assert not u.find_spec('hnswlib')")
     session.run("pytest", "-q", *PARALLEL, "-m", "not slow", "-k", "not hnsw", *tests)
 
