@@ -120,6 +120,7 @@ def test_an_encoder_without_spans_shows_the_beginning() -> None:
     converse(make_server(TextIndex.build(TEXTS[:1], Without())), talk)
 
 
+@pytest.mark.slow
 def test_the_command_names_what_is_missing(saved: Path) -> None:
     from builders.command_line import fails
 
