@@ -119,7 +119,7 @@ class MuveraDocumentStore:
     def search(
         self, query: str, top_k: int = 10, filters: dict[str, Any] | None = None, **options: Any
     ) -> list[Document]:
-        """Return the best documents with Chamfer similarities as scores.
+        """Return the best documents with their scores.
 
         Parameters
         ----------

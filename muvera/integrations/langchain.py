@@ -53,7 +53,7 @@ class EmbeddingsEncoder:
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
-    Scores are Chamfer similarities.  Filters are those of :mod:`muvera.metadata.filters`, such as
+    Scores are those of :meth:`muvera.TextIndex.search`.  Filters are those of :mod:`muvera.metadata.filters`, such as
     ``{"year": {"$gte": 2000}}``.
 
     Parameters
@@ -134,7 +134,7 @@ class MuveraVectorStore(VectorStore):
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[tuple[Document, float]]:
-        """Return the best documents with their Chamfer similarities."""
+        """Return the best documents with their scores."""
         hits = self.index.search(query, k, where=filter, candidates=max(100, k), **options)
         return [(_document(hit), hit.score) for hit in hits]
 

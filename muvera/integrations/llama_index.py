@@ -59,8 +59,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
     """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
 
     The store encodes texts itself and ignores LlamaIndex's embeddings: give a ``VectorStoreIndex``
-    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Scores are Chamfer
-    similarities.
+    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Scores are those of
+    :meth:`muvera.TextIndex.search`.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def test_late_interaction_and_filters() -> None:
     store = MuveraVectorStore.from_texts(
         ["a red apple", "a green pear"], HashEncoder(), [{"kind": "a"}, {"kind": "b"}], ids=["1", "2"]
     )
-    found = store.similarity_search_with_score("red apple", k=1)
+    found = store.similarity_search_with_score("red apple", k=1, words=0)
     assert (found[0][0].id, found[0][0].metadata) == ("1", {"kind": "a"})
     assert found[0][1] == pytest.approx(2, abs=1e-5)
     assert [one.id for one in store.similarity_search("red apple", filter={"kind": "b"})] == ["2"]

@@ -58,7 +58,7 @@ def test_nodes_come_back_unchanged_also_from_a_folder(store: MuveraVectorStore, 
     store.persist(f"{tmp_path}/index")
     loaded = MuveraVectorStore(TextIndex.load(f"{tmp_path}/index", HashEncoder()))
     for each in (store, loaded):
-        result = each.query(VectorStoreQuery(query_str="red apple", similarity_top_k=2))
+        result = each.query(VectorStoreQuery(query_str="red apple", similarity_top_k=2), words=0)
         assert result.ids is not None and result.nodes is not None and result.similarities is not None
         first = result.nodes[0]
         assert (result.ids[0], first.get_content(), first.metadata) == ("a", TEXTS["a"], METADATA["a"])
