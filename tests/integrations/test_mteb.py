@@ -31,7 +31,7 @@ def test_mtebs_own_tasks(kind: str, languages: str, tmp_path: Path) -> None:
 
 def test_scores_are_chamfer_similarities_and_reranking_is_limited() -> None:
     encoder = HashEncoder()
-    model = MuveraSearch(encoder, words=0)
+    model = MuveraSearch(encoder, words=0, tokens="float32")
     queries = [{"id": "q", "text": "red", "instruction": "apple"}]
     with pytest.raises(RuntimeError):
         model.search(queries, top_k=1)
