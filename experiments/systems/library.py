@@ -234,16 +234,16 @@ class FirstStage(_LibrarySystem):
         self._fit_seconds = time.perf_counter() - start
         self._contents = CandidateSearch(encoder, self._settings)
         self._intrinsic = np.empty(0)
-        rows = np.arange(len(documents))
+        self._rows = np.arange(len(documents))
         if self._order == "given":
-            self._contents.add(rows, documents, threads)
+            self._contents.add(self._rows, documents, threads)
             return
         vectors = encoder.encode_documents(documents, threads=threads)
         self._intrinsic = intrinsic_dimension(vectors)
-        rows = insertion_order(self._order, self._intrinsic, material.seed)
-        for first in range(0, len(rows), _BLOCK):
-            block = rows[first : first + _BLOCK]
-            self._contents.search.add(block, vectors[block], threads)
+        self._rows = insertion_order(self._order, self._intrinsic, material.seed)
+        for first in range(0, len(self._rows), _BLOCK):  # labels ascend, so they are positions in the order
+            block = self._rows[first : first + _BLOCK]
+            self._contents.search.add(np.arange(first, first + len(block)), vectors[block], threads)
 
     def _fitted(self, material: Material, documents: MultiVectors) -> Encoder:
         """Return the encoder, fitted on `documents` if it needs fitting."""
@@ -275,13 +275,14 @@ class FirstStage(_LibrarySystem):
         def answer(_: int, query: MultiVectors) -> Ranked:
             vector = encoder.encode_queries(query, threads=self.threads)
             ids, scores = search.search(vector, k, threads=self.threads, ef=ef)
-            return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
+            return self._rows[ids[0][ids[0] >= 0]], scores[0][ids[0] >= 0]
 
         if one_by_one_timed:
             return timed_search(queries, k, answer)
         vectors = encoder.encode_queries(queries, threads=self.threads)
         ids, scores = search.search(vectors, k, threads=self.threads, ef=ef)
-        return Answers(ids, scores, np.full(len(queries), np.nan))
+        rows = np.where(ids < 0, -1, self._rows[ids])
+        return Answers(rows, scores, np.full(len(queries), np.nan))
 
     def facts(self) -> dict[str, float | str]:
         """Return the floats of a vector, the costs of a fitted map, and the mean intrinsic dimension if known."""
