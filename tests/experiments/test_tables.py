@@ -56,6 +56,7 @@ def test_stored_studies_have_tables_of_every_measured_row(name: str) -> None:
         "first_stage": [len(results.get("rows", [])) // 2] * 2,
         "distractors": [4, 4],
         "dial": [len(results.get("rows", []))],
+        "searches": [len(results.get("codecs", [])), len(results.get("ways", []))],
         "pruning": [len(results.get("rows", []))],
     }[name]
     assert [len(table.rows) for table in tables] == counts
