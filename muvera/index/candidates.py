@@ -111,11 +111,9 @@ class CandidateSearch:
         count: int,
         allowed: NDArray[np.int64] | None = None,
         threads: int | None = None,
-        *,
-        ef: int | None = None,
     ) -> list[NDArray[np.int64]]:
         """Return up to `count` candidate rows per query, best vector first, of those in `allowed`."""
-        return [rows for rows, _ in self.find_products(queries, count, allowed, threads, ef=ef)]
+        return [rows for rows, _ in self.find_products(queries, count, allowed, threads)]
 
     def find_products(
         self,

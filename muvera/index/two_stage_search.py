@@ -48,7 +48,7 @@ _AHEAD = 4
 _TOGETHER, _RANKED = 16, 4
 
 # Maximum number of windows of a recall measurement.  Added documents are measured once one document in `_PART` is new,
-# with `_PER_DOUBLING` windows times their share: about as much work as encoding them.
+# with `_PER_DOUBLING` windows times their share.
 _MAX_QUERIES, _PART, _PER_DOUBLING = 64, 16, 128
 
 # Encoders are compared if the recall of windows of documents that moments were fitted on is below _SUSPICIOUS.  For the
