@@ -2,21 +2,16 @@
 
 Before every cold query, the file's pages are dropped and mincore checks that they are not in memory;
 otherwise the measurement fails.  "2-bit pre-ranking" is an index of two levels: codes in memory select the
-few documents whose tokens are read.  With limited memory, nothing is dropped between queries, and a Linux
-control group limits the cached pages.
+few documents whose tokens are read.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -30,11 +25,10 @@ from muvera.reranking.codecs.base import CodedVectors
 from muvera.reranking.pruning import RerankOptions, rank_candidates
 from muvera.utils.page_cache import forget, resident_share
 
-from ..report.stored_results import load_results
-from ..runner.provenance import machine
-from .plumbing import Rounds, Save, finish, in_new_process
+from ..report.table import Column, Table
+from .plumbing import Rounds, Save, finish, measured_on
 
-__all__ = ["WAYS", "cold", "limited_group", "measure", "read_ahead_of", "under_limit"]
+__all__ = ["WAYS", "cold", "measure"]
 
 #: Ways to read the tokens.
 WAYS = ("plain mmap", "prefetched", "2-bit pre-ranking")
@@ -48,11 +42,8 @@ _BLOCK, _FITTED, _WARM = 1024, 20_000, 30
 # Maximum share of pages in memory before a cold query.
 _MOST_RESIDENT = 0.001
 
-# Number of queries for each way with limited memory, and the seconds after which a slow way stops.
-_QUERIES, _SECONDS = 1000, 45.0
-
-# Linux's files about devices and control groups.
-_DEVICES, _GROUPS = Path("/sys/dev/block"), Path("/sys/fs/cgroup")
+# Linux's files about disks.
+_DEVICES = Path("/sys/dev/block")
 
 
 class _Store:
@@ -113,7 +104,7 @@ class _Store:
         return 1000 * (time.perf_counter() - began), best
 
 
-def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> Table:
     """Return the median milliseconds of a query for each way of reading a file of float16 tokens on `folder`'s disk."""
     store = _Store(folder / "tokens.npy", megabytes, tokens)
     rng = np.random.default_rng(1)
@@ -144,96 +135,25 @@ def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> dict[str,
     finally:
         store.close()
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    return {"milliseconds": medians, "documents": store.count}
-
-
-def under_limit(
-    folder: Path, megabytes: int, tokens: int, memory: int, queries: int = _QUERIES
-) -> list[dict[str, Any]]:
-    """Return a row for each way of reading: milliseconds, page faults, and the final share of the file in memory.
-
-    `memory` is the number of megabytes that a process may use beyond those before its first query.
-
-    Raises
-    ------
-    RuntimeError
-        If a process failed, for example because no control group can be made.
-    """
-    rows = []
-    for way in WAYS:
-        out = folder / "limited.json"
-        code = in_new_process(_run, folder / "limited.npy", megabytes, tokens, memory, queries, way, out)
-        if code:
-            raise RuntimeError(
-                f"The run of {queries} queries ({way}) ended with {code}. Give it more than {memory} MB."
-            )
-        rows.append(json.loads(out.read_text(encoding="utf-8")))
-    return rows
-
-
-def _run(path: Path, megabytes: int, tokens: int, memory: int, queries: int, way: str, out: Path) -> None:
-    store = _Store(path, megabytes, tokens)
-    rng = np.random.default_rng(2)
-    asked = rng.standard_normal((queries, _QUERY_TOKENS, _DIMENSION)).astype(np.float32)
-    store.rank(way, asked[0], np.arange(_CANDIDATES))  # compiles
-    store.drop()
-    faults = -resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-    with limited_group(memory << 20):  # memory that the process already uses is not charged to the group
-        times: list[float] = []
-        until = time.monotonic() + _SECONDS
-        for query in asked:
-            times.append(store.rank(way, query, rng.permutation(store.count)[:_CANDIDATES])[0])
-            if time.monotonic() > until:
-                break
-        share = resident_share(store.tokens)
-    store.close()
-    faults += resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-    results: dict[str, Any] = {"way": way, "queries": len(times)}
-    results |= {f"p{part}": float(np.percentile(times, part)) for part in (50, 95, 99)}
-    out.write_text(
-        json.dumps({**results, "faults": faults / len(times), "resident": share}), encoding="utf-8"
+    rows = [[name, ms, medians[name.partition(",")[0]] / ms] for name, ms in medians.items()]
+    columns: list[Column | str] = [
+        *(f"{store.count:,} documents", Column("time", format="{:.2f}", unit="ms")),
+        Column("speedup over plain mmap", format="{:.2f}x"),
+    ]
+    caption = (
+        f"Wall time of one query of {_QUERY_TOKENS} tokens on one thread: ranking {_CANDIDATES} random documents of "
+        f'{tokens} float16 tokens in a file of {megabytes:,} MB. "2-bit pre-ranking" selects up to 30 candidates by '
+        f"2-bit codes in memory and reads only their tokens. {measured_on()}"
     )
+    return Table(_read_ahead(folder), columns, rows, caption)
 
 
-@contextmanager
-def limited_group(limit: int) -> Iterator[None]:
-    """Run this process in a control group with at most `limit` bytes of memory, including cached file pages."""
-    old = _GROUPS / "memory"  # version 1 has a separate tree for memory
-    first = (old / "memory.limit_in_bytes").exists()
-    parent = old if first else _GROUPS
-    group = parent / f"muvera-{os.getpid()}"
-    try:
-        group.mkdir()
-        file = "memory.limit_in_bytes" if first else "memory.max"
-        (group / file).write_text(str(limit), encoding="ascii")
-        (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-    except OSError as error:
-        if group.exists():
-            group.rmdir()
-        raise OSError(f"No control group with a memory limit can be created in {parent}: {error}.") from error
-    try:
-        yield
-    finally:
-        (parent / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-        group.rmdir()
-
-
-@contextmanager
-def read_ahead_of(folder: Path, kb: int | None = None) -> Iterator[int | None]:
-    """Yield the read-ahead of a folder's disk in kilobytes; inside the context it is set to `kb`, if given."""
+def _read_ahead(folder: Path) -> str:
+    """Describe the read-ahead of a folder's disk."""
     number = folder.stat().st_dev
     setting = _DEVICES / f"{os.major(number)}:{os.minor(number)}" / "queue" / "read_ahead_kb"
-    before = setting.read_text(encoding="ascii").strip() if setting.exists() else None
-    if kb is None:
-        yield None if before is None else int(before)
-        return
-    if before is None or not os.access(setting, os.W_OK):
-        raise OSError(f"The read-ahead of {folder}'s disk cannot be set: {setting} is not writable.")
-    setting.write_text(str(kb), encoding="ascii")
-    try:
-        yield int(setting.read_text(encoding="ascii"))
-    finally:
-        setting.write_text(before, encoding="ascii")
+    size = f"{int(setting.read_text(encoding='ascii')):,} KB" if setting.exists() else "an unknown size"
+    return f"Read-ahead of {size}"
 
 
 def cold(
@@ -243,28 +163,13 @@ def cold(
     megabytes: Annotated[int, typer.Option(min=16)] = 512,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens per document.")] = 150,
     rounds: Rounds = 9,
-    read_ahead_kb: Annotated[
-        int | None, typer.Option(min=0, help="Set the disk's read-ahead during the measurement (as root).")
-    ] = None,
-    memory: Annotated[
-        int, typer.Option(min=0, help="Also run 1,000 queries with this many MB of memory (as root).")
-    ] = 0,
     save: Save = False,
 ) -> None:
     """Rank 100 candidates whose tokens are on disk; fails if pages stay in memory."""
-    results: dict[str, Any] = {
-        "megabytes": megabytes,
-        "tokens": tokens,
-        "memory": memory,
-        "machine": machine(),
-    }
     try:
-        with tempfile.TemporaryDirectory(dir=folder) as name, read_ahead_of(Path(name), read_ahead_kb) as kb:
-            results |= {"read_ahead_kb": kb, **measure(Path(name), megabytes, tokens, rounds)}
-            limited = under_limit(Path(name), megabytes, tokens, memory) if memory else []
-    except (RuntimeError, OSError) as error:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            table = measure(Path(name), megabytes, tokens, rounds)
+    except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    stored = load_results("cold").get("runs", []) if save else []
-    others = [run for run in stored if run["read_ahead_kb"] != results["read_ahead_kb"]]
-    finish("cold", {"runs": [*others, {**results, "limited": limited}]}, save)
+    finish("cold", "Tokens on disk", [table], save)

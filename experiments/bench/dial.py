@@ -1,4 +1,4 @@
-"""The recall dial: mean recall and time of ``search(recall=)`` beside the fixed number of candidates."""
+"""The recall dial: mean recall and time of ``search(recall=)``, and of the fixed number of candidates."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from muvera import MultiVectors, MuveraIndex
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
-from ..runner.provenance import machine
+from ..report.table import Column, Table
 from .plumbing import (
     Cache,
     Data,
+    Folder,
     Rounds,
     Save,
     Seconds,
     finish,
+    float_documents,
+    float_queries,
     interleaved,
     load_collections,
-    progress,
+    measured_on,
+    one_by_one,
     timed,
+    token_indexes,
 )
 
 __all__ = ["dial", "measure"]
@@ -44,26 +49,32 @@ def measure(
     rounds: int,
     kinds: Iterable[Any] = ("float32", "int8"),
     folder: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> Table:
     """Return a row for each collection, token format and target; recall is relative to a ranking of all documents."""
-    rows = []
+    on, rows = measured_on(), list[dict[str, Any]]()
     for collection in collections:
-        documents = MultiVectors.from_flat(
-            np.asarray(collection.documents.tokens, np.float32), offsets=collection.documents.offsets
-        )
-        queries = MultiVectors.from_arrays([query for query in collection.queries if len(query)])
-        fitted: Any = "moments"
-        for kind in kinds:
-            progress(f"{collection.name}, {kind}")
-            saved = None if folder is None else folder / f"{collection.name}-{kind}"
-            if saved is not None and saved.exists():
-                index = MuveraIndex.load(saved)
-            else:
-                index = MuveraIndex.build(documents, fitted, tokens=kind, exact_tokens=0, path=saved)
-            fitted = index.encoder
-            own = _rows(index, queries, rounds)
-            rows += [{"collection": collection.name, "kind": kind, **row} for row in own]
-    return rows
+        indexes = token_indexes(float_documents(collection), kinds, folder, collection.name)
+        for kind, index in indexes.items():
+            own = _rows(index, float_queries(collection), rounds)
+            rows += [{"name": f"{collection.name}, {kind}", **row} for row in own]
+    columns = [
+        *(Column("collection, tokens", "name"), Column("`recall=`", "target", "{:.2f}")),
+        Column("10-recall@10", "recall", "{:.3f}"),
+        Column("time", "milliseconds", "{:.2f}", "ms"),
+        Column("fixed number with that recall", "fixed"),
+        Column("time / fixed number's", "share", "{:.2f}x"),
+        Column("target", lambda row: 0.85 if row["target"] > 0.95 else None, "{:.2f}x"),
+        *(Column("most candidates", "cap"), Column("fixed number by windows", "by_windows")),
+        Column("its recall", "recall_by_windows", "{:.3f}"),
+    ]
+    caption = (
+        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
+        "has the same recall. The recall should be at most .005 below and .03 above the given one. Most candidates: "
+        "the limit for one query. Fixed number by windows: what the calibration gives without stopping early. Times "
+        "are processor time of whole searches on one thread, one query at a time: the median of "
+        f"{rounds} interleaved rounds. {on}"
+    )
+    return Table.of("Recalls and their times", columns, rows, caption)
 
 
 def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[str, Any]]:
@@ -72,36 +83,30 @@ def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[s
     calibration = None if found is None else found.calibration
     if found is None or calibration is None:
         raise ValueError(f"{len(index)} documents have no calibration: they are too few.")
-    proposed = found.find(queries, min(_MOST, len(index)))
     hits = np.zeros((len(queries), min(_MOST, len(index))), bool)
-    for row, own, rows in zip(hits, best, proposed, strict=True):
+    for row, own, rows in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
         row[: len(rows)] = np.isin(index._contents.ids.of(rows), list(own))
     by_number = np.cumsum(hits.mean(axis=0)) / np.mean([len(own) for own in best])
     measured: list[dict[str, Any]] = []
     jobs: dict[tuple[float, str], Callable[[], Seconds]] = {}
+    timed_queries = queries[:_TIMED]
     for target in _TARGETS:
         rankings = index.search(queries, _K, recall=target)
         shares = [len(own & set(r.ids.tolist())) / len(own) for r, own in zip(rankings, best, strict=True)]
         recall = float(np.mean(shares))
         fixed = max(_K, int(np.argmax(by_number >= min(recall, by_number[-1]) - 1e-9)) + 1)
         level = calibration.level(target, _K)
-        measured.append(
-            {"target": target, "recall": recall, "fixed": fixed, "cap": level.cap, "by_windows": level.fixed}
-        )
-        measured[-1]["recall_by_windows"] = float(by_number[min(level.fixed, len(by_number)) - 1])
-        jobs[target, "dial"] = timed(_one_by_one(index, queries, recall=target))
-        jobs[target, "fixed"] = timed(_one_by_one(index, queries, candidates=fixed))
+        by_windows = float(by_number[min(level.fixed, len(by_number)) - 1])
+        row = {"target": target, "recall": recall, "fixed": fixed, "cap": level.cap}
+        measured.append({**row, "by_windows": level.fixed, "recall_by_windows": by_windows})
+        jobs[target, "dial"] = timed(one_by_one(index, timed_queries, _K, recall=target))
+        jobs[target, "fixed"] = timed(one_by_one(index, timed_queries, _K, candidates=fixed))
     seconds = interleaved(jobs, rounds)
     for facts in measured:
         times, fixed_times = (seconds[facts["target"], way][1] for way in ("dial", "fixed"))
-        facts["milliseconds"] = 1000 * float(np.median(times)) / len(queries[:_TIMED])
+        facts["milliseconds"] = 1000 * float(np.median(times)) / len(timed_queries)
         facts["share"] = float(np.median(times / fixed_times))
     return measured
-
-
-def _one_by_one(index: MuveraIndex, queries: MultiVectors, **limits: Any) -> Callable[[], object]:
-    own = [[np.ascontiguousarray(query, np.float32)] for query in queries[:_TIMED]]
-    return lambda: [index.search(query, _K, threads=1, **limits) for query in own]
 
 
 def dial(
@@ -110,15 +115,13 @@ def dial(
         list[str] | None,
         typer.Option(help="May be repeated. Default: all shared collections with real queries."),
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder of the indexes, to measure again without building them.")
-    ] = None,
+    folder: Folder = None,
     rounds: Rounds = 7,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure search(recall=): its mean recall, and its time beside the fixed number of candidates."""
+    """Measure search(recall=): its mean recall, and its time compared with the fixed number of candidates."""
     collections = load_collections(collection or list(_COLLECTIONS), data, cache)
     with threadpool_limits(1):
-        rows = measure(collections, rounds, folder=folder)
-    finish("dial", {"rows": rows, "rounds": rounds, "machine": machine()}, save)
+        table = measure(collections, rounds, folder=folder)
+    finish("dial", "A recall instead of candidates", [table], save)

@@ -6,11 +6,9 @@ difference of two others.  Made vectors are for timing; their recall is not that
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,12 +19,11 @@ from threadpoolctl import threadpool_limits
 from muvera.encoders.registry import make_encoder, preset_config
 from muvera.mips import HNSWSettings, VectorSearch, make_search
 
-from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
-from ..runner.provenance import machine
-from .plumbing import Cache, Data, Save, finish, interleaved, load_collections, progress, timed
+from ..report.table import Column, Table
+from .plumbing import Cache, Data, Save, finish, interleaved, load_collections, measured_on, progress, timed
 
-__all__ = ["BATCH", "COUNTS", "first_stage", "measure"]
+__all__ = ["BATCH", "COUNTS", "first_stage", "measure", "tables_of"]
 
 #: Numbers of candidates, and queries of a batch.
 COUNTS, BATCH = (200, 800), 16
@@ -109,19 +106,26 @@ def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.
     return np.concatenate([real, first + (second - third) / 2])
 
 
-def _encoded(collection: Collection, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the vectors of documents and queries, from the cache or newly encoded."""
-    path = cache.expanduser() / "first_stage" / f"{collection.name}-{collection.checksum[:16]}.npz"
-    if not path.exists():
-        encoder = make_encoder(preset_config("moments", collection.documents.dimension))
-        encoder.fit(collection.documents)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-            documents = encoder.encode_documents(collection.documents)
-            np.savez(stream, documents=documents, queries=encoder.encode_queries(collection.queries))
-        Path(stream.name).replace(path)
-    with np.load(path) as arrays:
-        return arrays["documents"], arrays["queries"]
+def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
+    """Return a table for each number of candidates."""
+    columns = [
+        Column("vectors", lambda row: f"{row['documents']:,} {'real' if row['real'] else 'made'}"),
+        *(Column("search"), Column("bytes per vector", "bytes", "{:,.0f}")),
+        Column("build", "build_seconds", "{:.2f}", "processor s"),
+        *(Column("recall", "recall", "{:.3f}"), Column("one query", "ms", "{:.3f}", "processor ms")),
+        Column(f"query in a batch of {BATCH}", "batch_ms", "{:.3f}", "processor ms"),
+    ]
+    names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
+    caption = (
+        f"The first stage alone, on one thread: `moments` vectors of {names}. 'Made' vectors are generated: a real "
+        "vector plus half the difference of two others. Their recall is not that of real text. Recall is the share of "
+        f"the best inner products among the candidates, over at most {_JUDGED} queries. {on}"
+    )
+    title = "Exact search, a scan of codes and a graph: {} candidates"
+    return [
+        Table.of(title.format(count), columns, [row for row in rows if row["candidates"] == count], caption)
+        for count in dict.fromkeys(row["candidates"] for row in rows)
+    ]
 
 
 def first_stage(
@@ -135,12 +139,13 @@ def first_stage(
     save: Save = False,
 ) -> None:
     """Compare exact search, a scan of codes and a graph on the same vectors, on one thread."""
-    rows = []
+    on, rows = measured_on(), []
     with threadpool_limits(1):
         for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):
-            own, queries = _encoded(loaded, cache)
+            encoder = make_encoder(preset_config("moments", loaded.documents.dimension)).fit(loaded.documents)
+            own, queries = encoder.encode_documents(loaded.documents), encoder.encode_queries(loaded.queries)
             sizes = {count: count <= len(own) for count in sorted({*(size or ()), len(own)})}
             for row in measure(loaded.name, partial(made_vectors, own), queries, sizes, graphs):
                 progress(", ".join(f"{key}={value}" for key, value in row.items()))
                 rows.append(row)
-    finish("first_stage", {"machine": machine(), "rows": rows}, save)
+    finish("first_stage", "First stage", tables_of(rows, on), save)

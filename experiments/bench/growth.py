@@ -31,12 +31,12 @@ from muvera.utils.atomic_files import write_bytes, write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
-from ..report.stored_results import load_results
-from ..runner.provenance import machine
+from ..evaluation.statistics import growth_exponent
+from ..report.table import Column, Table
 from .grown_documents import GrownDocuments
-from .plumbing import Cache, Data, Save, finish, in_new_process, paths_of
+from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, paths_of
 
-__all__ = ["GrowthSettings", "K", "best_documents", "grow", "measure_size"]
+__all__ = ["GrowthSettings", "K", "best_documents", "grow", "growth_table", "measure_size"]
 
 K = 10
 
@@ -46,6 +46,9 @@ _TIMED, _ADDED = 200, 1000
 
 # Searches: candidates, ef of a graph, and candidates by codes that are rescored.
 _SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
+
+# Settings of a graph.
+_GRAPH = {"m": 16, "ef_construction": 100}
 
 # Number of batches after which the best documents so far are written to disk.
 _KEPT_AFTER = 16
@@ -60,14 +63,12 @@ class GrowthSettings:
     encoder: str = "moments"
     backend: str = "scan"
     codec: str = "2bit"
-    m: int = 16
-    ef_construction: int = 100
     keep_exact: bool = True
     judged: int = 50
 
     def name(self, count: int) -> str:
         """Return the name of an index of `count` documents."""
-        built = [self.collection, self.encoder, self.backend, self.codec, self.m, self.ef_construction]
+        built = [self.collection, self.encoder, self.backend, self.codec]
         built += ["alone"] * (not self.keep_exact) + ["real"] * self.real
         return "-".join(str(value) for value in (*built, count))
 
@@ -99,7 +100,7 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
 
 
 def _run(name: str, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
-    write_json(out, {f"{name}_machine": machine(), **_STEPS[name](path, settings, count, index)})
+    write_json(out, {f"{name}_machine": measured_on(), **_STEPS[name](path, settings, count, index)})
 
 
 class _Stopwatch:
@@ -127,9 +128,8 @@ class _Stopwatch:
 
 def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     documents = GrownDocuments(load_collection(path).documents)
-    graph = {"m": settings.m, "ef_construction": settings.ef_construction}
     how: dict[str, Any] = {"tokens": settings.codec, "keep_exact": settings.keep_exact, "exact_tokens": 0}
-    how |= {"backend": settings.backend, "hnsw": graph}
+    how |= {"backend": settings.backend, "hnsw": _GRAPH if settings.backend == "hnsw" else {}}
     watch = _Stopwatch()
     batches = watch.without(documents.batches(count))
     MuveraIndex.build(batches, settings.encoder, path=folder, overwrite=True, **how)
@@ -253,6 +253,66 @@ def _memory() -> dict[str, int]:
     return {name: 1024 * int(named.get(name, "0").split()[0]) for name in ("VmHWM", "RssAnon", "RssFile")}
 
 
+# Key, title, divisor, format, target at a million documents, cost per document (factor and unit).
+_QUANTITIES: list[tuple[str, str, float, str, float | None, tuple[float, str] | None]] = [
+    ("build_seconds", "build, s", 1, "{:,.0f}", 900, (1e6, "us")),
+    ("build_processor_seconds", "build, processor s", 1, "{:,.0f}", None, (1e6, "us")),
+    ("build_peak_bytes", "peak memory of the build, MB", 1e6, "{:,.0f}", 6 * 2.0**30, (1, "B")),
+    ("resident_bytes", "resident memory while searching, MB", 1e6, "{:,.0f}", 3 * 2.0**30, (1, "B")),
+    ("anonymous_bytes", "of which not backed by files, MB", 1e6, "{:,.0f}", None, None),
+    ("disk_bytes", "on disk without exact tokens, MB", 1e6, "{:,.0f}", 4 * 2.0**30, (1, "B")),
+    ("exact_bytes", "exact tokens on disk, MB", 1e6, "{:,.0f}", None, (1, "B")),
+    ("load_seconds", "load, s", 1, "{:.2f}", 2, None),
+    ("load_processor_seconds", "load, processor s", 1, "{:.2f}", None, None),
+    *(
+        (f"{key}_{name}", f"{search} search: {title}", 1, form, target, None)
+        for key, search in (("quick", "fast"), ("thorough", "thorough"))
+        for name, title, form, target in (
+            ("recall", "10-recall@10", "{:.3f}", 0.97),
+            ("p50", "p50, processor ms", "{:.2f}", 2.5),
+            ("p95", "p95, processor ms", "{:.2f}", 5),
+            ("clock_p50", "p50, wall ms", "{:.2f}", None),
+            ("clock_p95", "p95, wall ms", "{:.2f}", None),
+        )
+    ),
+    ("add_seconds", "add 1,000, s", 1, "{:.2f}", 2, None),
+    ("add_processor_seconds", "add 1,000, processor s", 1, "{:.2f}", None, None),
+    ("save_seconds", "save after that, s", 1, "{:.2f}", None, None),
+    ("save_bytes", "written by that save, MB", 1e6, "{:,.1f}", None, None),
+    ("reload_seconds", "second load, s", 1, "{:.2f}", None, None),
+    ("reload_processor_seconds", "second load, processor s", 1, "{:.2f}", None, None),
+]
+
+
+def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]]) -> Table:
+    """Return a row for each quantity, with a column for each size."""
+    sizes = [row["documents"] for row in measured]
+    rows = []
+    for key, title, divisor, form, target, cost in _QUANTITIES:
+        values = [row[key] for row in measured]
+        exponent = None if key.endswith(("recall", "save_bytes")) else growth_exponent(sizes, values)
+        each = f"{cost[0] * values[-1] / sizes[-1]:,.0f} {cost[1]}" if cost else None
+        cells = [form.format(value / divisor) for value in values]
+        rows.append([title, *cells, exponent, each, target and form.format(target / divisor)])
+    exact = settings.keep_exact
+    rescored = ", then the best {} of them by exact tokens" if exact else ""
+    graph = f" ({_GRAPH}, ef=1000 and 2000)" if settings.backend == "hnsw" else ""
+    made = "" if settings.real else ", and generated documents of 48 to 80 tokens"
+    generated = "" if settings.real else "Build times exclude generating documents. "
+    caption = (
+        f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
+        f"{settings.backend!r}{graph}, {settings.codec} codes {'and' if exact else 'without'} exact tokens; "
+        f"one thread searches. A fast search ranks 500 candidates{rescored.format(30)}; a thorough search ranks 800 "
+        f"candidates{rescored.format(50)}. {generated}Recall is over "
+        f"{settings.judged} queries; {_TIMED} other queries are timed once each. A quantity grows like the number of "
+        "documents to the power of its exponent. Other jobs used the machine during builds. "
+        f"{measured[-1]['build_machine']}"
+    )
+    title = f"{'Real text' if settings.real else 'Generated documents'}, backend {settings.backend}"
+    columns = ["quantity", *(f"{size:,}" for size in sizes), Column("exponent", format="{:.2f}")]
+    return Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption)
+
+
 def grow(
     size: Annotated[list[int] | None, typer.Option(min=1000, help="Number of documents.")] = None,
     collection: Annotated[str, typer.Option(help="Real documents, which come first.")] = "lareqa-en-e5",
@@ -274,18 +334,14 @@ def grow(
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"collection": collection, "real": real, "encoder": encoder}
-    settings |= {"backend": backend, "codec": codec, "keep_exact": keep_exact, "judged": queries}
+    settings = GrowthSettings(collection, real, encoder, backend, codec, keep_exact, queries)
     sizes = sorted(set(size or [10_000, 100_000, 300_000]))
     if real:
         whole = len(load_collection(path).documents)
         sizes = [*(count for count in sizes if count < whole), whole]
     try:
-        rows = [measure_size(path, GrowthSettings(**settings), count, folder) for count in sizes]
+        rows = [measure_size(path, settings, count, folder) for count in sizes]
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    stored = load_results("growth")["runs"] if save else []
-    same = ("collection", "real", "backend")
-    others = [run for run in stored if any(run[key] != settings[key] for key in same)]
-    finish("growth", {"runs": [*others, {**settings, "rows": rows}]}, save)
+    finish("growth", "Cost of an index by number of documents", [growth_table(settings, rows)], save)

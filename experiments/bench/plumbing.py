@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,25 +12,34 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from muvera import MultiVectors, MuveraIndex
+
 from ..datasets.collection import Collection
 from ..datasets.discovery import DATA, DatasetPath, find_collections
 from ..datasets.loading import load_collection
-from ..report.stored_results import RESULTS, save_results
-from ..report.studies import study_text
+from ..report.stored_results import RESULTS, save_tables
+from ..report.table import Table, text
+from ..runner.provenance import machine, machine_text
 
 __all__ = [
-    "AsJson",
     "Cache",
     "Data",
+    "Folder",
     "Rounds",
     "Save",
+    "Seconds",
     "finish",
+    "float_documents",
+    "float_queries",
     "in_new_process",
     "interleaved",
     "load_collections",
+    "measured_on",
+    "one_by_one",
     "paths_of",
     "progress",
     "timed",
+    "token_indexes",
 ]
 
 Data = Annotated[
@@ -40,7 +48,9 @@ Data = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Folder of environments, embeddings and exact answers.")]
 Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `results`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Folder of the indexes, to measure again without building them.")
+]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; results are medians.")]
 
 _Name = TypeVar("_Name")
@@ -108,11 +118,52 @@ def in_new_process(function: Callable[..., object], *arguments: Any) -> int:
     return process.exitcode or 0
 
 
-def finish(name: str, results: dict[str, Any], save: bool, as_json: bool = False) -> None:
-    """Print a study's results, and store them with `save`."""
+def measured_on() -> str:
+    """Describe this machine and its load now, for a table's caption."""
+    return f"{machine_text(machine())}."
+
+
+def finish(name: str, title: str, tables: Sequence[Table], save: bool) -> None:
+    """Print tables, and store them with `save`."""
     if save:
-        save_results(name, results)
-    typer.echo(json.dumps(results) if as_json else study_text(name, results))
+        save_tables(name, title, tables)
+    typer.echo("\n\n".join(map(text, tables)))
+
+
+def float_documents(collection: Collection) -> MultiVectors:
+    """Return the documents in float32, without ids."""
+    tokens = np.asarray(collection.documents.tokens, np.float32)
+    return MultiVectors.from_flat(tokens, offsets=collection.documents.offsets)
+
+
+def float_queries(collection: Collection, most: int | None = None) -> MultiVectors:
+    """Return the first queries that have tokens, in float32."""
+    filled = [np.asarray(query, np.float32) for query in collection.queries if len(query)]
+    return MultiVectors.from_arrays(filled[:most])
+
+
+def token_indexes(
+    documents: MultiVectors, kinds: Iterable[Any], folder: Path | None, name: str
+) -> dict[str, MuveraIndex]:
+    """Return an index for each token format, with the same vectors; those in `folder` are not built again."""
+    indexes: dict[str, MuveraIndex] = {}
+    for kind in kinds:
+        path = None if folder is None else folder / f"{name}-{kind}"
+        if path is not None and path.exists():
+            indexes[kind] = MuveraIndex.load(path)
+        else:
+            progress(f"{name}: index with {kind} tokens")
+            encoder: Any = next(iter(indexes.values())).encoder if indexes else "moments"
+            indexes[kind] = MuveraIndex.build(documents, encoder, tokens=kind, exact_tokens=0, path=path)
+    return indexes
+
+
+def one_by_one(
+    index: MuveraIndex, queries: Iterable[Any], k: int, *, threads: int | None = 1, **limits: Any
+) -> Callable[[], object]:
+    """Return a function that searches for one query after another."""
+    arrays = [[np.ascontiguousarray(query, np.float32)] for query in queries]
+    return lambda: [index.search(query, k, threads=threads, **limits) for query in arrays]
 
 
 def progress(line: str) -> None:

@@ -17,58 +17,87 @@ from muvera.data.ranking import best_first
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
-from ..runner.provenance import machine
+from ..report.table import Column, Table
 from .plumbing import (
     Cache,
     Data,
+    Folder,
     Rounds,
     Save,
     Seconds,
     finish,
+    float_documents,
+    float_queries,
     interleaved,
     load_collections,
+    measured_on,
+    one_by_one,
     progress,
     timed,
+    token_indexes,
 )
 
 __all__ = ["measure", "searches"]
 
 _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99)
 
-# Possible numbers of candidates, queries per round, and queries per batch.
+# Possible numbers of candidates, queries per round, queries per batch, and copies of the tiny index's query.
 _CANDIDATES = (10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 140, 200, 250, 320, 400, 500, 700, 1000)
-_TIMED, _BATCH = 50, 300
+_TIMED, _BATCH, _TINY = 50, 300, 500
+
+# Targets of a batch: one by one / this.
+_BATCH_TARGETS = {"one thread": 1.5, "all threads": 1.7}
 
 _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
 
 def measure(
     collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS, folder: Path | None = None
-) -> dict[str, Any]:
-    """Return rows of times at equal recall, and rows that compare ways to search the last collection."""
-    codecs: list[dict[str, Any]] = []
-    ways = _compared("20 documents", _tiny(), rounds)
+) -> list[Table]:
+    """Return a table of times at equal recall, and one that compares ways to search the last collection."""
+    on, codecs = measured_on(), list[dict[str, Any]]()
+    stream = np.random.default_rng(0)
+    texts = [stream.normal(size=(5, 128)).astype(np.float32) for _ in range(20)]
+    tiny = MuveraIndex.build(texts, "mean")
+    jobs = _single("one by one", tiny, [stream.normal(size=(10, 128))] * _TINY)
+    ways = _compared("20 documents", jobs, _TINY, rounds)
     for collection in collections:
-        documents = MultiVectors.from_flat(
-            np.asarray(collection.documents.tokens, np.float32), offsets=collection.documents.offsets
-        )
-        queries = MultiVectors.from_arrays([query for query in collection.queries if len(query)][:_BATCH])
-        progress(f"{collection.name}: exact scores")
+        documents, queries = float_documents(collection), float_queries(collection, _BATCH)
         exact = [set(best_first(row, _K).tolist()) for row in chamfer_matrix(queries, documents)]
-        indexes: dict[str, MuveraIndex] = {}
-        for kind in kinds:
-            saved = None if folder is None else folder / f"{collection.name}-{kind}"
-            if saved is not None and saved.exists():
-                indexes[kind] = MuveraIndex.load(saved)
-                continue
-            progress(f"{collection.name}: index with {kind} tokens")
-            fitted: Any = next(iter(indexes.values())).encoder if indexes else "moments"
-            indexes[kind] = MuveraIndex.build(documents, fitted, tokens=kind, exact_tokens=0, path=saved)
+        indexes = token_indexes(documents, kinds, folder, collection.name)
         rows = _at_equal_recall(indexes, queries, exact, rounds)
-        codecs += [{"collection": collection.name, **row} for row in rows]
+        codecs += [{**row, "name": f"{collection.name}, {row['kind']}"} for row in rows]
     for kind in [kind for kind in ("float32", "int8") if kind in indexes]:  # of the last collection
-        ways += _compared(f"{collection.name}, {kind}", _ways(indexes[kind], queries), rounds)
-    return {"codecs": codecs, "ways": ways}
+        index = indexes[kind]
+        jobs = _single("one by one", index, queries) | _single(
+            "500 candidates", index, queries, candidates=500
+        )
+        for threads in (1, None):
+            search = lambda index=index, threads=threads: index.search(queries, _K, threads=threads)  # noqa: E731
+            jobs["batch", "all threads" if threads is None else "one thread"] = timed(search)
+        ways += _compared(f"{collection.name}, {kind}", jobs, _BATCH, rounds)
+    caption = f"Median of {rounds} interleaved rounds; processor time of one thread, queries one by one. {on}"
+    return [
+        Table.of("Token codecs at equal recall", _CODEC_COLUMNS, codecs, caption),
+        Table.of("Ways to search, 100 candidates unless stated otherwise", _WAY_COLUMNS, ways, "Wall time."),
+    ]
+
+
+_CODEC_COLUMNS = [
+    *(Column("collection, tokens", "name"), Column("10-recall@10 of at least", "target", "{:.2f}")),
+    *(Column("candidates"), Column("recall", "recall", "{:.3f}")),
+    *(Column("time", "milliseconds", "{:.2f}", "ms"), Column("time / float32's", "share", "{:.2f}x")),
+    Column("target", lambda row: 0.65 if row["kind"] == "int8" and row["target"] < 0.99 else None, "{:.2f}x"),
+]
+_WAY_COLUMNS = [
+    *(Column("index", "name"), Column("way"), Column("threads")),
+    Column("time of a query", "microseconds", "{:,.0f}", "us"),
+    Column("one by one / this", "one_by_one", "{:.2f}x"),
+    Column("one thread / this", "one_thread", "{:.2f}x"),
+    Column(
+        "target", lambda row: _BATCH_TARGETS[row["threads"]] if row["way"] == "batch" else None, "{:.2f}x"
+    ),
+]
 
 
 def _at_equal_recall(
@@ -80,71 +109,36 @@ def _at_equal_recall(
     for kind, index in indexes.items():
         for candidates in _CANDIDATES:
             found = index.search(queries, _K, candidates=candidates)
-            recall = float(
-                np.mean(
-                    [len(own & set(r.ids.tolist())) / len(own) for r, own in zip(found, exact, strict=True)]
-                )
-            )
+            shares = [len(own & set(r.ids.tolist())) / len(own) for r, own in zip(found, exact, strict=True)]
+            recall = float(np.mean(shares))
             for target in _TARGETS:
                 if recall >= target and (kind, target) not in chosen:
                     chosen[kind, target] = candidates, recall
-                    jobs[kind, target] = timed(_one_by_one(index, queries[:_TIMED], candidates))
+                    jobs[kind, target] = timed(one_by_one(index, queries[:_TIMED], _K, candidates=candidates))
             if recall >= max(_TARGETS):
                 break
     seconds = interleaved(jobs, rounds)
     rows = []
     for (kind, target), (candidates, recall) in chosen.items():
-        times = seconds[kind, target][1]
-        floats = seconds.get(("float32", target))
-        rows.append(
-            {
-                "kind": kind, "target": target, "candidates": candidates, "recall": recall,
-                "milliseconds": 1000 * float(np.median(times)) / len(queries[:_TIMED]),
-                "share": None if floats is None else float(np.median(times / floats[1])),
-            }
-        )  # fmt: skip
+        times, floats = seconds[kind, target][1], seconds.get(("float32", target))
+        row = {"kind": kind, "target": target, "candidates": candidates, "recall": recall}
+        row["milliseconds"] = 1000 * float(np.median(times)) / len(queries[:_TIMED])
+        row["share"] = None if floats is None else float(np.median(times / floats[1]))
+        rows.append(row)
     return sorted(rows, key=lambda row: row["target"])
 
 
-def _one_by_one(
-    index: MuveraIndex, queries: Iterable[Any], candidates: int | None = None, threads: int | None = 1
-) -> Callable[[], object]:
-    own = [[np.ascontiguousarray(query, np.float32)] for query in queries]
-    return lambda: [index.search(query, _K, candidates=candidates, threads=threads) for query in own]
-
-
-def _tiny() -> _Jobs:
-    stream = np.random.default_rng(0)
-    texts = [stream.normal(size=(5, 128)).astype(np.float32) for _ in range(20)]
-    index, queries = MuveraIndex.build(texts, "mean"), [stream.normal(size=(10, 128))] * 500
-    return {
-        ("one by one", "one thread"): timed(_one_by_one(index, queries)),
-        ("one by one", "all threads"): timed(_one_by_one(index, queries, threads=None)),
-        ("one by one", "one thread, one core busy"): _beside_another(_one_by_one(index, queries)),
-        ("one by one", "all threads, one core busy"): _beside_another(
-            _one_by_one(index, queries, threads=None)
-        ),
-    }
-
-
-def _ways(index: MuveraIndex, queries: MultiVectors) -> _Jobs:
-    wide = {"candidates": 500}
-    return {
-        ("one by one", "one thread"): timed(_one_by_one(index, queries)),
-        ("one by one", "all threads"): timed(_one_by_one(index, queries, threads=None)),
-        ("one by one", "one thread, one core busy"): _beside_another(_one_by_one(index, queries)),
-        ("one by one", "all threads, one core busy"): _beside_another(
-            _one_by_one(index, queries, threads=None)
-        ),
-        ("500 candidates", "one thread"): timed(_one_by_one(index, queries, **wide)),
-        ("500 candidates", "all threads"): timed(_one_by_one(index, queries, **wide, threads=None)),
-        ("500 candidates", "one thread, one core busy"): _beside_another(_one_by_one(index, queries, **wide)),
-        ("500 candidates", "all threads, one core busy"): _beside_another(
-            _one_by_one(index, queries, **wide, threads=None)
-        ),
-        ("batch", "one thread"): timed(lambda: index.search(queries, _K, threads=1)),
-        ("batch", "all threads"): timed(lambda: index.search(queries, _K)),
-    }
+def _single(way: str, index: MuveraIndex, queries: Iterable[Any], **limits: Any) -> _Jobs:
+    """Return jobs that search one by one: on one thread or all, on an idle machine or with one core busy."""
+    jobs: _Jobs = {}
+    for busy in (False, True):
+        for threads in (1, None):
+            work = one_by_one(index, queries, _K, threads=threads, **limits)
+            name = "all threads" if threads is None else "one thread"
+            jobs[way, f"{name}{', one core busy' if busy else ''}"] = (
+                _beside_another(work) if busy else timed(work)
+            )
+    return jobs
 
 
 def _beside_another(work: Callable[[], object]) -> Callable[[], Seconds]:
@@ -161,20 +155,18 @@ def _beside_another(work: Callable[[], object]) -> Callable[[], Seconds]:
     return job
 
 
-def _compared(name: str, jobs: _Jobs, rounds: int) -> list[dict[str, Any]]:
+def _compared(name: str, jobs: _Jobs, count: int, rounds: int) -> list[dict[str, Any]]:
     """Return microseconds per query in each way, and its speed relative to single queries and to one thread."""
     progress(f"{name}: {rounds} rounds")
     seconds = {key: value[0] for key, value in interleaved(jobs, rounds).items()}
-    count = 500 if name == "20 documents" else _BATCH
-    return [
-        {
-            "name": name, "way": way, "threads": threads,
-            "microseconds": 1e6 * float(np.median(times)) / count,
-            "one_by_one": float(np.median(seconds["one by one", "one thread"] / times)),
-            "one_thread": float(np.median(seconds[way, threads.replace("all threads", "one thread")] / times)),
-        }
-        for (way, threads), times in seconds.items()
-    ]  # fmt: skip
+    rows = []
+    for (way, threads), times in seconds.items():
+        alone = seconds[way, threads.replace("all threads", "one thread")]
+        row = {"name": name, "way": way, "threads": threads}
+        row["microseconds"] = 1e6 * float(np.median(times)) / count
+        row["one_by_one"] = float(np.median(seconds["one by one", "one thread"] / times))
+        rows.append({**row, "one_thread": float(np.median(alone / times))})
+    return rows
 
 
 def searches(
@@ -182,15 +174,12 @@ def searches(
     collection: Annotated[
         list[str] | None, typer.Option(help="May be repeated. Default: scifact-minilm and cosqa-minilm.")
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder of the indexes, to measure again without building them.")
-    ] = None,
+    folder: Folder = None,
     rounds: Rounds = 7,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
     """Measure whole searches: token codecs at equal recall, single queries and batches, one thread and all."""
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
-    conditions = {"machine": machine(), "rounds": rounds}
     with threadpool_limits(1):
-        finish("searches", {**measure(collections, rounds, folder=folder), **conditions}, save)
+        finish("searches", "Whole searches", measure(collections, rounds, folder=folder), save)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from ..datasets.discovery import CACHE
 from ..peers.environments import MUVERA, PEERS, WORKERS, Library, Worker, process_environment, save_texts
 from ..peers.workers.muvera_jobs import MANY
-from ..runner.provenance import machine
-from .plumbing import AsJson, Cache, Rounds, Save, finish, interleaved, progress
+from ..report.table import Column, Table, number
+from .plumbing import Cache, Rounds, Save, finish, interleaved, measured_on, progress
 
 __all__ = ["LINES", "Job", "Line", "Sizes", "compare", "first_calls", "run", "speed", "write_inputs"]
 
@@ -134,13 +134,9 @@ def write_inputs(folder: Path, sizes: Sizes) -> None:
     np.save(folder / "equal_documents.npy", equal.reshape(-1, _EQUAL_TOKENS, _DIMENSION))
 
 
-def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: Path) -> dict[str, Any]:
-    """Time all jobs of `lines` with the inputs in `folder`.
-
-    Returns ``lines``, with rates and ratios; ``checks``, comparisons of results before timing; and ``share``,
-    processor time divided by wall time of single-threaded jobs.
-    """
-    lines = list(lines)
+def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: Path) -> list[Table]:
+    """Time all jobs of `lines` with the inputs in `folder`: a table of lines, and one of comparisons before timing."""
+    lines, on = list(lines), measured_on()
     jobs = {job.name: job for line in lines for job in (line.muvera, *line.others)}
     compared: list[dict[str, Any]] = []
     shares: list[float] = []
@@ -164,11 +160,28 @@ def run(lines: Iterable[Line], folder: Path, sizes: Sizes, rounds: int, cache: P
             several = {line.muvera.name for line in own if line.threads > 1}
             for name, (clock, processor) in seconds.items():
                 shares += [] if name in several else list(processor / clock)
-    return {
-        "lines": compared,
-        "checks": checks,
-        "share": round(float(np.median(shares)), 3) if shares else None,
-    }
+
+    def times(key: str) -> Callable[[dict[str, Any]], str | None]:
+        return lambda row: row[key] and f"{number(row[key])}x"
+
+    columns = [
+        *(Column("muvera / other", "name"), Column("muvera"), Column("other"), Column("unit")),
+        Column("ratio", times("ratio")),
+        Column("min - max", lambda row: f"{number(row['least'])} - {number(row['greatest'])}"),
+        *(Column("processor time", times("processor_ratio")), Column("target")),
+    ]
+    caption = (
+        f"Median of {rounds} interleaved rounds, one thread each unless stated otherwise. Jobs ran on a processor "
+        f'{np.median(shares or [0]):.0%} of the time. "processor time" is the ratio of processor times. {on}'
+    )
+    return [
+        Table.of("Operations", columns, compared, caption),
+        Table(
+            "Checked before timing",
+            ["check", "value"],
+            [[name, f"{gap:.3g}"] for name, gap in checks.items()],
+        ),
+    ]
 
 
 def _work(job: Job, sizes: Sizes, unit: str) -> float:
@@ -188,9 +201,6 @@ def compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) -
     def rates(job: Job) -> NDArray[np.float64]:
         return _work(job, sizes, line.unit) / seconds[job.name]
 
-    def digits(value: Any) -> float:
-        return float(f"{float(value):.4g}")
-
     own = rates(line.muvera)
     other = np.max([rates(job) for job in line.others], axis=0)
     ratios, by_processor = other / own if line.slower else own / other
@@ -199,12 +209,12 @@ def compare(line: Line, seconds: dict[str, NDArray[np.float64]], sizes: Sizes) -
         "group": line.group,
         "name": line.name,
         "unit": line.unit,
-        "muvera": digits(np.median(shown[0])),
-        "other": digits(np.median(shown[1])),
-        "ratio": digits(np.median(ratios)),
-        "least": digits(ratios.min()),
-        "greatest": digits(ratios.max()),
-        "processor_ratio": None if line.threads > 1 else digits(np.median(by_processor)),
+        "muvera": float(np.median(shown[0])),
+        "other": float(np.median(shown[1])),
+        "ratio": float(np.median(ratios)),
+        "least": float(ratios.min()),
+        "greatest": float(ratios.max()),
+        "processor_ratio": None if line.threads > 1 else float(np.median(by_processor)),
         "target": line.target,
     }
 
@@ -225,8 +235,8 @@ def _check(jobs: dict[str, Job], workers: dict[str, Worker], folder: Path) -> di
     return checks
 
 
-def first_calls(repeat: int = 3) -> list[dict[str, Any]]:
-    """Return names and seconds of the import and of first calls in new processes, with and without the disk cache.
+def first_calls(repeat: int = 3) -> Table:
+    """Return the seconds of the import and of first calls in new processes, with and without the disk cache.
 
     Seconds are medians of `repeat` processes; compiling is timed once.
     """
@@ -238,15 +248,15 @@ def first_calls(repeat: int = 3) -> list[dict[str, Any]]:
         for _ in range(repeat):
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
             times.append(json.loads(done.stdout)[key])
-        return float(f"{float(np.median(times)):.3g}")
+        return float(np.median(times))
 
-    calls = [{"name": "import muvera", "seconds": seconds("nothing", "import", repeat)}]
+    rows: list[list[Any]] = [["import muvera", seconds("nothing", "import", repeat), "under 1 s"]]
     for name in ("encode_documents", "encode_queries", "chamfer"):
         with tempfile.TemporaryDirectory() as folder:
             for how, count in (("compiling", 1), ("from the disk cache", repeat)):
                 taken = seconds(name, "first", count, NUMBA_CACHE_DIR=folder)
-                calls.append({"name": f"{name}, first call, {how}", "seconds": taken})
-    return calls
+                rows.append([f"{name}, first call, {how}", taken, None])
+    return Table("In a new process", ["call", Column("time", format="{:.2f}", unit="s"), "target"], rows)
 
 
 def speed(
@@ -254,17 +264,15 @@ def speed(
     documents: Annotated[int, typer.Option(min=1, help="Documents to encode.")] = 200,
     only: Annotated[str, typer.Option(help="Only lines whose name or group contains this.")] = "",
     cache: Cache = CACHE,
-    as_json: AsJson = False,
     save: Save = False,
 ) -> None:
     """Time muvera and the peers, interleaved, one thread each; first makes missing environments."""
     sizes = Sizes(documents)
     lines = [line for line in LINES if only in line.name or only == line.group]
-    results: dict[str, Any] = {"machine": machine(), "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), sizes)
-        results |= run(lines, Path(folder), sizes, rounds, cache)
+        tables = run(lines, Path(folder), sizes, rounds, cache)
     if not only or only == "first calls":
         progress("first calls in new processes")
-        results["first_calls"] = first_calls()
-    finish("speed", results, save, as_json)
+        tables.append(first_calls())
+    finish("speed", "Speed compared with other libraries", [table for table in tables if table.rows], save)

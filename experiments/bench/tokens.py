@@ -22,8 +22,19 @@ from muvera.reranking.pruning import DocumentSlice, RerankOptions, rank_candidat
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
-from ..runner.provenance import machine
-from .plumbing import Cache, Data, Rounds, Save, finish, interleaved, load_collections, timed
+from ..report.table import Column, Table
+from .plumbing import (
+    Cache,
+    Data,
+    Rounds,
+    Save,
+    finish,
+    float_documents,
+    interleaved,
+    load_collections,
+    measured_on,
+    timed,
+)
 
 __all__ = ["PLAID", "measure", "tokens"]
 
@@ -43,23 +54,54 @@ PLAID: dict[str, Callable[..., Any]] = {
 }
 
 
-def measure(collections: Iterable[Collection], rounds: int, queries: int = 150) -> dict[str, Any]:
-    """Return rows of the quality of codecs in each collection, and rows of times, on one thread."""
-    quality: list[dict[str, Any]] = []
-    speed: list[dict[str, Any]] = []
+# Codec -> targets: 10-recall@10, time of float32 over its own, and the same if the best 20 are rescored.
+_TARGETS: dict[str, tuple[float | None, float | None, float | None]] = {
+    "float16": (None, 1.0, None),
+    "int8": (0.99, 3.0, 2.2),
+    "4bit": (0.965, None, None),
+    "2bit": (0.90, 2.7, 2.0),
+    "1bit": (0.79, None, None),
+}
+
+
+def measure(collections: Iterable[Collection], rounds: int, queries: int = 150) -> list[Table]:
+    """Return a table of the quality of codecs in each collection, and one of times, on one thread."""
+    on, quality, speed = measured_on(), list[dict[str, Any]](), list[dict[str, Any]]()
     for collection in collections:
-        asked = collection.queries[:queries]
-        floats = np.asarray(collection.documents.tokens, np.float32)
-        documents = MultiVectors.from_flat(floats, offsets=collection.documents.offsets)
+        asked, documents = collection.queries[:queries], float_documents(collection)
         exact = _best(chamfer_matrix(asked, documents, threads=1), _K)
         coded: dict[str, CodedVectors] = {}
         for name in (*CODECS, *PLAID):
             codes, row = _quality(name, documents, asked, exact)
-            quality.append({"collection": collection.name, **row})
+            quality.append({"name": f"{collection.name}, {name}", **row})
             if name in CODECS:
                 coded[name] = codes
-        speed += [{"collection": collection.name, **row} for row in _speed(documents, coded, asked, rounds)]
-    return {"quality": quality, "speed": speed}
+        for row in _speed(documents, coded, asked, rounds):
+            checked = ", best 20 by float32" if row["checked"] else ""
+            speed.append({"name": f"{collection.name}, {row['way']}{checked}", **row})
+
+    def target(name: str, position: int) -> float | None:
+        return _TARGETS.get(name, (None, None, None))[position]
+
+    quality_columns = [
+        *(Column("collection, codec", "name"), Column("bytes per token", "bytes")),
+        *(Column("10-recall@10", "recall_10", "{:.3f}"), Column("@20", "recall_20", "{:.3f}")),
+        Column("@10 after rescoring 30", "rescored_30", "{:.3f}"),
+        Column("target @10", lambda row: target(row["codec"], 0), "{:.3f}"),
+        *(Column("squared error", "error", "{:.4f}"), Column("fit", "fit_seconds", "{:,.1f}", "s")),
+        Column("encode", "encode_microseconds", "{:,.1f}", "us per token"),
+    ]
+    speed_columns = [
+        *(Column("collection, codec", "name"), Column("time", "milliseconds", "{:.2f}", "ms")),
+        Column("float32 / this", "ratio", "{:.2f}x"),
+        Column("min - max", lambda row: f"{row['least']:.2f} - {row['greatest']:.2f}"),
+        Column("target", lambda row: target(row["way"], 2 if row["checked"] else 1), "{:.1f}x"),
+    ]
+    caption = f"Processor time of one thread, median of {rounds} interleaved rounds. {on}"
+    return [
+        Table.of("Recall of codecs over all documents", quality_columns, quality, caption),
+        Table.of("Ranking 100 candidates in random order, one thread", speed_columns, speed),
+    ]
 
 
 def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -83,8 +125,8 @@ def _quality(
     return coded, {
         "codec": name,
         "bytes": codec.bytes_per_token,
-        "fit_seconds": round(fitted - began, 2),
-        "encode_microseconds": round(1e6 * (encoded - fitted) / max(1, len(tokens)), 2),
+        "fit_seconds": fitted - began,
+        "encode_microseconds": 1e6 * (encoded - fitted) / max(1, len(tokens)),
         "error": float(np.mean((tokens - decoded.tokens) ** 2) / np.mean(tokens**2)),
         "recall_10": float(recall(best[:, :_K], exact).mean()),
         "recall_20": float(recall(best[:, :_CHECKED], exact).mean()),
@@ -140,14 +182,9 @@ def _speed(
     rows = []
     for (name, checked), (_, times) in seconds.items():
         ratios = seconds["float32", False][1] / times
-        row = {"way": name, "checked": checked}
-        row["milliseconds"] = round(1000 * float(np.median(times)) / len(asked), 3)
-        row |= {
-            "ratio": float(np.median(ratios)),
-            "least": float(ratios.min()),
-            "greatest": float(ratios.max()),
-        }
-        rows.append(row)
+        row = {"way": name, "checked": checked, "ratio": float(np.median(ratios))}
+        row |= {"least": float(ratios.min()), "greatest": float(ratios.max())}
+        rows.append({**row, "milliseconds": 1000 * float(np.median(times)) / len(asked)})
     return rows
 
 
@@ -162,6 +199,5 @@ def tokens(
 ) -> None:
     """Measure token codecs: their recall, their bytes, and the time of ranking candidates by them."""
     collections = load_collections(collection or ["lareqa-en-e5", "cranfield-minilm"], data, cache)
-    conditions = {"machine": machine(), "rounds": rounds}
     with threadpool_limits(1):
-        finish("tokens", {**measure(collections, rounds), **conditions}, save)
+        finish("tokens", "Token codecs", measure(collections, rounds), save)

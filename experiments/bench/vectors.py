@@ -1,4 +1,4 @@
-"""The default vectors: the fit of moments, wide tokens, the choice by recall, and added documents."""
+"""The default vectors: fit of moments, presets, wide tokens, choice by recall, and added documents."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +24,26 @@ from muvera.encoders.registry import make_encoder, preset_config
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
-from ..report.stored_results import RESULTS, default_encoders, save_results
-from ..report.table import Table, text
-from ..runner.provenance import machine
-from .plumbing import Cache, Data, Save, load_collections, progress
+from ..report.table import Table
+from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress
 
-__all__ = ["added_table", "choice_table", "fit_table", "presets_table", "vectors", "wide_table"]
+__all__ = [
+    "added_table",
+    "choice_table",
+    "fit_table",
+    "mixed_table",
+    "presets_table",
+    "vectors",
+    "wide_table",
+]
 
-_NAME, _TITLE, _ROOT = "default_vectors", "The default encoder", Path(__file__).parents[2]
-_BEST, _DEPTHS, _QUERIES = 10, (10, 20, 30, 50, 100, 200), 150
+_ROOT = Path(__file__).parents[2]
+
+# Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
+_BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
+
+# Presets that are compared after another collection was added, and changes to them.
+_MIXED_PRESETS: dict[str, dict[str, Any]] = {"mean": {}, "fde": {}, "moments": {}, "learned": {}}
 
 # Program that fits moments with the muvera on PYTHONPATH; a first small fit compiles the kernels.
 _FIT = """
@@ -231,6 +243,37 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
     return Table("Added documents", header, rows, caption)
 
 
+def mixed_table(
+    first: Collection, second: Collection, presets: dict[str, dict[str, Any]] = _MIXED_PRESETS
+) -> Table:
+    """Fit encoders on each of two collections, add the other one, and compare with encoders fitted on both."""
+    dimension, both = first.documents.dimension, _plain(first.documents)
+    both = MultiVectors.concatenate([both, _plain(second.documents)])
+    ways = []
+    for fitted, added in ((first, second), (second, first)):
+        queries = _plain(added.queries[:_MIXED_QUERIES])
+        ways.append((fitted, added, queries, _best(queries, both)))
+    rows = []
+    for name, changes in presets.items():
+        config = preset_config(name, dimension, **changes)
+        rebuilt, cells = make_encoder(config).fit(both), [name, f"{config.vector_dimension:,}"]
+        for fitted, _, queries, best in ways:
+            for encoder in (make_encoder(config).fit(fitted.documents), rebuilt):
+                ranked = _ranked(encoder, queries, both)[:, :_MIXED_CANDIDATES]
+                cells.append(f"{recall(ranked, best).mean():.3f}")
+        rows.append(cells)
+        progress(str(cells))
+    header = ["encoder", "floats"]
+    for fitted, added, *_ in ways:
+        header += [f"{fitted.name}, then {added.name}: before", "rebuilt"]
+    caption = (
+        f"10-recall@{_MIXED_CANDIDATES} of the added collection's queries over both collections, at most "
+        f"{_MIXED_QUERIES} queries. Before: encoders fitted on the first collection alone. Rebuilt: fitted on both, as "
+        "`rebuild()` does."
+    )
+    return Table("Adding documents of another kind", header, rows, caption)
+
+
 def _documents_of(folder: Path) -> Collection:
     """Return the documents of a folder without queries."""
     lengths = np.load(folder / "docs_lens.npy").astype(np.int64)
@@ -239,7 +282,7 @@ def _documents_of(folder: Path) -> Collection:
 
 
 def vectors(
-    part: Annotated[str, typer.Argument(help="fit, presets, wide, choice or added.")],
+    part: Annotated[str, typer.Argument(help="fit, presets, wide, choice, added or mixed.")],
     names: Annotated[
         list[str] | None, typer.Argument(help="Collections, or folders of documents; pairs for `added`.")
     ] = None,
@@ -249,45 +292,19 @@ def vectors(
     save: Save = False,
 ) -> None:
     """Measure the default vectors: their fit, wide tokens, their choice, and added documents."""
-    chosen = []
-    for name in names or ["lareqa-en-e5", "cisi-e5"]:
+    chosen, on = list[Collection](), measured_on()
+    for name in names or ["cisi-e5", "lareqa-en-e5"]:
         folder = Path(name)
         chosen += [_documents_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
     tables = {
         "fit": lambda: fit_table(chosen, old),
         "presets": lambda: presets_table(chosen),
-        "wide": lambda: wide_table(chosen[0], [1024, 2560, 4096]),
+        "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),
+        "mixed": lambda: mixed_table(*chosen),
     }
     if part not in tables:
         raise typer.BadParameter(f"the part must be one of {', '.join(tables)}, got {part!r}.")
     table = tables[part]()
-    typer.echo(text(table))
-    if save:
-        file = RESULTS / f"{_NAME}.json"
-        earlier = json.loads(file.read_text())["tables"] if file.exists() else []
-        measured = {row[0] for row in table.rows}
-        rows = [
-            row
-            for one in earlier
-            if one["title"] == table.title
-            for row in one["rows"]
-            if row[0] not in measured
-        ]
-        new: dict[str, Any] = {
-            "title": table.title, "caption": table.caption, "header": table.header, "rows": [*rows, *table.rows],
-        }  # fmt: skip
-        kept = [one for one in earlier if one["title"] != table.title]
-        save_results(
-            _NAME,
-            {
-                "experiment": _NAME,
-                "configuration": {"title": _TITLE, "caption": "Measured by `python -m experiments vectors`."},
-                "note": "Each table states its settings.",
-                "defaults": default_encoders(),
-                "machine": machine(),
-                "threads": "as stated",
-                "tables": [*kept, new],
-            },
-        )
+    finish("default_vectors", "The default encoder", [replace(table, caption=f"{table.caption} {on}")], save)

@@ -63,7 +63,6 @@ PEERS = {
         Library("fast-plaid", "fast_plaid_jobs", "fast-plaid==1.4.6.2110"),
         Library("tachiom", "tachiom_jobs", "tachiom==0.4.0"),
         Library("qdrant-edge", "qdrant_edge_jobs", "qdrant-edge-py==0.9.0"),
-        Library("colbandit", "colbandit_jobs", "colbandit==0.1.0"),
         Library("xtr-warp", "xtr_warp_jobs", "xtr-warp-rs==2.1.0.2110"),
         Library("faiss", "faiss_jobs", "faiss-cpu==1.15.1"),
     )

@@ -60,10 +60,15 @@ class ScanCost:
 
 def scan_cost() -> ScanCost:
     """Return the stored cost of the largest scan."""
-    rows = [row for row in load_results("first_stage")["rows"] if row["search"] == "scan"]
-    last = [row for row in rows if row["candidates"] == CANDIDATES][-1]
+    table = next(
+        table for table in load_results("first_stage")["tables"] if f": {CANDIDATES} " in table["title"]
+    )
+    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
+    counts = {_number(row["vectors"].split()[-2]): row for row in rows if row["search"] == "scan"}
+    largest = counts[max(counts)]
     mapped = byte_depth(FLOATS)
-    return ScanCost(last["bytes"] - mapped, mapped, last["documents"], last["ms"])
+    memory = _number(largest["bytes per vector"]) - mapped
+    return ScanCost(memory, mapped, int(max(counts)), _number(largest["one query, processor ms"]))
 
 
 def query_ms() -> float:

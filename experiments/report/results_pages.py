@@ -7,9 +7,8 @@ from typing import Any
 
 from muvera.utils.atomic_files import write_bytes
 
-from .old_names import plain
-from .stored_results import has_current_defaults, load_results
-from .studies import STUDIES, machine_text, study_markdown
+from ..runner.provenance import machine_text
+from .stored_results import load_results
 from .table import Table, markdown
 
 __all__ = [
@@ -25,7 +24,7 @@ __all__ = [
 #: The experiment on the index page.
 MAIN = "end_to_end"
 
-#: Name of a page -> title, and experiments or studies.
+#: Name of a page -> title, and experiments.
 SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "systems": (
         "Comparison with other systems",
@@ -41,18 +40,19 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vectors": (
         "Smaller vectors",
         (
-            *("smaller_vectors", "fit_with_queries", "learned_costs", "two_parts", "quantization", "tuned"),
-            *("mixed_streams", "default_vectors"),
+            *("smaller_vectors", "fit_with_queries", "learned_costs", "quantization", "tuned"),
+            "default_vectors",
         ),
     ),
     "hybrid": ("Hybrid search", ("hybrid", "texts")),
-    "reranking": ("Exact ranking", ("reranking", "carving", "pruning")),
-    "size": ("Size of the collection", ("first_stage", "crossover", "insertion_order")),
-    **{
-        name: (title, (name,))
-        for name, (title, _) in STUDIES.items()
-        if name not in ("pruning", "first_stage")
-    },
+    "reranking": ("Exact ranking", ("reranking", "carving")),
+    "size": ("Size of the collection", ("first_stage", "crossover")),
+    "speed": ("Speed compared with other libraries", ("speed",)),
+    "tokens": ("Token codecs", ("tokens",)),
+    "searches": ("Whole searches", ("searches",)),
+    "dial": ("A recall instead of candidates", ("dial",)),
+    "cold": ("Tokens on disk", ("cold",)),
+    "growth": ("Cost of an index by number of documents", ("growth",)),
 }
 
 _GUIDE = """\
@@ -60,17 +60,11 @@ These pages are generated from `experiments/results/` by `python -m experiments 
 its queries, documents and seeds; these differ, so numbers for one system are not comparable across experiments.
 10-recall@N is the share of exact Chamfer's top 10 among the first N documents. Brackets hold 95% intervals."""
 
-_FORMER_DEFAULTS = "Older run, made with the defaults of that time."
-
-#: Page or experiment -> name of its figure and description.
-_FIGURES = {
-    MAIN: (
-        "end_to_end-speed",
-        "Recall by queries per second, one panel per collection; upper right is better",
-    ),
-    "distractors": ("distractors", "Candidates needed by number of documents"),
-}
-
+_FIGURE = "\n".join(
+    "![Recall by queries per second, one panel per collection; upper right is better]"
+    f"(figures/end_to_end-speed{suffix}.svg#only-{theme})"
+    for suffix, theme in (("", "light"), ("-dark", "dark"))
+)
 
 #: Recall and collection of the README's table, and its row names by systems of "headline"; missing systems are skipped.
 _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
@@ -91,20 +85,13 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     pages: dict[str, str] = {}
     for name, (title, members) in SUBJECTS.items():
-        sections = []
-        for member in members:
-            stored = load_results(member, results)
-            if stored:
-                sections.append(
-                    study_markdown(member, stored) if member in STUDIES else experiment_section(stored)
-                )
-        if sections:
-            figure = [_figure(name)] if name in _FIGURES else []
-            pages[name] = "\n\n".join([f"# {title}", *sections, *figure])
+        stored = [values for values in (load_results(member, results) for member in members) if values]
+        if stored:
+            pages[name] = "\n\n".join([f"# {title}", *map(experiment_section, stored)])
     main = load_results(MAIN, results)
     contents = "\n".join(f"- [{SUBJECTS[name][0]}]({name}.md)" for name in pages)
     pages["index"] = "\n\n".join(
-        ["# Results", _GUIDE, contents, *([short_table(main), _figure(MAIN)] if main else [])]
+        ["# Results", _GUIDE, contents, *([short_table(main), _FIGURE] if main else [])]
     )
     paths = [folder / f"{name}.md" for name in pages]
     for path, page in zip(paths, pages.values(), strict=True):
@@ -113,30 +100,33 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
 
 
 def experiment_section(stored: dict[str, Any]) -> str:
-    """Return an experiment's section: description, conditions and tables.
+    """Return the section of an experiment: description, conditions and folded tables; of a bench, its tables.
 
     A stored "note" replaces the configuration's conditions if tables were measured under others.
     """
-    stored = plain(stored)
-    content = stored["configuration"]
-    caption = " ".join(content.get("caption", "").split())
-    source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
-    parts = [
-        f"## {content['title']}",
-        f"{caption}{source}",
-        f"{stored.get('note') or _conditions(content)} {_measured_on(stored)}".strip(),
-    ]
+    content, parts = stored["configuration"], []
+    if "machine" in stored:
+        source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
+        conditions = stored.get("note") or _conditions(content)
+        parts = [
+            f"## {content['title']}",
+            f"{_caption(content)}{source}",
+            f"{conditions} {_measured_on(stored)}",
+        ]
     for table in stored["tables"]:
         title = table["title"].removeprefix(f"{content['title']}: ")
-        own = "" if table["caption"] == content.get("caption") else f" {table['caption']}"
+        caption = "" if table["caption"] == content.get("caption") else table["caption"]
         cells = markdown(Table(title, table["header"], table["rows"]))
-        parts.append(f"<details markdown><summary>{title}</summary>{own}\n\n{cells}\n\n</details>")
+        if "machine" in stored:
+            caption = f" {caption}" if caption else ""
+            parts.append(f"<details markdown><summary>{title}</summary>{caption}\n\n{cells}\n\n</details>")
+        else:
+            parts += [f"## {title}", caption, cells]
     return "\n\n".join(part for part in parts if part)
 
 
 def short_table(stored: dict[str, Any]) -> str:
     """Return a table with the quality and queries per second of an experiment's compared points."""
-    stored = plain(stored)
     content, compared = stored["configuration"], stored["configuration"]["compare"][0]
     tables = {
         table["title"].partition(": ")[2]: {row[0]: row[1:] for row in table["rows"]}
@@ -156,13 +146,11 @@ def short_table(stored: dict[str, Any]) -> str:
             rows.append([point, *cells])
     table = Table("", ["system", *(name.removeprefix("plaid-") for name in header[1:])], rows)
     what = " / ".join([*metrics, "queries per second"])
-    caption = " ".join(content.get("caption", "").split())
-    return f"**{content['title']}** ({what}). {caption} {_measured_on(stored)}\n\n{markdown(table)}"
+    return f"**{content['title']}** ({what}). {_caption(content)} {_measured_on(stored)}\n\n{markdown(table)}"
 
 
 def readme_table(stored: dict[str, Any]) -> str:
     """Return the README's table: milliseconds and bytes of systems at equal recall on one collection."""
-    stored = plain(stored)
     table = next(
         one
         for one in stored["tables"]
@@ -203,13 +191,8 @@ def _conditions(content: dict[str, Any]) -> str:
 
 
 def _measured_on(stored: dict[str, Any]) -> str:
-    former = "" if has_current_defaults(stored) else f" {_FORMER_DEFAULTS}"
-    return f"{machine_text(stored['machine'])}; threads: {stored['threads']}.{former}"
+    return f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
 
 
-def _figure(name: str) -> str:
-    file, about = _FIGURES[name]
-    themes = {"": "light", "-dark": "dark"}
-    return "\n".join(
-        f"![{about}](figures/{file}{suffix}.svg#only-{theme})" for suffix, theme in themes.items()
-    )
+def _caption(content: dict[str, Any]) -> str:
+    return " ".join(content.get("caption", "").split())

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .old_names import plain
-
 __all__ = ["FAMILIES", "Run", "load_run"]
 
 #: Families of systems, in the order in which they are shown.
@@ -55,7 +53,7 @@ class Run:
 
 def load_run(folder: Path) -> Run:
     """Read a run's folder; raises ValueError if nothing was measured."""
-    manifest, summary = _read(folder / "manifest.json"), plain(_read(folder / "summary.json"))
+    manifest, summary = _read(folder / "manifest.json"), _read(folder / "summary.json")
     rows, failures = summary.get("rows") or [], manifest.get("failures") or []
     if not rows:
         first = f" and {len(failures)} failures, the first: {failures[0].get('message')}" if failures else ""

@@ -1,30 +1,21 @@
-"""The stored results from which documents are generated: one JSON file per experiment."""
+"""Stored results, from which documents are generated: one JSON file of tables per experiment."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from muvera import FDEConfig, LearnedConfig
 from muvera.utils.atomic_files import write_bytes
 
 from .run_folder import load_run
+from .table import Table
 
-__all__ = [
-    "RESULTS",
-    "default_encoders",
-    "has_current_defaults",
-    "load_results",
-    "save_results",
-    "save_run",
-]
+__all__ = ["RESULTS", "load_results", "save_results", "save_run", "save_tables"]
 
-#: Where results are stored.
+#: Folder of the stored results.
 RESULTS = Path(__file__).parents[1] / "results"
-
-# Hashes of earlier default configurations that have other fields but make the same vectors.
-_SAME_DEFAULTS = ["f80ef2dd4fb7ff4a", "1c0d27953187c101"]
 
 
 def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
@@ -42,6 +33,26 @@ def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> N
     write_bytes(folder / f"{name}.json", f"{_lines(values)}\n".encode())
 
 
+def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = RESULTS) -> None:
+    """Store tables; they replace stored ones with the same title.
+
+    If the headers are equal, stored rows whose first cell was not measured now are kept.
+    """
+    stored = {table["title"]: table for table in load_results(name, folder).get("tables", [])}
+    for table in tables:
+        new = {"title": table.title, "caption": table.caption, "header": table.header, "rows": table.cells}
+        old = stored.get(table.title, {})
+        if old.get("header") == table.header:
+            measured = {row[0] for row in table.cells}
+            kept = [row for row in old["rows"] if row[0] not in measured]
+            new["rows"] = [*kept, *table.cells]
+            if kept:
+                new["caption"] += " Some rows are of earlier runs."
+        stored[table.title] = new
+    values = {"experiment": name, "configuration": {"title": title}, "tables": list(stored.values())}
+    save_results(name, values, folder)
+
+
 def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
     """Store the tables of a finished run, and return the names of its experiments."""
     run = load_run(folder)
@@ -54,7 +65,6 @@ def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
             stored = {
                 "experiment": name,
                 "configuration": configuration,
-                "defaults": default_encoders(),
                 "machine": manifest["machine"],
                 "threads": manifest["threads"],
                 "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
@@ -62,16 +72,6 @@ def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
             }
             save_results(name, stored, results)
     return names
-
-
-def default_encoders() -> list[str]:
-    """Return the hashes of the default configurations of FDEs and of learned vectors."""
-    return [FDEConfig(dimension=128).hash, LearnedConfig(dimension=128).hash]
-
-
-def has_current_defaults(stored: dict[str, Any]) -> bool:
-    """Return True if results were measured with today's default encoders."""
-    return stored.get("defaults") in (default_encoders(), _SAME_DEFAULTS)
 
 
 def _lines(value: Any, indent: int = 0) -> str:

@@ -15,7 +15,7 @@ import muvera
 
 from ..peers.environments import PEERS
 
-__all__ = ["machine", "provenance"]
+__all__ = ["machine", "machine_text", "provenance"]
 
 _PACKAGES = ("numpy", "numba", "scipy", "hnswlib", "bm25s", "ir-measures", "PyYAML")
 
@@ -38,6 +38,15 @@ def machine() -> dict[str, Any]:
         **{name: version(name) for name in ("numpy", "numba", "scipy")},
         "blas_kernel": kernels[0] if kernels else None,
     }
+
+
+def machine_text(on: dict[str, Any]) -> str:
+    """Describe the machine and the versions that results were measured with."""
+    numba = f", numba {on['numba']}" if "numba" in on else ""
+    return (
+        f"{on['processor']}, {on['cores']} cores (load {on['load']} at the start), Python {on['python']}, "
+        f"NumPy {on['numpy']}{numba}"
+    )
 
 
 def provenance() -> dict[str, Any]:

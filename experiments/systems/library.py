@@ -26,13 +26,11 @@ from muvera.tuning.tune import MIN_QUERIES
 
 from ..known_names import require_known
 from .base import Answers, Family, Material, Ranked, System, timed_search
-from .insertion_order import Order, insertion_order, intrinsic_dimension
 
 __all__ = ["ExactRanking", "FirstStage", "Muvera", "Tuned", "encoder_config", "fit_sample"]
 
-# Number of documents added at a time in another order, of documents whose encoding is timed, and of compared
-# queries.
-_BLOCK, _TIMED, _COMPARED = 1024, 200, 10
+# Number of documents whose encoding is timed, and of compared queries.
+_TIMED, _COMPARED = 200, 10
 
 #: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = {
@@ -200,9 +198,8 @@ class Muvera(_LibrarySystem):
 class FirstStage(_LibrarySystem):
     """The first stage alone: documents by the inner products of their vectors.
 
-    `order` is the order in which vectors are added, see :mod:`experiments.systems.insertion_order`.  The encoder is
-    fitted on a random share `fit_on` of the documents, and on the training queries if `fit_with_queries`; an FDE that
-    is not `calibrated` keeps its default coefficients.
+    The encoder is fitted on a random share `fit_on` of the documents, and on the training queries if
+    `fit_with_queries`.  An FDE that is not `calibrated` keeps its default coefficients.
     """
 
     name: ClassVar[str] = "fde"
@@ -213,7 +210,6 @@ class FirstStage(_LibrarySystem):
         preset: str = "fde",
         backend: Any = "exact",
         hnsw: dict[str, Any] | None = None,
-        order: Order = "given",
         fit_on: float | None = None,
         fit_with_queries: bool = False,
         calibrated: bool = True,
@@ -221,7 +217,7 @@ class FirstStage(_LibrarySystem):
     ) -> None:
         super().__init__(preset, changes)
         self._settings = IndexSettings(backend=backend, hnsw=hnsw or {})  # type: ignore[arg-type]
-        self._order, self._fit_on = order, fit_on
+        self._fit_on = fit_on
         self._fit_with_queries, self._calibrated = fit_with_queries, calibrated
 
     def build(self, material: Material) -> None:
@@ -233,17 +229,7 @@ class FirstStage(_LibrarySystem):
         encoder = self._fitted(material, documents if self._sample is None else documents[self._sample])
         self._fit_seconds = time.perf_counter() - start
         self._contents = CandidateSearch(encoder, self._settings)
-        self._intrinsic = np.empty(0)
-        self._rows = np.arange(len(documents))
-        if self._order == "given":
-            self._contents.add(self._rows, documents, threads)
-            return
-        vectors = encoder.encode_documents(documents, threads=threads)
-        self._intrinsic = intrinsic_dimension(vectors)
-        self._rows = insertion_order(self._order, self._intrinsic, material.seed)
-        for first in range(0, len(self._rows), _BLOCK):  # labels ascend, so they are positions in the order
-            block = self._rows[first : first + _BLOCK]
-            self._contents.search.add(np.arange(first, first + len(block)), vectors[block], threads)
+        self._contents.add(np.arange(len(documents)), documents, threads)
 
     def _fitted(self, material: Material, documents: MultiVectors) -> Encoder:
         """Return the encoder, fitted on `documents` if it needs fitting."""
@@ -275,21 +261,18 @@ class FirstStage(_LibrarySystem):
         def answer(_: int, query: MultiVectors) -> Ranked:
             vector = encoder.encode_queries(query, threads=self.threads)
             ids, scores = search.search(vector, k, threads=self.threads, ef=ef)
-            return self._rows[ids[0][ids[0] >= 0]], scores[0][ids[0] >= 0]
+            return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
 
         if one_by_one_timed:
             return timed_search(queries, k, answer)
         vectors = encoder.encode_queries(queries, threads=self.threads)
         ids, scores = search.search(vectors, k, threads=self.threads, ef=ef)
-        rows = np.where(ids < 0, -1, self._rows[ids])
-        return Answers(rows, scores, np.full(len(queries), np.nan))
+        return Answers(ids, scores, np.full(len(queries), np.nan))
 
     def facts(self) -> dict[str, float | str]:
-        """Return the floats of a vector, the costs of a fitted map, and the mean intrinsic dimension if known."""
+        """Return the floats of a vector, and the costs of a fitted map."""
         encoder = self._contents.encoder
         facts: dict[str, float | str] = {"vector_dimension": float(encoder.config.vector_dimension)}
-        if len(self._intrinsic):
-            facts["intrinsic_dimension"] = float(self._intrinsic.mean())
         if encoder.config.needs_fit_sample:
             some = self.documents[:_TIMED]
             start = time.perf_counter()

@@ -131,9 +131,9 @@ def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -
     for name in ("corpus", "queries"):
         (tmp_path / "data" / "news" / f"{name}.jsonl").write_text('{"_id": "1", "text": "t"}')
     data = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "c")]
-    for command in ("tokens", "pruning", "distractors", "grow"):
+    for command in ("tokens", "dial", "grow"):
         result = runner.invoke(app, [command, *data, "--collection", "new"])
         assert result.exit_code == 2 and "'news'" in words(result.output), command
-    assert runner.invoke(app, ["mixed", "nothing", "of-it", *data]).exit_code == 2
+    assert runner.invoke(app, ["vectors", "mixed", "nothing", *data]).exit_code == 2
     result = runner.invoke(app, ["run", "end_to_end", *data, *out])
     assert result.exit_code == 1 and "FAILED all, news, collection: news has texts" in words(result.output)

@@ -19,7 +19,6 @@ from builders.system_inputs import (
 
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import NotApplicableError, Ranked, arguments_of, timed_search
-from experiments.systems.insertion_order import insertion_order, intrinsic_dimension
 from experiments.systems.library import fit_sample
 from experiments.systems.registry import SYSTEMS
 from muvera import FDEConfig, FDEEncoder, LearnedConfig, MultiVectors
@@ -233,19 +232,3 @@ def test_a_tuned_first_stage_fits_in_the_bytes_and_is_tuned_once(
         assert system.bytes_per_document() <= bytes_in_memory(limit)
         assert str(system.facts()["choice"]) and (system.search(QUERIES, 5).ids >= 0).all()
     assert len(given.shared) == 1
-
-
-def test_orders_of_insertion_and_the_local_dimension() -> None:
-    """A cap of a d-sphere in 40 columns; 30% is the estimate's bias at its edge and its noise."""
-    stream = np.random.default_rng(0)
-    for dimension in (2, 5):
-        points = np.zeros((2000, 40), np.float32)
-        points[:, :dimension] = 0.3 * stream.uniform(-1, 1, size=(2000, dimension))
-        points[:, dimension] = 1
-        local = intrinsic_dimension(points)
-        assert np.median(local) == pytest.approx(dimension, rel=0.3)
-    assert (np.diff(local[insertion_order("rising_dimension", local, 1)]) >= 0).all()
-    assert (np.diff(local[insertion_order("falling_dimension", local, 1)]) <= 0).all()
-    assert sorted(insertion_order("random", local, 1).tolist()) == list(range(2000))
-    with pytest.raises(ValueError, match="Did you mean 'falling_dimension'"):
-        insertion_order("falling", local, 1)  # type: ignore[arg-type]

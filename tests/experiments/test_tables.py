@@ -9,11 +9,9 @@ import pytest
 from builders.paths import ROOT
 
 from experiments.evaluation.summary import Part, Results
-from experiments.report import studies
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
-from experiments.report.old_names import plain
 from experiments.report.result_tables import needed_candidates, result_tables, seconds_at
-from experiments.report.stored_results import load_results
+from experiments.report.stored_results import RESULTS, load_results, save_tables
 from experiments.report.table import Column, Table, html, markdown, text
 from experiments.runner.configuration import load_experiments
 
@@ -42,50 +40,22 @@ def test_one_table_has_the_same_cells_in_every_form() -> None:
     assert page.count("<td") == 10 and page.count("<th") - page.count("<thead") == 5
 
 
-@pytest.mark.parametrize("name", [name for name in studies.STUDIES if load_results(name)])
-def test_stored_studies_have_tables_of_every_measured_row(name: str) -> None:
-    results = load_results(name)
-    tables = studies.STUDIES[name][1](plain(results))
-    counts = {
-        "speed": [len(results.get("lines", [])), len(results.get("first_calls", [])), 3],
-        "tokens": [len(results.get("quality", [])), len(results.get("speed", []))],
-        "cold": [6, 3, 6, 3],
-        "growth": [
-            n for run in results.get("runs", []) for n in ([25, 2] if len(run.get("rows", ())) > 1 else [25])
-        ],
-        "first_stage": [len(results.get("rows", [])) // 2] * 2,
-        "distractors": [4, 4],
-        "dial": [len(results.get("rows", []))],
-        "searches": [len(results.get("codecs", [])), len(results.get("ways", []))],
-        "pruning": [len(results.get("rows", []))],
-    }[name]
-    assert [len(table.rows) for table in tables] == counts
-    for table in tables:
-        assert all(len(row) == len(table.header) for row in table.cells)
-        assert text(table) in studies.study_text(name, results)
-        assert markdown(table) in studies.study_markdown(name, results)
+def test_stored_tables_are_complete() -> None:
+    for path in RESULTS.glob("*.json"):
+        for table in load_results(path.stem)["tables"]:
+            assert table["title"] and table["rows"], path
+            assert all(len(row) == len(table["header"]) for row in table["rows"]), path
 
 
-def test_growth_is_extrapolated() -> None:
-    row = {
-        "resident_bytes": 1_100_000, "empty_process_bytes": 100_000, "disk_bytes": 10**6, "exact_bytes": 0,
-        "build_processor_seconds": 0.36, "thorough_p50": 1.0, "documents": 1000,
-    }  # fmt: skip
-    table = studies._outlook([{**row, "documents": 500}, row])
-    assert [line[:5] for line in table.cells] == [
-        ["100,000,000", "100", "0.1", "2", "50"],
-        ["10,000,000,000", "10,000", "10.0", "105", "95"],
-    ]
-
-
-def test_old_names_are_mapped() -> None:
-    old = {
-        "way": "cold, asked first",
-        "a": ["muvera default, candidates=5 minus default", "compact_covariance"],
-    }
-    assert plain(old) == {"way": "cold, prefetched", "a": ["muvera fde, candidates=5 minus fde", "moments"]}
-    assert plain({"asked first": 1.5}) == {"prefetched": 1.5}
-    assert plain("the default, not at the start") == "the default, not at the start"
+def test_saved_tables_replace_those_of_the_same_title(tmp_path: Path) -> None:
+    old = Table("Times", ["system", "ms"], [["a", 1], ["b", 2]])
+    save_tables("mine", "Mine", [old, Table("Sizes", ["system"], [["a"]])], tmp_path)
+    save_tables("mine", "Mine", [Table("Times", ["system", "ms"], [["b", 3]], "Now.")], tmp_path)
+    times, sizes = load_results("mine", tmp_path)["tables"]
+    assert times["rows"] == [["a", "1"], ["b", "3"]] and "earlier" in times["caption"]
+    assert sizes["rows"] == [["a"]]
+    save_tables("mine", "Mine", [Table("Times", ["system", "s"], [["b", 3]])], tmp_path)
+    assert load_results("mine", tmp_path)["tables"][0]["rows"] == [["b", "3"]]
 
 
 # ---- Machines
