@@ -298,8 +298,8 @@ class Tuned(FirstStage):
     """The first stage that :func:`muvera.tune` chooses within the bytes of the preset `in_bytes_of`.
 
     The choice uses the recall among `candidates` on a `sample` of the documents, for the experiment's
-    training queries, or for windows of documents if there are too few queries or with `by_windows`.  All
-    systems of an experiment share one tuning.
+    training queries, or for windows of documents if there are too few queries or with `by_windows`.
+    Systems of an experiment share a tuning.
     """
 
     name: ClassVar[str] = "tuned"
@@ -320,13 +320,14 @@ class Tuned(FirstStage):
         queries = material.collection.training_queries
         settings: dict[str, Any] = {"seed": material.seed, "threads": material.threads, **self._tuning}
         settings["candidates"] = min(settings["candidates"], len(material.documents) // 2)
-        key = ("tuning", *sorted(settings.items()))
+        if self._by_windows or queries is None or len(queries) < MIN_QUERIES:
+            queries = None
+        key = ("tuning", queries is None, *sorted(settings.items()))
         if key not in material.shared:
-            enough = queries is not None and len(queries) >= MIN_QUERIES
-            material.shared[key] = tune(material.documents, queries if enough else None, **settings)
+            material.shared[key] = tune(material.documents, queries, **settings)
         tuning = material.shared[key]
         limit = bytes_in_memory(preset_config(self._preset, material.documents.dimension).vector_dimension)
-        row = tuning.within(limit, by_pseudo_queries=self._by_windows and not tuning.pseudo_queries)
+        row = tuning.within(limit)
         self._chosen: EncoderConfig = row.config
         self._choice: str = row.name
         super().build(material)

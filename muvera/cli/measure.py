@@ -64,7 +64,6 @@ def tune(
         Option(help="Choose the smallest vectors with this recall (default: those with the highest)."),
     ] = None,
     max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
-    max_floats: Annotated[int | None, Option(help="Maximum floats of a document's vector.")] = None,
     candidates: Annotated[
         int | None, Option(help="Documents that a search ranks exactly (default: 100).")
     ] = None,
@@ -98,7 +97,6 @@ def tune(
             query_vectors,
             target_recall=target_recall,
             max_bytes=max_bytes,
-            max_floats=max_floats,
             candidates=candidates,
             sample=sample,
             threads=threads,

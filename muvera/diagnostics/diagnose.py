@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
-from ..data.sampling import fit_share
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
@@ -20,7 +19,7 @@ from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
 from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
-from .sample import WINDOW, AnsweredQueries, K, encoder_ranks, query_count, windows_of
+from .sample import K, Sample, checked_queries, draw_sample, with_tokens
 
 __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "diagnose"]
 
@@ -152,13 +151,9 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("geometry", "maxsim", "cells", "centered_cells"):
-            values[name] = asdict(values[name])
-        values["geometry"]["norms"] = list(self.geometry.norms)
-        values["encoders"] = [encoder.to_dict() for encoder in self.encoders]
-        values["recommended"] = self.recommended.to_dict()
-        return {**values, "text": self.text}
+        encoders = [encoder.to_dict() for encoder in self.encoders]
+        recommended = self.recommended.to_dict()
+        return {**asdict(self), "encoders": encoders, "recommended": recommended, "text": self.text}
 
     def __str__(self) -> str:
         return self.text
@@ -227,33 +222,16 @@ def diagnose(
     require_int("sample", sample, 2)
     require_int("seed", seed, 0)
     advance = progress or (lambda _: None)
-    filled = np.flatnonzero(texts.lengths > 0)
-    if len(filled) < 2:
-        raise ValueError(f"diagnose needs at least 2 documents with tokens, got {len(filled)}.")
-    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
-    document_stream, token_stream, query_stream, fit_stream = streams
-    sampled = texts[np.sort(document_stream.permutation(filled)[:sample])]
-    sampled.require_finite("sample of documents")
-    fitted = round(fit_share(len(filled)) * len(sampled))
-    order = fit_stream.permutation(len(sampled))
-    fitting, others = np.sort(order[:fitted]), np.sort(order[fitted:])
-    # Fitted encoders are better on the documents they were fitted to, so pseudo-queries come from the others.
-    can_fit = len(fitting) >= MIN_FIT_DOCUMENTS
-    if not can_fit:
-        fitting = others = np.arange(len(sampled))
-
-    sources = None
-    if queries is None:
-        count = query_count(sampled, WINDOW, _QUERIES)
-        drawn, sources = windows_of(sampled, others, count, query_stream)
-    else:
-        real = _with_tokens(queries, texts.dimension)
-        count = query_count(sampled, max(1, real.num_tokens // len(real)), _QUERIES)
-        drawn = real[np.sort(query_stream.permutation(len(real))[:count])]
-    answered = AnsweredQueries.of(drawn, sampled, sources, threads)
-    k = min(K, len(sampled) - (sources is not None))
+    filled = with_tokens(texts, "documents", 2)
+    drawn = draw_sample(
+        texts, filled, checked_queries(queries, texts.dimension, 1), size=sample, most_queries=_QUERIES,
+        min_fitting=MIN_FIT_DOCUMENTS, seed=seed, threads=threads,
+    )  # fmt: skip
+    sampled = drawn.documents
+    can_fit = len(drawn.fitting) < len(sampled)
+    k = min(K, len(sampled) - (queries is None))
     advance(1)
-    part = _part_of(sampled, token_stream)
+    part = _part_of(sampled, np.random.default_rng([seed, 1]))
     geometry = token_geometry(part.tokens)
     cutoffs = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(sampled)]
     measured = []
@@ -261,8 +239,9 @@ def diagnose(
         if can_fit or not config.needs_fit_sample:
             recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
             if cutoffs:
-                fit = make_encoder(config).fit(sampled[fitting], threads=threads)
-                ranks = encoder_ranks(fit, sampled, answered, k, max(cutoffs), threads)
+                fit = make_encoder(config).fit(sampled[drawn.fitting], threads=threads)
+                vectors = fit.encode_documents(sampled, threads=threads)
+                ranks = drawn.ranks(vectors, fit.encode_queries(drawn.queries, threads=threads), k)
                 recall.update({cutoff: float((ranks < cutoff).mean()) for cutoff in cutoffs})
             measured.append(MeasuredEncoder(name, config, recall))
         advance(1)
@@ -280,13 +259,13 @@ def diagnose(
             "p95": float(np.percentile(lengths, 95)),
             "max": int(lengths.max()),
         },
-        queries=len(drawn),
-        query_tokens=float(np.median(drawn.lengths)),
+        queries=len(drawn.queries),
+        query_tokens=float(np.median(drawn.queries.lengths)),
         pseudo_queries=queries is None,
         anisotropy=_anisotropy(geometry.mean_cosine),
         geometry=geometry,
-        query_cosine=None if queries is None else _mean_cosine(drawn.tokens, part.tokens),
-        maxsim=_spread(answered),
+        query_cosine=None if queries is None else _mean_cosine(drawn.queries.tokens, part.tokens),
+        maxsim=_spread(drawn),
         cells=cell_use(part, planes, fde.num_repetitions),
         centered_cells=cell_use(
             part, planes, fde.num_repetitions, part.tokens.astype(np.float64).mean(axis=0)
@@ -295,21 +274,6 @@ def diagnose(
         recommended=_recommended(measured, texts.dimension),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
-
-
-def _with_tokens(queries: Any, dimension: int) -> MultiVectors:
-    texts = as_multivectors(queries, "queries")
-    if texts.dimension != dimension:
-        raise ValueError(
-            f"queries have {texts.dimension} columns, but documents have {dimension}. Give queries of the same model."
-        )
-    texts.require_finite("queries")
-    filled = np.flatnonzero(texts.lengths > 0)
-    if not len(filled):
-        raise ValueError(
-            f"None of the {len(texts)} queries has tokens. Drop them to use windows of documents."
-        )
-    return texts[filled]
 
 
 def _part_of(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
@@ -345,9 +309,9 @@ def _mean_cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> flo
     return float(means[0] @ means[1])
 
 
-def _spread(answered: AnsweredQueries) -> MaxSimSpread:
+def _spread(drawn: Sample) -> MaxSimSpread:
     values = []
-    for row, length in zip(answered.scores, answered.queries.lengths, strict=True):
+    for row, length in zip(drawn.scores, drawn.queries.lengths, strict=True):
         ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
         values.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
     return MaxSimSpread(*(float(value) for value in np.mean(values, axis=0)))

@@ -1,126 +1,109 @@
-"""Queries with exact answers on a sample of documents, against which encoders are measured."""
+"""A sample of documents, and queries with exact answers on it, against which encoders are measured."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import best_first
-from ..data.sampling import pseudo_queries
-from ..encoders.base import Encoder
-from ..mips import ExactSearch, VectorSearch
+from ..data.sampling import fit_share, pseudo_queries
 from ..reranking.chamfer import chamfer_matrix
 
-__all__ = [
-    "WINDOW",
-    "AnsweredQueries",
-    "K",
-    "encoder_ranks",
-    "exact_search",
-    "query_count",
-    "ranks_of_best",
-    "windows_of",
-]
+__all__ = ["K", "Sample", "checked_queries", "draw_sample", "with_tokens"]
 
 #: Number of exact best documents to find for each query.
 K = 10
 
-#: Tokens of a pseudo-query, as many as ColBERT's queries have.
-WINDOW = 32
+# Tokens of a pseudo-query, as many as ColBERT's queries have.
+_WINDOW = 32
 
 # Multiplications of exact Chamfer per query: a few seconds for all queries.
 _PRODUCTS = 10**9
 
 
 @dataclass(frozen=True, eq=False)
-class AnsweredQueries:
-    """Queries and their exact scores on a sample of documents, float32 (n_queries, n_documents).
+class Sample:
+    """Documents, and queries with their exact scores, float32 (n_queries, n_documents).
 
-    `sources` are the positions of the documents that the queries were cut out of, -1 for none.  They score -inf.
+    Encoders are fitted to the documents at the positions `fitting`.  Queries are real ones, or windows of other
+    documents.  `sources` are the positions of these documents, which score -inf; -1 for real queries.
     """
 
+    documents: MultiVectors
+    fitting: NDArray[np.int64]
     queries: MultiVectors
     sources: NDArray[np.int64]
     scores: NDArray[np.float32]
 
-    @classmethod
-    def of(
-        cls,
-        queries: MultiVectors,
-        documents: MultiVectors,
-        sources: NDArray[np.int64] | None = None,
-        threads: int | None = None,
-    ) -> AnsweredQueries:
-        """Score all documents with all queries."""
-        sources = np.full(len(queries), -1) if sources is None else sources
-        scores = chamfer_matrix(queries, documents, threads=threads)
-        cut = np.flatnonzero(sources >= 0)
-        scores[cut, sources[cut]] = -np.inf
-        return cls(queries, sources, scores)
-
-    def best(self, count: int, k: int = K) -> NDArray[np.int64]:
-        """Return the exact best among the first `count` documents, int64 (n_queries, k)."""
-        return np.stack([best_first(row[:count], k) for row in self.scores])
+    def ranks(
+        self, documents: NDArray[np.float32], queries: NDArray[np.float32], k: int = K
+    ) -> NDArray[np.int64]:
+        """Return the ranks of each query's exact `k` best by the products of vectors, int64 (n_queries, k)."""
+        products = queries @ documents.T
+        products[self.scores == -np.inf] = -np.inf
+        ranks = np.argsort(np.argsort(-products, axis=1, kind="stable"), axis=1)
+        best = np.stack([best_first(row, k) for row in self.scores])
+        return np.take_along_axis(ranks, best, axis=1)
 
 
-def query_count(documents: MultiVectors, length: int, most: int) -> int:
-    """Return how many queries of `length` tokens to measure: at most `most`, at least a tenth of it."""
-    products = documents.num_tokens * documents.dimension * length
-    return min(most, max(most // 10, _PRODUCTS * most // products))
-
-
-def windows_of(
-    documents: MultiVectors, positions: NDArray[np.int64], count: int, stream: np.random.Generator
-) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut at most `count` windows out of the documents at `positions`; return them and their sources."""
-    queries, sources = pseudo_queries(documents[positions], min(count, len(positions)), WINDOW, stream)
-    return queries, positions[sources]
-
-
-def exact_search(vectors: NDArray[np.float32], threads: int | None = None) -> VectorSearch:
-    """Return an exact search over vectors, labeled by their positions."""
-    search = ExactSearch(vectors.shape[1])
-    search.add(np.arange(len(vectors)), np.ascontiguousarray(vectors), threads)
-    return search
-
-
-def ranks_of_best(
-    search: VectorSearch,
-    vectors: NDArray[np.float32],
-    queries: AnsweredQueries,
-    best: NDArray[np.int64],
-    max_rank: int,
-    threads: int | None = None,
-) -> NDArray[np.int64]:
-    """Return the rank of each of the `best` documents, int64 (n_queries, k), in a search with the queries' vectors.
-
-    The labels of the search are positions of documents; source documents are skipped.  Ranks start at 0; a document
-    that is not among the first `max_rank` has at least that rank.
-    """
-    count = len(search)
-    missing = max_rank + 1
-    labels, _ = search.search(np.ascontiguousarray(vectors), min(missing, count), threads=threads)
-    # The last column stands for sources that are not among the searched documents.
-    rank_of = np.full((len(labels), count + 1), missing)
-    np.put_along_axis(rank_of, labels, np.broadcast_to(np.arange(labels.shape[1]), labels.shape), axis=1)
-    ranks = np.take_along_axis(rank_of, best, axis=1)
-    searched = (queries.sources >= 0) & (queries.sources < count)
-    sources = np.where(searched, queries.sources, count)[:, np.newaxis]
-    return ranks - (np.take_along_axis(rank_of, sources, axis=1) < ranks)
-
-
-def encoder_ranks(
-    encoder: Encoder,
+def draw_sample(
     documents: MultiVectors,
-    queries: AnsweredQueries,
-    k: int,
-    max_rank: int,
-    threads: int | None = None,
-) -> NDArray[np.int64]:
-    """Return the ranks of the exact `k` best documents by a fitted encoder's vectors."""
-    search = exact_search(encoder.encode_documents(documents, threads=threads), threads)
-    vectors = encoder.encode_queries(queries.queries, threads=threads)
-    return ranks_of_best(search, vectors, queries, queries.best(len(documents), k), max_rank, threads)
+    filled: NDArray[np.int64],
+    queries: MultiVectors | None,
+    *,
+    size: int,
+    most_queries: int,
+    min_fitting: int,
+    seed: int,
+    threads: int | None,
+) -> Sample:
+    """Draw at most `size` of the documents at `filled`, and score them with queries.
+
+    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer than `min_fitting` documents
+    would be fitted to, all documents are fitted to and cut into windows.
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+    document_stream, fit_stream, query_stream = streams
+    sampled = documents[np.sort(document_stream.permutation(filled)[:size])]
+    sampled.require_finite("sample of documents")
+    order = fit_stream.permutation(len(sampled))
+    fitting, others = np.split(order, [round(fit_share(len(filled)) * len(sampled))])
+    if len(fitting) < min_fitting:
+        fitting = others = order
+    fitting, others = np.sort(fitting), np.sort(others)
+    length = _WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
+    products = sampled.num_tokens * sampled.dimension * length
+    count = min(most_queries, max(most_queries // 10, _PRODUCTS * most_queries // products))
+    if queries is None:
+        drawn, cut = pseudo_queries(sampled[others], min(count, len(others)), _WINDOW, query_stream)
+        sources = others[cut]
+    else:
+        drawn = queries[np.sort(query_stream.permutation(len(queries))[:count])]
+        sources = np.full(len(drawn), -1)
+    scores = chamfer_matrix(drawn, sampled, threads=threads)
+    windows = np.flatnonzero(sources >= 0)
+    scores[windows, sources[windows]] = -np.inf
+    return Sample(sampled, fitting, drawn, sources, scores)
+
+
+def with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
+    """Return the positions of the texts with tokens; raise ValueError if there are fewer than `least`."""
+    filled = np.flatnonzero(texts.lengths > 0)
+    if len(filled) < least:
+        instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
+        raise ValueError(f"At least {least} {name} with tokens are needed, got {len(filled)}. {instead}.")
+    return filled
+
+
+def checked_queries(queries: Any, dimension: int, least: int) -> MultiVectors | None:
+    """Return the queries with tokens, at least `least`; None if there are no queries."""
+    if queries is None:
+        return None
+    texts = as_multivectors(queries, "queries")
+    texts.require_dimension(dimension, "queries", "documents")
+    texts.require_finite("queries")
+    return texts[with_tokens(texts, "queries", least)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..encoders.base import EncoderConfig
 from ..utils.atomic_files import write_json
-from .search_space import pareto_fronts
 
 __all__ = ["TunedRow", "Tuning", "select_row"]
 
@@ -32,15 +31,12 @@ class TunedRow:
         Recall by number of candidates, of the selection queries.
     mean_recall : float
         Mean of recall among the tuning's candidates and among half as many; rows are compared by it.
-    pseudo_query_recall : float or None
-        Mean recall of pseudo-queries, measured if real queries were given.
     held_out : float
         Recall at the tuning's candidates, of the held-out queries.
     interval : tuple of float
         95 per cent confidence interval of `held_out` (bootstrap over queries).
     encode_seconds, query_seconds : float
-        Time to encode a document; time to encode a query and search the sample.  They do not influence the
-        choice.
+        Time to encode a document and a query.  They do not influence the choice.
     """
 
     name: str
@@ -48,7 +44,6 @@ class TunedRow:
     bytes: int
     recall: dict[int, float]
     mean_recall: float
-    pseudo_query_recall: float | None
     held_out: float
     interval: tuple[float, float]
     encode_seconds: float
@@ -61,12 +56,8 @@ class TunedRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
-        return {
-            **values, "config": self.config.to_dict(), "floats": self.floats, "recall": recall,
-            "interval": list(self.interval),
-        }  # fmt: skip
+        return {**vars(self), "config": self.config.to_dict(), "floats": self.floats, "recall": recall}
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,7 @@ class Tuning:
     choice : TunedRow
         The encoder to use.
     rows : tuple of TunedRow
-        All encoders left after halving, by bytes.  Smaller sizes of a fitted map are measured as the
-        leading columns of its largest; `choice` is measured with its own map.
+        All measured encoders, by bytes.
     exact_search : bool
         True if the collection is so small that an index reads all tokens and needs no vectors.
     """
@@ -126,40 +116,25 @@ class Tuning:
     @property
     def pareto(self) -> tuple[TunedRow, ...]:
         """Rows whose recall no row of equal or fewer bytes exceeds, by the selection queries."""
-        values = [row.mean_recall for row in self.rows]
-        return tuple(self.rows[i] for i in pareto_fronts([row.bytes for row in self.rows], values)[0])
+        front: list[TunedRow] = []
+        for row in sorted(self.rows, key=lambda row: (row.bytes, -row.mean_recall)):
+            if not front or row.mean_recall > front[-1].mean_recall:
+                front.append(row)
+        return tuple(front)
 
-    def within(self, max_bytes: int | None = None, *, by_pseudo_queries: bool = False) -> TunedRow:
+    def within(self, max_bytes: int) -> TunedRow:
         """Return the row of the highest recall within a limit, by the selection queries.
-
-        Parameters
-        ----------
-        max_bytes : int, optional
-        by_pseudo_queries : bool
-            Compare the recall of the pseudo-queries, which were measured in addition to given queries.
 
         Raises
         ------
         ValueError
-            If no row is small enough, or `by_pseudo_queries` although no queries were given.
+            If no row is small enough.
         """
-        rows = [row for row in self.rows if max_bytes is None or row.bytes <= max_bytes]
+        rows = [row for row in self.rows if row.bytes <= max_bytes]
         if not rows:
             least = min(row.bytes for row in self.rows)
             raise ValueError(f"No configuration has max_bytes={max_bytes}: the smallest has {least} bytes.")
-        if not by_pseudo_queries:
-            return select_row(rows, self.candidates, None)
-        if self.pseudo_queries:
-            raise ValueError(
-                "by_pseudo_queries=True compares pseudo-queries with real ones, but tune got no queries. Give some."
-            )
-        compared = [replace(row, mean_recall=row.pseudo_query_recall or 0.0) for row in rows]
-        return rows[compared.index(select_row(compared, self.candidates, None))]
-
-    @property
-    def pseudo_query_choice(self) -> TunedRow | None:
-        """Row of the highest recall by pseudo-queries; None if no real queries were given."""
-        return None if self.pseudo_queries else self.within(by_pseudo_queries=True)
+        return select_row(rows, self.candidates, None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as a JSON file for ``muvera index --config``."""
@@ -167,13 +142,16 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("target_reached", "min_candidates"):
-            values[name] = getattr(self, name)
-        values["config"] = self.config.to_dict()
-        values["choice"] = {**self.choice.to_dict(), "pareto": True}
-        values["rows"] = [{**row.to_dict(), "pareto": row in self.pareto} for row in self.rows]
-        return {**values, "text": self.text}
+        front = self.pareto
+        return {
+            **vars(self),
+            "target_reached": self.target_reached,
+            "min_candidates": self.min_candidates,
+            "config": self.config.to_dict(),
+            "choice": {**self.choice.to_dict(), "pareto": self.choice in front},
+            "rows": [{**row.to_dict(), "pareto": row in front} for row in self.rows],
+            "text": self.text,
+        }
 
     @property
     def text(self) -> str:
@@ -210,12 +188,12 @@ def _measured(tuning: Tuning) -> list[str]:
 
 def _table(tuning: Tuning) -> list[str]:
     """Return the rows on the Pareto front, and the choice with a mark."""
-    rows = [row for row in tuning.rows if row in tuning.pareto or row.config == tuning.config]
+    rows = [row for row in tuning.rows if row in tuning.pareto or row == tuning.choice]
     wide = max(len(row.name) for row in rows)
     header = f"  {'':{wide}}  {'floats':>6}  {'bytes':>7}"
     lines = [f"{header}  mean recall  held out (95 %)      ms per document  ms per query"]
     for row in rows:
-        mark = "*" if row.config == tuning.config else " "
+        mark = "*" if row == tuning.choice else " "
         low, high = row.interval
         lines.append(
             f"{mark} {row.name:<{wide}}  {row.floats:>6,}  {row.bytes:>7,}  "
@@ -228,10 +206,9 @@ def _table(tuning: Tuning) -> list[str]:
 def _choice(tuning: Tuning) -> str:
     row = tuning.choice
     low, high = row.interval
-    own = "" if row in tuning.rows else ", fitted at its own size; the table's is cut from a larger one"
     return (
         f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall of the exact "
-        f"ten best among {tuning.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%}){own}."
+        f"ten best among {tuning.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
     )
 
 
@@ -267,12 +244,6 @@ def _limits(tuning: Tuning) -> list[str]:
     if tuning.pseudo_queries:
         sentences.append(
             "The queries are windows of documents, each without its source document. Give real queries to be sure."
-        )
-    other = tuning.pseudo_query_choice if tuning.target_recall is None else None
-    if other is not None and other.held_out != tuning.choice.held_out:
-        sentences.append(
-            f"Windows of documents instead of your queries would have selected {other.name}, {other.bytes:,} "
-            f"bytes; its recall with held-out queries is {other.held_out:.1%}."
         )
     if tuning.exact_search:
         sentences.append(

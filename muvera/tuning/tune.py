@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
-from ..diagnostics.sample import K
+from ..data.multivectors import as_multivectors
+from ..diagnostics.sample import K, Sample, checked_queries, draw_sample, with_tokens
+from ..encoders.base import EncoderConfig
+from ..encoders.fde.config import FDEConfig
+from ..encoders.learned.config import LearnedConfig
+from ..encoders.moments import MomentsConfig
+from ..encoders.registry import make_encoder
+from ..index.candidates import SCAN_FROM
 from ..index.settings import EXACT_TOKENS
+from ..mips.exact import bytes_in_memory
+from ..mips.scan import scan_bytes
 from ..utils.checks import require_int
-from .evaluate import MIN_HELD_OUT, Evaluator, draw_sample, vector_bytes
 from .result import TunedRow, Tuning, select_row
-from .search_space import EncoderCandidate, encoder_candidates, halve
 
-__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "tune"]
+__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "encoder_configs", "tune"]
 
 #: Smallest number of documents, and of given queries.
-MIN_DOCUMENTS, MIN_QUERIES = 50, 2 * MIN_HELD_OUT
+MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
 # Numbers of candidates at which recall is measured.
 _CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
 
-# Smallest number of documents to compare encoders on.
-_MIN_RUNG = 200
+# Largest number of queries; fewer are measured if tokens are many or wide.
+_QUERIES = 300
+
+# Samples of the bootstrap.
+_DRAWS = 1000
+
+# Floats of moments and learned vectors.
+_MOMENTS_SIZES = (128, 256, 512)
+_LEARNED_SIZES = (128, 256, 512, 1024, 2048)
+
+# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: sketches of 640 to 20,480 floats.
+_FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40, 5, 16))
+
+# Floats of an FDE with 8 cells, no projection and as many repetitions as fit.
+_IDENTITY_FLOATS = 10240
 
 
 def tune(
@@ -34,7 +54,6 @@ def tune(
     *,
     target_recall: float | None = None,
     max_bytes: int | None = None,
-    max_floats: int | None = None,
     candidates: int | None = None,
     sample: int = 1500,
     seed: int = 0,
@@ -44,8 +63,7 @@ def tune(
     """Find the encoder that suits documents and their queries.
 
     Mean tokens, moments, learned vectors and FDEs of many sizes are compared with exact Chamfer on a
-    sample: all on a quarter of its documents, the better half of each kind on half of them, and the rest on
-    all.  Two thirds of the queries select; the others estimate the recall of the choice.  Encoders are
+    sample.  Two thirds of the queries select; the others estimate the recall of the choice.  Encoders are
     fitted to documents only.
 
     Parameters
@@ -59,8 +77,6 @@ def tune(
         Default: select the highest mean of recall among the candidates and among half as many.
     max_bytes : int, optional
         Limit of a document's vector in bytes.
-    max_floats : int, optional
-        Limit of a document's vector in floats.
     candidates : int, optional
         Documents that a search ranks exactly.  Default: 100, at most a quarter of the sample.
     sample : int
@@ -71,7 +87,7 @@ def tune(
     threads : int, optional
         Default: all usable cores.
     progress : callable, optional
-        Called with 1 after each step.
+        Called with 1 after the exact scores and after each encoder.
 
     Returns
     -------
@@ -92,19 +108,16 @@ def tune(
     >>> tuning = tune(documents, queries, max_bytes=1024)  # doctest: +SKIP
     >>> index = MuveraIndex.build(documents, tuning.config)  # doctest: +SKIP
     """
-    if max_bytes is not None and max_floats is not None:
-        raise ValueError(f"Give max_bytes={max_bytes} or max_floats={max_floats}, not both.")
     if target_recall is not None and not 0 < target_recall <= 1:
         raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}.")
-    limits = {"max_bytes": max_bytes, "max_floats": max_floats, "candidates": candidates}
-    for name, value in limits.items():
+    for name, value in {"max_bytes": max_bytes, "candidates": candidates}.items():
         if value is not None:
             require_int(name, value, 1)
     require_int("sample", sample, MIN_DOCUMENTS)
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")
-    filled = _with_tokens(texts, "documents", MIN_DOCUMENTS)
-    real = None if queries is None else _checked_queries(queries, texts.dimension)
+    filled = with_tokens(texts, "documents", MIN_DOCUMENTS)
+    real = checked_queries(queries, texts.dimension, MIN_QUERIES)
     size = min(sample, len(filled))
     candidates = min(100, size // 4) if candidates is None else int(candidates)
     if not K <= candidates <= size // 2:
@@ -112,97 +125,105 @@ def tune(
             f"candidates must be between {K} and half of the {size} sampled documents, got {candidates}: among more, "
             "every encoder finds nearly everything. Sample more documents."
         )
-    encoders = [
-        each
-        for each in encoder_candidates(texts.dimension)
-        if (max_bytes is None or vector_bytes(each.floats, len(filled)) <= max_bytes)
-        and (max_floats is None or each.floats <= max_floats)
-    ]
+    sizes = {
+        name: (config, _vector_bytes(config, len(filled)))
+        for name, config in encoder_configs(texts.dimension).items()
+    }
+    encoders = {name: both for name, both in sizes.items() if max_bytes is None or both[1] <= max_bytes}
     if not encoders:
-        least = min(each.floats for each in encoder_candidates(texts.dimension))
-        raise ValueError(
-            f"No encoder is within max_bytes={max_bytes}, max_floats={max_floats}: the smallest has "
-            f"{vector_bytes(least, len(filled))} bytes, {least} floats. Raise the limit."
-        )
+        least = min(count for _, count in sizes.values())
+        raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")
     advance = progress or (lambda _: None)
-    drawn = draw_sample(texts, filled, real, size, seed, threads)
+    drawn = draw_sample(
+        texts, filled, real, size=size, most_queries=_QUERIES, min_fitting=0, seed=seed, threads=threads
+    )
     advance(1)
+    order = np.random.default_rng([seed, 1]).permutation(len(drawn.queries))
+    held_out, selection = np.split(order, [round(len(order) / 3)])
     cutoffs = sorted({candidates, *(cutoff for cutoff in _CUTOFFS if cutoff <= size // 2)})
-    evaluator = Evaluator(drawn, cutoffs, candidates, len(filled), seed, threads, advance)
-    left = _better(evaluator, encoders)
-    evaluator.keep({each.source for each in left})
-    table = evaluator.rows(left)
-    choice = _choose(evaluator, left, table, target_recall)
+    rows = []
+    for name, (config, count) in encoders.items():
+        ranks, seconds = _measured(config, drawn, threads)
+        shares = (ranks[held_out] < candidates).mean(axis=1)
+        recall = {cutoff: float((ranks[selection] < cutoff).mean()) for cutoff in cutoffs}
+        # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
+        half = float((ranks[selection] < max(K, candidates // 2)).mean())
+        rows.append(
+            TunedRow(
+                name=name,
+                config=config,
+                bytes=count,
+                recall=recall,
+                mean_recall=(recall[candidates] + half) / 2,
+                held_out=float(shares.mean()),
+                interval=_interval(shares, seed),
+                encode_seconds=seconds[0],
+                query_seconds=seconds[1],
+            )
+        )
+        advance(1)
+    rows.sort(key=lambda row: (row.bytes, row.floats))
     return Tuning(
         documents=len(filled),
         sampled_documents=size,
-        queries=len(drawn.selection.queries),
-        held_out_queries=len(drawn.held_out.queries),
+        queries=len(selection),
+        held_out_queries=len(held_out),
         pseudo_queries=queries is None,
         candidates=candidates,
         target_recall=target_recall,
-        choice=choice,
-        rows=table,
+        choice=select_row(rows, candidates, target_recall),
+        rows=tuple(rows),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
 
 
-def _checked_queries(queries: Any, dimension: int) -> MultiVectors:
-    texts = as_multivectors(queries, "queries")
-    texts.require_dimension(dimension, "queries", "documents")
-    texts.require_finite("queries")
-    texts = texts[_with_tokens(texts, "queries", MIN_QUERIES)]
-    return MultiVectors(texts.tokens, texts.offsets)
+def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
+    """Return the configurations to try for tokens of `dimension` columns; a name begins with the encoder's kind."""
+    mean = MomentsConfig(dimension=dimension, covariance=False, compact_dimension=None)
+    moments = [MomentsConfig(dimension=dimension, compact_dimension=size) for size in (*_MOMENTS_SIZES, None)]
+    learned = [LearnedConfig(dimension=dimension, vector_dimension=size) for size in _LEARNED_SIZES]
+    fdes = {
+        (repetitions, planes, min(width, dimension)): FDEConfig(
+            dimension=dimension, num_repetitions=repetitions, num_simhash_projections=planes,
+            projection_dimension=min(width, dimension),
+        )
+        for repetitions, planes, width in _FDE_SHAPES
+    }  # fmt: skip
+    repetitions = max(1, _IDENTITY_FLOATS // (8 * dimension))
+    identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
+    named: dict[str, EncoderConfig] = {f"mean {mean.vector_dimension:,}": mean}
+    named |= {f"moments {config.vector_dimension:,}": config for config in moments}
+    named |= {f"learned {config.vector_dimension:,}": config for config in learned}
+    named |= {f"FDE R={r} k={k} p={p}": config for (r, k, p), config in fdes.items()}
+    named[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
+    return named
 
 
-def _with_tokens(texts: MultiVectors, name: str, minimum: int) -> NDArray[np.int64]:
-    filled = np.flatnonzero(texts.lengths > 0)
-    if len(filled) < minimum:
-        instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
-        raise ValueError(f"tune needs at least {minimum} {name} with tokens, got {len(filled)}. {instead}.")
-    return filled
+def _vector_bytes(config: EncoderConfig, documents: int) -> int:
+    """Return the bytes of a vector in an index of this many documents."""
+    floats = config.vector_dimension
+    return scan_bytes(floats) if documents >= SCAN_FROM else bytes_in_memory(floats)
 
 
-def _better(evaluator: Evaluator, encoders: Sequence[EncoderCandidate]) -> list[EncoderCandidate]:
-    """Return the encoders left after successive halving.
+def _measured(
+    config: EncoderConfig, drawn: Sample, threads: int | None
+) -> tuple[NDArray[np.int64], tuple[float, float]]:
+    """Return the ranks of the exact best, and the seconds to encode a document and a query."""
+    encoder = make_encoder(config).fit(drawn.documents[drawn.fitting], threads=threads)
+    vectors, seconds = [], []
+    for encode, texts in (
+        (encoder.encode_documents, drawn.documents),
+        (encoder.encode_queries, drawn.queries),
+    ):
+        encode(texts[:1], threads=threads)  # compile before the clock starts
+        begun = time.perf_counter()
+        vectors.append(encode(texts, threads=threads))
+        seconds.append((time.perf_counter() - begun) / len(texts))
+    return drawn.ranks(*vectors), (seconds[0], seconds[1])
 
-    Each kind is halved on its own: the worse one among few documents may be the better one among all.
-    """
-    size = len(evaluator.sample.documents)
-    rungs = [count for count in (size // 4, size // 2) if count >= _MIN_RUNG]
-    left: list[EncoderCandidate] = []
-    for kind in dict.fromkeys(each.kind for each in encoders):
-        own = [each for each in encoders if each.kind == kind]
-        left += halve(own, rungs, lambda each: each.floats, evaluator.recall)
-    return left
 
-
-def _choose(
-    evaluator: Evaluator,
-    encoders: Sequence[EncoderCandidate],
-    table: Sequence[TunedRow],
-    target_recall: float | None,
-) -> TunedRow:
-    """Return the row to use, measured with a fit at the encoder's own size.
-
-    This fit may have lower recall than the leading columns of a larger one.  If the row then misses the
-    target, or another row exceeds it, that row is measured next.
-    """
-    measured: list[TunedRow] = []
-    left = list(table)
-    # If no row reaches the target, the highest recall is chosen.
-    for target in (target_recall, None):
-        while left:
-            row = select_row(left, evaluator.candidates, target)
-            if target is not None:
-                promising = row.recall[evaluator.candidates] >= target
-            else:
-                promising = all(row.mean_recall > other.mean_recall for other in measured)
-            if not promising:
-                break
-            alone = evaluator.alone(next(each for each in encoders if each.config == row.config), row)
-            measured.append(alone)
-            left.remove(row)
-            if target is not None and alone.recall[evaluator.candidates] >= target:
-                return alone
-    return max(measured, key=lambda row: row.mean_recall)
+def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Return the bootstrap's 95 per cent confidence interval of the mean."""
+    draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

@@ -11,9 +11,8 @@ from builders.realistic_collections import documents_like_real
 
 from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MomentsConfig, MultiVectors, diagnose
 from muvera.data.demo_sample import load_demo_sample
-from muvera.data.sampling import pseudo_queries
 from muvera.diagnostics.diagnose import MeasuredEncoder
-from muvera.diagnostics.sample import AnsweredQueries, encoder_ranks
+from muvera.diagnostics.sample import draw_sample
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
 
 MODULE = importlib.import_module("muvera.diagnostics.diagnose")
@@ -83,25 +82,24 @@ def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> No
     assert diagnosis.text and len(diagnose(cones(0.2, count=count), encoder="fde").encoders) == 3
 
 
-@pytest.mark.parametrize("excluded", [False, True])
-def test_recall_is_that_of_a_count(excluded: bool) -> None:
+@pytest.mark.parametrize("windows", [False, True])
+def test_ranks_are_those_of_a_count(windows: bool) -> None:
     rng = np.random.default_rng(0)
     documents = MultiVectors.from_arrays([rng.normal(size=(rng.integers(1, 9), 8)) for _ in range(30)])
-    queries, sources = pseudo_queries(documents, 12, 4, np.random.default_rng(1))
+    queries = None if windows else MultiVectors.from_arrays(list(rng.normal(size=(12, 4, 8))))
+    settings: dict[str, Any] = {"size": 30, "most_queries": 200, "min_fitting": 256, "seed": 0}
+    drawn = draw_sample(documents, np.arange(30), queries, threads=1, **settings)
     config = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=2)
     encoder = make_encoder(config).fit(documents)
-    products = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-    ranks = []
-    for i, query in enumerate(queries):
-        exact = np.array([(query @ text.T).max(axis=1).sum() for text in documents])
-        if excluded:
-            exact[sources[i]] = products[i, sources[i]] = -np.inf
+    vectors = encoder.encode_documents(drawn.documents), encoder.encode_queries(drawn.queries)
+    products, expected = vectors[1] @ vectors[0].T, []
+    for i, query in enumerate(drawn.queries):
+        exact = np.array([(query @ text.T).max(axis=1).sum() for text in drawn.documents])
+        if windows:
+            exact[drawn.sources[i]] = products[i, drawn.sources[i]] = -np.inf
         order = np.argsort(-products[i]).tolist()
-        ranks.append([order.index(best) for best in np.argsort(-exact)[:5].tolist()])
-    answered = AnsweredQueries.of(queries, documents, sources if excluded else None)
-    found = encoder_ranks(encoder, documents, answered, 5, 30)
-    np.testing.assert_array_equal(found, ranks)
-    np.testing.assert_array_equal(encoder_ranks(encoder, documents, answered, 5, 7) < 7, np.array(ranks) < 7)
+        expected.append([order.index(best) for best in np.argsort(-exact)[:5].tolist()])
+    np.testing.assert_array_equal(drawn.ranks(*vectors, k=5), expected)
 
 
 def test_fitted_encoders_are_measured_with_other_documents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,28 +107,27 @@ def test_fitted_encoders_are_measured_with_other_documents(monkeypatch: pytest.M
     made = {"paper": preset_config("paper", 16), "learned": small}
     monkeypatch.setattr(MODULE, "_MEASURED", tuple(made))
     monkeypatch.setattr(MODULE, "preset_config", lambda name, _: made.get(name, small))
-    fitted, answered = [], []
-    fit, answer = LearnedEncoder.fit, AnsweredQueries.of
+    fitted, samples = [], []
+    fit, draw = LearnedEncoder.fit, MODULE.draw_sample
 
     def noted(self: LearnedEncoder, documents: MultiVectors, *rest: Any, **settings: Any) -> Any:
         fitted.append(documents.ids)
         return fit(self, documents, *rest, **settings)
 
+    def drawn(*arguments: Any, **settings: Any) -> Any:
+        samples.append(draw(*arguments, **settings))
+        return samples[-1]
+
     monkeypatch.setattr(LearnedEncoder, "fit", noted)
-
-    def recorded(*arguments: Any) -> AnsweredQueries:
-        answered.append(arguments)
-        return answer(*arguments)
-
-    monkeypatch.setattr(AnsweredQueries, "of", recorded)
+    monkeypatch.setattr(MODULE, "draw_sample", drawn)
     documents = documents_like_real(380)
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)
     assert [row.name for row in diagnosis.encoders] == list(made) and steps == [1, 1, 1]
     assert diagnosis.recommended.name == "learned"  # the paper's encoder never is
     assert len(fitted[0]) == round(0.75 * diagnosis.sampled_documents)
-    _, sampled, sources, _ = answered[0]
-    assert len(sources) > 50 and not np.isin(sampled.ids[sources], fitted[0]).any()
+    sources = samples[0].documents.ids[samples[0].sources]
+    assert len(sources) > 50 and not np.isin(sources, fitted[0]).any()
     assert [row.name for row in diagnose(documents[:300]).encoders] == ["paper"]
 
 
@@ -146,13 +143,14 @@ def test_the_smallest_of_the_best_is_recommended(recall: tuple[float, ...], name
 
 
 @pytest.mark.compiled("fits encoders to hundreds of documents")
-def test_the_bundled_sample() -> None:
+def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "_MEASURED", ("mean", "moments", "fde", "paper"))  # "learned" takes long
     sample = load_demo_sample()
     diagnosis = diagnose(sample.documents, sample.queries, sample=350)
     assert (diagnosis.documents, diagnosis.tokens, diagnosis.queries) == (677, 14_009, 24)
     assert diagnosis.anisotropy == "low" and diagnosis.geometry.unit_norms and diagnosis.exact_search
     recall = {row.name: row.recall[50] for row in diagnosis.encoders}
-    assert list(recall) == ["mean", "moments", "learned", "fde", "paper"]
+    assert list(recall) == ["mean", "moments", "fde", "paper"]
     # 240 answers: a standard error of .02 around the measured .95 and more.
     assert all(value is not None and value > 0.88 for value in recall.values())
     grown = dataclasses.replace(diagnosis, exact_search=False, documents=10**6)
@@ -163,7 +161,7 @@ def test_the_bundled_sample() -> None:
     ("changes", "kind", "words"),
     [
         ({"documents": np.full((3, 2, 4), np.nan)}, ValueError, "documents.0. .id 0. has nan"),
-        ({"queries": np.ones((3, 2, 31))}, ValueError, "31 columns.* 32"),
+        ({"queries": np.ones((3, 2, 31))}, ValueError, "31 columns.*32"),
         ({"encoder": FDEConfig(dimension=16)}, ValueError, "16"),
         ({"sample": 1}, ValueError, "sample .*2.* 1"),
         ({"seed": -1}, ValueError, "seed .*-1"),

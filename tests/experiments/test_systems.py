@@ -22,9 +22,9 @@ from experiments.systems.base import NotApplicableError, Ranked, arguments_of, t
 from experiments.systems.library import fit_sample
 from experiments.systems.registry import SYSTEMS
 from muvera import FDEConfig, FDEEncoder, LearnedConfig, MultiVectors
+from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import preset_config
 from muvera.mips.exact import bytes_in_memory
-from muvera.tuning.search_space import EncoderCandidate
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 
@@ -213,17 +213,12 @@ def test_every_way_of_ranking_gives_exact_chamfer_and_counts_its_products(tmp_pa
 def test_a_tuned_first_stage_fits_in_the_bytes_and_is_tuned_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def candidates(dimension: int) -> list[EncoderCandidate]:
+    def configs(dimension: int) -> dict[str, EncoderConfig]:
         learned = LearnedConfig(dimension=dimension, vector_dimension=16, num_landmarks=256, num_features=64)
-        configs = (
-            preset_config("mean", dimension),
-            learned,
-            FDEConfig(dimension=dimension, num_repetitions=4),
-        )
-        found = [EncoderCandidate(type(config).__name__, config, config) for config in configs]
-        return sorted(found, key=lambda entry: entry.floats)
+        fde = FDEConfig(dimension=dimension, num_repetitions=4)
+        return {"mean": preset_config("mean", dimension), "learned": learned, "FDE": fde}
 
-    monkeypatch.setattr(importlib.import_module("muvera.tuning.tune"), "encoder_candidates", candidates)
+    monkeypatch.setattr(importlib.import_module("muvera.tuning.tune"), "encoder_configs", configs)
     given = material(some_documents(0, 300), tmp_path)
     for preset in ("fde", "moments"):
         system: Any = SYSTEMS["tuned"](in_bytes_of=preset, sample=200, candidates=20)  # type: ignore[call-arg]

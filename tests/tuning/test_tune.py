@@ -1,7 +1,8 @@
 """tune on small collections: inputs of the choice, limits, targets, errors."""
 
-import dataclasses
+import importlib
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,27 +10,41 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
-from builders.small_search_space import TUNE, small_encoders, use_small_encoders, without_times
-from numpy.typing import NDArray
 
-from muvera import MomentsConfig, MomentsEncoder, MultiVectors, MuveraIndex, tune
+from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
+from muvera.diagnostics.sample import draw_sample
+from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import config_from_dict
 from muvera.mips.scan import scan_bytes
-from muvera.tuning.evaluate import Evaluator, draw_sample
-from muvera.tuning.plot import plot_tuning
-from muvera.tuning.result import TunedRow, Tuning
-from muvera.tuning.search_space import EncoderCandidate
+from muvera.tuning.plot import _COLORS, plot_tuning
+from muvera.tuning.result import Tuning
+from muvera.tuning.tune import encoder_configs
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 
 DOCUMENTS = documents_like_real(450)
 QUERIES = queries_like_real(DOCUMENTS, 45)
 FILLED = np.flatnonzero(DOCUMENTS.lengths > 0)
+#: The module; the function of the same name hides it.
+TUNE = importlib.import_module("muvera.tuning.tune")
+
+
+def small_configs(dimension: int) -> dict[str, EncoderConfig]:
+    """FDEs of 64 and 256 floats, moments of 16 and 32, learned vectors of 16."""
+    fde = FDEConfig(dimension=dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4)
+    learned = LearnedConfig(dimension=dimension, vector_dimension=16, num_landmarks=256, num_features=128)
+    return {
+        "FDE 64": fde,
+        "FDE 256": replace(fde, num_repetitions=16),
+        "moments 16": MomentsConfig(dimension=dimension, compact_dimension=16),
+        "moments 32": MomentsConfig(dimension=dimension, compact_dimension=32),
+        "learned 16": learned,
+    }
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_encoders(monkeypatch)
+    monkeypatch.setattr(TUNE, "encoder_configs", small_configs)
 
 
 @cache
@@ -37,9 +52,17 @@ def plain_tuning() -> Tuning:
     return tune(DOCUMENTS, QUERIES, candidates=30)
 
 
-@cache
-def target_tuning() -> Tuning:
-    return tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
+def without_times(tuning: Tuning) -> list[Any]:
+    return [replace(row, encode_seconds=0.0, query_seconds=0.0) for row in (tuning.choice, *tuning.rows)]
+
+
+@pytest.mark.parametrize("dimension", [1, 4, 16, 128, 768])
+def test_encoders_differ_and_are_valid_for_every_dimension(dimension: int) -> None:
+    configs = encoder_configs(dimension)
+    assert len(set(configs.values())) == len(configs) >= 6
+    assert {name.split()[0] for name in configs} == set(_COLORS)
+    assert FDEConfig(dimension=dimension) in configs.values()
+    assert min(config.vector_dimension for config in configs.values()) <= 128 or dimension > 128
 
 
 def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
@@ -47,9 +70,10 @@ def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
     assert without_times(tune(DOCUMENTS, QUERIES, candidates=30, threads=2)) == without_times(first)
     assert first.queries == 30 and first.held_out_queries == 15 and not first.pseudo_queries
     best = max(first.rows, key=lambda row: row.mean_recall)
-    assert best.config == first.config and best.recall[10] < best.mean_recall < best.recall[30]
-    front = [(row.bytes, row.mean_recall) for row in first.pareto]
-    assert front == sorted(set(front)) and [b for _, b in front] == sorted({b for _, b in front})
+    assert best == first.choice and best.recall[10] < best.mean_recall < best.recall[30]
+    for row in first.rows:
+        better = any(r.mean_recall > row.mean_recall and r.bytes <= row.bytes for r in first.rows)
+        assert (row in first.pareto) <= (not better)
     low, high = first.choice.interval
     assert low <= first.choice.held_out <= high
     assert first.target_reached is first.min_candidates is None
@@ -60,9 +84,8 @@ def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
 
 def test_held_out_queries_do_not_influence_the_choice() -> None:
     """Replaced by noise, they change only their own estimate."""
-    drawn = draw_sample(DOCUMENTS, FILLED, MultiVectors(QUERIES.tokens, QUERIES.offsets), 1500, 0)
-    held = set(drawn.held_out.queries.ids.tolist())
-    assert len(held) == 15 and not held & set(drawn.selection.queries.ids.tolist())
+    order = np.random.default_rng([0, 1]).permutation(45)
+    held = set(order[:15].tolist())
     rng = np.random.default_rng(0)
     changed = [rng.normal(size=query.shape) if i in held else query for i, query in enumerate(QUERIES)]
     first, second = plain_tuning(), tune(DOCUMENTS, changed, candidates=30)
@@ -72,12 +95,12 @@ def test_held_out_queries_do_not_influence_the_choice() -> None:
 
 
 def test_windows_come_from_documents_that_nothing_was_fitted_to() -> None:
-    for queries in (None, MultiVectors(QUERIES.tokens, QUERIES.offsets)):
-        drawn = draw_sample(DOCUMENTS, FILLED, queries, 1500, 0)
-        for one in [drawn.selection, drawn.held_out] if queries is None else [drawn.pseudo_queries]:
-            assert one is not None and len(one.sources) >= 10
-            assert not np.isin(one.sources, drawn.fitting).any()
+    settings: dict[str, Any] = {"size": 1500, "most_queries": 300, "seed": 0, "threads": None}
+    drawn = draw_sample(DOCUMENTS, FILLED, None, min_fitting=0, **settings)
+    assert len(drawn.sources) > 50 and not np.isin(drawn.sources, drawn.fitting).any()
     assert len(drawn.fitting) == round(0.75 * len(FILLED))
+    tuning = tune(DOCUMENTS, candidates=30)
+    assert tuning.pseudo_queries and "windows of documents" in tuning.text
 
 
 def test_measured_recall_is_that_of_an_index() -> None:
@@ -92,118 +115,40 @@ def test_measured_recall_is_that_of_an_index() -> None:
     assert vectors is not None and vectors["bytes_per_vector"] == tuning.choice.bytes
 
 
-def test_limits() -> None:
+def test_limits_of_bytes() -> None:
     limit = plain_tuning().rows[2].bytes
     tuning = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=limit)
-    assert max(row.bytes for row in tuning.rows) <= limit and tuning.choice.bytes <= limit
-    assert max(row.floats for row in tune(DOCUMENTS, QUERIES, candidates=30, max_floats=32).rows) <= 32
-    assert plain_tuning().within(limit).bytes <= limit
+    assert max(row.bytes for row in tuning.rows) <= limit
+    assert plain_tuning().within(limit).config == tuning.config
     with pytest.raises(ValueError, match=f"max_bytes=3.* {plain_tuning().rows[0].bytes} "):
         plain_tuning().within(3)
 
 
 def test_the_smallest_that_reaches_a_target() -> None:
-    tuning = target_tuning()
+    tuning = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
     assert tuning.target_reached and tuning.choice.recall[50] >= 0.6
     assert all(row.recall[50] < 0.6 for row in tuning.rows if row.bytes < tuning.choice.bytes)
     assert tuning.min_candidates is not None and tuning.min_candidates <= 50
-    none = tune(DOCUMENTS, QUERIES, candidates=10, target_recall=1.0, max_floats=64)
+    none = tune(DOCUMENTS, QUERIES, candidates=10, target_recall=1.0, max_bytes=200)
     assert none.target_reached is False and "100.0%" in none.text
 
 
-def changed_rows(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-    """Change the rows of encoders that are measured with a fit of their own."""
-    measured = Evaluator.alone
-    monkeypatch.setattr(
-        Evaluator, "alone", lambda self, encoder, row: change(encoder, measured(self, encoder, row))
-    )
-
-
-def test_a_choice_whose_own_fit_misses_the_target_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = target_tuning()
-
-    def worse(encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
-        missed = dataclasses.replace(row, recall=dict.fromkeys(row.recall, 0.59))
-        return missed if encoder.config == first.config else row
-
-    changed_rows(monkeypatch, worse)
-    second = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
-    assert second.target_reached and second.config != first.config
-    assert second.choice.bytes >= first.choice.bytes
-
-
-@pytest.mark.parametrize("target", [None, 0.8, 0.99])
-def test_the_choice_never_loses_to_the_mean(monkeypatch: pytest.MonkeyPatch, target: float | None) -> None:
-    """Even if fits of other encoders at their own size find less than leading columns of larger ones."""
-    mean = MomentsConfig(dimension=DOCUMENTS.dimension, covariance=False, compact_dimension=None)
-    encoders = [EncoderCandidate("mean 17", mean, mean), *small_encoders(DOCUMENTS.dimension)]
-    monkeypatch.setattr(TUNE, "encoder_candidates", lambda _: encoders)
-
-    def worse(encoder: EncoderCandidate, row: TunedRow) -> TunedRow:
-        if encoder.kind in ("mean", "FDE"):
-            return row
-        return dataclasses.replace(row, mean_recall=0.1, recall=dict.fromkeys(row.recall, 0.1))
-
-    changed_rows(monkeypatch, worse)
-    tuning = tune(DOCUMENTS, QUERIES, candidates=30, target_recall=target)
-    best = max(row.mean_recall for row in tuning.rows if row.name == "mean 17")
-    assert tuning.choice.mean_recall >= best or tuning.target_reached
-    assert tuning.choice.name.split()[0] in ("mean", "FDE")
-
-
-def test_pseudo_queries() -> None:
-    tuning = tune(DOCUMENTS, candidates=30)
-    assert tuning.pseudo_queries and tuning.pseudo_query_choice is None
-    with pytest.raises(ValueError, match="by_pseudo_queries=True"):
-        tuning.within(by_pseudo_queries=True)
-    both = plain_tuning()
-    choice = both.pseudo_query_choice
-    assert choice is not None and choice == both.within(by_pseudo_queries=True)
-    assert choice.pseudo_query_recall == max(row.pseudo_query_recall or 0 for row in both.rows)
-
-
-def test_sizes_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.tuning.evaluate.SCAN_FROM", 300)
+def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TUNE, "SCAN_FROM", 300)
     steps: list[int] = []
-    tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_floats=64, progress=steps.append)
-    assert tuning.choice.bytes == scan_bytes(tuning.choice.floats)
-    assert (tuning.sampled_documents, tuning.documents) == (400, len(FILLED)) and set(steps) == {1}
-    tight = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=scan_bytes(16))
-    assert tight.choice.floats == 16
-
-
-class Recorder(MomentsEncoder):
-    """Records how many texts each call had."""
-
-    calls: list[tuple[str, int]]
-
-    def _encode(self, texts: Any, side: Any, out: Any, threads: int | None) -> NDArray[np.float32]:
-        self.calls.append((side, len(texts)))
-        vectors: NDArray[np.float32] = super()._encode(texts, side, out, threads)
-        return vectors
-
-
-def test_encoding_is_compiled_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = draw_sample(DOCUMENTS, FILLED, QUERIES, 120, 0)
-    evaluator = Evaluator(sample, [20], 20, 450, 0, 1, lambda _: None)
-    config = MomentsConfig(dimension=DOCUMENTS.dimension, covariance=False, compact_dimension=None)
-    recorder = Recorder(config)
-    recorder.calls = []
-    recorder.fit(sample.documents[sample.fitting], threads=1)
-    monkeypatch.setattr(evaluator, "encoder", lambda _: recorder)
-    (row,) = evaluator.rows([EncoderCandidate("mean", config, config)])
-    assert recorder.calls[:3] == [("documents", 1), ("queries", 1), ("documents", len(sample.documents))]
-    assert row.encode_seconds > 0 and row.query_seconds > 0
+    tuning = tune(
+        DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=scan_bytes(16), progress=steps.append
+    )
+    assert (tuning.choice.floats, tuning.choice.bytes) == (16, scan_bytes(16))
+    assert (tuning.sampled_documents, tuning.documents) == (400, len(FILLED)) and steps == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"max_bytes": 9, "max_floats": 5}, ValueError, "max_bytes=9 .*max_floats=5"),
         ({"target_recall": 0.0}, ValueError, "target_recall .*0.0"),
         ({"target_recall": 1.5}, ValueError, "target_recall .*1.5"),
         ({"max_bytes": 15}, ValueError, "max_bytes=15"),
-        ({"max_floats": 15}, ValueError, "max_floats=15.* 16 floats"),
         ({"max_bytes": 1e3}, TypeError, "max_bytes .*float"),
         ({"candidates": 5}, ValueError, "10 .*424 .*5"),
         ({"candidates": 300}, ValueError, "424 .*300"),
