@@ -35,7 +35,7 @@ from .llvm_helpers import (
     store_vector,
 )
 from .row_operations import prefetch
-from .token_codes import SHUFFLES
+from .shuffles import FASTEST, SHUFFLES, joined_lanes, look_up
 
 #: Vectors of a block.
 BLOCK = 64
@@ -61,21 +61,16 @@ _AHEAD, _LINE = 12, 64
 # Bytes of a step's tables and of its codes in a block.
 _TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
 
-_INSTRUCTIONS = {
-    16: "llvm.aarch64.neon.tbl1.v16i8",
-    32: "llvm.x86.avx2.pshuf.b",
-    64: "llvm.x86.avx512.pshuf.b.512",
-}
-
 _WORD = ir.IntType(16)
 
 
-def _emit_sums(size: int, queries: int) -> Any:
-    """Return an intrinsic that adds the table entries of one block for some queries, `size` vectors at a time.
+def _emit_sums(instructions: str, queries: int) -> Any:
+    """Return an intrinsic that adds the table entries of one block for some queries, by one of the SHUFFLES.
 
     For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In the query's entry of `hits`, bit i
     is set if sum i is at least the query's entry of `bounds`.
     """
+    size = SHUFFLES[instructions][0]
     lookup, sums = ir.VectorType(BYTE, size), ir.VectorType(_WORD, size // 2)
 
     @intrinsic
@@ -85,9 +80,6 @@ def _emit_sums(size: int, queries: int) -> Any:
         def generate(context, builder, signature, args):
             start, steps, first = args[1], args[2], args[4]
             word = start.type
-            instruction = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(lookup, [lookup] * 2), _INSTRUCTIONS[size]
-            )
 
             def address(which: int, *terms: Any) -> Any:
                 place = ir.Constant(word, 0)
@@ -122,10 +114,7 @@ def _emit_sums(size: int, queries: int) -> Any:
                                 ir.VectorType(BYTE, CENTROIDS),
                                 align=1,
                             )
-                            repeated = shuffle(
-                                builder, entries, entries, [j % CENTROIDS for j in range(size)]
-                            )
-                            found = builder.call(instruction, [repeated, place])
+                            found = look_up(builder, instructions, entries, place)
                             total = found if total is None else builder.add(total, found)
                         words = builder.bitcast(total, sums)
                         add_to(whole[i], words)
@@ -139,11 +128,8 @@ def _emit_sums(size: int, queries: int) -> Any:
                     bound = broadcast(builder, builder.load(address(5, numbers[i])), size)
                     masks[i].append(builder.icmp_unsigned(">=", total, bound))
             for i, bits in enumerate(masks):
-                while len(bits) > 1:
-                    lanes = list(range(2 * bits[0].type.count))
-                    pairs = zip(bits[::2], bits[1::2], strict=True)
-                    bits = [shuffle(builder, left, right, lanes) for left, right in pairs]
-                builder.store(builder.bitcast(bits[0], ir.IntType(BLOCK)), address(7, i))
+                mask = joined_lanes(builder, bits)
+                builder.store(builder.bitcast(mask, ir.IntType(BLOCK)), address(7, i))
             return context.get_dummy_value()
 
         return signature, generate
@@ -174,7 +160,7 @@ def make_sums(instructions: str, queries: int) -> Any:
     """Return the function that adds table entries by the instruction `instructions`, of SHUFFLES or "plain"."""
     if INTERPRETED or instructions == "plain":
         return _plain_sums(queries)
-    return _emit_sums(SHUFFLES[instructions], queries)
+    return _emit_sums(instructions, queries)
 
 
 @intrinsic
@@ -197,8 +183,7 @@ def _without_lowest(bits):
 lowest_bit = _interpreted_lowest if INTERPRETED else _compiled_lowest
 without_lowest = (lambda bits: int(bits) & (int(bits) - 1)) if INTERPRETED else _without_lowest
 
-_BEST = list(SHUFFLES)[-1] if SHUFFLES else "plain"
-_sums_of_several, _sums_of_one = make_sums(_BEST, TOGETHER), make_sums(_BEST, 1)
+_sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST, 1)
 
 
 @kernel

@@ -11,20 +11,20 @@ row is the centroid's byte plus that of the residual; both are made so that no s
 
 Half a byte, a *nibble*, of packed residuals holds ``4 / bits`` coordinates.  A shuffle instruction looks up
 all nibbles of a vector in a table of 16 bytes at once; there is one table for each coordinate of a nibble.
-A processor without that instruction looks up whole bytes, with the same result.
+Coordinates after the last whole chunk are looked up by whole bytes.
 """
 
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import BYTE, constant, entry_address, load_vector, shuffle, store_vector
 from .row_operations import half_at
+from .shuffles import FASTEST, look_up
 
 #: Bytes of a factor.
 FACTOR_BYTES = 2
@@ -35,38 +35,8 @@ _PROBED = 16
 #: Coordinates that are unpacked together.
 CHUNK = 64
 
-_FEATURES = binding.get_host_cpu_features()
 
-#: Bytes of a shuffle by name.  If there is none, whole bytes are looked up.
-SHUFFLES = {
-    name: size
-    for name, size, feature in (("avx2", 32, "avx2"), ("avx512", 64, "avx512bw"))
-    if _FEATURES.get(feature, False)
-}
-
-#: True if nibbles can be unpacked.
-HAS_SHUFFLES = INTERPRETED or bool(SHUFFLES)
-
-_INSTRUCTIONS = {32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}
-
-
-def _look_up(builder: Any, size: int, table: Any, positions: Any) -> Any:
-    """Emit the entries of `table`, a vector of 16 bytes, at CHUNK positions, `size` at a time."""
-    vector = ir.VectorType(BYTE, size)
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector] * 2), _INSTRUCTIONS[size]
-    )
-    tables = shuffle(builder, table, table, [i % 16 for i in range(size)])
-    parts = [
-        builder.call(
-            function, [tables, shuffle(builder, positions, positions, list(range(start, start + size)))]
-        )
-        for start in range(0, CHUNK, size)
-    ]
-    return parts[0] if len(parts) == 1 else shuffle(builder, parts[0], parts[1], list(range(CHUNK)))
-
-
-def _compiled_unpack(bits: int, size: int) -> Any:
+def _compiled_unpack(bits: int, shuffles: str) -> Any:
     per_nibble = 4 // bits
     width = CHUNK * bits // 8
 
@@ -88,13 +58,9 @@ def _compiled_unpack(bits: int, size: int) -> Any:
             nibbles = shuffle(builder, high, low, order)
             residuals = None
             for i in range(per_nibble):
-                table = load_vector(
-                    builder,
-                    address(4, ir.Constant(args[1].type, 16 * i)),
-                    ir.VectorType(BYTE, 16),
-                    align=1,
-                )
-                entries = _look_up(builder, size, table, nibbles)
+                place = address(4, ir.Constant(args[1].type, 16 * i))
+                table = load_vector(builder, place, ir.VectorType(BYTE, 16), align=1)
+                entries = look_up(builder, shuffles, table, nibbles)
                 if residuals is None:
                     residuals = entries
                 else:
@@ -109,48 +75,46 @@ def _compiled_unpack(bits: int, size: int) -> Any:
     return compiled
 
 
-def _interpreted_unpack(bits: int) -> Any:
+def _plain_unpack(bits: int) -> Any:
+    """Return a function like that of :func:`_compiled_unpack`, for processors without byte shuffles."""
     per_nibble = 4 // bits
 
-    def interpreted(codes, start, centers, center, tables, out, position):
-        packed = codes[start : start + CHUNK * bits // 8]
-        nibbles = np.stack([packed >> 4, packed & 15], axis=1).reshape(-1)
-        entries = tables.reshape(per_nibble, 16)[:, nibbles].T.reshape(-1)
-        out[position : position + CHUNK] = centers[center : center + CHUNK] + entries
+    def plain(codes, start, centers, center, tables, out, position):
+        for i in range(CHUNK):
+            place = i // per_nibble
+            nibble = codes[start + place // 2] >> (4 - 4 * (place % 2)) & 15
+            out[position + i] = centers[center + i] + tables[16 * (i % per_nibble) + nibble]
 
-    return interpreted
+    return plain if INTERPRETED else helper(plain)
 
 
 def make_unpack(bits: int, shuffles: str) -> Any:
-    """Return the function that unpacks CHUNK coordinates with one of the SHUFFLES.
+    """Return the function that unpacks CHUNK coordinates by the instruction `shuffles`, of SHUFFLES or "plain".
 
     It looks up the bits from ``codes[start]`` on in ``tables``, 16 bytes for each coordinate of a nibble,
     adds ``centers[center:]``, and writes the sums to ``out[position:]``; all are flat bytes.
     """
-    return _interpreted_unpack(bits) if INTERPRETED else _compiled_unpack(bits, SHUFFLES[shuffles])
+    if INTERPRETED or shuffles == "plain":
+        return _plain_unpack(bits)
+    return _compiled_unpack(bits, shuffles)
 
 
-_BEST = list(SHUFFLES)[-1] if SHUFFLES else ""
+def _unpack_rows(bits: int) -> Any:
+    """Return a function that unpacks the first coordinates of rows, `whole` of `depth`, from CHUNK to CHUNK."""
+    unpack = make_unpack(bits, FASTEST)
+
+    @helper
+    def rows(codes, start, width, count, whole, depth, centers, nibbles, numbers, out):
+        for token in range(count):
+            place, center = start + token * width, numbers[token] * depth
+            for i in range(0, whole, CHUNK):
+                unpack(codes, place + i * bits // 8, centers, center + i, nibbles, out, token * depth + i)
+
+    return rows
 
 
-@intrinsic
-def _compiled_never(typingctx, codes, start, centers, center, tables, out, position):
-    word = types.intp
-    signature = types.void(codes, word, centers, word, tables, out, word)
-
-    def generate(context, builder, signature, args):
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def _unpack(bits: int) -> Any:
-    if HAS_SHUFFLES:
-        return make_unpack(bits, _BEST)
-    return _compiled_never
-
-
-unpack_1, unpack_2, unpack_4 = _unpack(1), _unpack(2), _unpack(4)
+# One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
+_rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_rows(4)
 
 
 @helper
@@ -298,41 +262,27 @@ def unpack_residuals(
     The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.
 
     `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
-    all three is as wide as the coordinates of a byte.  `nibbles`, which may be empty, holds the same for
-    half bytes.  Integers of a row past the bytes of a code are not changed.
+    all three is as wide as the coordinates of a byte.  `nibbles` holds the same for half bytes.  Integers of a
+    row past the bytes of a code are not changed.
     """
     residuals = id_bytes + FACTOR_BYTES
-    count = width - residuals
+    count, tokens = width - residuals, last - first
     keys = table.itemsize
-    whole = count * keys // CHUNK * CHUNK if nibbles.shape[0] > 0 else 0
+    start, depth = first * width + residuals, words * keys
+    whole = count * keys // CHUNK * CHUNK if keys > 1 else 0
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     write_factors(codes, first, last, width, id_bytes, factors)
     write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
-    # One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
     if keys == 8:
-        for token in range(first, last):
-            start, row = token * width, (token - first) * words * 8
-            center = numbers[token - first] * words * 8
-            for i in range(0, whole, CHUNK):
-                unpack_1(codes, start + residuals + i // 8, center_bytes, center + i, nibbles, rows, row + i)
+        _rows_of_1(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
     elif keys == 4:
-        for token in range(first, last):
-            start, row = token * width, (token - first) * words * 4
-            center = numbers[token - first] * words * 4
-            for i in range(0, whole, CHUNK):
-                unpack_2(codes, start + residuals + i // 4, center_bytes, center + i, nibbles, rows, row + i)
+        _rows_of_2(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
     elif keys == 2:
-        for token in range(first, last):
-            start, row = token * width, (token - first) * words * 2
-            center = numbers[token - first] * words * 2
-            for i in range(0, whole, CHUNK):
-                unpack_4(codes, start + residuals + i // 2, center_bytes, center + i, nibbles, rows, row + i)
-    if whole < count * keys:
-        for token in range(first, last):
-            start, row = token * width, (token - first) * words
-            center = numbers[token - first] * words
-            for i in range(whole // keys, count):
-                out[row + i] = centers[center + i] + table[codes[start + residuals + i]]
+        _rows_of_4(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
+    for token in range(tokens):
+        place, row, center = start + token * width, token * words, numbers[token] * words
+        for i in range(whole // keys, count):
+            out[row + i] = centers[center + i] + table[codes[place + i]]
 
 
 @helper

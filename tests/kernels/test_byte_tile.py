@@ -8,8 +8,9 @@ import pytest
 from muvera.kernels import byte_tile
 from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, pack_bytes
 from muvera.kernels.jit import kernel
+from muvera.kernels.shuffles import SHUFFLES
 from muvera.kernels.tile import LANES, ROWS
-from muvera.kernels.token_codes import CHUNK, SHUFFLES, make_unpack
+from muvera.kernels.token_codes import CHUNK, make_unpack
 
 
 def through(addition: str, which: int) -> Any:
@@ -80,7 +81,7 @@ def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool
             np.testing.assert_array_equal(half[: VECTORS - 1], exact)
 
 
-@pytest.mark.parametrize("shuffles", SHUFFLES)
+@pytest.mark.parametrize("shuffles", ["plain", *SHUFFLES])
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_shuffles_look_up_what_a_table_says(shuffles: str, bits: int) -> None:
     rng = np.random.default_rng(bits)

@@ -15,7 +15,7 @@ from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
 from ...kernels.decoding import Decoder
 from ...kernels.products import add_product, pack_map
-from ...kernels.token_codes import FACTOR_BYTES, HAS_SHUFFLES, byte_table, write_residuals
+from ...kernels.token_codes import FACTOR_BYTES, byte_table, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, power_of_two, round_to_bytes
@@ -164,7 +164,7 @@ class ResidualCodec(TokenCodec):
             self._id_bytes,
             read_only_view(rows.view(kind).reshape(-1)),
             read_only_view(bytes_of.view(kind).reshape(-1)),
-            read_only_view(nibbles if HAS_SHUFFLES else nibbles[:0]),
+            read_only_view(nibbles),
             words,
             words * keys,
         )
