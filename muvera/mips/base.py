@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.ranking import best_first
 from ..data.validation import as_array, read_only_view
 from ..kernels.products import inner_products
 from ..kernels.tile import LANES
@@ -33,7 +34,7 @@ __all__ = [
     "cut",
     "grown",
     "no_results",
-    "score_all",
+    "padded",
     "score_among",
 ]
 
@@ -53,7 +54,7 @@ Keep = Callable[[Path], str | None]
 #: The state for :meth:`VectorSearch.load`, as JSON, and the names of the kept files.
 Saved = tuple[dict[str, Any], list[str]]
 
-# Bytes of floats per task, and bytes of rows copied at a time.
+# Bytes of floats per task, and bytes of rows whose products are in memory at a time.
 _TASK, _BLOCK = 4 << 20, 32 << 20
 
 
@@ -200,7 +201,8 @@ class VectorSearch(ABC):
         k = min(k, len(self))
         if k == 0 or len(queries) == 0:
             return 1.0
-        exact, _ = score_among(self.labels(), self._stored, queries, k, threads)
+        alive = self.labels()
+        exact, _ = score_among(alive, lambda a, b: self._stored(alive[a:b]), queries, k, threads)
         labels, _ = self.search(queries, k, threads=threads, ef=ef)
         return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
 
@@ -320,11 +322,18 @@ def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
     return copied
 
 
-def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> Floats:
-    """Return the inner products of vectors and queries, float32 (n, m).
+def padded(rows: Floats) -> Floats:
+    """Return rows with zeros up to a multiple of LANES columns."""
+    width = -(-rows.shape[1] // LANES) * LANES
+    if rows.shape[1] == width:
+        return rows
+    out = np.zeros((len(rows), width), np.float32)
+    out[:, : rows.shape[1]] = rows
+    return out
 
-    Both are float32 rows of one width, a multiple of LANES.
-    """
+
+def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> Floats:
+    """Return the inner products of :func:`padded` queries and vectors, float32 (m, n)."""
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
     flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
@@ -334,31 +343,30 @@ def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> F
 
     ranges = cut(len(vectors), _TASK // (4 * width))
     run_in_ranges(work, ranges, threads, vectors.size * len(queries))
-    return out
+    return np.ascontiguousarray(out.T)
 
 
 def score_among(
     labels: Labels,
-    read: Callable[[Labels], Floats],
+    read: Callable[[int, int], Floats],
     queries: Floats,
     k: int,
     threads: int | None = None,
 ) -> Found:
-    """Return the k best of `labels` for each query; `read` returns the vectors of a block of labels."""
+    """Return the k best of `labels` for each query; ties go to the first.
+
+    `read` returns the vectors of the labels from a start to a stop, with or without padding.
+    """
     best_labels, best_scores = no_results(len(queries), k)
-    dimension = queries.shape[1]
-    width = -(-dimension // LANES) * LANES
-    padded = np.zeros((len(queries), width), np.float32)
-    padded[:, :dimension] = queries
-    for start, stop in cut(len(labels), _BLOCK // (4 * width)):
-        block = labels[start:stop]
-        rows = np.zeros((len(block), width), np.float32)
-        rows[:, :dimension] = read(block)
-        products = score_all(rows, padded, threads).T
-        scores = np.concatenate([best_scores, products], axis=1)
-        names = np.concatenate([best_labels, np.broadcast_to(block, products.shape)], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        best_scores, best_labels = np.take_along_axis(scores, best, 1), np.take_along_axis(names, best, 1)
+    queries = padded(queries)
+    for start, stop in cut(len(labels), _BLOCK // (4 * queries.shape[1])):
+        products = score_all(padded(read(start, stop)), queries, threads)
+        for names, scores, own in zip(best_labels, best_scores, products, strict=True):
+            first = best_first(own, k)
+            merged = np.concatenate([scores, own[first]])
+            order = np.argsort(-merged, kind="stable")[:k]
+            names[:] = np.concatenate([names, labels[start + first]])[order]
+            scores[:] = merged[order]
     return best_labels, best_scores
 
 

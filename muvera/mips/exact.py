@@ -8,22 +8,19 @@ these are read as floats.  The result has the same bits as reading all floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.ranking import best_first
 from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
 from ..kernels.byte_tile import SPAN
-from ..kernels.products import group_floors, inner_products_at, places_above
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges
-from .base import Floats, Found, Guard, Keep, Labels, RowSearch, Saved, SavedState, cut, no_results, score_all
+from .base import Floats, Found, Guard, Keep, Labels, RowSearch, Saved, SavedState, cut, score_among
 
 __all__ = [
     "MAX_ROUNDED",
@@ -41,12 +38,6 @@ VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
 
 # Bytes of rounded vectors that one task reads.
 _BYTE_TASK = 1 << 20
-
-# Bytes of rows copied at a time.
-_BLOCK = 32 << 20
-
-# Maximum number of queries whose scores are in memory at once, and maximum bytes of these scores.
-_QUERIES, _SCORE_BYTES = 64, 256 << 20
 
 # From this many queries on, the floats are read once for all of them, so bytes would save nothing.
 _TOGETHER = 8
@@ -115,62 +106,30 @@ class ExactSearch(RowSearch):
         self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> Found:
         """Return the k best; ties go to the vector that was added first."""
-        whole = allowed is None and len(self) == self._rows
-        names = self.labels() if allowed is None else self.existing(allowed)
-        rows = None if whole else self._rows_of(names)
-        labels, scores = no_results(len(queries), k)
-        step = max(1, min(_QUERIES, _SCORE_BYTES // (4 * max(1, len(names)))))
+        rows = None
+        if allowed is not None or len(self) < self._rows:
+            rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and len(self._columns) > 1 and len(queries) < _TOGETHER
         by_bytes = by_bytes and self._rows * self._width >= _BYTES_FROM and k <= _MOST_READ * len(self)
-        for start in range(0, len(queries), step):
-            own = queries[start : start + step]
-            if by_bytes:
-                results = self._best_by_bytes(own, rows, k, threads)
-            else:
-                results = self._best_by_floats(own, rows, k, threads)
-            for i, (best, products) in enumerate(results, start):
-                labels[i, : len(best)] = names[best]
-                scores[i, : len(best)] = products
-        return labels, scores
-
-    def _best_by_bytes(
-        self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-        """Yield for each query the positions of the k best within `rows` (or all), and their scores."""
+        if not by_bytes:
+            return self._best(queries, rows, k, threads)
         products, errors = self._byte_products(queries, threads), self._columns[-1][: self._rows]
         if rows is not None:
             products, errors = products[rows], errors[rows]
+        found = []
         for query, own in zip(queries, np.ascontiguousarray(products.T), strict=True):
-            positions = self._possible_best(query, own, errors, k)
-            if positions is None:
-                yield from self._best_by_floats(query[np.newaxis], rows, k, threads)
-                continue
-            scores = np.empty((len(positions), 1), np.float32)
-            packed = self._padded(query[np.newaxis])[0]
-            own_rows = positions if rows is None else rows[positions]
-            inner_products_at(self._columns[0].reshape(-1), own_rows, self._width, packed, 1, scores)
-            best = best_first(scores[:, 0], k)
-            yield positions[best], scores[best, 0]
+            possible = _possible_best(query, own, errors, k)
+            own_rows = rows if possible is None else possible if rows is None else rows[possible]
+            found.append(self._best(query[np.newaxis], own_rows, k, threads))
+        labels, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return labels, scores
 
-    def _best_by_floats(
-        self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-        """Yield the same as :meth:`_best_by_bytes`, from all floats."""
-        padded, floats = self._padded(queries), self._columns[0]
+    def _best(self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None) -> Found:
+        """Return the k best of `rows`, or of all, by floats."""
+        floats, labels = self._columns[0], self._labels[: self._rows]
         if rows is None:
-            products = score_all(floats[: self._rows], padded, threads)
-        else:
-            products = np.empty((len(rows), len(queries)), np.float32)
-            for start, stop in cut(len(rows), _BLOCK // (4 * self._width)):
-                products[start:stop] = score_all(floats[rows[start:stop]], padded, threads)
-        for scores in np.ascontiguousarray(products.T):
-            best = best_first(scores, k)
-            yield best, scores[best]
-
-    def _padded(self, queries: Floats) -> Floats:
-        padded = np.zeros((len(queries), self._width), np.float32)
-        padded[:, : self.dimension] = queries
-        return padded
+            return score_among(labels, lambda a, b: floats[a:b], queries, k, threads)
+        return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, k, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
         """Return the products of all rounded vectors with queries rounded to 16 bits, (n, m)."""
@@ -186,24 +145,6 @@ class ExactSearch(RowSearch):
         ranges = cut(self._rows, _BYTE_TASK // numbers.shape[1])
         run_in_ranges(work, ranges, threads, numbers.size * len(queries))
         return out
-
-    def _possible_best(
-        self, query: Floats, products: Floats, errors: Floats, k: int
-    ) -> NDArray[np.int64] | None:
-        """Return the positions of vectors that can be among the k best; None if there are too many."""
-        length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
-        # Subnormal numbers of float32 have no relative precision.
-        least = np.float32(self._width) * np.finfo(np.float32).tiny
-        count = len(products)
-        size = max(1, count // (_GROUPS * k))
-        floors = np.empty(-(-count // size), np.float32)
-        group_floors(products, errors, length, least, size, floors)
-        edge = np.partition(floors, len(floors) - k)[len(floors) - k]
-        if not np.isfinite(edge) or not np.isfinite(products).all():
-            return None
-        positions = np.empty(int(_MOST_READ * count), np.int64)
-        count = places_above(products, errors, length, least, edge, positions)
-        return positions[:count] if count <= len(positions) else None
 
     def measure_recall(
         self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
@@ -236,6 +177,21 @@ class ExactSearch(RowSearch):
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
         return loaded
+
+
+def _possible_best(query: Floats, products: Floats, errors: Floats, k: int) -> NDArray[np.int64] | None:
+    """Return the positions of vectors that can be among the k best; None if there are too many."""
+    if not np.isfinite(products).all():
+        return None
+    length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
+    # Subnormal numbers of float32 have no relative precision.
+    errors = errors * length + np.float32(len(query) + LANES) * np.finfo(np.float32).tiny
+    # The k-th best of the groups' best lower bounds is at most the k-th best product.
+    groups = min(_GROUPS * k, len(products))
+    lower = (products - errors)[: len(products) // groups * groups].reshape(-1, groups).max(axis=0)
+    edge = np.partition(lower, groups - k)[groups - k]
+    positions = np.flatnonzero(products + errors >= edge)
+    return positions if len(positions) <= _MOST_READ * len(products) else None
 
 
 def bytes_in_memory(dimension: int) -> int:

@@ -287,7 +287,7 @@ class HNSWSearch(VectorSearch):
             )
         except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
-            return score_among(among, self._stored, queries, k, threads)
+            return score_among(among, lambda a, b: self._stored(among[a:b]), queries, k, threads)
         labels = labels.astype(np.int64)
         products = np.asarray(1 - distances, np.float32) * self._norms[labels]
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]

@@ -4,13 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
 from muvera.kernels.norms import first_beyond
-from muvera.kernels.products import group_floors, places_above
 from muvera.kernels.row_operations import (
     HAS_HALVES,
     add_scaled,
@@ -116,24 +113,3 @@ def test_the_first_number_beyond_a_limit() -> None:
     for where, value in ((4999, np.nan), (4096, np.inf), (4095, -np.inf), (9, 100), (4, -100), (0, np.nan)):
         values[where] = value
         assert first_beyond(values.view(np.uint32), mask, limit) == where
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 9), st.data())
-def test_bounds_keep_all_of_the_best(seed: int, count: int, size: int, data: st.DataObject) -> None:
-    rng = np.random.default_rng(seed)
-    exact = rng.normal(size=count).astype(np.float32)
-    errors = rng.uniform(0, 1, count).astype(np.float32)
-    length, least = np.float32(0.5), np.float32(0.01)
-    products = (exact + rng.uniform(-1, 1, count) * errors * 0.5).astype(np.float32)
-    groups = -(-count // size)
-    k = data.draw(st.integers(1, groups))
-    floors = np.empty(groups, np.float32)
-    group_floors(products, errors, length, least, size, floors)
-    edge = np.sort(floors)[-k]
-    assert edge <= np.sort(exact)[-k]
-    places = np.empty(count, np.int64)
-    kept = places[: places_above(products, errors, length, least, edge, places)]
-    assert set(np.argsort(-exact, kind="stable")[:k]) <= set(kept.tolist())
-    np.testing.assert_array_equal(kept, np.flatnonzero(products + (errors * length + least) >= edge))
-    if len(kept) > 1:  # without room, the result is one more than the room
-        assert places_above(products, errors, length, least, edge, places[:1]) == 2

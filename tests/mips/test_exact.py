@@ -53,8 +53,7 @@ def test_same_bits_in_any_batch_block_and_thread(monkeypatch: pytest.MonkeyPatch
     vectors, rows = vectors_of(rng, 70, 37), vectors_of(rng, 9, 37)
     best, scores = filled(vectors).search(rows, 20)
     monkeypatch.setattr(base, "_TASK", 1000)
-    for name, value in (("_QUERIES", 2), ("_BLOCK", 700)):
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(base, "_BLOCK", 700)
     for i in range(len(rows)):
         alone = filled(vectors).search(rows[i : i + 1], 20, threads=2)
         np.testing.assert_array_equal(alone, (best[i : i + 1], scores[i : i + 1]))
@@ -109,7 +108,7 @@ def test_steps_of_additions_and_removals(seed: int) -> None:
 
 def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 MB of vectors; a block is 64 kB, the rest are masks and scores of 2,000 labels."""
-    monkeypatch.setattr(module, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(base, "_BLOCK", 1 << 16)
     search = filled(np.ones((2000, 1024), np.float32))
     tracemalloc.start()
     try:
@@ -182,12 +181,11 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
     vectors, rows = (vectors_of(rng, n, 256) / np.sqrt(np.arange(1.0, 257)) for n in (4000, 5))
     read = []
 
-    def counted(floats: Any, positions: np.ndarray, *others: Any) -> None:
-        read.append(len(positions))
-        original(floats, positions, *others)
+    def counted(labels: np.ndarray, *others: Any) -> Any:
+        read.append(len(labels))
+        return base.score_among(labels, *others)
 
-    original = module.inner_products_at  # type: ignore[attr-defined]
-    monkeypatch.setattr(module, "inner_products_at", counted)
+    monkeypatch.setattr(module, "score_among", counted)
     filled(vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
     assert len(read) == 5 and max(read) < 150
 
