@@ -43,7 +43,6 @@ def serve(
         bool, Option("--writable", help=f"Allow changes with the bearer token in {_TOKEN}.")
     ] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
-    timeout: Annotated[float, Option(help="Time limit of a request, in seconds.")] = 30.0,
 ) -> None:
     """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
 
@@ -65,8 +64,7 @@ def serve(
 
     token, read_token = (os.environ.get(name) or None for name in (_TOKEN, _READ_TOKEN))
     settings = ServerSettings(
-        token=token, read_token=read_token, writable=writable, threads=threads or thread_count(None),
-        timeout=timeout,
+        token=token, read_token=read_token, writable=writable, threads=threads or thread_count(None)
     )  # fmt: skip
     for value in ((token if writable else None), read_token):
         if value and len(value) < _MIN_TOKEN_LENGTH:

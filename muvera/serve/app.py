@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import reprlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +16,6 @@ import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
@@ -28,7 +26,7 @@ from ..index.muvera_index import MuveraIndex
 from ..texts.database import limited_reading
 from ..texts.text_index import WORDS, TextIndex
 from . import ServerSettings
-from .problems import BodyLimit, HostCheck, bearer_token, problem_responses, show_problems
+from .problems import BodyLimit, bearer_token, problem_responses, show_problems, wrong_host
 
 __all__ = ["make_app"]
 
@@ -193,15 +191,14 @@ def make_app(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
-    app.router.route_class = _Route
     show_problems(app)
     app.add_middleware(BodyLimit, settings=limits)
-    if hosts and "*" not in hosts:
-        app.add_middleware(HostCheck, hosts=hosts)
+    names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
 
     @app.middleware("http")
     async def secure(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
+        refusal = None if names is None else wrong_host(request, names)
+        response: Response = refusal or await call_next(request)
         response.headers.update(_SECURITY)
         return response
 
@@ -215,22 +212,6 @@ def make_app(
     for address, name in _FILES.items():
         app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
     return app
-
-
-class _Request(Request):
-    async def json(self) -> Any:
-        """Parse the body in a thread, so that other requests are answered meanwhile."""
-        return await run_sync(json.loads, await self.body())
-
-
-class _Route(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def parse_aside(request: Request) -> Response:
-            return await handle(_Request(request.scope, request.receive))
-
-        return parse_aside
 
 
 class _Server:
@@ -371,7 +352,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
     async def document(identity: str) -> DocumentModel:
         texts, name = server.texts, _as_id(server.texts, identity)
         stored = (await server.run(lambda: texts.get([name])))[0]
-        return DocumentModel(id=stored.id, text=stored.text, metadata=stored.metadata)
+        return DocumentModel.model_validate(stored, from_attributes=True)
 
     @app.get("/health", summary="Health check")
     async def health() -> dict[str, str]:
@@ -392,41 +373,19 @@ def _as_id(texts: TextIndex, text: str) -> int | str:
 
 
 def _limits(body: Search) -> dict[str, Any]:
-    """Return the arguments `candidates` and `recall` of a search."""
-    if body.candidates is not None:
-        return {"candidates": max(body.candidates, body.k), "recall": body.recall}
-    return {"recall": body.recall}
+    """Return the limits of a search as arguments."""
+    candidates = None if body.candidates is None else max(body.candidates, body.k)
+    return {"candidates": candidates, "recall": body.recall, "threads": 1}
 
 
 def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
-    limits, words = _limits(body), WORDS if body.words is None else body.words
+    options: dict[str, Any] = {"where": body.where, **_limits(body)}
+    options["words"] = WORDS if body.words is None else body.words
     if body.unit == "document":
-        hits = texts.search(
-            queries,
-            body.k,
-            where=body.where,
-            words=words,
-            threads=1,
-            **limits,
-        )
+        found = texts.search(queries, body.k, **options)
     else:
-        hits = texts.search_sentences(
-            queries, body.k, alpha=body.alpha, where=body.where, words=words, threads=1, **limits
-        )  # fmt: skip
-    return [
-        [
-            HitModel(
-                id=hit.id,
-                score=hit.score,
-                text=hit.text,
-                metadata=hit.metadata,
-                parts=hit.parts,
-                span=hit.span,
-            )
-            for hit in own
-        ]
-        for own in hits
-    ]
+        found = texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
+    return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
 
 
 def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
@@ -436,7 +395,7 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     server.require("The number of token vectors", sum(map(len, vectors)), server.settings.max_tokens)
     dimension = server.vectors.config.dimension
     queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
-    rankings = server.vectors.search(queries, body.k, threads=1, **_limits(body))
+    rankings = server.vectors.search(queries, body.k, **_limits(body))
     return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
 
@@ -451,11 +410,8 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
     async def add(body: Documents) -> dict[str, Any]:
         texts = server.texts
         server.require_texts(body.texts, limits.max_documents, "documents")
-        return {
-            "ids": await server.change(
-                lambda: texts.add(body.texts, ids=body.ids, metadata=body.metadata, threads=1)
-            )
-        }
+        new = {"ids": body.ids, "metadata": body.metadata}
+        return {"ids": await server.change(lambda: texts.add(body.texts, threads=1, **new))}
 
     @app.put("/documents", summary="Add or replace documents", **writing)
     async def update(body: Documents) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Errors as ``application/problem+json`` (RFC 9457), and the checks of hosts, bodies and tokens."""
+"""Errors as problem+json, and the checks of hosts, bodies and tokens."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from . import ServerSettings
 
-__all__ = ["BodyLimit", "HostCheck", "bearer_token", "problem_responses", "show_problems"]
+__all__ = ["BodyLimit", "bearer_token", "problem_responses", "show_problems", "wrong_host"]
 
 _SCHEME = HTTPBearer(
     auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
@@ -25,12 +25,15 @@ _SCHEME = HTTPBearer(
 # Commas and brackets of a body.  Parsing more of them would block other requests for more than a tenth of a second.
 _MAX_VALUES = 300_000
 
+_TOO_LARGE = "A request may have at most {}. Send fewer queries or documents at a time."
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error as ``application/problem+json`` (RFC 9457)."""
     detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, "application/problem+json")
@@ -39,30 +42,21 @@ def _problem(status: int, detail: str, headers: dict[str, str] | None = None) ->
 def show_problems(app: FastAPI) -> None:
     """Answer errors of `app` as problem+json.  Only errors of the request name their cause."""
 
-    @app.exception_handler(HTTPException)
-    async def of_http(_: Request, error: HTTPException) -> Response:
-        return _problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    def answer(kind: type[Exception], describe: Callable[[Request, Any], tuple[Any, ...]]) -> None:
+        async def handle(request: Request, error: Exception) -> Response:
+            return problem(*describe(request, error))
 
-    @app.exception_handler(RequestValidationError)
-    async def of_body(request: Request, error: RequestValidationError) -> Response:
-        return _problem(422, _body_error(request, error.errors()[0]))
+        app.add_exception_handler(kind, handle)
 
-    @app.exception_handler(ValueError)
-    @app.exception_handler(TypeError)
-    async def of_value(_: Request, error: Exception) -> Response:
-        return _problem(422, str(error))
-
-    @app.exception_handler(KeyError)
-    async def of_key(_: Request, error: KeyError) -> Response:
-        return _problem(404, str(error.args[0]) if error.args else "There is no such document.")
-
-    @app.exception_handler(ConnectionError)
-    async def of_encoder(_: Request, error: ConnectionError) -> Response:
-        return _problem(502, "The text encoder's server did not answer.")
-
-    @app.exception_handler(TimeoutError)
-    async def of_time(_: Request, __: TimeoutError) -> Response:
-        return _problem(504, "The request took too long. Send fewer queries or candidates.")
+    answer(HTTPException, lambda _, error: (error.status_code, str(error.detail), dict(error.headers or {})))
+    answer(RequestValidationError, lambda request, error: (422, _body_error(request, error.errors()[0])))
+    for kind in (ValueError, TypeError):
+        answer(kind, lambda _, error: (422, str(error)))
+    answer(
+        KeyError, lambda _, error: (404, str(error.args[0]) if error.args else "There is no such document.")
+    )
+    answer(ConnectionError, lambda *_: (502, "The text encoder's server did not answer."))
+    answer(TimeoutError, lambda *_: (504, "The request took too long. Send fewer queries or candidates."))
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:
@@ -109,25 +103,15 @@ def _is_token(given: str, token: str | None) -> bool:
     return token is not None and secrets.compare_digest(given.encode(), token.encode())
 
 
-class HostCheck:
-    """Middleware that answers 400 to Host headers with other names: pages that use DNS rebinding send their own."""
-
-    def __init__(self, app: Any, hosts: list[str]) -> None:
-        self._app, self._hosts = app, {host.lower().strip("[]") for host in hosts}
-
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http":
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin1").lower()
-            name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-            if name not in self._hosts:
-                refusal = _problem(
-                    400,
-                    f"This server is not called {name[:100]!r}. Start it with --allowed-host to add a name.",
-                )
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
+    """Return an answer to a Host header with another name: pages that use DNS rebinding send their own."""
+    host = request.headers.get("host", "").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name in hosts:
+        return None
+    return problem(
+        400, f"This server is not called {name[:100]!r}. Start it with --allowed-host to add a name."
+    )
 
 
 class BodyLimit:
@@ -147,22 +131,22 @@ class BodyLimit:
         limit = self._settings.max_body_bytes if trusted else self._settings.max_search_bytes
         declared = headers.get(b"content-length", b"0")
         messages: list[_Message] | None = None
+        refusal: Response | None = None
         if declared.isdigit() and int(declared[:20]) <= limit:
             try:
                 messages = await asyncio.wait_for(_read(receive, limit), self._settings.body_timeout)
             except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
                 late = f"The body took more than {self._settings.body_timeout:g} seconds. Send the request again."
-                await _problem(408, late, {"Connection": "close"})(scope, receive, send)
-                return
+                refusal = problem(408, late, {"Connection": "close"})
         if messages is None:
-            detail = f"A request may have at most {limit:,} bytes. Send fewer queries or documents at a time."
-            await _problem(413, detail, {"Connection": "close"})(scope, receive, send)
+            unit = f"{limit:,} bytes"
+            refusal = refusal or problem(413, _TOO_LARGE.format(unit), {"Connection": "close"})
+        elif sum(messages[0].get("body", b"").count(sign) for sign in (b",", b"[", b"{")) > _MAX_VALUES:
+            refusal = problem(413, _TOO_LARGE.format(f"{_MAX_VALUES:,} values"))
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        if sum(messages[0].get("body", b"").count(sign) for sign in (b",", b"[", b"{")) > _MAX_VALUES:
-            detail = f"A request may have at most {_MAX_VALUES:,} values. Send fewer queries or documents at a time."
-            await _problem(413, detail)(scope, receive, send)
-            return
-        replayed = messages
+        replayed = list(messages or ())
 
         async def replay() -> _Message:
             return replayed.pop(0) if replayed else await receive()

@@ -84,7 +84,7 @@ def test_diagnose(folder: Path, tmp_path: Path) -> None:
 
 def test_tune(tmp_path: Path) -> None:
     some_texts(200, 8).save(tmp_path / "docs")
-    given = ["tune", tmp_path / "docs", "--sample", 80, "--max-bytes", 140, "--candidates", 10]
+    given = ["tune", tmp_path / "docs", "--sample", 80, "--max-bytes", 300, "--candidates", 10]
     facts = answer(*given, "--out", tmp_path / "tuned.json")
     assert facts["config"]["dimension"] == 8 and facts["source"] == str(tmp_path / "docs")
     given = ["--config", tmp_path / "tuned.json", "--exact-tokens", 0]
