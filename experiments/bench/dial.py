@@ -84,7 +84,7 @@ def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[s
     if found is None or calibration is None:
         raise ValueError(f"{len(index)} documents have no calibration: they are too few.")
     hits = np.zeros((len(queries), min(_MOST, len(index))), bool)
-    for row, own, rows in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
+    for row, own, (rows, _) in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
         row[: len(rows)] = np.isin(index._contents.ids.of(rows), list(own))
     by_number = np.cumsum(hits.mean(axis=0)) / np.mean([len(own) for own in best])
     measured: list[dict[str, Any]] = []

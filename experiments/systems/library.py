@@ -372,7 +372,7 @@ class ExactRanking(FirstStage):
             return [(self.documents, rows, np.arange(len(rows)))]
 
         def answer(place: int, query: MultiVectors) -> Ranked:
-            rows = proposed[place]
+            rows, _ = proposed[place]
             if matrix:
                 made[place] = 1.0
                 rows = np.sort(rows)

@@ -209,7 +209,7 @@ def load(
         database = None
         values: Any = None
         contents = None
-        if isinstance(opened, IndexSource) and (database := opened.texts()) is not None:
+        if isinstance(opened, IndexSource) and (database := opened.texts) is not None:
             stored["text_encoder"] = database.property(TEXT_ENCODER)
             first, second = tee(opened.documents(database))
             values, contents = (one.metadata for one in first), (one.text for one in second)

@@ -189,7 +189,7 @@ def info(
 
 
 def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
-    from ..index.manifest import TEXTS, read_manifest
+    from ..index.manifest import read_manifest, texts_file
     from ..index.muvera_index import MuveraIndex
     from ..texts.database import TEXT_ENCODER, DocumentDatabase
     from ..utils.checks import counted
@@ -198,7 +198,7 @@ def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
     facts = loaded.info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     texts: dict[str, Any] = {}
-    file = loaded._attachment(TEXTS)
+    file = texts_file(path)
     if file is not None:
         with closing(DocumentDatabase.open(file)) as database:
             texts = {"texts": len(database), "text_encoder": database.property(TEXT_ENCODER)}

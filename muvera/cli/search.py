@@ -148,14 +148,14 @@ def _open_collection(url: str) -> Any:
 
 def _open_index(index: str, queries: Path) -> MuveraIndex:
     from ..engines.base import SCHEMES
-    from ..index.manifest import TEXTS
+    from ..index.manifest import texts_file
     from ..index.muvera_index import MuveraIndex
 
     if "://" in index:
         schemes = ", ".join(f"{name}:" for name in SCHEMES)
         raise ValueError(f"INDEX must be a folder, or a URL that begins with one of {schemes}, got {index}.")
     loaded = MuveraIndex.load(index)
-    if not queries.exists() and loaded._attachment(TEXTS) is not None:
+    if not queries.exists() and texts_file(Path(index)) is not None:
         raise ValueError(
             f"The file {str(queries)!r} does not exist, and this command needs token vectors. {index} is an index of "
             f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."

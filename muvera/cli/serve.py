@@ -54,7 +54,7 @@ def serve(
       muvera serve my-index --port 8080
       curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
     """
-    from ..index.manifest import TEXTS, read_manifest
+    from ..index.manifest import texts_file
     from ..index.muvera_index import MuveraIndex
     from ..serve import ServerSettings
     from ..serve.run import LOCAL
@@ -77,9 +77,8 @@ def serve(
         warn(
             f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
         )
-    has_texts = any(name.endswith(f"/{TEXTS}") for name in read_manifest(index)["files"])
     loaded: TextIndex | MuveraIndex
-    if not has_texts:
+    if texts_file(index) is None:
         loaded = MuveraIndex.load(index)
     else:
         loaded = TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder)

@@ -25,7 +25,7 @@ from ..encoders.registry import (
     preset_config,
 )
 from ..encoders.registry import load_encoder as load_saved_encoder
-from ..index.manifest import MANIFEST
+from ..index.manifest import MANIFEST, IndexFolderError, texts_file
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..reranking.codecs.residual import ResidualCodec
@@ -117,32 +117,40 @@ def is_index(path: Path) -> bool:
 
 
 def open_index(path: Path) -> IndexSource:
-    """Return the source of an index's folder."""
-    index = MuveraIndex.load(path.expanduser())
+    """Return the source of an index's folder; raise IndexFolderError for texts with unsaved changes."""
+    folder = path.expanduser().resolve()
+    if texts_file(folder) is None:
+        index, texts = MuveraIndex.load(folder), None
+    else:
+        from ..texts.folders import load_folder
+
+        index, texts, changes = load_folder(folder)
+        if changes:
+            raise IndexFolderError(
+                f"{path} has changes in its journal that are not saved yet. Stop the program that writes it, or save "
+                "them with TextIndex.open(path).close()."
+            )
     codec = index.codec if index.settings.tokens is None else None
-    return CodedIndexSource(index, codec) if isinstance(codec, ResidualCodec) else IndexSource(index)
+    if isinstance(codec, ResidualCodec):
+        return CodedIndexSource(index, codec, texts)
+    return IndexSource(index, texts)
 
 
 class IndexSource(Source):
-    """Tokens and ids of an index's documents, in the order of addition; `encoder` is the index's, or None."""
+    """Tokens and ids of an index's documents, in the order of addition.
+
+    `encoder` is the index's, and `texts` contains the texts and metadata of an index of texts; otherwise None.
+    """
 
     name = "muvera index"
 
-    def __init__(self, index: MuveraIndex) -> None:
-        self._index = index
+    def __init__(self, index: MuveraIndex, texts: DocumentDatabase | None = None) -> None:
+        self._index, self.texts = index, texts
         self.encoder = index.encoder
         info = index.info()
         self.dimension = info.dimension
         self.num_documents = info.documents
         self.num_tokens = info.tokens
-
-    def texts(self) -> DocumentDatabase | None:
-        """Return the texts and metadata of the documents; None for an index without texts."""
-        from ..index.manifest import TEXTS
-        from ..texts.database import DocumentDatabase
-
-        file = self._index._attachment(TEXTS)
-        return None if file is None else DocumentDatabase.open(file)
 
     def documents(self, database: DocumentDatabase) -> Iterator[TextDocument]:
         """Yield the texts in the order of the tokens."""
@@ -162,8 +170,8 @@ class CodedIndexSource(IndexSource):
 
     lossy = True
 
-    def __init__(self, index: MuveraIndex, codec: ResidualCodec) -> None:
-        super().__init__(index)
+    def __init__(self, index: MuveraIndex, codec: ResidualCodec, texts: DocumentDatabase | None) -> None:
+        super().__init__(index, texts)
         self.nbits = codec.bits
         arrays = codec.to_arrays()
         self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]

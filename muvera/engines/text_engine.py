@@ -14,7 +14,8 @@ from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
 from ..texts.encoders.base import TextEncoder, as_texts, encode_texts
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.text_index import TextIndex, _require_encoder, add_words, require_words
+from ..texts.search_options import Parts, SearchOptions, add_words
+from ..texts.text_index import TextIndex, required_encoder
 from ..utils.checks import as_id_list
 from .base import Engine, EngineError
 from .engine_index import EngineIndex
@@ -55,7 +56,7 @@ class EngineTextIndex(TextIndex):
             if stored is not None and stored.text_encoder is None:
                 raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
             if stored is not None and stored.text_encoder is not None:
-                self._encoder = _require_encoder(stored.text_encoder, encoder, location)
+                self._encoder = required_encoder(stored.text_encoder, encoder, location)
             elif encoder is not None:
                 self._encoder = as_text_encoder(encoder)
             else:
@@ -141,26 +142,16 @@ class EngineTextIndex(TextIndex):
 
     # -- searching ------------------------------------------------------------
 
-    def _rank(
-        self,
-        queries: list[str],
-        k: int,
-        *,
-        where: Filter | None,
-        ids: Iterable[int | str] | None,
-        candidates: int | None,
-        recall: float | None,
-        words: float,
-        threads: int | None,
-    ) -> tuple[list[dict[Any, dict[str, float]]], MultiVectors]:
-        require_words(words)
+    def _rank(self, queries: list[str], options: SearchOptions) -> tuple[list[Parts], MultiVectors]:
+        k, words = options.k, options.words
         encoded = encode_texts(self._encoder.encode_queries, queries)
         if self._stored.engine.description is None:
             return [{} for _ in queries], encoded
-        count = self._stored.num_candidates(k, candidates, recall)
+        count = self._stored.num_candidates(k, options.candidates, options.recall)
         best = self._stored.search(
-            encoded, count if words else k, where=where, ids=ids, candidates=count, threads=threads
-        )
+            encoded, count if words else k, where=options.where, ids=options.ids, candidates=count,
+            threads=options.threads,
+        )  # fmt: skip
         scores = [dict(ranking) for ranking in best]
         if not words:
             return [{id: {"maxsim": score} for id, score in own.items()} for own in scores], encoded

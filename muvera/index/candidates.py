@@ -111,20 +111,10 @@ class CandidateSearch:
         count: int,
         allowed: NDArray[np.int64] | None = None,
         threads: int | None = None,
-    ) -> list[NDArray[np.int64]]:
-        """Return up to `count` candidate rows per query, best vector first, of those in `allowed`."""
-        return [rows for rows, _ in self.find_products(queries, count, allowed, threads)]
-
-    def find_products(
-        self,
-        queries: MultiVectors,
-        count: int,
-        allowed: NDArray[np.int64] | None = None,
-        threads: int | None = None,
         *,
         ef: int | None = None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return the same rows as :meth:`find`, and their inner products."""
+        """Return up to `count` candidate rows per query of those in `allowed`, best first, and their products."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         if len(self.search) == 0:
             return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)

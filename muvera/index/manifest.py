@@ -17,6 +17,7 @@ __all__ = [
     "IndexFolderError",
     "is_index_file",
     "read_manifest",
+    "texts_file",
     "verify",
     "write_manifest",
 ]
@@ -106,6 +107,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is incomplete: {error!r} is missing or wrong. Restore the folder from a copy."
         ) from error
     return manifest
+
+
+def texts_file(folder: Path) -> Path | None:
+    """Return the database in the folder of a text index; None for an index of token vectors."""
+    names = read_manifest(folder)["files"]
+    return next((folder / name for name in names if name.endswith(f"/{TEXTS}")), None)
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:

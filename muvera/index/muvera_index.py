@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from copy import copy
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import coded_source
+from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.sampling import as_batches
@@ -32,9 +31,9 @@ from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
 from ..utils.readers_writer_lock import ReadersWriterLock
 from .generations import Generation, journal_bytes, staging_beside
-from .id_map import Missing
+from .id_map import IdMap, Missing
 from .info import FirstStageRecall, IndexInfo
-from .manifest import TEXTS
+from .manifest import MANIFEST, IndexFolderError, texts_file
 from .persistence import read_contents, write_contents
 from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
@@ -46,7 +45,6 @@ __all__ = ["MuveraIndex"]
 _PLAID_BATCH_TOKENS = 1 << 17
 
 _Batches = Iterator[tuple[MultiVectors, CodedVectors | None]]
-_Attachments = Mapping[str, Callable[[Path], object]]
 
 
 class MuveraIndex:
@@ -114,6 +112,8 @@ class MuveraIndex:
         self._lock = ReadersWriterLock()
         # Generations that saves were about to commit, of which the contents know nothing if these were interrupted.
         self._written: set[tuple[Path, Generation]] = set()
+        # Writes the texts of a TextIndex, which have these ids, to a file.
+        self._write_texts: Callable[[IdMap, Path], object] | None = None
 
     def _renew_locks(self) -> None:
         self._changing = RLock()
@@ -165,17 +165,39 @@ class MuveraIndex:
         FileExistsError
             If `path` exists and `overwrite` is False, or it is not an index.
         """
-        batches: _Batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
-        return cls._build(
-            batches,
-            encoder,
-            settings=settings,
-            path=path,
-            overwrite=overwrite,
-            threads=threads,
-            progress=progress,
-            **changes,
-        )
+        chosen = IndexSettings.of(settings, **changes)
+        codec: TokenCodec | None = None
+        batches: _Batches
+        if isinstance(documents, _PlaidDocuments):
+            codec, batches = documents.codec, documents.batches()
+            if chosen.tokens is not None:
+                raise ValueError(
+                    f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
+                    "use MuveraIndex.build."
+                )
+        else:
+            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
+        thread_count(threads)
+        with ExitStack() as stack:
+            staging = None
+            if path is not None:
+                staging = stack.enter_context(staging_beside(_absolute(path), overwrite))
+            first = next(batches, None)
+            if first is None:
+                raise ValueError("There are no documents to build an index of. Give at least one batch.")
+            config, fitted = as_encoder(encoder, first[0].dimension)
+            index = cls(config, settings=chosen)
+            contents = IndexContents(config, chosen, encoder=fitted, codec=codec, chooses=encoder is None)
+            index._contents = contents
+            with contents.building(threads, staging):
+                for batch, codes in chain([first], batches):
+                    checked = index._checked(batch, "documents")
+                    contents.append(contents.ids.new_ids(checked), checked, threads, codes)
+                    if progress is not None:
+                        progress(len(batch))
+            if path is not None:
+                index._save(path, overwrite=overwrite)
+        return index
 
     @classmethod
     def from_plaid(
@@ -208,14 +230,7 @@ class MuveraIndex:
                 f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. Use "
                 "MuveraIndex.build."
             )
-        codec = ResidualCodec.of_plaid(coded.centroids, coded.bucket_weights)
-
-        def batches() -> _Batches:
-            for documents, numbers, packed in coded.coded_batches(_PLAID_BATCH_TOKENS):
-                codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
-                yield documents, CodedVectors(codec, codes, documents.offsets)
-
-        return cls._build(batches(), encoder, codec, **options)
+        return cls.build(_PlaidDocuments(coded), encoder, **options)
 
     @classmethod
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
@@ -247,48 +262,6 @@ class MuveraIndex:
         if coded_source(source) is not None and options.get("tokens") is None:
             return cls.from_plaid(source, *args, **options)
         return cls.build(source.batches(_PLAID_BATCH_TOKENS), *args, **options)
-
-    @classmethod
-    def _build(
-        cls,
-        batches: _Batches,
-        encoder: str | EncoderConfig | Encoder | None,
-        codec: TokenCodec | None = None,
-        *,
-        settings: IndexSettings | None = None,
-        path: str | os.PathLike[str] | None = None,
-        overwrite: bool = False,
-        threads: int | None = None,
-        progress: Callable[[int], object] | None = None,
-        **changes: Any,
-    ) -> MuveraIndex:
-        chosen = IndexSettings.of(settings, **changes)
-        if codec is not None and chosen.tokens is not None:
-            raise ValueError(
-                f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or use "
-                "MuveraIndex.build."
-            )
-        thread_count(threads)
-        with ExitStack() as stack:
-            staging = None
-            if path is not None:
-                staging = stack.enter_context(staging_beside(_absolute(path), overwrite))
-            first = next(batches, None)
-            if first is None:
-                raise ValueError("There are no documents to build an index of. Give at least one batch.")
-            config, fitted = as_encoder(encoder, first[0].dimension)
-            index = cls(config, settings=chosen)
-            contents = IndexContents(config, chosen, encoder=fitted, codec=codec, chooses=encoder is None)
-            index._contents = contents
-            with contents.building(threads, staging):
-                for documents, codes in chain([first], batches):
-                    checked = index._checked(documents, "documents")
-                    contents.append(contents.ids.new_ids(checked), checked, threads, codes)
-                    if progress is not None:
-                        progress(len(documents))
-            if path is not None:
-                index._save(path, overwrite=overwrite)
-        return index
 
     # -- changing -------------------------------------------------------------
 
@@ -731,35 +704,25 @@ class MuveraIndex:
         path: str | os.PathLike[str],
         *,
         overwrite: bool = False,
-        attachments: _Attachments | None = None,
         contents: IndexContents | None = None,
         held: bool = False,
     ) -> None:
-        """Save `contents` (default: those of the index) with attached files, which callables write.
-
-        Names of `attachments` must match :data:`muvera.index.manifest.FILE_PATTERNS`.  Earlier attachments are
-        copied unless `attachments` replaces them.  `held`: see :func:`muvera.index.generations.commit`.
-        """
+        """Save `contents` (default: those of the index); `held`: see :func:`muvera.index.generations.commit`."""
         target = _absolute(path)
         with self._changing:
             contents = self._contents if contents is None else contents
-            files: dict[str, Callable[[Path], object]] = {
-                name: partial(shutil.copyfile, self._attachment(name) or path)
-                for name, path in contents.attachments.items()
-            }
-            files.update(attachments or {})
-            saved = write_contents(contents, target, self._written, overwrite, files, held)
+            if self._write_texts is not None:
+                write_texts = partial(self._write_texts, contents.ids)
+            elif overwrite or not (target / MANIFEST).exists() or texts_file(target) is None:
+                write_texts = None
+            else:
+                raise IndexFolderError(
+                    f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
+                    "with TextIndex.load, or save elsewhere."
+                )
+            saved = write_contents(contents, target, self._written, overwrite, write_texts, held)
             self._replace_contents(saved)
             self._written = {(folder, each) for folder, each in self._written if folder != target}
-
-    def _attachment(self, name: str) -> Path | None:
-        """Return the attached file of this name, or None."""
-        path = self._contents.attachments.get(name)
-        if path is None or path.exists():
-            return path
-        # An interrupted save has replaced the folder's files.
-        moved = (folder / each.folder / name for folder, each in self._written)
-        return next((file for file in moved if file.exists()), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
@@ -792,11 +755,22 @@ class MuveraIndex:
         """Load an index without the changes in its journal."""
         contents, generation = read_contents(folder, verify_files)
         loaded = cls(contents.config)
-        texts = folder / generation.folder / TEXTS
         contents.generations = {folder: generation}
-        contents.attachments = {TEXTS: texts} if texts.is_file() else {}
         loaded._contents = contents
         return loaded
+
+
+class _PlaidDocuments:
+    """Documents with codes in PLAID's layout."""
+
+    def __init__(self, source: CodedSource) -> None:
+        self._source = source
+        self.codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
+
+    def batches(self) -> _Batches:
+        for documents, numbers, packed in self._source.coded_batches(_PLAID_BATCH_TOKENS):
+            codes = self.codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+            yield documents, CodedVectors(self.codec, codes, documents.offsets)
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

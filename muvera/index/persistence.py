@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Generation, commit
 from .id_map import IDS, GrowingArray, IdMap
-from .manifest import IndexFolderError, read_manifest, verify
+from .manifest import TEXTS, IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore, mapped, write_tokens
 from .two_stage_search import IndexContents
@@ -46,13 +46,13 @@ def write_contents(
     target: Path,
     written: set[tuple[Path, Generation]],
     overwrite: bool = False,
-    attachments: Mapping[str, Callable[[Path], object]] | None = None,
+    write_texts: Callable[[Path], object] | None = None,
     held: bool = False,
 ) -> IndexContents:
     """Write contents to a folder, and return contents that read their tokens from there.
 
-    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `written` and `held`.  `attachments` maps
-    names of further files to callables, which write the file at the given path.
+    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `written` and `held`.  `write_texts`
+    writes the database of a text index.
     """
     saved = copy(contents)
 
@@ -60,7 +60,9 @@ def write_contents(
         entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
         reused: list[str] = []
         for level in saved.store.levels:
-            level.segments, unchanged = _write_level(level, folder, target, target / name, old)
+            level.segments, unchanged = _write_level(
+                level, folder, target, target / name, old, saved.store.staging
+            )
             files = [_relative(segment, target) for segment in level.segments]
             entries_of[level.prefix] = [
                 {"first": segment.first, "file": file}
@@ -73,8 +75,8 @@ def write_contents(
             codes = {"codec": write_codec(codec, folder), "segments": entries_of["codes"]}
         save_array(folder / LENGTHS, saved.lengths.values)
         saved.ids.save(folder)
-        for file_name, write in (attachments or {}).items():
-            write(folder / file_name)
+        if write_texts is not None:
+            write_texts(folder / TEXTS)
         encoder = saved.encoder
         fitted = encoder is not None and not encoder.needs_fit
         if encoder is not None and fitted:
@@ -108,7 +110,6 @@ def write_contents(
         saved.candidates.search.saved_in(target / generation.folder)
     saved.store.staging = None
     saved.generations = {**contents.generations, target: generation}
-    saved.attachments = {name: target / generation.folder / name for name in attachments or {}}
     return saved
 
 
@@ -134,14 +135,14 @@ def _require_consistent(contents: IndexContents, folder: Path) -> None:
 
 
 def _write_level(
-    level: TokenStore[Any], folder: Path, target: Path, later: Path, old: set[str]
+    level: TokenStore[Any], folder: Path, target: Path, later: Path, old: set[str], staging: Path | None
 ) -> tuple[list[Segment[Any]], int]:
     """Write the new tokens of a level; return its segments, and how many of them were in the folder already."""
     unchanged, rest = _divide(level.segments, target, old)
     segments = list(unchanged)
     if rest:
         file = f"{level.prefix}-{rest[0].first:012d}.npy"
-        _write_segments(folder / file, rest, level.staging)
+        _write_segments(folder / file, rest, staging)
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
         segments.append(Segment(rest[0].first, mapped(folder / file, lengths, level.make), later / file))
     return segments, len(unchanged)

@@ -184,7 +184,7 @@ def calibrate(
     assert contents.candidates is not None
     count = len(contents.searchable[0])
     width = min(MAX_RANKED, count - int(sources is not None))
-    proposed = contents.candidates.find_products(queries, width + int(sources is not None), threads=threads)
+    proposed = contents.candidates.find(queries, width + int(sources is not None), threads=threads)
     if sources is not None:
         others = [rows != source for (rows, _), source in zip(proposed, sources, strict=True)]
         proposed = [(rows[other], own[other]) for (rows, own), other in zip(proposed, others, strict=True)]

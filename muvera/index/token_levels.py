@@ -59,29 +59,17 @@ class TokenLevels:
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
         self.settings, self.dimension = settings, dimension
-        self._staging: Path | None = None
         has_floats = codec is None or settings.keep_exact
-        self._pair: tuple[TokenStore[MultiVectors] | None, CodeStore | None] = (
-            TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None,
-            None if codec is None else CodeStore(codec),
-        )
+        #: Tokens as floats, if they are stored, and as codes, once a codec is fitted.
+        self.floats = TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None
+        self.codes = None if codec is None else CodeStore(codec)
+        #: A folder for tokens once they no longer fit in the memory buffer.
+        self.staging: Path | None = None
 
     def __copy__(self) -> TokenLevels:
         copied = TokenLevels.__new__(TokenLevels)
-        vars(copied).update(
-            vars(self), _pair=tuple(level if level is None else copy(level) for level in self._pair)
-        )
+        vars(copied).update(vars(self), floats=copy(self.floats), codes=copy(self.codes))
         return copied
-
-    @property
-    def floats(self) -> TokenStore[MultiVectors] | None:
-        """Tokens as floats, if they are stored."""
-        return self._pair[0]
-
-    @property
-    def codes(self) -> CodeStore | None:
-        """Tokens as codes, once a codec is fitted."""
-        return self._pair[1]
 
     @property
     def codec(self) -> TokenCodec | None:
@@ -101,18 +89,7 @@ class TokenLevels:
     @property
     def levels(self) -> list[TokenStore[Any]]:
         """The stores that contain tokens."""
-        return [level for level in self._pair if level is not None]
-
-    @property
-    def staging(self) -> Path | None:
-        """A folder for tokens once they no longer fit in the memory buffer."""
-        return self._staging
-
-    @staging.setter
-    def staging(self, folder: Path | None) -> None:
-        self._staging = folder
-        for level in self.levels:
-            level.staging = folder
+        return [level for level in (self.floats, self.codes) if level is not None]
 
     def __len__(self) -> int:
         return len(self.levels[0])
@@ -124,9 +101,10 @@ class TokenLevels:
     ) -> None:
         """Add texts under the next row numbers; `codes` are theirs, if known."""
         if self.floats is not None:
-            self.floats.append(self._converted(texts))
+            self.floats.append(self._converted(texts), self.staging)
         if self.codes is not None:
-            self.codes.append(CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes)
+            codes = CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
+            self.codes.append(codes, self.staging)
 
     def append_empty(self, count: int) -> None:
         """Add texts without tokens."""
@@ -160,15 +138,15 @@ class TokenLevels:
             return
         codec = fit_codec(kind, _sample(floats, total), threads=threads)
         codes = CodeStore(codec)
-        codes.staging = self.staging
         for _, texts in floats.batches(np.arange(len(floats))):
-            codes.append(CodedVectors.of(codec, texts, threads))
-        self._pair = floats if self.settings.keep_exact else None, codes
+            codes.append(CodedVectors.of(codec, texts, threads), self.staging)
+        self.floats, self.codes = floats if self.settings.keep_exact else None, codes
 
     def flush(self) -> None:
         """Write the tokens in memory to the staging folder, if one is set."""
-        for level in self.levels:
-            level.flush()
+        if self.staging is not None:
+            for level in self.levels:
+                level.stage(self.staging)
 
     # -- reading --------------------------------------------------------------
 
@@ -188,7 +166,7 @@ class TokenLevels:
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
         """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
-        floats, codes = self._pair
+        floats, codes = self.floats, self.codes
         if codes is not None:
             for batch, coded in codes.batches(rows):
                 yield batch, coded.decoded() if floats is None else floats.rows(batch), coded
@@ -203,7 +181,7 @@ class TokenLevels:
 
     def info(self) -> dict[str, Any]:
         """Return how tokens are stored, and their bytes."""
-        floats, codes = self._pair
+        floats, codes = self.floats, self.codes
         segments = [] if floats is None else floats.segments
         float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
         return {
@@ -231,14 +209,14 @@ class TokenLevels:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
-        floats, codes = self._pair
+        floats, codes = self.floats, self.codes
         level = floats if codes is None else codes
         if level is not None:
             level.read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores by which :meth:`rank` first orders rows, float32 (n,): by codes if there are any."""
-        floats, codes = self._pair
+        floats, codes = self.floats, self.codes
         tokens = np.asarray(query, np.float32)
         if codes is not None:
             return score_coded(tokens, codes.codec, codes.slices(rows, False), len(rows), threads=1)
@@ -256,7 +234,7 @@ class TokenLevels:
         rescore: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the k best rows, best first, and their scores; ties go to the lower row."""
-        floats, codes = self._pair
+        floats, codes = self.floats, self.codes
         if codes is None:
             assert floats is not None
             return rank_candidates(query, rows, floats.slices, options, threads)

@@ -80,13 +80,11 @@ class TokenStore(Generic[_Texts]):
         Makes texts, MultiVectors or CodedVectors, from an array and lengths.
     prefix : str
         First part of file names.
-    staging : Path, optional
-        A folder to which tokens are moved when there are many, so that memory stays bounded.
     """
 
-    def __init__(self, make: Make[_Texts], prefix: str, staging: Path | None = None) -> None:
+    def __init__(self, make: Make[_Texts], prefix: str) -> None:
         self.make: Make[_Texts] = make
-        self.prefix, self.staging = prefix, staging
+        self.prefix = prefix
         self.segments: list[Segment[_Texts]] = []
         self._requests, self._resident = 0, False
         self._held_bytes = 0
@@ -96,8 +94,11 @@ class TokenStore(Generic[_Texts]):
 
     # -- changing -------------------------------------------------------------
 
-    def append(self, vectors: _Texts) -> None:
-        """Add texts under the next row numbers: all of them or none."""
+    def append(self, vectors: _Texts, staging: Path | None = None) -> None:
+        """Add texts under the next row numbers: all of them or none.
+
+        If many tokens are in memory, they are moved to the folder `staging`.
+        """
         if len(vectors) == 0:
             return
         last = Segment(len(self), self._join([vectors]))
@@ -112,14 +113,14 @@ class TokenStore(Generic[_Texts]):
             last = Segment(before.first, self._join([before.vectors, last.vectors]))
         segments.append(last)
         memory = sum(segment.vectors.tokens.nbytes for segment in segments if segment.path is None)
-        if self.staging is not None and memory >= _STAGING_BYTES:
-            segments = self._staged(segments, self.staging)
+        if staging is not None and memory >= _STAGING_BYTES:
+            segments = self._staged(segments, staging)
         self.segments = segments
 
-    def flush(self) -> None:
-        """Write what is in memory to the staging folder, if there is one."""
-        if self.staging is not None and any(segment.path is None for segment in self.segments):
-            self.segments = self._staged(self.segments, self.staging)
+    def stage(self, staging: Path) -> None:
+        """Move the tokens in memory to the folder `staging`."""
+        if any(segment.path is None for segment in self.segments):
+            self.segments = self._staged(self.segments, staging)
 
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
         """Write the segments in memory to the end of the last file, or to a new one; return all segments."""

@@ -128,9 +128,8 @@ class IndexContents:
         self.store = TokenLevels(settings, config.dimension, codec)
         self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
-        #: Generations by folder, as last read or written, and the attached files by name.
+        #: Generations by folder, as last read or written.
         self.generations: Mapping[Path, Generation] = {}
-        self.attachments: Mapping[str, Path] = {}
         #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
         self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
@@ -204,7 +203,7 @@ class IndexContents:
         count = plan.num_candidates if level is None else level.cap
         if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
             return [rows] * len(queries), options, Ends()
-        find = candidates.find_products
+        find = candidates.find
         if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
             pairs = find(queries, count, allowed, plan.threads, ef=plan.ef)
         else:
@@ -298,7 +297,6 @@ class IndexContents:
         """
         if len(documents) == 0:
             return
-        self._require_encoder_of_config()
         replaced = self.ids.existing_rows(ids)
         self._skip_used_rows()
         rows = np.arange(len(self.store), len(self.store) + len(documents))
@@ -319,14 +317,6 @@ class IndexContents:
             self.store.append_empty(count)
             self.lengths.extend(np.zeros(count, np.int64))
             self.ids.reserve(count)
-
-    def _require_encoder_of_config(self) -> None:
-        encoder = self.encoder
-        if encoder is not None and encoder.config != self.config:
-            raise ValueError(
-                f"The index's encoder was fitted for configuration {encoder.config.hash}, but the index has "
-                f"{self.config.hash}: their vectors are not comparable. Build a new index."
-            )
 
     def _build_if_needed(self, threads: int | None) -> None:
         """Make vectors if the collection is large enough to need them and to fit the encoder."""
@@ -409,8 +399,7 @@ class IndexContents:
             codec=self.store.codec,
             chooses=self.chooses,
         )
-        fresh.generations, fresh.attachments = self.generations, self.attachments
-        fresh.last_change = self.last_change
+        fresh.generations, fresh.last_change = self.generations, self.last_change
         with fresh.building(threads, staging, whole=True):
             for rows, texts, codes in self.store.coded_batches(self.ids.live):
                 fresh.append(self.ids.of(rows), texts, threads, codes)
@@ -473,7 +462,7 @@ class IndexContents:
         queries, sources = queries[kept], sources[kept]
         with stage("measuring recall"):
             best = exact_best(self, queries, sources, BEST, threads, among)
-            proposed = search.find(queries, CANDIDATES + 1, among, threads)
+            proposed = [own for own, _ in search.find(queries, CANDIDATES + 1, among, threads)]
         shares = shares_found(best, proposed, sources, CANDIDATES)
         searched = len(rows) if among is None else len(among)
         measured = MeasuredWindows(sources, shares, len(self.store), searched)
@@ -487,7 +476,7 @@ class IndexContents:
         if self.candidates is None or len(rows) == 0:
             return None
         best = exact_best(self, queries, None, k, threads)
-        proposed = self.candidates.find(queries, candidates, threads=threads)
+        proposed = [own for own, _ in self.candidates.find(queries, candidates, threads=threads)]
         recall = float(shares_found(best, proposed, None, candidates).mean())
         return FirstStageRecall(recall, k, candidates, len(queries), False, len(rows))
 

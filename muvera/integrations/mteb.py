@@ -10,7 +10,8 @@ from mteb.models.model_meta import ModelMeta
 
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.text_index import WORDS, TextIndex
+from ..texts.search_options import WORDS
+from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraSearch"]
 

@@ -24,7 +24,8 @@ from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.database import limited_reading
-from ..texts.text_index import WORDS, TextIndex
+from ..texts.search_options import WORDS
+from ..texts.text_index import TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, bearer_token, problem_responses, show_problems, wrong_host
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 from weakref import WeakMethod
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..encoders.base import Encoder, EncoderConfig
-from ..index.generations import Generation, journal_bytes
-from ..index.manifest import TEXTS, IndexFolderError, read_manifest
+from ..index.manifest import IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
-from ..index.recall import require_recall
 from ..index.settings import IndexSettings
 from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
@@ -27,39 +26,18 @@ from ..utils.checks import as_id_list, require_int, require_number
 from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
+from .folders import load_folder, write_texts
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
-from .journal import Journal, as_change, join_updates, read_journal
+from .journal import Journal, as_change, join_updates
+from .search_options import WORDS, Parts, SearchKeywords, SearchOptions, add_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["TextIndex"]
+__all__ = ["TextIndex", "required_encoder"]
 
-#: Weight of shared words beside Chamfer similarity.
-WORDS = 0.1
-
-# With ``recall=``, texts found by similarity before words reorder them, in multiples of k.
+# With ``recall=``, number of texts found by similarity that words reorder, in multiples of k.
 _RANKED = 3
-
-# Parts of each text's score by id, best text first.
-_Parts = dict[Any, dict[str, float]]
-
-# Maximum attempts to load a folder while a writer saves it.
-_ATTEMPTS = 5
-
-
-class _Options(TypedDict, total=False):
-    where: Filter | None
-    ids: Iterable[int | str] | None
-    candidates: int | None
-    recall: float | None
-    words: float
-    explain: bool
-    threads: int | None
-
-
-class _SentenceOptions(_Options, total=False):
-    alpha: float
 
 
 class TextIndex:
@@ -86,6 +64,7 @@ class TextIndex:
     def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
         self._vectors, self._database, self._encoder = index, database, encoder
         self._journal: Journal | None = None
+        index._write_texts = partial(write_texts, database)
 
     # -- building and changing ------------------------------------------------
 
@@ -342,17 +321,12 @@ class TextIndex:
                         "save needs a path, unless the index is from TextIndex.open and not closed."
                     )
                 path = journal.folder
-            target = Path(path).resolve()
-            own = journal if journal is not None and journal.folder == target else None
-            _require_same_ids(self.index, self._database, target)
-            if own is not None:
-                own.detach()
-            self.index._save(
-                target, overwrite=overwrite and own is None, attachments={TEXTS: self._database.save},
-                held=own is not None,
-            )  # fmt: skip
-            if own is not None:
-                own.unsaved = 0
+            if journal is None or journal.folder != Path(path).resolve():
+                self.index.save(path, overwrite=overwrite)
+                return
+            journal.detach()
+            self.index._save(path, held=True)
+            journal.unsaved = 0
 
     @property
     def _open_journal(self) -> Journal | None:
@@ -481,30 +455,8 @@ class TextIndex:
     @classmethod
     def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
         """Return an index and the number of texts in its journal."""
-        for _ in range(_ATTEMPTS):
-            index = MuveraIndex._load(folder)
-            file, generation = index._attachment(TEXTS), index._contents.generations[folder]
-            if file is None:
-                raise ValueError(
-                    f"{folder} is an index of token vectors without texts. Use MuveraIndex.load."
-                )
-            size = journal_bytes(folder, generation)
-            try:
-                database = DocumentDatabase.open(file)
-                changes = list(read_journal(folder / generation.journal))
-            except FileNotFoundError:
-                if Generation.of(read_manifest(folder)) == generation:
-                    raise
-            else:
-                if Generation.of(read_manifest(folder)) == generation:  # else a save has emptied the journal
-                    break
-        else:
-            raise IndexFolderError(
-                f"{folder} was saved {_ATTEMPTS} times while it was loaded. Load it again."
-            )
-        model = _require_encoder(str(database.property(TEXT_ENCODER)), encoder, folder)
-        _require_same_ids(index, database, folder)
-        loaded = cls(index, database, model)
+        index, database, changes = load_folder(folder)
+        loaded = cls(index, database, required_encoder(str(database.property(TEXT_ENCODER)), encoder, folder))
         try:
             for method, arguments in join_updates(changes):
                 if method == "delete":
@@ -515,19 +467,18 @@ class TextIndex:
             raise IndexFolderError(
                 f"The journal in {folder} does not fit the index: {error}. Restore the folder from a copy."
             ) from error
-        index._contents.generations = {folder: replace(generation, journal_bytes=size)}
         return loaded, sum(len(arguments["ids"]) for _, arguments in changes)
 
     # -- searching ------------------------------------------------------------
 
     @overload
     def search(  # type: ignore[overload-overlap]
-        self, queries: str, k: int = ..., **options: Unpack[_Options]
+        self, queries: str, k: int = ..., **options: Unpack[SearchKeywords]
     ) -> list[Hit]: ...
 
     @overload
     def search(
-        self, queries: Sequence[str], k: int = ..., **options: Unpack[_Options]
+        self, queries: Sequence[str], k: int = ..., **options: Unpack[SearchKeywords]
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -580,18 +531,9 @@ class TextIndex:
         TypeError, ValueError
             For a wrong setting, both `candidates` and `recall`, or `recall` without a calibration.
         """
-        require_int("k", k, 1)
+        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
         contents = as_texts(queries, "queries")
-        best, _ = self._rank(
-            contents,
-            k,
-            where=where,
-            ids=ids,
-            candidates=candidates,
-            recall=recall,
-            words=words,
-            threads=threads,
-        )
+        best, _ = self._rank(contents, options)
         hits = [
             [
                 Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
@@ -603,12 +545,12 @@ class TextIndex:
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
-        self, queries: str, k: int = ..., **options: Unpack[_SentenceOptions]
+        self, queries: str, k: int = ..., *, alpha: float = ..., **options: Unpack[SearchKeywords]
     ) -> list[Hit]: ...
 
     @overload
     def search_sentences(
-        self, queries: Sequence[str], k: int = ..., **options: Unpack[_SentenceOptions]
+        self, queries: Sequence[str], k: int = ..., *, alpha: float = ..., **options: Unpack[SearchKeywords]
     ) -> list[list[Hit]]: ...
 
     def search_sentences(
@@ -617,19 +559,13 @@ class TextIndex:
         k: int = 10,
         *,
         alpha: float = 1.0,
-        where: Filter | None = None,
-        ids: Iterable[int | str] | None = None,
-        candidates: int | None = None,
-        recall: float | None = None,
-        words: float = WORDS,
-        explain: bool = False,
-        threads: int | None = None,
+        **options: Unpack[SearchKeywords],
     ) -> list[Hit] | list[list[Hit]]:
         """Return the best sentences of the best texts for each query.
 
         Parameters
         ----------
-        queries, k, where, ids, candidates, recall, words, explain, threads
+        queries, k, **options
             As for :meth:`search`.
         alpha : float
             Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
@@ -643,56 +579,45 @@ class TextIndex:
         ValueError
             If the encoder cannot map tokens to characters.
         """
-        require_int("k", k, 1)
+        chosen = SearchOptions(k, **options)
         contents = as_texts(queries, "queries")
-        best, encoded = self._rank(
-            contents, max(k, min(candidates or DEFAULT_CANDIDATES, 10 * k)), where=where, ids=ids,
-            candidates=candidates, recall=recall, words=words, threads=threads,
-        )  # fmt: skip
+        texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
+        best, encoded = self._rank(contents, replace(chosen, k=texts))
         hits = [self._sentences(encoded[i], parts, k, alpha) for i, parts in enumerate(best)]
-        return self._answer(queries, contents, hits, explain)
+        return self._answer(queries, contents, hits, chosen.explain)
 
-    def _rank(
-        self,
-        queries: list[str],
-        k: int,
-        *,
-        where: Filter | None,
-        ids: Iterable[int | str] | None,
-        candidates: int | None,
-        recall: float | None,
-        words: float,
-        threads: int | None,
-    ) -> tuple[list[_Parts], MultiVectors]:
-        """Return the score parts of each query's best `k` texts, and the encoded queries."""
-        require_words(words)
-        allowed = None if ids is None else require_ids(as_id_list(ids))
+    def _rank(self, queries: list[str], options: SearchOptions) -> tuple[list[Parts], MultiVectors]:
+        """Return the score parts of each query's best `options.k` texts, and the encoded queries."""
+        k, where, within, threads = options.k, options.where, options.ids, options.threads
         encoded = encode_texts(self._encoder.encode_queries, queries)
-        within = allowed
         if where:
-            selected = self._database.select(where)
-            named = None if allowed is None else set(allowed)
-            within = [name for name in selected if named is None or name in named]
-        count = max(k, DEFAULT_CANDIDATES if candidates is None else candidates)
-        require_recall(recall, candidates)
-        ranked = (count if recall is None else _RANKED * k) if words else k
-        limits: dict[str, Any] = {"candidates": count} if recall is None else {"recall": recall}
-        own = self.index.search(encoded, ranked, ids=within, threads=threads, **limits)
-        if not words:
+            named = None if within is None else set(within)
+            within = [id for id in self._database.select(where) if named is None or id in named]
+        count = max(k, DEFAULT_CANDIDATES if options.candidates is None else options.candidates)
+        limits: dict[str, Any] = {"candidates": count}
+        ranked = count
+        if options.recall is not None:
+            limits, ranked = {"recall": options.recall}, _RANKED * k
+        own = self.index.search(
+            encoded, ranked if options.words else k, ids=within, threads=threads, **limits
+        )
+        if not options.words:
             return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded
-        matches = [dict(self._database.match_words(query, 2 * count, where, allowed)) for query in queries]
+        matches = [
+            dict(self._database.match_words(query, 2 * count, where, options.ids)) for query in queries
+        ]
         maxsim = [dict(ranking) for ranking in own]
         others = [
             list(islice((id for id in shared if id not in known and id in self.index), count // 4))
             for shared, known in zip(matches, maxsim, strict=True)
         ]
-        for known, ranking in zip(
-            maxsim, self.index.rerank(encoded, others, missing="ignore", threads=threads), strict=True
-        ):
+        more = self.index.rerank(encoded, others, missing="ignore", threads=threads)
+        for known, ranking in zip(maxsim, more, strict=True):
             known.update(ranking)
-        return [add_words(*scores, words, k) for scores in zip(maxsim, matches, strict=True)], encoded
+        pairs = zip(maxsim, matches, strict=True)
+        return [add_words(known, shared, options.words, k) for known, shared in pairs], encoded
 
-    def _sentences(self, query: Any, parts: _Parts, k: int, alpha: float) -> list[Hit]:
+    def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
         documents = self._documents(parts)
         if not documents:
             return []
@@ -727,7 +652,7 @@ class TextIndex:
         """Return the token vectors of texts; EngineTextIndex reads them from its engine."""
         return self.index.tokens(ids)
 
-    def _documents(self, parts: _Parts) -> list[TextDocument]:
+    def _documents(self, parts: Parts) -> list[TextDocument]:
         # Another thread may have deleted some of them since the search.
         return self.get(list(parts), missing="ignore")
 
@@ -849,7 +774,7 @@ class TextIndex:
         return self._encoder
 
 
-def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path | str) -> TextEncoder:
+def required_encoder(name: str, encoder: TextEncoder | str | None, folder: Path | str) -> TextEncoder:
     """Return the encoder of an index that was built with the encoder `name`."""
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
@@ -863,35 +788,6 @@ def _require_encoder(name: str, encoder: TextEncoder | str | None, folder: Path 
             f"Load it with {name!r}, or build the index again."
         )
     return model
-
-
-def _require_same_ids(index: MuveraIndex, database: DocumentDatabase, path: str | os.PathLike[str]) -> None:
-    if len(database) != len(index) or set(database.select({})) != set(index):
-        raise ValueError(
-            f"{path} has {len(database)} texts but {len(index)} sets of token vectors, or other ids: the vectors "
-            "were changed without the texts. Build the index again."
-        )
-
-
-def require_words(words: Any) -> None:
-    """Raise an error unless `words` is a weight of shared words."""
-    if not 0 <= require_number("words", words) < 1:
-        raise ValueError(f"words must be a weight from 0 to below 1, got {words!r}.")
-
-
-def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> _Parts:
-    """Return the best `k` texts by Chamfer similarity plus shared words.
-
-    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of the similarities.
-    """
-    if not maxsim:
-        return {}
-    most = max(words.values(), default=1.0)
-    spread = max(maxsim.values()) - min(maxsim.values())
-    unit = weight / (1 - weight) * spread / most
-    parts = {id: {"maxsim": score, "words": unit * words.get(id, 0.0)} for id, score in maxsim.items()}
-    best = sorted(parts, key=lambda id: -sum(parts[id].values()))[:k]
-    return {id: parts[id] for id in best}
 
 
 def _ids_for(texts: list[str], ids: Any) -> list[int | str]:

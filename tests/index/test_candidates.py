@@ -36,14 +36,14 @@ def filled(backend: Any = "exact", **hnsw: Any) -> CandidateSearch:
 
 
 def rows(candidates: Any) -> list[list[int]]:
-    return [row.tolist() for row in candidates]
+    return [row.tolist() for row, _ in candidates]
 
 
 def test_candidates_are_the_best_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     products = ENCODER.encode_queries(QUERIES) @ ENCODER.encode_documents(DOCUMENTS[FILLED]).T
     expected = FILLED[np.argsort(-products, axis=1)[:, :20]]
     for backend, recall in (("exact", 1.0), ("hnsw", 0.98)):
-        candidates = filled(backend).find(QUERIES, 20)
+        candidates = rows(filled(backend).find(QUERIES, 20))
         hits = [len(np.intersect1d(a, b)) for a, b in zip(candidates, expected, strict=True)]
         assert np.mean(hits) / 20 >= recall - 0.005  # except for ties
     whole = rows(filled().find(QUERIES, 20))

@@ -23,8 +23,8 @@ from muvera.utils.page_cache import ask_for, forget, resident_share
 DIM = 6
 
 
-def float_store(staging: Path | None = None) -> TokenStore[MultiVectors]:
-    return TokenStore(MultiVectors.from_flat, "tokens", staging)
+def float_store() -> TokenStore[MultiVectors]:
+    return TokenStore(MultiVectors.from_flat, "tokens")
 
 
 def texts(seed: int, lengths: Any, dtype: Any = np.float32) -> MultiVectors:
@@ -53,16 +53,16 @@ def staged_early(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
 def test_a_store_is_a_list_of_texts(
     tmp_path_factory: pytest.TempPathFactory, batches: Any, staging_bytes: int | None, data: st.DataObject
 ) -> None:
-    store = float_store(None if staging_bytes is None else tmp_path_factory.mktemp("staging"))
+    store, staging = float_store(), None if staging_bytes is None else tmp_path_factory.mktemp("staging")
     expected: list[np.ndarray] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_STAGING_BYTES", staging_bytes or 1)
         for i, (lengths, dtype) in enumerate(batches):
-            store.append(texts(i, lengths, dtype))
+            store.append(texts(i, lengths, dtype), staging)
             expected.extend(texts(i, lengths, dtype))
-        if data.draw(st.booleans()):
-            store.flush()
-            assert store.staging is None or all(segment.path is not None for segment in store.segments)
+        if staging is not None and data.draw(st.booleans()):
+            store.stage(staging)
+            assert all(segment.path is not None for segment in store.segments)
     assert len(store) == len(expected)
     if not expected:
         assert store.segments == []
@@ -108,9 +108,10 @@ def test_segments_stay_few_and_large_maps_are_not_read(
 
 def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> None:
     first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
-    memory, staged = float_store(), float_store(tmp_path)
-    for store in (memory, staged):
-        store.append(first)
+    memory, staged = float_store(), float_store()
+    both = ((memory, None), (staged, tmp_path))
+    for store, staging in both:
+        store.append(first, staging)
     before, write = memory.segments, module._write_rows
 
     def full(*_: Any) -> Any:
@@ -126,12 +127,12 @@ def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> Non
             memory.append(second)
     staged_early.setattr(module, "_write_rows", breaks_off)
     with pytest.raises(OSError, match="No space left"):
-        staged.append(second)
+        staged.append(second, tmp_path)
     staged_early.setattr(module, "_write_rows", write)
     assert memory.segments is before
-    for store in (memory, staged):
+    for store, staging in both:
         assert_same(store.rows(np.arange(2)), first)
-        store.append(third)
+        store.append(third, staging)
         assert_same(store.rows(np.arange(3)), [*first, *third])
     assert len(before) == 1 and len(before[0].vectors) == 2  # a search may still read the old list
 
@@ -141,33 +142,33 @@ def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> Non
 
 def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STAGING_BYTES", 500)
-    store = float_store(tmp_path)
+    store = float_store()
     expected: list[Any] = []
     for i in range(40):
-        store.append(texts(i, [3, 0, 5]))
+        store.append(texts(i, [3, 0, 5]), tmp_path)
         expected.extend(texts(i, [3, 0, 5]))
         memory = [segment.vectors.tokens.nbytes for segment in store.segments if segment.path is None]
         assert sum(memory) < 500
-    store.flush()
+    store.stage(tmp_path)
     (segment,) = store.segments
     assert isinstance(segment.vectors.tokens, np.memmap)
     assert_same(store.rows(np.arange(120)), expected)
     (file,) = tmp_path.iterdir()
     np.testing.assert_array_equal(np.load(file), np.concatenate(expected))
-    store.append(texts(50, [100], np.float16))
-    store.append(texts(51, [100]))
+    store.append(texts(50, [100], np.float16), tmp_path)
+    store.append(texts(51, [100]), tmp_path)
     assert [segment.vectors.tokens.dtype.itemsize for segment in store.segments] == [4, 2, 4]
 
 
 def test_memory_of_staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """24 MB pass through in batches of 100 kB; 1 MB waits, and both may exist twice."""
     monkeypatch.setattr(module, "_STAGING_BYTES", 1 << 20)
-    store = float_store(tmp_path)
+    store = float_store()
     lengths, tokens = np.full(400, 10), np.zeros((4000, DIM), np.float32)
     tracemalloc.start()
     try:
         for _ in range(250):
-            store.append(MultiVectors.from_flat(tokens.copy(), lengths))
+            store.append(MultiVectors.from_flat(tokens.copy(), lengths), tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -186,10 +187,10 @@ def test_files_are_npy_files(tmp_path: Path, staged_early: pytest.MonkeyPatch, d
     np.save(tmp_path / "numpy.npy", np.load(tmp_path / "tokens.npy"))
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "tokens.npy").read_bytes()
     (tmp_path / "staging").mkdir()
-    store = float_store(tmp_path / "staging")
+    store = float_store()
     store.append(texts(0, [0, 0]))
-    store.flush()
-    store.append(texts(1, [0, 3]))
+    store.stage(tmp_path / "staging")
+    store.append(texts(1, [0, 3]), tmp_path / "staging")
     assert store.rows(np.arange(4)).lengths.tolist() == [0, 0, 0, 3]
 
 

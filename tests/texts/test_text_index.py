@@ -10,6 +10,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
+from muvera.index.manifest import IndexFolderError
 from muvera.metadata.filters import FilterError
 from muvera.texts.database import TextDocument
 from muvera.texts.hit import Hit
@@ -319,13 +320,23 @@ def test_a_saved_index_is_whole(index: TextIndex, tmp_path: Path) -> None:
     assert ids(loaded.search("red apple")) == ids(index.search("red apple"))
     loaded.add(["one more"], ids=["more"])
     loaded.save(tmp_path / "index")
+    loaded.update(["other words"], ids=["more"])
+    loaded.index.save(tmp_path / "copy")  # with the new texts
+    copied = TextIndex.load(tmp_path / "copy", HashEncoder())
+    assert state(copied) == state(loaded) and ids(copied.search("other words", k=1)) == ["more"]
+    loaded.index.delete(["more"])
+    for save in (loaded.save, loaded.index.save):
+        with pytest.raises(ValueError, match="5 texts but 4"):
+            save(tmp_path / "index")
     vectors = MuveraIndex.load(tmp_path / "index")
-    vectors.save(tmp_path / "index")  # keeps the texts
-    assert len(TextIndex.load(tmp_path / "index", HashEncoder())) == len(vectors) == 5
-    vectors.delete(["more"])
-    vectors.save(tmp_path / "index")
-    with pytest.raises(ValueError, match="5 texts but 4"):
-        TextIndex.load(tmp_path / "index", HashEncoder())
+    with pytest.raises(IndexFolderError, match="contains texts"):
+        vectors.save(tmp_path / "index")
+    vectors.save(tmp_path / "vectors")
+    assert (
+        len(TextIndex.load(tmp_path / "index", HashEncoder()))
+        == len(MuveraIndex.load(tmp_path / "vectors"))
+        == 5
+    )
 
 
 def test_loading_checks_the_encoder_and_the_kind(index: TextIndex, tmp_path: Path) -> None:
