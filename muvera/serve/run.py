@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
@@ -80,6 +81,9 @@ def serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        # A thread that often releases the lock of the interpreter for microseconds, as SQLite does for each row, takes
+        # it back before the event loop wakes up. After this interval Python makes the thread wait.
+        sys.setswitchinterval(1e-4)
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts), log_level="warning",
             timeout_graceful_shutdown=_GRACE, server_header=False,
