@@ -150,9 +150,6 @@ def _row(
     part: Part, point: Point, seed: int, raw: Raw, values: dict[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
     experiment, facts = part.experiment, raw.facts
-    build = {**point.entry.build, **facts["index"]}
-    if experiment.documents != (None,):
-        build["n"] = part.size
     return {
         "experiment": experiment.name,
         "collection": part.collection,
@@ -160,8 +157,11 @@ def _row(
         "family": facts["family"],
         "label": point.entry.label,
         "point": point.name,
-        "build": build,
+        "series": point.entry.series,
+        "build": point.entry.build,
+        "index": facts["index"],
         "query": point.query,
+        "n": None if experiment.documents == (None,) else part.size,
         "seed": seed,
         "metrics": {
             metric: mean_interval(values[metric]) if metric in values else None

@@ -17,7 +17,7 @@ from muvera.utils.atomic_files import write_bytes
 from .charts import CSS, DARK, LIGHT, chart, config
 from .run_folder import FAMILIES, Run, load_run
 from .table import Column, Table, html, number
-from .views import ExperimentView, flattened
+from .views import ExperimentView, series_of
 
 __all__ = ["page", "page_of"]
 
@@ -96,7 +96,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
         for table in run.tables
         if table["experiment"] == view.name
     ]
-    system_of = {view.series[i]: run.rows[i]["system"] for i in view.rows}
+    system_of = {series_of(row): row["system"] for row in view.rows}
     return {
         "identity": f"experiment-{run.experiments.index(view.name)}",
         "title": view.title,
@@ -118,7 +118,7 @@ def _measurements(view: ExperimentView) -> Table:
         return lambda row: (row.get(name) or {}).get(key)
 
     def arguments(name: str) -> Callable[[dict[str, Any]], str]:
-        return lambda row: ", ".join(f"{k}={number(v)}" for k, v in flattened(row.get(name)).items())
+        return lambda row: ", ".join(f"{k}={number(v)}" for k, v in (row.get(name) or {}).items())
 
     columns = [
         *(Column("collection"), Column("system")),
@@ -131,12 +131,11 @@ def _measurements(view: ExperimentView) -> Table:
             Column("bytes per document", "bytes_per_document"),
             Column("with tokens", "total_bytes_per_document"),
         ),
-        *(Column("seed"), Column("build arguments", arguments("build"))),
-        Column("query arguments", arguments("query")),
+        *(Column("seed"), Column("documents", "n"), Column("build arguments", arguments("build"))),
+        *(Column("query arguments", arguments("query")), Column("index", arguments("index"))),
     ]
-    rows = [view.run.rows[i] for i in view.rows]
     caption = "Means with 95% intervals over queries in brackets; times are of one query."
-    return Table.of(f"{len(rows):,} measurements", columns, rows, caption).without_empty_columns()
+    return Table.of(f"{len(view.rows):,} measurements", columns, view.rows, caption).without_empty_columns()
 
 
 def _collections(run: Run) -> Table:
@@ -150,9 +149,9 @@ def _collections(run: Run) -> Table:
 def _facts(run: Run) -> dict[str, str]:
     """Return the text about the run: configurations, versions and machine."""
     manifest = run.manifest
-    facts = {"created": manifest.get("created"), **flattened(manifest.get("machine"))}
+    facts = {"created": manifest.get("created"), **(manifest.get("machine") or {})}
     facts |= {"threads": manifest.get("threads"), "seed": manifest.get("seed")}
-    facts |= {"configuration": manifest.get("config_hash"), **flattened(manifest.get("versions"))}
+    facts |= {"configuration": manifest.get("config_hash"), **(manifest.get("versions") or {})}
     return {name.replace("_", " "): number(value) for name, value in facts.items() if value is not None}
 
 

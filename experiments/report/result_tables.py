@@ -69,9 +69,8 @@ def _rows(results: Results, parts: Sequence[Part], by: str) -> dict[Key, dict[st
     """Return the first seed's rows, by "label" or "point"."""
     experiment = parts[0].experiment
     sizes = {part.collection: part.size for part in reversed(parts)}
-    sized = len(experiment.documents) > 1
     return {
-        (row[by], row["collection"], row["build"]["n"] if sized else sizes[row["collection"]]): row
+        (row[by], row["collection"], row["n"] or sizes[row["collection"]]): row
         for row in results.rows
         if row["experiment"] == experiment.name and row["seed"] == experiment.seeds[0]
     }
@@ -136,14 +135,12 @@ def _size(results: Results, parts: list[Part]) -> list[Table]:
 
 
 def _facts(results: Results, parts: list[Part]) -> list[Table]:
-    """Return facts about the built indexes (except configured values), and facts about queries."""
-    known = {name for point in parts[0].experiment.points() for name in point.entry.build}
-    known |= {"n", "vector_dimension"}
+    """Return facts about the built indexes and about queries."""
     facts: dict[tuple[str, str], dict[Key, Any]] = {}
     for key, row in _rows(results, parts, "label").items():
-        for name in row["build"]:
-            if name not in known:
-                facts.setdefault((name.replace("_", " "), "{:.3g}"), {})[key] = row["build"][name]
+        for name, value in row["index"].items():
+            if name != "vector_dimension":
+                facts.setdefault((name.replace("_", " "), "{:.3g}"), {})[key] = value
     for key, row in _rows(results, parts, "point").items():
         for name, value in row.get("facts", {}).items():
             facts.setdefault((name, _SHARE), {})[key] = value

@@ -40,7 +40,12 @@ def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = R
     """
     stored = {table["title"]: table for table in load_results(name, folder).get("tables", [])}
     for table in tables:
-        new = {"title": table.title, "caption": table.caption, "header": table.header, "rows": table.cells}
+        new: dict[str, Any] = {
+            "title": table.title,
+            "caption": table.caption,
+            "header": table.header,
+            "rows": table.cells,
+        }
         old = stored.get(table.title, {})
         if old.get("header") == table.header:
             measured = {row[0] for row in table.cells}

@@ -52,8 +52,8 @@ class Entry:
     ----------
     system : str
         Name in SYSTEMS.
-    label : str
-        Name of the curve.
+    label, series : str
+        Name of the curve; the same with "*" for numbers, so curves that differ only in numbers share it.
     build : dict
         Build arguments.
     queries : tuple of dict
@@ -66,6 +66,7 @@ class Entry:
 
     system: str
     label: str
+    series: str
     build: dict[str, Any]
     queries: tuple[dict[str, Any], ...]
     allow_fewer: bool = False
@@ -260,15 +261,16 @@ def _entries(content: dict[str, Any], line: int) -> list[Entry]:
             label = changes.pop("label", content.get("label"))
             build = {**content.get("build", {}), **changes}
             if label is None:
-                label = ", ".join([system, *(f"{key}={value}" for key, value in changes.items())])
+                label = ", ".join([system, *(f"{key}={{{key}}}" for key in changes)])
             for name in re.findall(r"{(\w+)}", label):
                 require_known(name, build, "build argument of the label")
             queries = [{**content.get("query", {}), **sweep} for sweep in _product(content.get("sweep", {}))]
             _require_arguments(system, "build", build)
             for query in queries:
                 _require_arguments(system, "query", query)
-            fewer = content.get("allow_fewer", False)
-            entries.append(Entry(system, label.format(**build), build, tuple(queries), fewer, line))
+            plain = {name: "*" if type(value) in (int, float) else value for name, value in build.items()}
+            series, fewer = label.format(**plain), content.get("allow_fewer", False)
+            entries.append(Entry(system, label.format(**build), series, build, tuple(queries), fewer, line))
     return entries
 
 

@@ -172,43 +172,23 @@ def _described_part(part: Part) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows, with a column for each metric and columns for both ends of its interval."""
-    metrics = list(dict.fromkeys(metric for row in rows for metric in row["metrics"]))
-    names = [
-        "experiment",
-        "collection",
-        "system",
-        "family",
-        "label",
-        "point",
-        "build",
-        "query",
-        "facts",
-        "seed",
-    ]
-    numbers = ("queries_per_second", "build_seconds", "bytes_per_document", "total_bytes_per_document")
-    times = ("p50", "p95", "p99", "mean")
-    ends = [f"{metric}{end}" for metric in metrics for end in ("", " low", " high", " queries")]
+    """Write rows; nested values have columns with dots in their names."""
+    flat = [_flattened(row) for row in rows]
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*names, *ends, *numbers, *(f"ms {name}" for name in times)])
-    for row in rows:
-        values = [row["metrics"].get(metric) or {} for metric in metrics]
-        milliseconds = row["latency_ms"] or {}
-        writer.writerow(
-            [_plain(row.get(name)) for name in names]
-            + [value.get(end, "") for value in values for end in ("mean", "low", "high", "n")]
-            + ["" if row[name] is None else row[name] for name in numbers]
-            + [milliseconds.get(name, "") for name in times]
-        )
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
     write_bytes(path, stream.getvalue().encode())
 
 
-def _plain(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    means = {key: v["mean"] if isinstance(v, dict) and "mean" in v else v for key, v in value.items()}
-    return "; ".join(f"{key}={mean}" for key, mean in means.items())
+def _flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            _flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        )
+    return flat
 
 
 def _write_rankings(out: Path, results: Results, parts: list[Part], store: RawStore) -> None:

@@ -20,28 +20,23 @@ CANDIDATES = [10, 20, 50, 100]
 DEPTHS = [1, 10, 50, 100, 500]
 SHAPES = [(5, 3), (10, 3), (20, 4), (40, 6)]
 
-#: The experiments' configurations; their systems only name the configured arguments.
+#: The experiments' configurations.
 EXPERIMENTS: dict[str, dict[str, Any]] = {
-    "end_to_end": {"title": "End to <end>", "timed": True, "systems": ["m", "preset", "candidates"]},
+    "end_to_end": {"title": "End to <end>", "timed": True},
     "vector_dimension": {
         "title": "FDE recall by dimension",
-        "systems": ["preset", "num_repetitions", "num_simhash_projections"],
     },
-    "collection_size": {"title": "Cost by size", "timed": True, "systems": [], "documents": SIZES},
-    "nearest_neighbor": {"title": "The nearest among the first N", "systems": ["preset"]},
+    "collection_size": {"title": "Cost by size", "timed": True, "documents": SIZES},
+    "nearest_neighbor": {"title": "The nearest among the first N"},
 }
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest: Any) -> Path:
     """Write manifest.json and summary.json; `manifest` replaces entries of the manifest."""
-    experiments = {
-        name: {**content, "systems": [dict.fromkeys(content["systems"])]}
-        for name, content in EXPERIMENTS.items()
-    }
     whole = {
         "run": "study <1>",
         "machine": {"processor": "AMD EPYC", "load": None},
-        "experiments": experiments,
+        "experiments": EXPERIMENTS,
         "collections": {name: {"documents": 5183, "judged": True} for name in COLLECTIONS},
         "failures": [{"experiment": "end_to_end", "system": "plaid", "message": "<needed> 12 GB"}],
     } | manifest
@@ -104,15 +99,14 @@ def _rows() -> Iterator[dict[str, Any]]:
         for preset, lead in (("paper", 0.1), ("fde", 0.2)):
             for repetitions, bits in SHAPES:
                 build = {"preset": preset, "num_repetitions": repetitions, "num_simhash_projections": bits}
-                build["vector_dimension"] = repetitions * 2**bits * 8
-                label, recall = f"{preset} R={repetitions}", lead + repetitions / 60
-                yield row("vector_dimension", collection, "fde", recall, label=label, build=build)
+                names = {"label": f"{preset} R={repetitions}", "series": f"{preset} R=*"}
+                index = {"vector_dimension": repetitions * 2**bits * 8}
+                recall = lead + repetitions / 60
+                yield row("vector_dimension", collection, "fde", recall, build=build, index=index, **names)
             metrics = {f"1-recall@{depth}": _spread(lead + depth / 1000) for depth in DEPTHS}
             build = {"preset": preset}
             yield row("nearest_neighbor", collection, "fde", None, label=preset, build=build, metrics=metrics)
     for size in SIZES:
         for system in ("muvera", "exhaustive"):
-            yield row(
-                "collection_size", "lotte500", system, 0.9, build={"n": size}, queries_per_second=2e5 / size
-            )
-    yield row("collection_size", "lotte500", "bm25", None, build={"n": 500}, queries_per_second=None)
+            yield row("collection_size", "lotte500", system, 0.9, n=size, queries_per_second=2e5 / size)
+    yield row("collection_size", "lotte500", "bm25", None, n=500, queries_per_second=None)

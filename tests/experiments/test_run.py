@@ -178,7 +178,7 @@ def test_rankings_numbers_and_manifest(tmp_path: Path) -> None:
     assert document.startswith("d") and float(score) > float(lines[1].split()[4])
     with (tmp_path / "out" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["5-recall@5"]) for row in rows] == [1, 1]
+    assert [float(row["metrics.5-recall@5.mean"]) for row in rows] == [1, 1]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["experiments"]["mine"]["title"] == "Mine"
     described = manifest["collections"]["quick-wide"]

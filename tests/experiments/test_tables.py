@@ -103,7 +103,7 @@ def results(turns: dict[str, str]) -> Results:
             made.times[key] = (turns[label], np.array([seconds[i], seconds[i], 100.0]))
             made.values[key] = {"10-recall@10": np.full(3, recalls[label][i])}
         row: dict[str, Any] = {"experiment": "mine", "collection": "some", "seed": 42, "label": label}
-        row |= {"build": {"n": 300}, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
+        row |= {"n": 300, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
         made.rows.append(row)
     return made
 
