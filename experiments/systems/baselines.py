@@ -8,31 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import HNSWSettings, MultiVectors, top_k
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera.mips import VectorSearch, make_search
 
+from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["Exhaustive", "Pooled", "VectorBackend", "VectorSearchSettings", "mean_vectors"]
+__all__ = ["Exhaustive", "Pooled", "VectorBackend", "mean_vectors", "vector_search"]
 
 VectorBackend = Literal["exact", "hnsw"]
 
 
-class VectorSearchSettings:
-    """Settings of a single-vector search: read all vectors ("exact") or search a graph of them ("hnsw").
-
-    `hnsw` holds settings of :class:`muvera.HNSWSettings`; its seed is the experiment's unless it is given.
-    """
-
-    def __init__(self, backend: VectorBackend, hnsw: dict[str, Any] | None) -> None:
-        if backend not in get_args(VectorBackend):
-            raise ValueError(f"backend must be 'exact' or 'hnsw', got {backend!r}.")
-        self._graph, self._hnsw = backend == "hnsw", dict(hnsw or {})
-
-    def make(self, dimension: int, seed: int) -> ExactSearch | HNSWSearch:
-        """Return an empty search of vectors of `dimension` floats."""
-        if self._graph:
-            return HNSWSearch(dimension, HNSWSettings(**{"seed": seed, **self._hnsw}))
-        return ExactSearch(dimension)
+def vector_search(
+    backend: str, dimension: int, seed: int, hnsw: dict[str, Any] | None = None
+) -> VectorSearch:
+    """Return an empty search of all vectors ("exact") or of a graph ("hnsw"), with settings of HNSWSettings."""
+    require_known(backend, get_args(VectorBackend), "backend")
+    return make_search(backend, dimension, HNSWSettings(**{"seed": seed, **(hnsw or {})}))
 
 
 class Exhaustive(System):
@@ -76,10 +67,7 @@ class Pooled(System):
         backend: VectorBackend = "exact",
         hnsw: dict[str, Any] | None = None,
     ) -> None:
-        if vectors not in ("mean", "stored"):
-            raise ValueError(f"vectors must be 'mean' or 'stored', got {vectors!r}.")
-        self._stored = vectors == "stored"
-        self._settings = VectorSearchSettings(backend, hnsw)
+        self._stored, self._backend, self._hnsw = vectors == "stored", backend, hnsw
 
     def build(self, material: Material) -> None:
         """Pool the documents and add them to the search."""
@@ -89,7 +77,7 @@ class Pooled(System):
             material.needs("document_pooled", "query_pooled", reason=reason)
         self._query_vectors = material.collection.query_pooled
         vectors: Any = material.collection.document_pooled if self._stored else mean_vectors(self.documents)
-        self._search = self._settings.make(vectors.shape[1], material.seed)
+        self._search = vector_search(self._backend, vectors.shape[1], material.seed, self._hnsw)
         self._search.add(np.arange(len(vectors)), vectors, material.threads)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from muvera import MultiVectors
 from muvera.encoders.registry import make_encoder
 
+from ..known_names import require_known
 from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Family, Material, Ranked, System, timed_search
-from .baselines import VectorBackend, VectorSearchSettings
+from .baselines import vector_search
 from .library import encoder_config
 
 __all__ = ["Fastembed", "MuveraPython", "Muvfde", "Plaid", "ProductCodes", "Qdrant", "Tachiom", "Warp"]
@@ -31,12 +33,18 @@ class WorkerSystem(System):
     library: ClassVar[str]
     _worker: Worker | None = None
 
-    @property
-    def worker(self) -> Worker:
-        """The library's process, after :meth:`prepare`."""
-        if self._worker is None:
-            raise RuntimeError(f"{self.library} has no process yet. Call prepare or build first.")
-        return self._worker
+    #: Names and default values of the build arguments.
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        for name in settings:
+            require_known(name, self.defaults, f"build argument of {self.name}")
+        self._settings = {**self.defaults, **settings}
+
+    @classmethod
+    def open_arguments(cls) -> Iterable[str]:
+        """Return the names of the build arguments."""
+        return cls.defaults
 
     def prepare(self, material: Material) -> None:
         """Create the library's environment if it is missing, start its process and import the library."""
@@ -50,6 +58,12 @@ class WorkerSystem(System):
         if self._worker is None:
             self.prepare(material)
 
+    @property
+    def worker(self) -> Worker:
+        """The library's process, after :meth:`prepare` or :meth:`build`."""
+        assert self._worker is not None
+        return self._worker
+
     def close(self) -> None:
         """End the process."""
         if self._worker is not None:
@@ -60,9 +74,6 @@ class IndexingPeer(WorkerSystem):
     """A library that builds an index of all documents and searches it."""
 
     index_name: ClassVar[str] = "index"
-
-    def __init__(self, **settings: Any) -> None:
-        self._settings = settings
 
     def build(self, material: Material) -> None:
         """Build the index in the scratch folder; copying the documents to the process is not timed."""
@@ -77,19 +88,20 @@ class IndexingPeer(WorkerSystem):
         for name in ("documents.npy", "documents_lengths.npy"):
             (material.folder / name).unlink()
 
-    def answers(self, queries: MultiVectors, k: int, ranked_again: int, **options: Any) -> Answers:
-        """Return the answers of the process's "search"; rank the first `ranked_again` by exact Chamfer.
+    def answers(self, queries: MultiVectors, k: int, candidates: int = 0, **options: Any) -> Answers:
+        """Return the answers of the process's "search"; rank the first `candidates`, if any, by exact Chamfer.
 
         "search" returns float64 (top_k, 2): positions and scores of documents, best first, then -1.
         """
         self._pass_queries(queries)
-        found, times = self.worker.each("search", "queries", self.folder, index=str(self._index), **options)
+        how = {"index": str(self._index), "top_k": max(k, candidates), **options}
+        found, times = self.worker.each("search", "queries", self.folder, **how)
         ids, scores = found[:, :, 0].astype(np.int64), found[:, :, 1].astype(np.float32)
-        if not ranked_again:
+        if not candidates:
             return Answers(ids, scores, times[0])
 
         def answer(place: int, query: MultiVectors) -> Ranked:
-            best = ids[place, :ranked_again]
+            best = ids[place, :candidates]
             return self.ranked_exactly(query, best[best >= 0], k)
 
         ranked = timed_search(queries, k, answer)
@@ -122,21 +134,9 @@ class Plaid(IndexingPeer):
 
     name: ClassVar[str] = "plaid"
     library: ClassVar[str] = "fast-plaid"
-
-    def __init__(
-        self,
-        *,
-        nbits: int = 4,
-        kmeans_niters: int = 4,
-        max_points_per_centroid: int = 256,
-        n_samples_kmeans: int | None = None,
-    ) -> None:
-        super().__init__(
-            nbits=nbits,
-            kmeans_niters=kmeans_niters,
-            max_points_per_centroid=max_points_per_centroid,
-            n_samples_kmeans=n_samples_kmeans,
-        )
+    defaults: ClassVar[dict[str, Any]] = {
+        "nbits": 4, "kmeans_niters": 4, "max_points_per_centroid": 256, "n_samples_kmeans": None,
+    }  # fmt: skip
 
     def search(
         self,
@@ -152,8 +152,7 @@ class Plaid(IndexingPeer):
         Of `n_full_scores` documents after the first scoring by centroids a quarter is decompressed.  It
         determines most of a query's time: sweep it from a few times k upwards.
         """
-        options = {"n_ivf_probe": n_ivf_probe, "n_full_scores": n_full_scores}
-        return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
+        return self.answers(queries, k, candidates, n_ivf_probe=n_ivf_probe, n_full_scores=n_full_scores)
 
     def counts(self, path: Path) -> bool:
         """Return False for ``merged_*``, copies of the chunks that opening an index makes."""
@@ -168,9 +167,7 @@ class Warp(IndexingPeer):
 
     name: ClassVar[str] = "warp"
     library: ClassVar[str] = "xtr-warp"
-
-    def __init__(self, *, nbits: int = 4, kmeans_niters: int = 4) -> None:
-        super().__init__(nbits=nbits, kmeans_niters=kmeans_niters)
+    defaults: ClassVar[dict[str, Any]] = {"nbits": 4, "kmeans_niters": 4}
 
     def search(
         self,
@@ -185,8 +182,7 @@ class Warp(IndexingPeer):
 
         Missing similarities are estimated after `t_prime` tokens.  None: its own choice.
         """
-        options = {"nprobe": nprobe, "t_prime": t_prime}
-        return self.answers(queries, k, candidates, top_k=max(k, candidates), **options)
+        return self.answers(queries, k, candidates, nprobe=nprobe, t_prime=t_prime)
 
     def counts(self, path: Path) -> bool:
         """Return False for the chunks of the build, numbered files that are copied into the compacted ones."""
@@ -202,9 +198,7 @@ class Tachiom(IndexingPeer):
     name: ClassVar[str] = "tachiom"
     library: ClassVar[str] = "tachiom"
     index_name: ClassVar[str] = "index.bin"
-
-    def __init__(self, *, total_centroids: int | None = None, ef_construction: int | None = None) -> None:
-        super().__init__(total_centroids=total_centroids, ef_construction=ef_construction)
+    defaults: ClassVar[dict[str, Any]] = {"total_centroids": None, "ef_construction": None}
 
     def build(self, material: Material) -> None:
         """Build the index of tokens and their vocabulary ids."""
@@ -229,10 +223,9 @@ class Tachiom(IndexingPeer):
 
         Documents whose score by centroids is below `alpha` times the best are skipped.
         """
-        top = max(k, candidates)
-        options: dict[str, Any] = {"k_docs_to_score": max(top, k_docs_to_score), "alpha": alpha}
-        options |= {"k_centroids": k_centroids, "ef_search": max(30, k_centroids)}
-        return self.answers(queries, k, candidates, top_k=top, **options)
+        scored = max(k, candidates, k_docs_to_score)
+        options: dict[str, Any] = {"k_centroids": k_centroids, "ef_search": max(30, k_centroids)}
+        return self.answers(queries, k, candidates, k_docs_to_score=scored, alpha=alpha, **options)
 
 
 class Qdrant(IndexingPeer):
@@ -246,14 +239,13 @@ class Qdrant(IndexingPeer):
     name: ClassVar[str] = "qdrant"
     library: ClassVar[str] = "qdrant-edge"
     index_name: ClassVar[str] = "shard"
-
-    def __init__(self, *, graph_of_tokens: bool = False, m: int = 16, ef_construct: int = 100) -> None:
-        super().__init__(graph_of_tokens=graph_of_tokens, m=m, ef_construct=ef_construct)
+    defaults: ClassVar[dict[str, Any]] = {"graph_of_tokens": False, "m": 16, "ef_construct": 100}
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
         """Answer queries by MaxSim of `candidates`, or in the graph of tokens with as many kept."""
-        options = {"candidates": max(k, candidates), "graph_of_tokens": self._settings["graph_of_tokens"]}
-        return self.answers(queries, k, 0, top_k=k, **options)
+        graph_of_tokens = self._settings["graph_of_tokens"]
+        options = {"search_width": max(k, candidates), "graph_of_tokens": graph_of_tokens}
+        return self.answers(queries, k, **options)
 
     def reads_tokens(self, **_: Any) -> bool:
         """Return False: the shard contains the tokens."""
@@ -273,11 +265,12 @@ class ProductCodes(IndexingPeer):
 
     name: ClassVar[str] = "pq"
     library: ClassVar[str] = "faiss"
+    defaults: ClassVar[dict[str, Any]] = {"preset": "fde", "subvector_size": 8}
 
-    def __init__(self, *, preset: str = "fde", subvector_size: int = 8) -> None:
-        super().__init__(subvector_size=subvector_size)
-        encoder_config(preset, 128, 0, {})
-        self._preset = preset
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._preset = self._settings.pop("preset")
+        encoder_config(self._preset, 128, 0, {})
 
     def _build(self, material: Material, documents: list[NDArray[Any]]) -> None:
         """Encode here, and train and fill the codes in the process; both are timed."""
@@ -293,7 +286,7 @@ class ProductCodes(IndexingPeer):
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 0) -> Answers:
         """Rank documents by their codes; with `candidates`, order these by exact Chamfer."""
-        answers = self.answers(queries, k, candidates, top_k=max(k, candidates))
+        answers = self.answers(queries, k, candidates)
         return Answers(answers.ids, answers.scores, answers.seconds + self._encode_seconds)
 
     def _pass_queries(self, queries: MultiVectors) -> None:
@@ -317,25 +310,17 @@ class PeerFDE(WorkerSystem):
     """
 
     chamfer: bool = True
-
-    def __init__(
-        self,
-        *,
-        repetitions: int = 20,
-        bits: int = 5,
-        width: int = 16,
-        backend: VectorBackend = "exact",
-        hnsw: dict[str, Any] | None = None,
-    ) -> None:
-        self._sizes = {"repetitions": repetitions, "bits": bits, "width": width}
-        self._settings = VectorSearchSettings(backend, hnsw)
+    defaults: ClassVar[dict[str, Any]] = {
+        "repetitions": 20, "bits": 5, "width": 16, "backend": "exact", "hnsw": None,
+    }  # fmt: skip
 
     def build(self, material: Material) -> None:
         """Encode all documents and index the FDEs; copying between the processes is not timed."""
         super().build(material)
+        self._sizes = {name: self._settings[name] for name in ("repetitions", "bits", "width")}
         size = self._sizes["repetitions"] * 2 ** self._sizes["bits"] * self._sizes["width"]
         self._sizes |= {"dimension": material.documents.dimension, "seed": material.seed}
-        self._search = self._settings.make(size, material.seed)
+        self._search = vector_search(self._settings["backend"], size, material.seed, self._settings["hnsw"])
         self.build_seconds = 0.0
         for start in range(0, len(material.documents), _BLOCK):
             fdes, seconds = self._encode("encode_document", material.documents[start : start + _BLOCK])

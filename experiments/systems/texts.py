@@ -20,9 +20,6 @@ __all__ = ["BM25", "Hybrid", "Texts"]
 # First stages of a hybrid search: the index's vectors, BM25, the model's own single vectors.
 _SOURCES = ("vectors", "words", "single")
 
-# Feedback uses the rarest tokens of the best documents.
-_FEEDBACK_DOCUMENTS, _FEEDBACK_TOKENS = 3, 10
-
 
 class _Words:
     """BM25 over texts."""
@@ -75,18 +72,17 @@ class BM25(System):
 class Hybrid(System):
     """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors.
 
-    `idf` multiplies every query token by its inverse document frequency, scaled to a mean of 1.  `feedback` is the
-    weight of the best documents' rarest tokens, which are added to the query for a second search (ColBERT-PRF).
+    `idf` multiplies every query token by its inverse document frequency, scaled to a mean of 1.
     """
 
     name: ClassVar[str] = "hybrid"
     family: ClassVar[Family] = "muvera"
 
-    def __init__(self, *, sources: list[str] | None = None, idf: bool = False, feedback: float = 0.0) -> None:
+    def __init__(self, *, sources: list[str] | None = None, idf: bool = False) -> None:
         self._sources = ["vectors"] if sources is None else sources
         if not self._sources or not set(self._sources) <= set(_SOURCES):
             raise ValueError(f"sources must be some of {', '.join(_SOURCES)}, got {self._sources}.")
-        self._idf, self._feedback = idf, feedback
+        self._idf = idf
 
     def build(self, material: Material) -> None:
         """Index token vectors, words and single vectors."""
@@ -97,14 +93,11 @@ class Hybrid(System):
         if "single" in self._sources:
             reason = "The collection has no stored single vectors."
             material.needs("document_pooled", "query_pooled", reason=reason)
-        if self._idf or self._feedback:
+        if self._idf:
             reason = "The collection has no vocabulary ids of its tokens."
             material.needs("document_token_ids", "query_token_ids", reason=reason)
-            token_ids: Any = material.collection.document_token_ids
-            kinds = np.unique(np.concatenate(token_ids))
-            values = inverse_document_frequency(token_ids, [kinds])[0]
-            self._idf_of = dict(zip(kinds.tolist(), values.tolist(), strict=True))
-            self._largest_idf = float(values.max())
+            ids = material.collection.document_token_ids or [], material.collection.query_token_ids or []
+            self._rarities = inverse_document_frequency(*ids)
         self._index = MuveraIndex.build(self.documents, exact_tokens=0, threads=self.threads, backend="exact")
         if "words" in self._sources:
             self._words = _Words(material.collection.document_texts or [], "en")
@@ -130,13 +123,10 @@ class Hybrid(System):
         def answer(_: int, query: MultiVectors) -> Ranked:
             position = int(query.ids[0])
             if self._idf:
-                rarity = self._rarity(self._data.query_token_ids[position])
+                rarity = self._rarities[position]
                 query = weight_queries(query, rarity / rarity.mean())
             rankings = self._rankings(position, candidates)
             best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]
-            if self._feedback:
-                query = self._expanded(query, best.ids[:_FEEDBACK_DOCUMENTS].tolist())
-                best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]
             return np.asarray(best.ids, np.int64), best.scores
 
         return timed_search(queries, k, answer)
@@ -152,23 +142,6 @@ class Hybrid(System):
             vector = self._data.query_pooled[position : position + 1]
             rankings["single"] = self._single.search(vector, count, threads=self.threads)
         return rankings
-
-    def _rarity(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        largest = self._largest_idf
-        return np.array([self._idf_of.get(token, largest) for token in token_ids.tolist()], np.float32)
-
-    def _expanded(self, query: MultiVectors, best: list[int]) -> MultiVectors:
-        """Return the query with the mean vectors of its best documents' rarest tokens."""
-        ids = np.concatenate([self._data.document_token_ids[i] for i in best])
-        vectors = np.concatenate([np.asarray(self.documents[i], np.float32) for i in best])
-        kinds, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(kinds), vectors.shape[1]), np.float32)
-        np.add.at(sums, inverse, vectors)
-        rarity = self._rarity(kinds)
-        chosen = np.argsort(-rarity * np.minimum(counts, len(best)), kind="stable")[:_FEEDBACK_TOKENS]
-        means = sums[chosen] / np.linalg.norm(sums[chosen], axis=1, keepdims=True)
-        added = means * (self._feedback * rarity[chosen] / self._largest_idf)[:, np.newaxis]
-        return MultiVectors.from_arrays([np.concatenate([np.asarray(query.tokens, np.float32), added])])
 
     def bytes_per_document(self) -> float:
         """Return the bytes of a document's vector, without words and single vectors."""

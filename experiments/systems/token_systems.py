@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from muvera import HNSWSettings, MultiVectors
 from muvera.data.ranking import best_first
 from muvera.mips import HNSWSearch
 
+from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 from .baselines import VectorBackend
 
@@ -29,8 +30,7 @@ class TokenSystem(System):
     """
 
     def __init__(self, *, backend: VectorBackend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
-        if backend not in ("hnsw", "exact"):
-            raise ValueError(f"backend must be 'hnsw' or 'exact', got {backend!r}.")
+        require_known(backend, get_args(VectorBackend), "backend")
         self._settings = {"m": m, "ef_construction": ef_construction} if backend == "hnsw" else None
 
     def build(self, material: Material) -> None:

@@ -81,20 +81,20 @@ def build(
     return work
 
 
-def search(_: Mapping[str, Any], index: str, top_k: int, candidates: int, graph_of_tokens: bool) -> Work:
+def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int, graph_of_tokens: bool) -> Work:
     """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing.
 
-    Where means are kept, they propose the candidates; else a walk through the graph of tokens keeps them.
+    A graph of means proposes `search_width` candidates; with `graph_of_tokens`, it is the breadth of that search.
     """
     edge = importlib.import_module(LIBRARY)
     shard = _shard(index)
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
         asked: dict[str, Any] = {"query": edge.Query.Nearest(query.tolist(), TOKENS)}
-        walk = edge.SearchParams(hnsw_ef=candidates)
+        walk = edge.SearchParams(hnsw_ef=search_width)
         if not graph_of_tokens:
             nearest = edge.Query.Nearest(query.mean(axis=0).tolist(), MEAN)
-            asked["prefetches"] = [edge.Prefetch(candidates, nearest, params=walk)]
+            asked["prefetches"] = [edge.Prefetch(search_width, nearest, params=walk)]
         else:
             asked["params"] = walk
         request = edge.QueryRequest(limit=top_k, with_vector=False, with_payload=False, **asked)
