@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from typing import Any, ClassVar, Literal
+from itertools import islice
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import COMPARISONS, Filter
-from ..metadata.values import bound_name, present_term, value_term
+from ..metadata.filters import Filter, build_condition
+from ..metadata.values import FlatMetadata, flatten
 from ..utils.checks import require_int
+from .conditions import Conditions
 
 __all__ = [
     "SCHEMES",
@@ -31,13 +33,11 @@ __all__ = [
     "EngineError",
     "GraphSettings",
     "Hits",
-    "Metadata",
-    "SQLConditions",
+    "Row",
     "SearchOptions",
     "folder_of",
     "is_engine_url",
     "open_engine",
-    "quoted",
 ]
 
 #: Ids, best first, and the engine's scores, for each query.
@@ -45,8 +45,7 @@ Hits = list[tuple[list[Any], NDArray[np.float32]]]
 
 Precision = Literal["float32", "float16"]
 
-#: Metadata of documents, checked to be JSON values.
-Metadata = Sequence[Mapping[str, Any]]
+Column = Literal["id", "metadata", "tokens"]
 
 #: URL schemes, with the module and class that open them.
 SCHEMES: dict[str, tuple[str, str]] = {
@@ -61,6 +60,9 @@ SCHEMES: dict[str, tuple[str, str]] = {
 
 # Collection names that all engines accept.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+# Ids per condition, and documents whose tokens are read at once.
+_IDS, _BATCH = 500, 500
 
 
 class EngineError(ValueError):
@@ -93,7 +95,7 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class Description:
-    """Properties of a collection, fixed when it was created.
+    """Properties of a collection, fixed when it was created, and its calibration.
 
     Parameters
     ----------
@@ -114,6 +116,8 @@ class Description:
         SHA-256 of the fitted encoder.
     text_encoder : str, optional
         Name of the text encoder of a collection with texts.
+    candidates_by_recall : list of [float, int]
+        Calibrated number of candidates for each mean recall; empty without a calibration.
     """
 
     vector_dimension: int
@@ -125,6 +129,7 @@ class Description:
     config: str
     encoder: str
     text_encoder: str | None = None
+    candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, content: bytes) -> Description:
@@ -162,6 +167,16 @@ class SearchOptions:
     k: int | None = None
 
 
+class Row(NamedTuple):
+    """A document to write; `tokens` is float16 (n, dimension), or None if the collection stores no tokens."""
+
+    id: Any
+    vector: NDArray[np.float32]
+    metadata: dict[str, Any]
+    flat: FlatMetadata
+    tokens: NDArray[np.float16] | None
+
+
 class Engine(ABC):
     """Base class of one collection in a vector database.
 
@@ -184,6 +199,9 @@ class Engine(ABC):
 
     #: Precisions of stored vectors with the maximum dimension (None: unlimited); the default first.
     precisions: ClassVar[Mapping[Precision, int | None]] = {"float32": None}
+
+    #: Bytes of one part of the encoder.
+    part_bytes: ClassVar[int] = 1 << 20
 
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         self.url, self.name, self.location = url, name, f"{url}#{name}"
@@ -237,54 +255,90 @@ class Engine(ABC):
         EngineError
             If the engine cannot be reached, or the name belongs to something else.
         """
+        self.description = None
         with self._errors("cannot be read"):
-            names = self._existing_names()
-            parts = self._read_parts(0, 1) if self._encoder_name in names else []
-        if not parts:
-            if self.name in names and self._encoder_name not in names:
-                raise EngineError(f"{self.location} was not made by muvera. Give another name.")
-            self.description = None
-            return None
-        with self._errors("cannot be read"):
-            self.description = Description.from_json(parts[0])
-            change = self._change(names)
-        if change is not None:
-            raise EngineError(f"{self.location} {change}: the collection was changed. Load it again.")
-        return self.description
+            names = self._own_names()
+            parts = self._read_parts(0, 1) if names else []
+            if not parts:
+                return None
+            stored = Description.from_json(parts[0])
+            floats = self._open(stored) if self.name in names else 0
+        if floats != stored.vector_dimension:
+            raise EngineError(
+                f"{self.location} has vectors of {floats} floats, not {stored.vector_dimension}: the collection was "
+                "changed. Load it again."
+            )
+        self.description = stored
+        return stored
 
-    @abstractmethod
-    def _existing_names(self) -> set[str]:
-        """Return those of the two collection names that exist."""
-
-    @abstractmethod
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        """Return parts `start` to `stop` of the encoder collection, in order."""
-
-    @abstractmethod
-    def _change(self, names: set[str]) -> str | None:
-        """Return what differs between the stored collection and its description, or None."""
-
-    @abstractmethod
     def create(self, description: Description, encoder: bytes) -> None:
-        """Create an empty collection that stores the encoder, completely or not at all.
+        """Create an empty collection that stores the encoder; the description is written last.
 
         Raises
         ------
         EngineError
             If the collection exists.
         """
+        if self.describe() is not None:
+            raise EngineError(f"{self.location} exists. Give another name, or drop it.")
+        size = self.part_bytes
+        with self._errors("cannot be created"):
+            self._drop()  # leftovers of an interrupted creation
+            self._create(description)
+            self._write_parts(1, [encoder[start : start + size] for start in range(0, len(encoder), size)])
+        self.change_description(description)
+
+    def change_description(self, description: Description) -> None:
+        """Replace the stored description."""
+        with self._errors("cannot be changed"):
+            self._write_parts(0, [description.to_json()])
+        self.description = description
 
     def read_encoder(self) -> bytes:
         """Return the encoder stored by :meth:`create`."""
         with self._errors("cannot be read"):
             return b"".join(self._read_parts(1, None))
 
-    def finish(self) -> None:  # noqa: B027 (optional)
-        """Build or update the graph, if the engine does not do so by itself."""
-
-    @abstractmethod
     def drop(self) -> None:
         """Remove the collection, its encoder and its graph, if they exist."""
+        with self._errors("cannot be removed"):
+            self._own_names()
+            self._drop()
+        self.description = None
+
+    def _own_names(self) -> set[str]:
+        """Return those of the two collection names that exist; raise EngineError for collections of others."""
+        names = self._existing_names()
+        if self.name in names and self._encoder_name not in names:
+            raise EngineError(f"{self.location} was not made by muvera. Give another name.")
+        return names
+
+    @abstractmethod
+    def _existing_names(self) -> set[str]:
+        """Return those of the two collection names that exist."""
+
+    @abstractmethod
+    def _open(self, stored: Description) -> int:
+        """Prepare the collection for use, and return the number of floats in its vectors."""
+
+    @abstractmethod
+    def _create(self, description: Description) -> None:
+        """Create both collections, first that of the encoder."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Remove both collections, if they exist."""
+
+    @abstractmethod
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        """Return parts `start` to `stop` of the encoder collection, in order."""
+
+    @abstractmethod
+    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+        """Write parts from number `start` on, or replace them."""
+
+    def finish(self) -> None:  # noqa: B027 (optional)
+        """Build or update the graph, if the engine does not do so by itself."""
 
     @abstractmethod
     def close(self) -> None:
@@ -292,60 +346,94 @@ class Engine(ABC):
 
     # -- documents ------------------------------------------------------------
 
-    @abstractmethod
     def add(
-        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
+        self, texts: MultiVectors, vectors: NDArray[np.float32], metadata: list[Mapping[str, Any]]
     ) -> None:
         """Store documents and replace those with the same ids, all of them or none.
 
-        The vectors are float32 (n, vector_dimension); half-precision tokens are given if the collection stores them.
+        The vectors are float32 (n, vector_dimension).  Tokens are stored if the collection stores them.
         """
+        tokens: Iterable[Any] = [None] * len(texts)
+        if self.stored.tokens:
+            with np.errstate(over="ignore"):
+                halves = texts.tokens.astype(np.float16, copy=False)
+            if not np.isfinite(halves).all():
+                raise ValueError(
+                    "documents have a number beyond 65504, the largest in half precision. Scale them."
+                )
+            tokens = MultiVectors(halves, texts.offsets)
+        documents = [
+            Row(id, vector, dict(values), flatten(values), own)
+            for id, vector, values, own in zip(texts.ids.tolist(), vectors, metadata, tokens, strict=True)
+        ]
+        with self._errors("did not accept documents"):
+            self._write(documents)
 
-    @abstractmethod
     def delete(self, ids: list[Any]) -> None:
         """Delete documents; unknown ids are ignored."""
+        with self._errors("did not delete documents"):
+            for condition in self._conditions_of(ids):
+                self._delete(condition)
 
-    @abstractmethod
     def __len__(self) -> int:
         """Return the number of documents."""
+        with self._errors("cannot be read"):
+            return self._count()
 
-    def existing(self, ids: list[Any]) -> set[Any]:
-        """Return the ids that are in the collection."""
-        return {id for id, _ in self._read(ids, "id")}
-
-    def metadata(self, ids: list[Any]) -> dict[Any, dict[str, Any]]:
-        """Return the metadata of documents by id, without unknown ids."""
-        return dict(self._read(ids, "metadata"))
+    def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
+        """Return the values of a column by id, without unknown ids."""
+        found: dict[Any, Any] = {}
+        with self._errors("cannot be read"):
+            for condition in self._conditions_of(ids):
+                found.update(self._rows(condition, column))
+        return found
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents with their ids, in any order and without unknown ids."""
-        if not self.stored.tokens:
-            raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-        return self._texts(self._read(ids, "tokens"))
+        """Return the tokens of documents with their ids, in this order and without unknown ids."""
+        self._require_tokens()
+        found = self.read(ids, "tokens")
+        return self._texts([(id, found[id]) for id in ids if id in found])
 
     def all_tokens(self) -> Iterator[MultiVectors]:
         """Yield the tokens of all documents with their ids, in batches."""
+        self._require_tokens()
+        with self._errors("cannot be read"):
+            rows = iter(self._rows(None, "tokens"))
+            while batch := list(islice(rows, _BATCH)):
+                yield self._texts(batch)
+
+    def _require_tokens(self) -> None:
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-        for rows in self._token_batches():
-            yield self._texts(rows)
+
+    def _texts(self, rows: list[tuple[Any, Any]]) -> MultiVectors:
+        width = self.stored.token_dimension
+        arrays = [np.asarray(tokens, np.float16).reshape(-1, width) for _, tokens in rows]
+        return MultiVectors.from_arrays(arrays, ids=[id for id, _ in rows] or None, dimension=width)
+
+    def _conditions_of(self, ids: list[Any]) -> Iterator[Any]:
+        """Yield conditions of at most ``_IDS`` ids each."""
+        for start in range(0, len(ids), _IDS):
+            yield self._builder().among(ids[start : start + _IDS])
 
     @abstractmethod
-    def _read(self, ids: list[Any], column: str) -> Iterable[tuple[Any, Any]]:
-        """Return (id, value of "id", "metadata" or "tokens") of the documents that exist."""
+    def _write(self, rows: list[Row]) -> None:
+        """Store documents and replace those with the same ids, all of them or none."""
 
-    def _token_batches(self) -> Iterator[Iterable[tuple[Any, Any]]]:
-        """Yield batches of (id, tokens) of all documents."""
-        raise NotImplementedError
+    @abstractmethod
+    def _delete(self, condition: Any) -> None:
+        """Delete the documents that satisfy a condition."""
 
-    def _texts(self, rows: Iterable[tuple[Any, Any]]) -> MultiVectors:
-        width, pairs = self.stored.token_dimension, list(rows)
-        arrays = [np.asarray(tokens, np.float16).reshape(-1, width) for _, tokens in pairs]
-        return MultiVectors.from_arrays(arrays, ids=[id for id, _ in pairs] or None, dimension=width)
+    @abstractmethod
+    def _count(self) -> int:
+        """Return the number of documents."""
+
+    @abstractmethod
+    def _rows(self, condition: Any, column: Column) -> Iterable[tuple[Any, Any]]:
+        """Return (id, value) of the documents that satisfy a condition, or of all documents for None."""
 
     # -- searching ------------------------------------------------------------
 
-    @abstractmethod
     def search(
         self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
     ) -> Hits:
@@ -364,26 +452,33 @@ class Engine(ABC):
         FilterError
             For a condition that this engine cannot answer.
         """
+        builder = self._builder()
+        conditions = [build_condition(options.where, builder)] if options.where else []
+        if options.ids is not None:
+            conditions.append(builder.any_of(list(self._conditions_of(options.ids))))
+        condition = builder.all_of(conditions)
+        if condition is False:
+            return [([], np.empty(0, np.float32))] * len(vectors)
+        with self._errors("cannot be searched"):
+            return self._search(vectors, None if condition is True else condition, options, queries)
+
+    @abstractmethod
+    def _builder(self) -> Conditions:
+        """Return the builder of this engine's conditions."""
+
+    @abstractmethod
+    def _search(
+        self,
+        vectors: NDArray[np.float32],
+        condition: Any,
+        options: SearchOptions,
+        queries: MultiVectors | None,
+    ) -> Hits:
+        """Search among the documents that satisfy a condition, or among all documents for None."""
 
     def size_bytes(self) -> int | None:
         """Return the bytes of documents and graph, or None if the engine does not report them."""
         return None
-
-
-def encoder_parts(encoder: bytes, size: int = 1 << 20) -> list[bytes]:
-    """Split an encoder into parts that fit into one value of an engine."""
-    return [encoder[start : start + size] for start in range(0, len(encoder), size)]
-
-
-def id_batches(ids: list[Any], size: int) -> Iterator[list[Any]]:
-    """Split ids into batches of one request."""
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
-
-
-def no_hits() -> tuple[list[Any], NDArray[np.float32]]:
-    """Return the empty result of one query."""
-    return [], np.empty(0, np.float32)
 
 
 # -- URLs ---------------------------------------------------------------------
@@ -443,62 +538,3 @@ def folder_of(url: SplitResult) -> str:
     if not path:
         raise EngineError(f"The URL names no folder. Give {url.scheme}:FOLDER.")
     return path
-
-
-# -- conditions as SQL text ---------------------------------------------------
-
-
-def quoted(value: Any) -> str:
-    """Return a number or a string as an SQL literal.
-
-    Examples
-    --------
-    >>> quoted("it's")
-    "'it''s'"
-    """
-    if isinstance(value, bool):
-        return str(int(value))
-    return repr(value) if isinstance(value, (int, float)) else "'" + str(value).replace("'", "''") + "'"
-
-
-class SQLConditions(ABC):
-    """Base class of builders of conditions as text; conditions are never NULL.
-
-    ``and_``, ``or_`` and ``not_`` are the engine's words, and ``always`` and ``never`` its constants.
-    """
-
-    always, never = "true", "false"
-    and_, or_, not_ = "AND", "OR", "NOT"
-
-    def all_of(self, parts: list[str]) -> str:
-        """Combine conditions with "and"."""
-        return f"({f' {self.and_} '.join(parts)})" if parts else self.always
-
-    def any_of(self, parts: list[str]) -> str:
-        """Combine conditions with "or"."""
-        return f"({f' {self.or_} '.join(parts)})" if parts else self.never
-
-    def negation(self, part: str) -> str:
-        """Negate a condition."""
-        return f"({self.not_} {part})"
-
-    def exists(self, field: str) -> str:
-        """Test that a field is present and not null."""
-        return self.has_any([present_term(field)])
-
-    def any_equal(self, field: str, values: list[Any]) -> str:
-        """Test that an element of a field equals one of the values."""
-        return self.has_any([value_term(field, value) for value in values]) if values else self.never
-
-    def order(self, field: str, name: str, value: Any) -> str:
-        """Compare an element of a field with a value by an order operator."""
-        side = "high" if name in ("$gt", "$gte") else "low"
-        return self.compare(side, bound_name(field, value), COMPARISONS[name][0], value)
-
-    @abstractmethod
-    def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms."""
-
-    @abstractmethod
-    def compare(self, side: str, name: str, sign: str, value: Any) -> str:
-        """Compare the "low" or "high" bound of this name with a value."""

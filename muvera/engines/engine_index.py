@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,16 +29,7 @@ from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, require_choice, require_int
-from .base import (
-    Description,
-    Engine,
-    EngineError,
-    GraphSettings,
-    Hits,
-    Precision,
-    SearchOptions,
-    open_engine,
-)
+from .base import Description, Engine, EngineError, GraphSettings, Hits, Precision, SearchOptions, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
@@ -134,19 +125,15 @@ class EngineIndex:
         try:
             if precision is not None:
                 require_choice("precision", precision, self._engine.precisions)
-            if tokens == "engine" and not self._engine.keeps_tokens:
-                tokens = None
-            self._tokens = tokens
             self._precision: Precision = precision or self._engine.default_precision
             self._graph, self._text_encoder = graph or GraphSettings(), text_encoder
             self._requested = encoder
             self._encoder: Encoder | None = None
-            self._numbers: dict[float, int] = {}
             stored = self._engine.describe()
+            keeps_tokens = self._engine.keeps_tokens if stored is None else stored.tokens
+            self._tokens = None if tokens == "engine" and not keeps_tokens else tokens
             if stored is not None:
                 self._require_same_encoder(stored)
-                if tokens == "engine" and not stored.tokens:
-                    self._tokens = None
         except BaseException:
             if isinstance(engine, str):
                 self._engine.close()
@@ -213,8 +200,8 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
-        values = None if metadata is None else iter(metadata)
-        contents = None if texts is None else iter(texts)
+        values: Any = repeat({}) if metadata is None else metadata
+        pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
         position = added = skipped = empty = 0
         for whole in as_batches(documents):
             if not whole.has_ids and not resume and position == 0 and len(self):
@@ -225,30 +212,36 @@ class EngineIndex:
             for batch in self._batches(whole):
                 numbers = np.arange(position, position + len(batch))
                 named = batch if whole.has_ids else batch.with_ids(numbers)
-                rows = _metadata_of(values, named, position)
-                if contents is not None:
-                    rows = [{**row, TEXT: text} for row, text in zip(rows, contents, strict=False)]
-                    if len(rows) < len(named):
-                        raise ValueError(
-                            f"There are texts for only {position + len(rows)} documents. Give one for each."
-                        )
-                position += len(named)
-                self._prepare(whole, named, threads)
+                rows = list(islice(pairs, len(named)))
+                position += len(rows)
+                if len(rows) < len(named):
+                    raise ValueError(
+                        f"There is metadata or text for only {position} documents. Give one for each."
+                    )
+                for id, (row, _) in zip(named.ids.tolist(), rows, strict=True):
+                    encode_metadata(row, id)
+                if self._engine.description is None:
+                    self._create(whole, named.ids.dtype.kind == "i", threads)
+                self._require_kind(named)
                 keep = named.lengths > 0
                 empty += int((~keep).sum())
                 if resume:
-                    existing = self._engine.existing(named.ids[keep].tolist())
+                    existing = self._engine.read(named.ids[keep].tolist(), "id")
                     known = np.array([id in existing for id in named.ids.tolist()], bool)
                     skipped += int((keep & known).sum())
                     keep &= ~known
                 chosen = np.flatnonzero(keep)
                 if len(chosen):
-                    self._write(named[chosen], [rows[i] for i in chosen.tolist()], threads)
+                    stored = [{**row, **({} if text is None else {TEXT: text})} for row, text in rows]
+                    vectors = self.encoder.encode_documents(named[chosen], threads=threads)
+                    self._engine.add(named[chosen], vectors, [stored[i] for i in chosen.tolist()])
                     added += len(chosen)
                 if progress is not None:
                     progress(len(named))
-        if values is not None and next(values, None) is not None:
-            raise ValueError(f"There is more metadata than the {position} documents. Give one for each.")
+        if (metadata, texts) != (None, None) and next(pairs, None) is not None:
+            raise ValueError(
+                f"There is more metadata or text than the {position} documents. Give one for each."
+            )
         if self._engine.description is not None:
             self._engine.finish()
         return AddReport(added, skipped, empty)
@@ -260,20 +253,16 @@ class EngineIndex:
         for start in range(0, len(documents), step):
             yield documents[start : start + step]
 
-    def _prepare(self, whole: MultiVectors, texts: MultiVectors, threads: int | None) -> None:
-        """Create the collection if it does not exist, and check that the documents fit."""
-        integers = texts.ids.dtype.kind == "i"
-        if self._engine.description is None:
-            self._create(whole, integers, threads)
+    def _require_kind(self, documents: MultiVectors) -> None:
+        """Raise unless the documents have the dimension and the kind of ids of the collection."""
         stored, location = self._engine.stored, self._engine.location
-        texts.require_dimension(stored.token_dimension, "documents", location)
-        if stored.integer_ids != integers:
+        documents.require_dimension(stored.token_dimension, "documents", location)
+        if stored.integer_ids != (documents.ids.dtype.kind == "i"):
             kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
             raise TypeError(f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}.")
 
     def _create(self, documents: MultiVectors, integers: bool, threads: int | None) -> None:
-        config, encoder = as_encoder(self._requested or "moments", documents.dimension)
-        documents.require_dimension(config.dimension, "documents", "the encoder")
+        config, encoder = as_encoder(self._requested, documents.dimension)
         self._engine.require_dimension(config.vector_dimension, self._precision)
         if encoder is None:
             encoder = make_encoder(config)
@@ -299,19 +288,6 @@ class EngineIndex:
         )
         self._engine.create(description, content)
         self._encoder = encoder
-
-    def _write(self, texts: MultiVectors, metadata: list[Mapping[str, Any]], threads: int | None) -> None:
-        vectors = self.encoder.encode_documents(texts, threads=threads)
-        tokens = None
-        if self._engine.stored.tokens:
-            with np.errstate(over="ignore"):
-                halves = texts.tokens.astype(np.float16, copy=False)
-            if not np.isfinite(halves).all():
-                raise ValueError(
-                    "documents have a number beyond 65504, the largest in half precision. Scale them."
-                )
-            tokens = MultiVectors(halves, texts.offsets, texts.ids)
-        self._engine.add(texts.ids.tolist(), vectors, metadata, tokens)
 
     def delete(self, ids: Iterable[Any]) -> None:
         """Delete documents by id; unknown ids are ignored."""
@@ -352,16 +328,10 @@ class EngineIndex:
 
         Parameters
         ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        k : int
-            Maximum number of documents per query.
+        queries, k, ids, candidates, threads
+            As for :meth:`muvera.MuveraIndex.search`.
         where : mapping, optional
             A condition on the metadata, see :mod:`muvera.metadata.filters`, answered by the engine.
-        ids : iterable of int or of str, optional
-            Search only these documents.  Unknown ids are ignored.
-        candidates : int, optional
-            Documents that the engine proposes and exact Chamfer similarity ranks.  More raise recall and time.
-            Default: 100, or k if that is more.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  The calibration is that
             of :meth:`calibrate`, or of the local index of ``tokens=``.  All queries use the same number.
@@ -372,8 +342,6 @@ class EngineIndex:
         ef : int, optional
             Candidates that the engine's graph search keeps.  More raise recall and time.  Default: 128, or
             `candidates` if that is more.
-        threads : int, optional
-            For encoding and ranking in this process.  Default: all usable cores.
 
         Returns
         -------
@@ -391,31 +359,36 @@ class EngineIndex:
         """
         require_int("k", k, 1)
         count = self.num_candidates(k, candidates, recall)
-        if rerank is not None:
-            require_choice("rerank", rerank, ("auto", "here", "engine"))
+        how = self._ranker(rerank)
+        walk = max(128, count) if ef is None else require_int("ef", ef, 1)
         allowed = None if ids is None else as_id_list(ids)
+        options = SearchOptions(k if how is None else count, where, allowed, walk, k)
         texts = self._checked(queries)
-        if rerank == "auto":
-            rerank = "engine" if self._engine.reranks and self._tokens == "engine" else "here"
-        if rerank == "here" and self._tokens is None:
+        rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
+        filled = np.flatnonzero(texts.lengths > 0)
+        for start in range(0, len(filled), _QUERIES):
+            rows = filled[start : start + _QUERIES]
+            best = self._search_block(texts[rows], k, how, options, threads)
+            for i, ranking in zip(rows.tolist(), best, strict=True):
+                rankings[i] = ranking
+        return rankings
+
+    def _ranker(self, rerank: Rerank | None) -> Rerank | None:
+        """Return "here", "engine" or None, or raise if this collection cannot be ranked there."""
+        if rerank is None:
+            return None
+        require_choice("rerank", rerank, ("auto", "here", "engine"))
+        there = self._engine.reranks and self._tokens == "engine"
+        if rerank == "engine" and not there:
+            raise EngineError(f"{self._engine.location} cannot rank by tokens. Use rerank='here'.")
+        if rerank == "auto" and there:
+            return "engine"
+        if rerank != "engine" and self._tokens is None:
             raise EngineError(
                 f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
                 "index of the same documents, or rerank=None."
             )
-        if rerank == "engine" and not (self._engine.reranks and self._tokens == "engine"):
-            raise EngineError(f"{self._engine.location} cannot rank by tokens. Use rerank='here'.")
-        walk = max(128, count) if ef is None else require_int("ef", ef, 1)
-        options = SearchOptions(k if rerank is None else count, where, allowed, walk, k)
-        rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
-        filled = np.flatnonzero(texts.lengths > 0) if allowed != [] else np.empty(0, np.int64)
-        for start in range(0, len(filled), _QUERIES):
-            rows = filled[start : start + _QUERIES]
-            block = texts if len(rows) == len(texts) else texts[rows]
-            for i, ranking in zip(
-                rows.tolist(), self._search_block(block, k, rerank, options, threads), strict=True
-            ):
-                rankings[i] = ranking
-        return rankings
+        return "here" if rerank == "auto" else rerank
 
     def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
         """Return the number of candidates for these arguments of :meth:`search`.
@@ -427,9 +400,9 @@ class EngineIndex:
         """
         require_recall(recall, candidates)
         if recall is not None:
-            numbers = self._numbers
-            if isinstance(self._tokens, MuveraIndex):
-                numbers = numbers or self._tokens.candidates_by_recall
+            numbers = dict(self._engine.stored.candidates_by_recall)
+            if not numbers and isinstance(self._tokens, MuveraIndex):
+                numbers = self._tokens.candidates_by_recall
             if not numbers:
                 raise ValueError(
                     f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
@@ -441,9 +414,7 @@ class EngineIndex:
         return count
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Measure how many candidates ``search(recall=)`` needs.
-
-        Only this object keeps the result; the collection does not store it.
+        """Measure how many candidates ``search(recall=)`` needs, and store the result in the collection.
 
         Parameters
         ----------
@@ -463,7 +434,8 @@ class EngineIndex:
         exact = self.search(texts, BEST, candidates=MAX_RANKED, threads=threads)
         width = min(len(ranking) for ranking in proposed)
         best = np.stack([np.isin(a.ids[:width], b.ids) for a, b in zip(proposed, exact, strict=True)])
-        self._numbers = numbers_of(best)
+        numbers = list(numbers_of(best).items())
+        self._engine.change_description(replace(self._engine.stored, candidates_by_recall=numbers))
 
     def _checked(self, queries: Any) -> MultiVectors:
         dimension = self._engine.stored.token_dimension
@@ -473,18 +445,15 @@ class EngineIndex:
         self, queries: MultiVectors, k: int, how: Rerank | None, options: SearchOptions, threads: int | None
     ) -> list[Ranking]:
         vectors = self.encoder.encode_queries(queries, threads=threads)
-        if how == "engine":
-            return self._as_rankings(self._engine.search(vectors, options, queries))
-        hits = self._engine.search(vectors, options)
-        if how is None:
+        hits = self._engine.search(vectors, options, queries if how == "engine" else None)
+        if how != "here":
             return self._as_rankings(hits)
         proposals = [ids for ids, _ in hits]
         if isinstance(self._tokens, MuveraIndex):
             return self._tokens.rerank(queries, proposals, k, missing="ignore", threads=threads)
-        every = list(dict.fromkeys(id for ids in proposals for id in ids))
-        if not every:
-            return self._as_rankings(hits)
-        documents = self._engine.tokens(every)
+        documents = self._engine.tokens(list(dict.fromkeys(id for ids in proposals for id in ids)))
+        if len(documents) == 0:
+            return self._as_rankings([([], np.empty(0, np.float32))] * len(queries))
         present = set(documents.ids.tolist())  # another process may have deleted some since the search
         proposals = [[id for id in ids if id in present] for ids in proposals]
         return rerank(queries, documents, proposals, k, threads=threads)
@@ -601,7 +570,7 @@ class EngineIndex:
             For an unknown id, unless ``missing="ignore"``.
         """
         names = as_id_list(ids)
-        values = self._engine.metadata(names) if names and self._engine.description is not None else {}
+        values = {} if self._engine.description is None else self._engine.read(names, "metadata")
         absent = [name for name in names if name not in values]
         if absent and missing == "raise":
             raise KeyError(f"id {absent[0]!r} is not in {self._engine.location}.")
@@ -615,61 +584,37 @@ class EngineIndex:
         return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description, size)
 
 
-def _metadata_of(
-    values: Iterator[Mapping[str, Any]] | None, texts: MultiVectors, position: int
-) -> list[Mapping[str, Any]]:
-    if values is None:
-        return [{}] * len(texts)
-    rows = list(islice(values, len(texts)))
-    if len(rows) < len(texts):
-        raise ValueError(
-            f"There is metadata for {position + len(rows)} documents, but at least {position + len(texts)} "
-            "documents. Give one for each."
-        )
-    for name, row in zip(texts.ids.tolist(), rows, strict=True):
-        encode_metadata(row, name)
-    return rows
-
-
 # -- the encoder as bytes -----------------------------------------------------
 
 
 def _to_bytes(encoder: Encoder) -> bytes:
-    """Return a fitted encoder as a ZIP archive of its saved folder; equal encoders have equal bytes."""
-    stream = io.BytesIO()
+    """Return the files of a fitted encoder after a line with their sizes; equal encoders have equal bytes."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "encoder"
         encoder.save(folder)
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(folder.iterdir()):
-                if path.is_file() and not path.name.startswith("."):
-                    archive.writestr(zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0)), path.read_bytes())
-    return stream.getvalue()
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    sizes = {name: len(content) for name, content in files.items()}
+    return json.dumps(sizes).encode() + b"\n" + b"".join(files.values())
 
 
 def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
-    """Return the encoder of a ZIP archive with the checksum `expected`."""
+    """Return the encoder of bytes with the checksum `expected`."""
     if _hash(content) != expected:
         raise ValueError(
             f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
             f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
         )
+    stream = io.BytesIO(content)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                # Stored members only: together they cannot be larger than the archive.
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()) or (
-                    sum(entry.file_size for entry in archive.infolist()) > len(content)
-                ):
-                    raise zipfile.BadZipFile("it unpacks to more bytes than it has")
-                for name in archive.namelist():
-                    (Path(folder) / Path(name).name).write_bytes(archive.read(name))
-        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, UnicodeError, ValueError) as error:
+            for name, size in json.loads(stream.readline()).items():
+                (Path(folder) / Path(name).name).write_bytes(stream.read(size))
+        except (ValueError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"The encoder in {place} is damaged: {error}. Load the documents again."
             ) from error
         return load_encoder(folder)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

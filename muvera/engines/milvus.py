@@ -13,29 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import FilterError, build_condition
-from ..metadata.values import flatten
+from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import (
-    Description,
-    Engine,
-    EngineError,
-    Hits,
-    Metadata,
-    SearchOptions,
-    SQLConditions,
-    encoder_parts,
-    id_batches,
-    no_hits,
-)
+from .base import Column, Description, Engine, EngineError, Hits, Row, SearchOptions
+from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
 
-# Bytes of an encoder part (a string has at most 65,535 bytes, in base64), and parts per request.
-_PART, _PARTS = 45_000, 64
-
-# Ids per condition, terms per document, and bytes per term.
-_IDS, _MAX_TERMS, _MAX_TERM = 500, 4096, 1024
+# Parts of the encoder per request, terms per document, and characters per term.
+_PARTS, _MAX_TERMS, _MAX_TERM = 64, 4096, 1024
 
 
 class MilvusEngine(Engine):
@@ -60,6 +46,7 @@ class MilvusEngine(Engine):
 
     kind = "milvus"
     precisions = {"float32": 32_768}  # noqa: RUF012 (Milvus: page of limits)
+    part_bytes = 45_000  # in base64, a string has at most 65,535 bytes
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
         url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
@@ -86,6 +73,37 @@ class MilvusEngine(Engine):
             self._client.load_collection(name)
         return names
 
+    def _open(self, stored: Description) -> int:
+        fields = self._client.describe_collection(self.name)["fields"]
+        sizes = {field["name"]: int(field.get("params", {}).get("dim") or 0) for field in fields}
+        return sizes.get("fde", 0)
+
+    def _create(self, description: Description) -> None:
+        client, kinds = self._client, self._library.DataType
+        schema, graph = client.create_schema(), client.prepare_index_params()
+        schema.add_field("part", kinds.INT64, is_primary=True)
+        schema.add_field("content", kinds.VARCHAR, max_length=65_535)
+        schema.add_field("unused", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
+        graph.add_index("unused", index_type="FLAT", metric_type="IP")
+        client.create_collection(self._encoder_name, schema=schema, index_params=graph)
+        schema, graph = client.create_schema(), client.prepare_index_params()
+        if description.integer_ids:
+            schema.add_field("id", kinds.INT64, is_primary=True)
+        else:
+            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=65_535)
+        schema.add_field("fde", kinds.FLOAT_VECTOR, dim=description.vector_dimension)
+        schema.add_field("metadata", kinds.JSON)
+        schema.add_field("bounds", kinds.JSON)
+        limits = {"max_capacity": _MAX_TERMS, "max_length": _MAX_TERM}
+        schema.add_field("terms", kinds.ARRAY, element_type=kinds.VARCHAR, **limits)
+        settings = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
+        graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
+        client.create_collection(self.name, schema=schema, index_params=graph)
+
+    def _drop(self) -> None:
+        for name in (self.name, self._encoder_name):
+            self._client.drop_collection(name)
+
     def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
         parts: list[bytes] = []
         while stop is None or start < stop:
@@ -101,59 +119,13 @@ class MilvusEngine(Engine):
             start = end
         return parts
 
-    def _change(self, names: set[str]) -> str | None:
-        fields = self._client.describe_collection(self.name)["fields"] if self.name in names else []
-        sizes = {field["name"]: int(field.get("params", {}).get("dim") or 0) for field in fields}
-        size, expected = sizes.get("fde", 0), self.stored.vector_dimension
-        return None if size == expected else f"has vectors 'fde' of {size} floats, not {expected}"
-
-    def create(self, description: Description, encoder: bytes) -> None:
-        """Create an empty collection that stores the encoder; the description is written last."""
-        if self.describe() is not None:
-            raise EngineError(f"{self.location} exists. Give another name, or drop it.")
-        client, kinds = self._client, self._library.DataType
-        with self._errors("cannot be created"):
-            for leftover in (self.name, self._encoder_name):
-                client.drop_collection(leftover)
-            schema, graph = client.create_schema(), client.prepare_index_params()
-            schema.add_field("part", kinds.INT64, is_primary=True)
-            schema.add_field("content", kinds.VARCHAR, max_length=65_535)
-            schema.add_field("unused", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
-            graph.add_index("unused", index_type="FLAT", metric_type="IP")
-            client.create_collection(self._encoder_name, schema=schema, index_params=graph)
-            schema, graph = client.create_schema(), client.prepare_index_params()
-            if description.integer_ids:
-                schema.add_field("id", kinds.INT64, is_primary=True)
-            else:
-                schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=65_535)
-            schema.add_field("fde", kinds.FLOAT_VECTOR, dim=description.vector_dimension)
-            schema.add_field("metadata", kinds.JSON)
-            schema.add_field("bounds", kinds.JSON)
-            schema.add_field(
-                "terms",
-                kinds.ARRAY,
-                element_type=kinds.VARCHAR,
-                max_capacity=_MAX_TERMS,
-                max_length=_MAX_TERM,
-            )
-            settings = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
-            graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
-            client.create_collection(self.name, schema=schema, index_params=graph)
-            rows = [
-                {"part": number, "content": base64.b64encode(part).decode(), "unused": [0.0, 0.0]}
-                for number, part in enumerate([description.to_json(), *encoder_parts(encoder, _PART)])
-            ]
-            for start in range(1, len(rows), _PARTS):
-                client.upsert(self._encoder_name, rows[start : start + _PARTS])
-            client.upsert(self._encoder_name, rows[:1])
-        self.description = description
-
-    def drop(self) -> None:
-        """Remove the collection."""
-        with self._errors("cannot be removed"):
-            for name in (self.name, self._encoder_name):
-                self._client.drop_collection(name)
-        self.description = None
+    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+        rows = [
+            {"part": number, "content": base64.b64encode(part).decode(), "unused": [0.0, 0.0]}
+            for number, part in enumerate(parts, start)
+        ]
+        for first in range(0, len(rows), _PARTS):
+            self._client.upsert(self._encoder_name, rows[first : first + _PARTS])
 
     def close(self) -> None:
         """Close the client."""
@@ -161,67 +133,55 @@ class MilvusEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def add(
-        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
-    ) -> None:
-        """Store documents and replace those with the same ids."""
+    def _write(self, rows: list[Row]) -> None:
         entities = []
-        for id, vector, values in zip(ids, vectors, metadata, strict=True):
-            flat = flatten(values)
+        for id, vector, metadata, flat, _ in rows:
             if len(flat.terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in flat.terms):
-                raise ValueError(
+                raise EngineError(
                     f"The metadata of document {id!r} has more than {_MAX_TERMS} values or a value of more than "
                     f"{_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
                 )
             bounds = {
-                **{f"low_{name}": value for name, value in flat.low.items()},
-                **{f"high_{name}": value for name, value in flat.high.items()},
+                f"{side}_{name}": value
+                for side in ("low", "high")
+                for name, value in getattr(flat, side).items()
             }
             entities.append(
-                {"id": id, "fde": vector, "metadata": dict(values), "bounds": bounds, "terms": flat.terms}
+                {"id": id, "fde": vector, "metadata": metadata, "bounds": bounds, "terms": flat.terms}
             )
-        with self._errors("did not accept documents"):
-            self._client.upsert(self.name, entities)
+        self._client.upsert(self.name, entities)
 
-    def delete(self, ids: list[Any]) -> None:
-        """Delete documents."""
-        with self._errors("did not delete documents"):
-            for batch in id_batches(ids, _IDS):
-                self._client.delete(self.name, filter=_among(batch))
+    def _delete(self, condition: str) -> None:
+        self._client.delete(self.name, filter=condition)
 
-    def __len__(self) -> int:
-        with self._errors("cannot be read"):
-            return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
+    def _count(self) -> int:
+        return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def _read(self, ids: list[Any], column: str) -> Iterator[tuple[Any, Any]]:
-        for batch in id_batches(ids, _IDS):
-            with self._errors("cannot be read"):
-                rows = self._client.query(self.name, filter=_among(batch), output_fields=["id", column])
-            yield from ((row["id"], row[column]) for row in rows)
+    def _rows(self, condition: str | None, column: Column) -> Iterator[tuple[Any, Any]]:
+        rows = self._client.query(self.name, filter=condition, output_fields=["id", column])
+        return ((row["id"], row[column]) for row in rows)
 
     # -- searching ------------------------------------------------------------
 
-    def search(
-        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+    def _builder(self) -> _MilvusConditions:
+        return _MilvusConditions()
+
+    def _search(
+        self,
+        vectors: NDArray[np.float32],
+        condition: Any,
+        options: SearchOptions,
+        queries: MultiVectors | None,
     ) -> Hits:
-        """Return the documents with the largest inner products for each query."""
-        builder = _MilvusConditions()
-        conditions = [build_condition(options.where, builder)] if options.where else []
-        if options.ids is not None:
-            conditions.append(_among(options.ids))
-        if builder.never in conditions or len(vectors) == 0:
-            return [no_hits()] * len(vectors)
-        condition = builder.all_of([text for text in conditions if text != builder.always])
-        with self._errors("cannot be searched"):
-            results = self._client.search(
-                self.name,
-                list(vectors),
-                anns_field="fde",
-                filter="" if condition == builder.always else condition,
-                limit=options.count,
-                search_params={"metric_type": "IP", "params": {"ef": max(options.ef, options.count)}},
-                consistency_level="Strong",
-            )
+        results = self._client.search(
+            self.name,
+            list(vectors),
+            anns_field="fde",
+            filter=condition or "",
+            limit=options.count,
+            search_params={"metric_type": "IP", "params": {"ef": max(options.ef, options.count)}},
+            consistency_level="Strong",
+        )
         return [
             ([hit["id"] for hit in hits], np.array([hit["distance"] for hit in hits], np.float32))
             for hits in results
@@ -229,24 +189,22 @@ class MilvusEngine(Engine):
 
 
 class _MilvusConditions(SQLConditions):
-    """Builder of Milvus expressions, which have no constants of their own."""
-
-    always, never = "(1 == 1)", "(1 == 0)"
-    and_, or_, not_ = "and", "or", "not"
+    """Builder of Milvus expressions."""
 
     def has_any(self, terms: list[str]) -> str:
-        return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(json.dumps, terms))}])"
+        return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(self.literal, terms))}])"
 
     def compare(self, side: str, name: str, sign: str, value: Any) -> str:
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise FilterError(
                 f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
             )
-        literal = json.dumps(value) if isinstance(value, str) else repr(value)
         key = f'bounds["{side}_{name}"]'
-        return f"(exists {key} and {key} {sign} {literal})"
+        return f"(exists {key} and {key} {sign} {self.literal(value)})"
 
+    def among(self, ids: list[Any]) -> str:
+        return f"id in [{', '.join(map(self.literal, ids))}]"
 
-def _among(ids: list[Any]) -> str:
-    # pymilvus does not escape ids in its expressions.
-    return f"id in [{', '.join(json.dumps(id, ensure_ascii=False) for id in ids)}]"
+    def literal(self, value: Any) -> str:
+        """Return a number or a string as in JSON."""
+        return json.dumps(value, ensure_ascii=False)

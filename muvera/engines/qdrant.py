@@ -9,32 +9,28 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import SplitResult, unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import FilterError, build_condition
-from ..metadata.values import bound_name, flatten, present_term, value_term
-from ..utils.atomic_files import atomic_folder
+from ..metadata.filters import FilterError
+from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
-from .base import Description, Engine, EngineError, Hits, Metadata, SearchOptions, encoder_parts, folder_of
+from .base import Column, Description, Engine, EngineError, Hits, Row, SearchOptions, folder_of
+from .conditions import Conditions
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
 
 # Names of a point's vectors.
 _FDE, _TOKENS = "fde", "tokens"
 
-# Points per upsert, documents per batch when all tokens are read, and seconds of one request.
-_POINTS, _BATCH, _TIMEOUT = 64, 256, 60
+# Points per request, seconds of one request, and numbers in one multivector, at most.
+_POINTS, _TIMEOUT, _MULTIVECTOR = 64, 60, 1 << 20
 
-# Numbers in one multivector, at most.
-_MULTIVECTOR = 1 << 20
-
-# Files of a Qdrant Edge collection.
-_DESCRIPTION, _ENCODER, _SHARD = "collection.json", "encoder.bin", "shard"
+_RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def qdrant_id(id: Any) -> int | str:
@@ -50,16 +46,6 @@ def qdrant_id(id: Any) -> int | str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
 
 
-class _Models(NamedTuple):
-    """Condition classes, which client and engine define separately."""
-
-    filter: Any
-    field: Any
-    match_any: Any
-    range: Any
-    has_id: Any
-
-
 class _Qdrant(Engine):
     """Base class of both engines.
 
@@ -73,8 +59,6 @@ class _Qdrant(Engine):
     reranks = True
     precisions = {"float32": 65_535, "float16": 65_535}  # noqa: RUF012 (Qdrant: FAQ)
 
-    _models: _Models
-
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         super().__init__(url, name, secret)
         self._indexed: set[str] = set()
@@ -85,96 +69,51 @@ class _Qdrant(Engine):
     def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None: ...
 
     @abstractmethod
-    def _retrieve(self, ids: list[Any], column: str) -> list[Any]: ...
-
-    @abstractmethod
-    def _scroll(self, offset: Any) -> tuple[list[Any], Any]: ...
-
-    @abstractmethod
-    def _query(
-        self,
-        vectors: NDArray[np.float32],
-        options: SearchOptions,
-        queries: MultiVectors | None,
-        condition: Any,
-    ) -> Hits: ...
-
-    @abstractmethod
-    def _remove(self, ids: list[Any]) -> None: ...
+    def _scroll(
+        self, condition: Any, offset: Any, payload: list[str], vectors: Any
+    ) -> tuple[list[Any], Any]: ...
 
     @abstractmethod
     def _index_field(self, name: str, numbers: bool) -> None: ...
 
     # -- documents ------------------------------------------------------------
 
-    def add(
-        self, ids: list[Any], vectors: NDArray[np.float32], metadata: Metadata, tokens: MultiVectors | None
-    ) -> None:
-        """Store documents and replace those with the same ids."""
+    def _write(self, rows: list[Row]) -> None:
         points = []
         fields: set[str] = set()
-        for i, (id, values) in enumerate(zip(ids, metadata, strict=True)):
-            flat = flatten(values)
-            # Qdrant orders numbers only.
-            bounds = {
-                side: {
-                    name: value for name, value in getattr(flat, side).items() if name.startswith("number_")
-                }
-                for side in ("low", "high")
-            }
-            fields.update(f"{side}.{name}" for side, numbers in bounds.items() for name in numbers)
-            named: dict[str, Any] = {_FDE: vectors[i].tolist()}
-            if tokens is not None:
-                own = tokens[i]
-                if own.size > _MULTIVECTOR:
-                    raise ValueError(
-                        f"Document {id!r} has {len(own)} tokens, but Qdrant takes at most "
-                        f"{_MULTIVECTOR // own.shape[1]} of {own.shape[1]} columns. Pool them with `muvera "
-                        "convert --pooling`, or split the document."
+        for row in rows:
+            payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms}
+            for side in ("low", "high"):  # Qdrant orders numbers only
+                bounds = getattr(row.flat, side).items()
+                payload[side] = {name: value for name, value in bounds if name.startswith("number_")}
+                fields.update(f"{side}.{name}" for name in payload[side])
+            vectors: dict[str, Any] = {_FDE: row.vector.tolist()}
+            if row.tokens is not None:
+                if row.tokens.size > _MULTIVECTOR:
+                    width = row.tokens.shape[1]
+                    raise EngineError(
+                        f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant takes at most "
+                        f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert --pooling`, or "
+                        "split the document."
                     )
-                named[_TOKENS] = own.astype(np.float32).tolist()
-            payload = {"id": id, "metadata": dict(values), "terms": flat.terms, **bounds}
-            points.append((qdrant_id(id), named, payload))
-        with self._errors("did not accept documents"):
-            for name in sorted(fields - self._indexed):
-                self._index_field(name, True)
-                self._indexed.add(name)
-            self._upsert(points)
+                vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
+            points.append((qdrant_id(row.id), vectors, payload))
+        for name in sorted(fields - self._indexed):
+            self._index_field(name, True)
+            self._indexed.add(name)
+        self._upsert(points)
 
-    def delete(self, ids: list[Any]) -> None:
-        """Delete documents."""
-        with self._errors("did not delete documents"):
-            self._remove([qdrant_id(id) for id in ids])
-
-    def _read(self, ids: list[Any], column: str) -> list[tuple[Any, Any]]:
-        with self._errors("cannot be read"):
-            return [
-                _value(record, column) for record in self._retrieve([qdrant_id(id) for id in ids], column)
-            ]
-
-    def _token_batches(self) -> Iterator[list[tuple[Any, Any]]]:
+    def _rows(self, condition: Any, column: Column) -> Iterator[tuple[Any, Any]]:
+        fields: list[str] = ["id"] if column == _TOKENS else ["id", column]
+        vectors = [_TOKENS] if column == _TOKENS else False
         offset: Any = None
         while True:
-            with self._errors("cannot be read"):
-                records, offset = self._scroll(offset)
-            yield [_value(record, _TOKENS) for record in records]
+            records, offset = self._scroll(condition, offset, fields, vectors)
+            for record in records:
+                value = record.vector[_TOKENS] if column == _TOKENS else record.payload[column]
+                yield record.payload["id"], value
             if offset is None:
                 return
-
-    # -- searching ------------------------------------------------------------
-
-    def search(
-        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
-    ) -> Hits:
-        """Return the best documents of each query, by vectors or ranked by tokens, in one call."""
-        builder = _QdrantConditions(self._models)
-        conditions = [build_condition(options.where, builder)] if options.where else []
-        if options.ids is not None:
-            points = self._models.has_id([qdrant_id(id) for id in options.ids])
-            conditions.append(self._models.filter(must=[points]))
-        condition = builder.all_of(conditions) if conditions else None
-        with self._errors("cannot be searched"):
-            return self._query(vectors, options, queries, condition) if len(vectors) else []
 
 
 class QdrantEngine(_Qdrant):
@@ -198,12 +137,7 @@ class QdrantEngine(_Qdrant):
 
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
         super().__init__(url, name, secret)
-        models = import_extra("qdrant_client", "qdrant", "Qdrant").models
-        self._client, self._library = client, models
-        self._models = _Models(
-            models.Filter, models.FieldCondition, models.MatchAny, models.Range,
-            lambda ids: models.HasIdCondition(has_id=ids),
-        )  # fmt: skip
+        self._client, self._models = client, import_extra("qdrant_client", "qdrant", "Qdrant").models
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
@@ -224,28 +158,12 @@ class QdrantEngine(_Qdrant):
     def _existing_names(self) -> set[str]:
         return {name for name in (self.name, self._encoder_name) if self._client.collection_exists(name)}
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        if stop is None:
-            stop = self._client.count(self._encoder_name, exact=True).count
-        parts = []
-        for number in range(start, stop):
-            points = self._client.retrieve(self._encoder_name, ids=[number], with_payload=True)
-            parts += [base64.b64decode(point.payload["content"]) for point in points]
-        return parts
-
-    def _change(self, names: set[str]) -> str | None:
-        if self.name not in names:
-            return "has an encoder but no documents"
+    def _open(self, stored: Description) -> int:
         vectors = self._client.get_collection(self.name).config.params.vectors
-        fde = vectors.get(_FDE) if isinstance(vectors, dict) else None
-        size, expected = getattr(fde, "size", 0), self.stored.vector_dimension
-        return None if size == expected else f"has vectors {_FDE!r} of {size} floats, not {expected}"
+        return getattr(vectors.get(_FDE), "size", 0) if isinstance(vectors, dict) else 0
 
-    def create(self, description: Description, encoder: bytes) -> None:
-        """Create an empty collection that stores the encoder; the description is written last."""
-        if self.describe() is not None:
-            raise EngineError(f"{self.location} exists. Give another name, or drop it.")
-        models, graph = self._library, description.graph
+    def _create(self, description: Description) -> None:
+        models, graph = self._models, description.graph
         vectors = {
             _FDE: models.VectorParams(
                 size=description.vector_dimension,
@@ -260,75 +178,80 @@ class QdrantEngine(_Qdrant):
                 distance=models.Distance.DOT,
                 datatype=models.Datatype.FLOAT16,
                 on_disk=True,
-                hnsw_config=models.HnswConfigDiff(
-                    m=0
-                ),  # no graph over tokens: the first-stage vectors find the candidates
+                # No graph over tokens: the first-stage vectors find the candidates.
+                hnsw_config=models.HnswConfigDiff(m=0),
                 multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
             )
-        with self._errors("cannot be created"):
-            for leftover in (self.name, self._encoder_name):
-                self._client.delete_collection(leftover)
-            self._client.create_collection(self._encoder_name, vectors_config={})
-            self._client.create_collection(
-                self.name,
-                vectors_config=vectors,
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=_kilobytes(description)),
-            )
-            self._index_field("terms", False)
-            parts = [description.to_json(), *encoder_parts(encoder)]
-            for number in [*range(1, len(parts)), 0]:
-                payload = {"content": base64.b64encode(parts[number]).decode()}
-                point = models.PointStruct(id=number, vector={}, payload=payload)
-                self._client.upsert(self._encoder_name, [point], wait=True)
-        self.description = description
+        self._client.create_collection(self._encoder_name, vectors_config={})
+        optimizers = models.OptimizersConfigDiff(indexing_threshold=_kilobytes(description))
+        self._client.create_collection(self.name, vectors_config=vectors, optimizers_config=optimizers)
+        self._index_field("terms", False)
 
-    def drop(self) -> None:
-        """Remove the collection."""
-        with self._errors("cannot be removed"):
-            for name in (self.name, self._encoder_name):
-                self._client.delete_collection(name)
-        self.description, self._indexed = None, set()
+    def _drop(self) -> None:
+        for name in (self.name, self._encoder_name):
+            self._client.delete_collection(name)
+        self._indexed = set()
+
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        if stop is None:
+            stop = self._client.count(self._encoder_name, exact=True).count
+        parts = []
+        for number in range(start, stop):
+            points = self._client.retrieve(self._encoder_name, ids=[number], with_payload=True)
+            parts += [base64.b64decode(point.payload["content"]) for point in points]
+        return parts
+
+    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+        for number, part in enumerate(parts, start):
+            payload = {"content": base64.b64encode(part).decode()}
+            point = self._models.PointStruct(id=number, vector={}, payload=payload)
+            self._client.upsert(self._encoder_name, [point], wait=True)
 
     def close(self) -> None:
         """Close the client."""
         self._client.close()
 
-    def __len__(self) -> int:
-        with self._errors("cannot be read"):
-            return int(self._client.count(self.name, exact=True).count)
-
     # -- points ---------------------------------------------------------------
 
     def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
         structs = [
-            self._library.PointStruct(id=id, vector=vectors, payload=payload)
+            self._models.PointStruct(id=id, vector=vectors, payload=payload)
             for id, vectors, payload in points
         ]
         for start in range(0, len(structs), _POINTS):
             self._client.upsert(self.name, structs[start : start + _POINTS], wait=True)
 
-    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
-        payload, vectors = _selection(column)
-        records: list[Any] = self._client.retrieve(self.name, ids, with_payload=payload, with_vectors=vectors)
-        return records
+    def _delete(self, condition: Any) -> None:
+        selector = self._models.FilterSelector(filter=condition)
+        self._client.delete(self.name, points_selector=selector, wait=True)
 
-    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
-        payload, vectors = _selection(_TOKENS)
+    def _count(self) -> int:
+        return int(self._client.count(self.name, exact=True).count)
+
+    def _scroll(self, condition: Any, offset: Any, payload: list[str], vectors: Any) -> tuple[list[Any], Any]:
         records, after = self._client.scroll(
-            self.name, limit=_BATCH, offset=offset, with_payload=payload, with_vectors=vectors
+            self.name,
+            scroll_filter=condition,
+            offset=offset,
+            limit=_POINTS,
+            with_payload=payload,
+            with_vectors=vectors,
         )
         return records, after
 
-    def _query(
+    def _builder(self) -> Conditions:
+        models = self._models
+        return _QdrantConditions(models, models.Range, lambda ids: models.HasIdCondition(has_id=ids))
+
+    def _search(
         self,
         vectors: NDArray[np.float32],
+        condition: Any,
         options: SearchOptions,
         queries: MultiVectors | None,
-        condition: Any,
     ) -> Hits:
-        models = self._library
+        models = self._models
         params = models.SearchParams(hnsw_ef=options.ef)
-        limit = options.count if queries is None else options.k
         requests = []
         for i, vector in enumerate(vectors.tolist()):
             first: dict[str, Any] = {"query": vector, "using": _FDE, "params": params, "filter": condition}
@@ -336,16 +259,13 @@ class QdrantEngine(_Qdrant):
                 proposed = models.Prefetch(**first, limit=options.count)
                 tokens = queries[i].astype(np.float32).tolist()
                 first = {"prefetch": proposed, "query": tokens, "using": _TOKENS}
+            limit = options.count if queries is None else options.k
             requests.append(models.QueryRequest(**first, limit=limit, with_payload=["id"]))
         answers = self._client.query_batch_points(self.name, requests=requests)
         return [_hits(answer.points) for answer in answers]
 
-    def _remove(self, ids: list[Any]) -> None:
-        points = self._library.PointIdsList(points=ids)
-        self._client.delete(self.name, points_selector=points, wait=True)
-
     def _index_field(self, name: str, numbers: bool) -> None:
-        kinds = self._library.PayloadSchemaType
+        kinds = self._models.PayloadSchemaType
         kind = kinds.FLOAT if numbers else kinds.KEYWORD
         self._client.create_payload_index(self.name, field_name=name, field_schema=kind, wait=True)
 
@@ -368,12 +288,10 @@ class QdrantEdgeEngine(_Qdrant):
 
     def __init__(self, path: Path | str, name: str) -> None:
         super().__init__(f"qdrant-edge:{path}", name)
-        edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-        self._edge, self._folder = edge, Path(path) / name
-        self._models = _Models(
-            edge.Filter, edge.FieldCondition, edge.MatchAny, edge.RangeFloat,
-            lambda ids: edge.HasIdCondition(set(ids)),
-        )  # fmt: skip
+        self._edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+        self._folder = Path(path) / name
+        # A file of the description (part 0) and of each part of the encoder, and the folder of the engine.
+        self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
 
     @classmethod
@@ -384,17 +302,14 @@ class QdrantEdgeEngine(_Qdrant):
     # -- the collection -------------------------------------------------------
 
     def _existing_names(self) -> set[str]:
-        if (self._folder / _DESCRIPTION).is_file():
+        if self._parts.is_dir():
             return {self.name, self._encoder_name}
         return {self.name} if self._folder.exists() and any(self._folder.iterdir()) else set()
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        return [(self._folder / name).read_bytes() for name in (_DESCRIPTION, _ENCODER)[start:stop]]
-
-    def _change(self, names: set[str]) -> str | None:
+    def _open(self, stored: Description) -> int:
         if self._shard is None:
-            self._shard = self._edge.EdgeShard.load(str(self._folder / _SHARD), self._settings(self.stored))
-        return None
+            self._shard = self._edge.EdgeShard.load(str(self._data), self._settings(stored))
+        return stored.vector_dimension
 
     def _settings(self, description: Description) -> Any:
         edge, graph = self._edge, description.graph
@@ -423,19 +338,28 @@ class QdrantEdgeEngine(_Qdrant):
             optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_kilobytes(description)),
         )
 
-    def create(self, description: Description, encoder: bytes) -> None:
-        """Create a folder with an empty collection and the encoder, completely or not at all."""
-        with self._errors("cannot be created"):
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_folder(self._folder, False) as folder:
-                (folder / _SHARD).mkdir()
-                self._shard = self._edge.EdgeShard.create(str(folder / _SHARD), self._settings(description))
-                self._index_field("terms", False)
-                self._shard.flush()
-                self.close()
-                (folder / _ENCODER).write_bytes(encoder)
-                (folder / _DESCRIPTION).write_bytes(description.to_json())
-        self.describe()
+    def _create(self, description: Description) -> None:
+        for folder in (self._parts, self._data):
+            folder.mkdir(parents=True)
+        self._shard = self._edge.EdgeShard.create(str(self._data), self._settings(description))
+        self._index_field("terms", False)
+        self._shard.flush()
+
+    def _drop(self) -> None:
+        self.close()
+        if self._parts.is_dir():
+            shutil.rmtree(self._folder)
+        self._indexed = set()
+
+    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
+        names = sorted((path.name for path in self._parts.iterdir() if path.name.isdigit()), key=int)
+        return [
+            (self._parts / name).read_bytes() for name in names if start <= int(name) < (stop or len(names))
+        ]
+
+    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+        for number, part in enumerate(parts, start):
+            write_bytes(self._parts / str(number), part)
 
     def finish(self) -> None:
         """Build the graph, and write everything to disk."""
@@ -443,21 +367,11 @@ class QdrantEdgeEngine(_Qdrant):
             self._shard.optimize()
             self._shard.flush()
 
-    def drop(self) -> None:
-        """Remove the folder."""
-        if self.describe() is not None:
-            self.close()
-            shutil.rmtree(self._folder)
-        self.description, self._indexed = None, set()
-
     def close(self) -> None:
         """Close the shard."""
         if self._shard is not None:
             self._shard.close()
             self._shard = None
-
-    def __len__(self) -> int:
-        return int(self._shard.count(self._edge.CountRequest(exact=True)))
 
     # -- points ---------------------------------------------------------------
 
@@ -465,34 +379,36 @@ class QdrantEdgeEngine(_Qdrant):
         records = [self._edge.Point(id, vectors, payload) for id, vectors, payload in points]
         self._shard.update(self._edge.UpdateOperation.upsert_points(records))
 
-    def _retrieve(self, ids: list[Any], column: str) -> list[Any]:
-        if not ids:
-            return []
-        condition = self._edge.Filter(must=[self._models.has_id(ids)])
-        return self._records(column, limit=len(ids), filter=condition)[0]
+    def _delete(self, condition: Any) -> None:
+        self._shard.update(self._edge.UpdateOperation.delete_points_by_filter(condition))
 
-    def _scroll(self, offset: Any) -> tuple[list[Any], Any]:
-        return self._records(_TOKENS, limit=_BATCH, offset=offset)
+    def _count(self) -> int:
+        return int(self._shard.count(self._edge.CountRequest(exact=True)))
 
-    def _records(self, column: str, **options: Any) -> tuple[list[Any], Any]:
-        payload, vectors = _selection(column)
-        selector = self._edge.PayloadSelector.Include(payload)
-        records, after = self._shard.scroll(
-            self._edge.ScrollRequest(with_payload=selector, with_vector=vectors, **options)
+    def _scroll(self, condition: Any, offset: Any, payload: list[str], vectors: Any) -> tuple[list[Any], Any]:
+        request = self._edge.ScrollRequest(
+            filter=condition,
+            offset=offset,
+            limit=_POINTS,
+            with_payload=self._edge.PayloadSelector.Include(payload),
+            with_vector=vectors,
         )
+        records, after = self._shard.scroll(request)
         return records, after
 
-    def _query(
+    def _builder(self) -> Conditions:
+        edge = self._edge
+        return _QdrantConditions(edge, edge.RangeFloat, lambda ids: edge.HasIdCondition(set(ids)))
+
+    def _search(
         self,
         vectors: NDArray[np.float32],
+        condition: Any,
         options: SearchOptions,
         queries: MultiVectors | None,
-        condition: Any,
     ) -> Hits:
         edge = self._edge
-        params = edge.SearchParams(hnsw_ef=options.ef)
-        limit = options.count if queries is None else options.k
-        payload = edge.PayloadSelector.Include(["id"])
+        params, payload = edge.SearchParams(hnsw_ef=options.ef), edge.PayloadSelector.Include(["id"])
         requests = []
         for i, vector in enumerate(vectors.tolist()):
             nearest = edge.Query.Nearest(vector, _FDE)
@@ -501,11 +417,9 @@ class QdrantEdgeEngine(_Qdrant):
                 proposed = edge.Prefetch(options.count, nearest, params=params, filter=condition)
                 tokens = edge.Query.Nearest(queries[i].astype(np.float32).tolist(), _TOKENS)
                 first = {"query": tokens, "prefetches": [proposed]}
+            limit = options.count if queries is None else options.k
             requests.append(edge.QueryRequest(limit=limit, with_payload=payload, with_vector=False, **first))
         return [_hits(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
-
-    def _remove(self, ids: list[Any]) -> None:
-        self._shard.update(self._edge.UpdateOperation.delete_points(ids))
 
     def _index_field(self, name: str, numbers: bool) -> None:
         kinds = self._edge.PayloadSchemaType
@@ -517,54 +431,37 @@ class QdrantEdgeEngine(_Qdrant):
         return sum(512 * path.stat().st_blocks for path in self._folder.rglob("*") if path.is_file())
 
 
-class _QdrantConditions:
-    """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
+class _QdrantConditions(Conditions):
+    """Builder of Qdrant filters; each condition is a whole filter, which may be nested.
 
-    def __init__(self, models: _Models) -> None:
-        self._models = models
+    Client and engine define the classes of `models` separately, and those of ranges and of ids differently.
+    """
 
-    def all_of(self, parts: list[Any]) -> Any:
-        return self._models.filter(must=parts)
+    def __init__(self, models: Any, make_range: Any, make_ids: Any) -> None:
+        self._models, self._range, self._ids = models, make_range, make_ids
 
-    def any_of(self, parts: list[Any]) -> Any:
-        # An empty "should" is always true.
-        return self._models.filter(should=parts) if parts else self._has_any(["no document has this term"])
+    def join(self, word: str, parts: list[Any]) -> Any:
+        return self._models.Filter(must=parts) if word == "and" else self._models.Filter(should=parts)
 
-    def negation(self, part: Any) -> Any:
-        return self._models.filter(must_not=[part])
+    def negate(self, part: Any) -> Any:
+        return self._models.Filter(must_not=[part])
 
-    def exists(self, field: str) -> Any:
-        return self._has_any([present_term(field)])
+    def has_any(self, terms: list[str]) -> Any:
+        match = self._models.MatchAny(any=terms)
+        return self._models.Filter(must=[self._models.FieldCondition(key="terms", match=match)])
 
-    def any_equal(self, field: str, values: list[Any]) -> Any:
-        return self._has_any([value_term(field, value) for value in values]) if values else self.any_of([])
-
-    def _has_any(self, terms: list[str]) -> Any:
-        condition = self._models.field(key="terms", match=self._models.match_any(any=terms))
-        return self._models.filter(must=[condition])
-
-    def order(self, field: str, name: str, value: Any) -> Any:
+    def compare(self, side: str, name: str, sign: str, value: Any) -> Any:
         if isinstance(value, str):
-            raise FilterError(
-                f"Qdrant orders only numbers, but {name} of {field!r} is a string. Store a number."
-            )
+            raise FilterError(f"Qdrant orders numbers, not strings, got {value!r:.80}. Store a number.")
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(
                 f"Qdrant compares numbers as floats, which {value} exceeds. Store a smaller number."
             )
-        side = "high" if name in ("$gt", "$gte") else "low"
-        limits = self._models.range(**{name[1:]: float(value)})
-        condition = self._models.field(key=f"{side}.{bound_name(field, value)}", range=limits)
-        return self._models.filter(must=[condition])
+        limits = self._range(**{_RANGES[sign]: float(value)})
+        return self._models.Filter(must=[self._models.FieldCondition(key=f"{side}.{name}", range=limits)])
 
-
-def _selection(column: str) -> tuple[list[str], Any]:
-    """Return the fields of the payload and the vectors to read for a column."""
-    return (["id"], [_TOKENS]) if column == _TOKENS else (["id", column], False)
-
-
-def _value(record: Any, column: str) -> tuple[Any, Any]:
-    return record.payload["id"], record.vector[_TOKENS] if column == _TOKENS else record.payload[column]
+    def among(self, ids: list[Any]) -> Any:
+        return self._models.Filter(must=[self._ids([qdrant_id(id) for id in ids])])
 
 
 def _hits(points: list[Any]) -> tuple[list[Any], NDArray[np.float32]]:

@@ -53,14 +53,16 @@ class EngineTextIndex(TextIndex):
         self._journal = None
         try:
             stored, location = collection.engine.description, collection.engine.location
-            if stored is not None and stored.text_encoder is None:
-                raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
-            if stored is not None and stored.text_encoder is not None:
-                self._encoder = required_encoder(stored.text_encoder, encoder, location)
-            elif encoder is not None:
+            if stored is None:
+                if encoder is None:
+                    raise EngineError(
+                        f"{location} is empty. Load texts with muvera load, or give their encoder."
+                    )
                 self._encoder = as_text_encoder(encoder)
+            elif stored.text_encoder is None:
+                raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
             else:
-                raise EngineError(f"{location} is empty. Load texts with muvera load, or give their encoder.")
+                self._encoder = required_encoder(stored.text_encoder, encoder, location)
             collection._text_encoder = self._encoder.name
         except BaseException:
             if isinstance(engine, str):
@@ -81,10 +83,8 @@ class EngineTextIndex(TextIndex):
         if ids is None:
             raise ValueError("Texts in a database need ids. Give ids=.")
         names = require_ids(as_id_list(ids))
-        if self._stored.engine.description is not None:
-            used = self._stored.engine.existing(names)
-            if used:
-                raise ValueError(f"id {min(used)!r} is in the index already. Use update, or another id.")
+        for used in self.get(names, missing="ignore"):
+            raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
         self._put(as_texts(texts), names, metadata, threads)
         return names
 
@@ -172,9 +172,12 @@ class EngineTextIndex(TextIndex):
         return dict(database.match_words(query, len(documents) or 1))
 
     def _tokens(self, ids: list[Any]) -> MultiVectors:
-        tokens = self._stored.engine.tokens(ids)
-        places = {name: i for i, name in enumerate(tokens.ids.tolist())}
-        return tokens[np.array([places[name] for name in ids], np.int64)]
+        return self._stored.engine.tokens(ids)
+
+    def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
+        """Calibrate ``search(recall=)``, see :meth:`muvera.engines.EngineIndex.calibrate`."""
+        encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
+        self._stored.calibrate(encoded, threads=threads)
 
     # -- reading --------------------------------------------------------------
 

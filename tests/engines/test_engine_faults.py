@@ -1,10 +1,8 @@
 """Faults of engines: one sentence without the password, and nothing half written."""
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import numpy as np
 import pytest
@@ -85,28 +83,18 @@ def test_a_database_without_the_extension(without_extension: tuple[str, str]) ->
 def test_something_elses_table_is_left_alone(postgres: str) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute("CREATE TABLE mine (a int)")
-        with pytest.raises(EngineError):
-            EngineIndex(f"{postgres}#mine")
+        with closing(open_engine(f"{postgres}#mine")) as engine:
+            for call in (engine.describe, engine.drop):
+                with pytest.raises(EngineError, match="not made by muvera"):
+                    call()
         connection.execute("DROP TABLE mine")
 
 
-@pytest.mark.parametrize(
-    ("statements", "number"),
-    [
-        (["ALTER TABLE filled DROP COLUMN terms"], "terms"),
-        (
-            ["DROP INDEX filled_graph", "ALTER TABLE filled ALTER embedding TYPE vector"],
-            str(CONFIG.vector_dimension),
-        ),
-    ],
-)
-def test_a_changed_table_is_noticed(
-    postgres: str, filled: EngineIndex, statements: list[str], number: str
-) -> None:
+def test_a_changed_table_is_noticed(postgres: str, filled: EngineIndex) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
-    with pytest.raises(EngineError, match=number):
+        connection.execute("DROP INDEX filled_graph")
+        connection.execute("ALTER TABLE filled ALTER embedding TYPE vector")
+    with pytest.raises(EngineError, match=str(CONFIG.vector_dimension)):
         EngineIndex(f"{postgres}#filled")
 
 
@@ -151,21 +139,11 @@ def test_equal_numbers_have_one_term() -> None:
     assert flatten({"a": {"b": [2.5, "x", None]}}).high == {"number_x_612e62": 2.5, "text_x_612e62": "x"}
 
 
-@pytest.mark.parametrize("kind", ["compressed", "too long", "encrypted", "no archive", "no encoder"])
-def test_a_hostile_encoder_in_a_database_is_one_sentence(kind: str) -> None:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(
-            "a.npy", bytes(1 << 22), zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
-        )
-    content = bytearray(stream.getvalue())
-    directory = content.rindex(b"PK\1\2")
-    if kind == "too long":
-        content[directory + 24 : directory + 28] = b"\xff\xff\xff\x7f"
-    elif kind == "encrypted":
-        content[directory + 8] |= 1
-    elif kind == "no archive":
-        content = bytearray(b"x")
+@pytest.mark.parametrize(
+    "content",
+    [b"x", b"[1]\n", b'{"a.npy": "b"}\n', b'{"a.npy": 1e30}\n', b'{"../../a.npy": 1}\nx', b"[" * 100_000],
+)
+def test_a_hostile_encoder_in_a_database_is_one_sentence(content: bytes) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=r"\.$") as caught:
-        _from_bytes(bytes(content), hashlib.sha256(content).hexdigest(), "postgresql://x")
+        _from_bytes(content, hashlib.sha256(content).hexdigest(), "postgresql://x")
     assert "\n" not in str(caught.value)

@@ -53,6 +53,8 @@ def test_texts_are_searched(texts: TextIndex) -> None:
     ]
     with pytest.raises(KeyError):
         texts.get(["cat"])
+    texts.calibrate([*TEXTS, "red"] * 13)
+    assert found(texts.search("red apple", 1, recall=0.9)) == ["apple"]
     with pytest.raises(ValueError, match="below 1, got 1"):
         texts.search("fox", words=1)
     for call in (lambda: texts.select({}), lambda: list(texts), lambda: texts.save("x"), lambda: texts.index):
