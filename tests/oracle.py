@@ -155,11 +155,6 @@ def plane_distances(token: np.ndarray, planes: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(planes @ _float64(token)) / np.linalg.norm(planes, axis=1))
 
 
-def final_rademacher(fde: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Dense final projection: `signs` is +-1 (len(fde), D)."""
-    return np.asarray(_float64(fde) @ signs / np.sqrt(signs.shape[1]))
-
-
 def final_count_sketch(fde: np.ndarray, targets: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
     """Final count sketch: coordinate i goes to ``targets[i]`` with ``signs[i]``."""
     out = np.zeros(size)

@@ -34,8 +34,10 @@ _TIMED, _COMPARED = 200, 10
 
 #: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = {
-    kind: [name for name in inspect.signature(classes.config).parameters if name not in ("dimension", "seed")]
-    for kind, classes in ENCODERS.items()
+    kind: [
+        name for name in inspect.signature(made.config_class).parameters if name not in ("dimension", "seed")
+    ]
+    for kind, made in ENCODERS.items()
 }
 
 

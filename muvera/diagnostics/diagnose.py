@@ -14,7 +14,7 @@ from ..data.multivectors import MultiVectors, as_multivectors
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.fde.encoder import FDEEncoder
-from ..encoders.registry import PRESETS, as_config, make_encoder, preset_config
+from ..encoders.registry import PRESETS, as_encoder, make_encoder, preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
@@ -216,7 +216,7 @@ def diagnose(
     texts = as_multivectors(documents, "documents")
     configs = {name: preset_config(name, texts.dimension) for name in _MEASURED}
     if encoder is not None:
-        own = as_config(encoder, texts.dimension)
+        own, _ = as_encoder(encoder, texts.dimension)
         if own not in configs.values():
             configs["given"] = own
     require_int("sample", sample, 2)
@@ -246,7 +246,7 @@ def diagnose(
             measured.append(MeasuredEncoder(name, config, recall))
         advance(1)
     fde = FDEConfig(dimension=texts.dimension)
-    planes = FDEEncoder(fde).matrices.dense_hyperplanes[:, : texts.dimension]
+    planes = FDEEncoder(fde).matrices.hyperplanes[:, : texts.dimension]
     lengths = texts.lengths[filled]
     return Diagnosis(
         documents=len(texts),

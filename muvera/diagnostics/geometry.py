@@ -141,7 +141,7 @@ def cell_use(
     documents : MultiVectors
         With at least one token.
     hyperplanes : float (repetitions * k, dimension)
-        Normals, such as ``encoder.matrices.dense_hyperplanes[:, :dimension]``.
+        Normals, such as ``encoder.matrices.hyperplanes[:, :dimension]``.
     repetitions : int
         Number of partitions, each with k of the hyperplanes.
     center : float (dimension,), optional

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, checked_texts
+from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_texts
+from ..data.sampling import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
+from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
+from ..utils.parallel import run_in_ranges, split_by_weight
 
 __all__ = [
     "ENCODER_FILE",
@@ -24,8 +29,11 @@ __all__ = [
     "Encoder",
     "EncoderArrays",
     "EncoderConfig",
+    "KernelArrays",
     "ReadArray",
     "Side",
+    "of_ordinary_size",
+    "run_tasks",
     "write_encoder_arrays",
 ]
 
@@ -40,8 +48,18 @@ Side = Literal["documents", "queries"]
 #: Returns a saved array by its name.
 ReadArray = Callable[[str], NDArray[Any]]
 
+#: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
+KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
+
+#: Writes the rows of texts start..stop.
+Write = Callable[[KernelArrays, int, int, NDArray[np.float32]], None]
+
+# Number of tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
+_TASK_TOKENS = 2048
+
 _Config = TypeVar("_Config", bound="EncoderConfig")
 _Arrays = TypeVar("_Arrays", bound="EncoderArrays")
+_Encoder = TypeVar("_Encoder", bound="Encoder")
 
 
 class EncoderConfig:
@@ -52,6 +70,9 @@ class EncoderConfig:
 
     #: Columns of a token vector.
     dimension: int
+
+    #: Seed of all random draws.
+    seed: int
 
     @property
     def vector_dimension(self) -> int:
@@ -125,20 +146,77 @@ class EncoderArrays:
 class Encoder(ABC):
     """Base class of encoders: token sets become vectors whose inner products rank documents."""
 
+    #: The class of the encoder's configurations.
+    config_class: ClassVar[type[EncoderConfig]]
+
     #: The encoder's configuration.
     config: EncoderConfig
 
     #: First-stage recall of each kind of encoder among which this one was chosen; None without a comparison.
     compared: dict[str, float] | None = None
 
+    def __init__(self, config: EncoderConfig) -> None:
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config must be of {self.config_class.__name__}, got {type(config).__name__}.")
+        self.config = config
+
     @property
     @abstractmethod
     def needs_fit(self) -> bool:
         """True if :meth:`fit` must be called before encoding."""
 
+    def fit(self: _Encoder, documents: Any, queries: Any = None, *, threads: int | None = None) -> _Encoder:
+        """Fit the encoder to a sample of documents.
+
+        Parameters
+        ----------
+        documents : MultiVectors, arrays, or an iterable of MultiVectors
+            A sample is enough: of more than 4,096 documents (512 without a map), a random sample is used, held
+            in memory.
+        queries : MultiVectors or arrays, optional
+            Queries to fit to.  Default: windows of the documents' own tokens.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        Encoder
+            This encoder.
+
+        Raises
+        ------
+        ValueError
+            If it is fitted already, or the documents have no tokens, numbers that are not finite, or
+            another dimension.
+        """
+        if self._fit_size is None:
+            return self
+        if not self.needs_fit:
+            raise ValueError(
+                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
+            )
+        dimension = self.config.dimension
+        texts = None if queries is None else checked_texts(queries, "queries", dimension, "this encoder")
+        floats, most = self._fit_size
+        sampling = DocumentSample(floats, self.config.seed, most)
+        mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), dimension)
+        self._fit(sampling.documents(dimension), texts, mean, threads)
+        return self
+
+    @property
+    def _fit_size(self) -> tuple[int, int] | None:
+        """Floats per sampled document, and the largest number of them; None if there is nothing to fit."""
+        return self.config.vector_dimension, MAX_FIT_DOCUMENTS
+
     @abstractmethod
-    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> Encoder:
-        """Fit the encoder to a sample of documents, and return it."""
+    def _fit(
+        self,
+        sample: MultiVectors,
+        queries: MultiVectors | None,
+        mean: NDArray[np.float32],
+        threads: int | None,
+    ) -> None:
+        """Fit to sampled documents; `mean` is the mean token of all documents."""
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -191,21 +269,48 @@ class Encoder(ABC):
         """
         return self._encode(queries, "queries", out, threads)
 
-    @abstractmethod
     def _encode(
         self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
     ) -> NDArray[np.float32]:
-        """Return the vectors of documents or of queries."""
+        self._require_fit()
+        texts = checked_texts(values, side, self.config.dimension, "this encoder")
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
+        run_tasks(partial(self._write, side), texts, out, threads, *self._task_size(side))
+        if not texts.lengths.all():
+            out[texts.lengths == 0] = 0
+        return out
 
     @abstractmethod
+    def _write(
+        self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the vectors of texts start..stop to `out`; those without tokens may get any vector."""
+
+    def _task_size(self, side: Side) -> tuple[int, int | None]:
+        """Return the number of tokens of a task, and the largest number of texts, if there is one."""
+        return _TASK_TOKENS, None
+
+    @abstractmethod
+    def _stored(self) -> dict[str, EncoderArrays | None]:
+        """Return the arrays of the encoder by the prefix of their names."""
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the drawn and fitted arrays by name.
+
+        Drawn arrays are included, because random streams may change between versions of NumPy.
 
         Raises
         ------
         ValueError
             If the encoder is not fitted.
         """
+        self._require_fit()
+        return {
+            prefix + name: array
+            for prefix, arrays in self._stored().items()
+            if arrays is not None
+            for name, array in arrays.to_arrays().items()
+        }
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
@@ -238,19 +343,42 @@ class Encoder(ABC):
             }
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
-    def _checked(self, texts: Any, name: str) -> MultiVectors:
-        """Return `texts` as finite MultiVectors of the encoder's dimension, or raise."""
-        return checked_texts(texts, name, self.config.dimension, "this encoder")
-
     def _require_fit(self) -> None:
         if self.needs_fit:
             raise ValueError("This encoder is not fitted. Call fit(documents) first.")
 
-    def _require_no_fit(self) -> None:
-        if not self.needs_fit:
-            raise ValueError(
-                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
-            )
+
+def run_tasks(
+    write: Write,
+    texts: MultiVectors,
+    out: NDArray[np.float32],
+    threads: int | None,
+    tokens: int = _TASK_TOKENS,
+    most: int | None = None,
+) -> NDArray[np.float32]:
+    """Fill `out`, one row per text, with ``write(arrays, start, stop, rows)`` in tasks of about `tokens` tokens.
+
+    A task has at most `most` texts.
+    """
+    arrays = (*as_kernel_arrays(texts), texts.offsets)
+    ranges = split_by_weight(texts.offsets, tokens, most or max(1, len(texts)))
+    run_in_ranges(lambda start, stop: write(arrays, start, stop, out[start:stop]), ranges, threads)
+    return out
+
+
+def of_ordinary_size(
+    documents: MultiVectors, queries: MultiVectors | None
+) -> tuple[MultiVectors, MultiVectors | None, float]:
+    """Return both divided by a power of two, and that power: 1 if float32 holds the fourth power of all numbers."""
+    largest = float(np.abs(documents.tokens).max(initial=0))
+    if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
+        return documents, queries, 1.0
+    scale = 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)
+
+    def divided(texts: MultiVectors) -> MultiVectors:
+        return MultiVectors.from_flat(texts.tokens.astype(np.float32) / np.float32(scale), texts.lengths)
+
+    return divided(documents), None if queries is None else divided(queries), scale
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:

@@ -20,7 +20,7 @@ Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -90,11 +90,12 @@ class CompactMaps(EncoderArrays):
         return self.documents * self.scales
 
     def scaled(self, scale: float) -> CompactMaps:
-        """Return the maps whose products are `scale` ** 2 times larger, the same share on both sides."""
+        """Return the maps of documents that are `scale` ** 2 times larger; both sides become `scale` times larger."""
         factor = np.float32(scale)
-        return replace(
-            self, queries=self.queries * factor, scales=self.scales * factor, offset=self.offset * factor
-        )
+        return CompactMaps(
+            self.queries * factor, self.documents, self.scales / factor, self.reach * factor * factor,
+            self.offset * factor,
+        )  # fmt: skip
 
     def require_shape(self, long: int, compact: int) -> None:
         """Raise ValueError if the maps belong to another configuration."""

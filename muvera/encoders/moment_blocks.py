@@ -16,17 +16,16 @@ token keeps all columns.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..data.multivectors import MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.moments import covariances, first_moments, query_matrices, weigh_moments
 from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
-from .base import EncoderArrays
+from .base import EncoderArrays, KernelArrays, Side, run_tasks
 from .matmul import gram, leading_eigenvectors
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "MAX_DIRECTIONS",
     "TERMS",
     "BlockWriter",
-    "KernelArrays",
     "MomentBlocks",
     "covariance_directions",
     "default_blocks",
@@ -42,9 +40,6 @@ __all__ = [
     "moment_dimension",
     "principal_directions",
 ]
-
-#: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
-KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
 
 #: The terms of the coefficients: the sketch, the covariance, the mean m, m / |m|, and of the bias
 #: |m|, |m|**2 and the logarithm of the number of tokens.
@@ -104,25 +99,23 @@ class MomentBlocks(EncoderArrays):
     metric: NDArray[np.float32]
     directions: NDArray[np.float32]
 
-    def scaled(self, scale: float, *, keep_products: bool) -> MomentBlocks:
-        """Return the blocks that make of tokens what these make of tokens divided by `scale`, a power of two.
+    def scaled(self, scale: float) -> MomentBlocks:
+        """Return the blocks for tokens that are `scale` times larger, a power of two.
 
-        With `keep_products` documents' blocks are `scale` ** 2 times larger, so that products are those of the tokens.
+        Vectors of documents become `scale` ** 2 times larger; those of queries stay the same.
         """
         size = len(self.metric) * (len(self.metric) + 1) // 2
-        triangle, mean = scale**2, scale
-        gain = scale**2 if keep_products else 1.0
-        # By the TERMS and by the units: each block is divided by the power of the scale that it grows with, once on
-        # either side.
-        terms = np.array([1, triangle**2, mean**2, mean, mean, mean**2, 1])
+        square = scale**2
+        # Each coefficient is divided by the power of the scale that its term grows with, and documents multiplied.
+        terms = np.array([1, square**2, square, scale, scale, square, 1])
         per_column = np.ones(len(self.offset))
-        per_column[:size], per_column[size:-1] = triangle, mean
+        per_column[:size], per_column[size:-1] = square, scale
         return replace(
             self,
-            coefficients=self.coefficients / terms * gain,
-            units=(self.units * np.array([1, triangle, mean, 1])).astype(np.float32),
-            offset=(self.offset / per_column * gain).astype(np.float32),
-            metric=(self.metric / triangle).astype(np.float32),
+            coefficients=self.coefficients / terms * square,
+            units=(self.units * np.array([1, square, scale, 1])).astype(np.float32),
+            offset=(self.offset / per_column * square).astype(np.float32),
+            metric=(self.metric / square).astype(np.float32),
         )
 
     def require_shape(self, dimension: int, covariance: bool) -> None:
@@ -162,35 +155,39 @@ class BlockWriter:
         self._directions = pack_map(blocks.directions.T) if blocks.directions.size else None
 
     def write_moments(
-        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
+        self, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
         first_moments(*arrays, start, stop, at + self._triangle, True, out)
         if self._triangle:
             covariances(*self._projected(arrays, start, stop), at, out)
 
-    def write_documents(
-        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
+    def write(
+        self, side: Side, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the blocks of documents start..stop to the columns of `out` from `at` on."""
-        blocks = self._blocks
-        self.write_moments(arrays, start, stop, at, out)
-        weigh_moments(
-            arrays[2], start, stop, at, self._triangle, blocks.coefficients[1:], blocks.units[1:],
-            blocks.offset, out,
-        )  # fmt: skip
-
-    def write_queries(
-        self, arrays: KernelArrays, start: int, stop: int, at: int, out: NDArray[np.float32]
-    ) -> None:
-        """Write the blocks of queries start..stop to the columns of `out` from `at` on."""
-        _, covariance_unit, mean_unit, bias_unit = self._blocks.units
-        bias = at + len(self._blocks.offset) - 1
-        first_moments(*arrays, start, stop, at + self._triangle, False, out)
-        out[:, at + self._triangle : bias] /= mean_unit
+        """Write the blocks of texts start..stop to the columns of `out` from `at` on."""
+        blocks, size = self._blocks, self._triangle
+        if side == "documents":
+            self.write_moments(at, arrays, start, stop, out)
+            weigh_moments(
+                arrays[2],
+                start,
+                stop,
+                at,
+                size,
+                blocks.coefficients[1:],
+                blocks.units[1:],
+                blocks.offset,
+                out,
+            )
+            return
+        _, covariance_unit, mean_unit, bias_unit = blocks.units
+        bias = at + len(blocks.offset) - 1
+        first_moments(*arrays, start, stop, at + size, False, out)
+        out[:, at + size : bias] /= mean_unit
         lengths = arrays[2][start + 1 : stop + 1] - arrays[2][start:stop]
         out[:, bias] = lengths.astype(np.float32) / bias_unit
-        if self._triangle:
+        if size:
             query_matrices(*self._projected(arrays, start, stop), at, self._metric, covariance_unit, out)
 
     def _projected(
@@ -231,12 +228,13 @@ def default_blocks(
     )
 
 
-def mean_tokens(arrays: KernelArrays, start: int, stop: int) -> NDArray[np.float32]:
-    """Return the mean tokens of texts start..stop, float32 (stop - start, d)."""
-    dimension = max(arrays[0].shape[1], arrays[1].shape[1])
-    out = np.empty((stop - start, dimension), np.float32)
-    first_moments(*arrays, start, stop, 0, True, out)
-    return out
+def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+    """Return the mean token of each text, float32 (n, d)."""
+
+    def write(arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        first_moments(*arrays, start, stop, 0, True, out)
+
+    return run_tasks(write, texts, np.empty((len(texts), texts.dimension), np.float32), threads)
 
 
 def principal_directions(
@@ -263,8 +261,8 @@ def principal_directions(
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS,)))
     positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))
     owners = np.searchsorted(documents.offsets, positions, side="right") - 1
-    means = mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))
-    deviations: NDArray[Any] = np.asarray(documents.tokens[positions], np.float32) - means[owners]
+    means = mean_tokens(documents, threads)
+    deviations = np.asarray(documents.tokens[positions], np.float32) - means[owners]
     covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
     start = np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS, 1))
     axes = leading_eigenvectors(covariance, count, start, threads)[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from ..utils.atomic_files import content_checksum, read_json, recover_folder, re
 from ..utils.npy_files import load_npy
 from .base import ENCODER_FILE, ENCODER_FORMAT, ENCODER_FORMAT_VERSION, Encoder, EncoderConfig
 from .fde.config import PRESETS as FDE_PRESETS
-from .fde.config import FDEConfig
 from .fde.encoder import FDEEncoder
-from .learned.config import LearnedConfig
 from .learned.encoder import LearnedEncoder
 from .moments import MomentsConfig, MomentsEncoder
 
@@ -24,8 +22,6 @@ __all__ = [
     "DEFAULT_PRESET",
     "ENCODERS",
     "PRESETS",
-    "EncoderKind",
-    "as_config",
     "as_encoder",
     "config_from_dict",
     "is_encoder_folder",
@@ -36,19 +32,8 @@ __all__ = [
 ]
 
 
-class EncoderKind(NamedTuple):
-    """The configuration class and encoder class of a kind."""
-
-    config: type[EncoderConfig]
-    encoder: Any
-
-
 #: Every kind of encoder, by the ``kind`` of its configuration.
-ENCODERS = {
-    "moments": EncoderKind(MomentsConfig, MomentsEncoder),
-    "learned": EncoderKind(LearnedConfig, LearnedEncoder),
-    "fde": EncoderKind(FDEConfig, FDEEncoder),
-}
+ENCODERS: dict[str, Any] = {"moments": MomentsEncoder, "learned": LearnedEncoder, "fde": FDEEncoder}
 
 #: Parameters of each preset besides the dimension.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -78,7 +63,8 @@ def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
     kind = values.get("encoder", MomentsConfig.kind)
     if not isinstance(kind, str) or kind not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(map(repr, ENCODERS))}, got {kind!r}.")
-    return ENCODERS[kind].config.from_dict(values)
+    config: EncoderConfig = ENCODERS[kind].config_class.from_dict(values)
+    return config
 
 
 def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
@@ -92,32 +78,6 @@ def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
     return config_from_dict({"dimension": dimension, **PRESETS[name], **changes})
-
-
-def as_config(value: EncoderConfig | str | None, dimension: int) -> EncoderConfig:
-    """Return a configuration unchanged, or the configuration of a preset; None is "moments".
-
-    Raises
-    ------
-    TypeError
-        For anything else.
-    ValueError
-        For an unknown preset, or a configuration of another dimension.
-    """
-    if value is None or isinstance(value, str):
-        return preset_config(value or DEFAULT_PRESET, dimension)
-    kind = ENCODERS.get(getattr(value, "kind", ""))
-    if kind is None or type(value) is not kind.config:
-        names = ", ".join(entry.config.__name__ for entry in ENCODERS.values())
-        raise TypeError(
-            f"encoder must be a preset's name, a fitted encoder or one of {names}, got {type(value).__name__}."
-        )
-    if value.dimension != dimension:
-        raise ValueError(
-            f"The encoder has dimension={value.dimension}, but the tokens have {dimension} columns. "
-            f"Use dimension={dimension}."
-        )
-    return value
 
 
 def as_encoder(
@@ -139,14 +99,27 @@ def as_encoder(
     ValueError
         For an unknown preset, or an encoder of another dimension.
     """
-    if isinstance(value, Encoder):
-        return as_config(value.config, dimension), None if value.needs_fit else value
-    return as_config(value, dimension), None
+    if value is None or isinstance(value, str):
+        return preset_config(value or DEFAULT_PRESET, dimension), None
+    encoder = value if isinstance(value, Encoder) and not value.needs_fit else None
+    config = value.config if isinstance(value, Encoder) else value
+    classes = [kind.config_class for kind in ENCODERS.values()]
+    if type(config) not in classes:
+        names = ", ".join(each.__name__ for each in classes)
+        raise TypeError(
+            f"encoder must be a preset's name, a fitted encoder or one of {names}, got {type(value).__name__}."
+        )
+    if config.dimension != dimension:
+        raise ValueError(
+            f"The encoder has dimension={config.dimension}, but the tokens have {dimension} columns. "
+            f"Use dimension={dimension}."
+        )
+    return config, encoder
 
 
 def make_encoder(config: EncoderConfig) -> Encoder:
     """Return a new encoder, which may need ``fit``."""
-    encoder: Encoder = ENCODERS[config.kind].encoder(config)
+    encoder: Encoder = ENCODERS[config.kind](config)
     return encoder
 
 
@@ -171,7 +144,7 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
             raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
         return array
 
-    encoder: Encoder = ENCODERS[config.kind].encoder.from_arrays(config, read)
+    encoder: Encoder = ENCODERS[config.kind].from_arrays(config, read)
     return encoder
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..data.multivectors import MultiVectors
 from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
 from ..utils.parallel import run_in_ranges, split_by_weight
+from .base import KernelArrays, run_tasks
 from .matmul import PackedBytes, product, quantize_columns
-from .moment_blocks import KernelArrays, mean_tokens
+from .moment_blocks import mean_tokens
 
 __all__ = ["TASK_TOKENS", "TokenProducts", "window_similarities"]
 
@@ -54,21 +53,13 @@ class TokenProducts:
 
     def largest(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
         """Return :meth:`write_largest` of all texts, float32 (len(texts), n)."""
-        return self._all(self.write_largest, texts, threads)
+        out = np.empty((len(texts), len(self._units)), np.float32)
+        return run_tasks(self.write_largest, texts, out, threads, TASK_TOKENS)
 
     def feature_sums(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
         """Return :meth:`write_feature_sums` of all texts, float32 (len(texts), n)."""
-        return self._all(self.write_feature_sums, texts, threads)
-
-    def _all(self, write: Any, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
         out = np.empty((len(texts), len(self._units)), np.float32)
-        arrays = (*as_kernel_arrays(texts), texts.offsets)
-
-        def work(start: int, stop: int) -> None:
-            write(arrays, start, stop, out[start:stop])
-
-        run_in_ranges(work, split_by_weight(texts.offsets, TASK_TOKENS, max(1, len(texts))), threads)
-        return out
+        return run_tasks(self.write_feature_sums, texts, out, threads, TASK_TOKENS)
 
 
 def window_similarities(
@@ -93,7 +84,7 @@ def window_similarities(
     """
     tokens = np.asarray(windows.tokens, np.float32)
     starts = windows.offsets[:-1]
-    means = mean_tokens((*as_kernel_arrays(documents), documents.offsets), 0, len(documents))
+    means = mean_tokens(documents, threads)
     out = product(means, np.add.reduceat(tokens, starts, axis=0).T, threads)
     turned = product(tokens, directions.T, threads) if directions.size else tokens
     measure = TokenProducts(turned, np.zeros(turned.shape[1], np.float32))

@@ -4,9 +4,7 @@ Sizes: d columns of a token, `width` = d rounded up to LANES, R `repetitions` of
 hyperplanes each, C = 2**k cells, p columns of a `block`.  An FDE is R * C * p floats:
 repetition, then cell, then coordinate.
 
-Matrices are packed panels, flat: dense (panels, width, LANES) for the tile, or lane by lane (panels, width /
-LANES, LANES) for a matrix whose entries are zero unless row = column (mod LANES), which takes LANES times
-less work.  With an empty `mixing` the tokens stay in their own basis; an empty `projection` is the identity.
+Matrices are packed panels (panels, width, LANES), flat; an empty `projection` is the identity.
 
 Bit j of a cell's *code* is set if hyperplane j of its repetition has a positive product.
 `position` (C,) is the position of a code's block in the repetition: the cell numberings of this
@@ -18,8 +16,8 @@ import math
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import add_scaled, load_rows, mix_rows, set_scaled, square_sum
-from .tile import LANES, ROWS, lane_dot, lane_signs, tile_dot, tile_signs
+from .row_operations import add_scaled, load_rows, set_scaled, square_sum
+from .tile import LANES, ROWS, tile_dot, tile_signs
 
 # Value of a document cell: the mean of its tokens, its direction with length 1, or its
 # direction with the mean length of the tokens.
@@ -32,9 +30,7 @@ _CANCELED = np.float32(1e-6)
 
 
 @helper
-def write_blocks(
-    sums, scales, slot_codes, slots, width, repetition, position, projection, lanewise, block, tile, out
-):
+def write_blocks(sums, scales, slot_codes, slots, width, repetition, position, projection, block, tile, out):
     """Project the rows of the occupied cells and write them to one FDE, `out`.
 
     `sums` contains `slots` rows; row s is of the cell with code ``slot_codes[s]`` and is scaled by
@@ -51,10 +47,7 @@ def write_blocks(
     for panel in range(panels):
         used = min(LANES, block - panel * LANES)
         for row in range(0, slots, ROWS):
-            if lanewise:
-                lane_dot(sums, row, slots - 1, width, projection, repetition * panels + panel, tile, 0)
-            else:
-                tile_dot(sums, row, slots - 1, width, projection, repetition * panels + panel, tile, 0)
+            tile_dot(sums, row, slots - 1, width, projection, repetition * panels + panel, tile, 0)
             for i in range(min(ROWS, slots - row)):
                 s = row + i
                 start = (repetition * cells + position[slot_codes[s]]) * block + panel * LANES
@@ -94,8 +87,8 @@ def subtract_mean(rows, count, width, mean):
 
 @kernel
 def encode_documents(
-    floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, repetitions, bits,
-    position, projection, lane_projection, block, fill, cell_values, split, weight, out,
+    floats, halves, offsets, first, last, center, planes, repetitions, bits, position, projection, block,
+    fill, cell_values, split, weight, out,
 ):  # fmt: skip
     """Write the FDEs of documents first..last to ``out[0 : last - first]``.
 
@@ -114,7 +107,6 @@ def encode_documents(
     for document in range(first, last):
         longest = max(longest, offsets[document + 1] - offsets[document])
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
-    mixed = np.empty((longest + ROWS) * width if mixing.shape[0] > 0 else 0, np.float32)
     masks = np.zeros((longest + ROWS) * step, np.uint16)
     codes = np.empty(longest, np.int64)
     slot_of = np.empty(cells, np.int64)
@@ -136,22 +128,14 @@ def encode_documents(
             fde[:] = 0.0
             continue
         load_rows(floats, halves, start, start + count, depth, width, center, rows)
-        values = rows
-        if mixing.shape[0] > 0:
-            mix_rows(rows, count, width, mixing, places, tile, mixed)
-            values = mixed
         for panel in range(panels):
             for row in range(0, count, ROWS):
-                at = row * step + panel
-                if lane_planes:
-                    lane_signs(values, row, count - 1, width, planes, panel, masks, at, step)
-                else:
-                    tile_signs(values, row, count - 1, width, planes, panel, masks, at, step)
+                tile_signs(rows, row, count - 1, width, planes, panel, masks, row * step + panel, step)
         if split:
-            subtract_mean(values, count, width, mean)
+            subtract_mean(rows, count, width, mean)
         if measured:
             for t in range(count):
-                lengths[t] = math.sqrt(square_sum(values, t * width, width))
+                lengths[t] = math.sqrt(square_sum(rows, t * width, width))
         for repetition in range(repetitions):
             at = (repetition * bits) >> 4
             shift = (repetition * bits) & 15
@@ -168,13 +152,13 @@ def encode_documents(
                     counts[slots] = 1
                     if measured:
                         cell_lengths[slots] = lengths[t]
-                    set_scaled(values, t * width, width, one, sums, slots * width)
+                    set_scaled(rows, t * width, width, one, sums, slots * width)
                     slots += 1
                 else:
                     counts[slot] += 1
                     if measured:
                         cell_lengths[slot] += lengths[t]
-                    add_scaled(values, t * width, width, one, sums, slot * width)
+                    add_scaled(rows, t * width, width, one, sums, slot * width)
             if slots < cells:
                 for code in range(cells):
                     if slot_of[code] >= 0:
@@ -189,7 +173,7 @@ def encode_documents(
                     counts[slots] = 1
                     if measured:
                         cell_lengths[slots] = lengths[t]
-                    set_scaled(values, t * width, width, one, sums, slots * width)
+                    set_scaled(rows, t * width, width, one, sums, slots * width)
                     slots += 1
             for s in range(slots):
                 if cell_values == CELL_MEAN:
@@ -204,15 +188,14 @@ def encode_documents(
                 if measured and square <= _CANCELED * cell_lengths[s] * cell_lengths[s]:
                     scales[s] = np.float32(0.0)
             write_blocks(
-                sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
-                block, tile, fde,
-            )  # fmt: skip
+                sums, scales, slot_codes, slots, width, repetition, position, projection, block, tile, fde
+            )
 
 
 @kernel
 def encode_queries(
-    floats, halves, offsets, first, last, center, mixing, places, planes, lane_planes, inverse_norms,
-    repetitions, bits, position, projection, lane_projection, block, softness, weight, out,
+    floats, halves, offsets, first, last, center, planes, repetitions, bits, position, projection, block,
+    inverse_norms, softness, weight, out,
 ):  # fmt: skip
     """Write the FDEs of queries first..last to ``out[0 : last - first]``.
 
@@ -230,7 +213,6 @@ def encode_queries(
         longest = max(longest, offsets[query + 1] - offsets[query])
     room = longest + ROWS
     rows = np.empty(room * width + LANES, np.float32)
-    mixed = np.empty(room * width if mixing.shape[0] > 0 else 0, np.float32)
     centered = np.empty(room * width + LANES, np.float32)
     no_center = np.zeros(width, np.float32)
     products = np.empty(panels * room * LANES, np.float32)
@@ -245,22 +227,11 @@ def encode_queries(
         start = offsets[query]
         count = offsets[query + 1] - start
         load_rows(floats, halves, start, start + count, depth, width, center, centered)
-        hashed = centered
-        if mixing.shape[0] > 0:
-            mix_rows(centered, count, width, mixing, places, tile, mixed)
-            hashed = mixed
         for panel in range(panels):
             for row in range(0, count, ROWS):
                 at = (panel * room + row) * LANES
-                if lane_planes:
-                    lane_dot(hashed, row, count - 1, width, planes, panel, products, at)
-                else:
-                    tile_dot(hashed, row, count - 1, width, planes, panel, products, at)
+                tile_dot(centered, row, count - 1, width, planes, panel, products, at)
         load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
-        values = rows
-        if mixing.shape[0] > 0:
-            mix_rows(rows, count, width, mixing, places, tile, mixed)
-            values = mixed
         for repetition in range(repetitions):
             slot_of[:] = -1
             slots = np.int64(0)
@@ -287,11 +258,10 @@ def encode_queries(
                     if slot < 0:
                         slot_of[cell] = slots
                         slot_codes[slots] = cell
-                        set_scaled(values, t * width, width, share, sums, slots * width)
+                        set_scaled(rows, t * width, width, share, sums, slots * width)
                         slots += 1
                     else:
-                        add_scaled(values, t * width, width, share, sums, slot * width)
+                        add_scaled(rows, t * width, width, share, sums, slot * width)
             write_blocks(
-                sums, scales, slot_codes, slots, width, repetition, position, projection, lane_projection,
-                block, tile, fde,
-            )  # fmt: skip
+                sums, scales, slot_codes, slots, width, repetition, position, projection, block, tile, fde
+            )

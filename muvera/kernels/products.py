@@ -13,39 +13,6 @@ from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 _DEPTH = 256
 
 
-@kernel
-def add_rademacher(block, start, signs, scale, out):
-    """Add ``scale * block[:, start : start + n] @ S`` to `out` (b, D), all float32.
-
-    `signs` (panels, n) holds S as bits: bit j of ``[p, i]`` set means S[i, p * LANES + j] = 1,
-    else -1.  The +-1 are expanded once for all rows; the sum runs in the same order for any
-    number of rows.
-    """
-    count = block.shape[0]
-    length = signs.shape[1]
-    width = out.shape[1]
-    packed = np.empty(_DEPTH * LANES, np.float32)
-    rows = np.empty((count + ROWS) * _DEPTH, np.float32)
-    tile = np.empty(ROWS * LANES, np.float32)
-    for begin in range(0, length, _DEPTH):
-        depth = min(_DEPTH, length - begin)
-        for i in range(count):
-            for j in range(depth):
-                rows[i * depth + j] = block[i, start + begin + j]
-        for panel in range(signs.shape[0]):
-            first = panel * LANES
-            used = min(LANES, width - first)
-            for i in range(depth):
-                word = signs[panel, begin + i]
-                for j in range(LANES):
-                    packed[i * LANES + j] = scale if (word >> j) & 1 else -scale
-            for row in range(0, count, ROWS):
-                tile_dot(rows, row, count - 1, depth, packed, 0, tile, 0)
-                for i in range(min(ROWS, count - row)):
-                    for j in range(used):
-                        out[row + i, first + j] += tile[i * LANES + j]
-
-
 def pack_map(matrix: np.ndarray) -> np.ndarray:
     """Pack a map (L, D) for :func:`add_product`, flat: steps of rows, each packed in panels of columns."""
     steps = range(0, len(matrix), _DEPTH)

@@ -30,7 +30,7 @@ from .llvm_helpers import (
     store_vector,
     sum_lanes,
 )
-from .tile import LANES, ROWS, lane_dot
+from .tile import LANES
 
 _VECTOR = ir.VectorType(FLOAT, LANES)
 _WORDS = ir.VectorType(ir.IntType(16), LANES)
@@ -233,20 +233,3 @@ def load_rows(floats, halves, start, stop, depth, width, center, out):
             for j in range(depth):
                 row[j] = source[j] - center[j]
         row[depth:] = 0.0
-
-
-@helper
-def mix_rows(rows, count, width, mixing, places, tile, out):
-    """Write the rows' coordinates in the mixed basis to `out`, flat like `rows`.
-
-    `mixing` (panels, width / LANES, LANES) holds LANES interleaved orthogonal blocks;
-    coordinate i of their product goes to ``places[i]``, so that each block of a second
-    product mixes coordinates of many blocks of the first.
-    """
-    for panel in range(width // LANES):
-        for row in range(0, count, ROWS):
-            lane_dot(rows, row, count - 1, width, mixing, panel, tile, 0)
-            for i in range(min(ROWS, count - row)):
-                start = (row + i) * width
-                for j in range(LANES):
-                    out[start + places[panel * LANES + j]] = tile[i * LANES + j]

@@ -106,24 +106,21 @@ def _compiled_dot(lanewise: bool) -> Any:
     return compiled
 
 
-def _compiled_signs(lanewise: bool) -> Any:
-    @intrinsic
-    def compiled(typingctx, rows, row, last, depth, packed, panel, out, position, step):
-        signature = types.void(
-            rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp, types.intp
-        )
+@intrinsic
+def _compiled_signs(typingctx, rows, row, last, depth, packed, panel, out, position, step):
+    signature = types.void(
+        rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp, types.intp
+    )
 
-        def generate(context, builder, signature, args):
-            address = entry_address(context, builder, signature.args[6], args[6], args[7])
-            for total in _emit_sums(context, builder, signature, args, lanewise):
-                positive = builder.fcmp_ordered(">", total, zeros(_VECTOR))
-                builder.store(builder.bitcast(positive, ir.IntType(LANES)), address)
-                address = builder.gep(address, [args[8]])
-            return context.get_dummy_value()
+    def generate(context, builder, signature, args):
+        address = entry_address(context, builder, signature.args[6], args[6], args[7])
+        for total in _emit_sums(context, builder, signature, args, lanewise=False):
+            positive = builder.fcmp_ordered(">", total, zeros(_VECTOR))
+            builder.store(builder.bitcast(positive, ir.IntType(LANES)), address)
+            address = builder.gep(address, [args[8]])
+        return context.get_dummy_value()
 
-        return signature, generate
-
-    return compiled
+    return signature, generate
 
 
 @intrinsic
@@ -158,13 +155,10 @@ def _interpreted_dot(lanewise: bool) -> Any:
     return interpreted
 
 
-def _interpreted_signs(lanewise: bool) -> Any:
-    def interpreted(rows, row, last, depth, packed, panel, out, position, step):
-        sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise)
-        for i in range(ROWS):
-            out[position + i * step] = ((sums[i] > 0) << np.arange(LANES)).sum()
-
-    return interpreted
+def _interpreted_signs(rows, row, last, depth, packed, panel, out, position, step):
+    sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise=False)
+    for i in range(ROWS):
+        out[position + i * step] = ((sums[i] > 0) << np.arange(LANES)).sum()
 
 
 def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
@@ -176,15 +170,12 @@ def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
 # All take flat arrays.  `rows` is float32 of rows of `depth` entries, `row` and `last` the
 # first row of the tile and the last valid one, `panel` the packed panel's number.
 _make_dot = _interpreted_dot if INTERPRETED else _compiled_dot
-_make_signs = _interpreted_signs if INTERPRETED else _compiled_signs
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.
 tile_dot: Any = _make_dot(lanewise=False)
 #: Raise ``out[position : position + LANES]`` to the maxima over the tile's rows.
 tile_max: Any = _interpreted_max if INTERPRETED else _compiled_max
 #: Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``.
-tile_signs: Any = _make_signs(lanewise=False)
-#: :data:`tile_dot` and :data:`tile_signs` of a packed matrix (panels, depth / LANES, LANES), multiplied
-#: lane by lane.
+tile_signs: Any = _interpreted_signs if INTERPRETED else _compiled_signs
+#: :data:`tile_dot` of a packed matrix (panels, depth / LANES, LANES), multiplied lane by lane.
 lane_dot: Any = _make_dot(lanewise=True)
-lane_signs: Any = _make_signs(lanewise=True)

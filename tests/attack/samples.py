@@ -166,11 +166,7 @@ def encoder(name: str) -> Make:
             "moments": lambda: preset_config("mean", DIMENSION),
             "fde": lambda: FDEConfig(dimension=DIMENSION, num_repetitions=2),
             "reference": lambda: preset_config("reference", DIMENSION, num_repetitions=2),
-            "structured": lambda: FDEConfig(dimension=96, num_repetitions=2, num_simhash_projections=2),
             "compact": lambda: preset_config("moments", 24),
-            "dense": lambda: preset_config(
-                "paper", DIMENSION, final_projection="rademacher", final_projection_dimension=8
-            ),
             "projected": lambda: preset_config(
                 "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
             ),
@@ -224,7 +220,7 @@ SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
     "texts_journal": ((), journal),
     **{
         f"encoder_{name}": ((), encoder(name))
-        for name in ("moments", "compact", "fde", "structured", "reference", "dense", "projected", "learned")
+        for name in ("moments", "compact", "fde", "reference", "projected", "learned")
     },
 }
 

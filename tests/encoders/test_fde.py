@@ -25,10 +25,10 @@ from builders.paths import GOLDEN
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import muvera.encoders.base as base_module
 import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
-from muvera.encoders.fde.matrices import final_signs
 
 SIDES = ["encode_documents", "encode_queries"]
 
@@ -83,33 +83,20 @@ def test_65536_cells(fill: bool) -> None:
 
 
 @pytest.mark.parametrize("final", [1, 50])
-@pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
-def test_final_projections(kind: str, final: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_final_projections(final: int, monkeypatch: pytest.MonkeyPatch) -> None:
     common = {"dimension": 5, "num_repetitions": 15, **WHOLE}
     documents = sample(5)
     long = fitted(documents, **common)
-    encoder = fitted(documents, **common, final_projection=kind, final_projection_dimension=final)
-    config, matrices = encoder.config, encoder.matrices
-    rows = config.num_cells * config.block_width
-    signs = []
-    for r in range(config.num_repetitions):
-        bits = final_signs(config.seed, r, rows, final)
-        plus = (bits[:, :, np.newaxis] >> np.arange(16)) & 1
-        signs.append(plus.transpose(1, 0, 2).reshape(rows, -1)[:, :final] * 2.0 - 1)
+    encoder = fitted(documents, **common, final_projection="count_sketch", final_projection_dimension=final)
+    matrices = encoder.matrices
     for side in SIDES:
         short = getattr(encoder, side)(documents)
         for fde, vector in zip(getattr(long, side)(documents), short, strict=True):
-            if kind == "rademacher":
-                wanted = oracle.final_rademacher(fde, np.concatenate(signs))
-            else:
-                wanted = oracle.final_count_sketch(fde, matrices.final_targets, matrices.final_signs, final)
+            wanted = oracle.final_count_sketch(fde, matrices.final_targets, matrices.final_signs, final)
             assert_close(vector, wanted, 16 * ROUNDING)  # sums of 600 terms
-        # Small tasks, and signs that are drawn for each of them.
-        with monkeypatch.context() as patch:
-            patch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * config.sketch_dimension)
-            patch.setattr(encoder_module, "_SIGN_BYTES", 0)
-            again = FDEEncoder(config, center=encoder.center)
-            np.testing.assert_array_equal(short, getattr(again, side)(documents))
+        with monkeypatch.context() as patch:  # small tasks
+            patch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * encoder.config.sketch_dimension)
+            np.testing.assert_array_equal(short, getattr(encoder, side)(documents))
 
 
 def test_ties_go_to_the_first_of_equally_near_tokens() -> None:
@@ -169,7 +156,7 @@ def test_tasks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sample(24, texts=40)
     encoder = fitted(texts, dimension=24)
     whole = [getattr(encoder, side)(texts, threads=1) for side in SIDES]
-    monkeypatch.setattr(encoder_module, "_TASK_TOKENS", 16)
+    monkeypatch.setattr(base_module, "_TASK_TOKENS", 16)
     for side, vectors in zip(SIDES, whole, strict=True):
         for threads in (1, 2, 5):
             np.testing.assert_array_equal(vectors, getattr(encoder, side)(texts, threads=threads))
@@ -260,7 +247,7 @@ def test_sizes_and_presets() -> None:
     assert config.vector_dimension == 5120 + 128 + 1
     assert FDEConfig(dimension=5).block_width == 5
     assert FDEConfig(dimension=128, projection="identity").block_width == 128
-    short = FDEConfig(dimension=128, final_projection="rademacher", final_projection_dimension=100)
+    short = FDEConfig(dimension=128, final_projection="count_sketch", final_projection_dimension=100)
     assert (short.sketch_dimension, short.vector_dimension) == (5120, 100 + 128 + 1)
     sizes = {name: FDEConfig.preset(name, 128).vector_dimension for name in PRESETS}
     assert sizes == {"fde": 5249, "paper": 10240, "reference": 10240}
@@ -278,7 +265,7 @@ def test_dictionaries_and_hashes_have_every_value() -> None:
     }  # fmt: skip
     base = FDEConfig(dimension=128)
     configs = [base, *(dataclasses.replace(base, **{name: value}) for name, value in changes.items())]
-    final = {"final_projection": "rademacher", "final_projection_dimension": 10}
+    final = {"final_projection": "count_sketch", "final_projection_dimension": 10}
     configs += [dataclasses.replace(base, **final), FDEConfig.preset("reference", 128)]  # type: ignore[arg-type]
     assert {"dialect", *changes, *final} == {field.name for field in dataclasses.fields(FDEConfig)}
     assert len({config.hash for config in configs}) == len(configs)
@@ -302,8 +289,8 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"projection": "gauss"}, ValueError, "'gauss'"),
     ({"soft_query_cells": True}, TypeError, "bool True"),
     ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
-    ({"final_projection": "rademacher"}, ValueError, "'rademacher' and None"),
-    ({"final_projection": "identity", "final_projection_dimension": 9}, ValueError, "'identity'"),
+    ({"final_projection": "count_sketch"}, ValueError, "'count_sketch' and None"),
+    ({"final_projection": "rademacher", "final_projection_dimension": 9}, ValueError, "'rademacher'"),
     ({"seed": -1}, ValueError, "at least 0, got -1"),
     ({"dialect": "reference", "projection": "identity"}, ValueError, "'orthogonal'"),
 ]

@@ -54,8 +54,7 @@ def products(kind: Any, dimension: int, repetitions: int, block: int, seeds: int
             dimension=dimension, num_repetitions=repetitions, num_simhash_projections=0, seed=seed,
             projection=kind, projection_dimension=block,
         )  # fmt: skip
-        matrices = draw_matrices(config)
-        inner = (matrices.projections @ matrices.basis)[:, :, :dimension]
+        inner = draw_matrices(config).projections[:, :, :dimension].astype(np.float64)
         samples.append(float(np.mean([rows @ q @ (rows @ p) for rows in inner])))
     return np.array(samples)
 
@@ -68,8 +67,7 @@ def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
     assert_mean(products(kind, dimension, 1, min(dimension, 7), 120), float(q @ p))
 
 
-@pytest.mark.parametrize("kind", ["rademacher", "count_sketch"])
-def test_final_projections_are_unbiased(kind: Any) -> None:
+def test_final_projections_are_unbiased() -> None:
     """E <psi'(F), psi'(G)> = <F, G> over the seeds of the last map."""
     rng = np.random.default_rng(0)
     query, document = unit(rng, 6, 12), unit(rng, 9, 12)
@@ -77,7 +75,12 @@ def test_final_projections_are_unbiased(kind: Any) -> None:
     matrices = draw_matrices(long)
     samples = []
     for seed in range(150):
-        values = {**long.to_dict(), "seed": seed, "final_projection": kind, "final_projection_dimension": 30}
+        values = {
+            **long.to_dict(),
+            "seed": seed,
+            "final_projection": "count_sketch",
+            "final_projection_dimension": 30,
+        }
         config = FDEConfig.from_dict(values)
         drawn = draw_matrices(config).to_arrays()
         drawn.update(hyperplanes=matrices.hyperplanes, projections=matrices.projections)
@@ -94,12 +97,12 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, dimension: int
     samples = []
     for seed in range(60):
         config = FDEConfig(num_repetitions=10, num_simhash_projections=5, seed=seed, **common)
-        normals = draw_matrices(config).dense_hyperplanes[:, :dimension]
+        normals = draw_matrices(config).hyperplanes[:, :dimension].astype(np.float64)
         samples.append(np.mean((normals @ q > 0) != (normals @ p > 0)))
     assert_mean(np.array(samples), 1.0 / np.pi)
     # Orthogonal normals are no worse than independent ones: binomial, and a third for luck.
     assert np.std(samples) < 1.33 * np.sqrt(1 / np.pi * (1 - 1 / np.pi) / 50)
-    normals = draw_matrices(FDEConfig(num_repetitions=666, **common)).dense_hyperplanes[:, :dimension]
+    normals = draw_matrices(FDEConfig(num_repetitions=666, **common)).hyperplanes[:, :dimension]
     energy = (normals**2).mean(axis=0)
     assert np.abs(energy / energy.mean() - 1).max() < STANDARD_ERRORS * np.sqrt(2 / len(normals))
 

@@ -228,6 +228,20 @@ def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], 
         LearnedConfig(dimension=20, **settings)
 
 
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**30])
+def test_tokens_of_extreme_sizes(scale: float) -> None:
+    """Vectors are those of tokens of ordinary size, times the scale (fault N12)."""
+    tokens = random_texts(60).tokens
+    products = []
+    for factor in (1.0, scale):
+        documents = MultiVectors.from_flat(tokens * np.float32(factor), random_texts(60).lengths)
+        encoder = LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents)
+        queries = encoder.encode_queries(documents[:20]).astype(np.float64)
+        products.append(queries @ encoder.encode_documents(documents).T / factor**2)
+    ordinary, extreme = products
+    assert np.abs(ordinary - extreme).max() < 0.02 * np.abs(ordinary).max()
+
+
 def test_queries_add_and_scale_up_to_rounding(encoder: LearnedEncoder) -> None:
     a, b = random_texts(2, seed=1)
     first, second, both, scaled = encoder.encode_queries([a, b, np.concatenate([a, b]), np.float32(3) * a])

@@ -13,6 +13,7 @@ from builders.realistic_collections import documents_like_real, queries_like_rea
 from hypothesis import given
 from hypothesis import strategies as st
 
+import muvera.encoders.base as base_module
 import muvera.encoders.moments as moments_module
 from muvera import (
     FDEConfig,
@@ -268,8 +269,8 @@ def test_tasks_do_not_matter(settings: dict[str, Any], monkeypatch: pytest.Monke
     documents = collection(20, 60)
     encoder = MomentsEncoder(MomentsConfig(dimension=20, **settings)).fit(documents)
     whole = [encoder.encode_documents(documents), encoder.encode_queries(documents)]
-    monkeypatch.setattr(moments_module, "_COMPACT_TOKENS", 16)
-    monkeypatch.setattr(moments_module, "_TASK_TOKENS", 16)
+    monkeypatch.setattr(moments_module, "_COMPACT_TASK", (16, 4))
+    monkeypatch.setattr(base_module, "_TASK_TOKENS", 16)
     np.testing.assert_array_equal(encoder.encode_documents(documents, threads=2), whole[0])
     np.testing.assert_array_equal(encoder.encode_queries(documents, threads=2), whole[1])
 

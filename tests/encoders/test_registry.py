@@ -20,7 +20,6 @@ from muvera import (
 from muvera.encoders.registry import (
     ENCODERS,
     PRESETS,
-    as_config,
     as_encoder,
     config_from_dict,
     make_encoder,
@@ -51,12 +50,11 @@ def test_presets() -> None:
     for name, config in CONFIGS.items():
         assert config_from_dict(config.to_dict()) == config
         encoder = make_encoder(config)
-        assert encoder.config is config and type(encoder) is ENCODERS[config.kind].encoder
-        assert as_config(name, 32) == as_config(config, 32) == config
+        assert encoder.config is config and type(encoder) is ENCODERS[config.kind]
+        assert as_encoder(name, 32) == as_encoder(config, 32) == (config, None)
 
 
 def test_encoder_arguments() -> None:
-    assert as_config(None, 32) == as_config("moments", 32) == MomentsConfig(dimension=32)
     assert config_from_dict({"dimension": 8}) == MomentsConfig(dimension=8)
     new = MomentsEncoder(MomentsConfig(dimension=8))
     assert as_encoder(new, 8) == (new.config, None)
@@ -66,14 +64,14 @@ def test_encoder_arguments() -> None:
     assert as_encoder(None, 8) == (MomentsConfig(dimension=8), None)
 
 
-@pytest.mark.parametrize("call", [as_config, as_encoder])
-def test_wrong_encoder_arguments(call: Callable[[Any, int], object]) -> None:
+def test_wrong_encoder_arguments() -> None:
+    wrong: Any = {"dimension": 8}
     with pytest.raises(ValueError, match="'deep'"):
-        call("deep", 32)
+        as_encoder("deep", 32)
     with pytest.raises(TypeError, match="dict"):
-        call({"dimension": 8}, 8)
+        as_encoder(wrong, 8)
     with pytest.raises(ValueError, match=r"dimension=32.*8 columns"):
-        call(FDEConfig(dimension=32), 8)
+        as_encoder(FDEConfig(dimension=32), 8)
     with pytest.raises(ValueError, match="'deep'"):
         config_from_dict({"encoder": "deep", "dimension": 8})
 

@@ -30,14 +30,14 @@ from builders.muvfde import muvfde_fdes  # noqa: E402
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors  # noqa: E402
 
-#: Structured and dense hyperplanes, every projection, both final projections, with and without blocks.
+#: Both kinds of hyperplanes, every projection, a final projection, with and without blocks.
 WHOLE: Any = {"split_mean": False, "document_cells": "unit"}
 SPLIT: Any = {"split_mean": True, "document_cells": "length"}
 OUR_CASES = [
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **WHOLE),
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, projection="identity", **WHOLE),
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=5, hyperplanes="gaussian",
-              projection_dimension=5, final_projection="rademacher", final_projection_dimension=40, **WHOLE),
+              projection_dimension=5, **WHOLE),
     FDEConfig.preset("paper", 96, num_repetitions=3, num_simhash_projections=3),
     FDEConfig.preset("paper", 96, num_repetitions=3, projection="count_sketch",
                      final_projection="count_sketch", final_projection_dimension=60),

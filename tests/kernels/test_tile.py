@@ -11,7 +11,6 @@ from muvera.kernels.tile import (
     LANES,
     ROWS,
     lane_dot,
-    lane_signs,
     pack_columns,
     tile_dot,
     tile_max,
@@ -38,13 +37,6 @@ def _signs(
     rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array, step: int
 ) -> None:
     tile_signs(rows, row, last, depth, packed, panel, out, 1, step)
-
-
-@kernel
-def _lane_signs(
-    rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array, step: int
-) -> None:
-    lane_signs(rows, row, last, depth, packed, panel, out, 1, step)
 
 
 @kernel
@@ -100,9 +92,6 @@ def test_lane_by_lane_is_the_dense_product_of_interleaved_rows() -> None:
         out = np.empty(ROWS * LANES, np.float32)
         _lane_dot(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, out)
         np.testing.assert_allclose(out.reshape(ROWS, LANES), wanted, atol=2e-5)
-        masks = np.zeros(1 + ROWS, np.uint16)
-        _lane_signs(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, masks, 1)
-        np.testing.assert_array_equal(masks[1:], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
 
 
 def test_zero_and_nan_are_not_positive() -> None:

@@ -12,7 +12,6 @@ from ..moment_blocks import moment_dimension
 __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
-FinalProjection = Literal["rademacher", "count_sketch"]
 DocumentCells = Literal["mean", "unit", "length"]
 Hyperplanes = Literal["orthogonal", "gaussian"]
 
@@ -47,9 +46,7 @@ class FDEConfig(EncoderConfig):
         size.  "rademacher": the paper's dense +-1/sqrt(p).  "count_sketch": one +-1 per column.  "identity":
         p = d.
     hyperplanes : {"orthogonal", "gaussian"}
-        "gaussian": the paper's.  "orthogonal": rows of random rotations, each with a third of the columns or
-        more (all of them up to 80 columns); recall is the same, and signs take a seventh of the arithmetic at
-        128 columns.
+        "gaussian": the paper's.  "orthogonal": rows of random rotations.
     center : bool
         Subtract the mean document token from document tokens, and from the tokens of both sides before they
         are assigned to cells.  The ranking by Chamfer does not change; for models whose vectors share a
@@ -69,11 +66,11 @@ class FDEConfig(EncoderConfig):
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell
         across it, with weight exp(-m / tau) / 2.  0 turns it off.  It does not slow down searches.
-    final_projection : {"rademacher", "count_sketch"}, optional
+    final_projection : {"count_sketch"}, optional
         A last map of the whole sketch to `final_projection_dimension` floats.
     final_projection_dimension : int, optional
         Size after the last map.  A long sketch that is reduced has higher recall than a short one, but
-        encoding takes longer ("rademacher": a dense product).
+        encoding takes longer.
     seed : int
         Seed of all random draws.
     dialect : {"muvera", "reference"}
@@ -102,7 +99,7 @@ class FDEConfig(EncoderConfig):
     document_cells: DocumentCells = "length"
     split_mean: bool = True
     soft_query_cells: float = 0.05
-    final_projection: FinalProjection | None = None
+    final_projection: Literal["count_sketch"] | None = None
     final_projection_dimension: int | None = None
     seed: int = 42
     dialect: Dialect = "muvera"
@@ -119,7 +116,7 @@ class FDEConfig(EncoderConfig):
             ("document_cells", DocumentCells),
         ):
             require_choice(name, getattr(self, name), get_args(kind))
-        require_choice("final_projection", self.final_projection, [None, *get_args(FinalProjection)])
+        require_choice("final_projection", self.final_projection, [None, "count_sketch"])
         for name in ("center", "fill_empty_partitions", "split_mean"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
@@ -157,7 +154,6 @@ class FDEConfig(EncoderConfig):
         for name, allowed in (
             ("projection", ("count_sketch", "identity")),
             ("hyperplanes", ("gaussian",)),
-            ("final_projection", (None, "count_sketch")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(

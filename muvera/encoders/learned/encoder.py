@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors, as_kernel_arrays
-from ...data.sampling import DocumentSample, as_batches, mean_token
-from ...data.validation import validated_out
-from ...utils.parallel import run_in_ranges, split_by_weight
+from ...data.multivectors import MultiVectors
+from ...data.sampling import MAX_FIT_DOCUMENTS, mean_token
 from ...utils.stages import stage
-from ..base import Encoder, ReadArray, Side
+from ..base import Encoder, EncoderArrays, KernelArrays, ReadArray, Side, of_ordinary_size
 from ..matmul import Int8Matrix
 from ..token_products import TASK_TOKENS, TokenProducts
 from .config import LearnedConfig
@@ -55,12 +51,11 @@ class LearnedEncoder(Encoder):
     (40, 64)
     """
 
+    config_class = LearnedConfig
     config: LearnedConfig
 
     def __init__(self, config: LearnedConfig, *, maps: LearnedMaps | None = None) -> None:
-        if not isinstance(config, LearnedConfig):
-            raise TypeError(f"config must be a LearnedConfig, got {type(config).__name__}.")
-        self.config = config
+        super().__init__(config)
         self.maps: LearnedMaps | None = None
         if maps is not None:
             self._use_maps(maps)
@@ -79,42 +74,24 @@ class LearnedEncoder(Encoder):
         """True if :meth:`fit` must be called before encoding."""
         return self.maps is None
 
-    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> LearnedEncoder:
-        """Fit the maps.
+    @property
+    def _fit_size(self) -> tuple[int, int]:
+        return self.config.num_landmarks, MAX_FIT_DOCUMENTS
 
-        Parameters
-        ----------
-        documents : MultiVectors, arrays, or an iterable of MultiVectors
-            A sample is enough: of more than 4,096 documents a random sample is used, held in
-            memory.  Recall is lower for kinds of documents that are not in the sample.
-        queries : MultiVectors or arrays, optional
-            Half of the landmarks are their tokens, if there are enough.
-        threads : int, optional
-            Default: all usable cores.
-
-        Returns
-        -------
-        LearnedEncoder
-            This encoder.
-
-        Raises
-        ------
-        ValueError
-            If it is fitted already, or the documents have no tokens, numbers that are not finite, or
-            another dimension.
-        """
-        self._require_no_fit()
+    def _fit(
+        self,
+        sample: MultiVectors,
+        queries: MultiVectors | None,
+        mean: NDArray[np.float32],
+        threads: int | None,
+    ) -> None:
         config = self.config
-        texts = None if queries is None else self._checked(queries, "queries")
-        sampling = DocumentSample(config.num_landmarks, config.seed)
-        for batch in sampling.sample_while_yielding(as_batches(documents)):
-            self._checked(batch, "documents")
-        sample = sampling.documents(config.dimension)
+        sample, queries, scale = of_ordinary_size(sample, queries)
         center = mean_token([sample], config.dimension)
-        landmarks = sample_tokens(sample, texts, config.num_landmarks, config.seed)
+        landmarks = sample_tokens(sample, queries, config.num_landmarks, config.seed)
         features = draw_features(config)
         if config.training_epochs:
-            subset, tokens = training_sample(sample, texts, config.seed)
+            subset, tokens = training_sample(sample, queries, config.seed)
             with stage("learning features, 1 of 2"):
                 values = TokenProducts(tokens, center).largest(subset, threads)
                 epochs = config.training_epochs
@@ -127,57 +104,34 @@ class LearnedEncoder(Encoder):
             mixed = mixed_documents(sample, missing, config.seed)
             values = measure.largest(sample, threads)
             mixed_values = measure.largest(mixed, threads)
-            self._use_maps(
-                fit_maps(config, landmarks, center, features, activations, values, mixed_values, threads)
-            )
-        return self
+            maps = fit_maps(config, landmarks, center, features, activations, values, mixed_values, threads)
+        self._use_maps(maps.scaled(scale))
 
     # -- encoding -------------------------------------------------------------
 
-    def _encode(
-        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
-    ) -> NDArray[np.float32]:
-        self._require_fit()
-        maps = self.maps
-        assert maps is not None
-        texts = self._checked(values, side)
-        out = validated_out(out, (len(texts), self.config.vector_dimension))
-        arrays = (*as_kernel_arrays(texts), texts.offsets)
+    def _task_size(self, side: Side) -> tuple[int, int | None]:
+        if side == "queries" or self.maps is None:
+            return TASK_TOKENS, _TASK_QUERIES
+        return TASK_TOKENS, max(1, _TASK_BYTES // (4 * len(self.maps.landmarks)))
 
-        def encode_documents(start: int, stop: int) -> None:
-            values = np.empty((stop - start, len(maps.landmarks)), np.float32)
+    def _write(
+        self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        assert self.maps is not None
+        if side == "documents":
+            values = np.empty((stop - start, len(self.maps.landmarks)), np.float32)
             self._landmarks.write_largest(arrays, start, stop, values)
-            rows = out[start:stop]
-            self._documents.multiply(values, rows)
-            rows -= maps.offset
-            rows[texts.lengths[start:stop] == 0] = 0
-
-        def encode_queries(start: int, stop: int) -> None:
+            self._documents.multiply(values, out)
+            out -= self.maps.offset
+        else:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
             self._features.write_feature_sums(arrays, start, stop, sums)
-            self._queries.multiply(sums, out[start:stop])
-
-        if side == "documents":
-            most = max(1, _TASK_BYTES // (4 * len(maps.landmarks)))
-            run_in_ranges(encode_documents, split_by_weight(texts.offsets, TASK_TOKENS, most), threads)
-        else:
-            ranges = split_by_weight(texts.offsets, TASK_TOKENS, _TASK_QUERIES)
-            run_in_ranges(encode_queries, ranges, threads)
-        return out
+            self._queries.multiply(sums, out)
 
     # -- saving ---------------------------------------------------------------
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the maps by name.
-
-        Raises
-        ------
-        ValueError
-            If the encoder is not fitted.
-        """
-        self._require_fit()
-        assert self.maps is not None
-        return self.maps.to_arrays()
+    def _stored(self) -> dict[str, EncoderArrays | None]:
+        return {"": self.maps}
 
     @classmethod
     def from_arrays(cls, config: LearnedConfig, read: ReadArray) -> LearnedEncoder:
