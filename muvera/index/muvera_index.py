@@ -154,10 +154,6 @@ class MuveraIndex:
         progress : callable, optional
             Called with the number of documents after each batch.
 
-        Returns
-        -------
-        MuveraIndex
-
         Raises
         ------
         TypeError, ValueError
@@ -210,11 +206,7 @@ class MuveraIndex:
         source : path, or a source
             A PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.
         encoder, **options
-            As for :meth:`build`, except ``tokens=`` and ``keep_exact=``.
-
-        Returns
-        -------
-        MuveraIndex
+            As for :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
 
         Raises
         ------
@@ -245,16 +237,10 @@ class MuveraIndex:
         *args, **options
             As for :meth:`build`.
 
-        Returns
-        -------
-        MuveraIndex
-
         Raises
         ------
-        FileNotFoundError
-            If the folder or one of its files is missing.
-        TypeError, ValueError
-            If the folder is not an index of PyLate, or as for :meth:`build`.
+        FileNotFoundError, TypeError, ValueError
+            If the folder is not a complete index of PyLate, or as for :meth:`build`.
         """
         from ..convert import open_source
 
@@ -319,17 +305,14 @@ class MuveraIndex:
 
         Parameters
         ----------
-        documents, ids
+        documents, ids, threads
             As for :meth:`add`, but the documents must have ids.
-        threads : int, optional
 
         Raises
         ------
-        ValueError
-            For documents without ids, another dimension, or a number that is not finite.  Nothing is changed
-            then.
-        TypeError
-            For ids of another kind than the index has.
+        TypeError, ValueError
+            For documents without ids or with ids of another kind, another dimension, or a number that is not
+            finite.  Nothing is changed then.
         """
         thread_count(threads)
         checked = self._checked(_with_ids(documents, ids), "documents")
@@ -354,8 +337,6 @@ class MuveraIndex:
         ------
         KeyError
             For an id that is not in the index, with ``missing="raise"``.  Nothing is deleted then.
-        TypeError
-            For a single id, or ids of another kind than the index has.
         """
         with self._changing:
             self._replace_contents(self._without(as_id_list(ids), missing))
@@ -442,9 +423,7 @@ class MuveraIndex:
 
         Raises
         ------
-        TypeError
-            For queries that are not token vectors, a single id, or ids of another kind than the index has.
-        ValueError
+        TypeError, ValueError
             For queries of another dimension, numbers that are not finite, or a wrong setting.
         """
         plan = SearchPlan(
@@ -476,15 +455,14 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        queries, threads
+            As for :meth:`search`.
         ids : sequence of collections of ids
             The documents to rank, one collection per query.
         k : int, optional
             Number of documents to return, at most.  Default: all.
         missing : {"raise", "ignore"}
             What to do about ids that are not in the index.
-        threads : int, optional
-            Default: all usable cores.
 
         Returns
         -------
@@ -538,24 +516,17 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            Queries without tokens are skipped.
+        queries, threads
+            As for :meth:`search`.  Queries without tokens are skipped.
         k : int
             Number of exact best documents.
         candidates : int
             Documents that the vectors propose for each query, at least k.
-        threads : int, optional
-            Default: all usable cores.
 
         Returns
         -------
         FirstStageRecall or None
             None if the index reads all tokens, so that it misses nothing.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For wrong numbers, queries of another dimension, or queries without any token.
         """
         texts = self._checked(queries, "queries")
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -578,12 +549,6 @@ class MuveraIndex:
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
             At least 64, typical of later queries.  Queries without tokens are skipped.
         threads : int, optional
-            Default: all usable cores.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For too few queries, queries of another dimension, or a wrong setting.
         """
         thread_count(threads)
         texts = with_enough_tokens(self._checked(queries, "queries"))
@@ -644,12 +609,6 @@ class MuveraIndex:
 
     def tokens(self, ids: Iterable[Any], missing: Missing = "raise") -> MultiVectors:
         """Return the token vectors of documents with their ids, in the order of `ids`, each document once.
-
-        Parameters
-        ----------
-        ids : collection of int or of str
-        missing : {"raise", "ignore"}
-            What to do about ids that are not in the index.
 
         Raises
         ------

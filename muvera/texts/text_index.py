@@ -89,7 +89,7 @@ class TextIndex:
         Parameters
         ----------
         texts : iterable of str
-            May be empty.  A blank text is stored without token vectors, and no search returns it.
+            May be empty.  No search returns a blank text.
         encoder : TextEncoder or str
             A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted build.
@@ -99,22 +99,12 @@ class TextIndex:
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
             One for each text, for filters.
-        path : path, optional
-            Save the index there too.
-        overwrite : bool
-            Replace the folder at `path` once the new index is complete.
-        threads : int, optional
-            Default: all usable cores.
+        path, overwrite
+            Save the index there, too, see :meth:`save`.
+        settings, threads, **changes
+            As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
         progress : callable, optional
             Called with the number of texts after each batch.
-        settings, **changes
-            Index settings, as for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
-            "float16" doubles their bytes.  "2bit" needs about a quarter and ranks less exactly;
-            ``keep_exact=True`` also stores exact tokens and ranks by them.
-
-        Returns
-        -------
-        TextIndex
 
         Raises
         ------
@@ -126,9 +116,7 @@ class TextIndex:
         if path is not None and not overwrite and Path(path).exists():
             raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
         model, contents = as_text_encoder(encoder), as_texts(texts)
-        names: list[int | str] = list(range(len(contents)))
-        if ids is not None:
-            names = _ids_for(contents, ids)
+        names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         database = DocumentDatabase()
         database.set_property(TEXT_ENCODER, model.name)
         database.put(names, contents, _metadata_for(contents, metadata))
@@ -153,18 +141,12 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> list[int | str]:
-        """Add texts under new ids, all of them or none.
+        """Add texts under new ids, all of them or none, and return these ids.
 
         Parameters
         ----------
-        texts, ids, metadata
+        texts, ids, metadata, threads
             As for :meth:`build`.  Default ids: the next integers.
-        threads : int, optional
-
-        Returns
-        -------
-        list of int or str
-            The ids of the texts.
 
         Raises
         ------
@@ -225,11 +207,10 @@ class TextIndex:
 
         Parameters
         ----------
-        texts, ids
+        texts, ids, threads
             As for :meth:`build`.  Without texts, only metadata changes, and nothing is encoded.
         metadata : sequence of dict, optional
             Replaces the stored metadata.  Default: keep the metadata of ids that are in use.
-        threads : int, optional
 
         Raises
         ------
@@ -261,12 +242,6 @@ class TextIndex:
 
     def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
         """Delete texts by id.
-
-        Parameters
-        ----------
-        ids : iterable of int or of str
-        missing : {"raise", "ignore"}
-            What to do with unknown ids.
 
         Raises
         ------
@@ -303,10 +278,8 @@ class TextIndex:
 
         Raises
         ------
-        FileExistsError
-            If `path` exists and `overwrite` is False, or it is not an index.
-        IndexFolderError
-            If another process writes the folder, or has changed it since this index was loaded.
+        FileExistsError, IndexFolderError
+            As for :meth:`muvera.MuveraIndex.save`.
         ValueError
             Without `path`, if the index is not from :meth:`open` or is closed.
         OSError
@@ -345,15 +318,14 @@ class TextIndex:
         """Open a saved index, or a collection of texts in a database, for durable changes.
 
         A change is durable once the method returns: it survives if the process is killed or the machine stops.
-        Changes to a folder are first written to a journal, which the next :meth:`open` or :meth:`load` reads.
-        Background saves empty the journal.  Only one process can open a folder; others can load it.  Use the
-        index as a context manager, or call :meth:`close`.
+        Changes to a folder are first written to a journal, which background saves empty.  Only one process can
+        open a folder; others can load it.  Use the index as a context manager, or call :meth:`close`.
 
         Parameters
         ----------
         path : path or str
-            A folder written by :meth:`save` or ``build(path=...)``, or the URL of a collection that ``muvera load``
-            filled with texts, such as ``"postgresql://user@host/database#docs"``.
+            A folder written by :meth:`save`, or the URL of a collection that ``muvera load`` filled with texts,
+            such as ``"postgresql://user@host/database#docs"``.
         encoder : TextEncoder or str, optional
             As for :meth:`load`.
         save_changes : int
@@ -361,11 +333,6 @@ class TextIndex:
             as several.  Ignored for a database.
         save_seconds : float
             Save changes after this many seconds.  Ignored for a database.
-
-        Returns
-        -------
-        TextIndex
-            If the disk is full, methods that change it raise OSError and change nothing.
 
         Raises
         ------
@@ -504,20 +471,15 @@ class TextIndex:
             Maximum number of hits for each query.
         where : mapping, optional
             A condition on the metadata, see :mod:`muvera.metadata.filters`.
-        ids : iterable of int or of str, optional
+        ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
-        candidates : int, optional
-            Number of texts that the vectors propose and exact Chamfer similarity ranks.  More candidates raise
-            recall and time.  Default: 100, or k if that is more.
-        recall : float, optional
-            Instead of `candidates`: the mean share of the most similar texts to find, such as 0.95.  See
-            :meth:`muvera.MuveraIndex.search`.
+        candidates, recall, threads
+            As for :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
             numbers, so texts that share many words become candidates, too.  0: rank by Chamfer similarity alone.
         explain : bool
             Add word matches to each hit; takes less than a millisecond per hit.
-        threads : int, optional
 
         Returns
         -------
@@ -532,16 +494,14 @@ class TextIndex:
             For a wrong setting, both `candidates` and `recall`, or `recall` without a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
-        contents = as_texts(queries, "queries")
-        best, _ = self._rank(contents, options)
-        hits = [
-            [
+
+        def hits(_: Any, parts: Parts) -> list[Hit]:
+            return [
                 Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
                 for text in self._documents(parts)
             ]
-            for parts in best
-        ]
-        return self._answer(queries, contents, hits, explain)
+
+        return self._answer(queries, options, hits)
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -570,21 +530,28 @@ class TextIndex:
         alpha : float
             Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
 
-        Returns
-        -------
-        list of Hit, or list of such lists
-
         Raises
         ------
         ValueError
             If the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        contents = as_texts(queries, "queries")
         texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
-        best, encoded = self._rank(contents, replace(chosen, k=texts))
-        hits = [self._sentences(encoded[i], parts, k, alpha) for i, parts in enumerate(best)]
-        return self._answer(queries, contents, hits, chosen.explain)
+        hits = partial(self._sentences, k=k, alpha=alpha)
+        return self._answer(queries, replace(chosen, k=texts), hits)
+
+    def _answer(
+        self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
+    ) -> list[Hit] | list[list[Hit]]:
+        """Return the hits of each query's tokens and best texts, explained if requested."""
+        contents = as_texts(queries, "queries")
+        best, encoded = self._rank(contents, options)
+        answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
+        if options.explain:
+            for query, own in zip(contents, answers, strict=True):
+                reasons = self.explain_all(query, [hit.id for hit in own])
+                own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
+        return answers[0] if isinstance(queries, str) else answers
 
     def _rank(self, queries: list[str], options: SearchOptions) -> tuple[list[Parts], MultiVectors]:
         """Return the score parts of each query's best `options.k` texts, and the encoded queries."""
@@ -638,16 +605,6 @@ class TextIndex:
             hits.append(Hit(document.id, best.score, text, document.metadata, own, (start, stop)))
         return hits
 
-    def _answer(
-        self, queries: Any, contents: list[str], hits: list[list[Hit]], explain: bool
-    ) -> list[Hit] | list[list[Hit]]:
-        """Explain hits if requested, and unpack those of a single string."""
-        if explain:
-            for query, own in zip(contents, hits, strict=True):
-                reasons = self.explain_all(query, [hit.id for hit in own])
-                own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
-        return hits[0] if isinstance(queries, str) else hits
-
     def _tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the token vectors of texts; EngineTextIndex reads them from its engine."""
         return self.index.tokens(ids)
@@ -659,15 +616,6 @@ class TextIndex:
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
 
-        Parameters
-        ----------
-        query : str
-        id : int or str
-
-        Returns
-        -------
-        TextExplanation
-
         Raises
         ------
         KeyError
@@ -678,7 +626,7 @@ class TextIndex:
         return self.explain_all(query, [id])[0]
 
     def explain_all(self, query: str, ids: Iterable[int | str]) -> list[TextExplanation]:
-        """Explain several texts, and encode the query once.  See :meth:`explain`."""
+        """Explain several texts and encode the query once, see :meth:`explain`."""
         documents = self.get(ids)
         if not documents:
             return []
@@ -710,19 +658,7 @@ class TextIndex:
         return spans
 
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with real queries, see :meth:`muvera.MuveraIndex.calibrate`.
-
-        Parameters
-        ----------
-        queries : sequence of str
-            At least 64, typical of later queries.
-        threads : int, optional
-
-        Raises
-        ------
-        TypeError, ValueError
-            For values that are not strings, or too few queries.
-        """
+        """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
         self.index.calibrate(encoded, threads=threads)
 
