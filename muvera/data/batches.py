@@ -17,20 +17,8 @@ __all__ = ["CodedSource", "coded_source", "collection_batches", "token_batches"]
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens each.
 
-    A longer document is a run by itself.  An empty collection yields one empty run, so that its batch still
-    has the dimension.
-
-    Parameters
-    ----------
-    offsets : int64 (n + 1,)
-        First row of each document, then the number of rows.
-    max_tokens : int
-        At least 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `max_tokens` is not a positive integer.
+    A longer document is a run by itself.  An empty collection yields one empty run, so that its batch still has the
+    dimension.
     """
     require_int("max_tokens", max_tokens, 1)
     count = len(offsets) - 1
@@ -46,15 +34,7 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
 
 
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of `collection`, split as by :func:`token_batches`.
-
-    The slices share memory with `collection` and have ids only if it has ids.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`token_batches`.
-    """
+    """Yield consecutive slices of `collection` that share its memory, split as by :func:`token_batches`."""
     for start, stop in token_batches(collection.offsets, max_tokens):
         bounds = collection.offsets[start : stop + 1]
         ids = collection.ids[start:stop] if collection.has_ids else None

@@ -106,25 +106,22 @@ def commit(
     ----------
     target : Path
     fill : callable
-        Called with a folder to fill, its final name within `target`, and the names of the current
-        generation's files relative to `target`.  Returns the manifest's entries and which of those files to
-        keep.
+        Called with a folder to fill, its final name within `target`, and the names of the current generation's files
+        relative to `target`.  Returns the manifest's entries, and which of those files to keep.
     expected_generation : Generation or None
         The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
         Replace any index in `target`, in one step.
     written : set, optional
-        Folders and generations that the caller's interrupted saves may have committed.  They can be replaced too, but
+        Folders and generations that interrupted saves of the caller may have committed.  They can be replaced, too, but
         none of their files are kept.  The new generation is added before it is committed.
     held : bool
         True if the caller has held the folder's lock since it loaded the index, see :func:`hold`.
 
     Raises
     ------
-    IndexFolderError
-        If another process is writing the folder, or has changed it.
-    FileExistsError
-        If the folder contains anything else.
+    IndexFolderError, FileExistsError
+        If another process is writing the folder or has changed it, or it is not an index.
     """
     written = set() if written is None else written
 
@@ -253,13 +250,7 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
 
 
 def hold(folder: Path) -> filelock.BaseFileLock:
-    """Acquire the lock of `folder` and return it; any thread can release it.
-
-    Raises
-    ------
-    IndexFolderError
-        If another process or thread holds it.
-    """
+    """Acquire the lock of `folder`, which any thread can release; raise IndexFolderError if it is taken."""
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")

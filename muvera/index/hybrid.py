@@ -55,7 +55,6 @@ def hybrid_search(
     ids : collection of ids, optional
         Return only these documents.
     threads : int, optional
-        Default: all usable cores.
 
     Returns
     -------
@@ -64,8 +63,6 @@ def hybrid_search(
 
     Raises
     ------
-    TypeError
-        For a single id.
     ValueError
         For a source named "maxsim", a source without one ranking per query, or weights of unknown sources.
 
@@ -92,17 +89,15 @@ def hybrid_search(
         if len(source) != count:
             raise ValueError(f"{name!r} has {len(source)} rankings for {count} queries. Give one per query.")
     within = None if allowed is None else set(allowed)
-    sources = [
-        {
+    proposals, sources = [], []
+    for i in range(count):
+        others = {
             name: _only(source[i], lambda id: id in index and (within is None or id in within))
             for name, source in rankings.items()
         }
-        for i in range(count)
-    ]
-    proposals = []
-    for i, others in enumerate(sources):
         every = [*own[i : i + 1], *others.values()]
         proposals.append(list(dict.fromkeys(id for ranking in every for id in ranking.ids.tolist())))
+        sources.append(others)
     exact = index.rerank(
         queries, proposals, k if weights is None else None, missing="ignore", threads=threads
     )
@@ -147,8 +142,8 @@ class SparseVectors:
     def __init__(self, documents: Any, ids: Sequence[int] | Sequence[str] | None = None) -> None:
         self._columns: dict[Hashable, int] | None = None if sparse.issparse(documents) else {}
         matrix = self._as_matrix(documents, "documents", learn=True)
-        self._ids = _ids_of(ids, matrix.shape[0])
-        self._dimension = int(matrix.shape[1])
+        count = matrix.shape[0]
+        self._ids: Ids = np.arange(count) if ids is None else as_ids(ids, count)
         self._postings = sparse.csr_array(matrix.T)
         self._postings.sort_indices()
 
@@ -169,7 +164,7 @@ class SparseVectors:
         Returns
         -------
         list of Ranking
-            Ties go to the earlier document.  Documents whose inner product is 0 are not returned.
+            Ties go to the earlier document.  Documents with an inner product of 0 are not returned.
         """
         require_int("k", k, 1)
         products = sparse.csr_array(self._as_matrix(queries, "queries", learn=False) @ self._postings)
@@ -182,53 +177,43 @@ class SparseVectors:
         return rankings
 
     def _as_matrix(self, value: Any, name: str, learn: bool) -> Any:
-        """Return texts as a sparse float64 matrix (n, terms); `learn`: new terms get new columns."""
-        if self._columns is None:
+        """Return a sparse float64 matrix (n, terms); `learn`: new terms get new columns."""
+        columns = self._columns
+        if columns is None:
             if not sparse.issparse(value):
                 raise TypeError(
                     f"{name} must be a sparse matrix, as the documents are, got {type(value).__name__}."
                 )
             matrix: Any = sparse.csr_array(value, dtype=np.float64)  # type: ignore[call-overload]
-            if not learn and matrix.shape[1] != self._dimension:
+            if not learn and matrix.shape[1] != self._postings.shape[0]:
                 raise ValueError(
-                    f"{name} have {matrix.shape[1]} columns, but these documents have {self._dimension} terms."
+                    f"{name} have {matrix.shape[1]} columns, but these documents have {self._postings.shape[0]} terms."
                 )
         else:
-            matrix = _matrix_of_mappings(value, name, self._columns, learn)
-        wrong = np.flatnonzero(~np.isfinite(matrix.data))
-        if len(wrong):
-            row = int(np.searchsorted(matrix.indptr, wrong[0], side="right")) - 1
-            raise ValueError(f"{name}[{row}] has the weight {matrix.data[wrong[0]]}: weights must be finite.")
-        return matrix
-
-
-def _matrix_of_mappings(value: Any, name: str, columns: dict[Hashable, int], learn: bool) -> Any:
-    if isinstance(value, (Mapping, str)) or not isinstance(value, Sequence):
-        raise TypeError(
-            f"{name} must be a sparse matrix or a sequence of mappings of term to weight, got "
-            f"{type(value).__name__}."
-        )
-    indices: list[int] = []
-    weights: list[float] = []
-    bounds = [0]
-    for i, terms in enumerate(value):
-        if not isinstance(terms, Mapping):
-            raise TypeError(f"{name}[{i}] must be a mapping of term to weight, got {type(terms).__name__}.")
-        for term, weight in terms.items():
-            if isinstance(term, bool) or not isinstance(term, (str, int, np.integer)):
+            if isinstance(value, (Mapping, str)) or not isinstance(value, Sequence):
+                kind = type(value).__name__
                 raise TypeError(
-                    f"{name}[{i}] has the term {term!r}: terms must be strings or integers, got "
-                    f"{type(term).__name__}."
+                    f"{name} must be a sparse matrix or a sequence of mappings of term to weight, got {kind}."
                 )
-            if learn:
-                columns.setdefault(term, len(columns))
-            if term in columns:
-                indices.append(columns[term])
-                weights.append(float(weight))
-        bounds.append(len(indices))
-    parts = (np.array(weights, np.float64), np.array(indices, np.int64), np.array(bounds, np.int64))
-    return sparse.csr_array(parts, shape=(len(value), len(columns)))
-
-
-def _ids_of(ids: Any, count: int) -> Ids:
-    return np.arange(count) if ids is None else as_ids(ids, count)
+            weights: list[tuple[float, int, int]] = []
+            for i, terms in enumerate(value):
+                if not isinstance(terms, Mapping):
+                    raise TypeError(
+                        f"{name}[{i}] must be a mapping of term to weight, got {type(terms).__name__}."
+                    )
+                for term, weight in terms.items():
+                    if isinstance(term, bool) or not isinstance(term, (str, int, np.integer)):
+                        raise TypeError(
+                            f"{name}[{i}] has the term {term!r}: terms must be strings or integers."
+                        )
+                    if learn:
+                        columns.setdefault(term, len(columns))
+                    if term in columns:
+                        weights.append((float(weight), i, columns[term]))
+            values, rows, places = np.array(weights, np.float64).reshape(-1, 3).T
+            matrix = sparse.csr_array((values, (rows, places)), shape=(len(value), len(columns)))
+        wrong = ~np.isfinite(matrix.data)
+        if wrong.any():
+            row = int(matrix.tocoo().row[wrong][0])
+            raise ValueError(f"{name}[{row}] has the weight {matrix.data[wrong][0]}: weights must be finite.")
+        return matrix

@@ -64,15 +64,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or its manifest does not exist.
-    IndexFolderError
-        For a damaged manifest, another format version, or files outside of the folder.
-    """
+    """Return the manifest of `folder`, checked; raise FileNotFoundError or IndexFolderError."""
     path = folder / MANIFEST
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")

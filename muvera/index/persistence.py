@@ -57,22 +57,18 @@ def write_contents(
     saved = copy(contents)
 
     def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
-        entries_of: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
-        reused: list[str] = []
+        entries: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
+        kept: list[str] = []
         for level in saved.store.levels:
-            level.segments, unchanged = _write_level(
-                level, folder, target, target / name, old, saved.store.staging
-            )
-            files = [_relative(segment, target) for segment in level.segments]
-            entries_of[level.prefix] = [
-                {"first": segment.first, "file": file}
-                for segment, file in zip(level.segments, files, strict=True)
-            ]
-            reused += files[:unchanged]
-        codec = saved.store.codec
-        codes = None
+            level.segments, unchanged = _write_level(level, folder, target / name, old, saved.store.staging)
+            for segment in level.segments:
+                assert segment.path is not None
+                file = segment.path.relative_to(target).as_posix()
+                entries[level.prefix].append({"first": segment.first, "file": file})
+            kept += [entry["file"] for entry in entries[level.prefix][:unchanged]]
+        codec, codes = saved.store.codec, None
         if codec is not None:
-            codes = {"codec": write_codec(codec, folder), "segments": entries_of["codes"]}
+            codes = {"codec": write_codec(codec, folder), "segments": entries["codes"]}
         save_array(folder / LENGTHS, saved.lengths.values)
         saved.ids.save(folder)
         if write_texts is not None:
@@ -83,20 +79,19 @@ def write_contents(
             write_encoder_arrays(encoder.to_arrays(), folder)
         candidates = None
         if saved.candidates is not None:
-            candidates, kept = saved.candidates.save(folder, lambda path: _name_in(path, target, old))
-            reused += kept
+            candidates, vectors = saved.candidates.save(folder, lambda path: _name_in(path, target, old))
+            kept += vectors
         _require_consistent(saved, target)
-        entries = {
+        return {
             "config": saved.config.to_dict(),
             "config_hash": saved.config.hash,
             "settings": saved.settings.to_dict(),
-            "segments": entries_of["tokens"],
+            "segments": entries["tokens"],
             "codes": codes,
             "encoder": fitted,
             "chooses": saved.chooses,
             "candidates": candidates,
-        }
-        return entries, reused
+        }, kept
 
     try:
         generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
@@ -135,22 +130,30 @@ def _require_consistent(contents: IndexContents, folder: Path) -> None:
 
 
 def _write_level(
-    level: TokenStore[Any], folder: Path, target: Path, later: Path, old: set[str], staging: Path | None
+    level: TokenStore[Any], folder: Path, final: Path, old: set[str], staging: Path | None
 ) -> tuple[list[Segment[Any]], int]:
-    """Write the new tokens of a level; return its segments, and how many of them were in the folder already."""
-    unchanged, rest = _divide(level.segments, target, old)
-    segments = list(unchanged)
+    """Write the new tokens of a level to `folder`, which will be renamed to `final`.
+
+    Return the segments, and how many of them are in files of the names `old` within the index's folder.
+    """
+    segments, kept = list(level.segments), 0
+    while kept < len(segments) and _name_in(segments[kept].path, final.parent, old) is not None:
+        kept += 1
+    new = sum(segment.num_tokens for segment in segments[kept:])
+    while kept < len(segments) and kept and segments[kept - 1].num_tokens <= _GROWTH * new:
+        kept -= 1
+        new += segments[kept].num_tokens
+    rest = segments[kept:]
     if rest:
-        file = f"{level.prefix}-{rest[0].first:012d}.npy"
-        _write_segments(folder / file, rest, staging)
+        file, source = f"{level.prefix}-{rest[0].first:012d}.npy", rest[0].path
+        if len(rest) == 1 and source is not None and source.parent == staging:
+            shutil.move(source, folder / file)
+        else:
+            # From the mapping, because another process may have removed the file.
+            write_tokens(folder / file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
-        segments.append(Segment(rest[0].first, mapped(folder / file, lengths, level.make), later / file))
-    return segments, len(unchanged)
-
-
-def _relative(segment: Segment[Any], target: Path) -> str:
-    assert segment.path is not None
-    return segment.path.relative_to(target).as_posix()
+        segments[kept:] = [Segment(rest[0].first, mapped(folder / file, lengths, level.make), final / file)]
+    return segments, kept
 
 
 def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
@@ -159,30 +162,6 @@ def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
         return None
     name = path.relative_to(target).as_posix()
     return name if name in names else None
-
-
-def _divide(
-    segments: list[Segment[Any]], target: Path, old: set[str]
-) -> tuple[list[Segment[Any]], list[Segment[Any]]]:
-    """Return the segments to keep in the folder, and those to write."""
-    unchanged: list[Segment[Any]] = []
-    for segment in segments:
-        if _name_in(segment.path, target, old) is None:
-            break
-        unchanged.append(segment)
-    rest = segments[len(unchanged) :]
-    while rest and unchanged and unchanged[-1].num_tokens <= _GROWTH * sum(each.num_tokens for each in rest):
-        rest.insert(0, unchanged.pop())
-    return unchanged, rest
-
-
-def _write_segments(path: Path, segments: list[Segment[Any]], staging: Path | None) -> None:
-    source = segments[0].path
-    if len(segments) == 1 and source is not None and staging is not None and source.parent == staging:
-        shutil.move(source, path)
-    else:
-        # From the mapping, because another process may have removed the file.
-        write_tokens(path, [segment.vectors for segment in segments])
 
 
 def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:

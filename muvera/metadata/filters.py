@@ -66,28 +66,13 @@ class _Builder(Protocol[_Built]):
 
 
 def build_condition(condition: Filter, build: _Builder[_Built]) -> _Built:
-    """Translate a condition with a builder.
-
-    Raises
-    ------
-    FilterError
-        For an unknown operator, a value of the wrong type, or a filter that is too deep or too long.
-    """
+    """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long."""
     built: _Built = _Walk(build).condition(condition, 0)
     return built
 
 
 def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
     """Return True if the metadata of one document satisfies a condition.
-
-    Parameters
-    ----------
-    condition, metadata : mapping
-
-    Raises
-    ------
-    FilterError
-        As for :func:`build_condition`.
 
     Examples
     --------

@@ -34,13 +34,7 @@ _MAX_DEPTH = 20
 
 
 def encode_metadata(metadata: Any, identity: Any) -> str:
-    """Return the metadata of the document `identity` as JSON text.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not a mapping of strings to JSON values, or is nested too deep.
-    """
+    """Return the metadata of the document `identity` as JSON text; raise unless it maps strings to JSON values."""
     if not isinstance(metadata, Mapping):
         raise TypeError(
             f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."

@@ -125,14 +125,6 @@ def limited_reading(characters: int) -> Iterator[None]:
         _budget.reset(token)
 
 
-#: A function that changes something else.
-_Also = Callable[[], object]
-
-
-def _nothing() -> None:
-    pass
-
-
 class DocumentDatabase:
     """Texts with metadata, found by id or by a condition on the metadata.
 
@@ -145,7 +137,8 @@ class DocumentDatabase:
 
     def __init__(self) -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
-        self._pending: tuple[int, _Also] | None = None  # the version that a change commits, and its function
+        # The version that a change commits, and its function `also`.
+        self._pending: tuple[int, Callable[[], object]] | None = None
         self._counts: dict[str, int] = {}  # number of documents by word
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
@@ -161,15 +154,7 @@ class DocumentDatabase:
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
-        """Open a file written by :meth:`save`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the file does not exist.
-        ValueError
-            If the file is damaged or not a database of texts.
-        """
+        """Open a file written by :meth:`save`; raise FileNotFoundError, or ValueError for a damaged file."""
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls.__new__(cls)
@@ -229,7 +214,9 @@ class DocumentDatabase:
             self._pending = None
         return self._connection
 
-    def _change(self, work: Callable[[sqlite3.Connection], object], also: _Also) -> None:
+    def _change(
+        self, work: Callable[[sqlite3.Connection], object], also: Callable[[], object] = lambda: None
+    ) -> None:
         """Call `work` in a transaction, and `also` after its commit."""
         with self._copying, self._lock, _damage_named():
             try:
@@ -259,22 +246,15 @@ class DocumentDatabase:
         """Store documents and replace those with the same ids, see :func:`checked_rows`."""
         self.change(ids, checked_rows(ids, texts, metadata))
 
-    def change(self, deleted: Sequence[int | str], rows: Sequence[Row] = (), also: _Also = _nothing) -> None:
-        """Delete documents, and then store others.
+    def change(
+        self,
+        deleted: Sequence[int | str],
+        rows: Sequence[Row] = (),
+        also: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Delete documents, ignoring unknown ids, and then store `rows`.
 
-        Parameters
-        ----------
-        deleted : sequence of int or str
-            Unknown ids are ignored.
-        rows : sequence of Row
-            From :func:`checked_rows`.
-        also : callable, optional
-            Called after the change; may be called twice.
-
-        Raises
-        ------
-        OSError
-            If the disk is full.  Nothing is changed then.
+        `also` is called after the change, maybe twice.  If the disk is full, OSError is raised and nothing is changed.
         """
 
         def work(connection: sqlite3.Connection) -> None:
@@ -294,7 +274,7 @@ class DocumentDatabase:
     def set_property(self, name: str, value: str) -> None:
         """Store a property of the collection, such as the name of its encoder."""
         statement = "INSERT OR REPLACE INTO properties VALUES (?, ?)"
-        self._change(lambda connection: connection.execute(statement, (name, value)), _nothing)
+        self._change(lambda connection: connection.execute(statement, (name, value)))
 
     # -- reading --------------------------------------------------------------
 
@@ -313,13 +293,7 @@ class DocumentDatabase:
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
     ) -> list[TextDocument]:
-        """Return documents by id, in the order of `ids`.
-
-        Raises
-        ------
-        KeyError
-            For an unknown id, unless ``missing="ignore"``.
-        """
+        """Return documents by id, in the order of `ids`; raise KeyError for an unknown one or ignore it."""
         documents: dict[int | str, TextDocument] = {}
         budget = _budget.get()
         with self._lock, _damage_named():
@@ -335,13 +309,7 @@ class DocumentDatabase:
         return [documents[identity] for identity in ids if identity in documents]
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of documents that satisfy a condition, in insertion order.
-
-        Raises
-        ------
-        FilterError
-            For an invalid condition, see :mod:`muvera.metadata.filters`.
-        """
+        """Return the ids of documents that satisfy a condition, in insertion order."""
         expression, parameters = to_sql(where)
         query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
         return [identity for (identity,) in self._read(query, parameters)]
@@ -349,25 +317,10 @@ class DocumentDatabase:
     def match_words(
         self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
     ) -> list[tuple[int | str, float]]:
-        """Return documents that share words with a text, best first by BM25.
+        """Return the `k` best documents by BM25 that share words with a text, and their scores.
 
-        In scripts without spaces, each pair of neighboring characters counts as a word.
-
-        Parameters
-        ----------
-        text : str
-            The rarest of its first 64 distinct words are stemmed and searched.
-        k : int
-            Maximum number of documents.
-        where : mapping, optional
-            Return only documents that satisfy this condition.
-        ids : sequence of ids, optional
-            Return only these documents.
-
-        Returns
-        -------
-        list of (id, score)
-            Higher is better.  Documents without any of the words are not returned.
+        The rarest of the text's first 64 distinct words are stemmed and searched.  In scripts without spaces, each pair
+        of neighboring characters counts as a word.  Only documents that satisfy `where` and are in `ids` are returned.
         """
         conditions, parameters = ["words MATCH ?"], []
         if where:
@@ -434,13 +387,7 @@ class DocumentDatabase:
 def checked_rows(
     ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """Return documents for :meth:`DocumentDatabase.change`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For repeated ids, texts that UTF-8 cannot encode, or metadata that JSON cannot represent.
-    """
+    """Return documents for :meth:`DocumentDatabase.change`; raise for repeated ids, or values that cannot be stored."""
     rows: dict[int | str, Row] = {}
     for identity, text, values in zip(ids, texts, metadata, strict=True):
         if identity in rows:
@@ -483,15 +430,7 @@ def _delete(connection: sqlite3.Connection, ids: Sequence[int | str]) -> None:
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
-    """Return ids as a list of plain integers and strings.
-
-    Raises
-    ------
-    TypeError
-        For an id that is neither an integer nor a string.
-    ValueError
-        For an integer outside 64 bits, or a string that UTF-8 cannot encode.
-    """
+    """Return ids as a list of integers of 64 bits and strings that UTF-8 can encode; otherwise raise an error."""
     checked: list[int | str] = []
     for identity in ids:
         if isinstance(identity, str):
@@ -547,30 +486,7 @@ _Expression = tuple[str, list[Any]]
 
 
 def to_sql(where: Filter) -> _Expression:
-    """Translate a condition into SQL on the tables of :class:`DocumentDatabase`.
-
-    Parameters
-    ----------
-    where : mapping
-        See :mod:`muvera.metadata.filters`.  An empty condition selects every document.
-
-    Returns
-    -------
-    expression : str
-        On the column ``documents.row``; never NULL.
-    parameters : list
-        Values of its question marks, in order.
-
-    Raises
-    ------
-    FilterError
-        For an invalid condition.
-
-    Examples
-    --------
-    >>> to_sql({"year": {"$gte": 2000}})[1]
-    ['year', 'number', 2000]
-    """
+    """Translate a condition into SQL on the column ``documents.row``, and the values of its question marks."""
     return build_condition(where, _SQLBuilder()).as_set
 
 

@@ -164,19 +164,7 @@ def explain_texts(
     query_spans: Sequence[tuple[int, int]],
     document_spans: Sequence[tuple[int, int]],
 ) -> TextExplanation:
-    """Match query tokens with document tokens, and widen both to words.
-
-    Parameters
-    ----------
-    query, text : str
-    query_tokens, document_tokens : float (n, dimension)
-    query_spans, document_spans : sequence of (start, stop)
-        Characters of each token.
-
-    Returns
-    -------
-    TextExplanation
-    """
+    """Match query tokens with document tokens, whose characters are given as spans, and widen both to words."""
     best = explain(query_tokens, document_tokens)
     query_words, document_words = _word_spans(query, query_spans), _word_spans(text, document_spans)
     matches = [

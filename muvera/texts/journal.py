@@ -57,11 +57,6 @@ class Journal:
         Number of changed documents after which a save is requested.
     save_seconds : float
         Seconds after which unsaved changes are saved.
-
-    Raises
-    ------
-    IndexFolderError
-        If another process or thread writes the folder.
     """
 
     def __init__(self, folder: Path, save_changes: int, save_seconds: float) -> None:
@@ -80,15 +75,7 @@ class Journal:
         return not self._closed and os.getpid() == self._process
 
     def append(self, change: Change) -> None:
-        """Write a change to the disk.
-
-        Raises
-        ------
-        OSError
-            If it could not be written.
-        ValueError
-            If the journal is closed, or belongs to the parent process.
-        """
+        """Write a change to the disk; raise ValueError if the journal is closed or belongs to the parent process."""
         if not self.is_open:
             raise ValueError(
                 "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
@@ -204,13 +191,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """Return the lines of a journal up to an incomplete last one.
-
-    Raises
-    ------
-    IndexFolderError
-        If a complete line follows a damaged one.
-    """
+    """Return the lines of a journal up to an incomplete last one; a damaged line before a complete one raises."""
     if path.is_symlink():
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
     try:
@@ -227,13 +208,7 @@ def _complete_lines(path: Path) -> list[bytes]:
 
 
 def read_journal(path: Path) -> Iterator[Change]:
-    """Yield the changes of a journal, oldest first.
-
-    Raises
-    ------
-    IndexFolderError
-        If it is damaged.
-    """
+    """Yield the changes of a journal, oldest first; raise IndexFolderError if it is damaged."""
     for number, line in enumerate(_complete_lines(path), 1):
         try:
             method, arguments = json.loads(line[_DIGITS + 1 :])
