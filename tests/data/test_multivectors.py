@@ -19,6 +19,10 @@ from muvera.data.validation import MAX_ID_LENGTH, as_ids
 flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
 
 
+# NumPy's functions drop the mask.
+MASKED: Any = np.ma.masked_equal([[1.0, 2, 3], [4, 5, 6]], 2)
+
+
 class Tensor:
     """A tensor of any library: on a device, with a graph."""
 
@@ -235,6 +239,14 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
             ValueError,
             r"\(2, 4\).*\(2, 3\)",
         ),
+        (
+            lambda: arrays([np.ones((2, 3)), MASKED]),
+            TypeError,
+            r"documents\[1\] is a masked array with 1 masked",
+        ),
+        (lambda: arrays([list(MASKED)]), TypeError, "masked array"),
+        (lambda: flat(np.ones((5, 2)), MASKED[0]), TypeError, "lengths is a masked array"),
+        (lambda: as_ids(MASKED[0], 3), TypeError, "ids is a masked array"),
         (lambda: as_multivectors("text"), TypeError, "'text'"),
         (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries.*\(3,\)"),
         (lambda: three().require_dimension(5, "queries", "this index"), ValueError, "queries has 4 .*=5"),

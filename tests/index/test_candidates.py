@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.indexes import DOCUMENTS, EMPTY, MORE, QUERIES, WAYS, built
-from builders.realistic_collections import CONFIG, documents_like_real, queries_like_real
+from builders.realistic_collections import CONFIG, documents_like_real
 
 import muvera.index.candidates as module
 from muvera import FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.data.sampling import pseudo_queries
 from muvera.index import two_stage_search
 from muvera.index.candidates import CandidateSearch
-from muvera.index.info import FirstStageRecall
 from muvera.index.settings import IndexSettings
 
 FILLED = np.setdiff1d(np.arange(200), EMPTY)
@@ -199,10 +198,3 @@ def test_when_the_first_stage_is_measured(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(two_stage_search, "_PRODUCTS", 1)
     fewest = built().info().first_stage
     assert fewest is not None and fewest.queries == 16
-
-
-def test_bounds_of_measuring() -> None:
-    low = FirstStageRecall(0.5, 10, 100, 16, True, 5000)
-    assert low.warning is not None and "50%" in low.warning
-    assert dataclasses.replace(low, recall=0.95).warning is None
-    assert len(queries_like_real(DOCUMENTS, 3)) == 3

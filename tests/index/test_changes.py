@@ -1,6 +1,6 @@
 """MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,29 +31,11 @@ from muvera.mips import ExactSearch, HNSWSearch
 MARGINS = {"all tokens": 1.0, "exact": 1.0, "hnsw": 0.95, "scan": 0.95}
 
 
-class Tensor:
-    """The part of a PyTorch tensor's interface that the library uses."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.ndim, self.dtype = array, array.ndim, "torch.float32"
-
-    def __iter__(self) -> Iterator["Tensor"]:
-        return map(Tensor, self.array)
-
-    def detach(self) -> "Tensor":
-        return self
-
-    cpu = detach
-
-    def numpy(self) -> np.ndarray:
-        return self.array
-
-
 def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
     arrays = [np.eye(8, dtype=np.float32)[i : i + 3] for i in range(6)]
     index = MuveraIndex.build(arrays[:1], "mean", ids=["a"])
-    index.add([Tensor(arrays[1]), Tensor(arrays[2])], ids=["b", "c"])
-    index.add(Tensor(np.stack(arrays[3:5])), ids=np.array(["d", "e"]))
+    index.add([arrays[1], arrays[2]], ids=["b", "c"])
+    index.add(np.stack(arrays[3:5]), ids=np.array(["d", "e"]))
     index.update([arrays[5]], ids=["a"])
     assert [ranking.ids[0] for ranking in index.search(arrays[1:], 1)] == ["b", "c", "d", "e", "a"]
     with pytest.raises(ValueError, match="2"):

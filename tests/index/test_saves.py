@@ -215,16 +215,6 @@ def test_an_interrupted_build_leaves_nothing(folder: Path, fault: BaseException)
 
 
 @pytest.mark.usefixtures("early_staging")
-def test_an_index_built_on_disk_can_grow(folder: Path) -> None:
-    index = built(iter([DOCUMENTS[:100], DOCUMENTS[100:]]), path=folder)
-    (segment,) = index._contents.store.levels[0].segments
-    assert segment.path is not None and segment.path.parent.parent == folder
-    index.add(MORE)
-    index.save(folder)
-    assert len(MuveraIndex.load(folder)) == 220
-
-
-@pytest.mark.usefixtures("early_staging")
 @pytest.mark.parametrize("tokens", [{}, {"tokens": "2bit", "keep_exact": True}, {"tokens": "int8"}], ids=str)
 @pytest.mark.parametrize("way", ["all tokens", "exact", "hnsw"])
 def test_a_rebuild_on_disk_is_one_in_memory_saved(
