@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ def write_pt(path: Path, *tensors: NDArray[Any], container: str = "") -> None:
         name = STORAGES[tensor.dtype.str[1:]].encode()
         strides = [step // tensor.itemsize for step in np.ascontiguousarray(tensor).strides]
         body += b"ctorch._utils\n_rebuild_tensor_v2\n("  # the function, and a mark for its arguments
-        body += b"(Vstorage\nctorch\n%sStorage\nV%d\nVcuda:0\nI%d\ntQ" % (name, key, tensor.size)
-        body += b"I0\n" + _tuple(tensor.shape) + _tuple(strides[: tensor.ndim])
-        body += b"I00\nccollections\nOrderedDict\n(tRtR"
-    opening, closing = {"tuple": (b"(", b"t"), "list": (b"(", b"l"), "": (b"", b"")}[container]
+        body += b"(" + _text("storage") + b"ctorch\n%sStorage\n" % name + _text(str(key)) + _text("cuda:0")
+        body += _whole(tensor.size) + b"tQ" + _whole(0) + _tuple(tensor.shape)
+        body += _tuple(strides[: tensor.ndim]) + b"\x89ccollections\nOrderedDict\n)RtR"
+    opening, closing = {"tuple": (b"(", b"t"), "list": (b"](", b"e"), "": (b"", b"")}[container]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02" + opening + body + closing + b".")
         archive.writestr(f"{path.stem}/byteorder", "little")
@@ -35,7 +36,15 @@ def write_pt(path: Path, *tensors: NDArray[Any], container: str = "") -> None:
 
 
 def _tuple(values: Any) -> bytes:
-    return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+    return b"(" + b"".join(map(_whole, values)) + b"t"
+
+
+def _whole(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def _text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
 def random_index(

@@ -14,7 +14,7 @@ import pytest
 
 from muvera.convert import convert
 from muvera.convert.damage import ReadError, ReadTypeError, naming_errors
-from muvera.convert.parsing.safe_pickle import RefusedPickleError
+from muvera.convert.parsing.pickles import RefusedPickleError
 from muvera.convert.registry import NamedSource
 from muvera.convert.sources.base import Source
 from muvera.data.multivectors import MultiVectors

@@ -2,25 +2,24 @@
 
 Since torch 1.6 a ``.pt`` file is an uncompressed zip archive: ``<root>/data.pkl`` is a pickle that
 describes tensors, ``<root>/data/<key>`` holds the bytes of one storage each.  An allow-list reads the
-pickle (see :mod:`muvera.convert.parsing.safe_pickle`); the storages stay on disk as memory maps.
+pickle (see :mod:`muvera.convert.parsing.pickles`); the storages stay on disk as memory maps.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import operator
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..damage import ReadError
 from .files import stored_bytes
-from .safe_pickle import Unpickler
+from .pickles import load_pickle
 
 __all__ = ["StoredTensor", "read_array", "read_torch"]
 
@@ -74,9 +73,6 @@ class _Name:
 
     kind: str | None
 
-    def __setstate__(self, state: object) -> None:
-        raise ValueError("it sets the state of a name")  # it is shared, so a pickle must not change it
-
 
 @dataclass(frozen=True)
 class _Storage:
@@ -84,27 +80,28 @@ class _Storage:
     kind: str | None
 
 
-class _TorchUnpickler(Unpickler):
-    """Unpickler of torch's tensor descriptions; the storages are views of the mapped file."""
+class _Storages:
+    """Storages of a file, and the functions that describe tensors in them."""
 
-    def __init__(self, stream: IO[bytes], path: Path, archive: zipfile.ZipFile, root: str) -> None:
-        names = {
-            **_NAMES,
-            "collections.OrderedDict": self._ordered_dict,
-            "torch._utils._rebuild_tensor": self._rebuild_v2,
-            "torch._utils._rebuild_tensor_v2": self._rebuild_v2,
-            "torch._utils._rebuild_tensor_v3": self._rebuild_v3,
-            "torch._utils._rebuild_parameter": self._rebuild_parameter,
-            "torch.Size": self._size,
-        }
-        super().__init__(stream, str(path), names)
+    def __init__(self, path: Path, archive: zipfile.ZipFile, root: str) -> None:
         self._archive = archive
         self._root = root
         # One map for all storages, because each map holds a file open.
         self._file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
         self._room = len(self._file)
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def names(self) -> dict[str, Any]:
+        return {
+            **_NAMES,
+            "collections.OrderedDict": lambda: {},
+            "torch._utils._rebuild_tensor": self._rebuild_v2,
+            "torch._utils._rebuild_tensor_v2": self._rebuild_v2,
+            "torch._utils._rebuild_tensor_v3": self._rebuild_v3,
+            "torch._utils._rebuild_parameter": self._rebuild_parameter,
+            "torch.Size": _whole,
+        }
+
+    def storage(self, pid: Any) -> _Storage:
         """Return the storage that ``("storage", class, key, device, count)`` names."""
         tag, name, key, _, _ = pid
         if tag != "storage" or not isinstance(name, _Name) or not isinstance(key, str):
@@ -148,12 +145,6 @@ class _TorchUnpickler(Unpickler):
         if not isinstance(data, StoredTensor):
             raise ValueError(f"a parameter that is a {type(data).__name__}")
         return data
-
-    def _size(self, sizes: Any) -> list[int]:
-        return list(_whole(sizes))
-
-    def _ordered_dict(self) -> dict[Any, Any]:
-        return {}
 
 
 def _whole(sizes: Any) -> tuple[int, ...]:
@@ -200,7 +191,8 @@ def read_torch(path: Path) -> Any:
             description = _stored(archive, f"{roots[0]}data.pkl")
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise ReadError(f"{path} cannot be read: {error}. Copy it again from its origin.") from error
-        return _TorchUnpickler(io.BytesIO(description), path, archive, roots[0]).read()
+        storages = _Storages(path, archive, roots[0])
+        return load_pickle(description, str(path), storages.names(), storages.storage)
 
 
 def _require_little_endian(archive: zipfile.ZipFile, root: str) -> None:

@@ -20,7 +20,7 @@ from ...utils.npy_files import NpyHeader, read_npy_header
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import stored_bytes
-from ..parsing.safe_pickle import read_objects
+from ..parsing.pickles import read_objects
 from ..sources.base import Document, Reader, RowSource, Source
 from ..sources.named_arrays import find, ids_of, names_of, source_of
 

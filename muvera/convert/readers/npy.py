@@ -14,7 +14,7 @@ import numpy as np
 
 from ..damage import ReadError, ReadTypeError
 from ..parsing.files import read_json
-from ..parsing.safe_pickle import load_npy_safely
+from ..parsing.pickles import load_npy_safely
 from ..sources.base import Document, Reader, RowSource, Source
 from ..sources.named_arrays import find, names_of, source_of
 

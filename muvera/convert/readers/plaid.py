@@ -19,7 +19,7 @@ from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
 from ..damage import ReadError
 from ..parsing.files import read_json, read_json_object
-from ..parsing.safe_pickle import load_npy_safely
+from ..parsing.pickles import load_npy_safely
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
 from ..sources.base import FlatSource, Reader, Source
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource

@@ -26,7 +26,7 @@ from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
 from ..parsing.files import open_table
-from ..parsing.safe_pickle import load_plain
+from ..parsing.pickles import load_plain
 from ..sources.base import Reader, Source
 from ..sources.plaid_codec import QuantizedSource
 from .plaid import open_fast_plaid, open_plaid

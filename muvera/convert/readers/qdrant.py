@@ -8,7 +8,6 @@ collection through its scroll API as JSON lines.
 from __future__ import annotations
 
 import base64
-import io
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 
 from ..damage import ReadError, ReadTypeError
 from ..parsing.files import open_table, read_json_object
-from ..parsing.safe_pickle import Unpickler, load_plain
+from ..parsing.pickles import StandIn, load_pickle, load_plain
 from ..sources.base import Document, Reader, RowSource, Source
 
 __all__ = ["READERS"]
@@ -79,7 +78,7 @@ def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
 
 def _document(content: Any, identity: int | str, name: str, id_field: str | None, place: str) -> Document:
     where = f"point {identity}"
-    stored = Unpickler(io.BytesIO(content), f"{place}, {where}", _NAMES).read()
+    stored = load_pickle(content, f"{place}, {where}", _NAMES)
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
     if "vector" not in fields or fields.get("id") != identity:
         raise ValueError(f"{where} does not hold the point of its key")
@@ -101,37 +100,23 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
 # -- stored points ----------------------------------------------------------------
 
 
-class _StoredPoint:
+class _StoredPoint(StandIn):
     """Stand-in for Qdrant's PointStruct, a pydantic model."""
 
-    __slots__ = ("fields",)
+    fields: dict[str, Any]
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
         self.fields = dict(state["__dict__"])
-
-
-class _Opaque:
-    """Stand-in for values of a point that are never used: sparse vectors, dates."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_: Any) -> _Opaque:
-        return object.__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __hash__(self) -> int:
-        raise TypeError("a date or a model as a key")
 
 
 _MODELS = "qdrant_client.http.models.models"
 _NAMES: dict[str, Any] = {
     f"{_MODELS}.PointStruct": _StoredPoint,
-    **{f"{_MODELS}.{name}": _Opaque for name in ("SparseVector", "Document", "Image", "InferenceObject")},
-    **{f"datetime.{name}": _Opaque for name in ("datetime", "date", "time", "timedelta", "timezone")},
-    "uuid.UUID": _Opaque,
-    "decimal.Decimal": _Opaque,
+    # Values of a point that are never used.
+    **{f"{_MODELS}.{name}": StandIn for name in ("SparseVector", "Document", "Image", "InferenceObject")},
+    **{f"datetime.{name}": StandIn for name in ("datetime", "date", "time", "timedelta", "timezone")},
+    "uuid.UUID": StandIn,
+    "decimal.Decimal": StandIn,
 }
 
 

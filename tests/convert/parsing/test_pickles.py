@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.convert.parsing.pickle_scan import scan_pickle
-from muvera.convert.parsing.safe_pickle import RefusedPickleError, load_npy_safely, load_plain
+from muvera.convert.parsing.pickles import RefusedPickleError, load_npy_safely, load_plain
 
 SCALARS = (
     st.none()
@@ -44,18 +43,17 @@ class Malicious:
 @settings(max_examples=50)
 @given(value=PLAIN, protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
 def test_plain_data_of_every_protocol(value: Any, protocol: int) -> None:
-    scan_pickle(pickle.dumps(value, protocol % 2))  # the text protocols
     shared = [value, value, {"a": value}, np.int64(4), np.float32(0.5)]
     assert repr(load_plain(pickle.dumps(shared, protocol))) == repr([*shared[:3], 4, 0.5])
 
 
-def test_large_and_shared_containers_pass() -> None:
+def test_large_and_shared_containers() -> None:
     shared = ("x", 1)
     rows = {f"d{i}": [*range(i % 400), 10**9, 0.5, shared] for i in range(3000)}
     start = time.process_time()
-    for protocol in (0, 2, pickle.HIGHEST_PROTOCOL):
-        scan_pickle(pickle.dumps([rows, {1, 2}, collections.OrderedDict(a=1)], protocol))
-    assert time.process_time() - start < 10, "runs of numbers are skipped"
+    for protocol in (2, pickle.HIGHEST_PROTOCOL):
+        assert load_plain(pickle.dumps(rows, protocol)) == rows
+    assert time.process_time() - start < 5, "runs of numbers are read at once"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +74,6 @@ def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content",
     [
-        b"\x80\x02K\x01r\x00\x00\x00\x20.",  # would need 8 GiB for the memo
         b"(lp99999999\n.",
         b"\x80\x02}K\x01" + b"2\x86" * 40 + b"K\x01s.",  # would need 2**40 steps for the hash of one key
         b"\x80\x02}K\x01\x85q\x00K\x02sh\x00.",
@@ -85,7 +82,6 @@ def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -
         b"\x80\x04\x8f(K\x01\x85\x90.",
         b"\x80\x04(K\x01\x85\x91.",
         b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
-        b"\x80\x04\x95" + (99).to_bytes(8, "little") + b"K\x01.",
         b"X\xff\xff\xff\xffa.",
         b"\x8a\x0a" + b"1" * 10 + b".",
         b"L" + b"9" * 30 + b"L\n.",
@@ -107,18 +103,15 @@ def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -
 )
 def test_instructions_that_no_pickler_writes_are_refused(content: bytes) -> None:
     start = time.process_time()
-    with pytest.raises(ValueError, match=r".") as scanned:
-        scan_pickle(content)
-    with pytest.raises(ValueError, match=r"^map\.pkl is damaged") as caught:
+    with pytest.raises(ValueError, match=r"^map\.pkl is damaged"):
         load_plain(content, "map.pkl")
-    assert str(scanned.value) in str(caught.value)
     assert time.process_time() - start < 5
 
 
 def test_copies_of_one_string_are_bounded() -> None:
     """Each call of 3 bytes would copy a megabyte."""
     text = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6 + b"q\x00"
-    call = b"c_codecs\nencode\nq\x01" + text + b"q\x02\x85q\x03R0" + b"h\x01h\x03R0" * 1000 + b"N."
+    call = b"c_codecs\nencode\nq\x01" + text + b"q\x02\x85q\x03R" + b"h\x01h\x03R" * 1000 + b"N."
     with pytest.raises(ValueError, match=r"map\.pkl is damaged .*copies more bytes than it contains"):
         load_plain(b"\x80\x02" + call, "map.pkl")
     assert load_plain(pickle.dumps([b"x" * 10**6, b"y" * 10**6], 2)) == [b"x" * 10**6, b"y" * 10**6]

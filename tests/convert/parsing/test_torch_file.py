@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from builders.paths import GOLDEN
 
-from muvera.convert.parsing.safe_pickle import RefusedPickleError
+from muvera.convert.parsing.pickles import RefusedPickleError
 from muvera.convert.parsing.torch_file import StoredTensor, read_array, read_torch
 
 FOLDER = GOLDEN / "convert" / "torch_files"
@@ -62,15 +61,18 @@ def archive(path: Path, description: bytes, storage: bytes = bytes(16)) -> Path:
     return path
 
 
-def tensor(shape: bytes, strides: bytes, first: bytes = b"0") -> bytes:
-    storage = b"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI4\ntQ"
-    return (
-        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I" + first + b"\n"
-        b"(" + shape + b"t(" + strides + b"tI00\nNtR."
-    )
+def tensor(shape: tuple[int, ...], strides: tuple[int, ...], first: int = 0) -> bytes:
+    """Return the description of a tensor in a storage of four floats."""
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(b"\x8a\x08" + value.to_bytes(8, "little", signed=True) for value in values)
+
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+    rest = numbers((first,))[1:] + numbers(shape) + b"t" + numbers(strides) + b"t\x89NtR."
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest
 
 
-GOOD = tensor(b"I4\n", b"I1\n")
+GOOD = tensor((4,), (1,))
 
 
 def test_truncated_and_other_files(tmp_path: Path) -> None:
@@ -107,16 +109,16 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "description",
     [
-        tensor(b"I5\n", b"I1\n"),
-        tensor(b"I2\n", b"I1\n", b"3"),
-        tensor(b"I2\n", b"I-1\n"),
-        tensor(b"I2\n", b"I1\n", b"-1"),
-        tensor(b"I200000000\nI4\n", b"I0\nI1\n"),  # 3.2 GB in a file of 1 KB
-        tensor(b"I3\nI200\n", b"I1\nI0\n"),
-        tensor(b"I4611686018427387904\nI4\n", b"I0\nI0\n"),
-        tensor(b"I1\n" * 40, b"I1\n" * 40),
-        tensor(b"Vx\n", b"I1\n"),
-        b"\x80\x02ccollections\nOrderedDict\n(K\x01K\x02l\x85R.",
+        tensor((5,), (1,)),
+        tensor((2,), (1,), 3),
+        tensor((2,), (-1,)),
+        tensor((2,), (1,), -1),
+        tensor((200_000_000, 4), (0, 1)),  # 3.2 GB in a file of 1 KB
+        tensor((3, 200), (1, 0)),
+        tensor((2**62, 4), (0, 0)),
+        tensor((1,) * 40, (1,) * 40),
+        b"\x80\x02ctorch\nSize\n](X\x01\0\0\0xe\x85R.",
+        b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R.",
         b"\x80\x02ctorch._utils\n_rebuild_parameter\nK\x01\x85R.",
         b"\x80\x02ctorch\nSize\nK\x01\x85R.",
     ],
@@ -128,9 +130,7 @@ def test_descriptions_that_do_not_fit(tmp_path: Path, description: bytes) -> Non
 
 def test_a_pickle_cannot_change_the_stand_ins(tmp_path: Path) -> None:
     """BUILD sets attributes of its object, so shared objects must not accept any."""
-    stream = io.BytesIO()
-    pickle.dump({"kind": "int64"}, stream, 2)
-    state = stream.getvalue()[2:-1]
+    state = pickle.dumps({"kind": "int64"}, 2)[2:-1]
     for target in (b"ctorch\nFloatStorage\n", b"ctorch._utils\n_rebuild_tensor_v2\n"):
         with pytest.raises(ValueError, match=r"x\.pt is damaged .*it sets the state of a"):
             read_torch(archive(tmp_path / "x.pt", b"\x80\x02" + target + state + b"b."))
