@@ -2,7 +2,7 @@
 
 Libraries written in C, C++ and Rust read some formats.  A damaged file can make them crash, loop
 forever or use all memory, and no check in Python can stop that.  The child
-(:mod:`muvera.convert.isolated_reader`) opens the file and sends the token vectors through a pipe.
+(:mod:`muvera.convert.isolated_reader`) opens the file and sends the token vectors through a connection.
 Its answers are checked here and never unpickled.
 
 The child limits time and memory.  It is not a sandbox: it has the rights of its user.
@@ -13,13 +13,12 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +28,21 @@ from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
 from .sources.base import Source
 
-__all__ = ["IsolatedSource", "IsolationLimits", "encode_header"]
+__all__ = ["DESCRIBED", "ERRORS", "IsolatedSource", "IsolationLimits"]
 
-# Errors of the child keep these classes; every other error becomes a ValueError.
-_ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        ValueError, TypeError, MemoryError, ImportError, FileNotFoundError, PermissionError, BlockingIOError,
-        OSError, pickle.UnpicklingError,
-    )
-}  # fmt: skip
+#: Attributes of a source that the child sends first.
+DESCRIBED = ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits")
 
-# Types of the fields of the child's headers.  "batch" is followed by its lengths (int64) and tokens as bytes.
-_NONE = type(None)
-_HEADERS: dict[str, dict[str, tuple[type, ...]]] = {
-    "source": {
-        "name": (str,), "dimension": (int,), "num_documents": (int, _NONE), "num_tokens": (int, _NONE),
-        "lossy": (bool,), "nbits": (int, _NONE),
-    },
-    "batch": {"documents": (int,), "rows": (int,), "dtype": (str,), "ids": (list, _NONE)},
-    "end": {"dropped_rows": (int,), "note": (str, _NONE)},
-    "error": {"kind": (str,), "text": (str,), "errno": (int, _NONE)},
-}  # fmt: skip
+#: Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
+ERRORS = (
+    pickle.UnpicklingError, FileNotFoundError, PermissionError, BlockingIOError, OSError, ImportError,
+    MemoryError, TypeError, ValueError,
+)  # fmt: skip
 
-_INVALID = "sent an invalid answer"
+# Errors of using an answer that the child should not send.
+_INVALID = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
-# A header contains the ids of a batch.
+# Size of a message with the ids of a batch.
 _MAX_HEADER_BYTES = 1 << 30
 
 
@@ -79,30 +67,10 @@ class IsolationLimits:
         require_int("memory_bytes", self.memory_bytes, 1 << 28)
 
 
-def encode_header(header: str, **fields: Any) -> bytes:
-    """Return a header as bytes: its length in 8 bytes, then JSON."""
-    content = json.dumps({"header": header, **fields}).encode()
-    return len(content).to_bytes(8, "little") + content
-
-
-def _decode_header(content: bytearray) -> tuple[str, dict[str, Any]]:
-    """Return the name and the fields of a header; raise ValueError if it is invalid."""
-    fields = json.loads(content)
-    name = fields.pop("header", None) if isinstance(fields, dict) else None
-    expected = _HEADERS.get(name) if isinstance(name, str) else None
-    if expected is None or fields.keys() != expected.keys():
-        raise ValueError("an unknown header")
-    for field, kinds in expected.items():
-        value = fields[field]
-        if type(value) not in kinds or (isinstance(value, int) and value < 0):
-            raise ValueError(f"a wrong {field}")
-    return str(name), fields
-
-
 class IsolatedSource(Source):
     """Source that a child process reads; links that lead out of a folder `path` are refused."""
 
-    #: Command that starts the child.
+    #: Command that starts the child; the last argument is the file descriptor of its connection.
     command: tuple[str, ...] = (sys.executable, "-m", "muvera.convert.isolated_reader")
 
     def __init__(
@@ -121,141 +89,131 @@ class IsolatedSource(Source):
             "seconds": limits.seconds,
             "memory_bytes": limits.memory_bytes,
         }
-        self._child: subprocess.Popen[bytes] | None = None
-        for name, value in self._start().items():
-            setattr(self, name, value)
+        self._child: _Child | None = self._started()
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches as the child sends them."""
-        if self._child is None:
-            self._start()
-        child, self._child = self._child, None
-        assert child is not None
+        child, self._child = self._child or self._started(), None
         try:
-            _send(child, b"%d\n" % max_tokens)
+            child.send(max_tokens)
             while True:
-                name, header = self._receive_header(child, "batch", "end")
-                if name == "end":
-                    self.dropped_rows, self.note = header["dropped_rows"], header["note"]
-                    return
-                yield self._receive_batch(child, **header)
+                header = child.receive_object()
+                with child.checking():
+                    if "ids" not in header:
+                        self.dropped_rows, self.note = int(header["dropped_rows"]), header["note"]
+                        return
+                    lengths = np.frombuffer(child.receive(), np.int64)
+                    numbers = np.frombuffer(child.receive(), header["dtype"])
+                    batch = MultiVectors.from_flat(
+                        numbers.reshape(-1, self.dimension), lengths, ids=header["ids"]
+                    )
+                yield batch
         finally:
-            _end(child)
+            child.end()
 
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
-            _end(self._child)
+            self._child.end()
             self._child = None
 
-    def __del__(self) -> None:
-        if getattr(self, "_child", None) is not None:
-            self.close()
-
-    def _start(self) -> dict[str, Any]:
-        """Start the child, and return its description of the source."""
-        self._child = subprocess.Popen(
-            self.command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).parents[2],  # import muvera from here, not from the user's folder
-        )
+    def _started(self) -> _Child:
+        """Start a child, and set the attributes that it sends."""
+        child = _Child(self.command, self.path, self.limits)
         try:
-            request = pickle.dumps(self._request)
-            _send(self._child, len(request).to_bytes(8, "little") + request)
-            header = self._receive_header(self._child, "source")[1]
-            if header["dimension"] == 0:
-                raise self._failure(self._child, _INVALID)
-            return header
+            child.send(self._request)
+            header = child.receive_object()
+            with child.checking():
+                for name in DESCRIBED:
+                    setattr(self, name, header[name])
+                require_int("dimension", self.dimension, 1)
         except BaseException:
-            self.close()
+            child.end()
             raise
+        return child
 
-    def _receive_header(self, child: subprocess.Popen[bytes], *names: str) -> tuple[str, dict[str, Any]]:
-        """Return the child's next header, one of `names`, or raise the error that it reports."""
-        length = int.from_bytes(self._receive(child, 8), "little")
-        if length > _MAX_HEADER_BYTES:
-            raise self._failure(child, _INVALID)
-        try:
-            name, header = _decode_header(self._receive(child, length))
-        except (ValueError, RecursionError):
-            raise self._failure(child, _INVALID) from None
-        if name == "error":
-            error = _ERRORS.get(header["kind"], ValueError)(header["text"])
+
+class _Child:
+    """Child process and the connection to it; the process ends with this object."""
+
+    def __init__(self, command: tuple[str, ...], path: Path, limits: IsolationLimits) -> None:
+        self.path = path
+        self.limits = limits
+        self.connection, other = Pipe()
+        with other:
+            self.process = subprocess.Popen(
+                [*command, str(other.fileno())],
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[2],  # import muvera from here, not from the user's folder
+            )
+
+    def __del__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+    def send(self, value: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # receiving the answer reports that the child ended
+            self.connection.send(value)
+
+    def receive_object(self) -> dict[str, Any]:
+        """Return the child's next answer, a JSON object, or raise the error that it reports."""
+        content = self.receive(_MAX_HEADER_BYTES)
+        with self.checking():
+            header: dict[str, Any] = dict(json.loads(content))
+            if "error" not in header:
+                return header
+            kinds = {kind.__name__: kind for kind in ERRORS}
+            error: Exception = kinds.get(header["error"], ValueError)(str(header["text"]))
             if isinstance(error, OSError):
                 error.errno = header["errno"]
-            raise error
-        if name not in names:
-            raise self._failure(child, _INVALID)
-        return name, header
+        raise error
 
-    def _receive_batch(
-        self, child: subprocess.Popen[bytes], documents: int, rows: int, dtype: str, ids: list[Any] | None
-    ) -> MultiVectors:
-        if dtype not in ("float32", "float16"):
-            raise self._failure(child, _INVALID)
-        size = rows * self.dimension * np.dtype(dtype).itemsize
-        if size + 8 * documents > self.limits.memory_bytes:
-            raise self._failure(child, _INVALID)
-        lengths = np.frombuffer(self._receive(child, 8 * documents), np.int64)
-        tokens = np.frombuffer(self._receive(child, size), dtype).reshape(rows, self.dimension)
-        try:
-            return MultiVectors.from_flat(tokens, lengths, ids=ids)
-        except (ValueError, TypeError):
-            raise self._failure(child, _INVALID) from None
-
-    def _receive(self, child: subprocess.Popen[bytes], size: int) -> bytearray:
-        """Return the next `size` bytes from the child, within the time limit."""
-        stream: Any = child.stdout
-        content = bytearray(size)
-        view, filled = memoryview(content), 0
+    def receive(self, max_bytes: int | None = None) -> bytes:
+        """Return the next message, at most as large as the child's memory."""
         patience = 4 * self.limits.seconds
-        deadline = time.monotonic() + patience
-        while filled < size:
-            if not select.select([stream], [], [], max(deadline - time.monotonic(), 0))[0]:
-                raise self._failure(child, f"sent nothing for {patience:g} seconds")
-            count = stream.readinto(view[filled:])
-            if not count:
-                raise self._failure(child, "")
-            filled += count
-        return content
+        try:
+            if not self.connection.poll(patience):
+                raise self.failure(f"sent nothing for {patience:g} seconds")
+            return self.connection.recv_bytes(max_bytes or self.limits.memory_bytes)
+        except (EOFError, ConnectionResetError):
+            raise self.failure(self._exit()) from None
+        except OSError as error:
+            if isinstance(error, ChildProcessError):
+                raise
+            raise self.failure("sent an invalid answer") from None
 
-    def _failure(self, child: subprocess.Popen[bytes], reason: str) -> ChildProcessError:
-        """End the child, and return the error; without a reason, its exit code gives one."""
-        if not reason:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(5)
-            code = child.poll()
-            if code in (-signal.SIGXCPU, -signal.SIGKILL):
-                reason = "exceeded its limit of processor time or memory"
-            elif code is not None and code < 0:
-                reason = f"was ended by the signal {signal.Signals(-code).name}"
-            else:
-                reason = f"ended with exit code {code}"
-        _end(child)
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[None]:
+        """Convert errors of using an answer to one about the child."""
+        try:
+            yield
+        except _INVALID:
+            raise self.failure("sent an invalid answer") from None
+
+    def failure(self, reason: str) -> ChildProcessError:
+        self.end()
         return ChildProcessError(
             f"{self.path} could not be read: the reading process {reason}. The file is damaged or hostile, "
             f"or needs more than {self.limits.seconds:g} seconds or {self.limits.memory_bytes >> 20} MiB."
         )
 
-
-def _send(child: subprocess.Popen[bytes], content: bytes) -> None:
-    stream: Any = child.stdin
-    view = memoryview(content)
-    with contextlib.suppress(BrokenPipeError):  # reading the answer reports that the child ended
-        while view:
-            view = view[stream.write(view) :]
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-    child.wait()
+    def _exit(self) -> str:
+        """Return how the child ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.poll()
+        if code in (-signal.SIGXCPU, -signal.SIGKILL):
+            return "exceeded its limit of processor time or memory"
+        if code is not None and code < 0:
+            return f"was ended by the signal {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
 
 
 def _require_no_links_out(path: Path) -> None:

@@ -8,7 +8,7 @@ dict with ``colbert_vecs``; answers of embedding APIs; and dicts of id to array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,12 +95,17 @@ class _MemorySource(RowSource):
             raise ValueError("An empty list has no text, so the dimension is unknown.")
         if isinstance(items, Sequence) and isinstance(items[0], (int, float, np.number)):
             raise ValueError(_SINGLE.format("A list of numbers"))
-        names = None if ids is None else as_ids(ids, len(ids)).tolist()
-        super().__init__(_replayed(self._read(items, names)), name="memory", place="the object")
+        self._items = items
+        self._names = None if ids is None else as_ids(ids, len(ids)).tolist()
+        self._was_read = False
+        super().__init__(self._documents, name="memory", place="the object")
 
-    def _read(self, items: Iterable[Any], ids: list[Any] | None) -> Iterator[Document]:
-        position = 0
-        for number, item in enumerate(items):
+    def _documents(self) -> Iterator[Document]:
+        if self._was_read and isinstance(self._items, Iterator):
+            raise ValueError("These embeddings were already read. Open the object again.")
+        self._was_read, self.dropped_rows = True, 0
+        ids, position = self._names, 0
+        for number, item in enumerate(self._items):
             for tokens, dropped in _texts(item, f"item {number}"):
                 self.dropped_rows += dropped
                 if ids is not None and position >= len(ids):
@@ -111,29 +116,6 @@ class _MemorySource(RowSource):
                 position += 1
         if ids is not None and position != len(ids):
             raise ValueError(f"ids has {len(ids)} entries for {position} texts; give one per text.")
-
-
-def _replayed(documents: Iterator[Document]) -> Callable[[], Iterator[Document]]:
-    """Return a callable that iterates over `documents` twice, although they can be read only once.
-
-    The first run determines the dimension, and keeps the documents that it reads for the second run.
-    """
-    seen: list[Document] = []
-    runs = 0
-
-    def start() -> Iterator[Document]:
-        nonlocal runs
-        runs += 1
-        if runs > 2:
-            raise ValueError("These embeddings were already read. Open the object again.")
-        while runs == 2 and seen:
-            yield seen.pop(0)
-        for document in documents:
-            if runs == 1:
-                seen.append(document)
-            yield document
-
-    return start
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:

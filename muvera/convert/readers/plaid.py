@@ -21,7 +21,7 @@ from ..damage import ReadError
 from ..parsing.files import read_json, read_json_object
 from ..parsing.pickles import load_npy_safely
 from ..parsing.torch_file import StoredTensor, read_array, read_torch
-from ..sources.base import FlatSource, Reader, Source
+from ..sources.base import FlatSource, Reader
 from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
 
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
@@ -91,7 +91,7 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
 
-def open_fast_plaid(path: Path, *, exact: bool = True) -> Source:
+def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource | QuantizedSource:
     """Open an index of fast-plaid or next-plaid.
 
     Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and

@@ -12,7 +12,6 @@ releases SQLite files of sqlitedict; neither runs code.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import token_batches
-from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
 from ..parsing.files import open_table
 from ..parsing.pickles import load_plain
-from ..sources.base import Reader, Source
+from ..sources.base import FlatSource, PickedRows, Reader, Source
 from ..sources.plaid_codec import QuantizedSource
 from .plaid import open_fast_plaid, open_plaid
 
@@ -55,14 +52,12 @@ def _open(path: Path, *, exact: bool = True) -> Source:
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
         inner = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
-        names = _read_map(path, _PLAID)
-        return (
-            _MappedCodes(inner, names) if isinstance(inner, QuantizedSource) else _MappedSource(inner, names)
-        )
+        _choose_named(inner, _read_map(path, _PLAID))
+        return inner
     if (path / "index.voyager").is_file():
         documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
-        return _TokenRows(tokens, labels, documents)
+        return _looked_up(tokens, labels, documents)
     tokens = load_npy(path / "flattened_embeddings.npy")
     table = path / f"{_SCANN}.tsv"
     if table.is_file():  # releases after 1.6
@@ -71,7 +66,38 @@ def _open(path: Path, *, exact: bool = True) -> Source:
     else:
         ranges = _read_map(path, _SCANN)
     rows = {name: np.arange(first, first + count) for name, (first, count) in ranges.items()}
-    return _TokenRows(tokens, np.arange(len(tokens)), rows)
+    return _looked_up(tokens, np.arange(len(tokens)), rows)
+
+
+def _choose_named(index: FlatSource | QuantizedSource, names: dict[Any, Any]) -> None:
+    """Name the documents of an index by a map of positions to ids, and skip the others."""
+    keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
+    positions = as_integers(keys, "The map's positions")
+    count = index.num_documents or 0
+    if len(np.unique(positions)) < len(positions):
+        raise ValueError("the map has a position twice")
+    if len(positions) and not 0 <= positions.min() <= positions.max() < count:
+        raise ValueError(
+            f"the map names documents {positions.min()} to {positions.max()}, but its index has {count}"
+        )
+    ids = _same_kind(list(names.values()))
+    index.choose(np.isin(np.arange(count), positions), [ids[i] for i in np.argsort(positions)])
+    index.name = "pylate"
+
+
+def _looked_up(
+    tokens: NDArray[Any], labels: NDArray[np.int64], documents: dict[Any, NDArray[np.int64]]
+) -> FlatSource:
+    """Return the source of documents whose tokens a map names by label, in the order of the map."""
+    lengths = as_lengths([len(rows) for rows in documents.values()], "The map")
+    wanted = np.concatenate([np.zeros(0, np.int64), *documents.values()])
+    order = np.argsort(labels, kind="stable")
+    at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
+    rows = order[at] if len(labels) else at
+    if len(wanted) > len(labels) or not np.array_equal(labels[rows], wanted):
+        raise ValueError(f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index")
+    ids = as_ids(_same_kind(list(documents)), len(lengths), "The ids")
+    return FlatSource(PickedRows(tokens, rows), running_total(lengths), ids, name="pylate")
 
 
 # -- maps -------------------------------------------------------------------------
@@ -101,95 +127,6 @@ def _same_kind(ids: list[Any]) -> list[Any]:
     if all(isinstance(name, str) for name in plain) or all(type(name) is int for name in plain):
         return plain
     return [str(name) for name in plain]
-
-
-class _MappedSource(Source):
-    """Source over the documents of a PLAID index that a map of position to id names."""
-
-    name = "pylate"
-
-    def __init__(self, inner: Source, names: dict[Any, Any]) -> None:
-        self._inner = inner
-        self.dimension = inner.dimension
-        self.lossy, self.nbits, self.note = inner.lossy, inner.nbits, inner.note
-        self.num_documents = len(names)
-        total = inner.num_documents or 0
-        self.num_tokens = inner.num_tokens if total == len(names) else None
-        keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
-        positions = as_integers(keys, "The map's positions")
-        if len(np.unique(positions)) < len(positions):
-            raise ValueError("the map has a position twice")
-        if len(positions) and not 0 <= positions.min() <= positions.max() < total:
-            raise ValueError(
-                f"the map names documents {positions.min()} to {positions.max()}, but its index has {total}"
-            )
-        self._names = dict(zip(positions.tolist(), _same_kind(list(names.values())), strict=True))
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the named documents in the index's order."""
-        for documents, _, _ in self._named((batch, (), ()) for batch in self._inner.batches(max_tokens)):
-            yield documents
-
-    def _named(
-        self, batches: Iterator[tuple[MultiVectors, Any, Any]]
-    ) -> Iterator[tuple[MultiVectors, Any, Any]]:
-        """Yield the named documents of each batch, and the rows of their tokens in two arrays."""
-        position = 0
-        for batch, *arrays in batches:
-            chosen = [i for i in range(len(batch)) if position + i in self._names]
-            names = [self._names[position + i] for i in chosen]
-            position += len(batch)
-            if chosen:
-                rows = np.repeat(np.isin(np.arange(len(batch)), chosen), batch.lengths)
-                numbers, packed = (array[rows] if len(array) else array for array in arrays)
-                yield MultiVectors(batch.tokens, batch.offsets)[chosen].with_ids(names), numbers, packed
-
-
-class _MappedCodes(_MappedSource):
-    """A _MappedSource of an index with codes: a CodedSource of :mod:`muvera.data.batches`."""
-
-    def __init__(self, inner: QuantizedSource, names: dict[Any, Any]) -> None:
-        super().__init__(inner, names)
-        self.centroids, self.bucket_weights = inner.centroids, inner.bucket_weights
-        self._coded = inner
-
-    def coded_batches(
-        self, max_tokens: int
-    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield the named documents and their tokens' centroids and packed residuals."""
-        yield from self._named(self._coded.coded_batches(max_tokens))
-
-
-class _TokenRows(Source):
-    """Source over documents whose token vectors a map looks up by label, in the order of the map."""
-
-    name = "pylate"
-
-    def __init__(
-        self, tokens: NDArray[Any], labels: NDArray[np.int64], documents: dict[Any, NDArray[np.int64]]
-    ) -> None:
-        lengths = as_lengths([len(rows) for rows in documents.values()], "The map")
-        wanted = np.concatenate([np.zeros(0, np.int64), *documents.values()])
-        order = np.argsort(labels, kind="stable")
-        at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
-        self._rows = order[at] if len(labels) else at
-        if len(wanted) > len(labels) or not np.array_equal(labels[self._rows], wanted):
-            raise ValueError(
-                f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index"
-            )
-        self._tokens = tokens
-        self._offsets = running_total(lengths)
-        self._ids = as_ids(_same_kind(list(documents)), len(lengths), "The ids")
-        self.dimension = int(tokens.shape[1])
-        self.num_documents = len(lengths)
-        self.num_tokens = len(wanted)
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents in the order in which they were added."""
-        for start, stop in token_batches(self._offsets, max_tokens):
-            bounds = self._offsets[start : stop + 1]
-            tokens = np.ascontiguousarray(self._tokens[self._rows[bounds[0] : bounds[-1]]])
-            yield MultiVectors(tokens, bounds - bounds[0], self._ids[start:stop])
 
 
 _VOYAGER_HEAD = struct.Struct("<4siiBBfB")  # "VOYA", version, dimension, space, kind of numbers, norm, flag

@@ -7,17 +7,16 @@ the last one with a token are lost, too.  Like WARP, this reader does not normal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ...data.batches import token_batches
-from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, offsets_from_lengths, running_total
 from ...utils.npy_files import load_npy
 from ..parsing.torch_file import read_array
-from ..sources.base import Reader, Source
+from ..sources.base import FlatSource, Reader
 from ..sources.plaid_codec import Codec
 
 __all__ = ["READERS"]
@@ -32,53 +31,49 @@ def _matches(path: Path) -> bool:
     return own and not (path / "centroids.pt").is_file()
 
 
-class _WarpSource(Source):
-    """Source over a WARP index; it uses 16 bytes of memory per token beside the batch."""
+class _Decoded:
+    """Token vectors in the order of the documents, decoded when they are read."""
 
-    name = "warp"
-    lossy = True
+    def __init__(
+        self, codec: Codec, ends: NDArray[np.int64], packed: NDArray[Any], order: NDArray[np.int64]
+    ) -> None:
+        self.codec, self.ends, self.packed, self.order = codec, ends, packed, order
+        self.shape = (len(order), codec.dimension)
 
-    def __init__(self, path: Path) -> None:
-        centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
-        sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
+    def __getitem__(self, key: slice) -> NDArray[np.float32]:
+        rows = self.order[key]
         # The centroid of a row is the group that contains it.
-        self._ends = offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")[1:]
-        numbers = as_integers(documents, "codes.compacted.pt")
-        limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
-        if len(sizes) != len(centroids) or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < limit:
-            raise ValueError(
-                f"it has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
-                f"{numbers.min(initial=0)} to {numbers.max(initial=0)}"
-            )
-        nbits = len(weights).bit_length() - 1
-        repacked = not (path / "residuals.compacted.pt").is_file()
-        table = None
-        if repacked and nbits in (2, 4):  # bucket numbers with the highest bits first
-            shifts = 8 - nbits * np.arange(1, 8 // nbits + 1)
-            buckets = (np.arange(256)[:, None] >> shifts) & (2**nbits - 1)
-            table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
-        self._packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
-        self._codec = Codec(centroids, weights, nbits, normalize=False, table=table)
-        if len(self._packed) != len(numbers):
-            raise ValueError(f"it has {len(self._packed)} residuals of {len(numbers)} tokens")
-        lengths = np.bincount(numbers, minlength=0)
-        self._order = np.argsort(numbers, kind="stable")
-        self._offsets = running_total(lengths)
-        self.dimension = self._codec.dimension
-        self.nbits = nbits
-        self.num_documents = len(lengths)
-        self.num_tokens = len(numbers)
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents by number."""
-        for start, stop in token_batches(self._offsets, max_tokens):
-            bounds = self._offsets[start : stop + 1]
-            rows = self._order[bounds[0] : bounds[-1]]
-            codes = np.searchsorted(self._ends, rows, side="right")
-            tokens = self._codec.decode(codes, self._packed[rows], "codes.compacted.pt")
-            yield MultiVectors(tokens, bounds - bounds[0])
+        codes = np.searchsorted(self.ends, rows, side="right")
+        return self.codec.decode(codes, self.packed[rows], "codes.compacted.pt")
 
 
-READERS = (
-    Reader("warp", "sizes.compacted.pt with codes.compacted.pt (a WARP index)", _matches, _WarpSource),
-)
+def _open(path: Path) -> FlatSource:
+    """Open a WARP index; it uses 16 bytes of memory per token beside the batch."""
+    centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
+    sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
+    ends = offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")[1:]
+    numbers = as_integers(documents, "codes.compacted.pt")
+    limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
+    if len(sizes) != len(centroids) or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < limit:
+        raise ValueError(
+            f"it has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
+            f"{numbers.min(initial=0)} to {numbers.max(initial=0)}"
+        )
+    nbits = len(weights).bit_length() - 1
+    repacked = not (path / "residuals.compacted.pt").is_file()
+    table = None
+    if repacked and nbits in (2, 4):  # bucket numbers with the highest bits first
+        shifts = 8 - nbits * np.arange(1, 8 // nbits + 1)
+        buckets = (np.arange(256)[:, None] >> shifts) & (2**nbits - 1)
+        table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
+    packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
+    if len(packed) != len(numbers):
+        raise ValueError(f"it has {len(packed)} residuals of {len(numbers)} tokens")
+    codec = Codec(centroids, weights, nbits, normalize=False, table=table)
+    tokens = _Decoded(codec, ends, packed, np.argsort(numbers, kind="stable"))
+    source = FlatSource(tokens, running_total(np.bincount(numbers)), None, name="warp")
+    source.lossy, source.nbits = True, nbits
+    return source
+
+
+READERS = (Reader("warp", "sizes.compacted.pt with codes.compacted.pt (a WARP index)", _matches, _open),)

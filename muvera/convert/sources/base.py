@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
-from ...data.validation import Ids, TokenArray
+from ...data.offsets import running_total
+from ...data.validation import Ids, TokenArray, as_ids
 from ..damage import ReadError, ReadTypeError
 
-__all__ = ["Document", "FlatSource", "PaddedSource", "Reader", "RowSource", "Rows", "Source"]
+__all__ = ["Document", "FlatSource", "PaddedSource", "PickedRows", "Reader", "RowSource", "Rows", "Source"]
 
 
 class Source(ABC):
@@ -73,6 +75,18 @@ class Reader(NamedTuple):
 Rows = Any
 
 
+class PickedRows:
+    """Rows of an array in another order, copied when they are read."""
+
+    def __init__(self, array: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        self.array = array
+        self.rows = rows
+        self.shape = (len(rows), *array.shape[1:])
+
+    def __getitem__(self, key: slice) -> NDArray[Any]:
+        return np.ascontiguousarray(self.array[self.rows[key]])
+
+
 class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension).
 
@@ -81,10 +95,13 @@ class FlatSource(Source):
 
     def __init__(self, tokens: Rows, offsets: NDArray[np.int64], ids: Ids | None, *, name: str) -> None:
         self.tokens = tokens
-        self.offsets = offsets
-        self.ids = ids
         self.name = name
         self.dimension = int(tokens.shape[1])
+        self._set_documents(offsets, ids)
+
+    def _set_documents(self, offsets: NDArray[np.int64], ids: Ids | None) -> None:
+        self.offsets = offsets
+        self.ids = ids
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
 
@@ -93,6 +110,14 @@ class FlatSource(Source):
         """Return a source whose batches share memory with a collection."""
         ids = collection.ids if collection.has_ids else None
         return cls(collection.tokens, collection.offsets, ids, name=name)
+
+    def choose(self, kept: NDArray[np.bool_], ids: Any) -> None:
+        """Skip the documents where `kept` (n,) is False; `ids` has one id for each of the others."""
+        lengths = np.diff(self.offsets)
+        if not kept.all():
+            self.tokens = PickedRows(self.tokens, np.flatnonzero(np.repeat(kept, lengths)))
+        offsets = running_total(lengths[kept])
+        self._set_documents(offsets, as_ids(ids, len(offsets) - 1, "The ids"))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents; a memory map stays unread until its batch is used."""
@@ -143,8 +168,8 @@ class Document(NamedTuple):
 class RowSource(Source):
     """Source over documents that are read one at a time.
 
-    `documents` returns a new iterator over all documents.  The default dimension is that of the first
-    document with a token.  `place` is the file, for messages.
+    `documents` returns an iterator over all documents, and is called again for each further pass.  The
+    default dimension is that of the first document with a token.  `place` is the file, for messages.
     """
 
     def __init__(
@@ -160,24 +185,28 @@ class RowSource(Source):
         self.name = name
         self.place = place
         self.num_documents = num_documents
-        first = next((document.tokens for document in documents() if document.tokens.size), None)
-        if dimension is None:
-            if first is None:
-                raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
-            dimension = first.shape[-1]
-        self.dimension = int(dimension)
+        first, head, rest = None, [], documents()
+        for document in rest:
+            head.append(document)
+            if document.tokens.size:
+                first = document.tokens
+                break
+        if first is None and dimension is None:
+            raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
+        self.dimension = int(first.shape[-1] if dimension is None else dimension)  # type: ignore[union-attr]
         # Batches without any token get the precision of the others.
         self._empty_dtype = "float32" if first is None or first.dtype != np.float16 else "float16"
+        self._begun: Iterator[Document] | None = chain(head, rest)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents, joined to batches."""
+        documents, self._begun = self._begun or self.documents(), None
         waiting: list[Document] = []
         waiting_tokens = position = 0
-        with_ids: bool | None = None
-        for document in self.documents():
-            self._check(document, position, with_ids)
-            with_ids = document.id is not None
-            size = document.tokens.shape[0] if document.tokens.size else 0
+        kind: type | None = None
+        for document in documents:
+            kind = kind or type(document.id)
+            size = self._checked(document, position, kind)
             if waiting and (waiting_tokens + size > max_tokens or len(waiting) >= max_tokens):
                 yield self._join(waiting)
                 waiting, waiting_tokens = [], 0
@@ -187,33 +216,32 @@ class RowSource(Source):
         if waiting or not position:
             yield self._join(waiting)
 
-    def _check(self, document: Document, position: int, with_ids: bool | None) -> None:
-        where, tokens = f"{self.place}, {document.where}", document.tokens
-        if tokens.size and tokens.ndim != 2:
-            raise ReadError(
-                f"{where}: document {position} has shape {tokens.shape}, not (tokens, dimension)."
+    def _checked(self, document: Document, position: int, kind: type) -> int:
+        """Return the number of a document's tokens; `kind` is the type of the ids before."""
+        where, tokens = f"{self.place}, {document.where}: document {position}", document.tokens
+        if type(document.id) is not kind:
+            has, had = (
+                "no id" if other is type(None) else f"an id of type {other.__name__}"
+                for other in (type(document.id), kind)
             )
-        if tokens.size and tokens.shape[1] != self.dimension:
-            raise ReadError(
-                f"{where}: document {position} has {tokens.shape[1]} columns, but this source has "
-                f"dimension={self.dimension}. All documents must come from the same model."
+            raise ReadTypeError(
+                f"{where} has {has}, but earlier documents have {had}. Give an integer to every document, a "
+                "string to every document, or no ids."
             )
-        if with_ids is not None and with_ids != (document.id is not None):
-            has, others = ("no id", "have one") if with_ids else ("an id", "have none")
+        if not tokens.size:
+            return 0
+        if tokens.ndim != 2:
+            raise ReadError(f"{where} has shape {tokens.shape}, not (tokens, dimension).")
+        if tokens.shape[1] != self.dimension:
             raise ReadError(
-                f"{where}: document {position} has {has}, but earlier documents {others}. "
-                "Give every document an id, or none."
+                f"{where} has {tokens.shape[1]} columns, but this source has dimension={self.dimension}. All "
+                "documents must come from the same model."
             )
+        return len(tokens)
 
     def _join(self, waiting: list[Document]) -> MultiVectors:
         arrays = [document.tokens for document in waiting]
         ids = [document.id for document in waiting]
-        kinds = {type(value).__name__ for value in ids}
-        if len(kinds) > 1:
-            raise ReadTypeError(
-                f"{self.place} mixes ids of the types {', '.join(sorted(kinds))}, up to {waiting[-1].where}. "
-                "Use only integers or only strings."
-            )
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
         named = None if None in ids or not ids else ids
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)

@@ -115,8 +115,14 @@ class QuantizedSource(Source):
         self.centroids = codec.centroids
         self.bucket_weights = codec.weights
         self._chunks = list(chunks)
-        self.num_documents = count = sum(len(chunk.lengths) for chunk in self._chunks)
-        self.num_tokens = int(sum(chunk.lengths.sum() for chunk in self._chunks))
+        self._lengths = np.concatenate([np.zeros(0, np.int64), *(chunk.lengths for chunk in chunks)])
+        self.choose(np.ones(len(self._lengths), bool), ids)
+
+    def choose(self, kept: NDArray[np.bool_], ids: Any) -> None:
+        """Skip the documents where `kept` (n,) is False; `ids` has one id for each of the others, or is None."""
+        self._kept = kept
+        self.num_documents = count = int(kept.sum())
+        self.num_tokens = int(self._lengths[kept].sum())
         self._ids: Ids | None = None if ids is None else as_ids(ids, count, "The ids")
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
@@ -128,16 +134,21 @@ class QuantizedSource(Source):
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
         """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
-        position = 0
+        position = given = 0
         for chunk in self._chunks:
-            codes, packed = self._load(chunk)
+            all_codes, all_packed = self._load(chunk)
             offsets = running_total(chunk.lengths)
             for start, stop in token_batches(offsets, max_tokens):
-                bounds = offsets[start : stop + 1]
-                rows = slice(int(bounds[0]), int(bounds[-1]))
-                tokens = self.codec.decode(codes[rows], packed[rows], chunk.name)
-                ids = None if self._ids is None else self._ids[position + start : position + stop]
-                yield MultiVectors(tokens, bounds - bounds[0], ids), codes[rows], packed[rows]
+                rows = slice(int(offsets[start]), int(offsets[stop]))
+                codes, packed, lengths = all_codes[rows], all_packed[rows], chunk.lengths[start:stop]
+                kept = self._kept[position + start : position + stop]
+                if not kept.all():
+                    tokens_kept = np.repeat(kept, lengths)
+                    codes, packed, lengths = codes[tokens_kept], packed[tokens_kept], lengths[kept]
+                tokens = self.codec.decode(codes, packed, chunk.name)
+                ids = None if self._ids is None else self._ids[given : given + len(lengths)]
+                yield MultiVectors(tokens, running_total(lengths), ids), codes, packed
+                given += len(lengths)
             position += len(chunk.lengths)
 
     def _load(self, chunk: Chunk) -> tuple[NDArray[Any], NDArray[Any]]:

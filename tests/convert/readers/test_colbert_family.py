@@ -315,7 +315,7 @@ def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> N
     source = open_source(mapped(tmp_path, {2: "c", 0: "a"}, database=database))
     documents = everything(source)
     assert documents.ids.tolist() == ["a", "c"] and documents.lengths.tolist() == [2, 3]
-    assert (source.num_documents, source.num_tokens) == (2, None)
+    assert (source.num_documents, source.num_tokens) == (2, 5)
 
 
 def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def byaldi_index(folder: Path, starts: tuple[int, ...] = (0, 2, 10)) -> Path:
 
 def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     source = open_source(byaldi_index(tmp_path / "index"))
-    assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 6, 15, False)
+    assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 6, None, False)
     pages = everything(source, 4)
     assert pages.ids.tolist() == ["0:1", "0:2", "0:3", "1:1", "1:2", "1:3"]
     assert [page[0, 0] for page in pages] == [0, 1, 2, 3, 4, 5] and pages.tokens.dtype == np.float32
@@ -422,7 +422,7 @@ def test_byaldi_list_of_torch(tmp_path: Path) -> None:
         ),
         (
             lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 5))), container="list"),
-            r"page 2 has shape \(2, 5\), but the first has \(2, 4\)",
+            "document 2 has 5 columns, but .* dimension=4",
         ),
         (
             lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 4)))),
