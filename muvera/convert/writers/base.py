@@ -7,6 +7,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,15 +23,14 @@ __all__ = [
     "Gathered",
     "NpyStream",
     "atomic_file",
-    "gather",
     "new_folder",
     "packed_strings",
-    "scratch_beside",
+    "spooled",
 ]
 
 
 @contextmanager
-def _naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
+def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
     """Convert a system error, such as a full disk, to one of the same class that names the target."""
     try:
         yield
@@ -46,7 +46,7 @@ def _naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
 @contextmanager
 def new_folder(target: str | os.PathLike[str], overwrite: bool, own: Sequence[str]) -> Iterator[Path]:
     """Yield a folder that becomes `target` if the block succeeds; files other than `own` are not replaced."""
-    with _naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
+    with naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
         yield folder
 
 
@@ -62,7 +62,7 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
     try:
         partial.touch(exist_ok=False)
-        with _naming_target(target):
+        with naming_target(target):
             yield partial
             sync(partial)
             partial.replace(path)
@@ -70,15 +70,6 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def scratch_beside(target: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Yield a temporary file on `target`'s disk, for formats that state sizes first."""
-    folder = Path(target).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder, prefix=".muvera-") as stream:
-        yield stream
 
 
 class NpyStream:
@@ -111,45 +102,49 @@ class NpyStream:
 
 
 class Gathered:
-    """Collector of lengths and ids of all batches, and of the dtype of their tokens.
+    """Checks batches as they pass, and collects their lengths and ids.
 
     The first batch sets the dtype: later float16 batches are converted to float32 if it is
     float32.  Either all batches have ids or none.
     """
 
-    def __init__(self, first: MultiVectors, place: str) -> None:
+    def __init__(self, batches: Iterator[MultiVectors], place: str) -> None:
         self.place = place
+        self.num_documents = self.num_tokens = 0
+        first = next(batches)
+        self._batches = chain([first], batches)
         self.dimension = first.dimension
         self.dtype: np.dtype[Any] = first.tokens.dtype
-        self.has_ids = first.has_ids
-        self.num_documents = 0
-        self.num_tokens = 0
+        self._has_ids: bool | None = None
         self._lengths: list[NDArray[np.int64]] = []
         self._ids: list[Any] = []
 
-    def add(self, batch: MultiVectors) -> MultiVectors:
-        """Record a batch's lengths and ids, and return the batch in the common dtype."""
+    def __iter__(self) -> Iterator[MultiVectors]:
+        return map(self._checked, self._batches)
+
+    def _checked(self, batch: MultiVectors) -> MultiVectors:
         where = f"{self.place}: the documents from number {self.num_documents} on"
+        ids = batch.ids if batch.has_ids else None
         if batch.dimension != self.dimension:
             raise ValueError(
                 f"{where} have dimension={batch.dimension}, but those before have dimension={self.dimension}."
             )
-        if len(batch) and self.num_documents and batch.has_ids != self.has_ids:
-            have, had = ("ids", "none") if batch.has_ids else ("no ids", "some")
-            raise ValueError(f"{where} have {have}, but those before had {had}. Give ids to all or to none.")
+        if len(batch):
+            if self._has_ids not in (None, batch.has_ids):
+                have, had = ("ids", "none") if batch.has_ids else ("no ids", "some")
+                raise ValueError(
+                    f"{where} have {have}, but those before had {had}. Give ids to all or to none."
+                )
+            self._has_ids = batch.has_ids
         if batch.tokens.dtype != self.dtype:
             if self.dtype == np.float16 and batch.num_tokens:
                 raise ValueError(
                     f"{where} are float32, but those before were float16. Convert with dtype='float32' or "
                     "dtype='float16' for all."
                 )
-            ids = batch.ids if batch.has_ids else None
             batch = MultiVectors(batch.tokens.astype(self.dtype), batch.offsets, ids)
-        if len(batch):
-            self.has_ids = batch.has_ids
         self._lengths.append(batch.lengths)
-        if batch.has_ids:
-            self._ids.extend(batch.ids.tolist())
+        self._ids.extend([] if ids is None else ids.tolist())
         self.num_documents += len(batch)
         self.num_tokens += batch.num_tokens
         return batch
@@ -157,25 +152,30 @@ class Gathered:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each document so far."""
-        return np.concatenate(self._lengths) if self._lengths else np.empty(0, np.int64)
+        return np.concatenate(self._lengths)
 
     @property
     def ids(self) -> Ids | None:
         """All ids, checked to be unique over the batches; None without ids."""
-        return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self.has_ids else None
+        return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
 
 
-def gather(batches: Iterator[MultiVectors], place: str) -> tuple[Gathered, Iterator[MultiVectors]]:
-    """Return a collector of lengths and ids, and the batches (at least one), which it records as they pass."""
-    first = next(batches)
-    gathered = Gathered(first, place)
+@contextmanager
+def spooled(gathered: Gathered, target: Path) -> Iterator[MultiVectors]:
+    """Yield all documents, with their tokens in a temporary file beside `target`.
 
-    def recorded() -> Iterator[MultiVectors]:
-        yield gathered.add(first)
-        for batch in batches:
-            yield gathered.add(batch)
-
-    return gathered, recorded()
+    Formats that begin with their sizes, or are made of several passes, are written from it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with naming_target(target), tempfile.TemporaryFile(dir=target.parent, prefix=".muvera-") as file:
+        for batch in gathered:
+            file.write(np.ascontiguousarray(batch.tokens).data)
+        file.flush()
+        shape = (gathered.num_tokens, gathered.dimension)
+        tokens: NDArray[Any] = np.empty(shape, gathered.dtype)
+        if tokens.size:  # an empty file cannot be mapped
+            tokens = np.memmap(file, gathered.dtype, "r", 0, shape)
+        yield MultiVectors.from_flat(tokens, gathered.lengths, ids=gathered.ids)
 
 
 def packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:

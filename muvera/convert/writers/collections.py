@@ -19,7 +19,6 @@ ids); and OSError, naming the target, if it cannot be written.
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,11 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MULTIVECTORS_FILES, MultiVectors
-from ...data.offsets import running_total
-from ...data.validation import Ids
 from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
-from .base import NpyStream, atomic_file, gather, new_folder, packed_strings, scratch_beside
+from .base import Gathered, NpyStream, atomic_file, new_folder, packed_strings, spooled
 
 __all__ = ["write_npy", "write_npz", "write_parquet", "write_safetensors"]
 
@@ -49,11 +46,11 @@ def write_npy(
     batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
 ) -> None:
     """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``."""
-    gathered, batches = gather(batches, place)
+    gathered = Gathered(batches, place)
     with new_folder(target, overwrite, MULTIVECTORS_FILES) as folder:
         with (folder / "tokens.npy").open("wb") as stream:
             tokens = NpyStream(stream, gathered.dimension, gathered.dtype)
-            for batch in batches:
+            for batch in gathered:
                 tokens.add(batch.tokens)
             tokens.finish()
         save_array(folder / "lengths.npy", gathered.lengths)
@@ -70,22 +67,15 @@ def write_npz(
     String ids are an array of NumPy strings; if one is much longer than the others, they are the
     members ``ids_utf8`` and ``ids_offsets``.  While writing, the tokens take twice their size on disk.
     """
-    gathered, batches = gather(batches, place)
-    with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
-        tokens = NpyStream(scratch, gathered.dimension, gathered.dtype)
-        for batch in batches:
-            tokens.add(batch.tokens)
-        tokens.finish()
-        scratch.seek(0)
-        arrays: dict[str, NDArray[Any]] = {"lengths": gathered.lengths}
-        ids = gathered.ids
-        if ids is not None:
+    gathered = Gathered(batches, place)
+    with atomic_file(target, overwrite) as file, spooled(gathered, target) as documents:
+        arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
+        if documents.has_ids:
+            ids = documents.ids
             arrays |= packed_strings(ids.tolist()) if ids.dtype == object else {"ids": ids}
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            # ZipInfo has no date, so the same documents make the same bytes.
-            with archive.open(zipfile.ZipInfo("tokens.npy"), "w", force_zip64=True) as member:
-                shutil.copyfileobj(scratch, member, 1 << 20)
             for name, values in arrays.items():
+                # ZipInfo has no date, so the same documents make the same bytes.
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, values, allow_pickle=False)
 
@@ -98,46 +88,35 @@ def write_safetensors(
     Integer ids are the tensor ``ids``; string ids a JSON list under ``ids`` in the metadata, or if
     they are very long, tensors.  While writing, the tokens take twice their size on disk.
     """
-    gathered, batches = gather(batches, place)
-    with atomic_file(target, overwrite) as file, scratch_beside(target) as scratch:
-        for batch in batches:
-            scratch.write(np.ascontiguousarray(batch.tokens).data)
-        scratch.seek(0)
-        tensors, metadata = _safetensors_ids(gathered.ids)
-        wide = {"offsets": running_total(gathered.lengths)}
-        wide |= {name: array for name, array in tensors.items() if array.dtype != np.uint8}
-        narrow = {name: array for name, array in tensors.items() if array.dtype == np.uint8}
-        # Wide types first, bytes last: every tensor begins at a multiple of its item size.
-        layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = [
-            *((name, array.dtype, array.shape) for name, array in wide.items()),
-            ("tokens", gathered.dtype, (gathered.num_tokens, gathered.dimension)),
-            *((name, array.dtype, array.shape) for name, array in narrow.items()),
-        ]
-        header: dict[str, Any] = {"__metadata__": {"format": "np", **metadata}}
+    gathered = Gathered(batches, place)
+    with atomic_file(target, overwrite) as file, spooled(gathered, target) as documents:
+        tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
+        metadata = {"format": "np"}
+        if documents.has_ids and documents.ids.dtype.kind == "i":
+            tensors["ids"] = documents.ids
+        elif documents.has_ids:
+            names = documents.ids.tolist()
+            text = json.dumps(names, ensure_ascii=False)
+            if len(text) <= _MAX_METADATA_IDS:
+                metadata["ids"] = text
+            else:
+                tensors |= packed_strings(names)
+        # Wide types first: every tensor begins at a multiple of its item size.
+        ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
+        header: dict[str, Any] = {"__metadata__": metadata}
         start = 0
-        for name, dtype, shape in layout:
-            stop = start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        for name, array in ordered:
             header[name] = {
-                "dtype": _SAFETENSORS_TYPES[dtype], "shape": list(shape), "data_offsets": [start, stop],
+                "dtype": _SAFETENSORS_TYPES[array.dtype], "shape": list(array.shape),
+                "data_offsets": [start, start + array.nbytes],
             }  # fmt: skip
-            start = stop
-        text = json.dumps(header, ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
+            start += array.nbytes
+        encoded = json.dumps(header, ensure_ascii=False).encode()
+        encoded += b" " * (-len(encoded) % 8)
         with file.open("wb") as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            stream.writelines(array.tobytes() for array in wide.values())
-            shutil.copyfileobj(scratch, stream, 1 << 20)
-            stream.writelines(array.tobytes() for array in narrow.values())
-
-
-def _safetensors_ids(ids: Ids | None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Return ids as tensors and as metadata; one of the two is empty."""
-    if ids is None:
-        return {}, {}
-    if ids.dtype.kind == "i":
-        return {"ids": ids.astype("<i8")}, {}
-    text = json.dumps(ids.tolist(), ensure_ascii=False)
-    return ({}, {"ids": text}) if len(text) <= _MAX_METADATA_IDS else (packed_strings(ids.tolist()), {})
+            stream.write(len(encoded).to_bytes(8, "little") + encoded)
+            for _, array in ordered:
+                stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def write_parquet(
@@ -149,14 +128,15 @@ def write_parquet(
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
-    gathered, batches = gather(batches, place)
-    first = next(batches)
-    schema = _arrow_table(pa, first).schema
-    with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, schema) as writer:
-        writer.write_table(_arrow_table(pa, first), max(len(first), 1))
-        for batch in batches:
+    gathered = Gathered(batches, place)
+    checked = iter(gathered)
+    first = _arrow_table(pa, next(checked))
+    with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first, max(len(first), 1))
+        del first
+        for batch in checked:
             table = _arrow_table(pa, batch)
-            if table.schema != schema:
+            if table.schema != writer.schema:
                 raise TypeError("Documents with int ids and with str ids cannot be in one file.")
             writer.write_table(table, max(len(batch), 1))
         _ = gathered.ids  # raises if an id is repeated

@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
-from ...data.validation import Ids, as_ids
+from ...data.validation import as_ids
 from ...reranking.codecs.residual import ResidualCodec, fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...utils.atomic_files import write_json
-from .base import NpyStream, gather, new_folder, scratch_beside
+from .base import Gathered, new_folder, spooled
 
 __all__ = ["write_codes", "write_plaid", "write_torch"]
 
@@ -74,19 +73,11 @@ def write_plaid(
     bucket_means : bool
         Decode a bucket to the mean of its values, which loses less than ColBERT's midpoint.
     """
-    gathered, batches = gather(batches, place)
+    gathered = Gathered(batches, place)
     require_plaid_bits(nbits, gathered.dimension)
-    with new_folder(target, overwrite, _OWN_FILES) as folder, scratch_beside(target) as scratch:
-        stream = NpyStream(scratch, gathered.dimension, gathered.dtype)
-        for batch in batches:
-            stream.add(batch.tokens)
-        stream.finish()
-        scratch.flush()
-        _require_tokens(gathered.num_tokens, place)
-        shape = (gathered.num_tokens, gathered.dimension)
-        tokens = np.memmap(scratch, gathered.dtype, "r", scratch.tell(), shape)
-        codec = _fitted(tokens, nbits, bucket_means)
-        documents = MultiVectors.from_flat(tokens, lengths=gathered.lengths, ids=gathered.ids)
+    with new_folder(target, overwrite, _OWN_FILES) as folder, spooled(gathered, target) as documents:
+        _require_tokens(documents.num_tokens, place)
+        codec = _fitted(documents.tokens, nbits, bucket_means)
         arrays = codec.to_arrays()
         _write_index(folder, _coded(documents, codec), arrays["centroids"], arrays["levels"], place)
 
@@ -131,90 +122,67 @@ def _write_index(
     weights: NDArray[np.float32],
     place: str,
 ) -> None:
-    chunks = _Chunks(folder)
-    for batch in batches:
-        chunks.add(*batch)
-    chunks.finish()
-    _require_tokens(chunks.num_tokens, place)
+    ids: list[Any] = []
+    all_lengths, all_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    count = total = chunks = 0
+    for lengths, codes, packed in _chunks(batches, ids):
+        name = str(chunks)
+        write_torch(folder / f"{name}.codes.pt", codes)
+        write_torch(folder / f"{name}.residuals.pt", packed)
+        write_json(folder / f"doclens.{name}.json", lengths.tolist())
+        counts = {
+            "passage_offset": count,
+            "num_passages": len(lengths),
+            "num_embeddings": len(codes),
+            "embedding_offset": total,
+        }
+        write_json(folder / f"{name}.metadata.json", counts)
+        all_lengths.append(lengths)
+        all_codes.append(codes)
+        count, total, chunks = count + len(lengths), total + len(codes), chunks + 1
+    _require_tokens(total, place)
     _write_codec(folder, centroids, weights)
-    _write_inverted_lists(folder, chunks, len(centroids))
-    ids = chunks.ids(place)
-    if ids is not None:
-        write_json(folder / "pid_docid_map.json", {str(i): str(name) for i, name in enumerate(ids)})
-    counts = {
+    _write_inverted_lists(folder, np.concatenate(all_codes), np.concatenate(all_lengths), len(centroids))
+    if ids and ids != list(range(count)):
+        names = as_ids(ids, count, f"{place}: ids")
+        write_json(folder / "pid_docid_map.json", {str(i): str(name) for i, name in enumerate(names)})
+    summary = {
         "config": {"dim": int(centroids.shape[1]), "nbits": len(weights).bit_length() - 1},
-        "num_chunks": chunks.count,
+        "num_chunks": chunks,
         "num_partitions": len(centroids),
     }
-    total, mean = chunks.num_tokens, chunks.num_tokens / chunks.num_documents
-    write_json(folder / "plan.json", counts | {"num_embeddings_est": total, "avg_doclen_est": mean})
-    write_json(folder / "metadata.json", counts | {"num_embeddings": total, "avg_doclen": mean})
+    mean = total / count
+    write_json(folder / "plan.json", summary | {"num_embeddings_est": total, "avg_doclen_est": mean})
+    write_json(folder / "metadata.json", summary | {"num_embeddings": total, "avg_doclen": mean})
 
 
-class _Chunks:
-    """Writer of chunks that collects the ids, lengths and centroid numbers of all documents."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.count = self.num_documents = self.num_tokens = 0
-        self._pending: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]] = []
-        self._num_pending = 0
-        self._ids: list[Any] = []
-        self._numbers: list[NDArray[np.int32]] = []
-        self._lengths: list[NDArray[np.int64]] = []
-
-    def add(self, documents: MultiVectors, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> None:
-        """Add documents, and write every chunk that is full."""
-        if documents.has_ids:
-            self._ids.extend(documents.ids.tolist())
-        offsets = documents.offsets
+def _chunks(
+    batches: Iterator[Coded], ids: list[Any]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]]:
+    """Yield lengths, centroid numbers and residuals of `_CHUNK` documents at a time; append their ids to `ids`."""
+    pending: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]] = []
+    room = _CHUNK
+    for documents, numbers, packed in batches:
+        ids.extend(documents.ids.tolist() if documents.has_ids else [])
         start = 0
         while start < len(documents):
-            stop = min(len(documents), start + _CHUNK - self._num_pending)
-            rows = slice(int(offsets[start]), int(offsets[stop]))
-            self._pending.append(
+            stop = min(len(documents), start + room)
+            rows = slice(int(documents.offsets[start]), int(documents.offsets[stop]))
+            # Copies, so that the rest of the batch is not kept.
+            pending.append(
                 (documents.lengths[start:stop], np.array(numbers[rows], np.int32), np.array(packed[rows]))
             )
-            self._num_pending += stop - start
+            room -= stop - start
             start = stop
-            if self._num_pending == _CHUNK:
-                self.finish()
+            if not room:
+                yield _concatenated(pending)
+                pending, room = [], _CHUNK
+    if pending:
+        yield _concatenated(pending)
 
-    def finish(self) -> None:
-        """Write the pending documents, if any."""
-        if not self._num_pending:
-            return
-        lengths, numbers, packed = (np.concatenate(arrays) for arrays in zip(*self._pending, strict=True))
-        name = str(self.count)
-        write_torch(self._folder / f"{name}.codes.pt", numbers)
-        write_torch(self._folder / f"{name}.residuals.pt", packed)
-        write_json(self._folder / f"doclens.{name}.json", lengths.tolist())
-        write_json(
-            self._folder / f"{name}.metadata.json",
-            {
-                "passage_offset": self.num_documents,
-                "num_passages": len(lengths),
-                "num_embeddings": len(numbers),
-                "embedding_offset": self.num_tokens,
-            },
-        )
-        self._numbers.append(numbers)
-        self._lengths.append(lengths)
-        self.count += 1
-        self.num_documents += len(lengths)
-        self.num_tokens += len(numbers)
-        self._pending, self._num_pending = [], 0
 
-    def ids(self, place: str) -> Ids | None:
-        """Return the ids; None without ids, or if they are the positions."""
-        if not self._ids or self._ids == list(range(self.num_documents)):
-            return None
-        return as_ids(self._ids, self.num_documents, f"{place}: ids")
-
-    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the centroid and the document of every token."""
-        lengths = np.concatenate(self._lengths)
-        return np.concatenate(self._numbers).astype(np.int64), np.repeat(np.arange(len(lengths)), lengths)
+def _concatenated(pending: list[Any]) -> Any:
+    return tuple(np.concatenate(arrays) for arrays in zip(*pending, strict=True))
 
 
 def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
@@ -226,12 +194,14 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
     write_torch(folder / "avg_residual.pt", np.abs(weights).mean().astype(np.float16).reshape(()))
 
 
-def _write_inverted_lists(folder: Path, chunks: _Chunks, centroids: int) -> None:
+def _write_inverted_lists(
+    folder: Path, codes: NDArray[np.int32], lengths: NDArray[np.int64], centroids: int
+) -> None:
     """Write, for each centroid, the documents with one of its tokens in ascending order."""
-    numbers, documents = chunks.pairs()
-    pairs = np.unique(numbers * chunks.num_documents + documents)
-    edges = running_total(np.bincount(pairs // chunks.num_documents, minlength=centroids))
-    write_torch(folder / "ivf.pid.pt", (pairs % chunks.num_documents).astype(np.int32), np.diff(edges))
+    count = len(lengths)
+    pairs = np.unique(codes.astype(np.int64) * count + np.repeat(np.arange(count), lengths))
+    totals = np.bincount(pairs // count, minlength=centroids)
+    write_torch(folder / "ivf.pid.pt", (pairs % count).astype(np.int32), totals)
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
