@@ -16,7 +16,7 @@ from ..data.validation import as_array, read_only_view
 from ..kernels.products import inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
-from ..utils.parallel import run_in_ranges
+from ..utils.parallel import run_in_ranges, split_by_count
 
 __all__ = [
     "Floats",
@@ -31,7 +31,6 @@ __all__ = [
     "at_once",
     "checked_labels",
     "checked_vectors",
-    "cut",
     "grown",
     "no_results",
     "padded",
@@ -252,7 +251,6 @@ class RowSearch(VectorSearch):
         super().__init__(dimension)
         self._labels: Labels = np.empty(0, np.int64)  # by row, ascending
         self._rows = 0
-        self._written = [0]  # rows in the arrays, shared by copies
 
     def _rows_of(self, labels: Labels) -> NDArray[np.int64]:
         """Return the rows of existing labels."""
@@ -341,7 +339,7 @@ def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> F
     def work(start: int, stop: int) -> None:
         inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])
 
-    ranges = cut(len(vectors), _TASK // (4 * width))
+    ranges = split_by_count(len(vectors), _TASK // (4 * width))
     run_in_ranges(work, ranges, threads, vectors.size * len(queries))
     return np.ascontiguousarray(out.T)
 
@@ -359,7 +357,7 @@ def score_among(
     """
     best_labels, best_scores = no_results(len(queries), k)
     queries = padded(queries)
-    for start, stop in cut(len(labels), _BLOCK // (4 * queries.shape[1])):
+    for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
         products = score_all(padded(read(start, stop)), queries, threads)
         for names, scores, own in zip(best_labels, best_scores, products, strict=True):
             first = best_first(own, k)
@@ -368,9 +366,3 @@ def score_among(
             names[:] = np.concatenate([names, labels[start + first]])[order]
             scores[:] = merged[order]
     return best_labels, best_scores
-
-
-def cut(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges of at most `size`, and of at least 1."""
-    size = max(1, size)
-    return [(start, min(start + size, count)) for start in range(0, count, size)]

@@ -19,8 +19,8 @@ from ..kernels.byte_tile import SPAN
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
-from ..utils.parallel import run_in_ranges
-from .base import Floats, Found, Guard, Keep, Labels, RowSearch, Saved, SavedState, cut, score_among
+from ..utils.parallel import run_in_ranges, split_by_count
+from .base import Floats, Found, Guard, Keep, Labels, RowSearch, Saved, SavedState, score_among
 
 __all__ = [
     "MAX_ROUNDED",
@@ -67,6 +67,7 @@ class ExactSearch(RowSearch):
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
         self._width = -(-self.dimension // LANES) * LANES
+        self._written = [0]  # rows in the arrays, shared by copies
         # A row per vector in the order of adding: floats, and bytes, sums, units and errors.
         self._columns: list[NDArray[Any]] = [np.empty((0, self._width), np.float32)]
         if self.dimension <= MAX_ROUNDED:
@@ -142,7 +143,7 @@ class ExactSearch(RowSearch):
         def work(start: int, stop: int) -> None:
             multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
 
-        ranges = cut(self._rows, _BYTE_TASK // numbers.shape[1])
+        ranges = split_by_count(self._rows, _BYTE_TASK // numbers.shape[1])
         run_in_ranges(work, ranges, threads, numbers.size * len(queries))
         return out
 
@@ -217,4 +218,4 @@ def round_into(columns: list[NDArray[Any]], start: int, vectors: Floats, threads
     def work(first: int, stop: int) -> None:
         round_rows(vectors[first:stop], slack, *(column[start + first : start + stop] for column in columns))
 
-    run_in_ranges(work, cut(len(vectors), _BYTE_TASK // (4 * dimension)), threads)
+    run_in_ranges(work, split_by_count(len(vectors), _BYTE_TASK // (4 * dimension)), threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..kernels.scan import (
 )
 from ..utils.atomic_files import save_array
 from ..utils.npy_files import load_npy
-from ..utils.parallel import run_in_ranges, thread_count
+from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from .base import (
     Floats,
     Found,
@@ -36,7 +37,6 @@ from .base import (
     Saved,
     SavedState,
     checked_labels,
-    cut,
     no_results,
 )
 from .exact import byte_depth, round_into
@@ -71,22 +71,23 @@ _FEW = 2048
 # Number of rows per encoding task.
 _ROWS = 4096
 
-# A saved part with at most this many times the rows of the new parts is merged with them and written again.
+# A part with at most this many times the rows of the parts after it is merged with them.
 _MERGED = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The codes (in blocks) and the bytes of `count` consecutive rows from `first` on.
-
-    The arrays of the last part may be longer.  A part with a `folder` is saved there and does not change.
-    """
+    """The codes (in blocks) and the bytes of consecutive rows from `first` on, saved in `folder`."""
 
     first: int
-    count: int
     codes: NDArray[np.uint8]
     bytes: NDArray[np.int8]
     folder: Path | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,56 +125,54 @@ class ScanSearch(RowSearch):
         self._columns: NDArray[np.int64] = np.arange(self.dimension)
         self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
         self._fitted_on = 0
-        self._parts: tuple[Part, ...] = (self._new_part(0, 0),)
+        self._parts: tuple[Part, ...] = ()
         # By row: 128 times the sum of its bytes, and their unit.
         self._sums: NDArray[np.int32] = np.empty(0, np.int32)
         self._units: NDArray[np.float32] = np.empty(0, np.float32)
         self._cached: _Searched | None = None
 
-    def _new_part(self, first: int, room: int) -> Part:
-        blocks = -(-room // BLOCK)
-        codes = np.zeros((blocks, self._steps * STEP // 2, BLOCK), np.uint8)
-        return Part(first, 0, codes, np.zeros((blocks * BLOCK, self._depth), np.int8))
+    def _new_codes(self, rows: int) -> NDArray[np.uint8]:
+        return np.zeros((-(-rows // BLOCK), self._steps * STEP // 2, BLOCK), np.uint8)
 
     # -- changing -------------------------------------------------------------
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        start, stop = self._rows, self._rows + len(rows)
-        tail = self._parts[-1]
-        room = min(tail.first + len(tail.bytes), len(self._labels))
-        if tail.folder is not None or stop > room or self._written != [start]:
-            self._reserve(stop)
-        self._written[0] = stop
-        # No search reads these rows yet.
-        tail, new = self._parts[-1], slice(start, stop)
-        own, errors = slice(start - tail.first, stop - tail.first), np.empty(len(rows), np.float32)
-        round_into([tail.bytes[own], self._sums[new], self._units[new], errors], 0, rows, threads)
-        if self._fitted_on < _SAMPLE and stop >= _GROWTH * self._fitted_on:
+        count = len(rows)
+        if self._fitted_on < _SAMPLE and self._rows + count >= _GROWTH * self._fitted_on:
             self._fit(rows, threads)
-        tail = self._parts[-1]
-        self._encode(tail.codes, own.start, rows, threads)
-        self._labels[new] = labels
-        self._parts, self._rows = (*self._parts[:-1], replace(tail, count=own.stop)), stop
+        numbers, sums = np.zeros((count, self._depth), np.int8), np.empty(count, np.int32)
+        units, errors = np.empty(count, np.float32), np.empty(count, np.float32)
+        round_into([numbers, sums, units, errors], 0, rows, threads)
+        codes = self._new_codes(count)
+        self._encode(codes, 0, rows, threads)
+        parts = (*self._parts, Part(self._rows, codes, numbers))
+        parts = self._merged(parts, len(parts) - 1, lambda part: part.folder is None)
+        labels, sums = np.append(self._labels, labels), np.append(self._sums, sums)
+        units = np.append(self._units, units)
+        self._labels, self._sums, self._units = labels, sums, units
+        self._parts, self._rows = parts, self._rows + count
 
-    def _reserve(self, rows: int) -> None:
-        """Allocate larger arrays for `rows` rows, with a new last part if the last one is saved."""
+    def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
+        """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged.
 
-        def grown(array: NDArray[Any], used: int) -> NDArray[Any]:
-            larger = np.zeros(max(rows, used * 3 // 2), array.dtype)
-            larger[:used] = array[:used]
-            return larger
-
-        self._labels, self._sums, self._units = (
-            grown(array, self._rows) for array in (self._labels, self._sums, self._units)
-        )
-        others, tail = self._parts[:-1], self._parts[-1]
-        if tail.folder is not None:
-            others, tail = self._parts, self._new_part(self._rows, 0)
-        larger = self._new_part(tail.first, max(rows - tail.first, tail.count * 3 // 2))
-        larger.bytes[: tail.count] = tail.bytes[: tail.count]
-        blocks = -(-tail.count // BLOCK)
-        larger.codes[:blocks] = tail.codes[:blocks]
-        self._parts, self._written = (*others, replace(larger, count=tail.count)), [self._rows]
+        So a row is copied only once each time the number of rows doubles.
+        """
+        rows = sum(part.count for part in parts[first:])
+        while rows and first and may(parts[first - 1]) and parts[first - 1].count <= _MERGED * rows:
+            first -= 1
+            rows += parts[first].count
+        rest = parts[first:]
+        if len(rest) < 2:
+            return parts
+        codes = self._new_codes(rows)
+        width, start = codes.shape[1], 0
+        by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
+        for part in rest:
+            own = part.codes.transpose(0, 2, 1).reshape(-1, width)
+            by_row[start : start + part.count] = own[: part.count]
+            start += part.count
+        codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
+        return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
     def _fit(self, vectors: Floats, threads: int | None) -> None:
         """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
@@ -188,7 +187,7 @@ class ScanSearch(RowSearch):
         fit_centroids(refitted._paired(sample), starts, _ITERATIONS, refitted._centroids)
         parts = []
         for part in self._parts:
-            codes = np.zeros_like(part.codes)
+            codes = self._new_codes(part.count)
             for start in range(0, part.count, _SAMPLE):
                 rows = np.arange(start, min(start + _SAMPLE, part.count)) + part.first
                 refitted._encode(codes, start, self._decoded(rows), threads)
@@ -208,7 +207,7 @@ class ScanSearch(RowSearch):
         def work(start: int, stop: int) -> None:
             encode_rows(self._paired(vectors[start:stop]), self._centroids, first + start, self._steps, flat)
 
-        run_in_ranges(work, cut(len(vectors), _ROWS), threads)
+        run_in_ranges(work, split_by_count(len(vectors), _ROWS), threads)
 
     # -- searching ------------------------------------------------------------
 
@@ -232,7 +231,7 @@ class ScanSearch(RowSearch):
                 scores[q, : len(best)] = products[best]
 
         products_of = len(candidates[0]) * self._depth * len(queries)
-        run_in_ranges(work, cut(len(queries), _TOGETHER), threads, products_of)
+        run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
         return labels, scores
 
     def _searched(self, allowed: Labels | None) -> _Searched:
@@ -241,7 +240,7 @@ class ScanSearch(RowSearch):
         if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
             return cached
         if allowed is None:
-            visible = alive[self._labels[: self._rows]]
+            visible = alive[self._labels]
         else:
             visible = np.zeros(self._rows, bool)
             visible[self._rows_of(self.existing(allowed))] = True
@@ -266,14 +265,16 @@ class ScanSearch(RowSearch):
         pieces = [
             (number, start, stop)
             for number, part in enumerate(searched.parts)
-            for start, stop in cut(-(-part.count // BLOCK), _BLOCKS_PER_TASK)
+            for start, stop in split_by_count(-(-part.count // BLOCK), _BLOCKS_PER_TASK)
         ]
         # Several threads divide the queries, or the blocks of a single query.
         workers = thread_count(threads)
-        shares = [pieces[a:b] for a, b in cut(len(pieces), -(-len(pieces) // workers))]
+        shares = [pieces[a:b] for a, b in split_by_count(len(pieces), -(-len(pieces) // workers))]
         shares = shares if len(queries) == 1 else [pieces]
         together = min(_TOGETHER, -(-len(queries) // workers))
-        tasks = [(share, chunk) for chunk in cut(len(queries), together) for share in range(len(shares))]
+        tasks = [
+            (share, chunk) for chunk in split_by_count(len(queries), together) for share in range(len(shares))
+        ]
         shape = (len(shares), len(queries))
         sums = np.empty((*shape, wanted + _ROOM), np.uint16)
         rows = np.empty((*shape, wanted + _ROOM), np.int64)
@@ -291,7 +292,7 @@ class ScanSearch(RowSearch):
                     )  # fmt: skip
 
         lookups = self._rows * self._pairs * len(queries)
-        run_in_ranges(work, cut(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
+        run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
         results = []
         for q in range(len(queries)):
             own_rows = np.concatenate([rows[s, q, :end] for s, end in enumerate(found[:, q])])
@@ -334,41 +335,22 @@ class ScanSearch(RowSearch):
 
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write parts that are not saved yet, and all other arrays, as ``.npy``; keep saved parts in their folders."""
-        self._merge(keep)
+        saved = [part.folder is not None and keep(part.folder / BYTES) is not None for part in self._parts]
+        first = saved.index(False) if False in saved else len(saved)
+        self._parts = self._merged(self._parts, first, lambda part: True)
         kept = []
         for part in self._parts:
             names = [] if part.folder is None else [keep(part.folder / name) for name in (CODES, BYTES)]
             if names and None not in names:
                 kept += [name for name in names if name is not None]
             else:
-                save_array(folder / CODES, part.codes[: -(-part.count // BLOCK)])
-                save_array(folder / BYTES, part.bytes[: part.count])
+                save_array(folder / CODES, part.codes)
+                save_array(folder / BYTES, part.bytes)
         for name, array in ((LABELS, self._labels), (SUMS, self._sums), (UNITS, self._units)):
-            save_array(folder / name, array[: self._rows])
+            save_array(folder / name, array)
         save_array(folder / CENTROID_FILE, self._centroids)
         save_array(folder / COLUMNS, self._columns)
         return {"parts": [part.count for part in self._parts], "fitted_on": self._fitted_on}, kept
-
-    def _merge(self, keep: Keep) -> None:
-        """Merge the parts to write, and small parts before them, into one part."""
-        saved = [part.folder is not None and keep(part.folder / BYTES) is not None for part in self._parts]
-        first = saved.index(False) if False in saved else len(saved)
-        rows = sum(part.count for part in self._parts[first:])
-        while rows and first and self._parts[first - 1].count <= _MERGED * rows:
-            first -= 1
-            rows += self._parts[first].count
-        rest = self._parts[first:]
-        if len(rest) < 2:
-            return
-        merged = self._new_part(rest[0].first, rows)
-        codes = [
-            part.codes.transpose(0, 2, 1).reshape(-1, part.codes.shape[1])[: part.count] for part in rest
-        ]
-        by_row = np.zeros((len(merged.bytes), merged.codes.shape[1]), np.uint8)
-        by_row[:rows] = np.concatenate(codes)
-        merged.codes[:] = by_row.reshape(-1, BLOCK, by_row.shape[1]).transpose(0, 2, 1)
-        merged.bytes[:rows] = np.concatenate([part.bytes[: part.count] for part in rest])
-        self._parts = (*self._parts[:first], replace(merged, count=rows))
 
     def saved_in(self, folder: Path) -> None:
         """Record that parts without a folder are now saved in `folder`."""
@@ -393,13 +375,14 @@ class ScanSearch(RowSearch):
             return array
 
         counts, files = saved.state["parts"], [*saved.kept, folder / CODES, folder / BYTES]
-        first, empty, parts = 0, loaded._parts[0], []
+        first, parts = 0, []
+        no_codes, no_bytes = loaded._new_codes(0), np.empty((0, loaded._depth), np.int8)
         for count, codes, numbers in zip(counts, files[::2], files[1::2], strict=False):
             mapped = (
-                read(codes, empty.codes, -(-count // BLOCK), mmap=True),
-                read(numbers, empty.bytes, count, mmap=True),
+                read(codes, no_codes, -(-count // BLOCK), mmap=True),
+                read(numbers, no_bytes, count, mmap=True),
             )
-            parts.append(Part(first, count, *mapped, codes.parent))
+            parts.append(Part(first, *mapped, codes.parent))
             first += count
         if len(parts) != len(counts) or first != loaded._rows:
             raise ValueError(f"{folder} has codes of {first} vectors, but {loaded._rows} labels.")
@@ -410,7 +393,7 @@ class ScanSearch(RowSearch):
         loaded._columns = read(folder / COLUMNS, loaded._columns, None)
         if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
             raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
-        loaded._fitted_on, loaded._written = saved.state["fitted_on"], [loaded._rows]
+        loaded._fitted_on = saved.state["fitted_on"]
         loaded._hold(loaded._labels, saved)
         return loaded
 

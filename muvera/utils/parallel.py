@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .checks import require_int
 
-__all__ = ["SMALL", "run_in_ranges", "split_by_weight", "thread_count"]
+__all__ = ["SMALL", "run_in_ranges", "split_by_count", "split_by_weight", "thread_count"]
 
 #: Multiply-adds below which other threads are not worth waking: one or two milliseconds of work.
 SMALL = 1 << 26
@@ -40,6 +40,12 @@ def thread_count(threads: int | None) -> int:
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
     return require_int("threads", threads, 1, hint="Use None for all cores.")
+
+
+def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
+    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1."""
+    size = max(1, size)
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:

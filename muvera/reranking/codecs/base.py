@@ -18,7 +18,7 @@ from ...kernels.decoding import Decoder, decode_codes, score_decoded
 from ...kernels.queries import round_query
 from ...kernels.tile import LANES, pack_columns
 from ...kernels.token_codes import FACTOR_BYTES
-from ...utils.parallel import run_in_ranges
+from ...utils.parallel import run_in_ranges, split_by_count
 from ..pruning import ALL, Stop
 from ..slices import Places, score_slices
 
@@ -115,7 +115,7 @@ class TokenCodec(ABC):
         def work(start: int, stop: int) -> None:
             self._encode(np.ascontiguousarray(tokens[start:stop], np.float32), out[start:stop])
 
-        run_in_ranges(work, _blocks(len(tokens)), threads)
+        run_in_ranges(work, split_by_count(len(tokens), _BLOCK), threads)
         return out
 
     def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
@@ -127,7 +127,7 @@ class TokenCodec(ABC):
             decode_codes(flat, self.decoder, out[start:stop])
             self._restore(codes[start:stop], out[start:stop])
 
-        run_in_ranges(work, _blocks(len(codes)), threads)
+        run_in_ranges(work, split_by_count(len(codes), _BLOCK), threads)
         return out
 
     def require_codes(self, codes: NDArray[Any], name: str) -> None:
@@ -137,10 +137,6 @@ class TokenCodec(ABC):
                 f"{name} holds {codes.dtype} of shape {codes.shape}, but codes of {self.name} at "
                 f"dimension={self.dimension} are uint8 with {self.bytes_per_token} columns."
             )
-
-
-def _blocks(count: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
 
 
 class CodedVectors:
