@@ -17,7 +17,7 @@ import math
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,6 @@ FILLING = 16
 # The whole graph is written again after more than this number of new vectors, and more than 1 in _SHARE.
 _FEW, _SHARE = 1024, 100
 
-# States of a label: a search of the graph may return it, or it is marked as removed; 0 if it was never used.
-_HELD, _MARKED = 1, 2
-
 # Candidates per result, unless a search gives `ef`.
 _BREADTH = 2
 
@@ -73,7 +70,6 @@ _WITHIN_REACH = 0.95
 # Vectors that each thread adds at a time; searches run in between.
 _ADDED_PER_THREAD = 32
 
-
 # Offset of level 0, capacity, vectors, bytes per vector, offsets of label and floats; highest level, entry point; m
 # above, m at the bottom, m; level factor; ef while building.
 _HEADER = struct.Struct("=6QiI3QdQ")
@@ -85,85 +81,64 @@ _MARK = 2
 _BLOCK = 1 << 16
 
 
+@dataclass(frozen=True, eq=False)
 class SavedGraph:
-    """The file of a graph with `vectors` vectors, and the vectors added since it was written.
+    """The file of a graph, and the vectors added since it was written: at most `most`.
 
     A graph's file cannot grow in place, and the time to write it is proportional to all vectors.  So a small number of
     new vectors is written to another file, and added to the graph again by each load.
     """
 
-    def __init__(self, path: Path, vectors: int) -> None:
-        self.path = path
-        self._most = max(_FEW, vectors // _SHARE)
-        self._labels: tuple[Labels, ...] = ()
-        self._vectors: tuple[Floats, ...] = ()
+    path: Path
+    most: int
+    labels: Labels
+    vectors: Floats
 
-    def record(self, labels: Labels, vectors: Floats) -> SavedGraph | None:
+    def and_more(self, labels: Labels, vectors: Floats) -> SavedGraph | None:
         """Return a copy with more added vectors, or None if the whole graph must be written again."""
-        if sum(map(len, self._labels)) + len(labels) > self._most:
+        if len(self.labels) + len(labels) > self.most:
             return None
-        recorded = copy(self)
-        recorded._labels, recorded._vectors = (
-            (*self._labels, labels.copy()),
-            (*self._vectors, vectors.copy()),
-        )
-        return recorded
-
-    def write(self, folder: Path, existing: Callable[[Labels], Labels]) -> None:
-        """Write the added vectors, if any; `existing` drops removed labels."""
-        if not self._labels:
-            return
-        labels = np.concatenate(self._labels)
-        keep = np.isin(labels, existing(labels))
-        if keep.any():
-            save_array(folder / ADDED_LABELS, labels[keep])
-            save_array(folder / ADDED, np.concatenate(self._vectors)[keep])
-
-
-def read_added(folder: Path, dimension: int) -> tuple[Labels, Floats]:
-    """Return the labels and vectors of :meth:`SavedGraph.write`; empty arrays without a file."""
-    if not (folder / ADDED).exists():
-        return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
-    vectors, labels = load_npy(folder / ADDED, mmap=False), load_npy(folder / ADDED_LABELS, mmap=False)
-    if vectors.dtype != np.float32 or labels.dtype != np.int64 or vectors.shape != (len(labels), dimension):
-        raise ValueError(
-            f"{folder / ADDED} has {vectors.dtype} {vectors.shape} for {labels.dtype} {labels.shape} labels, but the "
-            f"graph has dimension={dimension}. Restore the folder from a copy."
-        )
-    return labels, vectors
+        labels, vectors = np.concatenate([self.labels, labels]), np.concatenate([self.vectors, vectors])
+        return replace(self, labels=labels, vectors=vectors)
 
 
 class SharedGraph:
-    """A graph of hnswlib that copies of a search share, and the labels that it may hold."""
+    """A graph of hnswlib that copies of a search share.
 
-    def __init__(self, index: Any) -> None:
-        self.index = index
+    Parameters
+    ----------
+    index : hnswlib.Index
+    labels : int64 (n,)
+        Labels of its vectors.
+    marked : int
+        Number of vectors that are marked as removed.
+    """
+
+    def __init__(self, index: Any, labels: Labels, marked: int = 0) -> None:
+        self.index, self._marked = index, marked
         self.next_label = 0  # above all labels that were ever used
-        self._states = np.zeros(0, np.uint8)
-        self._unmarked: int | None = 0
+        self._used = np.zeros(0, bool)  # by label: may be in the graph without a mark
+        self.use(labels)
 
     @property
     def unmarked(self) -> int:
-        """Number of labels that a search of the graph may return."""
-        if self._unmarked is None:
-            self._unmarked = int((self._states == _HELD).sum())
-        return self._unmarked
+        """Number of vectors that a search of the graph may return."""
+        return int(self.index.get_current_count()) - self._marked
 
-    def hold(self, labels: Labels) -> None:
+    def use(self, labels: Labels) -> None:
         """Record labels before their vectors are added."""
-        self._unmarked = None  # counted again when it is needed, also after an interrupt
-        self._states = grown(self._states, int(labels.max()) + 1, 0)
-        self._states[labels] = _HELD
+        self._used = grown(self._used, int(labels.max(initial=-1)) + 1, 0)
+        self._used[labels] = True
 
     def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
         """Mark all labels as removed that are not `alive`."""
-        dead = self._states == _HELD
+        dead = self._used.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
-        self._unmarked = None
         for label in np.flatnonzero(dead):
             with suppress(RuntimeError):  # not inserted, or marked already
                 self.index.mark_deleted(label)
-            self._states[label] = _MARKED
+                self._marked += 1
+            self._used[label] = False
 
 
 class HNSWSearch(VectorSearch):
@@ -184,15 +159,8 @@ class HNSWSearch(VectorSearch):
     kind = "hnsw"
 
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
-        self._graph = SharedGraph(None)
-        super().__init__(dimension)
         self.settings = HNSWSettings() if settings is None else settings
-        self._reach = 0.0  # until the first vectors are added
-        #: The graph's file, if the next save can keep it and write only the added vectors.
-        self._saved: SavedGraph | None = None
-        # The divisor of each vector, by label.
-        self._norms = np.empty(0, np.float32)
-        index = self._empty_index()
+        index = _new_index(dimension)
         index.init_index(
             max_elements=_ROOM,
             ef_construction=self.settings.ef_construction,
@@ -200,11 +168,13 @@ class HNSWSearch(VectorSearch):
             random_seed=self.settings.seed,
         )
         index.set_ef(1)
-        self._graph.index = index
-
-    def _empty_index(self) -> Any:
-        library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
-        return library.Index(space="ip", dim=self.dimension + FILLING)
+        self._graph = SharedGraph(index, np.empty(0, np.int64))
+        super().__init__(dimension)
+        self._reach = 0.0  # until the first vectors are added
+        #: The graph's file, if the next save can keep it and write only the added vectors.
+        self._saved: SavedGraph | None = None
+        # The divisor of each vector, by label.
+        self._norms = np.empty(0, np.float32)
 
     @property
     def next_label(self) -> int:
@@ -235,7 +205,7 @@ class HNSWSearch(VectorSearch):
             used, room = graph.index.get_current_count(), graph.index.get_max_elements()
             if used + len(labels) > room:
                 graph.index.resize_index(max(used + len(labels), room * 3 // 2))
-            graph.hold(labels)
+            graph.use(labels)
 
         guard(reserve)
         for start in range(0, len(labels), step):
@@ -243,7 +213,7 @@ class HNSWSearch(VectorSearch):
             guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
-        saved = None if self._saved is None else self._saved.record(labels, rows)
+        saved = None if self._saved is None else self._saved.and_more(labels, rows)
         self._norms, self._reach, self._saved = norms_of, reach, saved
 
     def settle(self) -> None:
@@ -316,10 +286,15 @@ class HNSWSearch(VectorSearch):
 
         Raises OSError if the file is incomplete.
         """
-        self._save_norms(folder)
-        kept = None if self._saved is None else keep(self._saved.path)
-        if self._saved is not None and kept is not None:
-            self._saved.write(folder, self.existing)
+        norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
+        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
+        saved = self._saved
+        kept = None if saved is None else keep(saved.path)
+        if saved is not None and kept is not None:
+            exist = self._exist(saved.labels)
+            if exist.any():
+                save_array(folder / ADDED_LABELS, saved.labels[exist])
+                save_array(folder / ADDED, saved.vectors[exist])
             return {}, [kept]
         path = folder / GRAPH
         self._graph.index.save_index(str(path))
@@ -329,14 +304,14 @@ class HNSWSearch(VectorSearch):
         self._saved = None  # until `saved_in`
         return {}, []
 
-    def _save_norms(self, folder: Path) -> None:
-        norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
-        save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
-
     def saved_in(self, folder: Path) -> None:
         """Record that `folder` contains the graph's file, if the last save wrote it."""
         if self._saved is None and len(self):
-            self._saved = SavedGraph(folder / GRAPH, len(self))
+            self._saved = self._saved_graph(folder / GRAPH)
+
+    def _saved_graph(self, path: Path) -> SavedGraph:
+        none = np.empty((0, self.dimension), np.float32)
+        return SavedGraph(path, max(_FEW, len(self) // _SHARE), np.empty(0, np.int64), none)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
@@ -349,7 +324,7 @@ class HNSWSearch(VectorSearch):
         if len(labels) == 0:
             return loaded
         try:
-            index = loaded._empty_index()
+            index = _new_index(dimension)
             index.load_index(str(path), max_elements=len(labels))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
@@ -357,15 +332,15 @@ class HNSWSearch(VectorSearch):
         wrong = np.intersect1d(marked, live)
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
-        loaded._graph = SharedGraph(index)
-        loaded._graph.hold(labels)
+        loaded._graph = SharedGraph(index, labels, len(marked))
         loaded._hold(np.sort(labels), saved)
         loaded.settle()
-        loaded._saved = SavedGraph(path, len(labels))
-        added, vectors = read_added(folder, dimension)
-        if added.max(initial=-1) >= len(loaded._norms):
-            raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
-        loaded.add(added, vectors)
+        loaded._saved = loaded._saved_graph(path)
+        if (folder / ADDED).exists():
+            added = load_npy(folder / ADDED_LABELS, mmap=False)
+            if added.max(initial=-1) >= len(loaded._norms):
+                raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
+            loaded.add(added, load_npy(folder / ADDED, mmap=False))
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
@@ -383,6 +358,11 @@ class HNSWSearch(VectorSearch):
         self._reach, self._norms = reach, norms.copy()
 
 
+def _new_index(dimension: int) -> Any:
+    library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
+    return library.Index(space="ip", dim=dimension + FILLING)
+
+
 def bytes_in_graph(floats: int, m: int) -> int:
     """Return the bytes of a vector in the graph: floats, padding, label and bottom links."""
     return 4 * (floats + FILLING) + 8 + 4 * (2 * m + 1)
@@ -394,84 +374,72 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels
     Raises ValueError for a damaged file, or one whose vectors have another dimension (without the padding) or
     m.
     """
-    size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        raise ValueError(f"{path} is cut off: it has {len(head)} bytes.")
-    (
-        start,
-        room,
-        count,
-        step,
-        label_at,
-        floats_at,
-        top,
-        entry,
-        above,
-        bottom,
-        links,
-        multiplier,
-        construction,
-    ) = _HEADER.unpack(head)
-    columns = (label_at - floats_at) // 4 - FILLING
-    consistent = (
-        start == 0
-        and floats_at == 4 * (bottom + 1)
-        and (bottom, above) == (2 * links, links)
-        and label_at == floats_at + 4 * (columns + FILLING)
-        and step == label_at + 8
-        and room >= count
-        # hnswlib draws the levels of new vectors with this number.
-        and links > 1
-        and math.isclose(multiplier, 1 / math.log(links), rel_tol=1e-9)
-        and construction < 2**31
-    )
-    if not consistent:
-        raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
-    if columns != dimension:
-        raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are expected.")
-    if links != m:
-        raise ValueError(f"{path} has m={links}, but m={m} is expected.")
-    if _HEADER.size + count * (step + 4) > size:
-        raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
-    if count == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        if len(head) < _HEADER.size:
+            raise ValueError(f"{path} is cut off: it has {len(head)} bytes.")
+        (
+            start,
+            room,
+            count,
+            step,
+            label_at,
+            floats_at,
+            top,
+            entry,
+            above,
+            bottom,
+            links,
+            multiplier,
+            construction,
+        ) = _HEADER.unpack(head)
+        columns = (label_at - floats_at) // 4 - FILLING
+        consistent = (
+            start == 0
+            and floats_at == 4 * (bottom + 1)
+            and (bottom, above) == (2 * links, links)
+            and label_at == floats_at + 4 * (columns + FILLING)
+            and step == label_at + 8
+            and room >= count
+            # hnswlib draws the levels of new vectors with this number.
+            and links > 1
+            and math.isclose(multiplier, 1 / math.log(links), rel_tol=1e-9)
+            and construction < 2**31
+        )
+        if not consistent:
+            raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
+        if columns != dimension:
+            raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are expected.")
+        if links != m:
+            raise ValueError(f"{path} has m={links}, but m={m} is expected.")
+        if _HEADER.size + count * (step + 4) > path.stat().st_size:
+            raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
+        if count == 0:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        stream.seek(_HEADER.size + count * step)
+        upper = stream.read()
     vectors = np.memmap(path, np.uint8, "r", _HEADER.size, (count, step))
-    for first in range(0, count, _BLOCK):
-        block = np.ascontiguousarray(vectors[first : first + _BLOCK, :floats_at]).view(np.uint32)
-        # The count has 16 bits; the next byte contains the mark of a removed vector.
-        _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count)
     labels = np.ascontiguousarray(vectors[:, label_at:]).view(np.uint64).ravel()
     if has_repeats(labels) or labels.max() >= 2**63:
         raise ValueError(f"{path} is damaged: it has a label twice, or a label that is too large.")
-    with path.open("rb") as stream:
-        stream.seek(_HEADER.size + count * step)
-        upper = stream.read()
-    levels, lists = _upper_lists(path, upper, count, above)
-    if entry >= count or levels[entry] != top or levels.max() != top:
-        raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
-    for level, block in enumerate(lists, start=1):
-        _require_links(path, block[:, 0] & 0xFFFF, block[:, 1:], count, levels >= level)
-    numbers = labels.astype(np.int64)
-    return numbers, numbers[vectors[:, _MARK] & 1 == 1]
-
-
-def _upper_lists(path: Path, upper: bytes, count: int, above: int) -> tuple[Labels, list[NDArray[np.uint32]]]:
-    """Return the level of every vector, and the link lists of each level above the bottom."""
-    width = above + 1
+    for first in range(0, count, _BLOCK):
+        lists = np.ascontiguousarray(vectors[first : first + _BLOCK, :floats_at]).view(np.uint32)
+        _require_links(path, lists, np.ones(count, bool))
+    # Behind the vectors: the link lists of each vector at the levels above the bottom.
     levels, starts = np.zeros(count, np.int64), np.zeros(count, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
-    node, position = find_lists(numbers, len(upper), width, levels, starts)
+    node, position = find_lists(numbers, len(upper), above + 1, levels, starts)
     if node < count:
         raise ValueError(f"{path} is damaged or cut off within the links of vector {node}.")
     if 4 * position != len(upper):
         raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
-    lists = []
-    for level in range(1, int(levels.max()) + 1):
-        at = starts[levels >= level] + (level - 1) * width
-        lists.append(numbers[np.add.outer(at, np.arange(width))])
-    return levels, lists
+    if entry >= count or levels[entry] != top or levels.max() != top:
+        raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
+    for level in range(1, top + 1):
+        at = starts[levels >= level] + (level - 1) * (above + 1)
+        _require_links(path, numbers[np.add.outer(at, np.arange(above + 1))], levels >= level)
+    used = labels.astype(np.int64)
+    return used, used[vectors[:, _MARK] & 1 == 1]
 
 
 @kernel
@@ -496,18 +464,10 @@ def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) ->
     return levels.shape[0], position
 
 
-def _require_links(
-    path: Path,
-    counts: NDArray[Any],
-    links: NDArray[np.uint32],
-    vectors: int,
-    reachable: NDArray[np.bool_] | None = None,
-) -> None:
-    """Raise ValueError if a list is too long, or a link's target does not exist at its level."""
+def _require_links(path: Path, lists: NDArray[np.uint32], present: NDArray[np.bool_]) -> None:
+    """Raise ValueError if a list, its length before its links, is too long or a target is not `present`."""
+    # The length has 16 bits; the next byte contains the mark of a removed vector.
+    counts, links = lists[:, 0] & 0xFFFF, lists[:, 1:]
     targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
-    if (
-        (counts > links.shape[1]).any()
-        or (targets >= vectors).any()
-        or (reachable is not None and not reachable[targets].all())
-    ):
+    if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():
         raise ValueError(f"{path} is damaged: a link's target does not exist.")

@@ -10,18 +10,9 @@ from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, ScanSearch
 
 DIM = 6
 
-every_search = pytest.mark.parametrize("make", [ExactSearch, ScanSearch, HNSWSearch])
+SEARCHES = [ExactSearch, ScanSearch, HNSWSearch]
 
-
-@pytest.fixture(params=[ExactSearch, ScanSearch, HNSWSearch])
-def search(request: pytest.FixtureRequest) -> Any:
-    """Five vectors under the labels 0, 10, ..., 40, in a graph that must not be called again."""
-    made = request.param(DIM)
-    made.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
-    if isinstance(made, HNSWSearch):
-        graph, made._graph.index = made._graph.index, object()
-        request.addfinalizer(lambda: setattr(made._graph, "index", graph))
-    return made
+every_search = pytest.mark.parametrize("make", SEARCHES)
 
 
 def rows(n: int, dimension: int = DIM, **values: float) -> np.ndarray:
@@ -48,10 +39,15 @@ BAD_CALLS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS)
-def test_bad_arrays(search: Any, call: Callable[[Any], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call(search)
+@every_search
+def test_bad_arrays(make: Any) -> None:
+    search = make(DIM)
+    search.add(np.arange(5) * 10, np.random.default_rng(0).standard_normal((5, DIM)))
+    if make is HNSWSearch:
+        search._graph.index = object()  # the graph must not be called
+    for call, error, message in BAD_CALLS:
+        with pytest.raises(error, match=message):
+            call(search)
     assert len(search) == 5 and search.labels().tolist() == [0, 10, 20, 30, 40]
 
 
