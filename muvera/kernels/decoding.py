@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jit import kernel
-from .pruning import _hardly_reaches
-from .recall import enter
+from .recall import enter, excluded, record_error
 from .row_operations import half_at, prefetch
 from .tile import LANES, ROWS, tile_max
 from .token_codes import FACTOR_BYTES, write_numbers
@@ -103,7 +102,7 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
     best = np.empty(panels * LANES, np.float32)
     out[:] = -np.inf
     for i in range(documents.shape[0]):
-        if estimates.shape[0] > 0 and _hardly_reaches(estimates[i], errors, heap):
+        if excluded(i, estimates, errors, heap):
             return
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -124,10 +123,6 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
         for token in range(count):
             total += best[token]
         out[i] = total
-        if estimates.shape[0] > 0:
-            error = np.float64(out[i]) - np.float64(estimates[i])
-            errors[0] += 1
-            errors[1] += error
-            errors[2] += error * error
+        record_error(i, out[i], estimates, errors)
         if out[i] > heap[0]:
             enter(heap, out[i])

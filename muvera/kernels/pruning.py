@@ -13,15 +13,12 @@ import numpy as np
 
 from .chamfer import fetch
 from .jit import helper, kernel
-from .recall import STOPPED, enough, enter
+from .recall import STOPPED, enough, enter, excluded, record_error
 from .row_operations import square_sum, widen_halves
 from .tile import LANES, ROWS, tile_max
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
 _AHEAD = 32
-
-# Number of errors of estimates before they are used, and the standard deviations that are allowed for.
-_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
 # Between these norms no product overflows, and terms that underflow are far below the slack.
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
@@ -36,16 +33,12 @@ def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines)
 
     Parameters
     ----------
-    products : float32 (M, M)
-        Inner products of all tokens with each other.
-    norms : float64 (M,)
-        Norms of the tokens.
+    products, norms : float32 (M, M), float64 (M,)
+        Inner products of all tokens with each other, and their norms.
     slack : float
         Bound on the rounding error of an inner product, relative to the norms.
-    order : int64 (M,)
-        Receives the order.
-    ordered_norms : float64 (M,)
-        Receives the norms in this order.
+    order, ordered_norms : int64 (M,), float64 (M,)
+        Receive the order, and the norms in this order.
     cosines, sines : float32 (M, M)
         Receive the cosines and sines of the angles between tokens in this order, the angles
         rounded up.  Tokens that are too short to have a direction count as opposite to all others.
@@ -109,17 +102,6 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
         for j in range(end, count):
             bound = cosine * cosines[i, j] + sine * sines[i, j]
             bounds[j] = min(bounds[j], np.float32(1.0) if cosines[i, j] <= cosine else bound)
-
-
-@helper
-def _hardly_reaches(estimate, errors, heap):
-    """Return True if `estimate` is unlikely to enter `heap`, judged by the `errors` of the estimates so far."""
-    count = errors[0]
-    if count < max(heap.shape[0], _LEAST_ERRORS):
-        return False
-    mean = errors[1] / count
-    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
-    return estimate + mean + _DEVIATIONS * deviation < heap[0]
 
 
 @helper
@@ -217,7 +199,7 @@ def score_with_pruning(
     if products.shape[0] > 0 and state[STOPPED] > 0:
         return
     for i in range(documents.shape[0]):
-        if estimates.shape[0] > 0 and _hardly_reaches(estimates[i], errors, heap):
+        if excluded(i, estimates, errors, heap):
             return
         document = documents[i]
         start, stop = offsets[document], offsets[document + 1]
@@ -241,11 +223,7 @@ def score_with_pruning(
             rows, first, last, depth, packed, places, norms, cosines, sines, slack, norm, least, best, bounds,
             counts, flat, bits, offsets[following], offsets[following + 1],
         )  # fmt: skip
-        if estimates.shape[0] > 0 and out[i] > -np.inf:
-            error = np.float64(out[i]) - np.float64(estimates[i])
-            errors[0] += 1
-            errors[1] += error
-            errors[2] += error * error
+        record_error(i, out[i], estimates, errors)
         if out[i] > least:
             enter(heap, out[i])
         if products.shape[0] > 0 and enough(out[i], products, heap, state):

@@ -1,7 +1,9 @@
 """Stop ranking candidates once few of the k best are expected among the remaining ones.
 
-Candidates are ranked in the order of their products in the first stage.  A candidate's score is ``a + slope * product``
-plus a nearly normal error.  The ranked candidates determine `a` and the standard deviation of the errors.
+Candidates are ranked in the order of their products in the first stage, or of estimated scores.  In the first case, a
+candidate's score is ``a + slope * product`` plus a nearly normal error.  The ranked candidates determine `a` and the
+standard deviation of the errors.  In the second case, the ranking ends before the first candidate that is unlikely to
+be among the k best.
 """
 
 import math
@@ -15,6 +17,9 @@ SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 
 #: Number of candidates that are ranked before the first check, and between two checks.
 FIRST_CHECK, STEP = 12, 4
+
+# Number of errors of estimates before they are used, and the standard deviations that are allowed for.
+_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
 # The calibration's variance counts as much as this number of measured errors.
 _PRIOR = 16
@@ -63,6 +68,27 @@ def enough(score, products, heap, state):
 
 
 @helper
+def excluded(i, estimates, errors, heap):
+    """Return True if estimate `i` is unlikely to enter `heap`, judged by the `errors` of the estimates before it."""
+    count = errors[0]
+    if estimates.shape[0] == 0 or count < max(heap.shape[0], _LEAST_ERRORS):
+        return False
+    mean = errors[1] / count
+    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
+    return estimates[i] + mean + _DEVIATIONS * deviation < heap[0]
+
+
+@helper
+def record_error(i, score, estimates, errors):
+    """Add the error of estimate `i` to `errors`: their number, their sum and the sum of their squares."""
+    if estimates.shape[0] > 0 and score > -np.inf:
+        error = np.float64(score) - np.float64(estimates[i])
+        errors[0] += 1
+        errors[1] += error
+        errors[2] += error * error
+
+
+@helper
 def enter(heap, score):
     """Replace the first (smallest) entry of the min-heap `heap` by `score`."""
     place, size = 0, heap.shape[0]
@@ -81,15 +107,9 @@ def enter(heap, score):
 def trace_misses(scores, products, k, states, expected):
     """Write the expected misses at every check of a ranking of all candidates.
 
-    Parameters
-    ----------
-    scores, products : float32 (n, c)
-        Scores and products of the candidates of n queries, in descending order of products.
-    k : int
-    states : float64 (n, STATE)
-        Changed.
-    expected : float64 (n, c // STEP + 1)
-        Receives the expected misses after ``STEP * column`` candidates; entries without a check stay unchanged.
+    `scores` and `products` are float32 (n, c), in descending order of products; `states`, float64 (n, STATE), change.
+    `expected`, float64 (n, c // STEP + 1), receives the expected misses after ``STEP * column`` candidates; entries
+    without a check stay unchanged.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):

@@ -181,29 +181,19 @@ def write_residuals(
 
     Parameters
     ----------
-    rows : float32 (n, d)
-        Tokens.
-    centers : float32 (K, d)
-        Centroids.
-    hints : int64 (n,)
-        The centroid that each token was decoded with, if it was decoded.
-    numbers : int64 (n,)
-        The nearest centroid of each token.  Replaced by the hint if that one fits.
-    inverse_scales, scales : float32 (d,)
-        Inverse of each coordinate's scale, and the scale.
-    thresholds : float32 (2 ** bits - 1,)
-        Ascending: bucket i lies above i thresholds.
-    levels : float32 (2 ** bits,)
-        Value of each bucket, in units of the scales.
-    bits : int
+    rows, centers : float32 (n, d), float32 (K, d)
+        Tokens and centroids.
+    hints, numbers : int64 (n,)
+        The centroid that each token was decoded with, if it was decoded, and the nearest centroid, which is replaced
+        by the hint if that one fits.
+    inverse_scales, thresholds, levels, scales : float32
+        Bucket i of a coordinate lies above i thresholds; the levels are in units of the coordinate's scale.
     stretches : float32 (s,)
         Factors to try; the first of equals is taken.
     tolerance : float
         Largest distance of an entry of a decoded row of length 1 from the value of its code.
-    packed : uint8 (n, bytes)
-        Receives the bits; zero before.
-    norms : float64 (n,)
-        Receives the norms.
+    packed, norms : uint8 (n, bytes), float64 (n,)
+        Receive the bits and the norms; the bits are zero before.
     """
     count, dimension = rows.shape
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
@@ -298,16 +288,7 @@ def copy_bytes(codes, first, last, width, dimension, depth, out, factors):
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
     """Return the weights of the coordinates of each byte, lowest coordinate first.
 
-    Parameters
-    ----------
-    weights : float32 (2 ** nbits,)
-        Weight of each bucket.
-    nbits : {1, 2, 4, 8}
-        Bits of a coordinate.
-
-    Returns
-    -------
-    float32 (256, 8 // nbits)
+    The weights are float32 (2 ** nbits,), the result is float32 (256, 8 // nbits).
     """
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
-from ..data.validation import as_array, read_only_view
-from ..kernels.queries import carve_balls
+from ..data.validation import as_array
 from ..utils.checks import require_number
 
 __all__ = ["carve_queries", "inverse_document_frequency", "weight_queries"]
@@ -62,13 +61,26 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
     if not 0 < require_number("tau", tau) <= 1:
         raise ValueError(f"tau must be above 0 and at most 1, got {tau}.")
     queries = checked_texts(queries, "queries")
-    tokens, offsets = np.asarray(queries.tokens, np.float32), queries.offsets
-    sums, counts = np.zeros(tokens.shape), np.empty(len(queries), np.int64)
-    carve_balls(read_only_view(tokens), offsets, float(tau) - _ROUNDING, sums, counts)
-    # The kernel writes the sums of a query to the first of its rows.
-    rows = np.arange(len(sums)) - np.repeat(offsets[:-1], queries.lengths)
-    carved = sums[rows < np.repeat(counts, queries.lengths)].astype(np.float32)
-    return MultiVectors.from_flat(carved, counts, ids=queries.ids if queries.has_ids else None)
+    carved = [_carved(np.asarray(query, np.float64), float(tau) - _ROUNDING) for query in queries]
+    arrays = MultiVectors.from_arrays(carved, dimension=queries.dimension, dtype=np.float32)
+    return arrays.with_ids(queries.ids) if queries.has_ids else arrays
+
+
+def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
+    """Return the sums of balls of tokens (n, dimension); a token of zeros has the cosine 0 with all tokens."""
+    norms = np.sqrt(np.square(tokens).sum(axis=1))
+    sums, free = np.empty(tokens.shape, np.float32), np.ones(len(tokens), bool)
+    count = 0
+    for first in range(len(tokens)):
+        if free[first]:
+            lengths = norms * norms[first]
+            # Not a product of matrices, whose last bits depend on the machine.
+            joins = free & (lengths > 0) & ((tokens * tokens[first]).sum(axis=1) >= least * lengths)
+            joins[first] = True
+            free &= ~joins
+            sums[count] = tokens[joins].sum(axis=0)
+            count += 1
+    return sums[:count]
 
 
 def weight_queries(queries: Any, weights: Any) -> MultiVectors:

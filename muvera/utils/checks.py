@@ -17,7 +17,6 @@ __all__ = [
     "require_choice",
     "require_int",
     "require_number",
-    "verb",
 ]
 
 
@@ -128,14 +127,3 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     ('1 document', '1,200 documents', '0 queries')
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
-
-
-def verb(number: int, singular: str, plural: str) -> str:
-    """Return the form of a verb that agrees with a number.
-
-    Examples
-    --------
-    >>> verb(1, "has", "have"), verb(3, "has", "have")
-    ('has', 'have')
-    """
-    return singular if number == 1 else plural

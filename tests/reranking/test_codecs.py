@@ -18,9 +18,9 @@ from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, rank_decoded, score_coded
 from muvera.reranking.codecs.int8 import Int8Codec
 from muvera.reranking.codecs.residual import (
+    NORMAL_LEVELS,
     ResidualCodec,
     fit_plaid_codec,
-    normal_levels,
     plaid_centroids,
     require_plaid_bits,
     thresholds_between,
@@ -45,7 +45,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=CODECS)
+@pytest.fixture(params=CODECS, scope="module")
 def codec(request: pytest.FixtureRequest) -> TokenCodec:
     """A fitted codec of 24 coordinates."""
     return fit_codec(request.param, tokens(0, 3000, 24), threads=1)
@@ -64,7 +64,7 @@ def test_bytes_and_loss_of_128_coordinates(name: str) -> None:
 
 
 @given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 70), st.floats(0.01, 100))
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_int8_codes_of_decoded_tokens_are_the_same(
     seed: int, count: int, dimension: int, scale: float
 ) -> None:
@@ -82,7 +82,7 @@ def test_int8_codes_of_decoded_tokens_are_the_same(
     st.integers(1, 700),
     st.floats(0.01, 100),
 )
-@settings(max_examples=40)
+@settings(max_examples=15)
 def test_residual_codes_of_decoded_tokens_are_the_same(
     seed: int, bits: int, dimension: int, fitted: int, scale: float
 ) -> None:
@@ -98,7 +98,7 @@ def test_residual_codes_of_decoded_tokens_are_the_same(
 
 
 @given(st.integers(0, 99), st.sampled_from([1, 2, 4, 8]), st.sampled_from([30, 300, 70_000]))
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_plaid_codes_of_decoded_tokens_are_the_same(seed: int, bits: int, centroids: int) -> None:
     rng = np.random.default_rng(seed)
     weights = (0.05 * ndtri((np.arange(2**bits) + 0.5) / 2**bits)).astype(np.float32)
@@ -106,25 +106,6 @@ def test_plaid_codes_of_decoded_tokens_are_the_same(seed: int, bits: int, centro
     numbers = rng.integers(0, centroids, 20)
     codes = codec.plaid_codes(numbers, rng.integers(0, 256, (20, 4 * bits)).astype(np.uint8))
     np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
-
-
-@pytest.mark.parametrize(("bits", "dimension"), [(1, 2), (2, 3), (4, 7)])
-def test_few_coordinates_drift_less_than_they_lose(bits: int, dimension: int) -> None:
-    rows = tokens(3, 500, dimension)
-    codec = ResidualCodec.fit(tokens(2, 5000, dimension), bits)
-    once = again = codec.decode(codec.encode(rows))
-    for _ in range(5):
-        again = codec.decode(codec.encode(again))
-    assert ((once - again) ** 2).sum() < ((rows - once) ** 2).sum() / 2
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_low_bits_of_other_tokens_do_not_matter(bits: int) -> None:
-    codec = ResidualCodec.fit(tokens(0, 3000, 24), bits)
-    rows = tokens(1, 400, 24)
-    changed = rows.copy()
-    changed[:, :4].view(np.uint32)[:] ^= np.random.default_rng(0).integers(0, 4, (400, 4)).astype(np.uint32)
-    np.testing.assert_array_equal(codec.encode(changed), codec.encode(rows))
 
 
 def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCodec) -> None:
@@ -186,12 +167,10 @@ def test_the_format_is_the_documented_one(bits: int) -> None:
     assert np.isfinite(ResidualCodec.fit(tokens(0, 20, dimension), bits).decode(codes)).all()
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("bits", NORMAL_LEVELS)
 def test_levels_are_a_fixed_point(bits: int) -> None:
-    levels = normal_levels(bits).astype(np.float64)
-    known = {1: [0.7979], 2: [0.4528, 1.5104], 3: [0.2451, 0.7560, 1.3439, 2.1520]}
-    if bits in known:
-        np.testing.assert_allclose(levels[len(levels) // 2 :], known[bits], atol=1e-4)
+    half = np.array(NORMAL_LEVELS[bits])
+    levels = np.concatenate([-half[::-1], half])
     grid = np.linspace(-9, 9, 2_000_001)
     weights = np.exp(-(grid**2) / 2)
     bucket = np.searchsorted(thresholds_between(levels.astype(np.float32)), grid)

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
-from muvera.reranking.codecs import fit_codec
-from muvera.reranking.codecs.base import CodedVectors, score_coded
 from muvera.reranking.pruning import DocumentSlice, RerankOptions, score_candidates
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
@@ -140,28 +138,3 @@ def test_estimates_stop_where_the_errors_say(seed: int, count: int, k: int, nois
     options = RerankOptions(k, early_exit=False, estimates=estimates)
     for threads in (1, 2):
         np.testing.assert_array_equal(score_candidates(query, slices, count, options, threads), expected)
-
-
-@bitwise
-@pytest.mark.parametrize(("name", "most"), [("int8", 20), ("4bit", 30)])
-def test_codes_skip_most_candidates_and_lose_none_of_the_best(name: str, most: int) -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(5, 30, 300)
-    tokens = np.repeat(rng.standard_normal((300, 32)), lengths, axis=0)
-    tokens += rng.standard_normal(tokens.shape)
-    documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
-    codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
-    coded = CodedVectors.of(codec, documents)
-    counts = []
-    for i in range(20):
-        query = np.asarray(documents[i] + 0.5 * rng.standard_normal(documents[i].shape), np.float32)
-        exact = chamfer_matrix([query], documents, threads=1)[0]
-        rough = score_coded(query, codec, [(coded, np.arange(300), np.arange(300))], 300, threads=1)
-        order = np.argsort(-rough, kind="stable")[:100]
-        options = RerankOptions(10, early_exit=False, estimates=rough[order])
-        scores = score_candidates(query, [(documents, order, np.arange(100))], 100, options, 1)
-        assert set(order[np.argsort(-scores, kind="stable")[:10]]) == set(
-            np.argsort(-exact, kind="stable")[:10]
-        )
-        counts.append(int((scores > -np.inf).sum()))
-    assert np.mean(counts) < most

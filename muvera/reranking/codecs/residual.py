@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
@@ -17,15 +15,15 @@ from ...kernels.decoding import Decoder
 from ...kernels.products import add_product, pack_map
 from ...kernels.token_codes import FACTOR_BYTES, byte_table, write_residuals
 from ...utils.checks import require_choice
-from ...utils.parallel import run_in_ranges
+from ...utils.parallel import run_in_ranges, split_by_count
 from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, power_of_two, round_to_bytes
 
 __all__ = [
+    "NORMAL_LEVELS",
     "NUM_CENTROIDS",
     "PLAID_BITS",
     "ResidualCodec",
     "fit_plaid_codec",
-    "normal_levels",
     "plaid_centroids",
     "require_plaid_bits",
     "thresholds_between",
@@ -66,8 +64,13 @@ _ROUNDS = 5
 # Maximum number of products of tokens with centroids in memory, and rows per task.
 _PRODUCTS, _TASK_ROWS = 1 << 24, 192
 
-# Rounds of the Lloyd-Max iteration; 16 levels have then converged in float64.
-_LEVEL_ROUNDS = 4000
+#: The Lloyd-Max levels of the standard normal distribution by bits, only the positive half.  They have the least
+#: squared error: each is the mean of the values nearest to it.
+NORMAL_LEVELS = {
+    1: (0.7978846,),
+    2: (0.45278004, 1.5104176),
+    4: (0.12839504, 0.3880483, 0.65675914, 0.94234043, 1.2562312, 1.6180464, 2.0690172, 2.7325895),
+}
 
 _WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
@@ -182,7 +185,8 @@ class ResidualCodec(TokenCodec):
         scales = np.sqrt(np.mean(residuals.astype(np.float64) ** 2, axis=0))
         typical = max(_LEAST_TYPICAL, float(np.sqrt(np.mean(scales**2))))
         scales = np.maximum(scales, _LEAST_SCALE * typical).astype(np.float32)
-        levels = normal_levels(bits)
+        half = np.array(NORMAL_LEVELS[bits], np.float32)
+        levels = np.concatenate([-half[::-1], half])
         unit = power_of_two(float(np.median(lengths)))
         return cls(centroids, levels, thresholds_between(levels), scales, rotation, unit)
 
@@ -389,8 +393,7 @@ def _product(
     def work(start: int, stop: int) -> None:
         add_product(rows[start:stop], packed, out[start:stop])
 
-    starts = range(0, len(rows), _TASK_ROWS)
-    run_in_ranges(work, [(start, min(start + _TASK_ROWS, len(rows))) for start in starts], threads)
+    run_in_ranges(work, split_by_count(len(rows), _TASK_ROWS), threads)
     return out
 
 
@@ -437,31 +440,6 @@ def _direction_centroids(
         centroids = centroids.copy()
         centroids[used[moved]] = sums[moved] / divisors[moved, np.newaxis]
     return np.ascontiguousarray(centroids, np.float32)
-
-
-@lru_cache(maxsize=8)
-def _half_levels(count: int) -> tuple[float, ...]:
-    """Return the positive half of 2 * `count` levels, ascending."""
-    levels = np.linspace(0, 3, 2 * count + 1)[1::2]
-    for _ in range(_LEVEL_ROUNDS):
-        edges = np.concatenate([[0.0], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-        density = np.exp(-0.5 * edges**2) / np.sqrt(2 * np.pi)
-        levels = (density[:-1] - density[1:]) / (ndtr(edges[1:]) - ndtr(edges[:-1]))
-    return tuple(levels.tolist())
-
-
-def normal_levels(bits: int) -> NDArray[np.float32]:
-    """Return the 2 ** `bits` Lloyd-Max levels of the standard normal distribution, ascending, float32.
-
-    They have the least squared error: each is the mean of the values nearest to it.
-
-    Examples
-    --------
-    >>> normal_levels(1).round(4)
-    array([-0.7979,  0.7979], dtype=float32)
-    """
-    half = np.array(_half_levels(2 ** (bits - 1)), np.float32)
-    return np.concatenate([-half[::-1], half])
 
 
 def thresholds_between(levels: NDArray[np.float32]) -> NDArray[np.float32]:
