@@ -1,6 +1,6 @@
 """Kill a process with eight writers at random moments, and compare its acknowledged changes with its folder.
 
-A script, because a fork needs a process without threads::
+A script::
 
     durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open, with counts each 20
     durability.py cost                   milliseconds of a write with the journal and without
@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import sys
 import tempfile
@@ -25,9 +24,8 @@ from typing import Any
 import numpy as np
 from builders.text_encoders import HashEncoder
 
+from attack.processes import HEADERS, forked, start_server
 from muvera import FDEConfig, TextIndex
-from muvera.serve import ServerSettings
-from muvera.serve.run import serve
 
 WRITERS, DIMENSION = 8, 8
 ENCODER = HashEncoder(DIMENSION)
@@ -50,17 +48,15 @@ def operations(writer: int, state: State, stream: random.Random) -> Iterator[tup
         metadata = [{"n": stream.randint(0, 9)} for _ in ids]
         texts = [f"word{stream.randint(0, 99)} of {identity}" for identity in ids]
         if ids is own and (kind < 0.6 or len(state) > 30):
-            yield ("delete", {"ids": ids}), {key: kept for key, kept in state.items() if key not in ids}
             state = {key: kept for key, kept in state.items() if key not in ids}
+            yield ("delete", {"ids": ids}), state
         elif ids is own and kind < 0.75:
             state.update({key: (state[key][0], values) for key, values in zip(ids, metadata, strict=True)})
             yield ("update", {"ids": ids, "metadata": metadata}), state
         else:
             state.update(dict(zip(ids, zip(texts, metadata, strict=True), strict=True)))
-            yield (
-                ("add" if ids is fresh else "update", {"texts": texts, "ids": ids, "metadata": metadata}),
-                state,
-            )
+            name = "add" if ids is fresh else "update"
+            yield (name, {"texts": texts, "ids": ids, "metadata": metadata}), state
 
 
 class Writer:
@@ -79,18 +75,13 @@ class Writer:
             self.state = after
             self.acknowledged += 1
 
-
-def forked(work: Callable[[], None]) -> int:
-    """Call `work` in a child process and return its number."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException as error:
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            os._exit(1)
-        os._exit(0)
-    return child
+    def wrong(self, found: State) -> tuple[bool, bool]:
+        """Return whether a change was lost, and whether one was half applied; continue from what was found."""
+        before, after, self.state = self.state, self.next, found
+        changing = {key for key in {*before, *after} if before.get(key) != after.get(key)}
+        left = [{key: each.get(key) for key in changing} for each in (found, before, after)]
+        others = {*found, *before} - changing
+        return any(found.get(key) != before.get(key) for key in others), left[0] not in left[1:]
 
 
 def opened(folder: Path) -> TextIndex:
@@ -98,13 +89,18 @@ def opened(folder: Path) -> TextIndex:
     return TextIndex.open(folder, ENCODER, save_changes=40, save_seconds=0.3)
 
 
+def running(work: Callable[[Writer], None], writers: list[Writer]) -> list[threading.Thread]:
+    """Start a thread for each writer."""
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
 def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
     """Start writers that send changes to a server, and kill it some time after the first answer."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = ServerSettings(writable=True, token="secret")
-    child = forked(lambda: serve(opened(folder), settings, port=port))
-    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+    child, port = start_server(lambda: opened(folder))
+    answered = threading.Event()
 
     def write(writer: Writer) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -113,10 +109,12 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
             name, body = operation
             method = {"add": "POST", "delete": "DELETE"}.get(name, "PUT" if "texts" in body else "PATCH")
             try:
-                connection.request(method, "/documents", json.dumps(body), headers)
+                connection.request(method, "/documents", json.dumps(body), HEADERS)
                 answer = connection.getresponse()
             except (OSError, http.client.HTTPException):
                 return False
+            finally:
+                answered.set()
             if answer.status // 100 != 2:
                 sys.stderr.write(f"{method} was answered with {answer.status}\n")
                 return False
@@ -127,23 +125,9 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
         writer.run(send, seed)
         connection.close()
 
-    while True:  # until it answers
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.005)
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
-    for thread in threads:
-        thread.start()
-    before = sum(writer.acknowledged for writer in writers)
-    while sum(writer.acknowledged for writer in writers) == before and any(
-        map(threading.Thread.is_alive, threads)
-    ):
-        time.sleep(0.005)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    threads = running(write, writers)
+    answered.wait()
+    kill(child, seconds)
     for thread in threads:
         thread.join()
 
@@ -160,21 +144,13 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
             os.write(write, bytes([writer.number]))
             return True
 
-        threads = [
-            threading.Thread(target=writer.run, args=(lambda one, own=writer: send(own, one), seed))
-            for writer in writers
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
+        for thread in running(lambda writer: writer.run(lambda one: send(writer, one), seed), writers):
             thread.join()
 
     child = forked(work)
     os.close(write)
     acknowledged = [*os.read(read, 1)]
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    kill(child, seconds)
     with os.fdopen(read, "rb") as pipe:
         acknowledged += pipe.read()
     for writer in writers:
@@ -182,8 +158,15 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
         writer.run(lambda _, left=left: next(left, None) is not None, seed)  # type: ignore[misc]
 
 
-def contents(folder: Path) -> list[State]:
-    """Return each writer's documents, read in a new process; check that the tokens match the texts."""
+def kill(child: int, seconds: float) -> None:
+    """Kill a process after some time."""
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def contents(folder: Path) -> State:
+    """Return all documents, read in a new process; check that the tokens match the texts."""
     read, write = os.pipe()
 
     def work() -> None:
@@ -202,8 +185,7 @@ def contents(folder: Path) -> list[State]:
         text = pipe.read()
     if os.waitpid(child, 0)[1]:
         raise RuntimeError("the folder does not load")
-    found = {key: (text, metadata) for key, (text, metadata) in json.loads(text).items()}
-    return [{key: found[key] for key in found if key.startswith(f"{w}-")} for w in range(WRITERS)]
+    return {key: (text, metadata) for key, (text, metadata) in json.loads(text).items()}
 
 
 def kills(count: int, way: str) -> dict[str, int]:
@@ -216,21 +198,18 @@ def kills(count: int, way: str) -> dict[str, int]:
         if os.waitpid(forked(lambda: build(folder, 0)), 0)[1]:
             raise RuntimeError("the index could not be built")
         for number in range(count):
-            seconds = random.Random(f"{way} {number}").uniform(0, 0.6)
-            attack(folder, writers, f"{way} {number}", seconds)
+            seed = f"{way} {number}"
+            attack(folder, writers, seed, random.Random(seed).uniform(0, 0.6))
             try:
                 found = contents(folder)
             except RuntimeError:
                 counts["unloadable"] += 1
                 break
-            for writer, state in zip(writers, found, strict=True):
-                before, after = writer.state, writer.next
-                changing = {key for key in {*before, *after} if before.get(key) != after.get(key)}
-                left = [{key: each.get(key) for key in changing} for each in (state, before, after)]
-                counts["half applied"] += left[0] not in left[1:]
-                others = {*state, *before} - changing
-                counts["lost"] += any(state.get(key) != before.get(key) for key in others)
-                writer.state = state
+            for writer in writers:
+                own = {key: found[key] for key in found if key.startswith(f"{writer.number}-")}
+                lost, half_applied = writer.wrong(own)
+                counts["lost"] += lost
+                counts["half applied"] += half_applied
             counts["kills"] = number + 1
             counts["acknowledged"] = sum(writer.acknowledged for writer in writers)
             if counts["kills"] % 20 == 0:
@@ -245,41 +224,30 @@ def build(folder: Path, count: int) -> None:
     )  # fmt: skip
 
 
-def cost(writes: int = 200, documents: int = 2000) -> dict[str, dict[str, float]]:
-    """Return the median and the 95th percentile of the milliseconds per write, with and without a journal."""
-    answers = {}
+def times(work: Callable[[int], object], count: int = 200) -> dict[str, float]:
+    """Return the median and the 95th percentile of the milliseconds of a call."""
+    taken = []
+    for i in range(count + 20):
+        begun = time.perf_counter()
+        work(i)
+        taken.append(1000 * (time.perf_counter() - begun))
+    taken = sorted(taken[20:])
+    return {"median": round(statistics.median(taken), 2), "p95": round(taken[int(0.95 * count)], 2)}
+
+
+def cost() -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a write with a journal, of one without, and of fsync alone."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
-        build(folder, documents)
-        journaled = TextIndex.open(folder, ENCODER, save_changes=10**9, save_seconds=10**6)
-        for name, index in {
-            "without a journal": TextIndex.load(folder, ENCODER),
-            "journal": journaled,
-        }.items():
-            times = []
-            for i in range(writes + 20):
-                begun = time.perf_counter()
-                index.add([f"word{i} of a new document"], ids=[f"{name} {i}"], threads=1)
-                times.append(1000 * (time.perf_counter() - begun))
-            times = sorted(times[20:])
-            answers[name] = {"median": statistics.median(times), "p95": times[int(0.95 * writes)]}
+        build(folder, 2000)
+        without = TextIndex.load(folder, ENCODER)
+        answers = {"without a journal": times(lambda i: without.add([f"word{i}"], ids=[f"a{i}"], threads=1))}
+        with TextIndex.open(folder, ENCODER, save_changes=10**9, save_seconds=10**6) as index:
+            answers["journal"] = times(lambda i: index.add([f"word{i}"], ids=[f"a{i}"], threads=1))
         with Path(parent, "file").open("ab", buffering=0) as file:
-            times = []
-            for _ in range(writes):
-                begun = time.perf_counter()
-                file.write(bytes(100))
-                os.fsync(file.fileno())
-                times.append(1000 * (time.perf_counter() - begun))
-            answers["fsync alone"] = {
-                "median": statistics.median(times),
-                "p95": sorted(times)[int(0.95 * writes)],
-            }
-        journaled.close()
+            answers["fsync alone"] = times(lambda _: (file.write(bytes(100)), os.fsync(file.fileno())))
     return answers
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "cost":
-        print(json.dumps({name: {k: round(v, 2) for k, v in one.items()} for name, one in cost().items()}))
-    else:
-        print(json.dumps(kills(int(sys.argv[2]), sys.argv[3])))
+    print(json.dumps(cost() if sys.argv[1] == "cost" else kills(int(sys.argv[2]), sys.argv[3])))

@@ -4,18 +4,20 @@
 """
 
 import ast
+import itertools
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import numpy as np
 from builders.text_encoders import HashEncoder
@@ -72,20 +74,15 @@ class Interrupt:
     def __init__(self, line: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.line, self.error, self.count, self.place = line, error, 0, ""
 
-    def run(self, work: Callable[[], object]) -> bool:
-        """Call `work`; return whether it ended without the error."""
+    def run(self, work: Callable[[], object]) -> None:
         sys.settrace(self._called)
         try:
             work()
-        except TimeoutError:
-            raise
-        except BaseException:
-            if not self.place:
+        except BaseException as error:
+            if not self.place or isinstance(error, TimeoutError):
                 raise
-            return False
         finally:
             sys.settrace(None)
-        return True
 
     def _called(self, frame: FrameType, event: str, _: Any) -> Any:
         code = frame.f_code
@@ -103,13 +100,15 @@ class Interrupt:
 
 @contextmanager
 def deadline(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in a block that takes longer, as with a lock that stays held."""
+    """Raise TimeoutError in a block that runs longer, as if a lock stays held; a stopped process does not run."""
+    ticks = itertools.count(1)
 
-    def late(*_: Any) -> None:
-        raise TimeoutError("a lock stays held")
+    def tick(*_: Any) -> None:
+        if next(ticks) >= seconds:  # again and again: a clean-up may wait, too
+            raise TimeoutError("a lock stays held")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again and again: a clean-up may wait, too
+    before = signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
     try:
         yield
     finally:
@@ -130,19 +129,12 @@ QUERIES = documents([900, 901])
 @contextmanager
 def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
-    names = [
-        (token_levels, "FIT_TOKENS", 40),
-        (candidates, "SCAN_FROM", 14),
-        (os, "fsync", lambda _: None),
-    ]
-    before = [getattr(module, name) for module, name, _ in names]
-    for module, name, value in names:
-        setattr(module, name, value)
-    try:
+    with (
+        patch.object(token_levels, "FIT_TOKENS", 40),
+        patch.object(candidates, "SCAN_FROM", DOCUMENTS),
+        patch.object(os, "fsync"),
+    ):
         yield
-    finally:
-        for (module, name, _), value in zip(names, before, strict=True):
-            setattr(module, name, value)
 
 
 class VectorCase:
@@ -158,34 +150,40 @@ class VectorCase:
         "save new": lambda index, folder: index.save(folder.with_name("new")),
         "save over": lambda index, folder: index.save(folder, overwrite=True),
     }
-
-    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        self.template, self.expected = folder, dict[str, tuple[Any, Any, Any]]()
-        encoder = FDEEncoder(CONFIG).fit(documents(list(range(50))))
-        if settings.get("tokens") == "1bit":  # a build fits the codec, additions wait for enough tokens
-            index = MuveraIndex(encoder, **settings)
-            index.add(documents(list(range(DOCUMENTS))), threads=1)
-            index.save(folder)
-        else:
-            MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, path=folder, threads=1, **settings)
-
     #: True if changes are durable without a save.
     durable = False
 
-    def close(self, index: Any) -> None:
-        """Release the folder of an index."""
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self.template, self.expected = folder, dict[str, tuple[Any, Any, Any]]()
+        self.build({"path": folder, "threads": 1, **settings})
+
+    def build(self, settings: dict[str, Any]) -> None:
+        encoder = FDEEncoder(CONFIG).fit(documents(list(range(50))))
+        if settings.get("tokens") == "1bit":  # a build fits the codec, additions wait for enough tokens
+            folder, threads = settings.pop("path"), settings.pop("threads")
+            index = MuveraIndex(encoder, **settings)
+            index.add(documents(list(range(DOCUMENTS))), threads=threads)
+            index.save(folder)
+        else:
+            MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, **settings)
 
     def load(self, folder: Path) -> Any:
-        """Return the index in `folder`."""
         return MuveraIndex.load(folder, verify_files=True)
 
-    def prepare(self, folder: Path) -> Any:
-        """Return a fresh index in `folder` with changes that are not saved."""
-        shutil.copytree(self.template, folder)
-        index = self.load(folder)
+    def change(self, index: Any) -> None:
+        """Make the changes that are not saved."""
         index.update(documents([0]), threads=1)
         index.delete([1])
+
+    def prepare(self, folder: Path) -> Any:
+        """Return a fresh index in `folder`, with changes."""
+        shutil.copytree(self.template, folder)
+        index = self.load(folder)
+        self.change(index)
         return index
+
+    def close(self, index: Any) -> None:
+        """Release the folder of an index."""
 
     def state(self, index: Any) -> Any:
         """Return all that can be read from an index; ids, tokens and answers."""
@@ -204,40 +202,25 @@ class TextCase(VectorCase):
             ["a new cat", "a new dog"], ids=[100, 101], metadata=[{"n": 9}, {}], threads=1
         ),
         "update": lambda index, _: index.update(["a red cat", "a hen"], ids=[2, 200], threads=1),
-        "delete": lambda index, _: index.delete([3, 4]),
-        "save": lambda index, folder: index.save(folder),
-        "save new": lambda index, folder: index.save(folder.with_name("new")),
-        "save over": lambda index, folder: index.save(folder, overwrite=True),
+        **{name: VectorCase.calls[name] for name in ("delete", "save", "save new", "save over")},
         "save and rebuild path": lambda index, folder: (
             index.save(folder),
             index.index.rebuild(path=folder, threads=1),
         ),
     }
 
-    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        self.template, self.expected = folder, dict[str, tuple[Any, Any, Any]]()
+    def build(self, settings: dict[str, Any]) -> None:
         animals = ("cat", "dog", "hen", "owl", "fox", "cow", "")
         texts = [f"{animals[i % 7]} number{i}" if i % 7 < 6 else "" for i in range(DOCUMENTS)]
         metadata = [{"n": i % 4} for i in range(DOCUMENTS)]
-        TextIndex.build(
-            texts,
-            HashEncoder(DIMENSION),
-            vectors=CONFIG,
-            metadata=metadata,
-            path=folder,
-            threads=1,
-            **settings,
-        )
+        TextIndex.build(texts, HashEncoder(DIMENSION), vectors=CONFIG, metadata=metadata, **settings)
 
     def load(self, folder: Path) -> Any:
         return TextIndex.load(folder, HashEncoder(DIMENSION))
 
-    def prepare(self, folder: Path) -> Any:
-        shutil.copytree(self.template, folder)
-        index = self.load(folder)
+    def change(self, index: Any) -> None:
         index.update(["cat number0"], ids=[0], threads=1)
         index.delete([1])
-        return index
 
     def state(self, index: Any) -> Any:
         ids = index.index.ids.tolist()
@@ -268,25 +251,20 @@ class DurableCase(TextCase):
     def prepare(self, folder: Path) -> Any:
         shutil.copytree(self.template, folder)
         index = TextIndex.open(folder, HashEncoder(DIMENSION))
-        index.update(["cat number0"], ids=[0], threads=1)
-        index.delete([1])
+        self.change(index)
         return index
 
     def close(self, index: Any) -> None:
         index.close()
 
 
-def make_case(name: str, folder: Path) -> VectorCase:
-    """Return the case of a name: settings, after "texts" or "durable" for indexes of texts."""
-    kind, _, settings = name.partition(" ")
-    if kind in KINDS:
-        return KINDS[kind](SETTINGS[settings], folder)
-    return VectorCase(SETTINGS[name], folder)
-
-
-KINDS: dict[str, type[VectorCase]] = {"texts": TextCase, "durable": DurableCase}
-
-NAMES = [*SETTINGS, "texts exact", "texts hnsw", "durable exact"]
+#: Kind of index and its settings.
+CASES: dict[str, tuple[type[VectorCase], str]] = {
+    **{name: (VectorCase, name) for name in SETTINGS},
+    "texts exact": (TextCase, "exact"),
+    "texts hnsw": (TextCase, "hnsw"),
+    "durable exact": (DurableCase, "exact"),
+}
 
 
 def lines_of(case: VectorCase, call: str, folder: Path) -> int:
@@ -331,43 +309,46 @@ def _expected(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]
 def _check(
     case: VectorCase, call: str, index: Any, folder: Path, expected: tuple[Any, Any, Any], copied: bool
 ) -> None:
+    def stored(path: Path) -> Any:
+        return case.state(case.load(path))
+
     before, after, saved = expected
-    state = case.state(index)
+    state, place, new = case.state(index), folder / "index", folder / "new"
     assert state in (before, after), "the index is neither as before nor as after"
-    on_disk = case.state(case.load(folder / "index"))
     correct = (state,) if case.durable else (saved, after) if "save" in call or "path" in call else (saved,)
-    assert on_disk in correct, "the folder is wrong"
-    new = folder / "new"
-    assert not new.exists() or case.state(case.load(new)) == after, "the new folder is wrong"
+    assert stored(place) in correct, "the folder is wrong"
+    assert not new.exists() or stored(new) == after, "the new folder is wrong"
     if state == before:  # before and after are the same for saves
-        case.calls[call](index, folder / "index")
+        case.calls[call](index, place)
         assert case.state(index) == after, "the second attempt fails"
     case.close(index)
-    if case.durable:
-        assert case.state(case.load(folder / "index")) == after, "the folder is wrong after it was closed"
-    for path in [folder / "index"] * (not case.durable) + [folder / "copy"] * copied:
+    assert not case.durable or stored(place) == after, "the folder is wrong after it was closed"
+    for path in [place] * (not case.durable) + [folder / "copy"] * copied:
         index.save(path)
-        assert case.state(case.load(path)) == case.state(index) == after, (
-            f"a later save to {path.name} is wrong"
-        )
+        assert stored(path) == case.state(index) == after, f"a later save to {path.name} is wrong"
+
+
+def faults_of(
+    name: str, folder: Path, choose: Callable[[range], Iterable[int]]
+) -> Iterator[tuple[str, list[str | None]]]:
+    """Interrupt each call at some of its lines; yield the call and what is wrong after each interrupt."""
+    kind, settings = CASES[name]
+    case = kind(SETTINGS[settings], folder / "template")
+    for call in case.calls:
+        lines = choose(range(lines_of(case, call, folder / "count")))
+        yield call, [fault_after(case, call, line, folder / "work") for line in lines]
 
 
 def main(every: int, names: list[str]) -> None:
     """Interrupt at every n-th line; print the number of interrupted calls, and the faults."""
-    for name in names or NAMES:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            case = make_case(name, folder / "template")
-            for call in case.calls:
-                lines = range(0, lines_of(case, call, folder / "count"), every)
-                found = [fault_after(case, call, line, folder / "work") for line in lines]
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            for call, found in faults_of(name, Path(folder), lambda lines: lines[::every]):
                 faults = [fault for fault in found if fault is not None]
                 print(
-                    f"{name}, {call}: {len(lines)} interrupted calls, {len(faults)} faults",
-                    *faults,
-                    sep="\n",
-                    flush=True,
+                    f"{name}, {call}: {len(found)} interrupted calls, {len(faults)} faults", *faults, sep="\n"
                 )
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

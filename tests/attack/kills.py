@@ -1,7 +1,6 @@
 """Kill a process before every file operation of a save: the folder must hold the complete old or new content.
 
-A script, because a fork needs a process without threads: ``kills.py EVERY`` kills before each EVERY-th
-operation.
+A script: ``kills.py EVERY`` kills before each EVERY-th operation.
 """
 
 import os
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from builders.text_encoders import HashEncoder
 
+from attack.processes import forked
 from muvera import FDEConfig, MultiVectors, MuveraIndex, TextIndex
 from muvera.convert import convert
 
@@ -123,16 +123,12 @@ def attack(name: str, every: int) -> tuple[Counter[int], list[str]]:
 
 def killed(operation: Operation, target: Path, number: int) -> bool:
     """Run an operation in a child process that dies before its file operation of this number."""
-    child = os.fork()
-    if child == 0:
-        try:
-            die_before(number)
-            operation.run(target)
-        except BaseException as error:
-            sys.stderr.write(f"{error!r}\n")
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
+
+    def work() -> None:
+        die_before(number)
+        operation.run(target)
+
+    status = os.waitpid(forked(work), 0)[1]
     if status not in (0, signal.SIGKILL):
         raise RuntimeError(f"The operation itself failed: its process ended with status {status}.")
     return status == signal.SIGKILL

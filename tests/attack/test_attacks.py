@@ -1,0 +1,101 @@
+"""Attacks on indexes, sampled: interrupts, kills, full disks, changes at random, requests to the server.
+
+``MUVERA_ATTACK=500`` runs the long versions: 500 kills of writers, kills before every file operation, minutes of
+changes, all requests, and interrupts at every line, which take hours.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders.indexes import WAYS
+
+from attack.changes import Stress, change_at_random
+from attack.interrupts import CASES, faults_of
+from attack.kills import OPERATIONS
+from attack.processes import run_script
+
+LONG = os.environ.get("MUVERA_ATTACK")
+SECONDS = 60.0 if LONG else 1.5
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits processes as Linux does")
+compiled = pytest.mark.compiled("thousands of small calls")
+
+
+@compiled
+@pytest.mark.parametrize("name", CASES)
+def test_an_interrupted_call_leaves_the_state_before_or_after(name: str, tmp_path: Path) -> None:
+    stream = random.Random(name)
+    for _, faults in faults_of(name, tmp_path, lambda lines: lines if LONG else stream.sample(lines, 1)):
+        assert set(faults) == {None}
+
+
+@linux
+def test_a_kill_leaves_the_old_content_or_the_new() -> None:
+    lines = run_script("kills.py", 1 if LONG else 13).splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(OPERATIONS), lines
+    assert all(line.partition(": ")[2] != "{}" for line in lines)
+
+
+@linux
+@pytest.mark.parametrize("way", ["http", "open"])
+def test_no_acknowledged_change_is_lost_or_half_applied(way: str) -> None:
+    if way == "http":
+        pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    counts = json.loads(run_script("durability.py", "kills", LONG or 4, way))
+    assert counts["acknowledged"] > 4
+    assert counts["lost"] == counts["half applied"] == counts["unloadable"] == 0, counts
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path | None]:
+    """Yield a small disk, or None if it cannot be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    yield place if mounted else None
+    if mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@linux
+@pytest.mark.parametrize("what", ["temporary", "folder"])
+def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path) -> None:
+    temporary = tmp_path if disk is None or what == "folder" else disk
+    folder = (tmp_path if disk is None or what == "temporary" else disk) / "index"
+    run_script("full_disk.py", what, folder, disk / "filler" if disk else "", SQLITE_TMPDIR=str(temporary))
+
+
+@compiled
+@pytest.mark.parametrize("way", WAYS)
+def test_searches_beside_changes_see_all_of_a_change_or_nothing(way: str, tmp_path: Path) -> None:
+    stress = Stress(SECONDS, tmp_path / "index", **WAYS[way])
+    stress.run()
+    assert stress.faults == []
+    assert stress.searches > 5 and stress.changes > 2
+
+
+@compiled
+@pytest.mark.parametrize("way", WAYS)
+def test_an_index_that_changes_at_random_does_not_drift(way: str, tmp_path: Path) -> None:
+    assert change_at_random(SECONDS, tmp_path / "index", **WAYS[way]) > 2
+
+
+@linux
+@compiled
+def test_no_request_fills_the_memory_or_keeps_others_waiting() -> None:
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    shapes = [] if LONG else ["a string of 16 MB", "1,000 documents"]
+    for line in run_script("server_limits.py", *shapes).splitlines():
+        _, wait, memory = line.rpartition(": ")[2].split(", ")
+        # Other tests take processor time: the limit of 100 ms holds on a machine with a free core.
+        assert float(wait.split()[0]) < 2000 and float(memory.split()[0]) < 256, line
