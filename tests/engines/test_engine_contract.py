@@ -130,6 +130,26 @@ def test_conditions_that_an_engine_cannot_answer_are_refused(filled: EngineIndex
         filled.search(QUERIES[:1], 1, where={"who.x": {"$lt": "a\0"}}, rerank=None)
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "\u00e9", "'\"\\", "x" * 70_000])
+def test_odd_strings_raise_a_sentence_or_find_nothing(filled: EngineIndex, text: str) -> None:
+    def found(**settings: Any) -> list[Any]:
+        return ids(filled.search(QUERIES[:1], 3, rerank=None, **settings))[0]
+
+    for work in (
+        lambda: found(where={"who.x": text}),
+        lambda: found(where={"who.x": {"$in": [text]}}),
+        lambda: found(where={text: 1}),
+        lambda: found(ids=[text]),
+        lambda: filled.delete([text]),
+    ):
+        try:
+            assert not work()
+        except ValueError as error:
+            assert type(error) in (ValueError, FilterError, EngineError) and str(error).endswith("."), repr(
+                error
+            )
+
+
 def test_another_process_searches_with_the_stored_encoder(collections: Any) -> None:
     index = opened(collections("again"))
     index.add(SOME)
