@@ -6,7 +6,6 @@ from .base import (
     Engine,
     EngineError,
     GraphSettings,
-    SearchOptions,
     is_engine_url,
     open_engine,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "EngineIndex",
     "EngineInfo",
     "GraphSettings",
-    "SearchOptions",
     "is_engine_url",
     "open_engine",
 ]

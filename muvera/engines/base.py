@@ -34,7 +34,6 @@ __all__ = [
     "GraphSettings",
     "Hits",
     "Row",
-    "SearchOptions",
     "folder_of",
     "is_engine_url",
     "open_engine",
@@ -140,31 +139,6 @@ class Description:
     def to_json(self) -> bytes:
         """Return the description as JSON text."""
         return json.dumps(asdict(self)).encode()
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of an engine's search.
-
-    Parameters
-    ----------
-    count : int
-        Maximum number of documents per query.
-    where : mapping, optional
-        A condition on the metadata, see :mod:`muvera.metadata.filters`.
-    ids : list of ids, optional
-        Search only these documents.
-    ef : int
-        Candidates that the graph search keeps.
-    k : int, optional
-        Documents to return after ranking in the engine.
-    """
-
-    count: int
-    where: Filter | None = None
-    ids: list[Any] | None = None
-    ef: int = 128
-    k: int | None = None
 
 
 class Row(NamedTuple):
@@ -435,7 +409,15 @@ class Engine(ABC):
     # -- searching ------------------------------------------------------------
 
     def search(
-        self, vectors: NDArray[np.float32], options: SearchOptions, queries: MultiVectors | None = None
+        self,
+        vectors: NDArray[np.float32],
+        count: int,
+        *,
+        where: Filter | None = None,
+        ids: list[Any] | None = None,
+        ef: int = 128,
+        queries: MultiVectors | None = None,
+        k: int = 10,
     ) -> Hits:
         """Return the documents with the largest inner products for each query.
 
@@ -443,9 +425,16 @@ class Engine(ABC):
         ----------
         vectors : float32 (m, dimension)
             Query vectors.
-        options : SearchOptions
-        queries : MultiVectors, optional
-            Rank the candidates by Chamfer similarity and return the best ``options.k``, if the engine ``reranks``.
+        count : int
+            Maximum number of documents per query.
+        where : mapping, optional
+            A condition on the metadata, see :mod:`muvera.metadata.filters`.
+        ids : list of ids, optional
+            Search only these documents.
+        ef : int
+            Candidates that the graph search keeps.
+        queries, k : MultiVectors, int, optional
+            Rank the `count` documents by Chamfer similarity and return the best `k`, if the engine ``reranks``.
 
         Raises
         ------
@@ -453,14 +442,14 @@ class Engine(ABC):
             For a condition that this engine cannot answer.
         """
         builder = self._builder()
-        conditions = [build_condition(options.where, builder)] if options.where else []
-        if options.ids is not None:
-            conditions.append(builder.any_of(list(self._conditions_of(options.ids))))
+        conditions = [build_condition(where, builder)] if where else []
+        if ids is not None:
+            conditions.append(builder.any_of(list(self._conditions_of(ids))))
         condition = builder.all_of(conditions)
         if condition is False:
             return [([], np.empty(0, np.float32))] * len(vectors)
         with self._errors("cannot be searched"):
-            return self._search(vectors, None if condition is True else condition, options, queries)
+            return self._search(vectors, None if condition is True else condition, count, ef, queries, k)
 
     @abstractmethod
     def _builder(self) -> Conditions:
@@ -471,8 +460,10 @@ class Engine(ABC):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         """Search among the documents that satisfy a condition, or among all documents for None."""
 

@@ -29,7 +29,7 @@ from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import Explanation, explain, rerank, top_k
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, require_choice, require_int
-from .base import Description, Engine, EngineError, GraphSettings, Hits, Precision, SearchOptions, open_engine
+from .base import Description, Engine, EngineError, GraphSettings, Hits, Precision, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
@@ -362,13 +362,22 @@ class EngineIndex:
         how = self._ranker(rerank)
         walk = max(128, count) if ef is None else require_int("ef", ef, 1)
         allowed = None if ids is None else as_id_list(ids)
-        options = SearchOptions(k if how is None else count, where, allowed, walk, k)
         texts = self._checked(queries)
         rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
         filled = np.flatnonzero(texts.lengths > 0)
         for start in range(0, len(filled), _QUERIES):
             rows = filled[start : start + _QUERIES]
-            best = self._search_block(texts[rows], k, how, options, threads)
+            block = texts[rows]
+            hits = self._engine.search(
+                self.encoder.encode_queries(block, threads=threads),
+                k if how is None else count,
+                where=where,
+                ids=allowed,
+                ef=walk,
+                queries=block if how == "engine" else None,
+                k=k,
+            )
+            best = self._rank(block, hits, k, threads) if how == "here" else self._as_rankings(hits)
             for i, ranking in zip(rows.tolist(), best, strict=True):
                 rankings[i] = ranking
         return rankings
@@ -441,20 +450,14 @@ class EngineIndex:
         dimension = self._engine.stored.token_dimension
         return checked_texts(queries, "queries", dimension, self._engine.location)
 
-    def _search_block(
-        self, queries: MultiVectors, k: int, how: Rerank | None, options: SearchOptions, threads: int | None
-    ) -> list[Ranking]:
-        vectors = self.encoder.encode_queries(queries, threads=threads)
-        hits = self._engine.search(vectors, options, queries if how == "engine" else None)
-        if how != "here":
-            return self._as_rankings(hits)
+    def _rank(self, queries: MultiVectors, hits: Hits, k: int, threads: int | None) -> list[Ranking]:
+        """Rank candidates by exact Chamfer similarity in this process."""
         proposals = [ids for ids, _ in hits]
         if isinstance(self._tokens, MuveraIndex):
             return self._tokens.rerank(queries, proposals, k, missing="ignore", threads=threads)
         documents = self._engine.tokens(list(dict.fromkeys(id for ids in proposals for id in ids)))
-        if len(documents) == 0:
-            return self._as_rankings([([], np.empty(0, np.float32))] * len(queries))
-        present = set(documents.ids.tolist())  # another process may have deleted some since the search
+        present = set(documents.ids.tolist()) if len(documents) else set()
+        # Another process may have deleted some since the search.
         proposals = [[id for id in ids if id in present] for ids in proposals]
         return rerank(queries, documents, proposals, k, threads=threads)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, Hits, Row, SearchOptions, folder_of
+from .base import Column, Description, Engine, Hits, Row, folder_of
 from .conditions import SQLConditions
 
 __all__ = ["LanceDBEngine"]
@@ -178,14 +178,16 @@ class LanceDBEngine(Engine):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         hits: Hits = []
         for vector in vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
-            query = query.limit(options.count).ef(max(options.ef, 2 * options.count)).refine_factor(2)
+            query = query.limit(count).ef(max(ef, 2 * count)).refine_factor(2)
             query = query.select(["id", "_distance"])
             if condition is not None:
                 query = query.where(condition, prefilter=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, SearchOptions
+from .base import Column, Description, Engine, EngineError, Hits, Row
 from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
@@ -170,16 +170,18 @@ class MilvusEngine(Engine):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         results = self._client.search(
             self.name,
             list(vectors),
             anns_field="fde",
             filter=condition or "",
-            limit=options.count,
-            search_params={"metric_type": "IP", "params": {"ef": max(options.ef, options.count)}},
+            limit=count,
+            search_params={"metric_type": "IP", "params": {"ef": max(ef, count)}},
             consistency_level="Strong",
         )
         return [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, SearchOptions
+from .base import Column, Description, Engine, EngineError, Hits, Row
 from .conditions import SQLConditions
 
 __all__ = ["PgVectorEngine"]
@@ -239,16 +239,18 @@ class PgVectorEngine(Engine):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
             f"SELECT id, embedding <#> %s::{_vector_type(self.stored)} AS distance FROM {self._table} {where} "
-            f"ORDER BY distance LIMIT {int(options.count)}"
+            f"ORDER BY distance LIMIT {count}"
         )
-        settings = {"hnsw.ef_search": str(min(1000, max(options.ef, options.count)))}  # pgvector's maximum
+        settings = {"hnsw.ef_search": str(min(1000, max(ef, count)))}  # pgvector's maximum
         if where and self._version() >= _ITERATIVE:
             settings["hnsw.iterative_scan"] = "strict_order"
         hits: Hits = []

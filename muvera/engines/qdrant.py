@@ -19,7 +19,7 @@ from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, SearchOptions, folder_of
+from .base import Column, Description, Engine, EngineError, Hits, Row, folder_of
 from .conditions import Conditions
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
@@ -255,19 +255,21 @@ class QdrantEngine(_Qdrant):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         models = self._models
-        params = models.SearchParams(hnsw_ef=options.ef)
+        params = models.SearchParams(hnsw_ef=ef)
         requests = []
         for i, vector in enumerate(vectors.tolist()):
             first: dict[str, Any] = {"query": vector, "using": _FDE, "params": params, "filter": condition}
             if queries is not None:
-                proposed = models.Prefetch(**first, limit=options.count)
+                proposed = models.Prefetch(**first, limit=count)
                 tokens = queries[i].astype(np.float32).tolist()
                 first = {"prefetch": proposed, "query": tokens, "using": _TOKENS}
-            limit = options.count if queries is None else options.k
+            limit = count if queries is None else k
             requests.append(models.QueryRequest(**first, limit=limit, with_payload=["id"]))
         answers = self._client.query_batch_points(self.name, requests=requests)
         return [_hits(answer.points) for answer in answers]
@@ -412,20 +414,22 @@ class QdrantEdgeEngine(_Qdrant):
         self,
         vectors: NDArray[np.float32],
         condition: Any,
-        options: SearchOptions,
+        count: int,
+        ef: int,
         queries: MultiVectors | None,
+        k: int,
     ) -> Hits:
         edge = self._edge
-        params, payload = edge.SearchParams(hnsw_ef=options.ef), edge.PayloadSelector.Include(["id"])
+        params, payload = edge.SearchParams(hnsw_ef=ef), edge.PayloadSelector.Include(["id"])
         requests = []
         for i, vector in enumerate(vectors.tolist()):
             nearest = edge.Query.Nearest(vector, _FDE)
             first: dict[str, Any] = {"query": nearest, "params": params, "filter": condition}
             if queries is not None:
-                proposed = edge.Prefetch(options.count, nearest, params=params, filter=condition)
+                proposed = edge.Prefetch(count, nearest, params=params, filter=condition)
                 tokens = edge.Query.Nearest(queries[i].astype(np.float32).tolist(), _TOKENS)
                 first = {"query": tokens, "prefetches": [proposed]}
-            limit = options.count if queries is None else options.k
+            limit = count if queries is None else k
             requests.append(edge.QueryRequest(limit=limit, with_payload=payload, with_vector=False, **first))
         return [_hits(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
 
