@@ -11,12 +11,12 @@ from uuid import uuid4
 
 from ...convert import open_source
 from ...convert.parsing.files import read_json, read_json_object
-from ...data.multivectors import MultiVectors
 from ...index.muvera_index import MuveraIndex
-from ...reranking.chamfer import top_k
+from ...index.settings import IndexSettings
 from ...texts.database import DocumentDatabase
-from ...texts.encoders.base import TextEncoder, as_texts, encode_texts, require_text_encoder
+from ...texts.encoders.base import TextEncoder, as_texts, require_text_encoder
 from ...texts.encoders.registry import BUILT_IN, load_text_encoder
+from ...texts.hit import Hit
 from ...texts.text_index import TextIndex
 from ...utils.atomic_files import write_json
 from .splitting import split_sentences
@@ -31,6 +31,9 @@ _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Passages = list[dict[str, Any]]
 _Function = Callable[..., _Passages]
+
+# Settings of indexes that rank given documents exactly.
+_EXACT = IndexSettings(tokens="float32", exact_tokens=1 << 62)
 
 
 class RAGPretrainedModel:
@@ -58,8 +61,8 @@ class RAGPretrainedModel:
     def __init__(self, encoder: TextEncoder, checkpoint: str, root: Path) -> None:
         self.encoder = encoder
         self.text_index: TextIndex | None = None
+        self._encoded: TextIndex | None = None
         self._checkpoint, self._root, self._name, self._length = checkpoint, root, "", 256
-        self.clear_encoded_docs()
 
     @classmethod
     def from_pretrained(
@@ -170,14 +173,15 @@ class RAGPretrainedModel:
             return str(folder)
         self._set_length(max_document_length)
         split = document_splitter_fn if split_documents else None
-        passages, metadata = self._passages(
+        texts, metadata = self._passages(
             collection, document_ids, document_metadatas, split, preprocessing_fn
         )
         folder.mkdir(parents=True, exist_ok=True)
-        texts = [passage["content"] for passage in passages]
-        options: dict[str, Any] = {"metadata": metadata, "path": folder / _INDEX, "overwrite": True}
         self._write_facts(folder)
-        self.text_index, self._name = TextIndex.build(texts, self.encoder, **options), name
+        self.text_index = TextIndex.build(
+            texts, self.encoder, metadata=metadata, path=folder / _INDEX, overwrite=True
+        )
+        self._name = name
         return str(folder)
 
     def add_to_index(
@@ -195,14 +199,14 @@ class RAGPretrainedModel:
         """Add documents like :meth:`index`, but skip ids that are in use; then save."""
         index = self._opened(index_name)
         split = document_splitter_fn if split_documents else None
-        passages, metadata = self._passages(
+        texts, metadata = self._passages(
             new_collection, new_document_ids, new_document_metadatas, split, preprocessing_fn
         )
-        names = list({passage["document_id"] for passage in passages})
+        names = list({values["document_id"] for values in metadata})
         used = {stored.metadata["document_id"] for stored in index.get(index.select(_of_documents(names)))}
-        new = [i for i, passage in enumerate(passages) if passage["document_id"] not in used]
+        new = [i for i, values in enumerate(metadata) if values["document_id"] not in used]
         if new:
-            index.add([passages[i]["content"] for i in new], metadata=[metadata[i] for i in new])
+            index.add([texts[i] for i in new], metadata=[metadata[i] for i in new])
             self._save(index)
 
     def delete_from_index(self, document_ids: Sequence[str] | str, index_name: str | None = None) -> None:
@@ -247,10 +251,7 @@ class RAGPretrainedModel:
         if doc_ids is not None:
             options["where"] = _of_documents(doc_ids)
         best = self._opened(index_name).search(as_texts(query, "query"), k, **options)
-        rows = [
-            [(hit.text, hit.score, {"passage_id": hit.id, **hit.metadata}) for hit in hits] for hits in best
-        ]
-        return _results(rows, zero_index_ranks)
+        return _results(best, "passage_id", zero_index_ranks)
 
     # -- without an index -----------------------------------------------------
 
@@ -269,8 +270,9 @@ class RAGPretrainedModel:
         list of dict, or list of such lists
             "content", "score", "rank" and "result_index", the position in `documents`.
         """
-        encoded = encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
-        return self._rank(query, k, list(documents), encoded, [None] * len(documents), zero_index_ranks)
+        index = TextIndex.build(as_texts(documents, "documents"), self.encoder, settings=_EXACT)
+        best = index.search(as_texts(query, "query"), k, words=0)
+        return _results(best, "result_index", zero_index_ranks)
 
     def encode(
         self,
@@ -283,24 +285,20 @@ class RAGPretrainedModel:
         """Encode more documents for :meth:`search_encoded_docs`."""
         if isinstance(max_document_length, int):
             self._set_length(max_document_length)
-        self._vectors += encode_texts(self.encoder.encode_documents, as_texts(documents, "documents"))
-        self._texts += documents
-        none: list[Any] = [None] * len(documents)
-        self._metadata += document_metadatas or none
+        texts = as_texts(documents, "documents")
+        if self._encoded is None:
+            self._encoded = TextIndex.build([], self.encoder, settings=_EXACT)
+        self._encoded.add(texts, metadata=list(map(_metadata, document_metadatas or [None] * len(texts))))
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
         """Rank the encoded documents; return results like :meth:`rerank`, with "document_metadata" if it was given."""
-        if not self._texts:
+        if self._encoded is None:
             raise ValueError("There are no encoded documents. Call encode first.")
-        return self._rank(
-            query, k, self._texts, MultiVectors.from_arrays(self._vectors), self._metadata, False
-        )
+        return _results(self._encoded.search(as_texts(query, "query"), k, words=0), "result_index", False)
 
     def clear_encoded_docs(self, force: bool = False) -> None:
         """Delete the encoded documents."""
-        self._texts: list[str] = []
-        self._metadata: list[Any] = []
-        self._vectors: list[Any] = []
+        self._encoded = None
 
     def as_langchain_retriever(self, **kwargs: Any) -> Any:
         """Return a LangChain retriever; `kwargs` are those of :meth:`search`, such as ``k=3``."""
@@ -314,21 +312,10 @@ class RAGPretrainedModel:
 
     # -- helpers --------------------------------------------------------------
 
-    def _rank(
-        self, query: Any, k: int, texts: list[str], vectors: MultiVectors, metadata: list[Any], zero: bool
-    ) -> Any:
-        queries = encode_texts(self.encoder.encode_queries, as_texts(query, "query"))
-        best = [[(int(i), score) for i, score in ranking] for ranking in top_k(queries, vectors, k)]
-        rows = [
-            [(texts[i], score, {"result_index": i, **_metadata(metadata[i])}) for i, score in ranking]
-            for ranking in best
-        ]
-        return _results(rows, zero)
-
     def _passages(
         self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
-    ) -> tuple[_Passages, _Passages]:
-        """Return passages, and the metadata to store for each."""
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """Return the texts of passages, and the metadata to store for each."""
         texts = as_texts(documents, "collection")
         names = [str(uuid4()) for _ in texts] if ids is None else as_texts(ids, "document_ids")
         values: list[Any] = [None] * len(texts) if metadatas is None else list(metadatas)
@@ -344,9 +331,10 @@ class RAGPretrainedModel:
             passages = split(texts, names, chunk_size=self._length)
         for step in [preprocess] if callable(preprocess) else preprocess or []:
             passages = step(passages, names)
-        by_name = dict(zip(names, values, strict=True))
+        by_name = dict(zip(names, map(_metadata, values), strict=True))
         stored = [passage["document_id"] for passage in passages]
-        return passages, [{"document_id": name, **_metadata(by_name.get(name))} for name in stored]
+        metadata = [{"document_id": name, **by_name.get(name, {})} for name in stored]
+        return [passage["content"] for passage in passages], metadata
 
     def _opened(self, name: str | None) -> TextIndex:
         if name is not None and name != self._name:
@@ -382,13 +370,14 @@ class RAGPretrainedModel:
                 part.document_length = tokens
 
 
-def _results(best: list[list[tuple[str, float, dict[str, Any]]]], zero: bool) -> Any:
+def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
+    """Return RAGatouille's dicts, with the id of each text under `key`; unpack those of a single query."""
     results = [
         [
-            {"content": text, "score": score, "rank": rank, **more}
-            for rank, (text, score, more) in enumerate(rows, 0 if zero else 1)
+            {"content": hit.text, "score": hit.score, "rank": rank, key: hit.id, **hit.metadata}
+            for rank, hit in enumerate(hits, 0 if zero else 1)
         ]
-        for rows in best
+        for hits in best
     ]
     return results[0] if len(results) == 1 else results
 
