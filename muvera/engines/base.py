@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import Filter, build_condition
+from ..metadata.filters import Filter, build_condition, is_utf8
 from ..metadata.values import FlatMetadata, flatten
 from ..utils.checks import require_int
 from .conditions import Conditions
@@ -386,9 +386,10 @@ class Engine(ABC):
         return MultiVectors.from_arrays(arrays, ids=[id for id, _ in rows] or None, dimension=width)
 
     def _conditions_of(self, ids: list[Any]) -> Iterator[Any]:
-        """Yield conditions of at most ``_IDS`` ids each."""
-        for start in range(0, len(ids), _IDS):
-            yield self._builder().among(ids[start : start + _IDS])
+        """Yield conditions of at most ``_IDS`` ids each; no document has an id that is not UTF-8."""
+        known = [id for id in ids if not isinstance(id, str) or is_utf8(id)]
+        for start in range(0, len(known), _IDS):
+            yield self._builder().among(known[start : start + _IDS])
 
     @abstractmethod
     def _write(self, rows: list[Row]) -> None:

@@ -37,21 +37,13 @@ def qdrant_id(id: Any) -> int | str:
     """Return the point id of a document's id: an unsigned integer or a UUID.
 
     Other ids become the UUID of version 5 of their text.
-
-    Raises
-    ------
-    ValueError
-        For a lone surrogate.
     """
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
     try:
         return str(uuid.UUID(str(id)))
     except ValueError:
-        try:
-            return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
-        except UnicodeEncodeError as error:
-            raise ValueError(f"The id {id!r} has a lone surrogate, which no id of a document has.") from error
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
 
 
 class _Qdrant(Engine):

@@ -144,7 +144,7 @@ def test_wrong_texts_encoders_and_names() -> None:
         with pytest.raises(TypeError, match=part):
             as_texts(wrong)
     assert isinstance(require_text_encoder(HashEncoder()), TextEncoder)
-    with pytest.raises(TypeError, match="str has no name"):
+    with pytest.raises(TypeError, match="token_spans, got str"):
         require_text_encoder("minilm")
     for name in ("bert", "http://x"):
         with pytest.raises(ValueError, match=f"'{name}'.*minilm"):

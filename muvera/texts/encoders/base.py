@@ -138,16 +138,13 @@ class CachedEncoder:
 
 
 def require_text_encoder(encoder: Any) -> TextEncoder:
-    """Return `encoder`, or raise TypeError that names the missing method."""
-    wanted = ("name", "encode_documents", "encode_queries", "token_spans")
-    missing = [name for name in wanted if not hasattr(encoder, name)]
-    if missing:
+    """Return `encoder`, or raise TypeError if it is not a text encoder."""
+    if not isinstance(encoder, TextEncoder):
         raise TypeError(
-            f"encoder must be a text encoder with {', '.join(wanted)}; {type(encoder).__name__} has no "
-            f"{missing[0]}. Use muvera.load_text_encoder('minilm') or another of its names."
+            "encoder must be a text encoder with name, encode_documents, encode_queries and token_spans, got "
+            f"{type(encoder).__name__}. Use muvera.load_text_encoder('minilm') or another of its names."
         )
-    checked: TextEncoder = encoder
-    return checked
+    return encoder
 
 
 def as_texts(texts: Any, name: str = "texts") -> list[str]:

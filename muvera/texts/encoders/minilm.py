@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import string
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from ...data.demo_sample import DemoSample
 from ...data.multivectors import MultiVectors
 from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
-from ...utils.parallel import run_in_ranges
+from ...utils.parallel import run_in_ranges, split_by_weight
 from .base import TextSide, from_matrices
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 FloatMatrix = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int32]
 
-# Larger batches are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
+# Tokens per batch.  More are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
 _BATCH_TOKENS = 2048
 
 
@@ -110,33 +110,22 @@ class MiniLMEncoder:
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
 
-    def token_strings(self, token_ids: TokenIds) -> list[str]:
-        """Return the wordpieces of vocabulary ids; ``##`` marks the inside of a word."""
-        return [self._tokenizer.id_to_token(int(index)) for index in token_ids]
-
     def read(self, texts: Sequence[str], side: TextSide) -> list[TokenStates]:
         """Encode texts, and return token ids and pooled vectors too."""
-        ids = [
-            np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))
-        ]
-        batches = list(_batches(ids))
-        states: list[list[TokenStates]] = [[] for _ in batches]
+        encodings = self._tokenizer.encode_batch(list(texts))
+        ids = [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+        states: list[Any] = [None] * len(ids)
 
         def encode(start: int, stop: int) -> None:
-            for i in range(start, stop):
-                found = self._model.hidden_states(batches[i])
-                states[i] = [
-                    self._states(own, rows, side) for own, rows in zip(batches[i], found, strict=True)
-                ]
+            for i, rows in enumerate(self._model.hidden_states(ids[start:stop]), start):
+                kept = self._kept(ids[i], side)
+                states[i] = TokenStates(unit_rows(rows[kept]), ids[i][kept], unit_rows(rows.mean(axis=0)))
 
         # One thread per batch is faster than BLAS threads, which are idle except in matrix products.
+        bounds = np.cumsum([0, *map(len, ids)])
         with one_blas_thread():
-            run_in_ranges(encode, [(i, i + 1) for i in range(len(batches))])
-        return [one for own in states for one in own]
-
-    def _states(self, token_ids: TokenIds, states: FloatMatrix, side: TextSide) -> TokenStates:
-        kept = self._kept(token_ids, side)
-        return TokenStates(unit_rows(states[kept]), token_ids[kept], unit_rows(states.mean(axis=0)))
+            run_in_ranges(encode, split_by_weight(bounds, _BATCH_TOKENS, len(ids)))
+        return states
 
     def _kept(self, token_ids: TokenIds, side: TextSide) -> npt.NDArray[np.bool_]:
         kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")
@@ -283,15 +272,3 @@ def _gelu(rows: FloatMatrix) -> FloatMatrix:
 
 def _need(module: str) -> Any:
     return import_extra(module, "minilm", "The MiniLM encoder")
-
-
-def _batches(ids: Sequence[TokenIds]) -> Iterator[Sequence[TokenIds]]:
-    """Split texts, in order, into batches of about `_BATCH_TOKENS` tokens."""
-    start, tokens = 0, 0
-    for stop, text_ids in enumerate(ids):
-        if tokens and tokens + len(text_ids) > _BATCH_TOKENS:
-            yield ids[start:stop]
-            start, tokens = stop, 0
-        tokens += len(text_ids)
-    if start < len(ids):
-        yield ids[start:]
