@@ -135,7 +135,7 @@ def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> Table:
     finally:
         store.close()
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    rows = [[name, ms, medians[name.partition(",")[0]] / ms] for name, ms in medians.items()]
+    cells = [[name, ms, medians[name.partition(",")[0]] / ms] for name, ms in medians.items()]
     columns: list[Column | str] = [
         *(f"{store.count:,} documents", Column("time", format="{:.2f}", unit="ms")),
         Column("speedup over plain mmap", format="{:.2f}x"),
@@ -145,7 +145,7 @@ def measure(folder: Path, megabytes: int, tokens: int, rounds: int) -> Table:
         f'{tokens} float16 tokens in a file of {megabytes:,} MB. "2-bit pre-ranking" selects up to 30 candidates by '
         f"2-bit codes in memory and reads only their tokens. {measured_on()}"
     )
-    return Table(_read_ahead(folder), columns, rows, caption)
+    return Table(_read_ahead(folder), columns, cells, caption)
 
 
 def _read_ahead(folder: Path) -> str:

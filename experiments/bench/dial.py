@@ -97,8 +97,8 @@ def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[s
         fixed = max(_K, int(np.argmax(by_number >= min(recall, by_number[-1]) - 1e-9)) + 1)
         level = calibration.level(target, _K)
         by_windows = float(by_number[min(level.fixed, len(by_number)) - 1])
-        row = {"target": target, "recall": recall, "fixed": fixed, "cap": level.cap}
-        measured.append({**row, "by_windows": level.fixed, "recall_by_windows": by_windows})
+        facts = {"target": target, "recall": recall, "fixed": fixed, "cap": level.cap}
+        measured.append({**facts, "by_windows": level.fixed, "recall_by_windows": by_windows})
         jobs[target, "dial"] = timed(one_by_one(index, timed_queries, _K, recall=target))
         jobs[target, "fixed"] = timed(one_by_one(index, timed_queries, _K, candidates=fixed))
     seconds = interleaved(jobs, rounds)

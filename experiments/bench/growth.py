@@ -10,12 +10,11 @@ documents in batches; larger sizes continue from smaller ones, because they begi
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.data.ranking import best_first
 from muvera.index.manifest import read_manifest
-from muvera.utils.atomic_files import write_bytes, write_json
+from muvera.utils.atomic_files import write_json
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE, DatasetPath
@@ -44,33 +43,27 @@ K = 10
 # index.
 _TIMED, _ADDED = 200, 1000
 
+# Token format, and settings of a graph.
+_TOKENS, _GRAPH = "2bit", {"m": 16, "ef_construction": 100}
+
 # Searches: candidates, ef of a graph, and candidates by codes that are rescored.
-_SEARCHES = {"quick": (500, 1000, 30), "thorough": (800, 2000, 50)}
-
-# Settings of a graph.
-_GRAPH = {"m": 16, "ef_construction": 100}
-
-# Number of batches after which the best documents so far are written to disk.
-_KEPT_AFTER = 16
+_SEARCHES = {"fast": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """Settings of the index, and the number of `judged` queries whose exact best documents are computed."""
+    """Collection, backend and preset, and the number of `judged` queries whose exact best documents are computed."""
 
     collection: str
     real: bool = False
-    encoder: str = "moments"
     backend: str = "scan"
-    codec: str = "2bit"
-    keep_exact: bool = True
+    encoder: str = "moments"
     judged: int = 50
 
     def name(self, count: int) -> str:
         """Return the name of an index of `count` documents."""
-        built = [self.collection, self.encoder, self.backend, self.codec]
-        built += ["alone"] * (not self.keep_exact) + ["real"] * self.real
-        return "-".join(str(value) for value in (*built, count))
+        kind = "real" if self.real else "made"
+        return f"{self.collection}-{kind}-{self.encoder}-{self.backend}-{self.judged}-{count}"
 
 
 def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
@@ -82,13 +75,10 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
         If a step failed; its error is on the screen.
     """
     index = folder / f"{settings.name(count)}.index"
-    results: dict[str, Any] = {"documents": count, **asdict(settings)}
-    files = {}
-    for name in _STEPS:
-        judged = f"-{settings.judged}" if name in ("truth", "search") else ""  # the results depend on it
-        files[name] = folder / f"{settings.name(count)}.{name}{judged}.json"
-    if not index.exists() and not (files["search"].exists() and files["change"].exists()):
+    files = {name: folder / f"{settings.name(count)}.{name}.json" for name in _STEPS}
+    if not index.exists() and not all(files[name].exists() for name in ("search", "change")):
         files["build"].unlink(missing_ok=True)  # its index is needed again
+    results: dict[str, Any] = {"documents": count}
     for name, out in files.items():
         if not out.exists() and in_new_process(_run, name, path, settings, count, index, out):
             raise RuntimeError(
@@ -100,7 +90,8 @@ def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder
 
 
 def _run(name: str, path: DatasetPath, settings: GrowthSettings, count: int, index: Path, out: Path) -> None:
-    write_json(out, {f"{name}_machine": measured_on(), **_STEPS[name](path, settings, count, index)})
+    on = measured_on()
+    write_json(out, {f"{name}_machine": on, **_STEPS[name](load_collection(path), settings, count, index)})
 
 
 class _Stopwatch:
@@ -126,10 +117,15 @@ class _Stopwatch:
         return {f"{name}_seconds": clock, f"{name}_processor_seconds": processor}
 
 
-def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    documents = GrownDocuments(load_collection(path).documents)
-    how: dict[str, Any] = {"tokens": settings.codec, "keep_exact": settings.keep_exact, "exact_tokens": 0}
-    how |= {"backend": settings.backend, "hnsw": _GRAPH if settings.backend == "hnsw" else {}}
+def _build(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+    documents = GrownDocuments(collection.documents)
+    how: dict[str, Any] = {
+        "tokens": _TOKENS,
+        "keep_exact": True,
+        "exact_tokens": 0,
+        "backend": settings.backend,
+    }
+    how |= {"hnsw": _GRAPH} if settings.backend == "hnsw" else {}
     watch = _Stopwatch()
     batches = watch.without(documents.batches(count))
     MuveraIndex.build(batches, settings.encoder, path=folder, overwrite=True, **how)
@@ -140,18 +136,6 @@ def _build(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path
     return {**taken, **memory, "exact_bytes": exact, "disk_bytes": sum(sizes.values()) - exact}
 
 
-def _truth(path: DatasetPath, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
-    watch = _Stopwatch()
-    _best(load_collection(path), settings, count, index.parent)
-    return watch.read("truth")
-
-
-def _best(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> NDArray[np.int64]:
-    kept = folder / f"{settings.collection}-best-{settings.judged}"
-    kept.mkdir(exist_ok=True)
-    return best_documents(collection, collection.queries[: settings.judged], count, kept)
-
-
 def best_documents(
     collection: Collection, queries: MultiVectors, count: int, folder: Path
 ) -> NDArray[np.int64]:
@@ -160,32 +144,34 @@ def best_documents(
     `folder` contains files with the best documents of these queries among the first n documents; only the
     other documents are read.
     """
-    known = {int(file.stem): file for file in folder.glob("*.npz")}
+    known = {int(file.stem): file for file in folder.glob("*.json")}
     done = max((size for size in known if size <= count), default=0)
-    ids, scores = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
-    if done:
-        with np.load(known[done]) as arrays:
-            ids, scores = arrays["ids"], arrays["scores"]
-    temporary: Path | None = None
-    for number, batch in enumerate(GrownDocuments(collection.documents).batches(count, done), 1):
+    kept = json.loads(known[done].read_text(encoding="utf-8")) if done else {}
+    ids = np.array(kept.get("ids", [[]] * len(queries)), np.int64)
+    scores = np.array(kept.get("scores", [[]] * len(queries)), np.float32)
+    for batch in GrownDocuments(collection.documents).batches(count, done):
         numbers = np.tile(np.asarray(batch.ids, np.int64), (len(queries), 1))
         ids = np.concatenate([ids, numbers], axis=1)
         scores = np.concatenate([scores, chamfer_matrix(queries, batch)], axis=1)
         best = np.stack([best_first(row, K) for row in scores])
         ids, scores = np.take_along_axis(ids, best, 1), np.take_along_axis(scores, best, 1)
-        done += len(batch)
-        if number % _KEPT_AFTER == 0 or done == count:
-            out, stream = folder / f"{done}.npz", io.BytesIO()
-            np.savez(stream, ids=ids, scores=scores)
-            write_bytes(out, stream.getvalue())
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-            temporary = None if done == count else out
+    write_json(folder / f"{count}.json", {"ids": ids.tolist(), "scores": scores.tolist()})
     return ids
 
 
-def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
-    collection = load_collection(path)
+def _best(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> NDArray[np.int64]:
+    kept = folder / f"{settings.collection}-best-{settings.judged}"
+    kept.mkdir(exist_ok=True)
+    return best_documents(collection, collection.queries[: settings.judged], count, kept)
+
+
+def _truth(collection: Collection, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
+    watch = _Stopwatch()
+    _best(collection, settings, count, index.parent)
+    return watch.read("truth")
+
+
+def _search(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     exact = _best(collection, settings, count, folder.parent)
     before = _memory()
     watch = _Stopwatch()
@@ -193,9 +179,8 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     results: dict[str, float] = watch.read("load")
     judged = collection.queries[: settings.judged]
     for name, (candidates, ef, rescore) in _SEARCHES.items():
-        how: dict[str, Any] = {"candidates": candidates, "threads": 1}
+        how: dict[str, Any] = {"candidates": candidates, "threads": 1, "rescore": rescore}
         how |= {"ef": ef} if settings.backend == "hnsw" else {}
-        how |= {"rescore": rescore} if settings.keep_exact else {}
         pairs = zip(judged, exact, strict=True)  # these searches compile
         shares = [np.isin(best, index.search(query, K, **how)[0].ids).mean() for query, best in pairs]
         results[f"{name}_recall"] = float(np.mean(shares))
@@ -204,7 +189,7 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
             clock, processor = time.perf_counter(), time.thread_time()
             index.search(query, K, **how)
             times.append((time.perf_counter() - clock, time.thread_time() - processor))
-        for share in (50, 95, 99):
+        for share in (50, 95):
             clock_ms, processor_ms = 1000 * np.percentile(times, share, axis=0)
             results |= {f"{name}_p{share}": float(processor_ms), f"{name}_clock_p{share}": float(clock_ms)}
     memory = _memory()
@@ -214,10 +199,10 @@ def _search(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     return results
 
 
-def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
+def _change(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     # The added documents are generated, because all real ones may be in the index.
-    more = next(GrownDocuments(load_collection(path).documents, seed=1).batches(count + _ADDED, count))
-    more = more[:_ADDED].with_ids(np.arange(count, count + min(_ADDED, len(more))))
+    more = next(GrownDocuments(collection.documents, seed=1).batches(count + _ADDED, count))
+    more = more.with_ids(np.arange(count, count + len(more)))
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
     results: dict[str, float] = {}
@@ -237,7 +222,7 @@ def _change(path: DatasetPath, settings: GrowthSettings, count: int, folder: Pat
     return results
 
 
-_STEPS: dict[str, Callable[[DatasetPath, GrowthSettings, int, Path], dict[str, Any]]] = {
+_STEPS: dict[str, Callable[[Collection, GrowthSettings, int, Path], dict[str, Any]]] = {
     "build": _build,
     "truth": _truth,
     "search": _search,
@@ -265,8 +250,8 @@ _QUANTITIES: list[tuple[str, str, float, str, float | None, tuple[float, str] | 
     ("load_seconds", "load, s", 1, "{:.2f}", 2, None),
     ("load_processor_seconds", "load, processor s", 1, "{:.2f}", None, None),
     *(
-        (f"{key}_{name}", f"{search} search: {title}", 1, form, target, None)
-        for key, search in (("quick", "fast"), ("thorough", "thorough"))
+        (f"{search}_{name}", f"{search} search: {title}", 1, form, target, None)
+        for search in _SEARCHES
         for name, title, form, target in (
             ("recall", "10-recall@10", "{:.3f}", 0.97),
             ("p50", "p50, processor ms", "{:.2f}", 2.5),
@@ -294,22 +279,25 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]]) -> Ta
         each = f"{cost[0] * values[-1] / sizes[-1]:,.0f} {cost[1]}" if cost else None
         cells = [form.format(value / divisor) for value in values]
         rows.append([title, *cells, exponent, each, target and form.format(target / divisor)])
-    exact = settings.keep_exact
-    rescored = ", then the best {} of them by exact tokens" if exact else ""
     graph = f" ({_GRAPH}, ef=1000 and 2000)" if settings.backend == "hnsw" else ""
     made = "" if settings.real else ", and generated documents of 48 to 80 tokens"
     generated = "" if settings.real else "Build times exclude generating documents. "
+    searches = "; ".join(
+        f"a {name} search ranks {candidates} candidates, then the best {rescore} of them by exact tokens"
+        for name, (candidates, _, rescore) in _SEARCHES.items()
+    )
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
-        f"{settings.backend!r}{graph}, {settings.codec} codes {'and' if exact else 'without'} exact tokens; "
-        f"one thread searches. A fast search ranks 500 candidates{rescored.format(30)}; a thorough search ranks 800 "
-        f"candidates{rescored.format(50)}. {generated}Recall is over "
-        f"{settings.judged} queries; {_TIMED} other queries are timed once each. A quantity grows like the number of "
-        "documents to the power of its exponent. Other jobs used the machine during builds. "
-        f"{measured[-1]['build_machine']}"
+        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens; one thread searches; {searches}. {generated}"
+        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. A quantity grows like "
+        f"the number of documents to the power of its exponent. {measured[-1]['build_machine']}"
     )
     title = f"{'Real text' if settings.real else 'Generated documents'}, backend {settings.backend}"
-    columns = ["quantity", *(f"{size:,}" for size in sizes), Column("exponent", format="{:.2f}")]
+    columns: list[Column | str] = [
+        "quantity",
+        *(f"{size:,}" for size in sizes),
+        Column("exponent", format="{:.2f}"),
+    ]
     return Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption)
 
 
@@ -320,12 +308,7 @@ def grow(
     real: Annotated[
         bool, typer.Option("--real", help="Only real documents; the last size is the whole collection.")
     ] = False,
-    encoder: Annotated[str, typer.Option(help="Preset of the vectors.")] = "moments",
     backend: Annotated[str, typer.Option(help="exact, scan or hnsw.")] = "scan",
-    codec: Annotated[str, typer.Option(help="Codec of the tokens.")] = "2bit",
-    keep_exact: Annotated[
-        bool, typer.Option("--exact/--codes-alone", help="Also store exact tokens, to rerank the best.")
-    ] = True,
     queries: Annotated[int, typer.Option(min=1, help="Number of queries for recall.")] = 50,
     cache: Cache = CACHE,
     save: Save = False,
@@ -334,7 +317,7 @@ def grow(
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)
-    settings = GrowthSettings(collection, real, encoder, backend, codec, keep_exact, queries)
+    settings = GrowthSettings(collection, real, backend, judged=queries)
     sizes = sorted(set(size or [10_000, 100_000, 300_000]))
     if real:
         whole = len(load_collection(path).documents)

@@ -162,7 +162,7 @@ def _compared(name: str, jobs: _Jobs, count: int, rounds: int) -> list[dict[str,
     rows = []
     for (way, threads), times in seconds.items():
         alone = seconds[way, threads.replace("all threads", "one thread")]
-        row = {"name": name, "way": way, "threads": threads}
+        row: dict[str, Any] = {"name": name, "way": way, "threads": threads}
         row["microseconds"] = 1e6 * float(np.median(times)) / count
         row["one_by_one"] = float(np.median(seconds["one by one", "one thread"] / times))
         rows.append({**row, "one_thread": float(np.median(alone / times))})

@@ -302,7 +302,7 @@ def vectors(
         "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),
-        "mixed": lambda: mixed_table(*chosen),
+        "mixed": lambda: mixed_table(chosen[0], chosen[1]),
     }
     if part not in tables:
         raise typer.BadParameter(f"the part must be one of {', '.join(tables)}, got {part!r}.")

@@ -19,42 +19,30 @@ __all__ = ["Collection", "tokens_checksum"]
 class Collection:
     """Token vectors of documents and queries, and all other data of systems and metrics.
 
-    Parameters
-    ----------
-    name : str
-    documents, queries : MultiVectors
-        Those with tokens, in the order of the files; positions are their ids.
-    checksum : str
-        Sixteen hexadecimal digits of all tokens and lengths.
-    document_ids, query_ids : list of str
-        The ids in the files.
-    document_texts, query_texts : list of str, optional
-    document_pooled, query_pooled : float32 (n, width), optional
-        The model's own single vectors.
-    document_token_ids, query_token_ids : list of int arrays (tokens,), optional
-        Vocabulary ids of the token vectors.
-    judgements : list of dict, optional
-        For each query the grades of documents by position.
-    training_queries : MultiVectors, optional
-        Queries for fitting; they are not measured.
-    problems : list of str
-        Faults of the collection's files, in sentences.
+    Only texts with tokens are part of it, in the order of the files; their positions are their ids.
     """
 
     name: str
     documents: MultiVectors
     queries: MultiVectors
+    #: Sixteen hexadecimal digits of all tokens and lengths.
     checksum: str
+    #: The ids in the files.
     document_ids: list[str]
     query_ids: list[str]
     document_texts: list[str] | None = None
     query_texts: list[str] | None = None
+    #: The model's own single vectors (n, width).
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
+    #: Vocabulary ids of the token vectors.
     document_token_ids: list[NDArray[np.int64]] | None = None
     query_token_ids: list[NDArray[np.int64]] | None = None
+    #: For each query the grades of documents by position.
     judgements: list[dict[int, int]] | None = None
+    #: Queries for fitting; they are not measured.
     training_queries: MultiVectors | None = None
+    #: Faults of the collection's files, in sentences.
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -34,8 +34,6 @@ class Part:
     collection: str
     document_ids: list[str]
     query_ids: list[str]
-    #: Number of token vectors.
-    tokens: int
     #: Checksums of the token vectors, and of all data that systems are built from.
     checksum: str
     content: str
@@ -53,7 +51,6 @@ class Part:
             collection.name,
             collection.document_ids,
             collection.query_ids,
-            collection.documents.num_tokens,
             collection.checksum,
             collection.content,
         )

@@ -14,7 +14,7 @@ from ..evaluation.summary import Part, Results
 from ..runner.configuration import Entry, Experiment
 from .table import Column, Table
 
-__all__ = ["crossing", "needed_candidates", "result_tables", "seconds_at"]
+__all__ = ["needed_candidates", "result_tables", "seconds_at"]
 
 # Recalls at which speed is interpolated, and recalls for which candidates are counted.
 _SPEED_RECALLS, _CANDIDATE_RECALLS = (0.8, 0.9, 0.95, 0.99), (0.8, 0.9, 0.95)
@@ -175,33 +175,6 @@ def _time_ratio(results: Results, row: dict[str, Any]) -> str:
 # ---- Tables of single experiments
 
 
-def _losses(results: Results, parts: list[Part]) -> list[Table]:
-    """Return the recall lost by FDEs, by ranking fewer candidates and by the graph; the three add up.
-
-    The configuration has one system with exact inner products of FDEs and one with a graph of them, both at
-    several numbers of candidates.
-    """
-    experiment = parts[0].experiment
-    values = _values(results, parts, experiment.metrics[0])
-    points = {
-        backend: [point for point in experiment.points() if point.entry.build.get("backend") == backend]
-        for backend in ("exact", "hnsw")
-    }
-    rows = []
-    for (collection, size), heading in _columns(parts).items():
-        own = {name: array for (name, *column), array in values.items() if column == [collection, size]}
-        exact = {p.query["candidates"]: own[p.name] for p in points["exact"] if p.name in own}
-        for point in points["hnsw"]:
-            candidates = point.query["candidates"]
-            if point.name in own and candidates in exact:
-                deepest, same, graph = exact[max(exact)], exact[candidates], own[point.name]
-                lost = (1 - deepest, deepest - same, same - graph, 1 - graph)
-                rows.append([heading, point.query.get("ef"), candidates, *map(mean_interval, lost)])
-    titles = ("lost by FDEs", "lost by fewer candidates", "lost by the graph", "total")
-    shares = [Column(title, format=_SHARE) for title in titles]
-    return [Table(experiment.metrics[0], ["collection", "ef", "candidates", *shares], rows)]
-
-
 def _candidates(results: Results, parts: list[Part]) -> list[Table]:
     """Return the number of candidates that each system needs, and its ratio to the first system's."""
     entries, metric = parts[0].experiment.entries, parts[0].experiment.metrics[0]
@@ -244,55 +217,6 @@ def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple
         return None, f"over {counts[-1]}"
     needed = float(np.exp(np.interp(share, best, np.log(counts))))
     return round(needed, 1), f"{needed:.0f}"
-
-
-def _crossover(results: Results, parts: list[Part]) -> list[Table]:
-    """Return the sizes from which the second system is faster than the first, and the third than the second.
-
-    The configuration lists three systems by the size that they are for: all tokens, all vectors, a scan of
-    codes.  Times are those of the median query, interpolated between measured sizes.
-    """
-    experiment = parts[0].experiment
-    points = [point.name for point in experiment.points()]
-    rows = []
-    for name in dict.fromkeys(part.collection for part in parts):
-        own = sorted((part for part in parts if part.collection == name), key=lambda part: part.size)
-        keys = [[(experiment.name, name, part.size, point) for part in own] for point in points]
-        if all(key in results.times for line in keys for key in line):
-            medians = [[float(np.median(results.times[key][1])) for key in line] for line in keys]
-            tokens, sizes = [part.tokens for part in own], [part.size for part in own]
-            cells = (crossing(tokens, *medians[:2]), crossing(sizes, *medians[1:]))
-            rows.append([name, *cells, f"{sizes[-1]:,} documents, {tokens[-1]:,} tokens"])
-    header = [
-        "collection",
-        f"tokens from which {points[1]} is faster than {points[0]}",
-        f"documents from which {points[2]} is faster than {points[1]}",
-        "measured up to",
-    ]
-    return [Table("crossover", header, rows)]
-
-
-def crossing(sizes: Sequence[int], small: Sequence[float], large: Sequence[float]) -> str:
-    """Return the size from which the times `large` stay below the times `small`.
-
-    Examples
-    --------
-    >>> crossing([10, 20], [1.0, 3.0], [2.0, 2.0])
-    '15'
-    >>> crossing([10, 20], [1.0, 2.0], [2.0, 2.0])
-    'over 20'
-    >>> crossing([10, 20], [3.0, 4.0], [2.0, 2.0])
-    'at most 10'
-    """
-    lead = np.array(small) - np.array(large)  # positive where `large` is faster
-    behind = np.flatnonzero(lead <= 0)
-    if not len(behind):
-        return f"at most {sizes[0]:,}"
-    last = int(behind[-1])
-    if last + 1 == len(sizes):
-        return f"over {sizes[-1]:,}"
-    share = -lead[last] / (lead[last + 1] - lead[last])
-    return f"{sizes[last] + share * (sizes[last + 1] - sizes[last]):,.0f}"
 
 
 def _speed_at_recall(results: Results, parts: list[Part]) -> list[Table]:
@@ -361,8 +285,6 @@ _KINDS: dict[str, Callable[[Results, list[Part]], list[Table]]] = {
     "size": _size,
     "facts": _facts,
     "variance": _variance,
-    "losses": _losses,
     "candidates": _candidates,
-    "crossover": _crossover,
     "speed_at_recall": _speed_at_recall,
 }

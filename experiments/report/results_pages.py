@@ -34,7 +34,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Recall of FDEs",
         (
             *("vector_dimension", "ablation", "sizes", "nearest_neighbor", "narrow_cones", "variance"),
-            *("losses", "final_projection", "limit"),
+            *("final_projection", "limit"),
         ),
     ),
     "vectors": (
@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "hybrid": ("Hybrid search", ("hybrid", "texts")),
-    "reranking": ("Exact ranking", ("reranking", "carving")),
+    "reranking": ("Exact ranking", ("reranking",)),
     "size": ("Size of the collection", ("first_stage", "crossover")),
     "speed": ("Speed compared with other libraries", ("speed",)),
     "tokens": ("Token codecs", ("tokens",)),

@@ -58,13 +58,6 @@ def load_run(folder: Path) -> Run:
     if not rows:
         first = f" and {len(failures)} failures, the first: {failures[0].get('message')}" if failures else ""
         raise ValueError(f"{folder / 'summary.json'} holds no rows{first}. Run the experiments again.")
-    for i, row in enumerate(rows):
-        missing = [name for name in ("experiment", "collection", "system") if not row.get(name)]
-        if missing or row.get("family") not in FAMILIES:
-            raise ValueError(
-                f"{folder / 'summary.json'}: rows[{i}] needs an experiment, a collection, a system and a family of "
-                f"{', '.join(FAMILIES)}. Got {row}. Run the experiments again."
-            )
     return Run(manifest, rows, summary.get("tables") or [])
 
 

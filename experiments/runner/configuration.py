@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +27,27 @@ FIRST_SEED, SEED_STEP = 42, 1000
 #: Special name: only the collection with the most documents.
 LARGEST = "largest"
 
-_TABLES = (
-    *("metrics", "speed", "size", "facts", "losses", "candidates", "variance", "crossover"),
-    "speed_at_recall",
-)
-_PLAIN_KEYS = (
-    "title",
-    "caption",
-    "reproduces",
-    "k",
-    "queries",
-    "training_queries",
-    "timed",
-)
+_TABLES = ("metrics", "speed", "size", "facts", "candidates", "variance", "speed_at_recall")
+_PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "training_queries", "timed")
 _KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One built system, and the settings at which it answers queries.
-
-    Parameters
-    ----------
-    system : str
-        Name in SYSTEMS.
-    label, series : str
-        Name of the curve; the same with "*" for numbers, so curves that differ only in numbers share it.
-    build : dict
-        Build arguments.
-    queries : tuple of dict
-        Query arguments of each point of the curve.
-    allow_fewer : bool
-        Accept fewer than k documents.
-    line : int
-        Index of this entry's system in the configuration.
-    """
+    """One built system, and the settings at which it answers queries."""
 
     system: str
+    #: Name of the curve.
     label: str
+    #: The label with "*" for numbers: curves that differ only in numbers share it.
     series: str
     build: dict[str, Any]
+    #: Query arguments of each point of the curve.
     queries: tuple[dict[str, Any], ...]
+    #: Accept fewer than k documents.
     allow_fewer: bool = False
+    #: Index of this entry's system in the configuration.
     line: int = 0
 
     def points(self) -> list[Point]:
@@ -105,33 +83,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The content of a configuration.
-
-    Parameters
-    ----------
-    name : str
-        Name of its file.
-    title, caption, reproduces : str
-        Texts for the report.
-    k : int
-        Documents that each system returns.
-    queries : int
-        At most this many of a collection's queries, the same for all systems.
-    training_queries : float
-        Share of a collection's queries for training; the others are measured.
-    documents : tuple of int or None
-        Sizes of the collection; None is all documents.
-    seeds : tuple of int
-    timed : bool
-        Build all systems first, then alternate between them.
-    collections : tuple of str
-        Collections to use; empty: all; LARGEST: the one with the most documents.
-    metrics, tables : tuple of str
-    entries : tuple of Entry
-    comparisons : tuple of Comparison
-    raw : dict
-        The file's content.
-    """
+    """The content of a configuration; experiments/README.md describes its keys."""
 
     name: str
     title: str
@@ -140,14 +92,17 @@ class Experiment:
     k: int = 100
     queries: int = 300
     training_queries: float = 0.0
+    #: Sizes of the collection; None is all documents.
     documents: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (FIRST_SEED,)
     timed: bool = False
+    #: Names; empty: all; LARGEST: the one with the most documents.
     collections: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tables: tuple[str, ...] = ("metrics",)
+    #: The file's content.
     raw: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
@@ -191,59 +146,64 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
 
 def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     _require_keys(content, _KEYS, "key of an experiment")
-    if "title" not in content:
-        raise ValueError("title is missing: describe what the experiment shows.")
-    k, seeds = content.get("k", 100), content.get("seeds", 1)
-    for key, value in (("k", k), ("queries", content.get("queries", 300)), ("seeds", seeds)):
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{key} must be an int of at least 1, got {value!r}.")
-    share = content.get("training_queries", 0.0)
-    if not (isinstance(share, float) and 0 <= share < 1):
-        raise ValueError(f"training_queries must be a share of the queries below 1, got {share!r}.")
-    metrics, tables = tuple(content.get("metrics", ())), tuple(content.get("tables", ("metrics",)))
-    for metric in metrics:
-        if parse_metric(metric).cutoff > k:
-            raise ValueError(f"{metric} reads more documents than k={k}. Raise k.")
-    for table in tables:
+    given = {
+        "k": 100,
+        "queries": 300,
+        "seeds": 1,
+        "training_queries": 0.0,
+        "documents": ["all"],
+        "collections": [],
+    }
+    given |= {"metrics": [], "tables": ["metrics"], "systems": [], "compare": [], **content}
+    _require("title" in given, "title is missing: describe what the experiment shows.")
+    for key in ("k", "queries", "seeds"):
+        _require(
+            type(given[key]) is int and given[key] > 0,
+            f"{key} must be an int of at least 1, got {given[key]!r}.",
+        )
+    share, sizes, collections = given["training_queries"], given["documents"], given["collections"]
+    _require(
+        isinstance(share, float) and 0 <= share < 1,
+        f"training_queries must be a share of the queries below 1, got {share!r}.",
+    )
+    _require(
+        all(size == "all" or (type(size) is int and size > 0) for size in sizes),
+        f"documents must be a list of numbers and 'all', got {sizes!r}.",
+    )
+    _require(
+        isinstance(collections, list) or collections == LARGEST,
+        f"collections must be a list of names, or {LARGEST!r}, got {collections!r}.",
+    )
+    for metric in given["metrics"]:
+        if parse_metric(metric).cutoff > given["k"]:
+            raise ValueError(f"{metric} reads more documents than k={given['k']}. Raise k.")
+    for table in given["tables"]:
         require_known(table, _TABLES, "table")
-    sizes = content.get("documents", ["all"])
-    for size in sizes if isinstance(sizes, list) else [sizes]:
-        if not (size == "all" or (type(size) is int and size > 0)):
-            raise ValueError(f"documents must be a list of numbers and 'all', got {size!r}.")
-    collections = content.get("collections", [])
-    if not isinstance(collections, list) and collections != LARGEST:
-        raise ValueError(f"collections must be a list of names, or {LARGEST!r}, got {collections!r}.")
-    entries = [entry for line, row in enumerate(content.get("systems", ())) for entry in _entries(row, line)]
-    if "crossover" in tables and [len(entry.queries) for entry in entries] != [1, 1, 1]:
-        raise ValueError("The table 'crossover' needs three systems of one point each.")
-    experiment = Experiment(
+    entries = [entry for line, row in enumerate(given["systems"]) for entry in _entries(row, line)]
+    names = [point.name for entry in entries for point in entry.points()]
+    for point in names:
+        _require(names.count(point) == 1, f"Two points have the name {point!r}. Give their systems labels.")
+    metrics = tuple(given["metrics"])
+    return Experiment(
         name=name,
         entries=tuple(entries),
-        seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(seeds)),
+        seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(given["seeds"])),
         documents=tuple(None if size == "all" else size for size in sizes),
         collections=(LARGEST,) if collections == LARGEST else tuple(collections),
         metrics=metrics,
-        tables=tables,
+        tables=tuple(given["tables"]),
+        comparisons=tuple(_comparison(row, names, metrics) for row in given["compare"]),
         raw=content,
-        **{key: content[key] for key in _PLAIN_KEYS if key in content},
+        **{key: given[key] for key in _PLAIN_KEYS if key in given},
     )
-    names = [point.name for point in experiment.points()]
-    for point in names:
-        if names.count(point) > 1:
-            raise ValueError(f"Two points have the name {point!r}. Give their systems labels.")
-    comparisons = tuple(_comparison(row, names, metrics) for row in content.get("compare", ()))
-    return replace(experiment, comparisons=comparisons)
 
 
 def _comparison(content: dict[str, Any], names: list[str], metrics: tuple[str, ...]) -> Comparison:
     _require_keys(content, ("to", "what", "metrics"), "key of a comparison")
     to = content.get("to", "")
-    comparison = Comparison(
-        to,
-        tuple(content.get("what", [name for name in names if name != to])),
-        tuple(content.get("metrics", metrics)),
-    )
-    for name in (to, *comparison.what):
+    what = tuple(content.get("what", [name for name in names if name != to]))
+    comparison = Comparison(to, what, tuple(content.get("metrics", metrics)))
+    for name in (to, *what):
         require_known(name, names, "point")
     for metric in comparison.metrics:
         require_known(metric, metrics, "metric of the experiment")
@@ -276,8 +236,9 @@ def _entries(content: dict[str, Any], line: int) -> list[Entry]:
 
 def _product(lists: dict[str, list[Any]]) -> list[dict[str, Any]]:
     for name, values in lists.items():
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"{name} must be a list of values, got {values!r}.")
+        _require(
+            isinstance(values, list) and bool(values), f"{name} must be a list of values, got {values!r}."
+        )
     return [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
 
 
@@ -291,7 +252,11 @@ def _require_arguments(system: str, side: Any, arguments: dict[str, Any]) -> Non
 
 
 def _require_keys(content: Any, known: Iterable[str], kind: str) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"Keys and values are expected, got {content!r}.")
+    _require(isinstance(content, dict), f"Keys and values are expected, got {content!r}.")
     for key in content:
         require_known(key, known, kind)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -29,32 +29,20 @@ _ARRAYS, _FACT = ("ids", "scores", "seconds", "chamfer", "fitted_on"), "fact "
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """Raw results of one point.
+    """Raw results of one point."""
 
-    Parameters
-    ----------
-    ids : int64 (n, k)
-        Positions of documents, -1 for missing ones.
-    scores : float32 (n, k)
-        The system's own scores.
-    seconds : float64 (n,)
-        NaN if not measured.
-    chamfer : float32 (n, k) or (0, 0)
-        Exact Chamfer similarities of the returned documents; empty if not computed.
-    facts : dict
-        ``build_seconds``, ``bytes_per_document``, numbers about the index, ``faults`` in sentences, provenance.
-    fitted_on : int64 (m,)
-        Positions of the documents that the system was fitted on; empty for all.
-    query_facts : dict of float64 (n,)
-        Other numbers about each query.
-    """
-
+    #: Positions of documents (n, k), -1 for missing ones, and the system's own scores.
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
+    #: Seconds of each query; NaN if not measured.
     seconds: NDArray[np.float64]
+    #: Exact Chamfer similarities of the returned documents; (0, 0) if not computed.
     chamfer: NDArray[np.float32]
+    #: Build time, bytes, numbers about the index, faults in sentences, provenance.
     facts: dict[str, Any]
+    #: Positions of the documents that the system was fitted on; empty for all.
     fitted_on: NDArray[np.int64]
+    #: Other numbers about each query.
     query_facts: dict[str, NDArray[np.float64]]
 
 
@@ -105,28 +93,17 @@ class Failure:
 
 @dataclass
 class Session:
-    """Shared state of a run.
-
-    Parameters
-    ----------
-    store : RawStore
-    cache : Path
-        Folder for peers' environments and exact answers.
-    threads : int
-    provenance : dict
-        Versions, commit and machine, stored beside every result.
-    tell : callable
-        Called with a line of progress.
-    failures, left_out : list of Failure
-        Filled while measuring; `left_out` lists systems that need data that the collection does not have.
-    """
+    """Shared state of a run; the cache holds peers' environments and exact answers."""
 
     store: RawStore
     cache: Path
     threads: int
+    #: Versions, commit and machine, stored beside every result.
     provenance: dict[str, Any]
+    #: Called with a line of progress.
     tell: Callable[[str], object]
     failures: list[Failure] = field(default_factory=list)
+    #: Systems that need data that the collection does not have.
     left_out: list[Failure] = field(default_factory=list)
 
     def fail(self, experiment: str, collection: str, system: str, message: str) -> None:

@@ -71,23 +71,15 @@ class Material:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Answers of a system.
+    """Answers of a system."""
 
-    Parameters
-    ----------
-    ids : int64 (n, k)
-        Positions of documents, best first; -1 at the end of a row if fewer than k were found.
-    scores : float32 (n, k)
-        The system's own scores, higher is better; those of an id of -1 are ignored.
-    seconds : float64 (n,)
-        Wall time of each query, one query at a time, in the process that answers.
-    facts : dict of float64 (n,)
-        Other numbers about each query, by name.
-    """
-
+    #: Positions of documents, best first, (n, k); -1 at the end of a row if fewer than k were found.
     ids: NDArray[np.int64]
+    #: The system's own scores, higher is better, (n, k); those of an id of -1 are ignored.
     scores: NDArray[np.float32]
+    #: Wall time of each query, one query at a time, in the process that answers.
     seconds: NDArray[np.float64]
+    #: Other numbers about each query, by name.
     facts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -97,26 +89,17 @@ class System(ABC):
     Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`.  A
     configuration is checked against both signatures before anything runs; :meth:`open_arguments` returns the
     names that ``**build`` accepts.
-
-    Attributes
-    ----------
-    name : str
-        Name in :data:`experiments.systems.registry.SYSTEMS`.
-    family : {"muvera", "baseline", "peer"}
-    chamfer : bool
-        True if the scores are exact Chamfer similarities.  The runner then compares them with its own,
-        except with the query argument ``rerank: false``.
-    own_process : bool
-        True if the work runs in another process, which a small build in this process would not warm up.
-    build_seconds : float or None
-        Time of ``build`` if it differs from that of the call, for example without copying documents to a
-        process.
     """
 
+    #: Name in :data:`experiments.systems.registry.SYSTEMS`.
     name: ClassVar[str]
     family: ClassVar[Family] = "baseline"
+    #: True if the scores are exact Chamfer similarities.  The runner then compares them with its own, except with
+    #: the query argument ``rerank: false``.
     chamfer: bool = False
+    #: True if the work runs in another process, which a small build in this process would not warm up.
     own_process: ClassVar[bool] = False
+    #: Time of ``build`` if it differs from that of the call, for example without copying documents to a process.
     build_seconds: float | None = None
 
     @staticmethod

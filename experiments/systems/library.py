@@ -127,30 +127,23 @@ class Muvera(_LibrarySystem):
         *,
         candidates: int = 100,
         ef: int | None = None,
-        ball_carving_tau: float | None = None,
         recall: float | None = None,
         rescore: int | None = None,
     ) -> Answers:
-        """Search as users do.
-
-        With `ball_carving_tau`, the search uses carved queries, and the k best are scored with the whole
-        query.
-        """
+        """Search as users do."""
         how: dict[str, Any] = {"candidates": max(k, candidates)} if recall is None else {"recall": recall}
         how |= {"ef": ef, "rescore": rescore, "threads": self.threads}
 
         def answer(_: int, query: MultiVectors) -> Ranked:
-            asked = _carved(query, ball_carving_tau)
-            ranking = self._index.search(asked, k, **how)[0]
-            ids = np.asarray(ranking.ids, np.int64)
-            return (ids, ranking.scores) if asked is query else self.ranked_exactly(query, ids, k)
+            ranking = self._index.search(query, k, **how)[0]
+            return np.asarray(ranking.ids, np.int64), ranking.scores
 
         return timed_search(queries, k, answer)
 
     def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
         """Compare the index's answers with those of encoding, searching and ranking step by step.
 
-        Settings that change answers by design (carving, recall, token codes) are not compared.
+        Settings that change answers by design (recall, token codes) are not compared.
         """
         held = self._index._contents.candidates
         if self._has_codes or held is None:

@@ -91,7 +91,7 @@ class IndexingPeer(WorkerSystem):
     def answers(self, queries: MultiVectors, k: int, candidates: int = 0, **options: Any) -> Answers:
         """Return the answers of the process's "search"; rank the first `candidates`, if any, by exact Chamfer.
 
-        "search" returns float64 (top_k, 2): positions and scores of documents, best first, then -1.
+        "search" returns pairs of positions and scores of documents, best first.
         """
         self._pass_queries(queries)
         how = {"index": str(self._index), "top_k": max(k, candidates), **options}

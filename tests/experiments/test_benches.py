@@ -104,14 +104,13 @@ def test_growth_measures_each_step_once_and_continues(
 ) -> None:
     collection: Any = collection_of(real)
     (tmp_path / "best").mkdir()
-    monkeypatch.setattr(growth, "_KEPT_AFTER", 1)
     whole = chamfer_matrix(
         collection.queries, MultiVectors.concatenate(list(GrownDocuments(real).batches(3000)))
     )
     growth.best_documents(collection, collection.queries, 300, tmp_path / "best")
     best = growth.best_documents(collection, collection.queries, 3000, tmp_path / "best")
     np.testing.assert_array_equal(best, np.argsort(-whole, axis=1, kind="stable")[:, : growth.K])
-    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["300.npz", "3000.npz"]
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["300.json", "3000.json"]
     monkeypatch.setattr(growth, "load_collection", lambda path: path)
     monkeypatch.setattr(growth, "in_new_process", lambda work, *arguments: work(*arguments))
     settings = growth.GrowthSettings("small", encoder="mean", judged=3)
@@ -119,7 +118,7 @@ def test_growth_measures_each_step_once_and_continues(
     again = growth.measure_size(collection, settings, 800, tmp_path)
     assert again == rows[1] == json.loads(json.dumps(rows[1]))
     assert not list(tmp_path.glob("*.index"))
-    assert rows[1]["quick_recall"] > 0.9 and rows[1]["save_bytes"] > 0
+    assert rows[1]["fast_recall"] > 0.9 and rows[1]["save_bytes"] > 0
     table = growth.growth_table(settings, rows)
     assert table.header[1:3] == ["400", "800"] and len(table.cells) == 25
 

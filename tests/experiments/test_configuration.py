@@ -76,7 +76,6 @@ def test_points_seeds_and_comparisons(tmp_path: Path) -> None:
         ({"tables": ["speeed"]}, "Did you mean 'speed'?"),
         ({"training_queries": 2}, "got 2"),
         ({"documents": [20, "al"]}, "'al'"),
-        ({"systems": [{"system": "bm25"}], "tables": ["crossover"]}, "'crossover'"),
         ({"collections": "small"}, "'largest', got 'small'"),
         ({"systems": [{"system": "bm25"}], "compare": [{"to": "bm26"}]}, "Did you mean 'bm25'?"),
     ],

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
 from builders import small_runs
@@ -19,11 +18,9 @@ from builders.run_folders import (
     row,
     write_run,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from experiments.report.charts import LIGHT, Axis, Plot, concat, marks_of
+from experiments.report.charts import Plot
 from experiments.report.figures import write_figures
 from experiments.report.page import page, page_of
 from experiments.report.run_folder import Run, load_run
@@ -64,8 +61,6 @@ def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
     [
         ([], "list"),
         ({"rows": {}}, "<needed> 12 GB"),
-        ({"rows": [{"experiment": "a", "collection": "b"}]}, "rows[0]"),
-        ({"rows": [row("a", "b", "muvera", 0.5) | {"family": "theirs"}]}, "'theirs'"),
     ],
 )
 def test_a_broken_summary_is_refused(tmp_path: Path, summary: Any, part: str) -> None:
@@ -119,56 +114,12 @@ def test_other_experiments_have_lines_by_what_they_vary(run: Run) -> None:
     assert depths.y.title == "1-recall@N" and [point["x"] for point in depths.points] == DEPTHS * 2
 
 
-def test_too_many_lines_are_each_series_best(tmp_path: Path) -> None:
-    rows = [
-        row("grid", "one", system, 0.5 + m / 100, build={"k": k, "m": m}, queries_per_second=100.0 * k * m)
-        for system in ("muvera", "bm25")
-        for k in (1, 2, 3)
-        for m in range(1, 8)
-    ]
-    run = load_run(write_run(tmp_path, rows, experiments={}))
-    by_k = next(plot for plot in plots(run, "grid") if plot.x.title == "k")
-    assert len(by_k.points) == 6 and {round(point["y"], 2) for point in by_k.points} == {0.57}
-
-
 def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
     rows = [row("a", "b", "muvera", 0.5, queries_per_second=float(k), query={"c": k}) for k in (1, 2, 3)]
     for timed in (False, True):
         manifest: dict[str, Any] = {"experiments": {"a": {"timed": timed}}}
         run = load_run(write_run(tmp_path, rows, **manifest))
         assert any(plot.y.title == "queries per second" for plot in plots(run, "a")) is timed
-
-
-@pytest.mark.parametrize("better", ["more", "less"])
-@settings(max_examples=5, deadline=None)
-@given(st.lists(st.tuples(st.integers(50, 70), st.integers(1, 20)), min_size=1, max_size=12))
-def test_the_front_is_the_points_that_no_point_beats(better: str, grid: list[tuple[int, int]]) -> None:
-    convert = pytest.importorskip("vl_convert")
-    points = [{"x": x / 100, "y": float(y), "series": "a", "name": ""} for x, y in grid]
-    plot = Plot("", Axis("recall"), Axis("cost"), points, better, "x")
-    scene = convert.vegalite_to_scenegraph(concat([plot], marks_of({"a": "muvera"}), LIGHT))
-
-    def drawn(name: str) -> np.ndarray:
-        marks = [node for node in nodes(scene) if str(node.get("name", "")).endswith(name)]
-        return np.array([(item["x"], item["y"]) for item in marks[0]["items"]])
-
-    sign = 1 if better == "more" else -1
-    front = [
-        k
-        for k, (x, y) in enumerate(grid)
-        if not any(o != (x, y) and o[0] >= x and sign * o[1] >= sign * y for o in grid)
-        and grid.index((x, y)) == k
-    ]
-    expected = drawn("layer_3_marks")[front]
-    for line in ("layer_0_marks", "layer_1_marks"):  # of all series, and of the one
-        assert {tuple(p) for p in drawn(line).round(6)} == {tuple(p) for p in expected.round(6)}
-
-
-def nodes(value: Any) -> list[dict[str, Any]]:
-    """Return all dictionaries within a scene graph."""
-    if isinstance(value, list):
-        return [node for part in value for node in nodes(part)]
-    return [value, *nodes(list(value.values()))] if isinstance(value, dict) else []
 
 
 def test_figures_are_drawn_from_the_stored_results(tmp_path: Path) -> None:

@@ -155,20 +155,26 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
 
 def of_muvfde() -> tuple[Any, Any]:
     library: Any = pytest.importorskip("muvfde")
+    config: Any = library.fixed_dimensional_encoding_config
+    made = config()  # a setter returns a copy
+    made.set_num_repetitions(3)
+    made.set_num_simhash_projections(2)
+    made.set_seed(7)
+    made.set_projection_type(library.projection_type.AMS_SKETCH)
+    made.set_projection_dimension(8)
+    encode = library.generate_fixed_dimensional_encoding
 
-    def config() -> Any:
-        made = library.fixed_dimensional_encoding_config()  # a setter returns a copy
-        made.set_num_repetitions(3)
-        made.set_num_simhash_projections(2)
-        made.set_seed(7)
-        made.set_projection_type(library.projection_type.AMS_SKETCH)
-        made.set_projection_dimension(8)
-        return made
+    def document(tokens: Any) -> Any:
+        made.set_encoding_type(library.encoding_type.AVERAGE)
+        made.enable_fill_empty(True)
+        return encode(tokens, made)
 
-    encode, filled = library.generate_fixed_dimensional_encoding, config()
-    filled.set_encoding_type(library.encoding_type.AVERAGE)
-    filled.enable_fill_empty(True)
-    return (lambda tokens: encode(tokens, filled)), (lambda tokens: encode(tokens, config()))
+    def query(tokens: Any) -> Any:
+        made.set_encoding_type(library.encoding_type.DEFAULT_SUM)
+        made.enable_fill_empty(False)
+        return encode(tokens, made)
+
+    return document, query
 
 
 def of_fastembed() -> tuple[Any, Any]:
@@ -177,22 +183,18 @@ def of_fastembed() -> tuple[Any, Any]:
     return encoder.process_document, encoder.process_query
 
 
-@pytest.mark.parametrize("backend", ["exact", "hnsw"])
 @pytest.mark.parametrize(("name", "encoders"), [("muvfde", of_muvfde), ("fastembed", of_fastembed)])
 def test_fdes_of_a_library_are_searched_and_ranked_exactly(
-    name: str, encoders: Any, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, encoders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_document, encode_query = encoders()
     monkeypatch.setitem(PEERS, name, Library(name, PEERS[name].worker))  # in this environment
     monkeypatch.setattr("experiments.systems.peers._BLOCK", 16)  # several blocks
     documents = some_documents(0, 40)
-    system: Any = SYSTEMS[name](backend=backend, repetitions=3, bits=2, width=8)  # type: ignore[call-arg]
-    given = material(documents, tmp_path)
+    system: Any = SYSTEMS[name](repetitions=3, bits=2, width=8)  # type: ignore[call-arg]
     try:
-        system.prepare(given)
-        system.build(given)
-        answers = ask(system, QUERIES, 5, candidates=12, ef=40)
-        assert system.bytes_per_document() > 4 * 3 * 4 * 8
+        system.build(material(documents, tmp_path))
+        answers = ask(system, QUERIES, 5, candidates=12)
     finally:
         system.close()
     fdes = np.array([encode_document(document) for document in documents])

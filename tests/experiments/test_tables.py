@@ -112,7 +112,7 @@ def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(CONFIGURATION)
     (experiment,) = load_experiments([str(path)])
-    part = Part(experiment, "some", [""] * 300, [""] * 3, 900, "", "")
+    part = Part(experiment, "some", [""] * 300, [""] * 3, "", "")
     speed, needed = result_tables(results({"ours": "1", "theirs": "1"}), [part])
     assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
     assert speed["rows"] == [

@@ -44,14 +44,14 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, subvec
 
 
 def search(_: Mapping[str, Any], index: str, top_k: int) -> Work:
-    """Return (position, score) of the best documents of one vector, float64 (top_k, 2), -1 for missing ones."""
+    """Return (position, score) of the best documents of one vector."""
     opened = _index(index)
 
     def work(vector: NDArray[np.float32]) -> NDArray[np.float64]:
         padded = np.zeros((1, opened.d), np.float32)
         padded[:, : vector.shape[1]] = vector
         scores, ids = opened.search(padded, top_k)
-        return np.stack([ids[0], np.where(ids[0] >= 0, scores[0], -1)], axis=1).astype(np.float64)
+        return np.stack([ids[0], scores[0]], axis=1)[ids[0] >= 0]
 
     return work
 

@@ -36,7 +36,7 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **sett
 
 
 def search(_: Mapping[str, Any], index: str, **settings: int) -> Work:
-    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing."""
+    """Return (position, score) of the best documents of one query."""
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(1)
     opened = _index(index)
@@ -46,11 +46,7 @@ def search(_: Mapping[str, Any], index: str, **settings: int) -> Work:
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
         tokens = torch.from_numpy(query)[None]
-        found = opened.search(tokens, show_progress=False, n_processes=1, **settings)[0]
-        out = np.full((settings["top_k"], 2), -1.0)
-        if found:
-            out[: len(found)] = found
-        return out
+        return np.array(opened.search(tokens, show_progress=False, n_processes=1, **settings)[0])
 
     return work
 

@@ -82,7 +82,7 @@ def build(
 
 
 def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int, graph_of_tokens: bool) -> Work:
-    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing.
+    """Return (position, score) of the best documents of one query.
 
     A graph of means proposes `search_width` candidates; with `graph_of_tokens`, it is the breadth of that search.
     """
@@ -98,10 +98,7 @@ def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int, grap
         else:
             asked["params"] = walk
         request = edge.QueryRequest(limit=top_k, with_vector=False, with_payload=False, **asked)
-        out = np.full((top_k, 2), -1.0)
-        for place, one in enumerate(shard.query(request)):
-            out[place] = one.id, one.score
-        return out
+        return np.array([(one.id, one.score) for one in shard.query(request)])
 
     return work
 

@@ -8,7 +8,8 @@ NAME_lengths.npy.
 
 Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and processor seconds of
 each call; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in
-addition, the function is called with every text of that input.  This file uses only the standard library and
+addition, the function is called with every text of that input; with the option "top_k" it returns up to
+top_k pairs of position and score, which are filled up with -1.  This file uses only the standard library and
 NumPy, because it runs in the environments of other libraries.
 """
 
@@ -89,7 +90,10 @@ def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) ->
     if "each" in request:
         texts = inputs[request["each"]]
         work(texts[0])  # the first call is not timed
-        np.save(request["save"], np.stack([timed(text) for text in texts]))
+        results = [timed(text) for text in texts]
+        if "top_k" in request["options"]:
+            results = [_filled(result, request["options"]["top_k"]) for result in results]
+        np.save(request["save"], np.stack(results))
     elif "save" in request:
         np.save(request["save"], np.asarray(work()))
         return {}
@@ -97,6 +101,14 @@ def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) ->
         for _ in range(request["repeat"]):
             timed()  # the result's memory is freed outside the clock
     return {"seconds": seconds, "processor": processor}
+
+
+def _filled(pairs: Any, count: int) -> Any:
+    """Return pairs of position and score as float64 (count, 2), filled up with -1."""
+    rows = np.full((count, 2), -1.0)
+    if len(pairs):
+        rows[: len(pairs)] = pairs
+    return rows
 
 
 def main() -> None:

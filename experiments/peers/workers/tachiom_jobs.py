@@ -35,17 +35,14 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **sett
 
 
 def search(_: Mapping[str, Any], index: str, top_k: int, **settings: Any) -> Work:
-    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing."""
+    """Return (position, score) of the best documents of one query."""
     opened = _index(index)
     most = min(top_k, opened.len)
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
         scores, ids = opened.search(np.ascontiguousarray(query), most, **settings)
-        out = np.full((top_k, 2), -1.0)
         found = np.isfinite(scores)  # fewer than k are filled up with infinities
-        count = int(found.sum())
-        out[:count, 0], out[:count, 1] = ids[found], scores[found]
-        return out
+        return np.stack([ids[found], scores[found]], axis=1)
 
     return work
 

@@ -37,18 +37,15 @@ def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **sett
 
 
 def search(_: Mapping[str, Any], index: str, top_k: int, **settings: Any) -> Work:
-    """Return (position, score) of the best documents of one query, float64 (top_k, 2), -1 where missing."""
+    """Return (position, score) of the best documents of one query."""
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(1)
     opened = _index(index)
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
         tokens = torch.from_numpy(query)[None]
-        found = opened.search(tokens, top_k, num_threads=1, show_progress=False, **settings)[0][:top_k]
-        out = np.full((top_k, 2), -1.0)
-        if found:
-            out[: len(found)] = found
-        return out
+        found = opened.search(tokens, top_k, num_threads=1, show_progress=False, **settings)[0]
+        return np.array(found[:top_k])
 
     return work
 
