@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .options import Config, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
+from .options import Config, Format, Json, Overwrite, Quiet, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
 from .output import note, print_json, progress_bar, seconds
 
@@ -41,9 +41,6 @@ def encode(
         Path | None, Option(help="Save the encoder in this new folder, to encode queries with it.")
     ] = None,
     format: Format = None,
-    part: Annotated[
-        str | None, Option(help="docs or queries, if SOURCE contains both (default: the same as --side).")
-    ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -73,7 +70,7 @@ def encode(
     for path in (out, save_encoder):  # before the work
         if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
-    opened = (open_documents if side == "documents" else open_queries)(source, format, part, option)
+    opened = (open_documents if side == "documents" else open_queries)(source, format, option)
     chosen, settings = choose_encoder(encoder, config, opened.dimension)
     if settings:
         raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
@@ -177,7 +174,6 @@ def load(
     ] = False,
     drop: Annotated[bool, Option("--drop", help="Remove the collection first.")] = False,
     format: Format = None,
-    part: Part = None,
     option: ReaderOption = None,
     threads: Threads = None,
     json_: Json = False,
@@ -200,7 +196,7 @@ def load(
     if precision not in (None, "float32", "float16"):
         raise ValueError(f"--precision must be float32 or float16, got {precision!r}.")
     begun = time.perf_counter()
-    opened = open_documents(source, format, part, option)
+    opened = open_documents(source, format, option)
     engine = open_engine(to)
     try:
         if drop:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .options import Config, Encoder, Format, Json, Overwrite, Part, Quiet, ReaderOption, Source, Threads
+from .options import Config, Encoder, Format, Json, Overwrite, Quiet, ReaderOption, Source, Threads
 from .output import megabytes, note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ def index(
     source: Source,
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
     format: Format = None,
-    part: Part = None,
     option: ReaderOption = None,
     encoder: Encoder = None,
     config: Config = None,
@@ -75,7 +74,7 @@ def index(
     from .sources import choose_encoder, open_documents, stream
 
     _require_new(out, overwrite)
-    opened = open_documents(source, format, part, option)
+    opened = open_documents(source, format, option)
     chosen, values = choose_encoder(encoder, config, opened.dimension)
     options = {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
     values |= {name: value for name, value in options.items() if value is not None}
@@ -154,7 +153,6 @@ def info(
         Path, Argument(metavar="PATH", help="An index, an encoder's folder, or token embeddings.")
     ],
     format: Format = None,
-    part: Part = None,
     option: ReaderOption = None,
     verify: Annotated[
         bool, Option("--verify", help="Read an index in full and compare every checksum.")
@@ -181,7 +179,7 @@ def info(
     elif format is None and is_encoder_folder(path):
         facts, lines = _encoder_facts(path)
     else:
-        facts, lines = _embedding_facts(path, format, part, option, survey)
+        facts, lines = _embedding_facts(path, format, option, survey)
     if json_:
         print_json({"path": str(path), **facts})
     else:
@@ -238,12 +236,12 @@ def _encoder_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _embedding_facts(
-    path: Path, format: str | None, part: str | None, option: list[str] | None, survey: bool
+    path: Path, format: str | None, option: list[str] | None, survey: bool
 ) -> tuple[dict[str, Any], list[str]]:
     from ..convert import survey as read_all
     from .sources import open_documents
 
-    source = open_documents(path, format, part, option)
+    source = open_documents(path, format, option)
     facts = {
         "kind": "embeddings",
         "format": source.name,

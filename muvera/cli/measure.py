@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from .options import Config, Encoder, Format, Json, Part, Queries, Quiet, ReaderOption, Source, Threads
+from .options import Config, Encoder, Format, Json, Queries, Quiet, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
@@ -18,7 +18,6 @@ def diagnose(
     source: Source,
     queries: Queries = None,
     format: Format = None,
-    part: Part = None,
     option: ReaderOption = None,
     encoder: Encoder = None,
     config: Config = None,
@@ -41,7 +40,7 @@ def diagnose(
     from .sources import choose_encoder, read_collections
 
     with progress_bar(None, "steps", "measuring", quiet) as advance:
-        documents, query_vectors = read_collections(source, queries, format, part, option)
+        documents, query_vectors = read_collections(source, queries, format, option)
         extra: Any = None
         if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, documents.dimension)[0]
@@ -57,7 +56,6 @@ def tune(
     source: Source,
     queries: Queries = None,
     format: Format = None,
-    part: Part = None,
     option: ReaderOption = None,
     target_recall: Annotated[
         float | None,
@@ -91,7 +89,7 @@ def tune(
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
     with progress_bar(None, "steps", "measuring", quiet) as advance:
-        documents, query_vectors = read_collections(source, queries, format, part, option)
+        documents, query_vectors = read_collections(source, queries, format, option)
         tuning = run(
             documents,
             query_vectors,

@@ -14,7 +14,6 @@ __all__ = [
     "Format",
     "Json",
     "Overwrite",
-    "Part",
     "Queries",
     "Quiet",
     "ReaderOption",
@@ -36,13 +35,14 @@ Format = Annotated[
     str | None,
     Option("--format", "-f", help="Input format (default: auto-detect; see muvera formats)."),
 ]
-Part = Annotated[
-    str | None,
-    Option("--part", help="docs or queries, if the input contains both (default: docs)."),
-]
 ReaderOption = Annotated[
     list[str] | None,
-    Option("--option", "-o", help="Option of the format's reader, as NAME=VALUE; can be repeated."),
+    Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="Option of the format's reader, such as part=queries if the input also has documents; can be repeated.",
+    ),
 ]
 Queries = Annotated[
     Path | None,
@@ -94,4 +94,6 @@ def parse_json(option: str, text: str | None) -> Any:
     try:
         return None if text is None else json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{option} must be JSON, got {text!r}: {error}.") from None
+        raise ValueError(
+            f'{option} must be JSON, such as {{"year": {{"$gte": 2000}}}}, got {text!r}: {error}.'
+        ) from None

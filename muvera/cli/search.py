@@ -58,9 +58,6 @@ def search(
     ] = None,
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
-    part: Annotated[
-        str | None, Option(help="docs or queries, if QUERIES contains both (default: queries).")
-    ] = None,
     option: ReaderOption = None,
     threads: Threads = None,
     json_: Json = False,
@@ -99,7 +96,7 @@ def search(
             if where is not None or rerank is not None:
                 raise ValueError("--where and --rerank need the URL of an engine. For an index use --ids.")
             searched, place = _open_index(index, queries), index
-        source = open_queries(queries, format, part, option)
+        source = open_queries(queries, format, option)
         if source.name in _DOCUMENTS_ONLY and not quiet:
             warn(f"{queries} contains documents and no queries: each document is used as a query.")
         texts = read(source)

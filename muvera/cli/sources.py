@@ -57,27 +57,21 @@ _BATCH_BYTES = 16 << 20
 _DOCUMENTS = 1024
 
 
-def open_documents(
-    path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
-) -> Source:
-    """Open documents, or an index; `part` goes to the readers that have it."""
+def open_documents(path: Path, format: str | None = None, options: list[str] | None = None) -> Source:
+    """Open documents, or an index."""
     values = parse_options(options)
-    if part is not None:
-        values["part"] = part
     if format is None and is_index(path):
         if values:
-            raise ValueError(f"{path} is an index, which has no options. Leave out --part and --option.")
+            raise ValueError(f"{path} is an index, which has no options. Leave out --option.")
         return open_index(path)
     return open_source(path, format, **values)
 
 
-def open_queries(
-    path: Path, format: str | None = None, part: str | None = None, options: list[str] | None = None
-) -> Source:
+def open_queries(path: Path, format: str | None = None, options: list[str] | None = None) -> Source:
     """Open the queries of a source that also has documents, or everything of any other source."""
     values = parse_options(options)
-    if part is not None or "part" in values or (format is None and is_index(path)):
-        return open_documents(path, format, part, options)
+    if "part" in values or (format is None and is_index(path)):
+        return open_documents(path, format, options)
     path = path.expanduser()
     module = find_reader(path) if format is None else reader(format)
     if "part" not in inspect.signature(module.open_source).parameters:
@@ -92,11 +86,11 @@ def open_queries(
 
 
 def read_collections(
-    documents: Path, queries: Path | None, format: str | None, part: str | None, options: list[str] | None
+    documents: Path, queries: Path | None, format: str | None, options: list[str] | None
 ) -> tuple[MultiVectors, MultiVectors | None]:
-    """Read documents and queries into memory; format, part and options apply to the documents."""
+    """Read documents and queries into memory; format and options apply to the documents."""
     return (
-        read(open_documents(documents, format, part, options)),
+        read(open_documents(documents, format, options)),
         None if queries is None else read(open_queries(queries)),
     )
 

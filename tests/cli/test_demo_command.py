@@ -72,7 +72,7 @@ def test_diagnose(folder: Path, tmp_path: Path) -> None:
     values = answer("diagnose", folder, "--queries", folder, "--format", "npy", "--sample", 40)
     assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
     assert values["sampled_documents"] == 40
-    assert answer("diagnose", folder, "--part", "queries")["documents"] == 5
+    assert answer("diagnose", folder, "-o", "part=queries")["documents"] == 5
     (tmp_path / "config.json").write_text('{"num_repetitions": 3, "num_simhash_projections": 2}')
     given = ["--encoder", "fde", "--config", tmp_path / "config.json"]
     names = [len(answer("diagnose", folder, *extra)["encoders"]) for extra in ([], given)]

@@ -104,7 +104,7 @@ def test_parts_of_a_folder(tmp_path: Path) -> None:
     for part, texts in (("docs", some_texts()), ("queries", some_texts(5, seed=1))):
         np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
         np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
-    for arguments, count in (([], 30), (["--part", "queries"], 5), (["-o", "part=queries"], 5)):
+    for arguments, count in (([], 30), (["-o", "part=queries"], 5)):
         assert answer("index", tmp_path, tmp_path / "out", "--overwrite", *arguments)["documents"] == count
         assert answer("info", tmp_path, *arguments)["documents"] == count
 
@@ -183,8 +183,8 @@ def test_commands_read_an_index(named: bool, tmp_path: Path, monkeypatch: pytest
     assert_same(MuveraIndex.load(tmp_path / "index"), left)
     code, out, err = muvera("search", tmp_path / "index", tmp_path / "index", "-k", 1)
     assert (code, out.count("query ")) == (0, 58) and "no queries" in err
-    for given in (["--part", "docs"], ["--option", "column=a"]):
-        assert "--part and --option" in fails("diagnose", tmp_path / "index", *given)
+    for given in (["-o", "part=docs"], ["--option", "column=a"]):
+        assert "Leave out --option" in fails("diagnose", tmp_path / "index", *given)
 
 
 def test_info_of_an_index(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_sources_of_queries(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "both.npz", **arrays)
     for source in (both, tmp_path / "both.npz", both / "queries_tokens.npy"):
         assert len(answer("search", index, source)["queries"]) == 6
-    assert len(answer("search", index, both, "--part", "docs")["queries"]) == 30
-    assert len(answer("search", index, folder / "queries", "--part", "docs")["queries"]) == 6
+    assert len(answer("search", index, both, "-o", "part=docs")["queries"]) == 30
+    assert len(answer("search", index, folder / "queries", "-o", "part=docs")["queries"]) == 6
     # Damaged queries are an error; the documents do not replace them.
     np.save(both / "queries_lens.npy", QUERIES.lengths[1:])
     assert "queries_lens" in fails("search", index, both)
