@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+import warnings
 from typing import Annotated, Any, cast
 
 import typer
@@ -17,7 +18,7 @@ from .encode import encode, load
 from .index import index, info
 from .mcp import mcp
 from .measure import diagnose, tune
-from .output import note, one_line
+from .output import note, one_line, warn
 from .search import search
 from .serve import serve
 from .texts import texts
@@ -102,7 +103,7 @@ def start(
     With your own texts (CSV, JSON lines, one text per line, ...):
       muvera texts index TEXTS MY_INDEX
       muvera texts search MY_INDEX "a question"
-    With your own embeddings (an index, .npy, .npz, Parquet, a vector store's folder, ...):
+    With your own embeddings (an index, .npy, Parquet, a vector store, ...):
       muvera index EMBEDDINGS MY_INDEX
       muvera search MY_INDEX QUERIES
     """
@@ -132,4 +133,5 @@ app.add_typer(texts, name="texts", short_help="Index, change and search texts.")
 
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = lambda message, *_, **__: warn(str(message))
     app(prog_name="muvera")

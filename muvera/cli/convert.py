@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
-from .output import print_json
+from .output import columns, print_json
 
 __all__ = ["convert", "formats"]
 
@@ -140,7 +140,7 @@ def formats(json_: Json = False) -> None:
         rest = " " * len(start)
         typer.echo(
             textwrap.fill(
-                description, 100, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False
+                description, columns(), initial_indent=start, subsequent_indent=rest, break_on_hyphens=False
             )
         )
     typer.echo(f"Output formats of muvera convert --to: {', '.join(WRITERS)}.")

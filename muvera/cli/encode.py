@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -15,11 +15,6 @@ from typer import Argument, Option
 from .options import Config, Format, Json, Overwrite, Quiet, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
 from .output import note, print_json, progress_bar, seconds
-
-if TYPE_CHECKING:
-    from ..convert.writers.vectors import Vectors
-    from ..encoders.base import Encoder
-    from ..engines import EngineIndex
 
 __all__ = ["encode", "load"]
 
@@ -58,22 +53,24 @@ def encode(
       muvera encode docs docs.npy --save-encoder encoder
       muvera encode queries queries.npy --side queries --encoder encoder
     """
-    from ..convert.writers.vectors import FORMATS, write_array, write_vectors
+    import numpy as np
+
+    from ..convert.writers.vectors import FORMATS, Vectors, write_array, write_vectors
     from ..encoders.base import EncoderConfig
     from ..encoders.registry import make_encoder
-    from .sources import choose_encoder, fit, open_documents, open_queries
+    from .sources import choose_encoder_only, fit, open_documents, open_queries, stream
 
     if side not in ("documents", "queries"):
         raise ValueError(f"--side must be documents or queries, got {side!r}.")
     if to is not None and to not in FORMATS:
         raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}.")
+    if to is None and out.suffix != ".npy":
+        raise ValueError(f"Without --to, OUT is a file that ends in .npy, got {out}.")
     for path in (out, save_encoder):  # before the work
         if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
-    chosen, settings = choose_encoder(encoder, config, opened.dimension)
-    if settings:
-        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
+    chosen = choose_encoder_only(encoder, config, opened.dimension)
     begun = time.perf_counter()
     ready = make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
     if ready.needs_fit and side == "queries":
@@ -91,59 +88,33 @@ def encode(
             )
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
+    floats = ready.config.vector_dimension
+    step = max(1, _BLOCK_BYTES // (4 * floats))
+    count = empty = 0
     with progress_bar(opened.num_documents, "texts", "encoding", quiet) as advance:
-        vectors = _Vectors(opened, ready, side, threads, advance)
+
+        def blocks() -> Iterator[Vectors]:
+            nonlocal count, empty
+            for batch in stream(opened):
+                for start in range(0, len(batch), step):
+                    texts = batch[start : start + step]
+                    ids = texts.ids if batch.has_ids else np.arange(count, count + len(texts))
+                    count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
+                    yield Vectors(getattr(ready, f"encode_{side}")(texts, threads=threads), ids)
+                    advance(len(texts))
+
         if to is None:
-            write_array(iter(vectors), out, ready.config.vector_dimension, overwrite=overwrite)
+            write_array(blocks(), out, floats, overwrite=overwrite)
         else:
-            write_vectors(iter(vectors), out, to, overwrite=overwrite)
+            write_vectors(blocks(), out, to, overwrite=overwrite)
     duration = time.perf_counter() - begun
     if json_:
-        print_json(
-            {
-                "out": str(out),
-                "to": to or "npy file",
-                "side": side,
-                "vectors": vectors.count,
-                "dimension": ready.config.vector_dimension,
-                "without_tokens": vectors.empty,
-                "config": ready.config.to_dict(),
-                "seconds": round(duration, 3),
-            }
-        )
+        facts = {"out": str(out), "to": to or "npy file", "side": side, "vectors": count, "dimension": floats}
+        facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
+        print_json(facts)
         return
-    zeros = f", {vectors.empty} of them zero because their texts have no tokens" if vectors.empty else ""
-    typer.echo(
-        f"{out}: {vectors.count:,} vectors of {side}, {ready.config.vector_dimension:,} floats each{zeros}, "
-        f"in {seconds(duration)}"
-    )
-
-
-class _Vectors:
-    """Blocks of vectors with their ids, which are positions if the source has none."""
-
-    def __init__(self, source: Any, encoder: Encoder, side: str, threads: int | None, advance: Any) -> None:
-        self._source, self._encoder, self._advance = source, encoder, advance
-        self._side, self._threads = side, threads
-        self.count = 0
-        self.empty = 0
-
-    def __iter__(self) -> Iterator[Vectors]:
-        import numpy as np
-
-        from ..convert.writers.vectors import Vectors
-        from .sources import stream
-
-        method = getattr(self._encoder, f"encode_{self._side}")
-        step = max(1, _BLOCK_BYTES // (4 * self._encoder.config.vector_dimension))
-        for batch in stream(self._source):
-            for start in range(0, len(batch), step):
-                texts = batch[start : start + step]
-                positions = np.arange(self.count, self.count + len(texts))
-                self.count += len(texts)
-                self.empty += int((texts.lengths == 0).sum())
-                yield Vectors(method(texts, threads=self._threads), texts.ids if batch.has_ids else positions)
-                self._advance(len(texts))
+    zeros = f", {empty} of them zero because their texts have no tokens" if empty else ""
+    typer.echo(f"{out}: {count:,} vectors of {side}, {floats:,} floats each{zeros}, in {seconds(duration)}")
 
 
 def load(
@@ -189,9 +160,11 @@ def load(
       muvera load my.index --to postgresql://me@localhost/search#docs
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
-    from ..engines import open_engine
+    from ..encoders.base import EncoderConfig
+    from ..encoders.registry import make_encoder
+    from ..engines import EngineIndex, open_engine
     from ..texts.database import TEXT_ENCODER
-    from .sources import IndexSource, open_documents, stream
+    from .sources import IndexSource, choose_encoder_only, fit, open_documents, stream
 
     if precision not in (None, "float32", "float16"):
         raise ValueError(f"--precision must be float32 or float16, got {precision!r}.")
@@ -209,7 +182,15 @@ def load(
             stored["text_encoder"] = database.property(TEXT_ENCODER)
             first, second = tee(opened.documents(database))
             values, contents = (one.metadata for one in first), (one.text for one in second)
-        index = _collection(engine, source, opened, encoder, config, stored, quiet)
+        new, chosen = engine.describe() is None, None
+        if new or encoder is not None or config is not None:
+            chosen = choose_encoder_only(encoder, config, opened.dimension)
+            if encoder is None and config is None and isinstance(opened, IndexSource):
+                chosen = opened.encoder or chosen
+        if new and isinstance(chosen, EncoderConfig):
+            engine.require_dimension(chosen.vector_dimension, precision)
+            chosen = fit(make_encoder(chosen), opened, quiet)
+        index = EngineIndex(engine, chosen, **stored)
         if metadata is not None:
             values = _read_metadata(metadata)
         with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
@@ -231,35 +212,6 @@ def load(
     if not quiet:
         ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
         note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
-
-
-def _collection(
-    engine: Any,
-    source: Path,
-    opened: Any,
-    encoder: str | None,
-    config: Path | None,
-    stored: dict[str, Any],
-    quiet: bool,
-) -> EngineIndex:
-    """Return the collection; a new one gets an encoder fitted on all documents."""
-    from ..encoders.base import EncoderConfig
-    from ..encoders.registry import make_encoder
-    from ..engines import EngineIndex
-    from .sources import IndexSource, choose_encoder, fit
-
-    new = engine.describe() is None
-    if not new and encoder is None and config is None:
-        return EngineIndex(engine, **stored)
-    chosen, settings = choose_encoder(encoder, config, opened.dimension)
-    if settings:
-        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
-    if encoder is None and config is None and isinstance(opened, IndexSource):
-        chosen = opened.encoder or chosen
-    if new and isinstance(chosen, EncoderConfig):
-        engine.require_dimension(chosen.vector_dimension, stored["precision"])
-        chosen = fit(make_encoder(chosen), opened, quiet)
-    return EngineIndex(engine, chosen, **stored)
 
 
 def _read_metadata(path: Path) -> Iterator[dict[str, Any]]:

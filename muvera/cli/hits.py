@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
+
+from .output import columns
 
 if TYPE_CHECKING:
     from ..texts.database import TextDocument
@@ -29,7 +30,7 @@ def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ())
         label = "  <- a labelled answer" if hit.id in labelled else ""
         title, body = _title(hit.id, hit.metadata), hit.text
         end = f"  {hit.score:.3f}{label}"
-        space = max(10, _columns() - 4 - len(end))
+        space = max(10, columns() - 4 - len(end))
         shown = textwrap.shorten(title, space, placeholder=" ...") if len(title) > space else title
         typer.echo(f"{rank:2d}  {typer.style(shown[:space].ljust(space), bold=True)}{end}")
         if title != str(hit.id):
@@ -48,10 +49,6 @@ def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ())
             typer.echo(_wrapped("matches: " + ", ".join(_word_pairs(reason)), hanging=True))
 
 
-def _columns() -> int:
-    return min(100, shutil.get_terminal_size((80, 24)).columns)
-
-
 def _title(id: int | str, metadata: dict[str, object]) -> str:
     title = metadata.get("title")
     return title.strip() if isinstance(title, str) and title.strip() else str(id)
@@ -59,7 +56,7 @@ def _title(id: int | str, metadata: dict[str, object]) -> str:
 
 def _wrapped(text: str, hanging: bool = False) -> str:
     return textwrap.fill(
-        text, _columns(), initial_indent="    ", subsequent_indent="      " if hanging else "    ",
+        text, columns(), initial_indent="    ", subsequent_indent="      " if hanging else "    ",
         break_on_hyphens=False,
     )  # fmt: skip
 
@@ -102,4 +99,4 @@ def print_list(documents: Iterable[TextDocument]) -> None:
     for document in documents:
         title = _title(document.id, document.metadata)
         line = f"{document.id}  {document.text if title == str(document.id) else title}"
-        typer.echo(textwrap.shorten(line, _columns(), placeholder=" ..."))
+        typer.echo(textwrap.shorten(line, columns(), placeholder=" ..."))

@@ -28,7 +28,8 @@ def mcp(
     \b
     Example, and the same in a client's configuration:
       muvera mcp /path/to/my-index
-      {"mcpServers": {"my-texts": {"command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
+      {"mcpServers": {"my-texts": {
+        "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
     """
     from ..texts.text_index import TextIndex
     from ..utils.optional_imports import import_extra

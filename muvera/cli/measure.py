@@ -37,13 +37,13 @@ def diagnose(
       muvera diagnose docs --queries docs
     """
     from ..diagnostics.diagnose import diagnose as run
-    from .sources import choose_encoder, read_collections
+    from .sources import choose_encoder_only, read_collections
 
     with progress_bar(None, "steps", "measuring", quiet) as advance:
         documents, query_vectors = read_collections(source, queries, format, option)
         extra: Any = None
         if encoder is not None or config is not None:
-            chosen = choose_encoder(encoder, config, documents.dimension)[0]
+            chosen = choose_encoder_only(encoder, config, documents.dimension)
             extra = getattr(chosen, "config", chosen)
         diagnosis = run(documents, query_vectors, extra, sample=sample, threads=threads, progress=advance)
     if json_:

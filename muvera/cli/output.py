@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
+__all__ = ["columns", "megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
 
 # Phrases of the library's messages, and the corresponding phrases of the command line.
 _ON_COMMAND_LINE = {
@@ -25,6 +26,7 @@ _ON_COMMAND_LINE = {
     "Give another port": "Give another --port",
     "Use MuveraIndex.load": "Use muvera search",
     "Use MuveraIndex.build": "Leave out --keep-codes",
+    " Check with `id in index`.": "",
 }
 
 # Options of readers, which are given with -o.
@@ -78,8 +80,8 @@ def progress_bar(
 ) -> Iterator[Callable[[int], object]]:
     """Show a progress bar on standard error, and yield the function that advances it.
 
-    The bar appears only on a terminal, because in a log every step would be a line.  Its clock
-    also runs during a long step, and its title is the name of the stage.
+    The bar appears only on a terminal, because in a log every step would be a line.  Its clock also runs during
+    a long step.  Its title is the name of the stage; a complete bar gives way to this name and the clock.
     """
     from tqdm import tqdm
 
@@ -92,6 +94,18 @@ def progress_bar(
             return
         ended = threading.Event()
 
+        def show(stage: str = "") -> None:
+            if total and bar.n >= total:
+                bar.bar_format = "{desc}[{elapsed}]"
+                bar.set_description(stage or "finishing")
+            else:
+                bar.set_description(stage or title)
+
+        def advance(count: int) -> None:
+            bar.update(count)
+            if total and bar.n >= total:
+                show()
+
         def redraw() -> None:
             while not ended.wait(_REDRAW_SECONDS):
                 bar.refresh()
@@ -99,11 +113,16 @@ def progress_bar(
         thread = threading.Thread(target=redraw, daemon=True)
         thread.start()
         try:
-            with listening(lambda stage: bar.set_description(stage or title)):
-                yield bar.update
+            with listening(show):
+                yield advance
         finally:
             ended.set()
             thread.join()
+
+
+def columns() -> int:
+    """Return the width of printed text: that of the terminal, at most 100."""
+    return min(100, shutil.get_terminal_size((80, 24)).columns)
 
 
 def megabytes(size: float) -> str:

@@ -66,12 +66,13 @@ def search(
     """Print the best documents for each query: rank, Chamfer score, id.
 
     A score is a sum over query tokens; higher is better.  A query without tokens has an empty
-    ranking.  --ids works only with an index, --where and --rerank only with a URL.
+    ranking.  If QUERIES also contains documents, its queries are read.  --ids works only with an index,
+    --where and --rerank only with a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.
       muvera index colbert_index my.index
-      muvera search my.index colbert_index/query_embedding.npy -k 100 --trec > run.txt
+      muvera search my.index colbert_index/query_embedding.npy --trec > run.txt
     """
     if trec and json_:
         raise ValueError("--trec prints only a run. Leave out --json.")

@@ -36,7 +36,7 @@ def serve(
     ] = "127.0.0.1",
     allowed_host: Annotated[
         list[str] | None,
-        Option(help="Host name to accept in requests, or * for any (default: --host)."),
+        Option(metavar="HOST", help="Host name to accept in requests, or * for any (default: --host)."),
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[
@@ -52,7 +52,8 @@ def serve(
     \b
     Example:
       muvera serve my-index --port 8080
-      curl -s localhost:8080/search -H 'Content-Type: application/json' -d '{"query": "red apple"}'
+      curl -s localhost:8080/search -H 'Content-Type: application/json' \\
+        -d '{"query": "red apple"}'
     """
     from ..index.manifest import texts_file
     from ..index.muvera_index import MuveraIndex

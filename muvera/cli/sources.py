@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IndexSource",
     "choose_encoder",
+    "choose_encoder_only",
     "chosen_by_recall",
     "fit",
     "is_index",
@@ -111,19 +112,24 @@ def is_index(path: Path) -> bool:
 
 
 def open_index(path: Path) -> IndexSource:
-    """Return the source of an index's folder; raise IndexFolderError for texts with unsaved changes."""
+    """Return the source of an index's folder, with the changes in its journal."""
     folder = path.expanduser().resolve()
     if texts_file(folder) is None:
         index, texts = MuveraIndex.load(folder), None
     else:
         from ..texts.folders import load_folder
+        from ..texts.text_index import TextIndex
 
         index, texts, changes = load_folder(folder)
         if changes:
-            raise IndexFolderError(
-                f"{path} has changes in its journal that are not saved yet. Stop the program that writes it, or save "
-                "them with TextIndex.open(path).close()."
-            )
+            try:
+                loaded = TextIndex.load(folder)
+            except ValueError as error:  # of another text encoder than the built-in ones
+                raise IndexFolderError(
+                    f"{path} has changes in its journal that are not saved yet. Stop the program that writes it, or "
+                    "save them with TextIndex.open(path, encoder).close()."
+                ) from error
+            index, texts = loaded.index, loaded._database
     codec = index.codec if index.settings.tokens is None else None
     if isinstance(codec, ResidualCodec):
         return CodedIndexSource(index, codec, texts)
@@ -202,6 +208,14 @@ def choose_encoder(
     if name is None and "encoder" in values:
         return config_from_dict({"dimension": dimension, **values}), settings
     return preset_config(name or DEFAULT_PRESET, **{"dimension": dimension, **values}), settings
+
+
+def choose_encoder_only(name: str | None, config: Path | None, dimension: int) -> EncoderConfig | Encoder:
+    """Return the encoder of --encoder and --config, a file without settings of an index."""
+    chosen, settings = choose_encoder(name, config, dimension)
+    if settings:
+        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
+    return chosen
 
 
 def load_encoder(name: str) -> Encoder:

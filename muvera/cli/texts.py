@@ -54,11 +54,22 @@ TextEncoder = Annotated[
 ]
 
 texts = typer.Typer(
-    help="Index texts, change them and search them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@texts.callback(invoke_without_command=True)
+def start(ctx: typer.Context) -> None:
+    """Index texts, change them and search them.
+
+    \b
+    Example:
+      muvera texts index pages.csv my-index --text title,body --id url
+      muvera texts search my-index "a question"
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 @texts.command("index")
@@ -100,18 +111,21 @@ def build(
       muvera texts search my-index "a question" --where '{"year": {"$gte": 2000}}'
       muvera serve my-index
     """
+    from ..encoders.registry import PRESETS
     from ..index.settings import IndexSettings
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_index import TextIndex
+    from ..utils.checks import require_choice
 
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace it.")
     content = _read(source, text, id, metadata)
     given = {"tokens": tokens, "backend": backend}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    IndexSettings(**settings)  # refuse wrong ones before texts are encoded
+    IndexSettings(**settings)  # refuse wrong options before texts are encoded
     if vectors is not None:
+        require_choice("vectors", vectors, PRESETS)
         settings["vectors"] = vectors
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
@@ -179,15 +193,17 @@ def add(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add texts with new ids."""
+    """Add texts with new ids.
+
+    \b
+    Example:
+      muvera texts add my-index more.csv --text title,body --id url
+    """
     content = _read(source, text, id, metadata)
     with _opened(index, encoder, change=True) as opened:
         for used in opened.get(content.ids or [], missing="ignore"):
             raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
-        _in_batches(
-            lambda part, ids, values: opened.add(part, ids=ids, metadata=values),
-            content.texts or [], content.ids, content.metadata, quiet,
-        )  # fmt: skip
+        _in_batches(opened.add, content, quiet)
         _report(json_, index, opened, added=len(content.metadata))
 
 
@@ -211,51 +227,44 @@ def update(
     Example:
       muvera texts update my-index pages.csv --text title,body --id url
     """
+    from ..texts.text_files import TextFile
+
     content = _read(source, text, id, metadata, optional_text=True)
     if content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True) as opened:
         ids = _stored_ids(opened, content.ids)
-        stored = {
-            document.id: document
-            for document in opened.get(ids, missing="ignore" if content.texts else "raise")
-        }
-        values = []
-        for name, row in zip(ids, content.metadata, strict=True):
-            kept = stored[name].metadata if name in stored else {}
-            merged = {**kept, **row}
-            values.append({key: merged[key] for key in merged if merged[key] is not None})
+        missing: Any = "ignore" if content.texts else "raise"
+        stored = {document.id: document for document in opened.get(ids, missing=missing)}
         contents = content.texts or [stored[name].text for name in ids]
-        rows = range(len(ids))
-        encode = [i for i in rows if ids[i] not in stored or contents[i] != stored[ids[i]].text]
-        others = set(rows) - set(encode)
-        change = [i for i in others if values[i] != stored[ids[i]].metadata]
+        encode: list[tuple[str, Any, dict[str, Any]]] = []
+        change: dict[Any, dict[str, Any]] = {}
+        for name, new, row in zip(ids, contents, content.metadata, strict=True):
+            before = stored[name].metadata if name in stored else {}
+            values = {key: value for key, value in {**before, **row}.items() if value is not None}
+            if name not in stored or new != stored[name].text:
+                encode.append((new, name, values))
+            elif values != before:
+                change[name] = values
         if change:
-            opened.update(ids=[ids[i] for i in change], metadata=[values[i] for i in change])
-        _in_batches(
-            lambda part, names, new: opened.update(part, ids=names, metadata=new),
-            [contents[i] for i in encode], [ids[i] for i in encode], [values[i] for i in encode], quiet,
-        )  # fmt: skip
-        added = sum(ids[i] not in stored for i in encode)
+            opened.update(ids=list(change), metadata=list(change.values()))
+        _in_batches(opened.update, TextFile(*([row[i] for row in encode] for i in range(3))), quiet)
+        added = sum(name not in stored for _, name, _ in encode)
         _report(
             json_, index, opened, added=added, replaced=len(encode) - added, metadata_changed=len(change),
-            unchanged=len(others) - len(change),
+            unchanged=len(ids) - len(encode) - len(change),
         )  # fmt: skip
 
 
-def _in_batches(
-    change: Callable[[list[str], list[Any], list[Any]], object],
-    contents: list[str],
-    ids: list[Any] | None,
-    metadata: list[Any],
-    quiet: bool,
-) -> None:
+def _in_batches(change: Callable[..., object], content: TextFile, quiet: bool) -> None:
     """Call `change` with a few texts at a time, so that an interrupted command keeps the earlier ones."""
-    with progress_bar(len(contents), "texts", "encoding", quiet) as advance:
-        for start in range(0, len(contents), _BATCH):
+    texts = content.texts or []
+    with progress_bar(len(texts), "texts", "encoding", quiet) as advance:
+        for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
-            change(contents[rows], None if ids is None else ids[rows], metadata[rows])  # type: ignore[arg-type]
-            advance(len(contents[rows]))
+            ids = None if content.ids is None else content.ids[rows]
+            change(texts[rows], ids=ids, metadata=content.metadata[rows])
+            advance(len(texts[rows]))
 
 
 def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
@@ -319,8 +328,8 @@ def list_(
         )
         return
     print_list(documents)
-    last = offset + len(documents)
-    note(f"{offset + 1 if documents else 0} to {last} of {len(ids):,} texts")
+    rows = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
+    note(f"{rows} of {len(ids):,} texts")
 
 
 @texts.command("search")

@@ -64,6 +64,6 @@ class ServerSettings:
         require_number("body_timeout", self.body_timeout, 0.001)
         if self.writable and not self.token:
             raise ValueError(
-                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN "
-                "or give --token-file."
+                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN, "
+                "or give token= in Python."
             )

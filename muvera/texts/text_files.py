@@ -107,7 +107,8 @@ def _all_or_none(
     missing = [place for value, place in zip(values, places, strict=True) if value is None]
     if missing and not (optional and len(missing) == len(values)):
         raise ValueError(
-            f"{missing[0]} has no {what} in {' or '.join(names)}. Fill it in each row, or give {what}=COLUMN."
+            f"{missing[0]} has no {what} in {' or '.join(names)}. Fill it in each row, or name another column with "
+            f"{what}=COLUMN."
         )
     return None if missing else values
 

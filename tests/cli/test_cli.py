@@ -18,6 +18,7 @@ from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.writers.vectors import FORMATS
 from muvera.encoders.registry import PRESETS
+from muvera.utils.stages import stage
 
 #: Libraries that help must not import.
 HEAVY = ("numpy", "numba", "scipy", "hnswlib", "tqdm", "filelock", "threadpoolctl", "pyarrow", "altair")
@@ -68,6 +69,7 @@ def test_help_and_version() -> None:
     assert (code, err) == (0, "")
     assert all(f"\n  {name} " in out for name in (*COMMANDS, "texts"))
     assert muvera() == muvera("-h") == (0, out, "")
+    assert muvera("texts") == muvera("texts", "--help")
     assert muvera("--version") == (0, f"muvera {__version__}\n", "")
     for name in COMMANDS:
         code, out, _ = muvera(name, "--help")
@@ -129,7 +131,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
 
     monkeypatch.setattr("muvera.cli.sources.stream", interrupted)
     extra = ["--exact-tokens", 0] if command == "index" else []
-    code, out, err = muvera(command, tmp_path / "docs", tmp_path / "out", "--encoder", "paper", *extra)
+    code, out, err = muvera(command, tmp_path / "docs", tmp_path / "out.npy", "--encoder", "paper", *extra)
     assert (code, out) == (130, "") and "interrupted" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
 
@@ -164,14 +166,19 @@ def test_a_progress_bar_moves_during_a_long_step(
     with progress_bar(3, "steps", "hidden when quiet", quiet=True) as advance:
         advance(3)
     assert capsys.readouterr().err == ""
-    with progress_bar(None, "steps", "measuring") as advance:
-        drawn = 0
-        deadline = time.monotonic() + 20
-        while drawn < 5 and time.monotonic() < deadline:
-            drawn += capsys.readouterr().err.count("measuring")
-            time.sleep(0.01)
-        assert drawn >= 5
-        advance(1)
+    with progress_bar(3, "texts", "encoding") as advance:
+        for title, count in (("encoding", 3), ("finishing", 0)):
+            drawn = 0
+            deadline = time.monotonic() + 20
+            while drawn < 5 and time.monotonic() < deadline:
+                drawn += capsys.readouterr().err.count(title)
+                time.sleep(0.01)
+            assert drawn >= 5
+            advance(count)
+        capsys.readouterr()
+        with stage("learning"):
+            shown = capsys.readouterr().err
+            assert "learning" in shown and "100%" not in shown
 
 
 def test_formats() -> None:

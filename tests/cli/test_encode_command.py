@@ -106,8 +106,8 @@ def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path
     if isinstance(arguments[-1], dict):
         (tmp_path / "small.json").write_text(json.dumps(arguments[-1]))
         arguments = ["--config", tmp_path / "small.json"]
-    assert text in fails("encode", docs, tmp_path / "out", *arguments)
-    assert not (tmp_path / "out").exists()
+    assert text in fails("encode", docs, tmp_path / "out.npy", *arguments)
+    assert not (tmp_path / "out.npy").exists()
 
 
 def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
@@ -206,6 +206,30 @@ def test_an_index_of_texts_is_loaded_with_texts_and_metadata(tmp_path: Path) -> 
         assert loaded.metadata(["x", "z"]) == [{"n": 1}, {"n": 3}]
     with TextIndex.open(url, HashEncoder()) as opened:
         assert [(hit.id, hit.text) for hit in opened.search("e f", where={"n": {"$lt": 3}})] == [("x", "e f")]
+
+
+def test_changes_in_a_journal_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    names = {"minilm": HashEncoder(name="minilm")}
+    monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", names.__getitem__)
+    for name in ("minilm", "words"):
+        TextIndex.build(["a b"], HashEncoder(name=name), path=tmp_path / name)
+        with TextIndex.open(tmp_path / name, HashEncoder(name=name)) as writer:
+            writer.add(["c d"], metadata=[{"n": 1}])
+            given = [
+                "load",
+                tmp_path / name,
+                "--to",
+                f"lancedb:{tmp_path / 'lance'}#{name}",
+                "--encoder",
+                "mean",
+            ]
+            if name == "minilm":
+                assert answer(*given)["documents"] == 2
+            else:
+                assert "journal" in fails(*given)
+    with EngineIndex(f"lancedb:{tmp_path / 'lance'}#minilm") as loaded:
+        assert loaded.metadata([0, 1]) == [{}, {"n": 1}]
 
 
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     assert "--text" in fails(*given)
     assert "no column 'x'" in fails(*given, "--text", "x")
     assert "--unit" in fails("texts", "search", tmp_path / "index", "a", "--unit", "page")
+    assert "--vectors must be one of moments" in fails(*given, "--text", "body", "--vectors", "foo")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
     facts = answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
     assert facts["bytes"] > 0
