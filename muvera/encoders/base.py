@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ __all__ = [
     "Encoder",
     "EncoderArrays",
     "EncoderConfig",
+    "FitSample",
     "KernelArrays",
     "ReadArray",
     "Side",
-    "of_ordinary_size",
     "run_tasks",
     "write_encoder_arrays",
 ]
@@ -143,6 +143,14 @@ class EncoderArrays:
                 )
 
 
+class FitSample(NamedTuple):
+    """What encoders are fitted to: sampled documents, queries if there are some, the mean token of all documents."""
+
+    documents: MultiVectors
+    queries: MultiVectors | None
+    mean: NDArray[np.float32]
+
+
 class Encoder(ABC):
     """Base class of encoders: token sets become vectors whose inner products rank documents."""
 
@@ -154,6 +162,10 @@ class Encoder(ABC):
 
     #: First-stage recall of each kind of encoder among which this one was chosen; None without a comparison.
     compared: dict[str, float] | None = None
+
+    #: Tokens are divided by it, a power of two, and vectors multiplied: 1 unless float32 cannot hold the fourth
+    #: power of tokens.
+    scale: float = 1.0
 
     def __init__(self, config: EncoderConfig) -> None:
         if not isinstance(config, self.config_class):
@@ -200,7 +212,11 @@ class Encoder(ABC):
         floats, most = self._fit_size
         sampling = DocumentSample(floats, self.config.seed, most)
         mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), dimension)
-        self._fit(sampling.documents(dimension), texts, mean, threads)
+        sample = sampling.documents(dimension)
+        scale = _scale_of(sample)
+        texts = None if texts is None else _divided(texts, scale)
+        self._fit(FitSample(_divided(sample, scale), texts, mean / np.float32(scale)), threads)
+        self.scale = scale
         return self
 
     @property
@@ -209,14 +225,8 @@ class Encoder(ABC):
         return self.config.vector_dimension, MAX_FIT_DOCUMENTS
 
     @abstractmethod
-    def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
-    ) -> None:
-        """Fit to sampled documents; `mean` is the mean token of all documents."""
+    def _fit(self, sample: FitSample, threads: int | None) -> None:
+        """Fit to a sample; after an exception, the encoder must still need a fit."""
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -275,7 +285,10 @@ class Encoder(ABC):
         self._require_fit()
         texts = checked_texts(values, side, self.config.dimension, "this encoder")
         out = validated_out(out, (len(texts), self.config.vector_dimension))
-        run_tasks(partial(self._write, side), texts, out, threads, *self._task_size(side))
+        divided = _divided(texts, self.scale)
+        run_tasks(partial(self._write, side), divided, out, threads, *self._task_size(side))
+        if self.scale != 1:
+            out *= np.float32(self.scale)
         if not texts.lengths.all():
             out[texts.lengths == 0] = 0
         return out
@@ -305,12 +318,13 @@ class Encoder(ABC):
             If the encoder is not fitted.
         """
         self._require_fit()
-        return {
+        stored = {
             prefix + name: array
             for prefix, arrays in self._stored().items()
             if arrays is not None
             for name, array in arrays.to_arrays().items()
         }
+        return stored if self.scale == 1 else {**stored, "scale": np.array([self.scale], np.float32)}
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
@@ -366,19 +380,18 @@ def run_tasks(
     return out
 
 
-def of_ordinary_size(
-    documents: MultiVectors, queries: MultiVectors | None
-) -> tuple[MultiVectors, MultiVectors | None, float]:
-    """Return both divided by a power of two, and that power: 1 if float32 holds the fourth power of all numbers."""
+def _scale_of(documents: MultiVectors) -> float:
+    """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
     largest = float(np.abs(documents.tokens).max(initial=0))
     if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
-        return documents, queries, 1.0
-    scale = 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)
+        return 1.0
+    return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)
 
-    def divided(texts: MultiVectors) -> MultiVectors:
-        return MultiVectors.from_flat(texts.tokens.astype(np.float32) / np.float32(scale), texts.lengths)
 
-    return divided(documents), None if queries is None else divided(queries), scale
+def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
+    if scale == 1:
+        return texts
+    return MultiVectors.from_flat(texts.tokens.astype(np.float32) / np.float32(scale), texts.lengths)
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:

@@ -29,7 +29,15 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_bytes, round_to_bytes
 from .base import EncoderArrays
-from .matmul import PackedBytes, gram, leading_eigenvectors, one_blas_thread, product, quantize_columns
+from .matmul import (
+    PackedBytes,
+    gram,
+    leading_eigenvectors,
+    one_blas_thread,
+    product,
+    quantize_columns,
+    ridge_solution,
+)
 
 __all__ = ["CompactMaps", "CompactProduct", "fit_maps", "sample_windows"]
 
@@ -88,14 +96,6 @@ class CompactMaps(EncoderArrays):
     def document_map(self) -> NDArray[np.float32]:
         """The documents' map, float32 (L, D)."""
         return self.documents * self.scales
-
-    def scaled(self, scale: float) -> CompactMaps:
-        """Return the maps of documents that are `scale` ** 2 times larger; both sides become `scale` times larger."""
-        factor = np.float32(scale)
-        return CompactMaps(
-            self.queries * factor, self.documents, self.scales / factor, self.reach * factor * factor,
-            self.offset * factor,
-        )  # fmt: skip
 
     def require_shape(self, long: int, compact: int) -> None:
         """Raise ValueError if the maps belong to another configuration."""
@@ -224,15 +224,15 @@ def fit_maps(
     scale32 = np.float32(scale)
     between = gram(windows, threads)
     rest = similarities - scale32 * products
-    window_ridge, by_windows = _ridge(between, _WINDOW_RIDGE, rest)
+    window_ridge, by_windows = ridge_solution(between, _WINDOW_RIDGE, rest)
     moment = gram(documents, threads)
     spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
-    ridge, weights = _ridge(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(by_windows.T))
+    ridge, weights = ridge_solution(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(by_windows.T))
     weights = weights.T
     # Row i of M is scale * window i + correction i of the documents.  Products of the rows follow from
     # these: n * n * m operations instead of n * n * L, and no n * L array.
     correction = product(between, weights, threads)
-    # correction @ moment, without another product: (matrix + r I) @ solution = targets for both solutions of _ridge.
+    # correction @ moment, without another product: (matrix + r I) @ solution = targets for both ridge solutions.
     rows_moment = rest - window_ridge * by_windows - ridge * correction
     reached = scale32 * products + rows_moment
     squared = product(reached - np.float32(0.5) * rows_moment, correction.T, threads)
@@ -263,14 +263,3 @@ def fit_maps(
     rounded, scales = quantize_columns(maps[1])
     clip = np.full(1, reach if reach > 0 else 1.0, np.float32)
     return CompactMaps(maps[0], rounded, scales, clip, mean @ (rounded * scales))
-
-
-def _ridge(
-    matrix: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
-) -> tuple[np.float32, NDArray[np.float32]]:
-    """Return r = ridge * the mean diagonal of the matrix, and (matrix + r I)^-1 targets."""
-    amount = np.float32(ridge * max(float(np.trace(matrix)) / len(matrix), 1e-30))
-    shifted = matrix.copy()
-    shifted.flat[:: len(matrix) + 1] += amount
-    factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    return amount, np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)

@@ -31,6 +31,7 @@ __all__ = [
     "one_blas_thread",
     "product",
     "quantize_columns",
+    "ridge_solution",
 ]
 
 # Rows of a task: BLAS is nearly as fast as on whole matrices.
@@ -115,6 +116,17 @@ def leading_eigenvectors(
     values, vectors = scipy.linalg.eigh((inner + inner.T) / 2)
     order = slice(None, -count - 1, -1)
     return values[order] * np.float32(scale), basis @ vectors[:, order]
+
+
+def ridge_solution(
+    matrix: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
+) -> tuple[np.float32, NDArray[np.float32]]:
+    """Return r = ridge * the mean diagonal of the matrix, and (matrix + r I)^-1 targets."""
+    amount = np.float32(ridge * max(float(np.trace(matrix)) / len(matrix), 1e-30))
+    shifted = matrix.copy()
+    shifted.flat[:: len(matrix) + 1] += amount
+    factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+    return amount, np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)
 
 
 def quantize_columns(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -15,7 +15,7 @@ token keeps all columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,25 +98,6 @@ class MomentBlocks(EncoderArrays):
     offset: NDArray[np.float32]
     metric: NDArray[np.float32]
     directions: NDArray[np.float32]
-
-    def scaled(self, scale: float) -> MomentBlocks:
-        """Return the blocks for tokens that are `scale` times larger, a power of two.
-
-        Vectors of documents become `scale` ** 2 times larger; those of queries stay the same.
-        """
-        size = len(self.metric) * (len(self.metric) + 1) // 2
-        square = scale**2
-        # Each coefficient is divided by the power of the scale that its term grows with, and documents multiplied.
-        terms = np.array([1, square**2, square, scale, scale, square, 1])
-        per_column = np.ones(len(self.offset))
-        per_column[:size], per_column[size:-1] = square, scale
-        return replace(
-            self,
-            coefficients=self.coefficients / terms * square,
-            units=(self.units * np.array([1, square, scale, 1])).astype(np.float32),
-            offset=(self.offset / per_column * square).astype(np.float32),
-            metric=(self.metric / square).astype(np.float32),
-        )
 
     def require_shape(self, dimension: int, covariance: bool) -> None:
         """Raise ValueError if the blocks belong to another configuration."""

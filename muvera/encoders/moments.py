@@ -17,10 +17,10 @@ from .base import (
     Encoder,
     EncoderArrays,
     EncoderConfig,
+    FitSample,
     KernelArrays,
     ReadArray,
     Side,
-    of_ordinary_size,
     run_tasks,
 )
 from .calibration import SAMPLE_DOCUMENTS, calibrate
@@ -163,42 +163,33 @@ class MomentsEncoder(Encoder):
         most = SAMPLE_DOCUMENTS if self.config.compact_dimension is None else MAX_FIT_DOCUMENTS
         return self.config.long_dimension, most
 
-    def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
-    ) -> None:
+    def _fit(self, sample: FitSample, threads: int | None) -> None:
         config, size = self.config, self.config.compact_dimension
-        sample, queries, scale = of_ordinary_size(sample, queries)
         blocks = calibrate(
-            sample, queries, covariance=config.covariance, balance="length" if size is None else "range",
-            seed=config.seed, threads=threads,
+            sample.documents, sample.queries, covariance=config.covariance,
+            balance="length" if size is None else "range", seed=config.seed, threads=threads,
         )  # fmt: skip
         if size is not None:
-            maps = self._fitted_maps(blocks, sample, queries, size, threads)
-            self._use_maps(maps.scaled(scale))
-        self._use_blocks(blocks.scaled(scale))
+            self._use_maps(self._fitted_maps(blocks, sample, size, threads))
+        self._use_blocks(blocks)
 
     def _fitted_maps(
-        self,
-        blocks: MomentBlocks,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        size: int,
-        threads: int | None,
+        self, blocks: MomentBlocks, sample: FitSample, size: int, threads: int | None
     ) -> CompactMaps:
         config, writer = self.config, BlockWriter(blocks)
-        windows = sample_windows(sample, queries, config.long_dimension, config.seed)
-        long = []
-        for texts, side in ((windows, "queries"), (sample, "documents")):
-            out = np.empty((len(texts), config.long_dimension), np.float32)
-            long.append(run_tasks(partial(writer.write, side, 0), texts, out, threads))
+        windows = sample_windows(sample.documents, sample.queries, config.long_dimension, config.seed)
         with stage("learning moments, 1 of 2"):
-            similarities = window_similarities(windows, sample, blocks.directions, threads)
+            similarities = window_similarities(windows, sample.documents, blocks.directions, threads)
+
+        def long_vectors(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
+            out = np.empty((len(texts), config.long_dimension), np.float32)
+            return run_tasks(partial(writer.write, side, 0), texts, out, threads)
+
         with stage("learning moments, 2 of 2"):
-            return fit_maps(*long, similarities, size, config.dimension + 1, config.seed, threads)
+            return fit_maps(
+                long_vectors(windows, "queries"), long_vectors(sample.documents, "documents"), similarities,
+                size, config.dimension + 1, config.seed, threads,
+            )  # fmt: skip
 
     # -- encoding -------------------------------------------------------------
 

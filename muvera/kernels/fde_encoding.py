@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import add_scaled, load_rows, set_scaled, square_sum
+from .row_operations import add_scaled, load_rows, longest_text, set_scaled, square_sum
 from .tile import LANES, ROWS, tile_dot, tile_signs
 
 # Value of a document cell: the mean of its tokens, its direction with length 1, or its
@@ -103,9 +103,7 @@ def encode_documents(
     cells = position.shape[0]
     panels = (repetitions * bits + LANES - 1) // LANES
     step = panels + 1  # one extra mask, because a code may be read across two masks
-    longest = 0
-    for document in range(first, last):
-        longest = max(longest, offsets[document + 1] - offsets[document])
+    longest = longest_text(offsets, first, last)
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
     masks = np.zeros((longest + ROWS) * step, np.uint16)
     codes = np.empty(longest, np.int64)
@@ -208,9 +206,7 @@ def encode_queries(
     width = center.shape[0]
     cells = position.shape[0]
     panels = (repetitions * bits + LANES - 1) // LANES
-    longest = 0
-    for query in range(first, last):
-        longest = max(longest, offsets[query + 1] - offsets[query])
+    longest = longest_text(offsets, first, last)
     room = longest + ROWS
     rows = np.empty(room * width + LANES, np.float32)
     centered = np.empty(room * width + LANES, np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .byte_tile import byte_max, byte_tile, round_lanes
 from .jit import kernel
-from .row_operations import load_rows
+from .row_operations import load_rows, longest_text
 from .tile import LANES, ROWS
 
 # Smallest 32-bit integer: no sum is below it.
@@ -30,9 +30,7 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
     width = center.shape[0]
     count = out.shape[1]
     panels = (count + LANES - 1) // LANES
-    longest = 0
-    for document in range(first, last):
-        longest = max(longest, offsets[document + 1] - offsets[document])
+    longest = longest_text(offsets, first, last)
     rows = np.empty(longest * width + LANES, np.float32)
     tokens = np.empty(longest * width, np.uint8)
     best = np.empty(LANES, np.int32)
@@ -72,9 +70,7 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
     count = out.shape[1]
-    longest = 0
-    for text in range(first, last):
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    longest = longest_text(offsets, first, last)
     rows = np.empty(longest * width + LANES, np.float32)
     tokens = np.empty(longest * width, np.uint8)
     token_units = np.empty(longest, np.float32)

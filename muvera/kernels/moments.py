@@ -11,17 +11,17 @@ import math
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import load_rows
+from .row_operations import load_rows, longest_text
 from .tile import LANES, ROWS, tile_dot
 
 
 @helper
-def _longest(offsets, first, last):
-    """Return the largest number of tokens of the texts first..last."""
-    longest = 0
-    for text in range(first, last):
-        longest = max(longest, offsets[text + 1] - offsets[text])
-    return longest
+def _sum_rows(rows, count, width, total):
+    """Write the sum of the first `count` rows to `total` (d,)."""
+    total[:] = 0.0
+    for t in range(count):
+        for j in range(total.shape[0]):
+            total[j] += np.float64(rows[t * width + j])
 
 
 @kernel
@@ -29,16 +29,13 @@ def first_moments(floats, halves, offsets, first, last, at, mean, out):
     """Write the sums, or with `mean` the means, of the tokens of texts first..last to ``out[0 : last - first]``."""
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
-    rows = np.empty(_longest(offsets, first, last) * width + LANES, np.float32)
+    rows = np.empty(longest_text(offsets, first, last) * width + LANES, np.float32)
     center = np.zeros(width, np.float32)
     total = np.empty(depth, np.float64)
     for text in range(first, last):
         start, stop = offsets[text], offsets[text + 1]
         load_rows(floats, halves, start, stop, depth, width, center, rows)
-        total[:] = 0.0
-        for t in range(stop - start):
-            for j in range(depth):
-                total[j] += np.float64(rows[t * width + j])
+        _sum_rows(rows, stop - start, width, total)
         count = stop - start if mean and stop > start else 1
         for j in range(depth):
             out[text - first, at + j] = np.float32(total[j] / count)
@@ -77,7 +74,7 @@ def covariances(floats, halves, offsets, first, last, at, out):
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
-    longest = _longest(offsets, first, last)
+    longest = longest_text(offsets, first, last)
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
     no_center = np.zeros(width, np.float32)
     mean = np.empty(depth, np.float32)
@@ -93,10 +90,7 @@ def covariances(floats, halves, offsets, first, last, at, out):
             out[document - first, at : at + depth * (depth + 1) // 2] = 0.0
             continue
         load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
-        total[:] = 0.0
-        for t in range(count):
-            for j in range(depth):
-                total[j] += np.float64(rows[t * width + j])
+        _sum_rows(rows, count, width, total)
         for j in range(depth):
             mean[j] = np.float32(total[j] / count)
         for t in range(count):
@@ -145,7 +139,7 @@ def query_matrices(floats, halves, offsets, first, last, at, metric, unit, out):
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
-    longest = _longest(offsets, first, last)
+    longest = longest_text(offsets, first, last)
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
     center = np.zeros(width, np.float32)
     turned = np.empty((width + ROWS) * longest, np.float32)

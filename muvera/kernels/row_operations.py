@@ -233,3 +233,12 @@ def load_rows(floats, halves, start, stop, depth, width, center, out):
             for j in range(depth):
                 row[j] = source[j] - center[j]
         row[depth:] = 0.0
+
+
+@helper
+def longest_text(offsets, first, last):
+    """Return the largest number of tokens of the texts first..last."""
+    longest = 0
+    for text in range(first, last):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    return longest

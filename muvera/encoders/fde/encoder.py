@@ -13,7 +13,7 @@ from ...data.validation import as_array
 from ...kernels.fde_encoding import CELL_LENGTH, CELL_MEAN, CELL_UNIT, encode_documents, encode_queries
 from ...kernels.products import add_count_sketch
 from ...kernels.tile import pack_columns
-from ..base import Encoder, EncoderArrays, KernelArrays, ReadArray, Side, run_tasks
+from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, ReadArray, Side, run_tasks
 from ..calibration import SAMPLE_DOCUMENTS, calibrate
 from ..moment_blocks import BlockWriter, MomentBlocks
 from .config import FDEConfig
@@ -115,16 +115,10 @@ class FDEEncoder(Encoder):
             return None
         return self.config.vector_dimension, SAMPLE_DOCUMENTS
 
-    def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
-    ) -> None:
+    def _fit(self, sample: FitSample, threads: int | None) -> None:
         config = self.config
         if config.center:
-            self._padded_center[: config.dimension] = mean
+            self._padded_center[: config.dimension] = sample.mean
         blocks = None
         if config.split_mean:
 
@@ -135,10 +129,10 @@ class FDEEncoder(Encoder):
                 return run_tasks(write, texts, out, threads, *self._task_size(side))
 
             blocks = calibrate(
-                sample, queries, covariance=False, balance="length", seed=config.seed, sketches=sketches,
-                threads=threads,
+                sample.documents, sample.queries, covariance=False, balance="length", seed=config.seed,
+                sketches=sketches, threads=threads,
             )  # fmt: skip
-        self._use(mean, blocks)
+        self._use(sample.mean, blocks)
 
     # -- encoding -------------------------------------------------------------
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.sampling import MAX_FIT_DOCUMENTS, mean_token
+from ...data.sampling import MAX_FIT_DOCUMENTS
 from ...utils.stages import stage
-from ..base import Encoder, EncoderArrays, KernelArrays, ReadArray, Side, of_ordinary_size
+from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, ReadArray, Side
 from ..matmul import Int8Matrix
 from ..token_products import TASK_TOKENS, TokenProducts
 from .config import LearnedConfig
@@ -78,20 +78,12 @@ class LearnedEncoder(Encoder):
     def _fit_size(self) -> tuple[int, int]:
         return self.config.num_landmarks, MAX_FIT_DOCUMENTS
 
-    def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
-    ) -> None:
-        config = self.config
-        sample, queries, scale = of_ordinary_size(sample, queries)
-        center = mean_token([sample], config.dimension)
-        landmarks = sample_tokens(sample, queries, config.num_landmarks, config.seed)
+    def _fit(self, sample: FitSample, threads: int | None) -> None:
+        config, (documents, queries, center) = self.config, sample
+        landmarks = sample_tokens(documents, queries, config.num_landmarks, config.seed)
         features = draw_features(config)
         if config.training_epochs:
-            subset, tokens = training_sample(sample, queries, config.seed)
+            subset, tokens = training_sample(documents, queries, config.seed)
             with stage("learning features, 1 of 2"):
                 values = TokenProducts(tokens, center).largest(subset, threads)
                 epochs = config.training_epochs
@@ -100,12 +92,10 @@ class LearnedEncoder(Encoder):
             single_tokens = MultiVectors(landmarks, np.arange(len(landmarks) + 1))
             activations = TokenProducts(features, center).feature_sums(single_tokens, threads)
             measure = TokenProducts(landmarks, center)
-            missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(sample))
-            mixed = mixed_documents(sample, missing, config.seed)
-            values = measure.largest(sample, threads)
-            mixed_values = measure.largest(mixed, threads)
-            maps = fit_maps(config, landmarks, center, features, activations, values, mixed_values, threads)
-        self._use_maps(maps.scaled(scale))
+            missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(documents))
+            mixed = measure.largest(mixed_documents(documents, missing, config.seed), threads)
+            values = measure.largest(documents, threads)
+            self._use_maps(fit_maps(config, landmarks, center, features, activations, values, mixed, threads))
 
     # -- encoding -------------------------------------------------------------
 

@@ -21,7 +21,7 @@ Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d col
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -81,10 +81,6 @@ class LearnedMaps(EncoderArrays):
     documents: NDArray[np.float32]
     queries: NDArray[np.float32]
     offset: NDArray[np.float32]
-
-    def scaled(self, scale: float) -> LearnedMaps:
-        """Return the maps of tokens that are `scale` times larger; vectors become `scale` times larger."""
-        return replace(self, center=self.center * np.float32(scale), offset=self.offset * np.float32(scale))
 
     def require_shape(self, config: LearnedConfig) -> None:
         """Raise ValueError if the maps belong to another configuration."""

@@ -17,11 +17,10 @@ number of threads.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from ...kernels.learned import adam_step
-from ..matmul import gram, leading_eigenvectors, one_blas_thread, product
+from ..matmul import gram, leading_eigenvectors, one_blas_thread, product, ridge_solution
 
 __all__ = ["train_features"]
 
@@ -123,10 +122,5 @@ def _first_layer(
     """Return the ridge regression of the targets on the features of some tokens, float32 (F, r)."""
     rows = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
     active = np.maximum(product(tokens[rows], weights, threads), 0)
-    covariance = gram(active.T, threads)
-    covariance.flat[:: len(covariance) + 1] += np.float32(_RIDGE * np.trace(covariance) / len(covariance))
     correlations = product(active.T, targets[rows], threads)
-    layer: NDArray[np.float32] = scipy.linalg.cho_solve(
-        scipy.linalg.cho_factor(covariance, lower=True, check_finite=False), correlations, check_finite=False
-    )
-    return np.ascontiguousarray(layer, np.float32)
+    return np.ascontiguousarray(ridge_solution(gram(active.T, threads), _RIDGE, correlations)[1])
