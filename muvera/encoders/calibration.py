@@ -77,16 +77,8 @@ def calibrate(
         Queries to fit to.  If there are too few, windows of documents are added.
     covariance : bool
         Add a block of the second moment.
-    balance : {"length", "range"}
-    seed : int
     sketches : callable, optional
         Returns the vectors beside the blocks, whose products approximate Chamfer.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    MomentBlocks
     """
     dimension = documents.dimension
     size = covariance_directions(dimension, covariance)

@@ -202,14 +202,6 @@ def fit_maps(
         D.  Columns that the sample cannot fill are zero.
     mean_columns : int
         Number of the last columns of long vectors that are the mean token and the bias.
-    seed : int
-        Seed of the start of the subspace iteration.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    CompactMaps
     """
     mean = documents.mean(axis=0)
     reach = float(np.abs(documents).max(initial=0.0))

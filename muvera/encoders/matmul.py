@@ -44,15 +44,7 @@ _EXTRA, _ROUNDS = 64, 4
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m).  The blocks of rows do not depend on the number of threads.
-
-    Parameters
-    ----------
-    left : float32 (n, k)
-    right : float32 (k, m)
-    threads : int, optional
-        Default: all usable cores.
-    """
+    """Return ``left @ right``, float32 (n, m).  The blocks of rows do not depend on the number of threads."""
     out = np.empty((len(left), right.shape[1]), np.float32)
 
     def work(start: int, stop: int) -> None:
@@ -89,19 +81,15 @@ def leading_eigenvectors(
     ----------
     matrix : float32 (n, n)
         Symmetric, positive semi-definite.
-    count : int
-        Number of eigenvectors, at most n.
     start : SeedSequence
         Seed of the random columns that the subspace iteration starts from.
-    threads : int, optional
-        Default: all usable cores.
 
     Returns
     -------
     values : float32 (c,)
-        Eigenvalues in descending order.
+        In descending order.
     vectors : float32 (n, c)
-        Eigenvectors in columns.
+        In columns.
     """
     size = len(matrix)
     count = min(count, size)

@@ -151,16 +151,8 @@ class BlockWriter:
         if side == "documents":
             self.write_moments(at, arrays, start, stop, out)
             weigh_moments(
-                arrays[2],
-                start,
-                stop,
-                at,
-                size,
-                blocks.coefficients[1:],
-                blocks.units[1:],
-                blocks.offset,
-                out,
-            )
+                arrays[2], start, stop, at, size, blocks.coefficients[1:], blocks.units[1:], blocks.offset, out
+            )  # fmt: skip
             return
         _, covariance_unit, mean_unit, bias_unit = blocks.units
         bias = at + len(blocks.offset) - 1
@@ -221,23 +213,7 @@ def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.f
 def principal_directions(
     documents: MultiVectors, count: int, seed: int, threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the leading directions of tokens around their own document's mean.
-
-    Parameters
-    ----------
-    documents : MultiVectors
-        A sample; at most 16,384 of its tokens are used.
-    count : int
-        r, the number of directions.
-    seed : int
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    float32 (r, d)
-        Orthonormal rows.
-    """
+    """Return the `count` leading directions of tokens around their own document's mean, orthonormal float32 (r, d)."""
     tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
     stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS,)))
     positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))

@@ -48,12 +48,7 @@ DEFAULT_PRESET = "moments"
 
 
 def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Return the configuration from the result of ``to_dict``.
-
-    Parameters
-    ----------
-    values : dict
-        Parameters of the kind of encoder that ``encoder`` names, by default "moments".
+    """Return the configuration from the result of ``to_dict``; ``encoder`` is by default "moments".
 
     Raises
     ------
@@ -85,12 +80,7 @@ def as_encoder(
 ) -> tuple[EncoderConfig, Encoder | None]:
     """Return the configuration of an ``encoder=`` argument, and the encoder if the argument is a fitted one.
 
-    Parameters
-    ----------
-    value : str, EncoderConfig or Encoder, optional
-        Preset's name, configuration or encoder.  Default: "moments".
-    dimension : int
-        Columns of a token vector.
+    The argument is a preset's name, a configuration or an encoder; None is "moments".
 
     Raises
     ------

@@ -79,8 +79,6 @@ def window_similarities(
         Without empty texts.
     directions : float32 (r, d), or (0, 0) for all columns
         Orthonormal rows.
-    threads : int, optional
-        Default: all usable cores.
     """
     tokens = np.asarray(windows.tokens, np.float32)
     starts = windows.offsets[:-1]

@@ -40,7 +40,10 @@ def encoder(request: pytest.FixtureRequest) -> Any:
 
 
 @bitwise
-def test_batches_threads_and_dtypes_do_not_matter(encoder: Any) -> None:
+def test_batches_tasks_threads_and_dtypes_do_not_matter(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(encoder), "_task_size", lambda *_: (16, 4))
     documents = texts(encoder.config.dimension)
     halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
     floats = MultiVectors.from_flat(halves.tokens.astype(np.float32), documents.lengths)
@@ -63,6 +66,23 @@ def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: Any) -> None:
             np.testing.assert_array_equal(again[name], array, err_msg=name)
     few = make_encoder(encoder.config).fit(documents[:2])
     assert np.isfinite(few.encode_documents(documents)).all()
+
+
+@pytest.mark.parametrize("scale", [2.0**-46, 2.0**37])
+def test_tokens_of_extreme_sizes(encoder: Any, scale: float, tmp_path: Path) -> None:
+    """Vectors are those of tokens of ordinary size, times the scale (learned vectors: fault N12)."""
+    documents = texts(encoder.config.dimension)
+    scaled = MultiVectors.from_flat(documents.tokens * np.float32(scale), documents.lengths)
+    make_encoder(encoder.config).fit(scaled).save(tmp_path / "encoder")
+    products = []
+    for each, factor, given in (
+        (encoder, 1.0, documents),
+        (load_encoder(tmp_path / "encoder"), scale, scaled),
+    ):
+        queries = each.encode_queries(given[:20]).astype(np.float64)
+        found = queries @ each.encode_documents(given).T.astype(np.float64) / factor**2
+        products.append(found - found.mean(axis=1, keepdims=True))
+    assert np.abs(products[0] - products[1]).max() < 0.02 * np.abs(products[0]).max()
 
 
 def test_a_saved_encoder_encodes_the_same(encoder: Any, tmp_path: Path) -> None:

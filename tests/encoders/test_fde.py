@@ -25,7 +25,6 @@ from builders.paths import GOLDEN
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import muvera.encoders.base as base_module
 import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
@@ -150,16 +149,6 @@ def test_batch_is_one_by_one(data: st.DataObject, encoder: FDEEncoder, side: str
     for i in range(len(texts)):
         np.testing.assert_array_equal(batch[i], encode(texts[i])[0])
     np.testing.assert_array_equal(batch, encode(texts, threads=2))
-
-
-def test_tasks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = sample(24, texts=40)
-    encoder = fitted(texts, dimension=24)
-    whole = [getattr(encoder, side)(texts, threads=1) for side in SIDES]
-    monkeypatch.setattr(base_module, "_TASK_TOKENS", 16)
-    for side, vectors in zip(SIDES, whole, strict=True):
-        for threads in (1, 2, 5):
-            np.testing.assert_array_equal(vectors, getattr(encoder, side)(texts, threads=threads))
 
 
 @given(st.data(), encoders(), st.sampled_from(SIDES))

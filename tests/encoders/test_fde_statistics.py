@@ -1,4 +1,4 @@
-"""The paper's proofs, measured: unbiased projections, one-sided estimates, error falling with R.
+"""The paper's proofs, measured: unbiased projections, one-sided estimates, a narrow cone.
 
 Every margin is five standard errors of the tested mean, estimated from the same draws; seeds are fixed.
 """
@@ -129,40 +129,6 @@ def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: 
     assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING
     exact = oracle.chamfer(query, document[:1])
     assert estimate(encoder, query, document[:1]) == pytest.approx(exact, abs=ROUNDING)
-
-
-@pytest.mark.parametrize(
-    ("settings", "upper"),
-    [
-        ({"projection": "identity"}, 2.8),
-        ({"projection_dimension": 8}, 2.8),
-        # Sets of orthogonal hyperplanes cover the sphere more evenly: they may do better.
-        ({"projection_dimension": 8, "hyperplanes": "orthogonal"}, np.inf),
-    ],
-)
-def test_error_falls_with_the_root_of_the_repetitions(settings: dict[str, Any], upper: float) -> None:
-    """Spread over 60 seeds at R = 4, 16, 64: a factor of 2 each, known within 13 %."""
-    rng = np.random.default_rng(4)
-    query, document = unit(rng, 8, 32), unit(rng, 20, 32)
-    spread = []
-    for repetitions in (4, 16, 64):
-        settings = {**settings, "num_repetitions": repetitions, "num_simhash_projections": 3}
-        configs = [plain(32, seed=seed, **settings) for seed in range(60)]
-        spread.append(np.std([estimate(FDEEncoder(config), query, document) for config in configs]))
-    for more, fewer in ((0, 1), (1, 2)):
-        assert 1.4 < spread[more] / spread[fewer] < upper, spread
-
-
-def test_the_bias_falls_with_hyperplanes() -> None:
-    """The one-sided bias comes from means of cells: smaller cells lower it (section 2)."""
-    rng = np.random.default_rng(5)
-    query, document = unit(rng, 8, 16), unit(rng, 30, 16)
-    encoders = [
-        FDEEncoder(plain(16, projection="identity", num_repetitions=200, num_simhash_projections=bits))
-        for bits in (0, 2, 5, 8)
-    ]
-    estimates = [estimate(encoder, query, document) for encoder in encoders]
-    assert estimates == sorted(estimates) and estimates[-1] < oracle.chamfer(query, document)
 
 
 @pytest.mark.compiled("600 documents are encoded six times")

@@ -5,18 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.realistic_collections import documents_like_real
 from builders.token_collections import random_texts
 from numpy.typing import NDArray
 
-from muvera import (
-    FDEConfig,
-    FDEEncoder,
-    LearnedConfig,
-    LearnedEncoder,
-    MultiVectors,
-    chamfer_matrix,
-)
+from muvera import LearnedConfig, LearnedEncoder, MultiVectors
 from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
 from muvera.encoders.learned.training import train_features
 from muvera.encoders.matmul import quantize_columns
@@ -183,28 +176,6 @@ def test_trained_features_explain_more_than_random_ones() -> None:
     assert train_features(random, few, np.ones_like(values_at(few)), 3, 0) is random
 
 
-@pytest.mark.compiled("fits some thousand documents")
-def test_finds_more_than_an_fde_of_the_same_size() -> None:
-    documents = documents_like_real(400)
-    queries = queries_like_real(documents, 60)
-    top = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
-    dimension = documents.dimension
-    encoders: dict[str, LearnedEncoder | FDEEncoder] = {
-        "learned": LearnedEncoder(
-            LearnedConfig(dimension=dimension, vector_dimension=64, num_landmarks=1024, num_features=256)
-        ),
-        "fde": FDEEncoder(FDEConfig(dimension=dimension, num_repetitions=1, num_simhash_projections=2)),
-    }
-    recall = {}
-    for name, encoder in encoders.items():
-        encoder.fit(documents[::3])
-        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-        best = np.argsort(-scores, axis=1)[:, :30]
-        recall[name] = np.mean([np.isin(t, b).mean() for t, b in zip(top, best, strict=True)])
-    # Sixty queries of ten: a share is known to .02.
-    assert recall["learned"] > recall["fde"] + 0.1, recall
-
-
 # -- bad input --------------------------------------------------------------------
 
 
@@ -226,24 +197,3 @@ def test_maps_of_another_size(encoder: LearnedEncoder) -> None:
 def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         LearnedConfig(dimension=20, **settings)
-
-
-@pytest.mark.parametrize("scale", [2.0**-40, 2.0**30])
-def test_tokens_of_extreme_sizes(scale: float) -> None:
-    """Vectors are those of tokens of ordinary size, times the scale (fault N12)."""
-    tokens = random_texts(60).tokens
-    products = []
-    for factor in (1.0, scale):
-        documents = MultiVectors.from_flat(tokens * np.float32(factor), random_texts(60).lengths)
-        encoder = LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents)
-        queries = encoder.encode_queries(documents[:20]).astype(np.float64)
-        products.append(queries @ encoder.encode_documents(documents).T / factor**2)
-    ordinary, extreme = products
-    assert np.abs(ordinary - extreme).max() < 0.02 * np.abs(ordinary).max()
-
-
-def test_queries_add_and_scale_up_to_rounding(encoder: LearnedEncoder) -> None:
-    a, b = random_texts(2, seed=1)
-    first, second, both, scaled = encoder.encode_queries([a, b, np.concatenate([a, b]), np.float32(3) * a])
-    assert np.linalg.norm(both - first - second) < 0.01 * np.linalg.norm(both)
-    assert np.linalg.norm(scaled - 3 * first) < 0.03 * np.linalg.norm(scaled)

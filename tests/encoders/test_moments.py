@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-import strategies as some
 from builders.realistic_collections import documents_like_real, queries_like_real
-from hypothesis import given
-from hypothesis import strategies as st
 
-import muvera.encoders.base as base_module
 import muvera.encoders.moments as moments_module
 from muvera import (
     FDEConfig,
@@ -104,16 +100,6 @@ def test_directions_are_those_of_tokens_around_their_documents_mean() -> None:
     captured = np.square(rests @ directions.T.astype(np.float64)).sum()
     best = np.linalg.eigvalsh(rests.T @ rests)[-30:].sum()
     assert 0.999 < captured / best <= 1.0001
-
-
-@given(st.data())
-def test_chamfer_is_the_mean_plus_the_residuals(data: st.DataObject) -> None:
-    query, document = (data.draw(some.token_arrays(7, least=1, most=6)) for _ in range(2))
-    encoder = plain(7)
-    product = encoder.encode_queries(query)[0] @ encoder.encode_documents(document)[0]
-    rest = oracle.chamfer(query, document - document.astype(np.float64).mean(axis=0))
-    scale = max(1.0, float(np.abs(query).max() * np.abs(document).max()) * query.size)
-    assert product + rest == pytest.approx(oracle.chamfer(query, document), abs=1e-5 * scale)
 
 
 def test_documents_of_one_token_are_scored_exactly() -> None:
@@ -260,21 +246,6 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     assert other_with < 0.5 * other and known_with < 1.3 * known
 
 
-# -- the same bits, invariances ---------------------------------------------------
-
-
-@pytest.mark.compiled("interpreted tiles are BLAS products")
-@pytest.mark.parametrize("settings", [MEAN, LONG, COMPACT], ids=["mean", "long", "compact"])
-def test_tasks_do_not_matter(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = collection(20, 60)
-    encoder = MomentsEncoder(MomentsConfig(dimension=20, **settings)).fit(documents)
-    whole = [encoder.encode_documents(documents), encoder.encode_queries(documents)]
-    monkeypatch.setattr(moments_module, "_COMPACT_TASK", (16, 4))
-    monkeypatch.setattr(base_module, "_TASK_TOKENS", 16)
-    np.testing.assert_array_equal(encoder.encode_documents(documents, threads=2), whole[0])
-    np.testing.assert_array_equal(encoder.encode_queries(documents, threads=2), whole[1])
-
-
 def test_maps_are_fitted_to_the_queries() -> None:
     documents, config = collection(20, 80), MomentsConfig(dimension=20, **COMPACT)
     maps = [
@@ -363,67 +334,3 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
     assert not np.array_equal(
         loaded.encoder.encode_documents(documents), index.encoder.encode_documents(documents)
     )
-
-
-@pytest.mark.parametrize("compact", [16, None])
-@pytest.mark.parametrize("scale", [2.0**-46, 2.0**-30, 2.0**30, 2.0**37])
-def test_tokens_of_extreme_sizes(scale: float, compact: int | None) -> None:
-    """Vectors are those of tokens of ordinary size, times the scale squared."""
-    tokens = np.random.default_rng(5).normal(size=(1200, 8)).astype(np.float32)
-    lengths = [4] * 300
-    products = []
-    for factor in (1.0, scale):
-        documents = MultiVectors.from_flat(tokens * np.float32(factor), lengths)
-        encoder = MomentsEncoder(MomentsConfig(dimension=8, compact_dimension=compact)).fit(documents)
-        vectors = encoder.encode_documents(documents), encoder.encode_queries(documents[:20])
-        products.append((vectors[1].astype(np.float64) @ vectors[0].T.astype(np.float64)) / factor**2)
-    ordinary, extreme = products
-    ordinary, extreme = (each - each.mean(axis=1, keepdims=True) for each in (ordinary, extreme))
-    assert np.abs(ordinary - extreme).max() < 0.02 * np.abs(ordinary).max()
-
-
-def wide_collection(count: int, dimension: int = 384, seed: int = 0) -> MultiVectors:
-    """Return texts about two of 30 topics each, whose tokens vary in 40 directions more than in the others."""
-    rng = np.random.default_rng(seed)
-    basis = np.random.default_rng(1).standard_normal((40, dimension)) / np.sqrt(dimension)
-    topics = np.random.default_rng(2).standard_normal((30, 40))
-    texts = []
-    for _ in range(count):
-        length = rng.integers(10, 30)
-        centers = topics[rng.integers(0, 30, 2)][rng.integers(0, 2, length)]
-        tokens = (centers + 0.6 * rng.standard_normal((length, 40))) @ basis
-        tokens += 0.02 * rng.standard_normal((length, dimension)) + 0.5 * basis[0]
-        texts.append((tokens / np.linalg.norm(tokens, axis=1, keepdims=True)).astype(np.float32))
-    return MultiVectors.from_arrays(texts)
-
-
-@pytest.mark.compiled("300 documents of 384 columns")
-def test_moments_of_384_columns_find_more_than_the_mean() -> None:
-    documents = wide_collection(300)
-    rng = np.random.default_rng(3)
-    noise = 0.03 * rng.standard_normal((40, 8, 384))
-    queries = [documents[i][:8] + noise[i] for i in range(40)]
-    best = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
-    recall = {}
-    for name, settings in (("mean", MEAN), ("moments", {})):
-        encoder = MomentsEncoder(MomentsConfig(dimension=384, **settings)).fit(documents)
-        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-        ranking = np.argsort(-scores, axis=1)[:, :10]
-        recall[name] = np.mean([np.isin(a, b).mean() for a, b in zip(best, ranking, strict=True)])
-    assert recall["moments"] > recall["mean"] + 0.02, recall
-
-
-def test_queries_add_over_tokens_and_scale() -> None:
-    encoder = MomentsEncoder(MomentsConfig(dimension=20, **LONG)).fit(collection(20))
-    first, second = collection(20, seed=3)[0], collection(20, seed=3)[1]
-    vectors = encoder.encode_queries([first, second, np.concatenate([first, second]), 4 * first])
-    np.testing.assert_allclose(vectors[0] + vectors[1], vectors[2], atol=1e-4)
-    # All columns but the number of tokens grow in proportion.
-    np.testing.assert_allclose(4 * vectors[0][:-1], vectors[3][:-1], rtol=1e-4, atol=1e-4)
-    assert vectors[0][-1] == vectors[3][-1]
-
-
-def test_the_order_of_tokens_does_not_matter() -> None:
-    tokens = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
-    encoder = plain(9, covariance=True)
-    assert_close(encoder.encode_documents(tokens[::-1])[0], encoder.encode_documents(tokens)[0])

@@ -36,36 +36,32 @@ class FDEConfig(EncoderConfig):
     num_repetitions : int
         R: number of independent partitions.  More of them lower the error; time and size grow in proportion.
     num_simhash_projections : int
-        k: hyperplanes of a partition, 2**k cells.  More hyperplanes make finer cells (better for long
-        documents), and leave more cells empty.
+        k: hyperplanes of a partition, 2**k cells.  More of them suit long documents, and leave more cells empty.
     projection_dimension : int, optional
         p: columns of a token in a block.  Default 16, at most `dimension` (except for "count_sketch").
     projection : {"complementary", "rademacher", "count_sketch", "identity"}
-        How d columns become p.  "complementary": every d/p repetitions share the rows of one random rotation,
-        so that together they preserve inner products exactly; never worse than independent draws of the same
-        size.  "rademacher": the paper's dense +-1/sqrt(p).  "count_sketch": one +-1 per column.  "identity":
-        p = d.
+        How d columns become p.  "complementary": every d/p repetitions share the rows of one random rotation, so
+        that together they preserve inner products exactly.  "rademacher": the paper's dense +-1/sqrt(p).
+        "count_sketch": one +-1 per column.  "identity": p = d.
     hyperplanes : {"orthogonal", "gaussian"}
-        "gaussian": the paper's.  "orthogonal": rows of random rotations.
+        "orthogonal": rows of random rotations.  "gaussian": the paper's; recall is the same.
     center : bool
         Subtract the mean document token from document tokens, and from the tokens of both sides before they
-        are assigned to cells.  The ranking by Chamfer does not change; for models whose vectors share a
-        direction (mean cosine above .3), recall rises a lot.  Needs ``fit``.
+        are assigned to cells.  The ranking by Chamfer does not change.  Recall rises a lot for models whose
+        vectors share a direction.  Needs ``fit``.
     fill_empty_partitions : bool
         Assign the nearest token to an empty document cell (paper, section 2).  With `center`, an empty cell
         represents the average token, which is better.
     document_cells : {"mean", "unit", "length"}
-        Value of a document's cell.  "mean": the mean of its tokens, as in the paper, which is shorter than
-        the tokens.  "unit": the direction of the mean, with length 1.  "length": its direction, with the mean
-        length of the tokens, for the residuals of `split_mean`, whose lengths differ.
+        Value of a document's cell: the mean of its tokens as in the paper, the direction of the mean, or that
+        direction with the mean length of the tokens.
     split_mean : bool
-        Store the document's own mean token separately, because its part of Chamfer is exact, and sketch only
-        the residuals; add a bias for the document's spread and length, and weight all terms by coefficients
-        that ``fit`` finds (see :mod:`muvera.encoders.moment_blocks`).  For models whose vectors share a
-        direction, those ``dimension + 1`` floats determine most of the ranking.
+        Store the document's own mean token separately, because its part of Chamfer is exact.  The sketch holds the
+        residuals, and a bias the document's spread and length.  ``fit`` finds the coefficients of these terms
+        (see :mod:`muvera.encoders.moment_blocks`).
     soft_query_cells : float
-        tau: a query token at distance m from its nearest hyperplane also goes to the cell
-        across it, with weight exp(-m / tau) / 2.  0 turns it off.  It does not slow down searches.
+        tau: a query token at distance m from its nearest hyperplane also goes to the cell across it, with weight
+        exp(-m / tau) / 2.  0 turns it off.
     final_projection : {"count_sketch"}, optional
         A last map of the whole sketch to `final_projection_dimension` floats.
     final_projection_dimension : int, optional

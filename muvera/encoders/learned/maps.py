@@ -166,9 +166,10 @@ def fit_maps(
 ) -> LearnedMaps:
     """Fit the maps; the result is bit-identical for any number of threads and cores.
 
+    Columns beyond the rank of the sample are zero.
+
     Parameters
     ----------
-    config : LearnedConfig
     landmarks : float32 (n, d)
     center : float32 (d,)
     features : float32 (F, d)
@@ -178,13 +179,6 @@ def fit_maps(
         The sampled documents' largest inner products with the landmarks, up to a constant per landmark.
     mixed : float32 (x, n)
         Those of mixed documents, which are used only in the second step.
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    LearnedMaps
-        Columns beyond the rank of the sample are zero.
     """
     count = np.float32(len(landmarks))
     mean = values.mean(axis=0)

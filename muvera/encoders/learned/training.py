@@ -57,13 +57,6 @@ def train_features(
         The documents' values at the tokens, up to a constant per token.  Overwritten.
     epochs : int
         Passes over the tokens.
-    seed : int
-    threads : int, optional
-        Default: all usable cores.
-
-    Returns
-    -------
-    float32 (F, d)
     """
     targets = _targets(values, seed, threads)
     if targets.shape[1] == 0 or len(tokens) < 2 * _BATCH:
