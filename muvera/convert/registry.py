@@ -13,7 +13,7 @@ from ..utils.checks import require_int
 from .damage import naming_errors
 from .isolation import IsolatedSource, IsolationLimits
 from .parsing.files import holds_texts
-from .readers import arrow, byaldi, json_lines, named_arrays, npy, plaid, pylate, qdrant, warp
+from .readers import arrow, byaldi, containers, json_lines, npy, plaid, pylate, qdrant, warp
 from .readers.in_memory import open_object
 from .sources.base import Reader, Source
 
@@ -23,7 +23,7 @@ __all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source", "r
 #: comes before that format; a folder of plain arrays comes after every kind of index.
 READERS: dict[str, Reader] = {
     entry.name: entry
-    for module in (pylate, warp, plaid, byaldi, qdrant, named_arrays, json_lines, npy, arrow)
+    for module in (pylate, warp, plaid, byaldi, qdrant, containers, json_lines, npy, arrow)
     for entry in module.READERS
 }
 

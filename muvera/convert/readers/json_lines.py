@@ -95,8 +95,7 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 
 def _lines(stream: Iterable[str], path: Path) -> _Rows:
-    """Yield the rows of every line; action lines of Elasticsearch's bulk format give the ids."""
-    action: dict[str, Any] | None = None
+    """Yield the rows of every line."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -106,13 +105,6 @@ def _lines(stream: Iterable[str], path: Path) -> _Rows:
             raise ReadError(
                 f"{path}, line {number} is truncated or not JSON: {error}. Export it again."
             ) from None
-        if action is not None:
-            value, action = {**action, "_source": value}, None
-        elif isinstance(value, dict) and len(value) == 1:
-            content = value.get("index", value.get("create"))
-            if isinstance(content, dict):
-                action = content
-                continue
         with _naming_row(path, f"line {number}"):
             # A line with an empty list is a document without tokens.
             rows = _rows_in(value) if value != [] else [{"tokens": []}]

@@ -6,17 +6,13 @@ The usual names are those of :mod:`muvera.convert.sources.named_arrays`, such as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..damage import ReadError, ReadTypeError
 from ..parsing.files import read_json
 from ..parsing.pickles import load_npy_safely
-from ..sources.base import Document, Reader, RowSource, Source
-from ..sources.named_arrays import find, names_of, source_of
+from ..sources.base import Reader, Source
+from ..sources.named_arrays import find, missing_tokens, names_of, source_of
 
 __all__ = ["READERS"]
 
@@ -38,31 +34,15 @@ def _open(path: Path, *, part: str = "docs") -> Source:
     """
     names = names_of(part)
     if path.is_file():
-        file, files = path, _files_beside(path, part)
+        files = {**_files_beside(path, part), names.tokens[0]: path}
     else:
         files = {other.stem: other for other in sorted(path.iterdir()) if other.suffix in (".npy", ".json")}
-        key = find(names.tokens, {stem for stem, other in files.items() if other.suffix == ".npy"})
-        if key is None:
-            raise ReadError(
-                f"{path} has no token vectors under a known name: looked for {', '.join(names.tokens)} (.npy, "
-                f"part={part!r}), found {', '.join(sorted(files)[:12]) or 'nothing'}."
-            )
-        file = path / f"{key}.npy"
-    tokens = load_npy_safely(file)
-    ids_key = find(names.ids, files)
-    ids = None if ids_key is None else _values(files[ids_key])
-    if tokens.dtype == object:
-        return _objects(tokens, ids, str(path))
-    if tokens.dtype == np.uint16:
-        raise ReadTypeError(
-            f"{file} has dtype uint16. If these are the bits of half-precision numbers, save "
-            "array.view('float16') instead."
-        )
-    arrays: dict[str, Any] = {names.tokens[0]: tokens}
-    for key in (find(names.lengths, files), find(names.offsets, files), find(names.mask, files)):
-        if key is not None and files[key] != file:
-            arrays[key] = _values(files[key])
-    return source_of(arrays, name="npy", place=str(path), part=part, ids=ids)
+    key = find(names.tokens, files)
+    if key is None:
+        raise missing_tokens(part, files, str(path))
+    known = (key, *(find(kind, files) for kind in (names.lengths, names.offsets, names.ids, names.mask)))
+    arrays = {name: _values(files[name]) for name in known if name is not None}
+    return source_of(arrays, name="npy", place=str(path), part=part)
 
 
 def _files_beside(path: Path, part: str) -> dict[str, Path]:
@@ -76,22 +56,6 @@ def _files_beside(path: Path, part: str) -> dict[str, Path]:
                 if word not in files and file != path and file.is_file():
                     files[word] = file
     return files
-
-
-def _objects(arrays: Any, ids: Any, place: str) -> Source:
-    """Open an object array with one array (tokens, dimension) per document."""
-    names = [None] * len(arrays) if ids is None else list(ids)
-    if len(names) != len(arrays):
-        raise ValueError(f"{len(names)} ids for {len(arrays)} documents")
-
-    def documents() -> Iterator[Document]:
-        for i, tokens in enumerate(arrays):
-            if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
-                kind = tokens.dtype if isinstance(tokens, np.ndarray) else type(tokens).__name__
-                raise ReadTypeError(f"{place}: document {i} is {kind}, not an array of floats.")
-            yield Document(names[i], tokens, f"entry {i}")
-
-    return RowSource(documents, name="npy", place=place, num_documents=len(arrays))
 
 
 def _values(file: Path) -> Any:

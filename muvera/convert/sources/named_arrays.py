@@ -7,7 +7,7 @@ document.  The same names work in every container.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ...data.validation import Ids, as_ids
 from ..damage import ReadError, ReadTypeError
 from .base import Document, FlatSource, PaddedSource, Rows, RowSource, Source
 
-__all__ = ["Names", "find", "ids_of", "names_of", "source_of"]
+__all__ = ["Names", "find", "missing_tokens", "names_of", "source_of"]
 
 
 class Names(NamedTuple):
@@ -62,10 +62,17 @@ def names_of(part: str) -> Names:
     return _PARTS[part]
 
 
-def find(names: Iterable[str], present: Iterable[str]) -> str | None:
+def find(names: Iterable[str], present: Container[str]) -> str | None:
     """Return the first of `names` that is in `present`."""
-    available = set(present)
-    return next((name for name in names if name in available), None)
+    return next((name for name in names if name in present), None)
+
+
+def missing_tokens(part: str, present: Iterable[str], place: str) -> ReadError:
+    """Return the error for a container without token vectors under a known name."""
+    return ReadError(
+        f"{place} has no token vectors under a known name: looked for {', '.join(names_of(part).tokens)} "
+        f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}."
+    )
 
 
 def source_of(
@@ -73,8 +80,7 @@ def source_of(
 ) -> Source:
     """Return the source of a container's arrays; `ids` are those that are stored elsewhere."""
     names = names_of(part)
-    key = find(names.tokens, arrays)
-    ids_key = find(names.ids, arrays)
+    key, ids_key = find(names.tokens, arrays), find(names.ids, arrays)
     if ids is None and ids_key is not None:
         ids = arrays[ids_key][:]
     elif ids is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():
@@ -82,13 +88,12 @@ def source_of(
     if key is None:
         rest = {other: arrays[other] for other in arrays if other not in (*names.ids, "n")}
         if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
-            raise ReadError(
-                f"{place} has no token vectors under a known name: looked for {', '.join(names.tokens)} "
-                f"(part={part!r}), found {', '.join(sorted(arrays)) or 'nothing'}."
-            )
+            raise missing_tokens(part, arrays, place)
         return _per_document(rest, ids, name, place)
     tokens = arrays[key]
     shape = tuple(tokens.shape)
+    if tokens.dtype == object:
+        return _rows([(None, array) for array in tokens], "entry {}", ids, name, place)
     if tokens.dtype.kind != "f":
         raise ReadTypeError(
             f"{place}: {key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
@@ -97,7 +102,6 @@ def source_of(
         raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
     lengths_key, offsets_key = find(names.lengths, arrays), find(names.offsets, arrays)
     if len(shape) == 3:
-        checked = None if ids is None else ids_of(ids, shape[0], place)
         mask_key = find(names.mask, arrays)
         mask = None if mask_key is None else arrays[mask_key]
         if mask is None and lengths_key is not None:
@@ -109,7 +113,7 @@ def source_of(
             mask = np.arange(shape[1]) < lengths[:, None]
         if mask is not None and tuple(mask.shape) != shape[:2]:
             raise ValueError(f"{mask_key} has shape {tuple(mask.shape)}, but {key} needs {shape[:2]}")
-        return PaddedSource(tokens, checked, name=name, mask=mask)
+        return PaddedSource(tokens, _checked_ids(ids, shape[0], place), name=name, mask=mask)
     bounds_key = offsets_key if lengths_key is None else lengths_key
     if bounds_key is None:
         raise ReadError(
@@ -121,8 +125,7 @@ def source_of(
     are_offsets = bounds_key in names.offsets or _must_be_offsets(numbers, shape[0])
     convert = as_offsets if are_offsets else offsets_from_lengths
     offsets = convert(numbers, shape[0], f"{place}: {bounds_key}")
-    checked = None if ids is None else ids_of(ids, len(offsets) - 1, place)
-    return FlatSource(tokens, offsets, checked, name=name)
+    return FlatSource(tokens, offsets, _checked_ids(ids, len(offsets) - 1, place), name=name)
 
 
 def _must_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
@@ -131,8 +134,10 @@ def _must_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
     return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
 
 
-def ids_of(values: Any, count: int, place: str) -> Ids:
+def _checked_ids(values: Any, count: int, place: str) -> Ids | None:
     """Return ids as int64 or str; bytes are UTF-8."""
+    if values is None:
+        return None
     listed = values if isinstance(values, list) else np.asarray(values).tolist()
     if isinstance(listed, list):
         listed = [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
@@ -152,17 +157,25 @@ def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str, place: str) -
     Arrays ``emb_0, emb_1, ...`` come in the order of their numbers; the names of others are ids.
     """
     keys = list(arrays)
-    names: list[Any] = keys
-    if all(re.fullmatch(r"emb_\d+", key) for key in keys):
+    numbered = all(re.fullmatch(r"emb_\d+", key) for key in keys)
+    if numbered:
         keys = sorted(keys, key=lambda key: int(key[4:]))
         if keys != [f"emb_{i}" for i in range(len(keys))]:
             raise ReadError(f"{place} has {len(keys)} documents up to {keys[-1]}: some are missing.")
-        names = [None] * len(keys)
-    if ids is not None:
-        names = ids_of(ids, len(keys), place).tolist()
+    return _rows([(None if numbered else key, arrays[key]) for key in keys], "array {}", ids, name, place)
+
+
+def _rows(entries: list[tuple[str | None, Rows]], where: str, ids: Any, name: str, place: str) -> RowSource:
+    """Return a source over one array per document, each with the id in its entry, or in `ids`."""
+    names = _checked_ids(ids, len(entries), place)
+    given = [key for key, _ in entries] if names is None else names.tolist()
 
     def documents() -> Iterator[Document]:
-        for key, value in zip(keys, names, strict=True):
-            yield Document(value, np.asarray(arrays[key][:]), key)
+        for i, (_, array) in enumerate(entries):
+            tokens = array[:] if hasattr(array, "shape") else array
+            if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
+                kind = getattr(tokens, "dtype", type(tokens).__name__)
+                raise ReadTypeError(f"{place}: document {i} is {kind}, not an array of floats.")
+            yield Document(given[i], tokens, where.format(i))
 
-    return RowSource(documents, name=name, place=place, num_documents=len(keys))
+    return RowSource(documents, name=name, place=place, num_documents=len(entries))

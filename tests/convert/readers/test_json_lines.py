@@ -91,13 +91,6 @@ def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
     assert_same(read(lines(tmp_path / "rows.jsonl", rows)), DOCS)
 
 
-def test_elasticsearch_bulk_files(tmp_path: Path) -> None:
-    bulk: list[Any] = []
-    for i, t in TOKENS.items():
-        bulk += [{"index": {"_id": i, "_index": "x"}}, {"colbert": t}]
-    assert_same(read(lines(tmp_path / "bulk.jsonl", bulk)), DOCS)
-
-
 def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
     row = {"id": "id:n:d::1", "fields": {"c": {"type": "tensor<float>(dt{},x[2])", "blocks": blocks}}}

@@ -359,23 +359,6 @@ def test_hdf5_groups(tmp_path: Path) -> None:
             read(path, **options)
 
 
-def test_hdf5_ragged_rows(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    path = tmp_path / "docs.h5"
-    with h5py.File(path, "w") as file:
-        rows = file.create_dataset("embeddings", (4,), h5py.vlen_dtype(np.float32))
-        for i, tokens in enumerate(DOCS):
-            rows[i] = tokens.reshape(-1)
-        file["ids"] = DOCS.ids.tolist()
-        file.attrs["dim"] = 4
-    assert_same(everything(open_source(path)), DOCS)
-    for dim, message in ((5, "document 0 has 12 numbers at dimension=5"), (0, "'dim' of at least 1")):
-        with h5py.File(path, "r+") as file:
-            file["embeddings"].attrs["dim"] = dim
-        with pytest.raises(ValueError, match=message):
-            read(path)
-
-
 def virtual(h5py: Any, group: Any, secret: str) -> None:
     layout = h5py.VirtualLayout((4, 4), "f4")
     layout[:] = h5py.VirtualSource(secret, "tokens", (4, 4))

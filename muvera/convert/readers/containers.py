@@ -21,8 +21,8 @@ from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import stored_bytes
 from ..parsing.pickles import read_objects
-from ..sources.base import Document, Reader, RowSource, Source
-from ..sources.named_arrays import find, ids_of, names_of, source_of
+from ..sources.base import Reader, Source
+from ..sources.named_arrays import names_of, source_of
 
 __all__ = ["READERS"]
 
@@ -144,8 +144,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
 def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> Source:
     """Open an HDF5 file; refuse links, external storage and virtual datasets that lead to other files.
 
-    The tokens may also be ragged rows, each with all numbers of a document, and an attribute ``dim`` on
-    the dataset or its group.  The default group is the root.
+    The default group is the root.
     """
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
     file = h5py.File(path, "r")  # open as long as the source, whose batches read from it
@@ -160,20 +159,7 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> S
                     "one file."
                 )
             datasets[key] = member
-    tokens_key = find(names_of(part).tokens, datasets)
-    if tokens_key is None or h5py.check_vlen_dtype(datasets[tokens_key].dtype) is None:
-        return source_of(datasets, name="hdf5", place=place, part=part)
-    tokens = datasets[tokens_key]
-    width = int(next((holder.attrs["dim"] for holder in (tokens, node) if "dim" in holder.attrs), 0))
-    if width < 1:
-        raise ReadError(
-            f"{place}: {tokens_key} has ragged rows, which need an attribute 'dim' of at least 1."
-        )
-    ids_key = find(names_of(part).ids, datasets)
-    ids: list[Any] = [None] * len(tokens)
-    if ids_key is not None:
-        ids = ids_of(datasets[ids_key][()], len(tokens), place).tolist()
-    return _ragged_rows(tokens, width, ids, f"{place}: {tokens_key}")
+    return source_of(datasets, name="hdf5", place=place, part=part)
 
 
 def _hdf5_group(h5py: Any, file: Any, group: str | None, path: Path) -> Any:
@@ -203,17 +189,6 @@ def _hdf5_members(h5py: Any, node: Any, path: Path) -> dict[str, Any]:
             )
         members[key] = member
     return members
-
-
-def _ragged_rows(dataset: Any, width: int, ids: list[Any], place: str) -> Source:
-    def documents() -> Iterator[Document]:
-        for start in range(0, len(dataset), 256):
-            for i, numbers in enumerate(dataset[start : start + 256], start):
-                if len(numbers) % width:
-                    raise ReadError(f"{place}: document {i} has {len(numbers)} numbers at dimension={width}.")
-                yield Document(ids[i], np.asarray(numbers).reshape(-1, width), f"row {i}")
-
-    return RowSource(documents, name="hdf5", place=place, num_documents=len(dataset), dimension=width)
 
 
 # -- zarr -------------------------------------------------------------------------
@@ -300,8 +275,7 @@ READERS = (
     ),
     Reader(
         "hdf5",
-        "a .h5 or .hdf5 file with tokens and offsets or lengths, with one dataset per document, or with ragged "
-        "rows and an attribute dim",
+        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
         _is_hdf5,
         _open_hdf5,
     ),
