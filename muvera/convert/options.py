@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
-from ..kernels.norms import unit_rows
 from ..utils.checks import require_choice, require_int, require_number
-from .pooling import RULES, pool_tokens, unit
+from .pooling import RULES, pool_tokens, unit, with_tokens
 
 __all__ = ["Options", "option_names"]
 
@@ -87,7 +86,7 @@ class Options:
             batch = _normalized(batch, first_document)
         if self.pooling is not None:
             batch = pool_tokens(batch, self.pool_factor, self.pooling)
-            batch = unit(batch) if self.normalize else batch
+            batch = unit(batch)[0] if self.normalize else batch
         if self.dtype is not None:
             batch = _cast(batch, self.dtype, first_document)
         return batch, dropped
@@ -119,8 +118,7 @@ def _without_zeros(documents: MultiVectors, which: str, first: int) -> MultiVect
         real = count[1:] > np.repeat(count[starts], documents.lengths)
     elif which == "trailing":
         real = count[:-1] < np.repeat(count[stops], documents.lengths)
-    ids = documents.ids if documents.has_ids else None
-    return MultiVectors(documents.tokens[real], running_total(real)[documents.offsets], ids)
+    return with_tokens(documents, documents.tokens[real], running_total(real)[documents.offsets])
 
 
 def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
@@ -128,18 +126,17 @@ def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
         raise ValueError(
             f"truncate_dimension={dimension} must be at most the source's dimension={documents.dimension}."
         )
-    return _with(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
+    return with_tokens(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
 
 
 def _normalized(documents: MultiVectors, first: int) -> MultiVectors:
-    rows = np.array(documents.tokens, np.float32, order="C")
-    zero = int(unit_rows(rows))
+    scaled, zero = unit(documents)
     if zero >= 0:
         raise ValueError(
             f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
             "Drop such rows with drop_zero_rows='all'."
         )
-    return _with(documents, rows.astype(documents.tokens.dtype, copy=False))
+    return scaled
 
 
 def _cast(documents: MultiVectors, dtype: str, first: int) -> MultiVectors:
@@ -153,13 +150,9 @@ def _cast(documents: MultiVectors, dtype: str, first: int) -> MultiVectors:
                 f"{_token_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
                 "float16. Keep float32, or normalize the vectors."
             )
-    return _with(documents, documents.tokens.astype(dtype))
+    return with_tokens(documents, documents.tokens.astype(dtype))
 
 
 def _token_name(documents: MultiVectors, row: int, first: int) -> str:
     text, token = documents.text_of(row)
     return f"{documents.text_name(text, first=first)} token {token}"
-
-
-def _with(documents: MultiVectors, tokens: Any) -> MultiVectors:
-    return MultiVectors(tokens, documents.offsets, documents.ids if documents.has_ids else None)

@@ -21,7 +21,6 @@ from .isolation import IsolationLimits
 from .options import Options, option_names
 from .registry import NamedSource, open_source
 from .report import Report
-from .sources.base import Source
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
 from .writers.plaid import write_codes, write_plaid
 
@@ -82,18 +81,16 @@ def read(
     >>> read(padded, ids=["a", "b"], normalize=True)
     MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     """
-    source, steps = _open(path_or_object, format, isolated, options)
+    stream = _Stream(path_or_object, format, isolated, options)
     # An unchanged source is read in one batch, which is not copied: a memory map stays one.
-    max_tokens = None if steps.changed() else source.num_tokens or None
-    batches = list(
-        _stream(source, steps, Report(source.name, source.lossy, source.nbits, steps.changed()), max_tokens)
-    )
+    max_tokens = None if stream.report.options else stream.source.num_tokens or None
+    batches = list(stream.batches(max_tokens))
     if len(batches) == 1:
         return batches[0]
     try:
         return MultiVectors.concatenate(batches)
     except (ValueError, TypeError) as error:  # two batches may contain the same id
-        raise type(error)(f"{_place(source)}: {error}") from error
+        raise type(error)(f"{stream.place}: {error}") from error
 
 
 def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
@@ -102,18 +99,12 @@ def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **o
     Parameters
     ----------
     path_or_object, isolated, **options
-        As for :func:`read`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError
-        As for :func:`read`.
+        As for :func:`read`, as are the errors.
     """
-    source, steps = _open(path_or_object, None, isolated, options)
-    report = Report(source.name, source.lossy, source.nbits, steps.changed())
-    for _ in _stream(source, steps, report):
+    stream = _Stream(path_or_object, None, isolated, options)
+    for _ in stream.batches():
         pass
-    return report
+    return stream.report
 
 
 def convert(
@@ -175,80 +166,74 @@ def convert(
     write = WRITERS[to]
     names = set(inspect.signature(write).parameters) - {"batches", "target", "overwrite", "place"}
     writer_options = {name: options.pop(name) for name in names & options.keys()}
-    opened, steps = _open(source, format, isolated, options)
-    report = Report(opened.name, opened.lossy, opened.nbits, steps.changed())
-    common: dict[str, Any] = {"overwrite": overwrite, "place": _place(opened)}
-    show = partial(_with_progress, source=opened, report=report) if progress else iter
-    coded = coded_source(opened) if to == "plaid" and not writer_options and not steps.changed() else None
-    if coded is None:
-        write(show(_stream(opened, steps, report, max_tokens)), destination, **common, **writer_options)
+    stream = _Stream(source, format, isolated, options)
+    shown = partial(_with_progress, stream=stream, progress=progress)
+    common: dict[str, Any] = {"overwrite": overwrite, "place": stream.place}
+    coded = coded_source(stream.source) if to == "plaid" else None
+    if coded is None or writer_options or stream.report.options:
+        write(shown(stream.batches(max_tokens)), destination, **common, **writer_options)
     else:
-        batches = _coded_stream(coded, opened, report, max_tokens)
-        write_codes(show(batches), coded.centroids, coded.bucket_weights, destination, **common)
-    report.to, report.target = to, str(target)
-    return report
+        batches = shown(stream.coded_batches(coded, max_tokens))
+        write_codes(batches, coded.centroids, coded.bucket_weights, destination, **common)
+    stream.report.to, stream.report.target = to, str(target)
+    return stream.report
 
 
-def _open(
-    value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
-) -> tuple[Source, Options]:
-    """Open the source with the reader's options, and return the transforms separately."""
-    transforms = {name: options[name] for name in option_names() & options.keys()}
-    others = {name: option for name, option in options.items() if name not in transforms}
-    steps = Options(**transforms)
-    return open_source(value, format, isolated=isolated, **others), steps
+class _Stream:
+    """A source, the transforms of its documents, and the report on both."""
+
+    def __init__(
+        self, value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
+    ) -> None:
+        transforms = option_names()
+        self.steps = Options(**{name: option for name, option in options.items() if name in transforms})
+        others = {name: option for name, option in options.items() if name not in transforms}
+        self.source = source = open_source(value, format, isolated=isolated, **others)
+        self.report = Report(source.name, source.lossy, source.nbits, self.steps.changed())
+        #: The source in messages: its file, if it has one.
+        self.place = str(getattr(source, "place", getattr(source, "path", source.name)))
+
+    def batches(self, max_tokens: int | None = None) -> Iterator[MultiVectors]:
+        """Yield the transformed documents; at least one batch, which has the dimension."""
+        report, source = self.report, self.source
+        batch = None
+        for batch in source.batches(self._batch_tokens(max_tokens)):
+            if not isinstance(source, NamedSource):  # which checks its batches
+                batch.require_finite(first=report.read.documents, place=self.place)
+            yield self._transformed(batch)
+        if batch is None:
+            yield self._transformed(MultiVectors(np.empty((0, source.dimension), np.float32), [0]))
+        report.dropped_rows += source.dropped_rows
+        report.notes.extend([source.note] if source.note else [])
+
+    def coded_batches(
+        self, coded: CodedSource, max_tokens: int | None
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents with their codes, unchanged."""
+        with naming_errors(self.place, self.source.name):
+            for documents, numbers, packed in coded.coded_batches(self._batch_tokens(max_tokens)):
+                self.report.read.add(documents)
+                self.report.written.add(documents)
+                yield documents, numbers, packed
+
+    def _transformed(self, batch: MultiVectors) -> MultiVectors:
+        result, dropped = self.steps.apply(batch, self.report.read.documents)
+        self.report.read.add(batch)
+        self.report.dropped_rows += dropped
+        self.report.written.add(result)
+        return result
+
+    def _batch_tokens(self, max_tokens: int | None) -> int:
+        return max(1, _BATCH_BYTES // (4 * self.source.dimension)) if max_tokens is None else max_tokens
 
 
-def _place(source: Source) -> str:
-    """Return the source's name in messages: its file, if it has one."""
-    return str(getattr(source, "place", getattr(source, "path", source.name)))
-
-
-def _stream(
-    source: Source, steps: Options, report: Report, max_tokens: int | None = None
-) -> Iterator[MultiVectors]:
-    for batch in _at_least_one(source, _batch_tokens(source, max_tokens)):
-        if not isinstance(source, NamedSource):  # which checks its batches
-            batch.require_finite(first=report.read.documents, place=_place(source))
-        result, dropped = steps.apply(batch, report.read.documents)
-        report.read.add(batch)
-        report.dropped_rows += dropped
-        report.written.add(result)
-        yield result
-    report.dropped_rows += source.dropped_rows
-    report.notes.extend([source.note] if source.note else [])
-
-
-def _coded_stream(
-    coded: CodedSource, source: Source, report: Report, max_tokens: int | None
-) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-    """Yield documents with their codes, unchanged."""
-    with naming_errors(_place(source), source.name):
-        for documents, numbers, packed in coded.coded_batches(_batch_tokens(source, max_tokens)):
-            report.read.add(documents)
-            report.written.add(documents)
-            yield documents, numbers, packed
-
-
-def _batch_tokens(source: Source, max_tokens: int | None) -> int:
-    return max(1, _BATCH_BYTES // (4 * source.dimension)) if max_tokens is None else max_tokens
-
-
-def _at_least_one(source: Source, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield the batches; if there are none, yield one empty batch with the dimension."""
-    batch = None
-    for batch in source.batches(max_tokens):
-        yield batch
-    if batch is None:
-        yield MultiVectors(np.empty((0, source.dimension), np.float32), [0])
-
-
-def _with_progress(batches: Iterator[_Batch], source: Source, report: Report) -> Iterator[_Batch]:
+def _with_progress(batches: Iterator[_Batch], stream: _Stream, progress: bool) -> Iterator[_Batch]:
     """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
+    source, read = stream.source, stream.report.read
     by_token = source.num_tokens is not None
     total = source.num_tokens if by_token else source.num_documents
     unit = " tokens" if by_token else " texts"
-    with tqdm(total=total, unit=unit, unit_scale=True, desc=source.name) as bar:
+    with tqdm(total=total, unit=unit, unit_scale=True, desc=source.name, disable=not progress) as bar:
         for batch in batches:
-            bar.update((report.read.tokens if by_token else report.read.documents) - bar.n)
+            bar.update((read.tokens if by_token else read.documents) - bar.n)
             yield batch

@@ -32,7 +32,7 @@ from ..kernels.norms import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_number
 
-__all__ = ["RULES", "PoolingRule", "pool_tokens", "token_clusters", "unit"]
+__all__ = ["RULES", "PoolingRule", "pool_tokens", "token_clusters", "unit", "with_tokens"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def pool_tokens(
         rule = RULES[rule]
     require_number("pool_factor", factor, 1, hint="2 halves the tokens.")
     if factor == 1:
-        return unit(documents) if rule.renormalize else documents
+        return unit(documents)[0] if rule.renormalize else documents
     documents.require_finite()
     labels, counts = token_clusters(documents, factor, rule)
     return _means(documents, labels, counts, rule.renormalize)
@@ -157,16 +157,19 @@ def _means(
         means /= sizes[:, None].astype(np.float32)
     if renormalize:
         unit_rows(means)  # a mean of exactly zero stays zero
-    return _with_tokens(documents, means, offsets)
+    return with_tokens(documents, means.astype(documents.tokens.dtype, copy=False), offsets)
 
 
-def unit(documents: MultiVectors) -> MultiVectors:
-    """Scale every token to unit length; zero tokens stay zero."""
+def unit(documents: MultiVectors) -> tuple[MultiVectors, int]:
+    """Scale every token to unit length; zero tokens stay zero. Return also the row of the first of these, or -1."""
     rows = np.array(documents.tokens, np.float32, order="C")
-    unit_rows(rows)
-    return _with_tokens(documents, rows, documents.offsets)
+    zero = int(unit_rows(rows))
+    return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False)), zero
 
 
-def _with_tokens(documents: MultiVectors, rows: NDArray[Any], offsets: NDArray[np.int64]) -> MultiVectors:
-    tokens: Any = rows.astype(documents.tokens.dtype, copy=False)
-    return MultiVectors(tokens, offsets, documents.ids if documents.has_ids else None)
+def with_tokens(
+    documents: MultiVectors, tokens: Any, offsets: NDArray[np.int64] | None = None
+) -> MultiVectors:
+    """Return documents with the same ids and other tokens; by default as many of each."""
+    ids = documents.ids if documents.has_ids else None
+    return MultiVectors(tokens, documents.offsets if offsets is None else offsets, ids)

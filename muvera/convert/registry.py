@@ -11,7 +11,7 @@ from typing import Any
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int
 from .damage import naming_errors
-from .isolation import IsolatedSource, IsolationLimits
+from .isolation import DESCRIBED, IsolatedSource, IsolationLimits
 from .parsing.files import holds_texts
 from .readers import arrow, byaldi, containers, json_lines, npy, plaid, pylate, qdrant, warp
 from .readers.in_memory import open_object
@@ -78,21 +78,9 @@ def open_source(
     format : str, optional
         A key of :data:`READERS`.  Default: detected from the path.
     isolated : bool or IsolationLimits
-        Read in a child process with limits.  Use it for files you do not trust: a crash, a hang or exhausted
-        memory in that process is an ordinary exception here.  True uses the default limits.
+        As for :func:`~muvera.convert.read`, as are the errors.
     **options
         For the format's reader, see its ``open_source``.
-
-    Raises
-    ------
-    TypeError
-        For an option that the reader does not have.  The message lists its options.
-    FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
-        For a missing, damaged or unknown file, in a sentence that names it.
-    ImportError
-        If the format's library is missing.
-    ChildProcessError
-        If the isolated process crashed or exceeded its limits.
     """
     if isinstance(path_or_object, (str, os.PathLike)):
         path = Path(path_or_object).expanduser()
@@ -126,13 +114,8 @@ class NamedSource(Source):
             raise ValueError(f"{place} has token vectors without columns; each must have at least one.")
         self.source = source
         self.place = place
-        self.name = source.name
-        self.dimension = source.dimension
-        self.num_documents = source.num_documents
-        self.num_tokens = source.num_tokens
-        self.lossy = source.lossy
-        self.nbits = source.nbits
-        self.note = source.note
+        for name in (*DESCRIBED, "note"):
+            setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches, at most `max_tokens` tokens each."""
@@ -159,8 +142,6 @@ def _require_existing(path: Path) -> None:
 
 def _check_options(function: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
     known = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
     names = [key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
         if option not in names:
