@@ -44,8 +44,8 @@ def write_array(batches: Iterator[Vectors], target: Path, dimension: int, *, ove
         _save(batches, file, dimension)
 
 
-def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrite: bool = False) -> int:
-    """Write vectors with their ids, and return their number.
+def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrite: bool = False) -> None:
+    """Write vectors with their ids.
 
     Parameters
     ----------
@@ -64,43 +64,36 @@ def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrit
         If a number is not finite, an id is repeated, or OpenSearch does not accept the dimension or
         an id.
     """
-    checked = _Checked(next(batches), batches)
-    FORMATS[to](checked, target, overwrite)
-    return checked.count
+    FORMATS[to](_Checked(batches), target, overwrite)
 
 
 class _Checked:
-    """Iterator that checks batches, and collects their ids to find duplicates."""
+    """Iterator that checks batches and collects their ids."""
 
-    def __init__(self, first: Vectors, rest: Iterator[Vectors]) -> None:
-        self._first, self._rest = first, rest
+    def __init__(self, batches: Iterator[Vectors]) -> None:
+        first = next(batches)
         self.dimension = int(first.vectors.shape[1])
-        self.count = 0
+        self._batches = chain([first], batches)
         self._ids: list[Any] = []
 
     @property
     def ids(self) -> Ids:
         """All ids so far, checked to be unique."""
-        return as_ids(self._ids, self.count)
+        return as_ids(self._ids, len(self._ids))
 
     def __iter__(self) -> Iterator[Vectors]:
-        for batch in chain([self._first], self._rest):
-            yield self._check(batch)
-        _ = self.ids
-
-    def _check(self, batch: Vectors) -> Vectors:
-        vectors = np.ascontiguousarray(batch.vectors, np.float32)
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            name = batch.ids[row : row + 1].tolist()[0]
-            raise ValueError(
-                f"The vector of document {self.count + row} (id {name!r}) is not finite. Repair its tokens, or "
-                "remove it."
-            )
-        self.count += len(vectors)
-        self._ids.extend(batch.ids.tolist())
-        return Vectors(vectors, batch.ids)
+        for batch in self._batches:
+            vectors = np.ascontiguousarray(batch.vectors, np.float32)
+            finite = np.isfinite(vectors).all(axis=1)
+            if not finite.all():
+                row = int(np.argmin(finite))
+                name = batch.ids[row : row + 1].tolist()[0]
+                raise ValueError(
+                    f"The vector of document {len(self._ids) + row} (id {name!r}) is not finite. Repair its tokens, "
+                    "or remove it."
+                )
+            self._ids.extend(batch.ids.tolist())
+            yield Vectors(vectors, batch.ids)
 
 
 def _save(batches: Iterator[Vectors] | _Checked, file: Path, dimension: int) -> None:
@@ -126,16 +119,17 @@ def _parquet(batches: _Checked, target: Path, overwrite: bool) -> None:
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
 
-    def record_batch(batch: Vectors) -> Any:
+    def table(batch: Vectors) -> Any:
         kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
         lists = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.reshape(-1)), batches.dimension)
-        return pa.RecordBatch.from_arrays([pa.array(batch.ids.tolist(), kind), lists], ["id", "vector"])
+        return pa.table({"id": pa.array(batch.ids.tolist(), kind), "vector": lists})
 
-    rows = map(record_batch, batches)
+    rows = map(table, batches)
     first = next(rows)
     with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
         for batch in chain([first], rows):
-            writer.write_batch(batch)
+            writer.write_table(batch)
+        _ = batches.ids  # raises if an id is repeated
 
 
 def _opensearch(batches: _Checked, target: Path, overwrite: bool) -> None:

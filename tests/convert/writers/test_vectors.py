@@ -37,7 +37,7 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 def test_npy(tmp_path: Path, ids: Any) -> None:
-    assert write_vectors(batches(ids), tmp_path / "out", "npy") == 3
+    write_vectors(batches(ids), tmp_path / "out", "npy")
     write_array(batches(ids), tmp_path / "out.npy", 16)
     for file in (tmp_path / "out" / "vectors.npy", tmp_path / "out.npy"):
         stored = np.load(file)
@@ -57,7 +57,7 @@ def test_parquet(tmp_path: Path, ids: Any) -> None:
 
 @pytest.mark.parametrize("kind", IDS)
 def test_opensearch(tmp_path: Path, kind: str) -> None:
-    assert write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch") == 3
+    write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch")
     documents = bulk_documents(tmp_path / "out")
     assert [name for name, _ in documents] == [str(name) for name in IDS[kind]]  # type: ignore[attr-defined]
     assert [row["id"] for _, row in documents] == IDS[kind]
