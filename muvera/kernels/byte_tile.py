@@ -83,7 +83,7 @@ def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add
 def _sums(
     context: Any, builder: Any, signature: Any, args: Any, add: Any, count: int = ROWS, panels: int = 1
 ) -> list[list[Any]]:
-    """Emit the sums of the tile from the arguments of an intrinsic."""
+    """Emit the sums of `count` rows with some panels from the arguments of an intrinsic."""
     rows, row, last, depth, packed, panel = args[:6]
     size = builder.mul(depth, ir.Constant(depth.type, LANES))
     starts = [
@@ -98,22 +98,18 @@ def _sums(
     return emit_sums(builder, starts, depth, columns, add)
 
 
-def _emit_tile(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the sums and store all of them."""
-    position = args[7]
-    for i, total in enumerate(_sums(context, builder, signature, args, add)[0]):
-        target = builder.add(position, ir.Constant(position.type, i * LANES))
-        store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
-    return context.get_dummy_value()
+def _storing(count: int, panels: int) -> Any:
+    """Return a function that emits the sums of `count` rows with some panels, and stores them row by row."""
 
+    def emit(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
+        for j, sums in enumerate(_sums(context, builder, signature, args, add, count, panels)):
+            for i, total in enumerate(sums):
+                target = builder.add(args[7], ir.Constant(args[7].type, (i * panels + j) * LANES))
+                address = entry_address(context, builder, signature.args[6], args[6], target)
+                store_vector(builder, total, address)
+        return context.get_dummy_value()
 
-def _emit_strip(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the sums of two rows with STRIP panels and store them, row by row."""
-    for j, sums in enumerate(_sums(context, builder, signature, args, add, 2, STRIP)):
-        for i, total in enumerate(sums):
-            target = builder.add(args[7], ir.Constant(args[7].type, (i * STRIP + j) * LANES))
-            store_vector(builder, total, entry_address(context, builder, signature.args[6], args[6], target))
-    return context.get_dummy_value()
+    return emit
 
 
 def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
@@ -219,17 +215,12 @@ def _interpreted_sums(rows, row, last, depth, packed, panel):
     return rows[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64) @ columns
 
 
-def _interpreted(rows, row, last, depth, packed, panel, out, position):
-    sums = _interpreted_sums(rows, row, last, depth, packed, panel)
-    out[position : position + ROWS * LANES] = sums.ravel()
+def _interpreted(count: int, panels: int) -> Any:
+    def interpreted(rows, row, last, depth, packed, panel, out, position):
+        tiles = [_interpreted_sums(rows, row, last, depth, packed, panel + i)[:count] for i in range(panels)]
+        out[position : position + count * panels * LANES] = np.concatenate(tiles, axis=1).ravel()
 
-
-def _interpreted_strip(rows, row, last, depth, packed, panel, out, position):
-    for i in range(STRIP):
-        sums = _interpreted_sums(rows, row, last, depth, packed, panel + i)
-        for j in range(2):
-            start = position + (j * STRIP + i) * LANES
-            out[start : start + LANES] = sums[j]
+    return interpreted
 
 
 def _interpreted_dots(vectors, vector, last, depth, queries, query, out, position):
@@ -281,9 +272,9 @@ if _HAS_VNNI:
 def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
     """Return the four intrinsics (sums, maxima, strip, dots), made with one of the ADDITIONS."""
     if INTERPRETED:
-        return _interpreted, _interpreted_max, _interpreted_strip, _interpreted_dots
+        return _interpreted(ROWS, 1), _interpreted_max, _interpreted(2, STRIP), _interpreted_dots
     add = ADDITIONS[addition]
-    emitted = (_emit_tile, _emit_maxima, _emit_strip, _emit_dots)
+    emitted = (_storing(ROWS, 1), _emit_maxima, _storing(2, STRIP), _emit_dots)
     tile, maxima, strip, dots = (_intrinsic(add, emit) for emit in emitted)
     return tile, maxima, strip, dots
 

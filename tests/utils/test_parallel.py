@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.utils.parallel import SMALL, run_in_ranges, split_by_weight, thread_count
+from muvera.utils.parallel import SMALL, run_in_ranges, split_by_count, split_by_weight, thread_count
 
 
 def test_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +42,11 @@ def test_ranges_cover_all_in_order(weights: list[int], weight: int, most: int) -
         assert sum(weights[start : stop - 1]) < weight
         if stop < len(weights) and stop - start < most:
             assert sum(weights[start:stop]) >= weight
+
+
+def test_ranges_of_one_size() -> None:
+    assert split_by_count(5, 2) == [(0, 2), (2, 4), (4, 5)]
+    assert split_by_count(2, 0) == [(0, 1), (1, 2)] and split_by_count(0, 3) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7, None])

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from ...data.validation import TokenArray, read_only_view
-from ...kernels.code_scores import score_codes
+from ...kernels.code_scores import round_query, score_codes
 from ...kernels.decoding import Decoder, decode_codes, score_decoded
-from ...kernels.queries import round_query
 from ...kernels.tile import LANES, pack_columns
 from ...kernels.token_codes import FACTOR_BYTES
 from ...utils.parallel import run_in_ranges, split_by_count
