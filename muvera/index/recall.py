@@ -51,8 +51,9 @@ _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 # not among MAX_RANKED candidates; and number of tokens from which this is not measured.
 _PRODUCTS, _BEYOND, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
-# The cap on candidates alone causes this share of a target's misses, and is a multiple of _ROUND.
-_SHARE, _ROUND = 0.25, 16
+# The cap on candidates alone causes this share of a target's misses.  It is a multiple of _ROUND, and as in a search
+# at least _LEAST times k.
+_SHARE, _ROUND, _LEAST = 0.5, 16, 3
 
 
 class Level(NamedTuple):
@@ -102,7 +103,7 @@ class Calibration:
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall, with room for `k` documents."""
         level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
-        return level._replace(cap=max(level.cap, 3 * k))
+        return level._replace(cap=max(level.cap, _LEAST * k))
 
     def ends(
         self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
@@ -277,7 +278,8 @@ def _level(
     """Return the level of a target, with the largest limit that keeps the recall among candidates at `recall`."""
     count, width = best.shape
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
-    cap = min(width, -(-_number(best, 1 - _SHARE * (1 - recall)) // _ROUND) * _ROUND)
+    enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
+    cap = min(width, -(-enough // _ROUND) * _ROUND)
     expected = np.full((count, cap // STEP + 1), np.inf)
     trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
     reached = (
