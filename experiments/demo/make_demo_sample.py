@@ -93,10 +93,14 @@ def write_sample(folder: Path) -> None:
     _write_vectors(folder, "", document_states, reduction)
     _write_vectors(folder, "query_", query_states, reduction)
     _write_json(folder / "texts.json", list(documents.values()))
-    strings = [encoder.token_strings(states.token_ids) for states in document_states]
-    _write_json(folder / "token_strings.json", strings)
-    for query, states in zip(queries, query_states, strict=True):
-        query["token_strings"] = encoder.token_strings(states.token_ids)
+    wordpiece = encoder._tokenizer.id_to_token
+    document_words, query_words = (
+        [[wordpiece(int(index)) for index in one.token_ids] for one in side]
+        for side in (document_states, query_states)
+    )
+    _write_json(folder / "token_strings.json", document_words)
+    for query, words in zip(queries, query_words, strict=True):
+        query["token_strings"] = words
     _write_json(folder / "queries.json", queries)
 
 

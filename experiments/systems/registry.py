@@ -57,7 +57,7 @@ SYSTEMS = SystemRegister(
         "baselines": ("exhaustive", "pooled"),
         "library": ("muvera", "fde", "tuned", "reranking"),
         "texts": ("bm25", "hybrid", "texts"),
-        "token_systems": ("single_vector", "xtr"),
+        "token_systems": ("single_vector",),
         "peers": ("plaid", "tachiom", "warp", "qdrant", "fastembed", "muvfde", "muvera_python", "pq"),
     }
 )

@@ -1,33 +1,39 @@
-"""Systems that search single tokens first: the single-vector heuristic and XTR."""
+"""The single-vector heuristic, which searches single tokens first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from muvera import HNSWSettings, MultiVectors
-from muvera.data.ranking import best_first
 from muvera.mips import HNSWSearch
 
 from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 from .baselines import VectorBackend
 
-__all__ = ["XTR", "SingleVector", "TokenSystem"]
+__all__ = ["SingleVector"]
 
 # Tokens read at a time.
 _BLOCK = 1 << 16
 
 
-class TokenSystem(System):
-    """Base class of systems that search single tokens.
+class SingleVector(System):
+    """The first stage of ColBERT, as in section 3.1 of the MUVERA paper, and exact ranking.
+
+    Every query token retrieves its nearest document tokens.  The nearest of all query tokens come first, then all
+    second nearest, and so on; within a rank the more similar goes first.  The documents behind the first
+    `candidates` entries are ranked exactly.  The query tokens retrieve as few tokens as fill this list.
 
     The backend is a graph of all tokens ("hnsw"), or a scan of all ("exact"), which has no graph errors and
     takes about as long as exact Chamfer over all documents.
     """
+
+    name: ClassVar[str] = "single_vector"
+    chamfer: bool = True
 
     def __init__(self, *, backend: VectorBackend = "hnsw", m: int = 16, ef_construction: int = 100) -> None:
         require_known(backend, get_args(VectorBackend), "backend")
@@ -55,8 +61,6 @@ class TokenSystem(System):
         self, query: NDArray[np.float32], count: int, ef: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the `count` best tokens of each query token and their inner products, best first."""
-        if count < 1:
-            raise ValueError(f"Every query token must retrieve at least 1 token, got {count}.")
         count = min(count, len(self._document_of))
         if self._graph is not None:
             width = min(max(count, ef or 0), len(self._document_of))
@@ -72,24 +76,6 @@ class TokenSystem(System):
             best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
             tokens, scores = np.take_along_axis(tokens, best, 1), np.take_along_axis(scores, best, 1)
         return tokens, scores
-
-    def bytes_per_document(self) -> float:
-        """Return the bytes of the graph, with its float32 copy of the tokens, and of the tokens' owners."""
-        graph = 0 if self._graph is None else int(self._graph.info()["bytes_per_vector"])
-        per_token = graph + self._document_of.itemsize
-        return per_token * self.documents.num_tokens / len(self.documents)
-
-
-class SingleVector(TokenSystem):
-    """The first stage of ColBERT, as in section 3.1 of the MUVERA paper, and exact ranking.
-
-    Every query token retrieves its nearest document tokens.  The nearest of all query tokens come first, then all
-    second nearest, and so on; within a rank the more similar goes first.  The documents behind the first
-    `candidates` entries are ranked exactly.  The query tokens retrieve as few tokens as fill this list.
-    """
-
-    name: ClassVar[str] = "single_vector"
-    chamfer: bool = True
 
     def search(
         self,
@@ -132,61 +118,14 @@ class SingleVector(TokenSystem):
         documents: NDArray[np.int64] = self._document_of[np.take_along_axis(tokens.T, order, axis=1)]
         return documents.reshape(-1)
 
+    def bytes_per_document(self) -> float:
+        """Return the bytes of the graph, with its float32 copy of the tokens, and of the tokens' owners."""
+        graph = 0 if self._graph is None else int(self._graph.info()["bytes_per_vector"])
+        per_token = graph + self._document_of.itemsize
+        return per_token * self.documents.num_tokens / len(self.documents)
+
 
 def _distinct(documents: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     """Return at most `most` distinct documents in the order of their first appearance."""
     first = np.sort(np.unique(documents, return_index=True)[1])
     return documents[first[:most]]
-
-
-class XTR(TokenSystem):
-    """XTR's scoring (arXiv 2304.01982, section 3.2), with embeddings that were not trained for it.
-
-    Every query token retrieves `tokens` document tokens.  A document's score is the sum over query tokens of its
-    best retrieved similarity, or of the query token's lowest retrieved one if none of the document's tokens was
-    retrieved.  Only a search with `candidates` reads the stored tokens.
-    """
-
-    name: ClassVar[str] = "xtr"
-
-    def search(
-        self,
-        queries: MultiVectors,
-        k: int,
-        *,
-        tokens: int = 1000,
-        ef: int | None = None,
-        candidates: int = 0,
-    ) -> Answers:
-        """Retrieve `tokens` by every query token; rank the best `candidates` by exact Chamfer, 0 for plain XTR."""
-
-        def answer(_: int, query: MultiVectors) -> Ranked:
-            documents, scores = self.imputed(query, tokens, ef)
-            best = best_first(scores, max(k, candidates))
-            if not candidates:
-                return documents[best], scores[best]
-            return self.ranked_exactly(query, documents[best[:candidates]], k)
-
-        return timed_search(queries, k, answer)
-
-    def imputed(
-        self, query: MultiVectors, tokens: int, ef: int | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return all documents behind the retrieved tokens, in no order, and their scores."""
-        retrieved, similarities = self.nearest(query.tokens.astype(np.float32), tokens, ef)
-        documents = self._document_of[retrieved]
-        gains, seen = np.zeros(len(self.documents)), np.zeros(len(self.documents), np.bool_)
-        for owners, values in zip(documents, similarities.astype(np.float64), strict=True):
-            best = np.zeros(len(self.documents))
-            best[owners[::-1]] = (values - values[-1])[
-                ::-1
-            ]  # best first, so a document's best is written last
-            gains += best
-        seen[documents] = True
-        found = np.flatnonzero(seen)
-        lowest = similarities[:, -1].sum(dtype=np.float64)
-        return found, (lowest + gains[found]).astype(np.float32)
-
-    def reads_tokens(self, **query: Any) -> bool:
-        """Return True if candidates are ranked exactly."""
-        return bool(query.get("candidates", 0))

@@ -30,7 +30,7 @@ def test_the_scan_finds_what_a_sort_finds(
     monkeypatch.setattr("experiments.systems.token_systems._BLOCK", 1000)
     documents = unit_texts(0, [700, 2001, 300, 5], dtype=dtype)
     query = np.asarray(unit_texts(1, [19]).tokens, np.float32)
-    system = built("xtr", documents, tmp_path, backend="exact")
+    system = built("single_vector", documents, tmp_path, backend="exact")
     tokens, scores = system.nearest(query, count)
     products = products_of(query, documents)
     best = -np.sort(-products, axis=1)[:, :count]
@@ -43,7 +43,7 @@ def test_the_scan_finds_what_a_sort_finds(
 def test_ties_go_to_the_earlier_token(kinds: list[int], count: int) -> None:
     documents = MultiVectors.from_arrays([np.eye(4, 16, dtype=np.float32)[kinds]])
     query = np.array([[3, 2, 1, 1] + [0] * 12], np.float32)
-    tokens, _ = built("xtr", documents, Path("unused"), backend="exact").nearest(query, count)
+    tokens, _ = built("single_vector", documents, Path("unused"), backend="exact").nearest(query, count)
     expected = np.argsort(-(query @ documents.tokens.T), axis=1, kind="stable")[:, :count]
     np.testing.assert_array_equal(tokens, expected)
 
@@ -72,51 +72,14 @@ def test_single_vector_candidates_follow_the_definition(tmp_path: Path) -> None:
     assert (ask(system, QUERIES, 5, candidates=2).ids[:, 2:] == -1).all()
 
 
-def imputed(query: Any, documents: MultiVectors, tokens: int) -> dict[int, float]:
-    """XTR's score of every document with a retrieved token."""
-    owner = np.repeat(np.arange(len(documents)), documents.lengths)
-    scores: list[dict[int, float]] = []
-    lowest = []
-    for row in products_of(query, documents):
-        retrieved = np.argsort(-row)[:tokens]
-        lowest.append(row[retrieved[-1]])
-        scores.append({int(owner[token]): row[token] for token in reversed(retrieved)})  # the best stays
-    documents_found = set().union(*scores)
-    return {
-        d: sum(of.get(d, least) for of, least in zip(scores, lowest, strict=True)) for d in documents_found
-    }
-
-
-@pytest.mark.parametrize("tokens", [1, 6, 50, 10_000])
-def test_xtr_imputes_missing_similarities(tokens: int, tmp_path: Path) -> None:
-    documents = some_documents(0, 60)
-    system = built("xtr", documents, tmp_path, backend="exact")
-    for _ in range(2):  # the second run shows that the first one left no state
-        for i in range(len(QUERIES)):
-            expected = imputed(QUERIES[i], documents, tokens)
-            found, scores = system.imputed(QUERIES[i : i + 1], tokens)
-            assert sorted(found.tolist()) == sorted(expected)
-            np.testing.assert_allclose(scores, [expected[d] for d in found.tolist()], rtol=1e-5, atol=1e-6)
-    if tokens >= documents.num_tokens:  # then it is Chamfer
-        exact = exact_scores(QUERIES, documents)
-        np.testing.assert_array_equal(ask(system, QUERIES, 10, tokens=tokens).ids, np.argsort(-exact)[:, :10])
-    ranked = ask(system, QUERIES, 5, tokens=tokens, candidates=12)
-    exact = exact_scores(QUERIES, documents)
-    known = ranked.ids >= 0
-    np.testing.assert_allclose(
-        ranked.scores[known], np.take_along_axis(exact, ranked.ids, axis=1)[known], rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", ["single_vector", "xtr"])
-def test_a_wide_search_in_the_graph_answers_as_the_scan(name: str, tmp_path: Path) -> None:
+def test_a_wide_search_in_the_graph_answers_as_the_scan(tmp_path: Path) -> None:
     documents = some_documents(5, 80)
-    scan, graph = (built(name, documents, tmp_path, backend=backend) for backend in ("exact", "hnsw"))
+    scan, graph = (
+        built("single_vector", documents, tmp_path, backend=backend) for backend in ("exact", "hnsw")
+    )
     np.testing.assert_array_equal(ask(graph, QUERIES, 10, ef=400).ids, ask(scan, QUERIES, 10, ef=400).ids)
     per_document = documents.num_tokens / 80
     assert scan.bytes_per_document() == pytest.approx(8 * per_document)
     assert graph.bytes_per_document() == pytest.approx((8 + bytes_in_graph(16, 16)) * per_document)
-    with pytest.raises(ValueError, match="at least 1 token, got 0"):
-        scan.nearest(np.asarray(QUERIES.tokens, np.float32), 0)
     with pytest.raises(ValueError, match="no backend 'tree'"):
-        built(name, documents, tmp_path, backend="tree")
+        built("single_vector", documents, tmp_path, backend="tree")
