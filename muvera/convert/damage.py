@@ -69,10 +69,16 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         )
     if isinstance(error, OSError) and error.errno is not None and error.strerror is not None:
         if error.errno not in _CONTENT_ERRNOS:
-            return _system_error(error, place)
+            file = str(error.filename or place)
+            which = "" if file == place else f" ({file})"
+            named = type(error)(f"{place} cannot be read: {str(error.strerror).rstrip('.')}{which}.")
+            named.errno = error.errno
+            return named
     elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS:
+        if re.search(rf"(?<!\w){re.escape(place)}", str(error)):
+            return error
         kind: Any = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
-        return error if _mentions(str(error), place) else kind(f"{place}: {text}")
+        return kind(f"{place}: {text}")
     plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
     return ReadError(
@@ -81,24 +87,11 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     )
 
 
-def _system_error(error: OSError, place: str) -> OSError:
-    """Return an error of the same class and number, as a sentence."""
-    file = place if error.filename is None else str(error.filename)
-    which = "" if file == place else f" ({file})"
-    named = type(error)(f"{place} cannot be read: {str(error.strerror).rstrip('.')}{which}.")
-    named.errno = error.errno
-    return named
-
-
 def _text(error: BaseException, place: str) -> str:
-    """Return the error's message in one line without the place, which sentences name; shorten those of libraries."""
+    """Return the error's message in one line; those of libraries without the place, and shortened."""
     value: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = " ".join(str(value).split())
-    if not isinstance(error, ExplainedError):
-        text = text.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")
-    shorten = len(text) > _MAX_DETAIL_LENGTH and not isinstance(error, ExplainedError)
-    return f"{text[:_MAX_DETAIL_LENGTH]} ..." if shorten else text
-
-
-def _mentions(text: str, place: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(place)}", text) is not None
+    if isinstance(error, ExplainedError):
+        return text
+    text = text.replace(f"{place}: ", "").replace(f"{place}{os.sep}", "")
+    return f"{text[:_MAX_DETAIL_LENGTH]} ..." if len(text) > _MAX_DETAIL_LENGTH else text

@@ -32,7 +32,7 @@ from ..kernels.norms import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_number
 
-__all__ = ["RULES", "PoolingRule", "pool_tokens", "token_clusters", "unit", "with_tokens"]
+__all__ = ["RULES", "PoolingRule", "pool_tokens", "unit", "with_tokens"]
 
 
 @dataclass(frozen=True)
@@ -106,26 +106,25 @@ def pool_tokens(
     if factor == 1:
         return unit(documents)[0] if rule.renormalize else documents
     documents.require_finite()
-    labels, counts = token_clusters(documents, factor, rule)
-    return _means(documents, labels, counts, rule.renormalize)
+    pooled = [_pooled(np.asarray(tokens, np.float32), factor, rule) for tokens in documents]
+    rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
+    if rule.renormalize:
+        unit_rows(rows)  # a mean of exactly zero stays zero
+    offsets = running_total([len(own) for own in pooled])
+    return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
 
 
-def token_clusters(
-    documents: MultiVectors, factor: float, rule: PoolingRule
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the position of each token's pooled vector in its document, and their number per document."""
-    labels = np.empty(documents.num_tokens, np.int64)
-    counts = np.empty(len(documents), np.int64)
-    for i, tokens in enumerate(documents):
-        own = labels[documents.offsets[i] : documents.offsets[i + 1]]
-        protected = min(rule.protected, len(tokens))
-        counted = len(tokens) if rule.count_protected else len(tokens) - protected
-        clusters = _ward_clusters(tokens[protected:], max(int(counted // factor), 1), rule.rows_as_points)
-        count = int(clusters.max(initial=-1)) + 1
-        own[:protected] = np.arange(protected) + (count if rule.protected_last else 0)
-        own[protected:] = clusters + (0 if rule.protected_last else protected)
-        counts[i] = count + protected
-    return labels, counts
+def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> NDArray[np.float32]:
+    """Return the protected tokens of a document and the means of the clusters of the others."""
+    protected, others = np.split(tokens, [rule.protected])
+    counted = len(tokens) if rule.count_protected else len(others)
+    clusters = _ward_clusters(others, max(int(counted // factor), 1), rule.rows_as_points)
+    order, sizes = np.argsort(clusters, kind="stable"), np.bincount(clusters)
+    means = np.zeros((len(sizes), tokens.shape[1]), np.float32)
+    if len(means):
+        np.add.reduceat(others[order], running_total(sizes)[:-1], axis=0, out=means)
+        means /= sizes[:, None].astype(np.float32)
+    return np.concatenate([means, protected] if rule.protected_last else [protected, means])
 
 
 def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> NDArray[Any]:
@@ -140,24 +139,6 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
     distances = 1 - chamfer_matrix(single, single, threads=1)
     condensed = pdist(distances) if rows_as_points else squareform(distances.clip(0, 2), checks=False)
     return np.asarray(fcluster(linkage(condensed, "ward"), limit, "maxclust") - 1)
-
-
-def _means(
-    documents: MultiVectors, labels: NDArray[np.int64], counts: NDArray[np.int64], renormalize: bool
-) -> MultiVectors:
-    """Average the tokens of each document that have the same label; labels have no gaps."""
-    offsets = running_total(counts)
-    groups = labels + np.repeat(offsets[:-1], documents.lengths)
-    order = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups, minlength=offsets[-1])
-    means = np.zeros((int(offsets[-1]), documents.dimension), np.float32)
-    if len(means):
-        tokens = np.asarray(documents.tokens[order], np.float32)
-        np.add.reduceat(tokens, running_total(sizes)[:-1], axis=0, out=means)
-        means /= sizes[:, None].astype(np.float32)
-    if renormalize:
-        unit_rows(means)  # a mean of exactly zero stays zero
-    return with_tokens(documents, means.astype(documents.tokens.dtype, copy=False), offsets)
 
 
 def unit(documents: MultiVectors) -> tuple[MultiVectors, int]:

@@ -63,9 +63,22 @@ class Measure:
             return None
         return bool(self._totals[4] <= _TOLERANCE and not self.zero_rows)
 
+    @property
+    def text(self) -> str:
+        """Counts and norms as two readable lines."""
+        ids = f"{self.ids} ids" if self.ids else "positions as ids"
+        norms = "no norms to measure"
+        if self.norms is not None:
+            shown = " / ".join(f"{norm:.4f}" for norm in self.norms)
+            norms = f"norms {shown} (min / mean / max), {'' if self.normalized else 'not '}normalized"
+        zero = f", {counted(self.zero_rows, 'zero row')}" if self.zero_rows else ""
+        return (
+            f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension {self.dimension}, "
+            f"{self.dtype}, {ids}\n         {norms}, {counted(self.empty, 'empty document')}{zero}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        norms = self.norms
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -74,7 +87,7 @@ class Measure:
             "ids": self.ids or "positions",
             "empty_documents": self.empty,
             "zero_rows": self.zero_rows,
-            "norms": None if norms is None else dict(zip(("min", "mean", "max"), norms, strict=True)),
+            "norms": self.norms and dict(zip(("min", "mean", "max"), self.norms, strict=True)),
             "normalized": self.normalized,
         }
 
@@ -121,28 +134,11 @@ class Report:
         """The report as readable lines."""
         quantized = f", {self.nbits} bits per coordinate" if self.nbits else ""
         kind = f"lossy{quantized}" if self.lossy else "exact"
-        lines = [f"read     {self.format} ({kind}): {_sizes(self.read)}", f"         {_quality(self.read)}"]
+        lines = [f"read     {self.format} ({kind}): {self.read.text}"]
         if self.dropped_rows:
             lines.append(f"dropped  {counted(self.dropped_rows, 'padding row')}")
         if self.options:
             lines.append("options  " + ", ".join(f"{name}={value}" for name, value in self.options.items()))
         if self.target is not None:
-            lines.append(f"wrote    {self.target} ({self.to}): {_sizes(self.written)}")
-            lines.append(f"         {_quality(self.written)}")
-        lines.extend(f"note     {note}" for note in self.notes)
-        return "\n".join(lines)
-
-
-def _sizes(measure: Measure) -> str:
-    counts = f"{counted(measure.documents, 'document')}, {counted(measure.tokens, 'token')}"
-    ids = f"{measure.ids} ids" if measure.ids else "positions as ids"
-    return f"{counts}, dimension {measure.dimension}, {measure.dtype}, {ids}"
-
-
-def _quality(measure: Measure) -> str:
-    norms = "no norms to measure"
-    if measure.norms is not None:
-        shown = " / ".join(f"{norm:.4f}" for norm in measure.norms)
-        norms = f"norms {shown} (min / mean / max), {'' if measure.normalized else 'not '}normalized"
-    zero = f", {counted(measure.zero_rows, 'zero row')}" if measure.zero_rows else ""
-    return f"{norms}, {counted(measure.empty, 'empty document')}{zero}"
+            lines.append(f"wrote    {self.target} ({self.to}): {self.written.text}")
+        return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])

@@ -23,20 +23,12 @@ from .pickles import load_pickle
 
 __all__ = ["StoredTensor", "read_array", "read_torch"]
 
-#: NumPy's code of torch's dtypes; bfloat16 is read as uint16.
-_KINDS = {
-    "float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float64": "<f8", "int64": "<i8", "int32": "<i4",
-    "int16": "<i2", "int8": "i1", "uint8": "u1", "bool": "?", "uint16": "<u2", "uint32": "<u4",
-    "uint64": "<u8",
-}  # fmt: skip
+#: NumPy's code of the numbers in torch's storages; bfloat16 is read as uint16.
 _STORAGES = {
-    "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "DoubleStorage": "float64", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
-    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
+    "Float": "<f4", "Half": "<f2", "BFloat16": "<u2", "Double": "<f8", "Long": "<i8", "Int": "<i4",
+    "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
 }  # fmt: skip
 _MAX_AXES = 32
-
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the pickled magic number
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class StoredTensor:
     raw : ndarray
         View of the memory map; bfloat16 as its bits in uint16.
     kind : str
-        torch's name of the dtype, such as ``"bfloat16"``.
+        torch's name of the type of its storage, such as ``"BFloat16"``.
     """
 
     raw: NDArray[Any]
@@ -61,23 +53,14 @@ class StoredTensor:
 
     def numpy(self) -> NDArray[Any]:
         """Return the array: a view of the file, or float32 for bfloat16."""
-        if self.kind != "bfloat16":
+        if self.kind != "BFloat16":
             return self.raw
         wide: NDArray[np.uint32] = self.raw.astype(np.uint32) << np.uint32(16)
         return wide.view(np.float32)
 
 
-@dataclass(frozen=True)
-class _Name:
-    """Stand-in for a storage class or a dtype: `kind` is None for an untyped storage."""
-
-    kind: str | None
-
-
-@dataclass(frozen=True)
-class _Storage:
-    content: NDArray[np.uint8]
-    kind: str | None
+class _Storage(StoredTensor):
+    """All numbers of a storage, in which tensors are described."""
 
 
 class _Storages:
@@ -89,76 +72,48 @@ class _Storages:
         # One map for all storages, because each map holds a file open.
         self._file: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
         self._room = len(self._file)
-
-    def names(self) -> dict[str, Any]:
-        return {
-            **_NAMES,
+        self.names = {
             "collections.OrderedDict": lambda: {},
-            "torch._utils._rebuild_tensor": self._rebuild_v2,
-            "torch._utils._rebuild_tensor_v2": self._rebuild_v2,
-            "torch._utils._rebuild_tensor_v3": self._rebuild_v3,
-            "torch._utils._rebuild_parameter": self._rebuild_parameter,
-            "torch.Size": _whole,
+            "torch._utils._rebuild_tensor_v2": self._tensor,
+            **{f"torch.{kind}Storage": kind for kind in _STORAGES},
         }
 
     def storage(self, pid: Any) -> _Storage:
         """Return the storage that ``("storage", class, key, device, count)`` names."""
-        tag, name, key, _, _ = pid
-        if tag != "storage" or not isinstance(name, _Name) or not isinstance(key, str):
+        tag, kind, key, _, _ = pid
+        if tag != "storage" or kind not in _STORAGES or not isinstance(key, str):
             raise ValueError(f"a reference to {tag!r}")
-        member = self._archive.getinfo(f"{self._root}data/{key}")
-        return _Storage(stored_bytes(self._file, member), name.kind)
+        content = stored_bytes(self._file, self._archive.getinfo(f"{self._root}data/{key}"))
+        code = np.dtype(_STORAGES[kind])
+        return _Storage(content[: len(content) // code.itemsize * code.itemsize].view(code), kind)
 
-    def _tensor(self, storage: Any, first: Any, size: Any, strides: Any, kind: Any) -> StoredTensor:
-        if not isinstance(storage, _Storage) or kind not in _KINDS:
-            raise ValueError(f"a tensor of {kind} in a {type(storage).__name__}")
-        code = np.dtype(_KINDS[kind])
+    def _tensor(self, storage: Any, first: Any, size: Any, strides: Any, *_: Any) -> StoredTensor:
+        if not isinstance(storage, _Storage):
+            raise ValueError(f"a tensor in a {type(storage).__name__}")
         first, shape, steps = operator.index(first), _whole(size), _whole(strides)
         if len(shape) != len(steps) or min((first, *shape, *steps)) < 0:
             raise ValueError(f"a tensor of shape {shape} with strides {steps} from number {first} on")
-        count, available = math.prod(shape), len(storage.content) // code.itemsize
+        count, numbers = math.prod(shape), storage.raw
         if count == 0:
-            return StoredTensor(np.empty(shape, code), kind)
+            return StoredTensor(np.empty(shape, numbers.dtype), storage.kind)
         last = first + sum((s - 1) * step for s, step in zip(shape, steps, strict=True))
         # Strides of zero and overlapping tensors can describe more numbers than the file has.
-        self._room -= count * code.itemsize
-        if last >= available or self._room < 0:
+        self._room -= count * numbers.itemsize
+        if last >= len(numbers) or self._room < 0:
             raise ValueError(
                 f"a tensor of shape {shape} with strides {steps} from number {first} on, in a storage of "
-                f"{available} numbers"
+                f"{len(numbers)} numbers"
             )
-        flat = storage.content[: available * code.itemsize].view(code)
         view = np.lib.stride_tricks.as_strided(
-            flat[first:], shape, tuple(step * code.itemsize for step in steps), writeable=False
+            numbers[first:], shape, tuple(step * numbers.itemsize for step in steps), writeable=False
         )
-        return StoredTensor(view, kind)
-
-    def _rebuild_v2(self, storage: Any, first: Any, size: Any, strides: Any, *_: Any) -> StoredTensor:
-        return self._tensor(storage, first, size, strides, getattr(storage, "kind", None))
-
-    def _rebuild_v3(
-        self, storage: Any, first: Any, size: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
-    ) -> StoredTensor:
-        return self._tensor(storage, first, size, strides, getattr(dtype, "kind", None))
-
-    def _rebuild_parameter(self, data: Any, *_: Any) -> StoredTensor:
-        if not isinstance(data, StoredTensor):
-            raise ValueError(f"a parameter that is a {type(data).__name__}")
-        return data
+        return StoredTensor(view, storage.kind)
 
 
 def _whole(sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, (list, tuple)) or len(sizes) > _MAX_AXES:
         raise ValueError(f"a {type(sizes).__name__} as the shape of a tensor")
     return tuple(operator.index(size) for size in sizes)
-
-
-_NAMES: dict[str, Any] = {
-    "torch.storage.UntypedStorage": _Name(None),
-    "torch.UntypedStorage": _Name(None),
-    **{f"torch.{name}": _Name(kind) for name, kind in _STORAGES.items()},
-    **{f"torch.{kind}": _Name(kind) for kind in _KINDS},
-}
 
 
 def read_torch(path: Path) -> Any:
@@ -171,15 +126,9 @@ def read_torch(path: Path) -> Any:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        with path.open("rb") as stream:
-            start = stream.read(len(_LEGACY))
-        if start == _LEGACY:
-            raise ReadError(
-                f"{path} was written by torch before 1.6, which cannot be read without torch. "
-                "With torch: torch.save(torch.load(file), file) converts it."
-            ) from None
-        what = "is truncated" if start.startswith(b"PK") else "is not a .pt file of torch 1.6 or newer"
-        raise ReadError(f"{path} {what} ({error}). Copy it again from its origin.") from error
+        raise ReadError(
+            f"{path} is truncated, or is not a .pt file of torch 1.6 or newer ({error}). Copy it again."
+        ) from error
     with archive:
         if len(set(archive.namelist())) < len(archive.namelist()):
             raise ReadError(f"{path} has two members of one name. Copy it again.")
@@ -192,7 +141,7 @@ def read_torch(path: Path) -> Any:
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise ReadError(f"{path} cannot be read: {error}. Copy it again from its origin.") from error
         storages = _Storages(path, archive, roots[0])
-        return load_pickle(description, str(path), storages.names(), storages.storage)
+        return load_pickle(description, str(path), storages.names, storages.storage)
 
 
 def _require_little_endian(archive: zipfile.ZipFile, root: str) -> None:

@@ -179,8 +179,8 @@ def _field(row: dict[str, Any]) -> str | None:
                 isinstance(value, list) and value and isinstance(value[0], dict)
             ):  # Milvus: an array of structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
-            elif container or key not in _CONTAINERS or not isinstance(value, dict):
-                candidates += [key] if _is_tokens(value) else []
+            elif _is_tokens(value) and (container or key not in _CONTAINERS or not isinstance(value, dict)):
+                candidates.append(key)
         usual = [key for key in candidates if key in _TOKENS]
         if len(candidates) > 1 and len(usual) != 1:
             raise ValueError(f"has token vectors in {', '.join(candidates)}. Choose one with field=.")

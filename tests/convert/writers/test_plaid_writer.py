@@ -63,7 +63,7 @@ def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: P
             assert whole(ours, part).dtype == whole(folder, part).dtype
         np.testing.assert_array_equal(read_array(ours / "centroids.pt"), read_array(folder / "centroids.pt"))
         lists, expected = (read_torch(place / "ivf.pid.pt") for place in (ours, folder))
-        assert [tensor.kind for tensor in lists] == ["int32", "int64"]
+        assert [tensor.kind for tensor in lists] == ["Int", "Long"]
         count = int(expected[1].numpy().sum())
         np.testing.assert_array_equal(lists[0].numpy(), expected[0].numpy()[:count])
         np.testing.assert_array_equal(lists[1].numpy(), expected[1].numpy())
