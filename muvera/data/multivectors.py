@@ -103,18 +103,12 @@ class MultiVectors:
         arrays : iterable of array_like (t_i, dimension)
             ``t_i`` may be 0.
         ids : sequence of int or of str, optional
-            Default: positions.
         dimension : int, optional
             Needed only if no text has a token or has the shape (0, dimension).
         dtype : float32 or float16, optional
             Default: float16 if all texts are, else float32.
         name : str
             Name of the texts in error messages.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an array has another shape or width or holds integers, or the dimension is unknown.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
         if tokens.shape[1] == 0:
@@ -145,12 +139,6 @@ class MultiVectors:
         offsets : integers (n + 1,)
             First row of each text, then n_tokens.
         ids : sequence of int or of str, optional
-            Default: positions.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If both or neither are given, or they do not fit the tokens.
         """
         if lengths is not None and offsets is None:
             return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
@@ -168,12 +156,6 @@ class MultiVectors:
         mask : (n, longest), optional
             True (or non-zero) for real tokens.  Default: rows that are all zero are padding.
         ids : sequence of int or of str, optional
-            Default: positions.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the array has another shape or holds integers, or the mask does not fit.
         """
         padded = as_tokens(array, "array")
         if padded.ndim != 3:
@@ -187,33 +169,14 @@ class MultiVectors:
     def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
         """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
-        Needs ``muvera-toolkit[parquet]``.
-
-        Parameters
-        ----------
-        array : pyarrow.Array or pyarrow.ChunkedArray
-            For example, a table's column; single and half precision are not copied.
-        ids : sequence of int or of str, optional
-            Default: positions.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the array has another type, nulls, or vectors of different widths.
-        ImportError
-            If pyarrow is not installed.
+        `array` is a pyarrow.Array or pyarrow.ChunkedArray, such as a table's column.  Single and half precision are
+        not copied.  Needs ``muvera-toolkit[parquet]``.
         """
         return cls.from_flat(*_from_arrow_lists(array), ids=ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
-        """Join collections.  Ids must stay unique; positions continue if no collection has ids.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there are no collections, or their dimensions or kinds of ids differ, or an id repeats.
-        """
+        """Join collections.  Ids must stay unique; positions continue if no collection has ids."""
         if not parts:
             raise ValueError("There is nothing to concatenate.")
         dimension = parts[0].dimension
@@ -306,8 +269,8 @@ class MultiVectors:
 
     def _view(self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids) -> MultiVectors:
         view = object.__new__(MultiVectors)
-        view.tokens, view.offsets, view._ids, view._finite = tokens, offsets, ids, self._finite
-        view._longest = None
+        view.tokens, view.offsets, view._ids = tokens, offsets, ids
+        view._finite, view._longest = self._finite, None
         return view
 
     def __repr__(self) -> str:
@@ -317,22 +280,10 @@ class MultiVectors:
     # -- checks ---------------------------------------------------------------
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Check that every number is finite and below 1e12 in absolute value; the result is cached.
+        """Raise ValueError for the first number that is not finite or not below 1e12; success is cached.
 
-        Parameters
-        ----------
-        name : str
-            Name of the texts in the message.
-        first : int
-            Number of texts before these in the same file or collection.
-        place : str, optional
-            Name of the file.
-
-        Raises
-        ------
-        ValueError
-            Names the text, token and coordinate of the first NaN, infinity or too large number.  Products
-            with larger numbers would overflow float32.
+        Products of larger numbers would overflow float32.  The message calls the texts `name`; `first` texts precede
+        them in the same collection, or in the file `place`.
         """
         if self._finite:
             return
@@ -379,20 +330,12 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Load a folder written by :meth:`save`.
-
-        Parameters
-        ----------
-        folder : path
-        mmap : bool
-            Map the tokens instead of reading them into memory.
+        """Load a folder written by :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
 
         Raises
         ------
-        FileNotFoundError
-            If a file is missing.
-        ValueError
-            If a file is damaged or does not fit the others.
+        FileNotFoundError, ValueError
+            If a file is missing or damaged, or does not fit the others.
         """
         path = Path(folder)
         recover_folder(path)
@@ -407,15 +350,7 @@ class MultiVectors:
         return cls.from_flat(tokens, lengths, ids=ids)
 
     def to_arrow(self) -> Any:
-        """Return a pyarrow array of lists of fixed-size lists, without copying the numbers.
-
-        Needs ``muvera-toolkit[parquet]``.
-
-        Raises
-        ------
-        ImportError
-            If pyarrow is not installed.
-        """
+        """Return a pyarrow array of lists of fixed-size lists, without a copy; needs ``muvera-toolkit[parquet]``."""
         pa = import_extra("pyarrow", "parquet", "Writing Arrow")
         vectors = pa.FixedSizeListArray.from_arrays(
             pa.array(np.asarray(self.tokens).reshape(-1)), self.dimension
@@ -449,9 +384,7 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
                 "dimension) for several, a list of arrays or MultiVectors."
             )
         return MultiVectors.from_arrays([array] if array.ndim == 2 else list(array), name=name)
-    if isinstance(value, (str, bytes)):
-        as_tokens(value, name)  # raises
-    if not hasattr(value, "__iter__"):
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be MultiVectors or arrays of token vectors, got {given(value)}.")
     return MultiVectors.from_arrays(value, name=name)
 

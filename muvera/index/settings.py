@@ -79,13 +79,7 @@ class IndexSettings:
 
     @classmethod
     def of(cls, settings: IndexSettings | None = None, **changes: Any) -> IndexSettings:
-        """Return `settings`, by default ``IndexSettings()``, with `changes` to single fields.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong value, or a name that is not a field.
-        """
+        """Return `settings`, by default ``IndexSettings()``, with `changes` to single fields."""
         base = cls() if settings is None else settings
         if not isinstance(base, cls):
             raise TypeError(f"settings must be an IndexSettings, got {given(settings)}.")

@@ -70,10 +70,8 @@ def read_texts(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        For a file without texts, in another format, or with an invalid row; the message names the line.
+    FileNotFoundError, ValueError
+        For a missing file, one without texts or in another format, or an invalid row; the message names its line.
     """
     if path.is_dir() and (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
