@@ -14,6 +14,7 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
@@ -344,7 +345,7 @@ class MuveraIndex:
     def _without(self, ids: list[Any], missing: Missing) -> IndexContents:
         """Return contents without these documents, for :meth:`_replace_contents`."""
         contents = copy(self._contents)
-        contents.remove(np.unique(np.array(contents.rows_of(ids, missing), np.int64)))
+        contents.remove(_distinct(contents.ids.rows(ids, missing))[1])
         return contents
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
@@ -485,7 +486,7 @@ class MuveraIndex:
         plan = SearchPlan(k=DEFAULT_K if k is None else k, threads=threads)
         contents = self._contents
         rows = [
-            np.unique(np.array(contents.rows_of(as_id_list(own, f"ids[{i}]"), missing), np.int64))
+            _distinct(contents.ids.rows(as_id_list(own, f"ids[{i}]"), missing))[1]
             for i, own in enumerate(proposals)
         ]
         longest = max(map(len, rows), default=1) or 1
@@ -616,7 +617,10 @@ class MuveraIndex:
             For an id that is not in the index, with ``missing="raise"``.
         """
         contents = self._contents
-        return contents.texts(list(dict.fromkeys(contents.rows_of(as_id_list(ids), missing))))
+        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids), missing))
+        empty = MultiVectors.from_arrays([], dimension=self.config.dimension)
+        texts = contents.store.rows(ascending)[np.searchsorted(ascending, rows)] if len(rows) else empty
+        return texts.with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
         """Return the token codes of documents with their codec, in the order of `ids`, each document once.
@@ -629,7 +633,15 @@ class MuveraIndex:
             If the index stores no codes.
         """
         contents = self._contents
-        return contents.coded(list(dict.fromkeys(contents.rows_of(as_id_list(ids)))))
+        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
+        codes = contents.store.codes
+        if codes is None:
+            raise ValueError(
+                "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
+            )
+        if not len(rows):
+            return CodedVectors(codes.codec, np.empty((0, codes.codec.bytes_per_token), np.uint8), [0])
+        return codes.rows(ascending)[np.searchsorted(ascending, rows)]
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, measured recall and warnings."""
@@ -735,6 +747,12 @@ class _PlaidDocuments:
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return the resolved path, so that each folder has only one name."""
     return Path(path).resolve()
+
+
+def _distinct(rows: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return distinct rows in their order, and ascending."""
+    distinct = np.array(list(dict.fromkeys(rows)), np.int64)
+    return distinct, np.sort(distinct)
 
 
 def _with_ids(documents: Any, ids: Any) -> Any:

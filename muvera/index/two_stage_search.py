@@ -27,7 +27,7 @@ from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
-from .id_map import GrowingArray, IdMap, Missing
+from .id_map import GrowingArray, IdMap
 from .info import LOW_RECALL, FirstStageRecall, IndexInfo
 from .recall import Ends, calibrate_on_windows, ranking_tokens, require_recall
 from .settings import IndexSettings
@@ -159,31 +159,6 @@ class IndexContents:
             lengths = self.lengths.values[live]
             self._searchable = live[lengths > 0], int(lengths.sum())
         return self._searchable
-
-    def rows_of(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
-        """Return the rows of `ids` in their order, see :meth:`IdMap.rows`."""
-        return self.ids.rows(ids, missing)
-
-    def texts(self, rows: list[int]) -> MultiVectors:
-        """Return the documents at the distinct `rows`, in this order, with their ids."""
-        wanted = np.array(rows, np.int64)
-        ids = self.ids.of(wanted)
-        if len(rows) == 0:
-            return MultiVectors.from_arrays([], dimension=self.config.dimension).with_ids(ids)
-        ascending = np.sort(wanted)
-        return self.store.rows(ascending)[np.searchsorted(ascending, wanted)].with_ids(ids)
-
-    def coded(self, rows: list[int]) -> CodedVectors:
-        """Return the codes of the documents at the distinct `rows`, in this order."""
-        if self.store.codes is None:
-            raise ValueError(
-                "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
-            )
-        if not rows:
-            codec = self.store.codes.codec
-            return CodedVectors(codec, np.empty((0, codec.bytes_per_token), np.uint8), [0])
-        ascending = np.sort(np.array(rows, np.int64))
-        return self.store.codes.rows(ascending)[np.searchsorted(ascending, rows)]
 
     # -- searching ------------------------------------------------------------
 

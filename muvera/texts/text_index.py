@@ -155,9 +155,9 @@ class TextIndex:
         """
         contents = as_texts(texts)
         values = _metadata_for(contents, metadata)
+        given = None if ids is None else _ids_for(contents, ids)
         encoded = encode_texts(self._encoder.encode_documents, contents)
-        if ids is not None:
-            encoded = encoded.with_ids(_ids_for(contents, ids))
+        encoded = encoded if given is None else encoded.with_ids(given)
         with self.index._changing:
             changed, new_ids = self.index._appended(encoded, threads)
             names: list[int | str] = new_ids.tolist()

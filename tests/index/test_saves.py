@@ -45,10 +45,9 @@ def test_a_loaded_index_is_the_same(way: dict[str, Any], ids: str, folder: Path)
 
 
 @pytest.mark.compiled("maps are learned from hundreds of documents")
-@pytest.mark.parametrize("backend", ["exact", "hnsw", "scan"])
-def test_learned_maps(backend: Any, folder: Path) -> None:
+def test_learned_maps(folder: Path) -> None:
     documents = documents_like_real(300)
-    index = built(documents, MomentsConfig(dimension=DIM, compact_dimension=48), backend=backend, path=folder)
+    index = built(documents, MomentsConfig(dimension=DIM, compact_dimension=48), path=folder)
     loaded = MuveraIndex.load(folder, verify_files=True)
     assert answers(loaded) == answers(index) and loaded.info() == index.info()
     for each in (loaded, index):
