@@ -259,7 +259,7 @@ class Encoder(ABC):
     def encode_queries(
         self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
     ) -> NDArray[np.float32]:
-        """Encode queries.  Their vectors are sums over tokens; those of documents are means.
+        """Encode queries, like :meth:`encode_documents`.  Their vectors are sums over tokens.
 
         Parameters
         ----------
@@ -271,11 +271,6 @@ class Encoder(ABC):
         Returns
         -------
         float32 (n, vector_dimension)
-
-        Raises
-        ------
-        ValueError
-            If the encoder is not fitted, or the queries have another dimension or invalid numbers.
         """
         return self._encode(queries, "queries", out, threads)
 

@@ -209,4 +209,5 @@ def _least_squares(
     scaled = matrix / spread
     gram = scaled.T @ scaled / len(scaled) + np.eye(len(terms)) * (_PRIOR / similarities.shape[1])
     residual = target - matrix @ defaults
-    return defaults + np.linalg.solve(gram, scaled.T @ residual / len(scaled)) / spread
+    change: NDArray[np.float64] = np.linalg.solve(gram, scaled.T @ residual / len(scaled)) / spread
+    return defaults + change

@@ -1,19 +1,6 @@
-"""Compact maps: reduce long vectors to a few hundred floats, fitted to a sample of documents.
+"""Compact maps: reduce long vectors to a few hundred floats by a reduced-rank regression, see docs/how-it-works.md.
 
-With D floats, the maps U and V make ``<U q, V p>`` of the long vectors q and p as close to the exact Chamfer
-similarity as possible, on pairs of sampled token windows and documents (reduced-rank regression):
-
-1. ``M = c I + correction``: the product of long vectors, scaled, and a ridge regression of the rest of the
-   exact similarities.  The first term makes documents outside the sample comparable with those inside; the
-   second removes errors that all documents share.
-2. M is truncated to rank D so that the error, weighted by windows and documents, is smallest: V spans the
-   leading combinations of the windows' rows of M.  A multiple of the identity is added to the documents'
-   second moment, since documents outside the sample vary in other directions, too.  The columns of the mean
-   token get a larger multiple: documents of another kind differ mostly in their mean.
-3. The documents' map and every long vector are rounded to bytes before the product.  This takes a quarter of
-   the memory and, on many processors, of the time; the errors are far below those of the truncation.  The
-   sums are exact integers.
-
+The documents' map and every long vector are rounded to bytes before the product; the sums are exact integers.
 Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a compact one.
 """
 
@@ -203,6 +190,8 @@ def fit_maps(
     mean_columns : int
         Number of the last columns of long vectors that are the mean token and the bias.
     """
+    # M = scale * identity + correction is the long vectors' bilinear form: the first term makes documents outside
+    # the sample comparable with those inside, the second is a ridge regression of the rest of the similarities.
     mean = documents.mean(axis=0)
     reach = float(np.abs(documents).max(initial=0.0))
     documents -= mean
@@ -234,6 +223,7 @@ def fit_maps(
     mean_spread = np.float32(_MEAN_SPREAD * np.square(means, dtype=np.float64).sum() / count / mean_columns)
     rows_means = scale32 * windows[:, long - mean_columns :] + product(correction, means, threads)
     importance += mean_spread * gram(rows_means, threads)
+    # V spans the leading combinations of the windows' rows of M.
     start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
     _, leading = leading_eigenvectors(importance, dimension, start, threads)
     del squared, importance, between, rows_moment, reached, products

@@ -1,16 +1,7 @@
-"""MomentBlocks: a document's mean token, a bias and its covariance, as columns of a vector.
+"""MomentBlocks: a document's mean token, a bias and its covariance, as columns of a vector; see docs/how-it-works.md.
 
-For any vector m, ``chamfer(Q, P) = <sum_q q, m> + chamfer(Q, P - m)``, since ``max_p <q, p> = <q, m> + max_p
-<q, p - m>``.  With m the document's mean token the first term is a block of d floats without any error, and
-an FDE (the "sketch") has to approximate only the second, whose tokens are shorter.  A noisy sketch should get
-less than its full weight, and a maximum over many tokens exceeds their mean by an amount that depends on the
-document's spread and length: six coefficients weight these terms (:mod:`muvera.encoders.calibration`).
-
-If the residuals P - m are nearly normal with covariance C_P, the maximum over n tokens exceeds the mean by
-``sqrt(2 log n) sqrt(q' C_P q)``.  This root is linearized at the documents' mean covariance C, which
-makes it one more inner product, of r * (r + 1) / 2 floats.  For tokens of more than MAX_DIRECTIONS columns
-the covariance is taken in the r principal directions of tokens around their own document's mean; the mean
-token keeps all columns.
+For tokens of more than MAX_DIRECTIONS columns the covariance is taken in the r principal directions of tokens
+around their own document's mean; the mean token keeps all columns.
 """
 
 from __future__ import annotations

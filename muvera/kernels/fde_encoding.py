@@ -1,14 +1,9 @@
 """Fixed Dimensional Encodings of ragged sets of tokens (MUVERA, section 2).
 
-Sizes: d columns of a token, `width` = d rounded up to LANES, R `repetitions` of k `bits`
-hyperplanes each, C = 2**k cells, p columns of a `block`.  An FDE is R * C * p floats:
-repetition, then cell, then coordinate.
-
-Matrices are packed panels (panels, width, LANES), flat; an empty `projection` is the identity.
-
-Bit j of a cell's *code* is set if hyperplane j of its repetition has a positive product.
-`position` (C,) is the position of a code's block in the repetition: the cell numberings of this
-library and of the C++ reference differ only there.
+Sizes: d columns of a token, `width` = d rounded up to LANES, R `repetitions` of k `bits` hyperplanes each, C = 2**k
+cells, p columns of a `block`.  Matrices are packed panels (panels, width, LANES), flat; an empty `projection` is the
+identity.  Bit j of a cell's *code* is set if hyperplane j has a positive product; `position` (C,) is the position
+of a code's block in its repetition.
 """
 
 import math

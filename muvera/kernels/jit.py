@@ -1,11 +1,7 @@
 """The numba flags of all kernels.
 
-``kernel`` compiles a function for use from several Python threads at once: it releases
-the interpreter lock and uses none of numba's own threads, whose default layer aborts the
-process when two Python threads enter it.  :mod:`muvera.utils.parallel` starts the threads.
-
-No fastmath: signs determine cells, and every sum keeps its written order, so that results do not depend on
-the machine's vector width.
+Kernels release the interpreter lock and use none of numba's threads, which abort if two Python threads enter them.
+No fastmath: signs determine cells, and every sum keeps its written order on every machine.
 """
 
 import os

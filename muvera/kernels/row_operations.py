@@ -1,11 +1,8 @@
 """Operations on single rows of floats: scale, add, sum of squares, convert, prefetch, load tokens.
 
-The intrinsics take flat arrays and a position in each.  A ``count`` is rounded down to whole vectors of LANES
-entries.
-
-Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is
-empty, so that one compiled variant serves both.  A loaded row has `width` floats, d rounded up to LANES;
-the padding is zero, so that loops run over whole vectors.
+The intrinsics take flat arrays and a position in each; a ``count`` is rounded down to whole vectors of LANES.
+Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is empty.  A
+loaded row has `width` floats, d rounded up to LANES, with zeros at the end.
 """
 
 from typing import Any

@@ -102,7 +102,7 @@ def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, dimension: int
     assert_mean(np.array(samples), 1.0 / np.pi)
     # Orthogonal normals are no worse than independent ones: binomial, and a third for luck.
     assert np.std(samples) < 1.33 * np.sqrt(1 / np.pi * (1 - 1 / np.pi) / 50)
-    normals = draw_matrices(FDEConfig(num_repetitions=666, **common)).hyperplanes[:, :dimension]
+    normals = draw_matrices(FDEConfig(num_repetitions=666, **common)).hyperplanes[:, :dimension].astype(float)
     energy = (normals**2).mean(axis=0)
     assert np.abs(energy / energy.mean() - 1).max() < STANDARD_ERRORS * np.sqrt(2 / len(normals))
 

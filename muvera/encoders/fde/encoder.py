@@ -107,7 +107,7 @@ class FDEEncoder(Encoder):
     def center(self) -> NDArray[np.float32]:
         """The vector that is subtracted, float32 (dimension,); zero without ``center``."""
         self._require_fit()
-        return self._padded_center[: self.config.dimension].copy()
+        return np.array(self._padded_center[: self.config.dimension])
 
     @property
     def _fit_size(self) -> tuple[int, int] | None:

@@ -1,13 +1,8 @@
 """Random draws of the C++ reference (google/graph-mining, ``sketching/point_cloud``), replayed in NumPy.
 
-Every repetition starts a new ``std::mt19937(seed + r)``, once for its hyperplanes and again for its
-projection.  So repetition r does not depend on the number of repetitions, and seed s + 1 shares all but one
-repetition with seed s.
-
-The C++ standard specifies the words of ``std::mt19937`` but not the distributions: libc++ (Clang, macOS) and
-Microsoft's library draw other numbers from the same seed.  These are the draws of GNU libstdc++ as shipped
-with GCC 11 and later (checked with 12 and 14).  GCC 10 and older draw integers by division instead of
-multiplication, which changes at most ``size**2 / 2**33`` of the draws.
+Every repetition r starts a new ``std::mt19937(seed + r)``, once for its hyperplanes and again for its projection.
+The C++ standard does not specify the distributions: these are the draws of GNU libstdc++ as shipped with GCC 11
+and later (checked with 12 and 14).
 """
 
 import numpy as np

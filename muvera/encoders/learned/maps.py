@@ -1,21 +1,6 @@
-"""Maps of a learned encoder, and how they are fitted.
+"""Maps of a learned encoder (LEMUR, arXiv 2601.21853), and how they are fitted; see docs/how-it-works.md.
 
-Chamfer is a sum over query tokens, ``chamfer(Q, P) = sum_q g_P(q)`` with ``g_P(x) = max_p <x, p>``.  So a
-document is a function of one token.  A fit of this function to its values at sampled tokens, the landmarks,
-gives a vector (LEMUR, arXiv 2601.21853):
-
-1. ``g_P(x) ~ <w_P, psi(x)>`` with features ``psi(x) = max(W x, 0)``, whose W is random at first and then
-   trained (:mod:`muvera.encoders.learned.training`).  Like g_P, they are proportional to the length of x, so
-   the length of tokens does not matter.  The weights w_P are a ridge regression on the values at the
-   landmarks, hence linear in these values.
-2. The weights are reduced to the `vector_dimension` directions along which the sampled documents'
-   functions differ most over the landmarks.  Both steps together are one matrix, from a
-   document's values at the landmarks to its vector; another matrix maps ``sum_q psi(q)``.
-
-Tokens are multiplied with landmarks and with W in bytes, after the sampled documents' mean token is
-subtracted.  The sampled documents' mean at each landmark is also subtracted, which does not change the
-ranking.
-
+Tokens are multiplied with landmarks and with W in bytes, after the sampled documents' mean token is subtracted.
 Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d columns of a token.
 """
 

@@ -1,17 +1,7 @@
-"""Training of the features: directions that fit the documents' functions better than random ones.
+"""Training of the features: directions W that fit documents better than twice as many random ones.
 
-A document is a function of a token, ``g_P(x) = max_p <x, p>``, and learned vectors are fits of these
-functions by features ``max(W x, 0)``.  Trained directions W fit them better than twice as many random ones
-(LEMUR, arXiv 2601.21853).  Gradient descent trains W and one linear layer after it to predict the values of
-sampled documents at sampled tokens; then the layer is discarded.
-
-1. The targets are the values of m documents at t tokens, minus each token's and each document's mean, in
-   the r directions along which the documents differ most, scaled to the same variance.
-2. The layer starts as the ridge regression of the targets on the random features.
-3. Adam minimizes the mean squared error over batches of tokens, with a learning rate that decays to zero.
-
-All sums use :func:`muvera.encoders.matmul.product` or one thread, so the result is bit-identical for any
-number of threads.
+Adam trains W and one linear layer after it, which starts as a ridge regression, to predict the values of sampled
+documents at sampled tokens.  All sums use :func:`muvera.encoders.matmul.product` or one thread.
 """
 
 from __future__ import annotations
