@@ -18,7 +18,7 @@ from ..data.multivectors import MultiVectors
 from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import given
-from ..utils.parallel import run_in_ranges, split_by_weight
+from ..utils.parallel import run_in_ranges, split_by_count
 from .windows import BEST, document_windows, exact_best, shares_found
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def calibrate(
         for q in range(start, stop):
             scores[q] = contents.store.scores(queries[q], proposed[q][0][:width])
 
-    run_in_ranges(work, split_by_weight(np.arange(len(queries) + 1), 4, 4), threads)
+    run_in_ranges(work, split_by_count(len(queries), 4), threads)
     best = np.zeros(scores.shape, bool)
     np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
     slope, variance = _error_model(products, scores, queries.lengths)

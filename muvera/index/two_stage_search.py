@@ -23,7 +23,7 @@ from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import require_int
-from ..utils.parallel import run_in_ranges, split_by_weight, thread_count
+from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
@@ -187,7 +187,7 @@ class IndexContents:
             def work(start: int, stop: int) -> None:
                 proposed[start] = find(queries[start:stop], count, allowed, 1, ef=plan.ef)
 
-            ranges = split_by_weight(np.arange(len(queries) + 1), _TOGETHER, _TOGETHER)
+            ranges = split_by_count(len(queries), _TOGETHER)
             run_in_ranges(work, ranges, plan.threads)
             pairs = [pair for start, _ in ranges for pair in proposed[start]]
         ends = None
@@ -230,7 +230,7 @@ class IndexContents:
                     self.store.read_ahead(rows[q + _AHEAD])
                 rankings[q] = ranking(q)
 
-        run_in_ranges(work, split_by_weight(np.arange(len(queries) + 1), _RANKED, _RANKED), threads)
+        run_in_ranges(work, split_by_count(len(queries), _RANKED), threads)
         return [rankings[q] for q in range(len(queries))]
 
     # -- changing -------------------------------------------------------------

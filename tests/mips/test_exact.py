@@ -83,29 +83,6 @@ def test_allowed_labels(allowed: Any) -> None:
         assert row.tolist() == wanted + [-1] * (6 - len(wanted)) and (own[len(wanted) :] == -np.inf).all()
 
 
-@settings(max_examples=10)
-@given(some.seeds)
-def test_steps_of_additions_and_removals(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    search = ExactSearch(5)
-    expected: dict[int, Any] = {}
-    for step in range(6):
-        labels = np.arange(step * 10, step * 10 + rng.integers(0, 10))
-        vectors = vectors_of(rng, len(labels), 5)
-        search.add(labels, vectors)
-        expected.update(zip(labels.tolist(), vectors, strict=True))
-        removed = rng.permutation(list(expected))[: rng.integers(0, len(expected) + 1)].astype(np.int64)
-        search.remove(removed)
-        for label in removed:
-            del expected[label]
-    assert len(search) == len(expected) and search.labels().tolist() == sorted(expected)
-    assert search.existing(np.arange(60)).tolist() == sorted(expected)
-    if expected:
-        np.testing.assert_array_equal(
-            search.vectors(search.labels()), [expected[i] for i in sorted(expected)]
-        )
-
-
 def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 MB of vectors; a block is 64 kB, the rest are masks and scores of 2,000 labels."""
     monkeypatch.setattr(base, "_BLOCK", 1 << 16)

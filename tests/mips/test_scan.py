@@ -50,11 +50,6 @@ def test_the_scan_finds_nearly_all() -> None:
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_few_vectors_are_ordered_by_bytes() -> None:
-    search = filled(VECTORS[:300])
-    assert recall(search.search(QUERIES, 10)[0], VECTORS[:300]) > 0.97
-
-
 def test_same_bits_in_any_batch_and_with_any_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     search = filled(VECTORS)
     expected = search.search(QUERIES, 20, threads=1)

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pytest
 import strategies as some
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer, chamfer_matrix, explain, rerank, top_k
@@ -72,6 +72,7 @@ def test_bits_do_not_depend_on_the_batch(
 
 
 @bitwise
+@settings(max_examples=15)
 @given(st.data())
 def test_dtype_strides_and_flags_do_not_matter(data: st.DataObject) -> None:
     dimension = data.draw(some.dimensions)
@@ -155,6 +156,7 @@ def test_no_queries_no_documents_and_no_tokens() -> None:
 
 
 @bitwise
+@settings(max_examples=15)
 @given(st.data())
 def test_explain_adds_up_to_the_score(data: st.DataObject) -> None:
     dimension, dtype = data.draw(some.dimensions), data.draw(some.dtypes)

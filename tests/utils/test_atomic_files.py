@@ -154,7 +154,7 @@ def test_the_target_exists_at_every_moment(tmp_path: Path) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for _ in range(100):
+    for _ in range(40):
         with atomic_folder(target, overwrite=True) as beside:
             (beside / "file").touch()
     done.set()

@@ -36,7 +36,7 @@ def test_a_fork_beside_working_threads_does_not_hang() -> None:
     for thread in threads:
         thread.start()
     try:
-        for _ in range(12):
+        for _ in range(4):
             child = os.fork()
             if child == 0:
                 code = 1
