@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from .bench.cold import cold
 from .bench.dial import dial
 from .bench.first_stage import first_stage
 from .bench.growth import grow
@@ -18,7 +17,7 @@ from .report.page import page
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 for command in (encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
-for bench in (speed, tokens, searches, dial, cold, vectors, first_stage, grow):
+for bench in (speed, tokens, searches, dial, vectors, first_stage, grow):
     app.command()(bench)
 
 

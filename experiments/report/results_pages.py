@@ -40,7 +40,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vectors": (
         "Smaller vectors",
         (
-            *("smaller_vectors", "fit_with_queries", "learned_costs", "quantization", "tuned"),
+            *("smaller_vectors", "learned_costs", "quantization", "tuned"),
             "default_vectors",
         ),
     ),
@@ -51,7 +51,6 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tokens": ("Token codecs", ("tokens",)),
     "searches": ("Whole searches", ("searches",)),
     "dial": ("A recall instead of candidates", ("dial",)),
-    "cold": ("Tokens on disk", ("cold",)),
     "growth": ("Cost of an index by number of documents", ("growth",)),
 }
 

@@ -193,8 +193,8 @@ class Muvera(_LibrarySystem):
 class FirstStage(_LibrarySystem):
     """The first stage alone: documents by the inner products of their vectors.
 
-    The encoder is fitted on a random share `fit_on` of the documents, and on the training queries if
-    `fit_with_queries`.  An FDE that is not `calibrated` keeps its default coefficients.
+    The encoder is fitted on a random share `fit_on` of the documents.  An FDE that is not `calibrated` keeps its
+    default coefficients.
     """
 
     name: ClassVar[str] = "fde"
@@ -206,14 +206,12 @@ class FirstStage(_LibrarySystem):
         backend: Any = "exact",
         hnsw: dict[str, Any] | None = None,
         fit_on: float | None = None,
-        fit_with_queries: bool = False,
         calibrated: bool = True,
         **changes: Any,
     ) -> None:
         super().__init__(preset, changes)
         self._settings = IndexSettings(backend=backend, hnsw=hnsw or {})  # type: ignore[arg-type]
-        self._fit_on = fit_on
-        self._fit_with_queries, self._calibrated = fit_with_queries, calibrated
+        self._fit_on, self._calibrated = fit_on, calibrated
 
     def build(self, material: Material) -> None:
         """Fit the encoder, encode all documents and add their vectors to the search."""
@@ -229,12 +227,8 @@ class FirstStage(_LibrarySystem):
     def _fitted(self, material: Material, documents: MultiVectors) -> Encoder:
         """Return the encoder, fitted on `documents` if it needs fitting."""
         encoder = make_encoder(self.config(material))
-        if self._fit_with_queries:
-            reason = "There are no training queries: give the experiment training_queries."
-            material.needs("training_queries", reason=reason)
         if encoder.needs_fit:
-            queries = material.collection.training_queries if self._fit_with_queries else None
-            encoder.fit(documents, queries, threads=material.threads)
+            encoder.fit(documents, threads=material.threads)
         if self._calibrated:
             return encoder
         if not isinstance(encoder, FDEEncoder) or encoder.blocks is None:

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from builders.system_inputs import collection_of
 
 import muvera
-from experiments.bench import cold, dial, first_stage, growth, plumbing, searches, speed, tokens, vectors
+from experiments.bench import dial, first_stage, growth, plumbing, searches, speed, tokens, vectors
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection
 from experiments.peers.environments import MUVERA
@@ -173,22 +172,6 @@ def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
     assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][4]) > 0.5
     added = vectors.added_table([(second, first)], 60)
     assert column(added, "warning") == ["no", "no"] and int(added.rows[1][5]) >= 8
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="uses files of Linux")
-def test_cold_reads_are_measured_in_every_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        table = cold.measure(tmp_path, megabytes=16, tokens=32, rounds=1)
-    except RuntimeError as error:  # a file system in memory cannot drop pages
-        pytest.skip(str(error))
-    names = ("", ", prefetched", ", 2-bit pre-ranking")
-    assert [row[0] for row in table.rows] == [
-        f"{state}{name}" for state in ("warm", "cold") for name in names
-    ]
-    assert table.header[0] == f"{(16 << 20) // (32 * 256):,} documents"
-    monkeypatch.setattr(cold, "resident_share", lambda array: 0.25)
-    with pytest.raises(RuntimeError, match=r"25\.0% of the pages"):
-        cold.measure(tmp_path, megabytes=16, tokens=32, rounds=1)
 
 
 def test_ratios_of_speed_are_taken_round_by_round() -> None:

@@ -10,7 +10,6 @@ import pytest
 from builders.system_inputs import (
     ask,
     built,
-    collection_of,
     exact_scores,
     material,
     some_documents,
@@ -114,7 +113,6 @@ def test_texts_are_ranked_by_similarity_and_words(tmp_path: Path) -> None:
         ("hybrid", {"sources": ["single"]}, "query_pooled"),
         ("hybrid", {"idf": True}, "query_token_ids"),
         ("tachiom", {}, "document_token_ids"),
-        ("fde", {"fit_with_queries": True}, "training_queries"),
     ],
 )
 def test_systems_are_left_out_if_the_collection_lacks_something(
@@ -177,18 +175,11 @@ def test_an_encoder_is_fitted_on_the_share_that_its_arguments_name(tmp_path: Pat
         built("fde", documents, tmp_path, preset="mean", calibrated=False)
 
 
-def test_learned_vectors_report_costs_and_use_training_queries(tmp_path: Path) -> None:
+def test_learned_vectors_report_costs(tmp_path: Path) -> None:
     build = {"preset": "learned", "vector_dimension": 16, "num_landmarks": 256, "num_features": 64}
-    documents = some_documents(0, 300)
-    collection = collection_of(documents, QUERIES, training_queries=some_documents(9, 60))
-    scores = []
-    for fit_with_queries in (False, True):
-        system = built("fde", collection, tmp_path, fit_with_queries=fit_with_queries, **build)
-        scores.append(system.search(QUERIES, 20).scores)
-    facts = system.facts()
+    facts = built("fde", some_documents(0, 300), tmp_path, **build).facts()
     assert facts["vector_dimension"] == 16
     assert facts["fit_seconds"] > 0 and facts["encode_ms_per_document"] > 0
-    assert not np.array_equal(*scores)
 
 
 def test_every_way_of_ranking_gives_exact_chamfer_and_counts_its_products(tmp_path: Path) -> None:
