@@ -280,11 +280,12 @@ class Encoder(ABC):
         self._require_fit()
         texts = checked_texts(values, side, self.config.dimension, "this encoder")
         out = validated_out(out, (len(texts), self.config.vector_dimension))
-        divided = _divided(texts, self.scale)
-        run_tasks(partial(self._write, side), divided, out, threads, *self._task_size(side))
+        if self.scale != 1:
+            texts = _divided(texts, self.scale)
+        run_tasks(partial(self._write, side), texts, out, threads, *self._task_size(side))
         if self.scale != 1:
             out *= np.float32(self.scale)
-        if not texts.lengths.all():
+        if side == "documents":  # sums over the tokens of an empty query are zero
             out[texts.lengths == 0] = 0
         return out
 
@@ -377,7 +378,11 @@ def run_tasks(
 
 def _scale_of(documents: MultiVectors) -> float:
     """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
-    largest = float(np.abs(documents.tokens).max(initial=0))
+    # Bit patterns without the sign order as the numbers do, and take a fraction of the time for float16.
+    words = documents.tokens.view(np.uint16 if documents.tokens.dtype == np.float16 else np.uint32)
+    largest = float(
+        (words & words.dtype.type(np.iinfo(words.dtype).max // 2)).max(initial=0).view(documents.tokens.dtype)
+    )
     if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
         return 1.0
     return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)

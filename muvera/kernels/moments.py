@@ -20,8 +20,9 @@ def _sum_rows(rows, count, width, total):
     """Write the sum of the first `count` rows to `total` (d,)."""
     total[:] = 0.0
     for t in range(count):
+        row = rows[t * width : (t + 1) * width]
         for j in range(total.shape[0]):
-            total[j] += np.float64(rows[t * width + j])
+            total[j] += np.float64(row[j])
 
 
 @kernel
