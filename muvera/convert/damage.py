@@ -77,7 +77,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     elif isinstance(error, ExplainedError) or type(error) in _PLAIN_OS_ERRORS:
         if re.search(rf"(?<!\w){re.escape(place)}", str(error)):
             return error
-        kind: Any = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
+        kind = pickle.UnpicklingError if isinstance(error, pickle.UnpicklingError) else type(error)
         return kind(f"{place}: {text}")
     plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"

@@ -14,8 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .isolation import DESCRIBED, ERRORS
 from .registry import open_source
 
@@ -60,8 +58,8 @@ def _answer(request: dict[str, Any], connection: Connection) -> None:
     for batch in source.batches(connection.recv()):
         ids = batch.ids.tolist() if batch.has_ids else None
         _send(connection, ids=ids, dtype=batch.tokens.dtype.name)
-        connection.send_bytes(np.ascontiguousarray(batch.lengths, np.int64))
-        connection.send_bytes(np.ascontiguousarray(batch.tokens).reshape(-1))
+        connection.send_bytes(batch.lengths.tobytes())
+        connection.send_bytes(batch.tokens.tobytes())
     _send(connection, dropped_rows=source.dropped_rows, note=source.note)
 
 

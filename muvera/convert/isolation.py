@@ -151,7 +151,8 @@ class _Child:
             )
 
     def __del__(self) -> None:
-        self.end()
+        if hasattr(self, "process"):
+            self.end()
 
     def end(self) -> None:
         self.process.kill()

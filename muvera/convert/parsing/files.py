@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from ..damage import ReadError, naming_errors
 
-__all__ = ["holds_texts", "open_table", "read_json", "read_json_object", "stored_bytes"]
+__all__ = ["holds_texts", "open_table", "read_json", "read_json_object", "starts_with", "stored_bytes"]
+
+
+def starts_with(path: Path, magic: bytes) -> bool:
+    """Return True if `path` is a file that begins with these bytes."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(magic)) == magic
+    except OSError:
+        return False
 
 
 def read_json(path: Path) -> Any:

@@ -25,6 +25,7 @@ from ...data.offsets import running_total
 from ...data.validation import as_ids
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
+from ..parsing.files import starts_with
 from ..sources.base import Reader, Source
 
 __all__ = ["READERS"]
@@ -173,13 +174,7 @@ def _natural(path: Path) -> list[int | str]:
 
 
 def _is_parquet(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.glob("*.parquet"))
-    try:
-        with path.open("rb") as stream:
-            return stream.read(4) == b"PAR1"
-    except OSError:
-        return False
+    return any(path.glob("*.parquet")) if path.is_dir() else starts_with(path, b"PAR1")
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
@@ -212,9 +207,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
 
 
 def _is_arrow(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.glob("*.arrow"))
-    return path.is_file() and path.suffix in (".arrow", ".feather")
+    return any(path.glob("*.arrow")) if path.is_dir() else path.suffix in (".arrow", ".feather")
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
@@ -223,8 +216,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
     files = sorted(path.glob("*.arrow"), key=_natural) if path.is_dir() else [path]
 
     def opened(mapped: Any, file: Path) -> Any:
-        with file.open("rb") as stream:
-            is_file = stream.read(6) == b"ARROW1"
+        is_file = starts_with(file, b"ARROW1")
         return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
 
     def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:

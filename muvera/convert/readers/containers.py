@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...utils.npy_files import NpyHeader, read_npy_header
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
-from ..parsing.files import stored_bytes
+from ..parsing.files import starts_with, stored_bytes
 from ..parsing.pickles import read_objects
 from ..sources.base import Reader, Source
 from ..sources.named_arrays import names_of, source_of
@@ -246,14 +246,6 @@ def _require_chunks(array: Any, folder: Path, place: str) -> None:
         raise ReadError(f"{place} has {stored} of its {needed} chunks. Copy or export it again.")
 
 
-def _is_hdf5(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False
-
-
 READERS = (
     Reader(
         "zarr",
@@ -276,7 +268,7 @@ READERS = (
     Reader(
         "hdf5",
         "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
-        _is_hdf5,
+        lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
         _open_hdf5,
     ),
 )

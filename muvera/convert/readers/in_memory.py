@@ -15,7 +15,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
-from ..sources.base import Document, FlatSource, PaddedSource, RowSource, Source
+from ..sources.base import Document, FlatSource, RowSource, Source
 
 __all__ = ["open_object"]
 
@@ -39,43 +39,33 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")
     if hasattr(value, "keys"):
-        return _from_dict(value, mask, ids)
-    if getattr(value, "ndim", None) == 3:
-        padded = as_tokens(as_array(value), "array")
-        real = None if mask is None else as_array(mask)
-        if real is not None and real.shape != padded.shape[:2]:
-            raise ValueError(f"mask has shape {real.shape}, but the array needs {padded.shape[:2]}.")
-        return PaddedSource(
-            padded, None if ids is None else as_ids(ids, len(padded)), name="memory", mask=real
-        )
-    if mask is not None:
-        raise ValueError("mask= needs one padded array (n, longest, dimension).")
+        value, mask, ids = _unwrapped(value, mask, ids)
     if hasattr(value, "ndim"):
-        return _MemorySource([value], ids)
+        value, mask = [value], None if mask is None else [mask]
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(
             f"A path, a Source, an array, or a list or generator of arrays is needed, got {type(value).__name__}."
         )
+    if mask is not None:
+        value = [{"embeddings": tokens, "mask": real} for tokens, real in zip(value, mask, strict=True)]
     return _MemorySource(value, ids)
 
 
-def _from_dict(value: Any, mask: Any, ids: Any) -> Source:
+def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
+    """Return the embeddings in a dict, their mask and their ids."""
     keys = list(value.keys())
     tokens = next((value[key] for key in _TOKENS if key in keys and value[key] is not None), None)
     if tokens is not None:
         if mask is None:
             mask = next((value[key] for key in _MASKS if key in keys and value[key] is not None), None)
-        if mask is None or getattr(tokens, "ndim", None) == 3:
-            return open_object(tokens, mask=mask, ids=ids)
-        pairs = [(tokens, mask)] if hasattr(tokens, "ndim") else zip(tokens, mask, strict=True)
-        return _MemorySource([{"embeddings": t, "mask": m} for t, m in pairs], ids)
+        return tokens, mask, ids
     if "dense_vecs" in keys:
         raise ValueError("The dict has no colbert_vecs: encode with return_colbert_vecs=True.")
     if isinstance(value.get("data"), (list, tuple)):  # an API's answer, in any order
-        return _MemorySource(sorted(value["data"], key=lambda entry: entry.get("index", 0)), ids)
+        return sorted(value["data"], key=lambda entry: entry.get("index", 0)), mask, ids
     arrays = [value[key] for key in keys]
     if keys and ids is None and mask is None and all(map(_looks_like_tokens, arrays)):
-        return _MemorySource(arrays, keys)
+        return arrays, None, keys
     raise ValueError(
         f"A dict with the keys {', '.join(map(repr, keys[:8])) or 'of nothing'} is not supported: expected "
         f"one of {', '.join(_TOKENS)}, or ids as keys and arrays (tokens, dimension) as values."

@@ -50,14 +50,10 @@ def open_plaid(path: Path, *, ids: bool = True) -> QuantizedSource:
 
     def chunk(i: int) -> Chunk:
         codes, residuals = path / f"{i}.codes.pt", path / f"{i}.residuals.pt"
-        for file in (codes, residuals):
-            if not file.is_file():
-                raise ValueError(f"{file.name} is missing, but metadata.json has num_chunks={count}")
         lengths = _lengths(path / f"doclens.{i}.json")
         return Chunk(codes.name, lengths, lambda: (read_array(codes), read_array(residuals)))
 
-    count = _chunk_count(path, metadata)
-    chunks = [chunk(i) for i in range(count)]
+    chunks = [chunk(i) for i in range(_chunk_count(path, metadata))]
     names = path / "pid_docid_map.json"
     named = ids and names.is_file()
     total = sum(len(chunk.lengths) for chunk in chunks)

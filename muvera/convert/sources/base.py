@@ -185,17 +185,18 @@ class RowSource(Source):
         self.name = name
         self.place = place
         self.num_documents = num_documents
-        first, head, rest = None, [], documents()
+        head: list[Document] = []
+        rest = documents()
         for document in rest:
             head.append(document)
             if document.tokens.size:
-                first = document.tokens
                 break
-        if first is None and dimension is None:
+        last = head[-1].tokens if head else np.empty((0, 0), np.float32)
+        self.dimension = int(last.shape[-1] if dimension is None else dimension)
+        if not self.dimension:
             raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
-        self.dimension = int(first.shape[-1] if dimension is None else dimension)  # type: ignore[union-attr]
         # Batches without any token get the precision of the others.
-        self._empty_dtype = "float32" if first is None or first.dtype != np.float16 else "float16"
+        self._empty_dtype = last.dtype
         self._begun: Iterator[Document] | None = chain(head, rest)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:

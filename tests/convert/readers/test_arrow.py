@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from muvera.convert import open_source, read
 from muvera.convert.readers.arrow import _documents
-from muvera.convert.registry import find_reader
 from muvera.data.multivectors import MultiVectors
 
 pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
@@ -196,19 +194,6 @@ def test_bad_cells(tmp_path: Path, rows: Any, ids: Any, message: str) -> None:
     path = write(tmp_path / "bad.parquet", id=ids, emb=column)
     with pytest.raises((ValueError, TypeError), match=rf"bad\.parquet.*{message}"):
         read(path)
-
-
-def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "docs.parquet", emb=cells(DOCS))
-    (tmp_path / "docs.lance").mkdir()
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    monkeypatch.setitem(sys.modules, "lancedb", None)
-    for name, extra in (("docs.parquet", "parquet"), ("docs.lance", "lancedb")):
-        assert find_reader(tmp_path / name).name == extra, "detection needs no library"
-        with pytest.raises(ImportError, match=rf"pip install 'muvera-toolkit\[{extra}\]'"):
-            read(tmp_path / name)
-    assert path.exists()
 
 
 # -- LanceDB ----------------------------------------------------------------------

@@ -169,10 +169,9 @@ def edit(folder: Path, **changes: Any) -> None:
 
 Damage = Callable[[Path], Any]
 PLAID_DAMAGE: list[tuple[Damage, str]] = [
-    (lambda f: (f / "1.codes.pt").unlink(), r"1\.codes\.pt is missing, but .*num_chunks=2"),
+    (lambda f: (f / "1.codes.pt").unlink(), r"1\.codes\.pt is missing"),
     (lambda f: cut(f / "1.residuals.pt", 200), r"1\.residuals\.pt is truncated"),
     (lambda f: (f / "doclens.1.json").write_text("[3, 2]"), "3 codes and 3 residuals, .* up to 5"),
-    (lambda f: (f / "doclens.1.json").write_text("[3.5]"), r"doclens\.1\.json .*3\.5"),
     (lambda f: edit(f, config={"nbits": 4}), "4 bucket weights, but nbits=4 needs 16"),
     (lambda f: edit(f, config={"nbits": 3}), "nbits=3, but must be"),
     (lambda f: edit(f, config={"dim": 8}), r"centroids\.pt has 16 columns, but metadata\.json has dim=8"),
@@ -181,13 +180,11 @@ PLAID_DAMAGE: list[tuple[Damage, str]] = [
         lambda f: write_pt(f / "1.codes.pt", np.array([0, 5, 1], np.int32)),
         "code 5, but there are 5 centroids",
     ),
-    (lambda f: write_pt(f / "1.codes.pt", np.array([0, -1, 1], np.int32)), "code -1"),
     (lambda f: write_pt(f / "1.codes.pt", np.zeros(3, np.float32)), "integer codes .*float32"),
     (lambda f: write_pt(f / "centroids.pt", np.full((5, 16), np.nan, np.float32)), "has nan in its token 0"),
 ]
 FAST_PLAID_DAMAGE: list[tuple[Damage, str]] = [
     (lambda f: (f / "1.codes.npy").unlink(), r"neither 1\.codes\.npy nor merged_codes\.npy"),
-    (lambda f: edit(f, nbits=None), "nbits=None, but must be"),
     (lambda f: (f / "doclens.1.json").unlink(), r"doclens\.1\.json is missing"),
 ]
 
@@ -233,7 +230,6 @@ def test_warp_damage_and_a_plaid_index_beside(tmp_path: Path) -> None:
         ("residuals", np.zeros((5, 3), np.uint8), r"\(5, 3\), but .*\(5, 4\)"),
         ("codes", np.zeros(4, np.int32), "add up to 5, but there are 4"),
         ("codes", np.array([0, 0, 2**31 - 1, 1, 1], np.int32), "documents 0 to 2147483647"),
-        ("sizes", np.array([2**63 - 1, 2**63 - 1, 7, 0, 0]), "9223372036854775807, but there are 5"),
     ):
         write_warp(folder, index)
         write_pt(folder / f"{name}.compacted.pt", array)
@@ -279,21 +275,6 @@ def test_an_index_of_a_pylate_folder(kind: str) -> None:
     assert found == documents.ids.tolist()
 
 
-def test_an_index_keeps_the_codes_of_a_pylate_folder(tmp_path: Path) -> None:
-    folder = mapped(tmp_path, {2: "c", 0: "a"})
-    kept, decoded = MuveraIndex.from_pylate(folder), everything(open_source(folder))
-    np.testing.assert_allclose(kept.tokens(["a", "c"]).tokens, decoded.tokens, atol=1e-3)
-    codecs = [
-        one.info().token_codec["codec"] for one in (kept, MuveraIndex.from_pylate(folder, tokens="float32"))
-    ]
-    assert codecs == ["plaid-2bit", "float32"]
-
-
-def test_pylate_inner_folder() -> None:
-    inner = open_source(FOLDER / "pylate_fast_plaid" / "fast_plaid_index")
-    assert inner.name == "pylate" and not inner.lossy
-
-
 def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
     """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
     folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
@@ -312,13 +293,20 @@ def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
 
 @pytest.mark.parametrize("database", [False, True])
 def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> None:
-    source = open_source(mapped(tmp_path, {2: "c", 0: "a"}, database=database))
+    folder = mapped(tmp_path, {2: "c", 0: "a"}, database=database)
+    source = open_source(folder)
     documents = everything(source)
     assert documents.ids.tolist() == ["a", "c"] and documents.lengths.tolist() == [2, 3]
     assert (source.num_documents, source.num_tokens) == (2, 5)
+    kept = MuveraIndex.from_pylate(folder)
+    np.testing.assert_allclose(kept.tokens(["a", "c"]).tokens, documents.tokens, atol=1e-3)
+    assert kept.info().token_codec["codec"] == "plaid-2bit"
+    assert MuveraIndex.from_pylate(folder, tokens="float32").info().token_codec["codec"] == "float32"
 
 
 def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
+    inner = open_source(FOLDER / "pylate_fast_plaid" / "fast_plaid_index")
+    assert inner.name == "pylate" and not inner.lossy
     assert read(mapped(tmp_path / "a", {0: 7, 1: np.int64(9), 2: 8})).ids.tolist() == [7, 9, 8]
     assert read(mapped(tmp_path / "b", {0: 7, 1: "x", 2: 8})).ids.tolist() == ["7", "x", "8"]
 
@@ -417,10 +405,6 @@ def test_byaldi_list_of_torch(tmp_path: Path) -> None:
     [
         (lambda f: cut(f / "embed_id_to_doc_id.json.gz", 9), r"embed_id_to_doc_id\.json\.gz is damaged"),
         (
-            lambda f: (f / "embed_id_to_doc_id.json.gz").write_bytes(gzip.compress(b'{"0": 1}')),
-            "lacks page 1 of 6",
-        ),
-        (
             lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 5))), container="list"),
             "document 2 has 5 columns, but .* dimension=4",
         ),
@@ -428,7 +412,6 @@ def test_byaldi_list_of_torch(tmp_path: Path) -> None:
             lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 4)))),
             r"embeddings_2\.pt must hold a list of tensors",
         ),
-        (lambda f: (f / "embeddings" / "embeddings_x.pt").write_bytes(b""), "'x'"),
         (lambda f: [file.unlink() for file in (f / "embeddings").iterdir()], "has no page"),
     ],
 )

@@ -182,7 +182,7 @@ def test_float16_stays() -> None:
         (A, {"ids": ["a", "b"]}, ValueError, "ids has 2 entries"),
         (A, {"ids": ["a", "b", "c", "d"]}, ValueError, "ids has 4 entries for 3 texts"),
         (RIGHT, {"mask": np.ones((3, 2))}, ValueError, r"mask has shape \(3, 2\)"),
-        (A, {"mask": MASK}, ValueError, "mask= needs one padded array"),
+        (A, {"mask": MASK}, ValueError, r"item 0: its mask has shape \(4,\)"),
         (A, {"masc": MASK}, TypeError, "The memory reader has no option 'masc'; it has mask, ids"),
     ],
 )

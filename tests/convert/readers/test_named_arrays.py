@@ -164,12 +164,7 @@ def test_one_array_per_document(tmp_path: Path, write: Write) -> None:
     ("arrays", "message"),
     [
         ({"lengths": np.array([3, 0, 1])}, "add up to 4, but there are 6"),
-        ({"lengths": np.array([2**63 - 1, 2**63 - 1, 8])}, r"\[0\] is 9223372036854775807, but there are 6"),
-        ({"lengths": np.array([7, -1, 0, 0])}, r"\[1\] is -1"),
-        ({"lengths": np.array([1.5, 4.5])}, r"1\.5"),
-        ({"lengths": np.array([[3, 3]])}, r"shape \(1, 2\)"),
         ({"offsets": np.array([0, 3, 5])}, "from 0 to the 6 token vectors, got 0 to 5"),
-        ({"offsets": np.array([0, 4, 3, 6])}, "entry 2 is 3 after 4"),
         ({"lengths": np.array(LENGTHS), "ids": ["a", "b"]}, "2 entries for 4"),
         ({}, "has 6 token vectors in tokens, but no lengths"),
         ({"tokens": np.ones((2, 0), np.float32)}, r"got \(2, 0\)"),
@@ -183,10 +178,11 @@ def test_arrays_that_do_not_fit(tmp_path: Path, arrays: Arrays, message: str) ->
     assert str(path) in str(caught.value)
 
 
-def test_bounds_of_any_type_and_name(tmp_path: Path) -> None:
+def test_numbers_and_bounds_of_any_type(tmp_path: Path) -> None:
+    tokens = np.asfortranarray(DOCS.tokens.astype(">f8"))
     for i, bounds in enumerate([np.array(LENGTHS, np.float64), LENGTHS, np.array([0, 3, 3, 4, 6])]):
-        path = write_npy(tmp_path / str(i), {"vectors": DOCS.tokens, "doclens": bounds})
-        assert everything(open_source(path)).lengths.tolist() == LENGTHS
+        path = write_npy(tmp_path / str(i), {"vectors": tokens, "doclens": bounds, "ids": DOCS.ids.tolist()})
+        assert_same(everything(open_source(path)), DOCS)
     # [0, 6] are the lengths of two documents, or the offsets of one: the name decides.
     for name, expected in (("lengths", [0, 6]), ("offsets", [6])):
         path = write_npy(tmp_path / name, {"tokens": DOCS.tokens, name: np.array([0, 6])})
@@ -204,12 +200,6 @@ def test_tokens_stay_on_disk(tmp_path: Path, write: Write) -> None:
 
 
 # -- npy --------------------------------------------------------------------------
-
-
-def test_npy_big_endian_doubles_and_fortran_order(tmp_path: Path) -> None:
-    tokens = np.asfortranarray(DOCS.tokens.astype(">f8"))
-    path = write_npy(tmp_path / "docs", {"tokens": tokens, "lengths": DOCS.lengths, "ids": DOCS.ids.tolist()})
-    assert_same(everything(open_source(path)), DOCS)
 
 
 def test_npy_one_file_with_its_lengths_beside(tmp_path: Path) -> None:
@@ -273,14 +263,9 @@ def test_npz_ids_as_bytes_and_objects(tmp_path: Path) -> None:
     encoded = np.array([name.encode() for name in DOCS.ids.tolist()])
     flat = {"tokens": DOCS.tokens, "offsets": DOCS.offsets}
     assert_same(everything(open_source(write_npz(tmp_path / "b", {**flat, "ids": encoded}))), DOCS)
-    unused = np.array([Decimal(1)], object)
-    assert len(read(write_npz(tmp_path / "c", {**flat, "other": unused}))) == 4
     names[0] = Decimal(1)
     with pytest.raises(Exception, match=r"ids\.npy is a pickle that refers to decimal\.Decimal"):
         open_source(write_npz(tmp_path / "d", {**flat, "ids": names}))
-    names[0] = 1.5
-    with pytest.raises((ValueError, TypeError), match="float"):
-        open_source(write_npz(tmp_path / "e", {**flat, "ids": names}))
 
 
 def test_npz_damage(tmp_path: Path) -> None:
@@ -299,13 +284,6 @@ def test_npz_damage(tmp_path: Path) -> None:
 
 
 # -- safetensors ------------------------------------------------------------------
-
-
-def test_safetensors_of_the_library(tmp_path: Path) -> None:
-    library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    arrays = {"tokens": DOCS.tokens, "offsets": DOCS.offsets}
-    library.save_file(arrays, tmp_path / "docs.safetensors", {"ids": json.dumps(DOCS.ids.tolist())})
-    assert_same(everything(open_source(tmp_path / "docs.safetensors")), DOCS)
 
 
 def test_safetensors_bfloat16_becomes_float32(tmp_path: Path) -> None:
@@ -393,14 +371,6 @@ def test_hdf5_opens_no_other_file(tmp_path: Path, make: Any, group: str) -> None
         read(tmp_path / "docs.h5", group=group)
 
 
-def test_hdf5_links_within_the_file(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    path = write_hdf5(tmp_path / "docs", {"kept/numbers": DOCS.tokens, "lengths": DOCS.lengths})
-    with h5py.File(path, "r+") as file:
-        file["tokens"] = h5py.SoftLink("/kept/numbers")
-    np.testing.assert_array_equal(read(path).tokens, DOCS.tokens)
-
-
 # -- zarr -------------------------------------------------------------------------
 
 
@@ -451,8 +421,19 @@ def test_zarr_consolidated_metadata_does_not_lead_elsewhere(tmp_path: Path) -> N
         read(path)
 
 
-@pytest.mark.parametrize(("name", "extra"), [("h5py", "hdf5"), ("zarr", "zarr")])
-def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "extra", "file"),
+    [
+        ("h5py", "hdf5", "docs.h5"),
+        ("zarr", "zarr", "docs.zarr"),
+        ("pyarrow.parquet", "parquet", "docs.parquet"),
+        ("lancedb", "lancedb", "docs.lance"),
+    ],
+)
+def test_missing_extras(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, extra: str, file: str
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, name, None)
+    (tmp_path / file).mkdir()
     with pytest.raises(ImportError, match=rf"pip install 'muvera-toolkit\[{extra}\]'"):
-        open_source(tmp_path, extra)
+        open_source(tmp_path / file, extra)
