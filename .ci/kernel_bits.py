@@ -1,7 +1,7 @@
 """Print a checksum of each kind of result: `diff` compares two processors, or three ways to compile for one.
 
-python .ci/kernel_bits.py [host|avx2|plain]: for all instructions of this processor (the default), for x86 with AVX2
-but not AVX-512, or for x86 without both.
+python .ci/kernel_bits.py [host|avx2|plain] [PART...]: for all instructions of this processor (the default), for x86
+with AVX2 but not AVX-512, or for x86 without both.  PART is scores, encoders, fitted, indexes, tokens or plaid.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ import tempfile
 MODES = {"avx2": "+avx2,+avx,+fma,+f16c,+bmi,+bmi2,+sse4.2,+popcnt,+lzcnt", "plain": "+sse4.2,+popcnt"}
 
 mode = sys.argv[1] if len(sys.argv) > 1 else "host"
-os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
+if mode in MODES or "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp()
 if mode in MODES:
     os.environ |= {"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": MODES[mode]}
     from llvmlite import binding
@@ -26,7 +27,7 @@ if mode in MODES:
 
 import numpy as np
 
-from muvera import MultiVectors, MuveraIndex, chamfer_matrix, explain, top_k
+from muvera import MultiVectors, MuveraIndex, Ranking, chamfer_matrix, explain, top_k
 from muvera.encoders.registry import make_encoder, preset_config
 from muvera.reranking.codecs.residual import ResidualCodec
 
@@ -49,46 +50,66 @@ def show(name: str, *arrays: np.ndarray) -> None:
     print(f"{name:40} {digest.hexdigest()[:16]}", flush=True)
 
 
-def main() -> None:
-    """Print all checksums."""
-    for dimension in (48, 128):
-        documents, queries = collection(0, 300, dimension), collection(1, 8, dimension)
-        halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
-        for kind, texts in (("float32", documents), ("float16", halves)):
-            show(f"chamfer_matrix {kind} {dimension}", chamfer_matrix(queries, texts))
-            rankings = top_k(queries, texts, 10)
-            show(f"top_k {kind} {dimension}", *(part for one in rankings for part in (one.ids, one.scores)))
-        best = explain(queries[0], documents[0])
-        show(f"explain {dimension}", best.tokens, best.similarities)
-        for name in ("fde", "paper", "reference", "mean"):
-            encoder = make_encoder(preset_config(name, dimension))
-            if encoder.needs_fit:
-                encoder = encoder.fit(documents)
-            show(f"{name} documents {dimension}", encoder.encode_documents(documents))
-            show(f"{name} queries {dimension}", encoder.encode_queries(queries))
-        for name in ("moments", "learned"):  # their fits call BLAS and LAPACK, whose bits differ
-            encoder = make_encoder(preset_config(name, dimension)).fit(documents)
-            show(f"(fitted) {name} documents {dimension}", encoder.encode_documents(documents))
-        for backend in ("exact", "scan"):
-            index = MuveraIndex.build(documents, "mean", backend=backend, exact_tokens=0)
-            found = index.search(queries, 10, candidates=40)
-            show(f"index {backend} {dimension}", *(part for one in found for part in (one.ids, one.scores)))
-        for tokens in ("int8", "4bit", "2bit", "1bit"):
-            index = MuveraIndex.build(documents, "mean", tokens=tokens, exact_tokens=0)
-            found = index.search(queries, 10, candidates=40)
-            show(
-                f"(fitted) tokens {tokens} {dimension}",
-                *(part for one in found for part in (one.ids, one.scores)),
-            )
-        rng = np.random.default_rng(2)
-        centroids = (rng.integers(-64, 65, (32, dimension)) / 512).astype(np.float32)
-        for nbits in (1, 2, 4):
-            weights = np.linspace(-0.125, 0.125, 2**nbits).astype(np.float32)
-            codec = ResidualCodec.of_plaid(centroids, weights)
-            numbers = rng.integers(0, 32, len(documents.tokens)).astype(np.int32)
-            packed = rng.integers(0, 256, (len(numbers), dimension * nbits // 8)).astype(np.uint8)
-            codes = codec.plaid_codes(numbers, packed)
-            show(f"PLAID codes {nbits} {dimension}", codec.decode(codes))
+def show_rankings(name: str, rankings: list[Ranking]) -> None:
+    """Print the checksum of ids and scores."""
+    show(name, *(part for one in rankings for part in (one.ids, one.scores)))
 
 
-main()
+def scores(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show exact scores."""
+    halves = MultiVectors.from_flat(documents.tokens.astype(np.float16), documents.lengths)
+    for kind, texts in (("float32", documents), ("float16", halves)):
+        show(f"chamfer_matrix {kind} {dimension}", chamfer_matrix(queries, texts))
+        show_rankings(f"top_k {kind} {dimension}", top_k(queries, texts, 10))
+    best = explain(queries[0], documents[0])
+    show(f"explain {dimension}", best.tokens, best.similarities)
+
+
+def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show vectors of encoders that need no fit, or whose fit is exact."""
+    for name in ("fde", "paper", "reference", "mean"):
+        encoder = make_encoder(preset_config(name, dimension))
+        if encoder.needs_fit:
+            encoder = encoder.fit(documents)
+        show(f"{name} documents {dimension}", encoder.encode_documents(documents))
+        show(f"{name} queries {dimension}", encoder.encode_queries(queries))
+
+
+def fitted(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show vectors of encoders whose fits call BLAS and LAPACK."""
+    for name in ("moments", "learned"):
+        encoder = make_encoder(preset_config(name, dimension)).fit(documents)
+        show(f"(fitted) {name} documents {dimension}", encoder.encode_documents(documents))
+
+
+def indexes(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show searches of two stages."""
+    for backend in ("exact", "scan"):
+        index = MuveraIndex.build(documents, "mean", backend=backend, exact_tokens=0)
+        show_rankings(f"index {backend} {dimension}", index.search(queries, 10, candidates=40))
+
+
+def tokens(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show searches of codes; their codecs are fitted by BLAS."""
+    for name in ("int8", "4bit", "2bit", "1bit"):
+        index = MuveraIndex.build(documents, "mean", tokens=name, exact_tokens=0)
+        show_rankings(f"(fitted) tokens {name} {dimension}", index.search(queries, 10, candidates=40))
+
+
+def plaid(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
+    """Show decoded codes of PLAID indexes."""
+    rng = np.random.default_rng(2)
+    centroids = (rng.integers(-64, 65, (32, dimension)) / 512).astype(np.float32)
+    for nbits in (1, 2, 4):
+        weights = np.linspace(-0.125, 0.125, 2**nbits).astype(np.float32)
+        codec = ResidualCodec.of_plaid(centroids, weights)
+        numbers = rng.integers(0, 32, len(documents.tokens)).astype(np.int32)
+        packed = rng.integers(0, 256, (len(numbers), dimension * nbits // 8)).astype(np.uint8)
+        show(f"PLAID codes {nbits} {dimension}", codec.decode(codec.plaid_codes(numbers, packed)))
+
+
+PARTS = {part.__name__: part for part in (scores, encoders, fitted, indexes, tokens, plaid)}
+
+for dimension in (48, 128):
+    for name in sys.argv[2:] or PARTS:
+        PARTS[name](collection(0, 300, dimension), collection(1, 8, dimension), dimension)
