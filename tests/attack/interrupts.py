@@ -170,6 +170,10 @@ class VectorCase:
     def load(self, folder: Path) -> Any:
         return MuveraIndex.load(folder, verify_files=True)
 
+    def open(self, folder: Path) -> Any:
+        """Return the index in `folder` for changes."""
+        return self.load(folder)
+
     def change(self, index: Any) -> None:
         """Make the changes that are not saved."""
         index.update(documents([0]), threads=1)
@@ -178,7 +182,7 @@ class VectorCase:
     def prepare(self, folder: Path) -> Any:
         """Return a fresh index in `folder`, with changes."""
         shutil.copytree(self.template, folder)
-        index = self.load(folder)
+        index = self.open(folder)
         self.change(index)
         return index
 
@@ -248,11 +252,8 @@ class DurableCase(TextCase):
         "open": reopen,
     }
 
-    def prepare(self, folder: Path) -> Any:
-        shutil.copytree(self.template, folder)
-        index = TextIndex.open(folder, HashEncoder(DIMENSION))
-        self.change(index)
-        return index
+    def open(self, folder: Path) -> Any:
+        return TextIndex.open(folder, HashEncoder(DIMENSION))
 
     def close(self, index: Any) -> None:
         index.close()
@@ -283,11 +284,11 @@ def fault_after(case: VectorCase, call: str, line: int, folder: Path) -> str | N
     interrupt = Interrupt(line, (KeyboardInterrupt, MemoryError)[line % 2])
     with small_limits():
         try:
-            expected = _expected(case, call, folder / "expected")
+            expected = expected_states(case, call, folder / "expected")
             index = case.prepare(folder / "index")
             with deadline(20), warnings.catch_warnings():
                 interrupt.run(lambda: case.calls[call](index, folder / "index"))
-                _check(case, call, index, folder, expected, copied=line % 5 == 0)
+                check(case, call, index, folder, expected, copied=line % 5 == 0)
         except Exception as error:
             return f"{call} interrupted at {interrupt.place}: {type(error).__name__}: {error}"[:500]
         finally:
@@ -295,7 +296,7 @@ def fault_after(case: VectorCase, call: str, line: int, folder: Path) -> str | N
     return None
 
 
-def _expected(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]:
+def expected_states(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]:
     """Return the states before and after a call, and the state of the folder before."""
     if call not in case.expected:
         index = case.prepare(folder / "index")
@@ -303,12 +304,20 @@ def _expected(case: VectorCase, call: str, folder: Path) -> tuple[Any, Any, Any]
         case.calls[call](index, folder / "index")
         case.expected[call] = before, case.state(index), saved
         case.close(index)
+        shutil.rmtree(folder)
     return case.expected[call]
 
 
-def _check(
-    case: VectorCase, call: str, index: Any, folder: Path, expected: tuple[Any, Any, Any], copied: bool
+def check(
+    case: VectorCase,
+    call: str,
+    index: Any,
+    folder: Path,
+    expected: tuple[Any, Any, Any],
+    copied: bool = False,
 ) -> None:
+    """Require the state before or after a call, in memory and on disk; if it is the one before, make the call again."""
+
     def stored(path: Path) -> Any:
         return case.state(case.load(path))
 
