@@ -37,15 +37,8 @@ _MEASURED_K = 100
 class CandidateSearch:
     """The documents' vectors by row number: encode documents, and find rows for queries.
 
-    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Fitted.
-    settings : IndexSettings
-    fitted_on : int
-        Number of these documents that the encoder was fitted on; 0 if it was fitted elsewhere.
+    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.  The fitted `encoder`
+    was fitted on `fitted_on` of these documents; 0 if it was fitted elsewhere.
     """
 
     def __init__(self, encoder: Encoder, settings: IndexSettings, fitted_on: int = 0) -> None:
@@ -202,15 +195,13 @@ class CandidateSearch:
         `live` are the rows to find; the files may contain others.
         Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
         """
-        loaded = cls(encoder, settings, state["fitted_on"])
+        loaded = cls(encoder, settings, int(state["fitted_on"]))
         saved = SavedState(
             state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
         )
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
-        measured = [state["fitted_on"], state["recall_size"], state["recall"] or 0.0]
-        if [type(value) for value in measured] != [int, int, float]:
-            raise ValueError(f"its measured recall must be two integers and a float, got {measured}.")
-        loaded.recall, loaded.recall_size = state["recall"], state["recall_size"]
+        loaded.recall = None if state["recall"] is None else float(state["recall"])
+        loaded.recall_size = int(state["recall_size"])
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"])
         loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")

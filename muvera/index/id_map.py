@@ -35,12 +35,7 @@ class GrowingArray:
     """A flat array whose capacity grows by half, so that appending takes linear time.
 
     A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are invisible to the original.  Only
-    one of both can append into the shared buffer, the other one copies it.
-
-    Parameters
-    ----------
-    values : array (n,)
-        If it is empty, the first values that are appended decide the dtype.
+    one of both can append into the shared buffer, the other one copies it.  The first values decide the dtype.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -70,13 +65,7 @@ class GrowingArray:
 
 
 class IdMap:
-    """The id of every row; an id belongs to at most one live row.
-
-    Parameters
-    ----------
-    first : int
-        The first id to give to documents without one.
-    """
+    """The id of every row; an id belongs to at most one live row.  Documents without ids get `first`, ..."""
 
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))

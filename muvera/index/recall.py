@@ -74,30 +74,18 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """The error model of an index's first stage, and when to stop for each target.
+    """The error model of an index's first stage, and when to stop for each target."""
 
-    Parameters
-    ----------
-    slope : float
-        Slope of the exact score as a linear function of the product of vectors.
-    variance : float
-        Variance of the exact score around this line, per query token.
-    levels : tuple of Level
-        By ascending target.
-    documents, queries : int
-        Number of documents and of queries at the calibration.
-    pseudo_queries : bool
-        True if the queries were windows of documents.
-    tokens : str
-        Name of the codes that ranked candidates first, or "floats".
-    """
-
+    #: The exact score as a linear function of the product of vectors, and its variance per query token.
     slope: float
     variance: float
+    #: By ascending target.
     levels: tuple[Level, ...]
+    #: Numbers at the calibration, and True if the queries were windows of documents.
     documents: int
     queries: int
     pseudo_queries: bool
+    #: Name of the codes that ranked candidates first, or "floats".
     tokens: str
 
     def level(self, recall: float, k: int) -> Level:

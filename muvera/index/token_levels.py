@@ -46,15 +46,7 @@ class TokenLevels:
     """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
     After that, codes rank the candidates, and floats rerank the best ones: exact floats if they are stored,
-    otherwise decoded ones.  A codec is fitted once and does not change.
-
-    Parameters
-    ----------
-    settings : IndexSettings
-    dimension : int
-        Columns of a token vector.
-    codec : TokenCodec, optional
-        A fitted codec to use from the start.
+    otherwise decoded ones.  A codec is fitted once and does not change; it can also be given at the start.
     """
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:

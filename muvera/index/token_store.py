@@ -48,16 +48,7 @@ Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 
 @dataclass(frozen=True)
 class Segment(Generic[_Texts]):
-    """Consecutive rows of a store.
-
-    Parameters
-    ----------
-    first : int
-        Row number of the first text.
-    vectors : MultiVectors or CodedVectors
-    path : Path or None
-        The ``.npy`` file that `vectors` maps; None in memory.
-    """
+    """Consecutive rows of a store from row `first` on; `path` is the ``.npy`` file that `vectors` maps, if any."""
 
     first: int
     vectors: _Texts
@@ -73,13 +64,7 @@ class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
     The list of segments is copied on write, so changes to a copy (:func:`copy.copy`) leave the original as it is.
-
-    Parameters
-    ----------
-    make : callable
-        Makes texts, MultiVectors or CodedVectors, from an array and lengths.
-    prefix : str
-        First part of file names.
+    `make` makes texts, MultiVectors or CodedVectors, from an array and lengths; file names begin with `prefix`.
     """
 
     def __init__(self, make: Make[_Texts], prefix: str) -> None:

@@ -96,20 +96,9 @@ class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
     A copy (:func:`copy.copy`) is cheap, and changes to it leave the original as it is: an index changes a copy and
-    then replaces its contents by it.  Only the latest contents may be copied for a change.
-
-    Parameters
-    ----------
-    config : EncoderConfig
-    settings : IndexSettings
-    encoder : Encoder, optional
-        A fitted encoder to use instead of fitting one on the documents.
-    first_id : int
-        The first id for documents without ids.
-    codec : TokenCodec, optional
-        A fitted token codec to use instead of fitting one.
-    chooses : bool
-        Choose between moments and learned vectors by their recall when the encoder is fitted.
+    then replaces its contents by it.  Only the latest contents may be copied for a change.  A fitted `encoder` or
+    `codec` is used instead of fitting one.  `first_id` is the first id for documents without ids.  `chooses`: choose
+    between moments and learned vectors by their recall when the encoder is fitted.
     """
 
     def __init__(

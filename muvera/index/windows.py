@@ -95,21 +95,12 @@ def _without(
 
 @dataclass(frozen=True)
 class MeasuredWindows:
-    """The measured recall of each window: the share of its exact best documents among its candidates.
+    """The measured recall of each window: the share of its exact best documents among its candidates."""
 
-    Parameters
-    ----------
-    rows : int64 (n,)
-        Rows of the windows' documents.
-    shares : float64 (n,)
-    stop : int
-        Documents in rows from `stop` on were added after the last measurement.
-    documents : int
-        Number of documents at the last measurement.
-    """
-
+    #: Rows of the windows' documents int64 (n,), and the windows' shares float64 (n,).
     rows: NDArray[np.int64]
     shares: NDArray[np.float64]
+    #: At the last measurement: the first row that did not exist, and the number of documents.
     stop: int
     documents: int
 

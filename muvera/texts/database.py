@@ -74,15 +74,7 @@ _STEP = 500
 
 @dataclass(frozen=True)
 class TextDocument:
-    """A stored text.
-
-    Parameters
-    ----------
-    id : int or str
-    text : str
-    metadata : dict
-        JSON values.
-    """
+    """A stored text with its metadata, which are JSON values."""
 
     id: int | str
     text: str

@@ -81,7 +81,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no encoder": (edited(encoder=False), "not the encoder"),
     "other kind": (edited(candidates={"kind": "exact"}), r"vector_labels\.npy"),
     "other m": (edited(settings={"hnsw": {"m": 5}}), "m=16, but m=5"),
-    "recall as text": (edited(candidates={"recall_size": "x"}), "measured recall"),
+    "recall as text": (edited(candidates={"recall_size": "x"}), "is damaged"),
 }  # fmt: skip
 
 
