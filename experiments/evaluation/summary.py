@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,80 +14,66 @@ from ..runner.raw_store import Raw, Session, raw_path
 from .metrics import ExactAnswers, Judge, parse_metric
 from .statistics import latency, mean_interval
 
-__all__ = ["Part", "Results", "add_comparisons", "add_rows"]
-
-#: Experiment, collection, number of documents, name of the point.
-Key = tuple[str, str, int, str]
+__all__ = ["Measured", "Part", "paired_differences", "summarize"]
 
 # Minimum number of exact Chamfer's best documents to compute.
 _LEAST_TOP = 10
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Results of one point."""
+
+    #: Rows of ``summary.json``, one per seed.
+    rows: list[dict[str, Any]]
+    #: Metrics of every query, averaged over seeds.
+    values: dict[str, NDArray[np.float64]]
+    #: Raw results of the first seed, for timed experiments.
+    raw: Raw | None
+
+    def timed_with(self, other: Measured) -> bool:
+        """Return True if both were timed in turns."""
+        if self.raw is None or other.raw is None or np.isnan(self.raw.seconds).any():
+            return False
+        return bool(self.raw.facts.get("turns") == other.raw.facts.get("turns"))
+
+
+@dataclass(frozen=True)
 class Part:
-    """An experiment on one collection at one size, without the token vectors."""
+    """An experiment on one collection at one size: its results by point, without the token vectors."""
 
     experiment: Experiment
     collection: str
     document_ids: list[str]
     query_ids: list[str]
-    #: Checksums of the token vectors, and of all data that systems are built from.
     checksum: str
-    content: str
+    points: dict[str, Measured] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Number of documents."""
         return len(self.document_ids)
 
-    @classmethod
-    def of(cls, experiment: Experiment, collection: Collection) -> Part:
-        """Describe a collection after sampling."""
-        return cls(
-            experiment,
-            collection.name,
-            collection.document_ids,
-            collection.query_ids,
-            collection.checksum,
-            collection.content,
+    @property
+    def heading(self) -> str:
+        """The collection, and the number of documents if the experiment has several."""
+        return (
+            f"{self.collection}, n={self.size:,}" if len(self.experiment.documents) > 1 else self.collection
         )
 
 
-@dataclass
-class Results:
-    """Results so far; rows and comparisons are those of ``summary.json``."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    #: Each point's metrics for every query, averaged over seeds.
-    values: dict[Key, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
-    #: Paths of each row's raw results, by the same key and the seed.
-    raws: dict[tuple[str, str, int, str, int], Path] = field(default_factory=dict)
-    #: Id of the group of systems that a timed point was measured with, and its queries' seconds.
-    times: dict[Key, tuple[str, NDArray[np.float64]]] = field(default_factory=dict)
-    #: Each distinct provenance of the raw results.
-    provenances: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def commits(self) -> set[str]:
-        """The commits that results were measured at."""
-        return {str(one.get("commit")) for one in self.provenances.values()}
-
-
-def add_rows(results: Results, session: Session, part: Part, collection: Collection) -> None:
-    """Compute the metrics of a part's raw results, and add recorded faults to the session's failures.
-
-    `collection` is the part with its token vectors.
-    """
-    experiment = part.experiment
+def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
+    """Compute the metrics of an experiment's raw results, and add recorded faults to the session's failures."""
+    part = Part(
+        experiment, collection.name, collection.document_ids, collection.query_ids, collection.checksum
+    )
     exact = ExactAnswers(collection, session.cache)
     judge = Judge(experiment.metrics, exact, collection.judgements)
+    content = collection.content
     for point in experiment.points():
-        key = (experiment.name, part.collection, part.size, point.name)
-        by_seed: list[dict[str, NDArray[np.float64]]] = []
+        rows, by_seed, first = [], list[dict[str, NDArray[np.float64]]](), None
         for seed in experiment.seeds:
-            path = raw_path(session, experiment, part.collection, part.content, point, seed)
-            raw = session.store.load(path)
+            raw = session.store.load(raw_path(session, experiment, collection.name, content, point, seed))
             if raw is None:
                 continue  # the system failed and is in the list of failures
             # All exact answers that any metric needs, computed once.
@@ -101,46 +84,36 @@ def add_rows(results: Results, session: Session, part: Part, collection: Collect
                 session.fail(experiment.name, part.collection, point.entry.label, f"{point.name}: {error}")
                 continue
             by_seed.append(values)
-            results.rows.append(_row(part, point, seed, raw, values))
-            provenance = raw.facts["measured"]
-            results.provenances.setdefault(json.dumps(provenance, sort_keys=True), provenance)
+            rows.append(_row(part, point, seed, raw, values))
+            session.note_provenance(raw.facts["measured"])
             if experiment.timed and seed == experiment.seeds[0]:
-                results.times[key] = (str(raw.facts.get("turns")), raw.seconds)
-            results.raws[experiment.name, part.collection, part.size, point.name, seed] = path
+                first = raw
             for fault in raw.facts["faults"]:
                 session.fail(experiment.name, part.collection, point.entry.label, f"{point.name} {fault}")
-        if by_seed:
-            results.values[key] = {
-                name: np.mean([values[name] for values in by_seed], axis=0) for name in by_seed[0]
-            }
+        if rows:
+            means = {name: np.mean([values[name] for values in by_seed], axis=0) for name in by_seed[0]}
+            part.points[point.name] = Measured(rows, means, first)
+    return part
 
 
-def add_comparisons(results: Results, parts: Sequence[Part]) -> None:
-    """Compute the paired differences listed in the configurations."""
-    for part in parts:
-        where = (part.experiment.name, part.collection, part.size)
-        for comparison in part.experiment.comparisons:
-            base = results.values.get((*where, comparison.to), {})
-            for name in comparison.what:
-                other = results.values.get((*where, name), {})
-                for metric in comparison.metrics:
-                    if metric not in base or metric not in other:
-                        continue
-                    difference = mean_interval(other[metric] - base[metric])
-                    if difference is not None:
-                        results.comparisons.append(
-                            {
-                                "experiment": where[0],
-                                "collection": where[1],
-                                "metric": metric,
-                                "a": name,
-                                "b": comparison.to,
-                                "difference": difference["mean"],
-                                "low": difference["low"],
-                                "high": difference["high"],
-                                "n": part.size,
-                            }
+def paired_differences(part: Part) -> list[dict[str, Any]]:
+    """Return the differences over the same queries that the configuration lists."""
+    rows = []
+    for comparison in part.experiment.comparisons:
+        base = part.points.get(comparison.to)
+        for name in comparison.what:
+            other = part.points.get(name)
+            for metric in comparison.metrics if base and other else ():
+                assert base is not None and other is not None
+                if metric in base.values and metric in other.values:
+                    found = mean_interval(other.values[metric] - base.values[metric])
+                    if found is not None:
+                        row = {"experiment": part.experiment.name, "collection": part.collection}
+                        row |= {"metric": metric, "a": name, "b": comparison.to, "n": part.size}
+                        rows.append(
+                            {**row, "difference": found["mean"], "low": found["low"], "high": found["high"]}
                         )
+    return rows
 
 
 def _row(

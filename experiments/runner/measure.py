@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Hashable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ class _Built:
 
     entry: Entry
     system: System
-    folder: Path
     facts: dict[str, Any]
     points: list[tuple[Point, Path]]
     answers: dict[str, list[Answers]] = field(default_factory=dict)
@@ -78,11 +76,11 @@ class _Group:
     def measure(self, work: list[tuple[Entry, list[tuple[Point, Path]]]]) -> None:
         session, where = self.session, f"{self.experiment.name}, {self.part.name}"
         turns, built = secrets.token_hex(8), list[_Built]()
-        try:
+        with ExitStack() as stack:
             for entry, points in work:
                 session.tell(f"{where}, seed {self.seed}: building {entry.label}")
                 try:
-                    built.append(self._build(entry, points))
+                    built.append(self._build(entry, points, stack))
                 except NotApplicableError as error:
                     names = (self.experiment.name, self.part.name, entry.label)
                     session.left_out.append(Failure(*names, str(error)))
@@ -96,20 +94,17 @@ class _Group:
                         self._store(one, point, path, turns)
                     except ValueError as error:
                         self._fail(one.entry, f"{point.name} {error}")
-        finally:
-            for one in built:
-                with suppress(Exception):  # a system that failed may fail again
-                    one.system.close()
-                shutil.rmtree(one.folder, ignore_errors=True)
 
     def _fail(self, entry: Entry, message: str) -> None:
         self.session.fail(self.experiment.name, self.part.name, entry.label, message)
 
-    def _build(self, entry: Entry, points: list[tuple[Point, Path]]) -> _Built:
-        folder = Path(tempfile.mkdtemp(prefix="muvera-experiment-"))
-        system: System | None = None
-        try:
+    def _build(self, entry: Entry, points: list[tuple[Point, Path]], stack: ExitStack) -> _Built:
+        """Build a system; `stack` closes it, unless the build fails and closes it at once."""
+        with ExitStack() as own:
+            scratch = tempfile.TemporaryDirectory(prefix="muvera-experiment-", ignore_cleanup_errors=True)
+            folder = Path(own.enter_context(scratch))
             system = SYSTEMS[entry.system](**entry.build)
+            own.callback(_close, system)
             cache, threads = self.session.cache.expanduser(), self.session.threads
             material = Material(self.part, folder, cache, self.seed, threads, self.shared)
             system.prepare(material)
@@ -121,13 +116,8 @@ class _Group:
             seconds = time.perf_counter() - start if system.build_seconds is None else system.build_seconds
             facts = {"build_seconds": seconds, "index": system.facts()}
             facts["bytes_per_document"] = float(system.bytes_per_document())
-            return _Built(entry, system, folder, facts, points)
-        except BaseException:
-            with suppress(Exception):
-                if system is not None:
-                    system.close()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+            stack.push(own.pop_all())
+            return _Built(entry, system, facts, points)
 
     def _search_in_turns(self, built: list[_Built]) -> None:
         """Collect answers block by block; each block begins with another point."""
@@ -202,6 +192,11 @@ class _Group:
             answers.facts,
         )
         self.session.store.save(path, raw)
+
+
+def _close(system: System) -> None:
+    with suppress(Exception):  # a system that failed may fail again
+        system.close()
 
 
 def _warm_up(entry: Entry, material: Material) -> None:

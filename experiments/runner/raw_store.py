@@ -105,6 +105,13 @@ class Session:
     failures: list[Failure] = field(default_factory=list)
     #: Systems that need data that the collection does not have.
     left_out: list[Failure] = field(default_factory=list)
+    #: Each distinct provenance of the results.
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+    def note_provenance(self, provenance: dict[str, Any]) -> None:
+        """Record the provenance of a result."""
+        if provenance not in self.measured:
+            self.measured.append(provenance)
 
     def fail(self, experiment: str, collection: str, system: str, message: str) -> None:
         """Record a failure and print it."""

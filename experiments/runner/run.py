@@ -18,7 +18,7 @@ from muvera.utils.atomic_files import write_bytes, write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import DatasetPath
 from ..datasets.loading import load_collection
-from ..evaluation.summary import Part, Results, add_comparisons, add_rows
+from ..evaluation.summary import Part, paired_differences, summarize
 from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import LARGEST, Experiment
@@ -71,7 +71,7 @@ def _run(
         {**versions, "machine": machine()},
         options.tell,
     )
-    results, parts = Results(), list[Part]()
+    parts = list[Part]()
     loaded = _loaded(collections, session)
     work = [
         (experiment, collection, size)
@@ -84,14 +84,12 @@ def _run(
         if experiment.training_queries:
             collection = collection.without_training_queries(experiment.training_queries)
         sampled = collection.asked(experiment.queries).sampled(size)
-        part = Part.of(experiment, sampled)
-        parts.append(part)
         for seed in experiment.seeds:
             measure(session, experiment, sampled, seed)
-        add_rows(results, session, part, sampled)
-    add_comparisons(results, parts)
-    if len(results.commits) > 1:
-        options.tell(f"The run has results of several commits: {', '.join(sorted(results.commits))}.")
+        parts.append(summarize(session, experiment, sampled))
+    commits = sorted({str(provenance.get("commit")) for provenance in session.measured})
+    if len(commits) > 1:
+        options.tell(f"The run has results of several commits: {', '.join(commits)}.")
     # The experiments that ran: a quick run skips most of each configuration.
     as_run = {experiment.name: vars(experiment) | {"raw": None} for experiment in experiments}
     manifest = {
@@ -108,14 +106,17 @@ def _run(
         "failures": [vars(failure) for failure in session.failures],
         "left_out": [vars(failure) for failure in session.left_out],
         "quick": options.quick,
-        "measured": list(results.provenances.values()),
+        "measured": session.measured,
     }
-    _write_rankings(options.out, results, parts, session.store)
+    for part in parts:
+        _write_rankings(options.out, part)
     write_json(options.out / "manifest.json", manifest)
-    _write_csv(options.out / "results.csv", results.rows)
-    summary = {"rows": results.rows, "comparisons": results.comparisons}
+    rows = [row for part in parts for measured in part.points.values() for row in measured.rows]
+    _write_csv(options.out / "results.csv", rows)
+    comparisons = [row for part in parts for row in paired_differences(part)]
     # Last, because its existence shows that the run is complete.
-    write_json(options.out / "summary.json", {**summary, "tables": result_tables(results, parts)})
+    summary = {"rows": rows, "comparisons": comparisons, "tables": result_tables(parts)}
+    write_json(options.out / "summary.json", summary)
     return session.failures
 
 
@@ -191,28 +192,24 @@ def _flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _write_rankings(out: Path, results: Results, parts: list[Part], store: RawStore) -> None:
-    """Write the rankings of the first seed of every timed experiment in trec_eval's format."""
-    for part in parts:
-        experiment = part.experiment
-        for point in experiment.points() if experiment.timed else []:
-            key = (experiment.name, part.collection, part.size, point.name, experiment.seeds[0])
-            raw = store.load(results.raws[key]) if key in results.raws else None
-            if raw is None:
-                continue
-            tag = re.sub(r"[^\w.=+-]+", "_", point.name).strip("_")
-            names = [_field(name) for name in part.document_ids]
-            lines = [
-                f"{_field(query)} Q0 {names[position]} {rank + 1} {score:.7g} {tag}\n"
-                for query, ids, scores in zip(part.query_ids, raw.ids, raw.scores, strict=True)
-                for rank, (position, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True))
-                if position >= 0
-            ]
-            sized = len(experiment.documents) > 1
-            name = f"{part.collection}-n={part.size}" if sized else part.collection
-            folder = out / "runs" / experiment.name / name
-            folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / f"{tag}.trec", "".join(lines).encode())
+def _write_rankings(out: Path, part: Part) -> None:
+    """Write the rankings of a timed experiment's first seed in trec_eval's format."""
+    names = [_field(name) for name in part.document_ids]
+    sized = len(part.experiment.documents) > 1
+    folder = f"{part.collection}-n={part.size}" if sized else part.collection
+    for point, measured in part.points.items():
+        if measured.raw is None:
+            continue
+        tag = re.sub(r"[^\w.=+-]+", "_", point).strip("_")
+        lines = [
+            f"{_field(query)} Q0 {names[position]} {rank + 1} {score:.7g} {tag}\n"
+            for query, ids, scores in zip(part.query_ids, measured.raw.ids, measured.raw.scores, strict=True)
+            for rank, (position, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True))
+            if position >= 0
+        ]
+        path = out / "runs" / part.experiment.name / folder / f"{tag}.trec"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, "".join(lines).encode())
 
 
 def _field(text: str) -> str:

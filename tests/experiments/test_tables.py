@@ -1,6 +1,5 @@
 """Tables: the model and its renderers, the numbers of the studies, and tables of single experiments."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,13 @@ import numpy as np
 import pytest
 from builders.paths import ROOT
 
-from experiments.evaluation.summary import Part, Results
+from experiments.evaluation.summary import Measured, Part
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
 from experiments.report.result_tables import needed_candidates, result_tables, seconds_at
 from experiments.report.stored_results import RESULTS, load_results, save_tables
 from experiments.report.table import Column, Table, html, markdown, text
-from experiments.runner.configuration import load_experiments
+from experiments.runner.configuration import Experiment, load_experiments
+from experiments.runner.raw_store import Raw
 
 INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
@@ -92,19 +92,18 @@ systems:
 """
 
 
-def results(turns: dict[str, str]) -> Results:
+def part(experiment: Experiment, turns: dict[str, str]) -> Part:
     """Two points of each label on one collection of 300 documents."""
-    made = Results()
+    made = Part(experiment, "some", [""] * 300, [""] * 3, "")
     times = {"ours": [0.001, 0.002], "theirs": [0.004, 0.005]}
     recalls = {"ours": [0.9, 0.99], "theirs": [0.8, 0.92]}
     for label, seconds in times.items():
         for i, candidates in enumerate((20, 50)):
-            key = ("mine", "some", 300, f"{label}, candidates={candidates}")
-            made.times[key] = (turns[label], np.array([seconds[i], seconds[i], 100.0]))
-            made.values[key] = {"10-recall@10": np.full(3, recalls[label][i])}
-        row: dict[str, Any] = {"experiment": "mine", "collection": "some", "seed": 42, "label": label}
-        row |= {"n": 300, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
-        made.rows.append(row)
+            row = {"label": label, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
+            each, none = np.array([seconds[i], seconds[i], 100.0]), np.empty(0)
+            raw: Any = Raw(none, none, each, none, {"turns": turns[label]}, none, {})  # type: ignore[arg-type]
+            values = {"10-recall@10": np.full(3, recalls[label][i])}
+            made.points[f"{label}, candidates={candidates}"] = Measured([row], values, raw)
     return made
 
 
@@ -112,18 +111,16 @@ def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(CONFIGURATION)
     (experiment,) = load_experiments([str(path)])
-    part = Part(experiment, "some", [""] * 300, [""] * 3, "", "")
-    speed, needed = result_tables(results({"ours": "1", "theirs": "1"}), [part])
+    speed, needed = result_tables([part(experiment, {"ours": "1", "theirs": "1"})])
     assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
     assert speed["rows"] == [
         ["ours", "1,000", "1,000", "643", "500", "12,346", "1.2"],
         ["theirs", "250 (4x)", "207 (4.8x)", "", "", "12,346", "1.2"],
     ]
     assert needed["rows"][2:4] == [["ours, .90", "at most 20"], ["theirs, .90", "43"]]
-    apart = result_tables(results({"ours": "1", "theirs": "2"}), [part])[0]  # not measured together
+    apart = result_tables([part(experiment, {"ours": "1", "theirs": "2"})])[0]  # not measured together
     assert apart["rows"][1][1:3] == ["250", "207"]
-    other = replace(part, document_ids=[""] * 500)  # nothing was measured at this size
-    assert result_tables(results({"ours": "1", "theirs": "1"}), [other]) == []
+    assert result_tables([Part(experiment, "some", [""] * 500, [""] * 3, "")]) == []  # nothing was measured
 
 
 def test_curves_are_interpolated() -> None:
