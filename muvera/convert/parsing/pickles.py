@@ -209,9 +209,9 @@ class _Interpreter:
         del self.stack[first:]
         return values
 
-    def change(self, kind: type, values: list[Any]) -> None:
+    def change(self, kind: Any, values: list[Any]) -> None:
         """Add values to the list, dict or set at the top of the stack."""
-        target: Any = self.stack[-1]
+        target = self.stack[-1]
         if type(target) is not kind:
             raise ValueError(f"it changes a {type(target).__name__} as a {kind.__name__}")
         if kind is list:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ from ...utils.atomic_files import atomic_folder, sync
 
 __all__ = [
     "Gathered",
-    "NpyStream",
     "atomic_file",
     "new_folder",
     "packed_strings",
     "spooled",
+    "write_rows",
 ]
 
 
@@ -72,33 +72,18 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
         raise
 
 
-class NpyStream:
-    """A .npy file (rows, columns) that is written before its number of rows is known.
-
-    NumPy pads the header, so a longer count fits when it is written again.
-    """
-
-    def __init__(self, stream: IO[bytes], columns: int, dtype: np.dtype[Any]) -> None:
-        self.stream = stream
-        self.columns = columns
-        self.dtype = dtype
-        self.rows = 0
-        self._start = stream.tell()
-        self._write_header()
-
-    def add(self, block: NDArray[Any]) -> None:
-        """Append rows."""
-        self.stream.write(np.ascontiguousarray(block, self.dtype).data)
-        self.rows += len(block)
-
-    def finish(self) -> None:
-        """Write the final number of rows into the header."""
-        self.stream.seek(self._start)
-        self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows, self.columns)}
-        np.lib.format.write_array_header_1_0(self.stream, header)
+def write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
+    """Write a .npy file (rows, columns) from blocks of rows, whose number is not known before."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, columns)}
+    rows = 0
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).data)
+            rows += len(block)
+        # NumPy pads the header, so that a longer number fits.
+        stream.seek(0)
+        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (rows, columns)})
 
 
 class Gathered:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
-from .base import Gathered, NpyStream, atomic_file, new_folder, packed_strings, spooled
+from .base import Gathered, atomic_file, new_folder, packed_strings, spooled, write_rows
 
 __all__ = ["write_npy", "write_npz", "write_parquet", "write_safetensors"]
 
@@ -48,11 +48,8 @@ def write_npy(
     """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``."""
     gathered = Gathered(batches, place)
     with new_folder(target, overwrite, MULTIVECTORS_FILES) as folder:
-        with (folder / "tokens.npy").open("wb") as stream:
-            tokens = NpyStream(stream, gathered.dimension, gathered.dtype)
-            for batch in gathered:
-                tokens.add(batch.tokens)
-            tokens.finish()
+        blocks = (batch.tokens for batch in gathered)
+        write_rows(folder / "tokens.npy", blocks, gathered.dimension, gathered.dtype)
         save_array(folder / "lengths.npy", gathered.lengths)
         ids = gathered.ids
         if ids is not None:

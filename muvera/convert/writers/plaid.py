@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -231,40 +231,27 @@ def _aligned_member(name: str, stream: BinaryIO) -> zipfile.ZipInfo:
 
 
 def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
-    """Return the pickle opcodes that make the tensor of storage `key`."""
-    strides = [step // array.itemsize for step in array.strides]
-    storage = _pickled_tuple(
-        _pickled_str("storage"),
-        _pickled_name("torch", _STORAGES[array.dtype.str]),
-        _pickled_str(str(key)),
-        _pickled_str("cpu"),
-        _pickled_int(array.size),
-    )
-    arguments = _pickled_tuple(
-        storage + pickle.BINPERSID,
-        _pickled_int(0),
-        _pickled_tuple(*map(_pickled_int, array.shape)),
-        _pickled_tuple(*map(_pickled_int, strides)),
-        pickle.NEWFALSE,
-        _pickled_name("collections", "OrderedDict") + pickle.EMPTY_TUPLE + pickle.REDUCE,
-    )
-    return _pickled_name("torch._utils", "_rebuild_tensor_v2") + arguments + pickle.REDUCE
+    """Return the instructions of a pickle that make the tensor of storage `key`."""
+    parts = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",  # the function, and the mark of its arguments
+        b"(", _text("storage"), b"ctorch\n", _STORAGES[array.dtype.str].encode(), b"\n", _text(str(key)),
+        _text("cpu"), _whole(array.size), pickle.TUPLE, pickle.BINPERSID,
+        _whole(0), _tuple(array.shape), _tuple([step // array.itemsize for step in array.strides]),
+        pickle.NEWFALSE, b"ccollections\nOrderedDict\n", pickle.EMPTY_TUPLE, pickle.REDUCE,
+        pickle.TUPLE, pickle.REDUCE,
+    )  # fmt: skip
+    return b"".join(parts)
 
 
-def _pickled_name(module: str, name: str) -> bytes:
-    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
+def _text(value: str) -> bytes:
+    return pickle.BINUNICODE + struct.pack("<I", len(value)) + value.encode()
 
 
-def _pickled_tuple(*values: bytes) -> bytes:
-    return pickle.MARK + b"".join(values) + pickle.TUPLE
-
-
-def _pickled_str(value: str) -> bytes:
-    encoded = value.encode()
-    return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
-
-
-def _pickled_int(value: int) -> bytes:
+def _whole(value: int) -> bytes:
     if value < 1 << 31:
         return pickle.BININT + struct.pack("<i", value)
     return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
+
+
+def _tuple(values: Sequence[int]) -> bytes:
+    return pickle.MARK + b"".join(map(_whole, values)) + pickle.TUPLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...data.validation import Ids, as_ids
 from ...utils.atomic_files import write_json
 from ...utils.optional_imports import import_extra
-from .base import NpyStream, atomic_file, new_folder
+from .base import atomic_file, new_folder, write_rows
 
 __all__ = ["FORMATS", "Vectors", "opensearch_index", "write_array", "write_vectors"]
 
@@ -96,12 +96,8 @@ class _Checked:
             yield Vectors(vectors, batch.ids)
 
 
-def _save(batches: Iterator[Vectors] | _Checked, file: Path, dimension: int) -> None:
-    with file.open("wb") as stream:
-        rows = NpyStream(stream, dimension, np.dtype(np.float32))
-        for batch in batches:
-            rows.add(batch.vectors)
-        rows.finish()
+def _save(batches: Iterable[Vectors], file: Path, dimension: int) -> None:
+    write_rows(file, (batch.vectors for batch in batches), dimension, np.float32)
 
 
 # -- formats: a folder or file with vectors (n, dimension) and ids each ------------
