@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
@@ -68,9 +67,7 @@ ROWS: dict[str, Row] = {
     "plain": lambda i, t: {"id": i, "tokens": t, "data": [{"index": 1}], "rows": [{}]},
     "qdrant": lambda i, t: {"id": i, "payload": {"n": 1}, "vector": t},
     "qdrant named": lambda i, t: {"id": i, "payload": None, "vector": {"fde": [1.0, 2.0], "colbert": t}},
-    "qdrant without": lambda i, t: {"id": i, "vector": {"colbert": t} if t else {}},
     "weaviate": lambda i, t: {"id": i, "class": "C", "properties": {"text": "x"}, "vectors": {"default": t}},
-    "weaviate one": lambda i, t: {"id": i, "properties": {}, "vector": {"colbert": t, "dense": [0.5]}},
     "milvus": lambda i, t: {"id": i, "clips": [{"vec": v, "second": 1} for v in t], "title": "x"},
     "elasticsearch": lambda i, t: {"_index": "x", "_id": i, "_source": {"colbert": t, "text": "x"}},
     "elasticsearch without": lambda i, t: {"_id": i, "_source": {"colbert": t} if t else {"text": "x"}},
@@ -126,7 +123,6 @@ def test_paths_to_fields(tmp_path: Path) -> None:
         ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has 3 columns, but .* dimension=4"),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3 has in tokens int64 of shape \(4,\)"),
-        ({"id": "x", "tokens": [[1, 10**400, 3, 4]]}, "line 3"),
         ({"id": "x", "error": "no"}, "line 3 has no 'tokens', only id, error"),
         ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has no id"),
         ({"id": 3, "tokens": [[1, 2, 3, 4]]}, "has an id of type int, but .* of type str"),
@@ -148,12 +144,10 @@ def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
     ("name", "content", "message"),
     [
         ("a.jsonl", f"{json.dumps(NAMED[0])}\n[[", "line 2 is truncated or not JSON"),
-        ("a.json", json.dumps(NAMED)[:-9], "is truncated or not JSON"),
         ("a.jsonl", "", "has no documents"),
         ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors; its first has the fields id, n"),
         ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
         ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
-        ("a.jsonl", '{"id": 1, "fields": {"c": {"blocks": {"0": null}}}}', "line 1"),
         ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50, mtime=0)[:-20], "is damaged"),
         ("a.json", b'["\xff"]', "is damaged"),
     ],
@@ -163,10 +157,3 @@ def test_damage_is_one_sentence(tmp_path: Path, name: str, content: Any, message
     with pytest.raises(ValueError, match=message) as caught:
         read(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
-
-
-def test_numbers_are_float32(tmp_path: Path) -> None:
-    documents = read(
-        lines(tmp_path / "docs.jsonl", [{"id": 1, "tokens": [[1, 2]]}, {"id": 2, "tokens": [[0.5, 2]]}])
-    )
-    assert documents.tokens.dtype == np.float32 and documents.tokens.tolist() == [[1, 2], [0.5, 2]]

@@ -138,9 +138,10 @@ def test_padded_with_a_mask_or_lengths(tmp_path: Path, write: Write) -> None:
         source = open_source(path)
         assert_same(everything(source, 5), collection(LENGTHS))
         assert source.dropped_rows == 6
-    for name, extra in (("a", {"attention_mask": mask[:, :2]}), ("b", {"lengths": np.array([4, 0, 0, 0])})):
-        with pytest.raises(ValueError, match=r"(has shape \(4, 2\)|one length of 0 to 3 for each of 4)"):
-            open_source(write(tmp_path / name, {"embeddings": padded, **extra}))
+    with pytest.raises(ValueError, match=r"has shape \(4, 2\)"):
+        open_source(write(tmp_path / "a", {"embeddings": padded, "attention_mask": mask[:, :2]}))
+    with pytest.raises(ValueError, match="one length of 0 to 3 for each of 4"):
+        open_source(write(tmp_path / "b", {"embeddings": padded, "lengths": np.array([4, 0, 0, 0])}))
 
 
 def test_one_array_per_document(tmp_path: Path, write: Write) -> None:

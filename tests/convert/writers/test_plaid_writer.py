@@ -192,12 +192,6 @@ def test_any_tensors_are_read_back(
         np.testing.assert_array_equal(array, tensor)
 
 
-def test_a_strided_tensor(tmp_path: Path) -> None:
-    tensor = np.arange(24, dtype=np.int32).reshape(4, 6)[::2, 1:5].T
-    write_torch(tmp_path / "some.pt", tensor)
-    np.testing.assert_array_equal(read_array(tmp_path / "some.pt"), tensor)
-
-
 @pytest.mark.parametrize("name", ["1.residuals", "centroids", "avg_residual", "buckets"])
 def test_files_have_the_layout_of_torch(name: str, tmp_path: Path) -> None:
     theirs = read_torch(COLBERT / f"{name}.pt")
