@@ -608,16 +608,16 @@ class MuveraIndex:
         ids = self._contents.ids
         return ids.of(ids.live)
 
-    def tokens(self, ids: Iterable[Any], missing: Missing = "raise") -> MultiVectors:
+    def tokens(self, ids: Iterable[Any]) -> MultiVectors:
         """Return the token vectors of documents with their ids, in the order of `ids`, each document once.
 
         Raises
         ------
         KeyError
-            For an id that is not in the index, with ``missing="raise"``.
+            For an id that is not in the index.
         """
         contents = self._contents
-        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids), missing))
+        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
         empty = MultiVectors.from_arrays([], dimension=self.config.dimension)
         texts = contents.store.rows(ascending)[np.searchsorted(ascending, rows)] if len(rows) else empty
         return texts.with_ids(contents.ids.of(rows))

@@ -40,13 +40,13 @@ _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
 
 def document_windows(
-    contents: IndexContents, count: int, rows: NDArray[np.int64] | None = None, seed: int = 0
+    contents: IndexContents, count: int, rows: NDArray[np.int64] | None = None
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
     """Return windows of up to `count` distinct documents, and the rows of these documents.
 
     The documents are chosen from `rows`, live rows with tokens; default: all of them.
     """
-    stream = np.random.default_rng(seed)
+    stream = np.random.default_rng(0)
     rows = contents.searchable[0] if rows is None else rows
     picked = np.sort(stream.choice(rows, min(count, len(rows)), replace=False))
     documents = contents.store.rows(picked)

@@ -266,7 +266,6 @@ def test_documents_by_id(way: dict[str, Any], tmp_path: Path) -> None:
     assert texts.ids.tolist() == ["d9", "d7", "d16", "d1"]
     for tokens, row in zip(texts, (9, 5, 16, 1), strict=True):
         np.testing.assert_array_equal(tokens, DOCUMENTS[row])
-    assert index.tokens(["d9", "x"], missing="ignore").ids.tolist() == ["d9"]
     assert len(index.tokens([])) == 0 and index.tokens([]).dimension == DIM
     for call in (index.tokens, index.delete):
         with pytest.raises(KeyError, match="'x'"):
