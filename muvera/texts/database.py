@@ -63,7 +63,7 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
 # Maximum number of words of a query, and of documents that contain them: frequent words are skipped.
-_MAX_WORDS, _MATCHES = 64, 2_000
+_MAX_WORDS, _MATCHES = 64, 1_000
 
 # Maximum number of words whose document counts are cached.
 _CACHED = 100_000
