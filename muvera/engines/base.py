@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -39,8 +39,10 @@ __all__ = [
     "open_engine",
 ]
 
+Vectors = NDArray[np.float32]
+
 #: Ids, best first, and the engine's scores, for each query.
-Hits = list[tuple[list[Any], NDArray[np.float32]]]
+Hits = list[tuple[list[Any], Sequence[float]]]
 
 Precision = Literal["float32", "float16"]
 
@@ -145,7 +147,7 @@ class Row(NamedTuple):
     """A document to write; `tokens` is float16 (n, dimension), or None if the collection stores no tokens."""
 
     id: Any
-    vector: NDArray[np.float32]
+    vector: Vectors
     metadata: dict[str, Any]
     flat: FlatMetadata
     tokens: NDArray[np.float16] | None
@@ -320,9 +322,7 @@ class Engine(ABC):
 
     # -- documents ------------------------------------------------------------
 
-    def add(
-        self, texts: MultiVectors, vectors: NDArray[np.float32], metadata: list[Mapping[str, Any]]
-    ) -> None:
+    def add(self, texts: MultiVectors, vectors: Vectors, metadata: list[Mapping[str, Any]]) -> None:
         """Store documents and replace those with the same ids, all of them or none.
 
         The vectors are float32 (n, vector_dimension).  Tokens are stored if the collection stores them.
@@ -411,7 +411,7 @@ class Engine(ABC):
 
     def search(
         self,
-        vectors: NDArray[np.float32],
+        vectors: Vectors,
         count: int,
         *,
         where: Filter | None = None,
@@ -448,7 +448,7 @@ class Engine(ABC):
             conditions.append(builder.any_of(list(self._conditions_of(ids))))
         condition = builder.all_of(conditions)
         if condition is False:
-            return [([], np.empty(0, np.float32))] * len(vectors)
+            return [([], [])] * len(vectors)
         with self._errors("cannot be searched"):
             return self._search(vectors, None if condition is True else condition, count, ef, queries, k)
 
@@ -458,13 +458,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
+        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         """Search among the documents that satisfy a condition, or among all documents for None."""
 

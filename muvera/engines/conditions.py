@@ -43,7 +43,7 @@ class Conditions(ABC):
     def order(self, field: str, name: str, value: Any) -> Any:
         """Compare an element of a field with a value by an order operator."""
         side = "high" if name in ("$gt", "$gte") else "low"
-        return self.compare(side, bound_name(field, value), COMPARISONS[name][0], value)
+        return self.compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name][0], value)
 
     @abstractmethod
     def join(self, word: str, parts: list[Any]) -> Any:
@@ -58,8 +58,8 @@ class Conditions(ABC):
         """Test that a document has one of the terms."""
 
     @abstractmethod
-    def compare(self, side: str, name: str, sign: str, value: Any) -> Any:
-        """Compare the "low" or "high" bound of this name with a value by a sign such as ">"."""
+    def compare(self, bound: str, sign: str, value: Any) -> Any:
+        """Compare the bound of this name with a value by a sign such as ">"."""
 
     @abstractmethod
     def among(self, ids: list[Any]) -> Any:

@@ -363,7 +363,7 @@ class EngineIndex:
         walk = max(128, count) if ef is None else require_int("ef", ef, 1)
         allowed = None if ids is None else as_id_list(ids)
         texts = self._checked(queries)
-        rankings = self._as_rankings([([], np.empty(0, np.float32))] * len(texts))
+        rankings = self._as_rankings([([], [])] * len(texts))
         filled = np.flatnonzero(texts.lengths > 0)
         for start in range(0, len(filled), _QUERIES):
             rows = filled[start : start + _QUERIES]
@@ -463,7 +463,7 @@ class EngineIndex:
 
     def _as_rankings(self, hits: Hits) -> list[Ranking]:
         kind = np.int64 if self._engine.stored.integer_ids else np.str_
-        return [Ranking(np.array(ids, kind), scores) for ids, scores in hits]
+        return [Ranking(np.array(ids, kind), np.array(scores, np.float32)) for ids, scores in hits]
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Find the best token of the document `id` for each token of one query.

@@ -10,12 +10,11 @@ from typing import Any
 from urllib.parse import SplitResult
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, Hits, Row, folder_of
+from .base import Column, Description, Engine, Hits, Row, Vectors, folder_of
 from .conditions import SQLConditions
 
 __all__ = ["LanceDBEngine"]
@@ -82,8 +81,8 @@ class LanceDBEngine(Engine):
         self._table = self._database.create_table(self.name, schema=pa.schema(columns))
 
     def _drop(self) -> None:
-        for name in self._existing_names():
-            self._database.drop_table(name)
+        for name in (self.name, self._encoder_name):
+            self._database.drop_table(name, ignore_missing=True)
         self._table = None
 
     def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
@@ -142,11 +141,10 @@ class LanceDBEngine(Engine):
         }
         if stored.tokens:
             columns["tokens"] = MultiVectors.from_arrays([row.tokens for row in rows]).to_arrow()
-        for side in ("low", "high"):
-            bounds = [getattr(row.flat, side) for row in rows]
-            for name in sorted({name for values in bounds for name in values}):
-                kind = pa.string() if name.startswith("text_") else pa.float64()
-                columns[f"{side}_{name}"] = pa.array([values.get(name) for values in bounds], kind)
+        bounds = [row.flat.bounds for row in rows]
+        for name in sorted({name for values in bounds for name in values}):
+            kind = pa.float64() if name.partition("_")[2].startswith("number_") else pa.string()
+            columns[name] = pa.array([values.get(name) for values in bounds], kind)
         return pa.table(columns)
 
     def _delete(self, condition: str) -> None:
@@ -175,13 +173,7 @@ class LanceDBEngine(Engine):
         return _LanceConditions(set(self._table.schema.names))
 
     def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
+        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         hits: Hits = []
         for vector in vectors:
@@ -218,14 +210,13 @@ class _LanceConditions(SQLConditions):
     def has_any(self, terms: list[str]) -> str:
         return f"array_has_any(terms, [{', '.join(map(self.literal, terms))}])"
 
-    def compare(self, side: str, name: str, sign: str, value: Any) -> Any:
+    def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
-        column = f"{side}_{name}"
-        if column not in self._columns:
+        if bound not in self._columns:
             return False
         literal = self.literal(value if isinstance(value, str) else float(value))
-        return f"({column} IS NOT NULL AND {column} {sign} {literal})"
+        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
 
 def _upsert(table: Any, key: str, data: Any) -> None:

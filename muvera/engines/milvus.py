@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row
+from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors
 from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
@@ -141,14 +138,7 @@ class MilvusEngine(Engine):
                     f"The metadata of document {id!r} has more than {_MAX_TERMS} values or a value of more than "
                     f"{_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
                 )
-            bounds = {
-                f"{side}_{name}": value
-                for side in ("low", "high")
-                for name, value in getattr(flat, side).items()
-            }
-            entities.append(
-                {"id": id, "fde": vector, "metadata": metadata, "bounds": bounds, "terms": flat.terms}
-            )
+            entities.append({"id": id, "fde": vector, "metadata": metadata, **flat._asdict()})
         self._client.upsert(self.name, entities)
 
     def _delete(self, condition: str) -> None:
@@ -167,13 +157,7 @@ class MilvusEngine(Engine):
         return _MilvusConditions()
 
     def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
+        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         results = self._client.search(
             self.name,
@@ -184,10 +168,7 @@ class MilvusEngine(Engine):
             search_params={"metric_type": "IP", "params": {"ef": max(ef, count)}},
             consistency_level="Strong",
         )
-        return [
-            ([hit["id"] for hit in hits], np.array([hit["distance"] for hit in hits], np.float32))
-            for hits in results
-        ]
+        return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]
 
 
 class _MilvusConditions(SQLConditions):
@@ -196,12 +177,12 @@ class _MilvusConditions(SQLConditions):
     def has_any(self, terms: list[str]) -> str:
         return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(self.literal, terms))}])"
 
-    def compare(self, side: str, name: str, sign: str, value: Any) -> str:
+    def compare(self, bound: str, sign: str, value: Any) -> str:
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise FilterError(
                 f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
             )
-        key = f'bounds["{side}_{name}"]'
+        key = f'bounds["{bound}"]'
         return f"(exists {key} and {key} {sign} {self.literal(value)})"
 
     def among(self, ids: list[Any]) -> str:

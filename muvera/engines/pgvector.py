@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row
+from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors
 from .conditions import SQLConditions
 
 __all__ = ["PgVectorEngine"]
@@ -214,7 +213,7 @@ class PgVectorEngine(Engine):
             struct.pack("!hh", len(row.vector), 0) + row.vector.astype(">f2" if half else ">f4").tobytes(),
             _jsonb(row.metadata),
             _jsonb(row.flat.terms),
-            _jsonb({"low": row.flat.low, "high": row.flat.high}),
+            _jsonb(row.flat.bounds),
         ]
         return fields if row.tokens is None else [*fields, row.tokens.astype("<f2").tobytes()]
 
@@ -236,13 +235,7 @@ class PgVectorEngine(Engine):
         return _JSONConditions()
 
     def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
+        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
@@ -260,9 +253,7 @@ class PgVectorEngine(Engine):
             for vector in vectors:
                 text = f"[{','.join(vector.astype('U').tolist())}]"
                 rows = cursor.execute(query, [text]).fetchall()
-                hits.append(
-                    ([id for id, _ in rows], np.array([-distance for _, distance in rows], np.float32))
-                )
+                hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
         return hits
 
     def size_bytes(self) -> int | None:
@@ -276,11 +267,11 @@ class _JSONConditions(SQLConditions):
     def has_any(self, terms: list[str]) -> str:
         return f"(terms ?| ARRAY[{', '.join(map(self.literal, terms))}]::text[])"
 
-    def compare(self, side: str, name: str, sign: str, value: Any) -> str:
-        bound = f"(bounds->'{side}'->>'{name}')"
+    def compare(self, bound: str, sign: str, value: Any) -> str:
+        stored = f"(bounds->>'{bound}')"
         if isinstance(value, str):
-            return f'coalesce({bound} COLLATE "C" {sign} {self.literal(value)}, false)'
-        return f"coalesce({bound}::numeric {sign} {value!r}::numeric, false)"
+            return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
+        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
 
     def literal(self, value: Any) -> str:
         """Return a literal that does not depend on the server's setting for backslashes."""

@@ -13,13 +13,12 @@ from typing import Any
 from urllib.parse import SplitResult, unquote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, folder_of
+from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors, folder_of
 from .conditions import Conditions
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
@@ -59,6 +58,11 @@ class _Qdrant(Engine):
     reranks = True
     precisions = {"float32": 65_535, "float16": 65_535}  # noqa: RUF012 (Qdrant: FAQ)
 
+    # Classes of the client or of the engine, which name ranges differently and take ids differently.
+    _models: Any
+    _range: Any
+    _has_id: Any
+
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         super().__init__(url, name, secret)
         self._indexed: set[str] = set()
@@ -74,6 +78,12 @@ class _Qdrant(Engine):
     ) -> tuple[list[Any], Any]: ...
 
     @abstractmethod
+    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any: ...
+
+    @abstractmethod
+    def _query(self, requests: list[Any]) -> Iterator[Any]: ...
+
+    @abstractmethod
     def _index_field(self, name: str, numbers: bool) -> None: ...
 
     # -- documents ------------------------------------------------------------
@@ -82,11 +92,10 @@ class _Qdrant(Engine):
         points = []
         fields: set[str] = set()
         for row in rows:
-            payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms}
-            for side in ("low", "high"):  # Qdrant orders numbers only
-                bounds = getattr(row.flat, side).items()
-                payload[side] = {name: value for name, value in bounds if name.startswith("number_")}
-                fields.update(f"{side}.{name}" for name in payload[side])
+            # Qdrant orders numbers only.
+            bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
+            fields.update(f"bounds.{name}" for name in bounds)
+            payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms, "bounds": bounds}
             vectors: dict[str, Any] = {_FDE: row.vector.tolist()}
             if row.tokens is not None:
                 if row.tokens.size > _MULTIVECTOR:
@@ -115,6 +124,21 @@ class _Qdrant(Engine):
             if offset is None:
                 return
 
+    def _builder(self) -> Conditions:
+        return _QdrantConditions(self._models, self._range, self._has_id)
+
+    def _search(
+        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+    ) -> Hits:
+        requests = []
+        for i, vector in enumerate(vectors.tolist()):
+            tokens = None if queries is None else queries[i].astype(np.float32).tolist()
+            requests.append(self._request(vector, tokens, condition, count, ef, k))
+        return [
+            ([point.payload["id"] for point in points], [point.score for point in points])
+            for points in self._query(requests)
+        ]
+
 
 class QdrantEngine(_Qdrant):
     """A collection of a Qdrant server, through qdrant-client.
@@ -137,7 +161,9 @@ class QdrantEngine(_Qdrant):
 
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
         super().__init__(url, name, secret)
-        self._client, self._models = client, import_extra("qdrant_client", "qdrant", "Qdrant").models
+        models = import_extra("qdrant_client", "qdrant", "Qdrant").models
+        self._client, self._models, self._range = client, models, models.Range
+        self._has_id = lambda ids: models.HasIdCondition(has_id=ids)
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
@@ -239,32 +265,17 @@ class QdrantEngine(_Qdrant):
         )
         return records, after
 
-    def _builder(self) -> Conditions:
-        models = self._models
-        return _QdrantConditions(models, models.Range, lambda ids: models.HasIdCondition(has_id=ids))
-
-    def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
-    ) -> Hits:
+    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any:
         models = self._models
         params = models.SearchParams(hnsw_ef=ef)
-        requests = []
-        for i, vector in enumerate(vectors.tolist()):
-            first: dict[str, Any] = {"query": vector, "using": _FDE, "params": params, "filter": condition}
-            if queries is not None:
-                proposed = models.Prefetch(**first, limit=count)
-                tokens = queries[i].astype(np.float32).tolist()
-                first = {"prefetch": proposed, "query": tokens, "using": _TOKENS}
-            limit = count if queries is None else k
-            requests.append(models.QueryRequest(**first, limit=limit, with_payload=["id"]))
+        query = {"query": vector, "using": _FDE, "params": params, "filter": condition, "limit": count}
+        if tokens is not None:
+            query = {"prefetch": models.Prefetch(**query), "query": tokens, "using": _TOKENS, "limit": k}
+        return models.QueryRequest(**query, with_payload=["id"])
+
+    def _query(self, requests: list[Any]) -> Iterator[Any]:
         answers = self._client.query_batch_points(self.name, requests=requests)
-        return [_hits(answer.points) for answer in answers]
+        return (answer.points for answer in answers)
 
     def _index_field(self, name: str, numbers: bool) -> None:
         kinds = self._models.PayloadSchemaType
@@ -290,7 +301,9 @@ class QdrantEdgeEngine(_Qdrant):
 
     def __init__(self, path: Path | str, name: str) -> None:
         super().__init__(f"qdrant-edge:{path}", name)
-        self._edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+        edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+        self._models, self._range = edge, edge.RangeFloat
+        self._has_id = lambda ids: edge.HasIdCondition(set(ids))
         self._folder = Path(path) / name
         # A file of the description (part 0) and of each part of the encoder, and the folder of the engine.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
@@ -310,11 +323,11 @@ class QdrantEdgeEngine(_Qdrant):
 
     def _open(self, stored: Description) -> int:
         if self._shard is None:
-            self._shard = self._edge.EdgeShard.load(str(self._data), self._settings(stored))
+            self._shard = self._models.EdgeShard.load(str(self._data), self._settings(stored))
         return stored.vector_dimension
 
     def _settings(self, description: Description) -> Any:
-        edge, graph = self._edge, description.graph
+        edge, graph = self._models, description.graph
         types = edge.VectorStorageDatatype
         vectors = {
             _FDE: edge.EdgeVectorParams(
@@ -343,13 +356,14 @@ class QdrantEdgeEngine(_Qdrant):
     def _create(self, description: Description) -> None:
         for folder in (self._parts, self._data):
             folder.mkdir(parents=True)
-        self._shard = self._edge.EdgeShard.create(str(self._data), self._settings(description))
+        self._shard = self._models.EdgeShard.create(str(self._data), self._settings(description))
         self._index_field("terms", False)
         self._shard.flush()
 
     def _drop(self) -> None:
         self.close()
-        if self._parts.is_dir():
+        if self._parts.is_dir():  # removed last, so that the folder is ours until then
+            shutil.rmtree(self._data, ignore_errors=True)
             shutil.rmtree(self._folder)
         self._indexed = set()
 
@@ -378,57 +392,43 @@ class QdrantEdgeEngine(_Qdrant):
     # -- points ---------------------------------------------------------------
 
     def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
-        records = [self._edge.Point(id, vectors, payload) for id, vectors, payload in points]
-        self._shard.update(self._edge.UpdateOperation.upsert_points(records))
+        records = [self._models.Point(id, vectors, payload) for id, vectors, payload in points]
+        self._shard.update(self._models.UpdateOperation.upsert_points(records))
 
     def _delete(self, condition: Any) -> None:
-        self._shard.update(self._edge.UpdateOperation.delete_points_by_filter(condition))
+        self._shard.update(self._models.UpdateOperation.delete_points_by_filter(condition))
 
     def _count(self) -> int:
-        return int(self._shard.count(self._edge.CountRequest(exact=True)))
+        return int(self._shard.count(self._models.CountRequest(exact=True)))
 
     def _scroll(self, condition: Any, offset: Any, payload: list[str], vectors: Any) -> tuple[list[Any], Any]:
-        request = self._edge.ScrollRequest(
+        request = self._models.ScrollRequest(
             filter=condition,
             offset=offset,
             limit=_POINTS,
-            with_payload=self._edge.PayloadSelector.Include(payload),
+            with_payload=self._models.PayloadSelector.Include(payload),
             with_vector=vectors,
         )
         records, after = self._shard.scroll(request)
         return records, after
 
-    def _builder(self) -> Conditions:
-        edge = self._edge
-        return _QdrantConditions(edge, edge.RangeFloat, lambda ids: edge.HasIdCondition(set(ids)))
+    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any:
+        edge = self._models
+        nearest, params = edge.Query.Nearest(vector, _FDE), edge.SearchParams(hnsw_ef=ef)
+        query = {"query": nearest, "params": params, "filter": condition, "limit": count}
+        if tokens is not None:
+            nearest = edge.Query.Nearest(tokens, _TOKENS)
+            query = {"query": nearest, "prefetches": [edge.Prefetch(**query)], "limit": k}
+        payload = edge.PayloadSelector.Include(["id"])
+        return edge.QueryRequest(**query, with_payload=payload, with_vector=False)
 
-    def _search(
-        self,
-        vectors: NDArray[np.float32],
-        condition: Any,
-        count: int,
-        ef: int,
-        queries: MultiVectors | None,
-        k: int,
-    ) -> Hits:
-        edge = self._edge
-        params, payload = edge.SearchParams(hnsw_ef=ef), edge.PayloadSelector.Include(["id"])
-        requests = []
-        for i, vector in enumerate(vectors.tolist()):
-            nearest = edge.Query.Nearest(vector, _FDE)
-            first: dict[str, Any] = {"query": nearest, "params": params, "filter": condition}
-            if queries is not None:
-                proposed = edge.Prefetch(count, nearest, params=params, filter=condition)
-                tokens = edge.Query.Nearest(queries[i].astype(np.float32).tolist(), _TOKENS)
-                first = {"query": tokens, "prefetches": [proposed]}
-            limit = count if queries is None else k
-            requests.append(edge.QueryRequest(limit=limit, with_payload=payload, with_vector=False, **first))
-        return [_hits(points) for points in self._shard.query_batch(edge.QueryBatchRequest(requests))]
+    def _query(self, requests: list[Any]) -> Iterator[Any]:
+        return iter(self._shard.query_batch(self._models.QueryBatchRequest(requests)))
 
     def _index_field(self, name: str, numbers: bool) -> None:
-        kinds = self._edge.PayloadSchemaType
+        kinds = self._models.PayloadSchemaType
         kind = kinds.Float if numbers else kinds.Keyword
-        self._shard.update(self._edge.UpdateOperation.create_field_index(name, kind))
+        self._shard.update(self._models.UpdateOperation.create_field_index(name, kind))
 
     def size_bytes(self) -> int | None:
         """Return the bytes that the collection's files occupy on disk; sparse files are shorter than their length."""
@@ -436,13 +436,10 @@ class QdrantEdgeEngine(_Qdrant):
 
 
 class _QdrantConditions(Conditions):
-    """Builder of Qdrant filters; each condition is a whole filter, which may be nested.
+    """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
 
-    Client and engine define the classes of `models` separately, and those of ranges and of ids differently.
-    """
-
-    def __init__(self, models: Any, make_range: Any, make_ids: Any) -> None:
-        self._models, self._range, self._ids = models, make_range, make_ids
+    def __init__(self, models: Any, make_range: Any, has_id: Any) -> None:
+        self._models, self._range, self._has_id = models, make_range, has_id
 
     def join(self, word: str, parts: list[Any]) -> Any:
         return self._models.Filter(must=parts) if word == "and" else self._models.Filter(should=parts)
@@ -454,7 +451,7 @@ class _QdrantConditions(Conditions):
         match = self._models.MatchAny(any=terms)
         return self._models.Filter(must=[self._models.FieldCondition(key="terms", match=match)])
 
-    def compare(self, side: str, name: str, sign: str, value: Any) -> Any:
+    def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, str):
             raise FilterError(f"Qdrant orders numbers, not strings, got {value!r:.80}. Store a number.")
         if isinstance(value, int) and abs(value) > 2**53:
@@ -462,14 +459,10 @@ class _QdrantConditions(Conditions):
                 f"Qdrant compares numbers as floats, which {value} exceeds. Store a smaller number."
             )
         limits = self._range(**{_RANGES[sign]: float(value)})
-        return self._models.Filter(must=[self._models.FieldCondition(key=f"{side}.{name}", range=limits)])
+        return self._models.Filter(must=[self._models.FieldCondition(key=f"bounds.{bound}", range=limits)])
 
     def among(self, ids: list[Any]) -> Any:
-        return self._models.Filter(must=[self._ids([qdrant_id(id) for id in ids])])
-
-
-def _hits(points: list[Any]) -> tuple[list[Any], NDArray[np.float32]]:
-    return [point.payload["id"] for point in points], np.array([point.score for point in points], np.float32)
+        return self._models.Filter(must=[self._has_id([qdrant_id(id) for id in ids])])
 
 
 def _kilobytes(description: Description) -> int:

@@ -11,8 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .filters import is_utf8, kind_of
 
@@ -84,21 +83,19 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
             yield from comparable_values(value, f"{name}.")
 
 
-@dataclass(frozen=True)
-class FlatMetadata:
+class FlatMetadata(NamedTuple):
     """Metadata in the form that engines filter.
 
     Parameters
     ----------
     terms : list of str
         One term for each present field and one for each of its values.
-    low, high : dict of str to float, int or str
-        Least and greatest value by :func:`bound_name`.
+    bounds : dict of str to float, int or str
+        Least and greatest value of each field, by "low_" or "high_" and :func:`bound_name`.
     """
 
-    terms: list[str] = field(default_factory=list)
-    low: dict[str, float | int | str] = field(default_factory=dict)
-    high: dict[str, float | int | str] = field(default_factory=dict)
+    terms: list[str]
+    bounds: dict[str, float | int | str]
 
 
 def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
@@ -106,22 +103,22 @@ def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
 
     Examples
     --------
-    >>> flatten({"year": [1999, 2001]}).terms
-    ['["year"]', '["year",1999]', '["year",2001]']
+    >>> flat = flatten({"year": [1999, 2001]})
+    >>> flat.terms, flat.bounds
+    (['["year"]', '["year",1999]', '["year",2001]'], {'low_number_year': 1999, 'high_number_year': 2001})
     """
     terms: dict[str, None] = {}
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
+    bounds: dict[str, Any] = {}
     for name, kind, value in comparable_values(metadata):
         if kind == "present":
             terms[present_term(name)] = None
             continue
         terms[value_term(name, value)] = None
-        key = bound_name(name, value)
         value = int(value) if isinstance(value, bool) else value
-        low[key] = min(low.get(key, value), value)
-        high[key] = max(high.get(key, value), value)
-    return FlatMetadata(list(terms), low, high)
+        for side, choose in (("low", min), ("high", max)):
+            key = f"{side}_{bound_name(name, value)}"
+            bounds[key] = choose(bounds.get(key, value), value)
+    return FlatMetadata(list(terms), bounds)
 
 
 def present_term(name: str) -> str:
