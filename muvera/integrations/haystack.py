@@ -131,7 +131,7 @@ class MuveraDocumentStore:
             As for :meth:`muvera.TextIndex.search`.
         """
         ids = None if not filters else [document.id for document in self.filter_documents(filters)]
-        hits = self.index.search(query, top_k, ids=ids, candidates=max(100, top_k), **options)
+        hits = self.index.search(query, top_k, ids=ids, **options)
         return [replace(_document(hit.metadata), score=hit.score) for hit in hits]
 
 

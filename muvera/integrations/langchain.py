@@ -135,7 +135,7 @@ class MuveraVectorStore(VectorStore):
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[tuple[Document, float]]:
         """Return the best documents with their scores."""
-        hits = self.index.search(query, k, where=filter, candidates=max(100, k), **options)
+        hits = self.index.search(query, k, where=filter, **options)
         return [(_document(hit), hit.score) for hit in hits]
 
 

@@ -24,16 +24,13 @@ from llama_index.core.vector_stores.utils import (
     node_to_metadata_dict,
 )
 
-from ..metadata.filters import Filter, FilterError
+from ..metadata.filters import Filter
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
 __all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
-
-# Largest weight of words: with 1, similarity would not count.
-_MOST_WORDS = 0.99
 
 # LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
@@ -50,9 +47,6 @@ _OPERATORS = {
     FilterOperator.ANY: "$in",
     FilterOperator.CONTAINS: "$eq",
 }
-
-# Operators on the content of strings, which the database cannot answer.
-_IN_STRINGS = (FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE)
 
 
 class MuveraVectorStore(BasePydanticVectorStore):
@@ -146,15 +140,15 @@ class MuveraVectorStore(BasePydanticVectorStore):
             raise ValueError(f"The mode of a query must be default or hybrid, got {query.mode.value}.")
         k = query.hybrid_top_k or query.similarity_top_k
         if query.mode == VectorStoreQueryMode.HYBRID and query.alpha is not None:
-            options.setdefault("words", min(1 - query.alpha, _MOST_WORDS))
+            # With 1, similarity would not count.
+            options.setdefault("words", min(1 - query.alpha, 0.99))
         ids = None
         if query.node_ids or query.doc_ids or query.filters is not None:
             # LlamaIndex sends empty lists for "no limit".
             ids = self._select(query.node_ids or None, query.filters)
-        if query.doc_ids:
-            nodes = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
-            ids = [id for id in ids or [] if id in nodes]
-        options.setdefault("candidates", max(100, k))
+            if query.doc_ids:
+                nodes = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
+                ids = [id for id in ids if id in nodes]
         hits = self._index.search(query.query_str, k, ids=ids, **options)
         return VectorStoreQueryResult(
             nodes=[_node(hit) for hit in hits],
@@ -169,12 +163,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
         self._index.save(persist_path, overwrite=True)
 
     def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:
-        if filters is not None and _looks_into_strings(filters):
+        try:
+            selected = self._index.select({} if filters is None else _condition(filters))
+        except KeyError:  # an operator that the database cannot answer, such as a match of text
             metadata = {stored.id: stored.metadata for stored in self._index}
             holds = build_metadata_filter_fn(lambda id: metadata[id], filters)
             selected = [id for id in metadata if holds(id)]
-        else:
-            selected = self._index.select({} if filters is None else _condition(filters))
         wanted = None if ids is None else set(ids)
         return [id for id in selected if wanted is None or id in wanted]
 
@@ -224,14 +218,8 @@ def _node(stored: Any) -> BaseNode:
     return metadata_dict_to_node(dict(stored.metadata), text=stored.text)
 
 
-def _looks_into_strings(filters: MetadataFilters | MetadataFilter) -> bool:
-    if isinstance(filters, MetadataFilters):
-        return any(map(_looks_into_strings, filters.filters))
-    return filters.operator in _IN_STRINGS
-
-
 def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
-    """Translate LlamaIndex's filters."""
+    """Translate LlamaIndex's filters; raise KeyError for an operator without an equivalent."""
     if isinstance(filters, MetadataFilters):
         parts = [_condition(part) for part in filters.filters]
         if not parts:
@@ -244,7 +232,4 @@ def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
     if filters.operator == FilterOperator.ALL:
         values = filters.value if isinstance(filters.value, list) else [filters.value]
         return {"$and": [{filters.key: value} for value in values]}
-    if filters.operator not in _OPERATORS:
-        known = ", ".join(name.value for name in (*_OPERATORS, *_IN_STRINGS, FilterOperator.ALL))
-        raise FilterError(f"The operator {filters.operator!r} is unknown. Use one of {known}, is_empty.")
     return {filters.key: {_OPERATORS[filters.operator]: filters.value}}
