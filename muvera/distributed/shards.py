@@ -147,11 +147,8 @@ class HTTPShard:
         ShardError
             If the server does not answer, or refuses.
         """
-        body = {
-            "vectors": [np.asarray(query).tolist() for query in queries],
-            "k": k,
-            "candidates": candidates,
-        }
+        vectors = [np.asarray(query).tolist() for query in queries]
+        body = {"vectors": vectors, "k": k, "candidates": candidates}
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._url}/search", json.dumps(body).encode(), headers)
         try:
@@ -164,10 +161,8 @@ class HTTPShard:
         except (OSError, ValueError, KeyError) as error:
             raise ShardError(f"{self._url} does not answer: {error}.") from None
         return [
-            Ranking(
-                np.array([hit["id"] for hit in hits]), np.array([hit["score"] for hit in hits], np.float32)
-            )
-            for hits in results
+            Ranking(np.array([hit["id"] for hit in own]), np.array([hit["score"] for hit in own], np.float32))
+            for own in results
         ]
 
 

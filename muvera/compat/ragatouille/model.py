@@ -288,7 +288,8 @@ class RAGPretrainedModel:
         texts = as_texts(documents, "documents")
         if self._encoded is None:
             self._encoded = TextIndex.build([], self.encoder, settings=_EXACT)
-        values: Sequence[Any] = document_metadatas or [None] * len(texts)
+        values: Any = document_metadatas
+        values = [None] * len(texts) if values is None else values
         self._encoded.add(texts, metadata=list(map(_metadata, values)))
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
