@@ -108,7 +108,10 @@ def paired_differences(part: Part) -> list[dict[str, Any]]:
                 if metric in base.values and metric in other.values:
                     found = mean_interval(other.values[metric] - base.values[metric])
                     if found is not None:
-                        row = {"experiment": part.experiment.name, "collection": part.collection}
+                        row: dict[str, Any] = {
+                            "experiment": part.experiment.name,
+                            "collection": part.collection,
+                        }
                         row |= {"metric": metric, "a": name, "b": comparison.to, "n": part.size}
                         rows.append(
                             {**row, "difference": found["mean"], "low": found["low"], "high": found["high"]}

@@ -141,8 +141,9 @@ def _candidates(parts: list[Part]) -> list[Table]:
                 measured = [(p.query.get("candidates"), part.points.get(p.name)) for p in entry.points()]
                 curve = [(n, float(np.mean(one.values[metric]))) for n, one in measured if n and one]
                 count, cell = needed_candidates(curve, share)
-                if base and base[k] is not None and count is not None:
-                    cell += f" ({count / base[k]:.1f}x)"
+                first = base[k] if base else None
+                if first is not None and count is not None:
+                    cell += f" ({count / first:.1f}x)"
                 needed.append(count)
                 cells.append(cell)
             base = base or needed

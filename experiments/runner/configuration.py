@@ -146,7 +146,7 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
 
 def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     _require_keys(content, _KEYS, "key of an experiment")
-    given = {
+    given: dict[str, Any] = {
         "k": 100,
         "queries": 300,
         "seeds": 1,

@@ -51,8 +51,8 @@ def search(_: Mapping[str, Any], index: str, top_k: int) -> Work:
         padded = np.zeros((1, opened.d), np.float32)
         padded[:, : vector.shape[1]] = vector
         scores, ids = opened.search(padded, top_k)
-        pairs: NDArray[np.float64] = np.stack([ids[0], scores[0]], axis=1)
-        return pairs[ids[0] >= 0]
+        pairs: NDArray[np.float64] = np.stack([ids[0], scores[0]], axis=1)[ids[0] >= 0]
+        return pairs
 
     return work
 
