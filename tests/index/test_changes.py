@@ -162,7 +162,7 @@ STEPS = {
     ("way", "step"),
     [
         ("all tokens", "tokens"),
-        *(("exact", step) for step in ("encoding", "vectors", "tokens")),
+        ("exact", "vectors"),
         *(("hnsw", step) for step in ("encoding", "graph", "tokens")),
         ("scan", "encoding"),
     ],

@@ -212,8 +212,10 @@ def test_an_interrupted_build_leaves_nothing(folder: Path, fault: BaseException)
 
 
 @pytest.mark.usefixtures("early_staging")
-@pytest.mark.parametrize("tokens", [{}, {"tokens": "2bit", "keep_exact": True}, {"tokens": "int8"}], ids=str)
-@pytest.mark.parametrize("way", ["all tokens", "exact", "hnsw"])
+@pytest.mark.parametrize(
+    ("way", "tokens"),
+    [("all tokens", {"tokens": "2bit", "keep_exact": True}), ("exact", {}), ("hnsw", {"tokens": "int8"})],
+)
 def test_a_rebuild_on_disk_is_one_in_memory_saved(
     way: str, tokens: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
