@@ -188,16 +188,11 @@ class TokenLevels:
 
     def require_rescore(self, rescore: int | None) -> None:
         """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
-        if rescore is None or (self.codes is not None and self.floats is not None):
-            return
-        if self.codes is None:
+        if rescore is not None and (self.codes is None or self.floats is None):
             raise ValueError(
-                f"rescore={rescore} applies to codes, but this index stores floats ({self.kind}). Drop rescore."
+                f"rescore={rescore} needs codes and exact tokens, but this index stores one ({self.kind}). Build it "
+                "with keep_exact=True, or drop rescore."
             )
-        raise ValueError(
-            f"rescore={rescore} needs exact tokens, but this index stores only codes ({self.kind}). Build it "
-            "with keep_exact=True, or drop rescore."
-        )
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
