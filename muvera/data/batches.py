@@ -43,16 +43,10 @@ def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[Mu
 
 @runtime_checkable
 class CodedSource(Protocol):
-    """Source of documents whose tokens are stored as centroid numbers and packed residuals.
-
-    Attributes
-    ----------
-    centroids : float32 (k, dimension)
-    bucket_weights : float32 (2 ** nbits,)
-        Value that each residual bucket adds to a coordinate.
-    """
+    """Source of documents whose tokens are stored as centroid numbers and packed residuals."""
 
     centroids: NDArray[np.float32]
+    #: Value that each residual bucket adds to a coordinate, float32 (2 ** nbits,).
     bucket_weights: NDArray[np.float32]
 
     def coded_batches(

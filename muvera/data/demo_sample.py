@@ -18,25 +18,17 @@ FOLDER = Path(__file__).parent / "sample"
 
 @dataclass(frozen=True, eq=False)
 class DemoSample:
-    """Documents and queries, each with its text and the string of every token.
+    """Documents and queries, each with its text and the string of every token."""
 
-    Parameters
-    ----------
-    documents, queries : MultiVectors
-        Unit vectors, float16; ids are str.
-    texts, query_texts : list of str
-    token_strings, query_token_strings : list of list of str
-        The word piece of each token vector.
-    relevant : list of list of str
-        For each query, the ids of the documents that answer it.
-    """
-
+    #: Unit vectors, float16, with str ids.
     documents: MultiVectors
     queries: MultiVectors
     texts: list[str]
     query_texts: list[str]
+    #: The word piece of each token vector.
     token_strings: list[list[str]]
     query_token_strings: list[list[str]]
+    #: For each query, the ids of the documents that answer it.
     relevant: list[list[str]]
 
 

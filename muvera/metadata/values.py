@@ -84,17 +84,11 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
 
 
 class FlatMetadata(NamedTuple):
-    """Metadata in the form that engines filter.
+    """Metadata in the form that engines filter."""
 
-    Parameters
-    ----------
-    terms : list of str
-        One term for each present field and one for each of its values.
-    bounds : dict of str to float, int or str
-        Least and greatest value of each field, by "low_" or "high_" and :func:`bound_name`.
-    """
-
+    #: One term for each present field and one for each of its values.
     terms: list[str]
+    #: Least and greatest value of each field, by "low_" or "high_" and :func:`bound_name`.
     bounds: dict[str, float | int | str]
 
 

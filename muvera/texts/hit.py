@@ -29,33 +29,19 @@ _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|
 
 @dataclass(frozen=True)
 class WordMatch:
-    """The best match of one query token.
+    """The best match of one query token."""
 
-    Parameters
-    ----------
-    query : (start, stop)
-        Characters of the query; start == stop for a special token.
-    document : (start, stop)
-        Characters of the document's word that contains the best matching token.
-    similarity : float
-        Inner product of the two token vectors.  The similarities of all tokens add up to the score.
-    """
-
+    #: Characters of the query (start, stop); equal for a special token.
     query: tuple[int, int]
+    #: Characters of the document's word that contains the best matching token.
     document: tuple[int, int]
+    #: Inner product of the two token vectors.  The similarities of all tokens add up to the score.
     similarity: float
 
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """Chamfer similarity of the query with one sentence of the document.
-
-    Parameters
-    ----------
-    start, stop : int
-        Characters.
-    score : float
-    """
+    """Chamfer similarity of the query with one sentence of the document, its characters from start to stop."""
 
     start: int
     stop: int
