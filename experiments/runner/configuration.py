@@ -243,12 +243,8 @@ def _product(lists: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def _require_arguments(system: str, side: Any, arguments: dict[str, Any]) -> None:
-    try:
-        known = arguments_of(SYSTEMS[system], side)
-    except ModuleNotFoundError:
-        return  # a missing extra raises an error only when the system is used
     for name in arguments:
-        require_known(name, known, f"{side} argument of {system}")
+        require_known(name, arguments_of(SYSTEMS[system], side), f"{side} argument of {system}")
 
 
 def _require_keys(content: Any, known: Iterable[str], kind: str) -> None:

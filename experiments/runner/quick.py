@@ -66,9 +66,6 @@ def _ends(values: list[_T]) -> list[_T]:
 
 
 def _is_ready(entry: Entry, cache: Path) -> bool:
-    try:
-        system = SYSTEMS[entry.system]
-    except ModuleNotFoundError:
-        return True  # the run reports what is missing
+    system = SYSTEMS[entry.system]
     library = PEERS.get(getattr(system, "library", ""))
     return system.family != "peer" or (library is not None and is_made(library, cache))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import bm25s
 import numpy as np
 from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
 from muvera.reranking.queries import inverse_document_frequency, weight_queries
+from muvera.utils.optional_imports import import_extra
 
 from .base import Answers, Family, Material, Ranked, System, timed_search
 
@@ -25,13 +25,15 @@ class _Words:
     """BM25 over texts."""
 
     def __init__(self, texts: list[str], stopwords: str | None, **settings: float) -> None:
+        self._library = import_extra("bm25s", "experiments", "BM25")
         self._stopwords, self._count = stopwords, len(texts)
-        self.index: Any = bm25s.BM25(**settings)
-        words = bm25s.tokenize(texts, stopwords=stopwords, show_progress=False)
+        self.index: Any = self._library.BM25(**settings)
+        words = self._library.tokenize(texts, stopwords=stopwords, show_progress=False)
         self.index.index(words, show_progress=False)
 
     def scores(self, text: str) -> NDArray[np.float32]:
-        words = bm25s.tokenize(text, stopwords=self._stopwords, return_ids=False, show_progress=False)[0]
+        how = {"stopwords": self._stopwords, "return_ids": False, "show_progress": False}
+        words = self._library.tokenize(text, **how)[0]
         # bm25s refuses a query without words, for example of stop words only.
         return np.asarray(self.index.get_scores(words) if words else np.zeros(self._count), np.float32)
 

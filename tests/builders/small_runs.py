@@ -75,9 +75,9 @@ class Faulty(Exhaustive):
 def faulty_system() -> Iterator[None]:
     """Register the system "faulty", so that configurations can use it."""
     CALLS.clear()
-    SYSTEMS.register("faulty", Faulty)
+    SYSTEMS["faulty"] = Faulty
     yield
-    SYSTEMS.unregister("faulty")
+    del SYSTEMS["faulty"]
 
 
 def small() -> Collection:
