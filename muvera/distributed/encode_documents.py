@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,37 +13,31 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..encoders.registry import load_encoder
-from ..utils.checks import require_choice, require_int
+from ..utils.checks import require_int
 from ..utils.optional_imports import import_extra
 
 __all__ = ["EncodeDocuments", "sample_files"]
 
-# Column of lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them.
-_TOKENS = "tokens"
+# Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them, and their vectors.
+_TOKENS, _VECTOR = "tokens", "vector"
 
 
 class EncodeDocuments:
-    """Encode the column "tokens" of Arrow tables, on one thread.
+    """Add the column "vector", fixed-size lists of float32, to Arrow tables with the column "tokens".
 
-    Each worker creates one of these, which reads the encoder once, and calls it with its tables.  The vectors are
-    bitwise equal to those of one process, however the rows are split into tables.
+    Each worker creates one of these, which reads the encoder once, and calls it with its tables.  It uses one thread.
+    The vectors are bitwise equal to those of one process, however the rows are split into tables.
 
     Parameters
     ----------
     encoder : path or Encoder
         Fitted.  A folder that every worker can read, written by ``encoder.save``, moves fewer bytes than the
         encoder itself (about 60 MB).
-    output : str
-        Name of the new column, fixed-size lists of float32.
-    side : {"documents", "queries"}
-        Encode as documents or as queries.
-    keep_tokens : bool
-        Keep the column "tokens" in the result.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        For a folder without an encoder, an encoder that is not fitted, or a wrong setting.
+        For a folder without an encoder, or an encoder that is not fitted.
 
     Examples
     --------
@@ -55,20 +49,10 @@ class EncodeDocuments:
     ['id', 'tokens', 'vector']
     """
 
-    def __init__(
-        self,
-        encoder: str | os.PathLike[str] | Encoder,
-        *,
-        output: str = "vector",
-        side: Literal["documents", "queries"] = "documents",
-        keep_tokens: bool = True,
-    ) -> None:
-        import_extra("pyarrow", "parquet", "Encoding tables")
-        require_choice("side", side, ("documents", "queries"))
+    def __init__(self, encoder: str | os.PathLike[str] | Encoder) -> None:
         self._encoder = load_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
         if self._encoder.needs_fit:
             raise ValueError("The encoder is not fitted. Call its fit before encoding.")
-        self._output, self._side, self._keep = output, side, keep_tokens
 
     def __call__(self, table: Any) -> Any:
         """Return the pyarrow.Table with the column of vectors.
@@ -76,22 +60,20 @@ class EncodeDocuments:
         Raises
         ------
         ValueError, TypeError
-            For a table without the column "tokens", or tokens that do not fit the encoder.
+            For a table without the column "tokens" or with a column "vector", or tokens that do not fit the encoder.
         """
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         _require_tokens(table.column_names)
-        if self._output in table.column_names:
-            raise ValueError(f"The table has a column {self._output!r} already. Give another output=.")
-        dimension = self._encoder.config.vector_dimension
-        vectors = np.empty((0, dimension), np.float32)
+        if _VECTOR in table.column_names:
+            raise ValueError(f"The table has a column {_VECTOR!r} already. Rename it.")
+        config = self._encoder.config
+        vectors = np.empty((0, config.vector_dimension), np.float32)
         if len(table):
             texts = MultiVectors.from_arrow(table[_TOKENS])
-            texts.require_dimension(self._encoder.config.dimension, _TOKENS, "the encoder")
-            encode = getattr(self._encoder, f"encode_{self._side}")
-            vectors = np.ascontiguousarray(encode(texts, threads=1), np.float32)
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dimension)
-        result = table if self._keep else table.drop_columns([_TOKENS])
-        return result.append_column(self._output, lists)
+            texts.require_dimension(config.dimension, _TOKENS, "the encoder")
+            vectors = self._encoder.encode_documents(texts, threads=1)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), config.vector_dimension)
+        return table.append_column(_VECTOR, lists)
 
 
 def sample_files(
