@@ -15,7 +15,6 @@ from .options import Format, Json, Quiet, ReaderOption, Recall, Threads, Where, 
 from .output import note, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
-    from ..data.multivectors import MultiVectors
     from ..data.ranking import Ranking
     from ..index.muvera_index import MuveraIndex
 
@@ -104,7 +103,12 @@ def search(
         if ids is not None:
             plan["ids"] = _read_ids(ids, searched, quiet)
         begun = time.perf_counter()
-        rankings = _rankings(searched, texts, quiet, **plan)
+        rankings: list[Ranking] = []
+        with progress_bar(len(texts), "queries", "searching", quiet) as advance:
+            for start in range(0, len(texts), _QUERIES_AT_ONCE):
+                block = texts[start : start + _QUERIES_AT_ONCE]
+                rankings += searched.search(block, **plan)
+                advance(len(block))
         duration = time.perf_counter() - begun
         names = texts.ids.tolist()
         empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
@@ -159,23 +163,6 @@ def _open_index(index: str, queries: Path) -> MuveraIndex:
             f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
         )
     return loaded
-
-
-def _rankings(searched: Any, texts: MultiVectors, quiet: bool, **plan: Any) -> list[Ranking]:
-    """Search blocks of queries; queries without tokens get empty rankings."""
-    import numpy as np
-
-    from ..data.ranking import Ranking
-
-    rankings = [Ranking(np.empty(0, np.int64), np.empty(0, np.float32))] * len(texts)
-    filled = np.flatnonzero(texts.lengths > 0)
-    with progress_bar(len(filled), "queries", "searching", quiet) as advance:
-        for start in range(0, len(filled), _QUERIES_AT_ONCE):
-            block = filled[start : start + _QUERIES_AT_ONCE]
-            for i, ranking in zip(block.tolist(), searched.search(texts[block], **plan), strict=True):
-                rankings[i] = ranking
-            advance(len(block))
-    return rankings
 
 
 def _read_ids(file: Path, index: MuveraIndex, quiet: bool) -> list[Any]:

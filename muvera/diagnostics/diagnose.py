@@ -375,7 +375,9 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
             "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
             "similarity, normalize the vectors (muvera convert --normalize)."
         )
-    if _recall_is_low(diagnosis):
+    value, chance = diagnosis.recommended.recall[_DECISIVE], _DECISIVE / diagnosis.sampled_documents
+    # Less than half of the gap from chance to recall 1 is closed.
+    if value is not None and value - chance < 0.5 * (1 - chance):
         spread = diagnosis.maxsim
         sentences.append(
             f"All encoders find few of the exact best: the MaxSim of the best document ({spread.best:.3f}) is "
@@ -400,35 +402,25 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-def _recall_is_low(diagnosis: Diagnosis) -> bool:
-    """Return True if the recommended encoder closes less than half of the gap from chance to recall 1."""
-    value, chance = diagnosis.recommended.recall[_DECISIVE], _DECISIVE / diagnosis.sampled_documents
-    return value is not None and value - chance < 0.5 * (1 - chance)
-
-
 def _use(diagnosis: Diagnosis) -> str:
     row = diagnosis.recommended
     call = (
-        "your encoder"
-        if row.name not in PRESETS
-        else f"encoder={row.name!r} (muvera index --encoder {row.name})"
+        f"encoder={row.name!r} (muvera index --encoder {row.name})" if row.name in PRESETS else "your encoder"
     )
     setting = f"{call}, {row.floats:,} floats"
+    recall = row.recall[_DECISIVE]
     if diagnosis.exact_search:
         return (
             f"The collection has {diagnosis.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
             f"If the collection grows, use {setting}."
         )
-    recall = row.recall[_DECISIVE]
     if recall is None:
         return f"Start with {setting}, and run diagnose again with more documents."
-    sentence = f"Use {setting}: its recall at {_DECISIVE} candidates is {recall:.1%}"
     others = [other for other in diagnosis.encoders if other.name not in ("paper", row.name)]
-    best = max(others, key=lambda other: other.recall[_DECISIVE] or 0.0, default=None)
-    if best is None:
-        return sentence + "."
+    best = max(others, key=lambda other: other.recall[_DECISIVE] or 0.0, default=row)
     return (
-        f"{sentence}; that of {best.name} is {best.recall[_DECISIVE] or 0.0:.1%} with {best.floats:,} floats."
+        f"Use {setting}: its recall at {_DECISIVE} candidates is {recall:.1%}. The best of the others, {best.name}, "
+        f"has {best.recall[_DECISIVE] or 0.0:.1%} with {best.floats:,} floats."
     )
 
 
@@ -437,12 +429,12 @@ def _expect(diagnosis: Diagnosis) -> str:
     if not measured:
         return ""
     cutoff = next((cutoff for cutoff, value in measured.items() if value >= _ENOUGH), max(measured))
-    sentence = f"Expect {measured[cutoff]:.0%} of the exact 10 best among {cutoff} candidates"
+    sentence = f"Expect {measured[cutoff]:.0%} of the exact 10 best among {cutoff} candidates."
     if measured[cutoff] < _ENOUGH:
-        sentence += "; rank more candidates, or use larger vectors"
+        sentence += " Rank more candidates, or use larger vectors."
     if diagnosis.documents > diagnosis.sampled_documents:
         sentence += (
-            f". This was measured among {diagnosis.sampled_documents:,} documents. Among all "
-            f"{diagnosis.documents:,} the same number of candidates finds less, so rank more"
+            f" This was measured among {diagnosis.sampled_documents:,} documents. Among all "
+            f"{diagnosis.documents:,} the same number of candidates finds less, so rank more."
         )
-    return sentence + "."
+    return sentence

@@ -1,70 +1,7 @@
-"""Parameters that Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) require, and limits of any reduction.
+"""Parameters that Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) require.
 
-The theorems state their parameters up to constants.  Here the constants of the proofs in appendix A are
-carried through, so that every bound holds as written.
-
-Tokens are unit vectors, document cells are filled, m = |Q| + |P|, NChamfer is Chamfer / |Q|, and
-L = log(m^2 / (eps * delta)).
-
-Origin of each constant
------------------------
-Claim A.4, inequality (7).
-    The Hamming distance of a token of P from a query token is within ``a * k`` of its mean, k * angle / pi,
-    except with probability 2 exp(-2 a^2 k) (Hoeffding).  With k >= L / (2 a^2) and at most m^2 / 4 pairs of
-    tokens, this holds for all pairs except with probability eps * delta / 2.
-Displays (8) and (9).
-    The token chosen instead of the best one is at most 2 pi a further from the query token in angle (the
-    paper writes pi sqrt(eps) with a = sqrt(eps); both distances may be off, hence twice that), and
-    similarity falls by at most 2 sin(best angle + pi a) sin(pi a).  Half of eps is spent on it.
-Fact A.2.
-    With p rows of +-1, an inner product of vectors of length at most 1 is off by more than e with
-    probability at most 4 exp(-p (e^2 / 4 - e^3 / 6)): Achlioptas' bound for the squared lengths of x + y
-    and x - y.  The other half of eps is spent on it, and eps * delta / 2 of probability over the same pairs.
-Display (11).
-    The mean of R variables in [-1, 1] is off by more than t with probability at most 2 exp(-R t^2 / 2)
-    (Hoeffding), for each of n documents.
-Display (12).
-    An error of eps / 2 on either side makes eps (the first two lines of the paper make 4 eps, its last line
-    6 eps; it rescales eps anyway).
-
-Corrections to version 1
-------------------------
-Display (8) of version 1 (May 2024) says that an angle of order sqrt(eps) costs a similarity of order eps,
-by expanding the cosine at 0.  That holds only if the best document token is itself within such an angle of
-the query token.  Otherwise it costs sqrt(eps), and k must be of order log(m / delta) / eps^2.  With k of
-order 1 / eps, the Hamming distances of a best token that is orthogonal to the query token and of one that
-is 2 eps worse differ by less than their spread once eps is below about 1 / (32 L): the worse one is then
-chosen about half the time.
-
-Version 2 (arXiv 2405.19504v2, June 2026) corrects the dimension in Theorem 2.1 to m^O(1 / eps^2).
-``any_angle_simhash_projections`` is that theorem with its constant; ``num_simhash_projections`` is that of
-version 1, which holds under the angle ``largest_angle``.
-
-The proof of Theorem 2.2 bounds each repetition by 1, which inner projections can break.  Nothing is lost:
-given the partitions, R projections of p rows are one of R * p independent rows, off by more than e with
-probability at most 2 exp(-R p e^2 / (12 + 8 e)) (a Bernstein bound by the same moments as Achlioptas'),
-and e = eps / 10 fits beside the other errors.
-
-Lower bounds
-------------
-Two papers of 2026 bound the floats of any map of token sets to vectors whose inner products are within eps
-of NChamfer for all sets of m unit vectors, as their abstracts state.
-
-arXiv 2606.23475 (Jayaram)
-    (eps^2 m)^Omega(1 / eps) floats.
-arXiv 2607.20393 (Jayaram, Lin, Mirrokni, Woodruff)
-    m^(c / eps^(2 - 2 delta)) floats, c depending on delta, for every fixed delta in (0, 1), small eps and m
-    of at least a power of 1 / eps; even for queries of one token, and for maps that depend on the data.
-    The exponent of Theorem 2.1 is thus nearly the best possible.
-
-So no vectors of a practical size, learned ones included, are good for every collection.  They find most of
-the best documents of real collections because these are not the worst case, so recall must be measured
-(:func:`muvera.diagnose`).
-
-arXiv 2601.20844
-    Vectors of 2 k floats can reproduce the exact k best of given sets, so few floats are no obstacle in
-    principle.  What collections such as LIMIT (arXiv 2508.21038) lack is a map from the tokens to such
-    vectors.
+The theorems state their parameters up to constants.  Here the constants of the proofs in appendix A are carried
+through, so that every bound holds as written.  docs/reference/theory.md derives each of them.
 """
 
 from __future__ import annotations
@@ -132,7 +69,7 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
 
     With these, NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and
     with probability at least 1 - delta, for any sets of unit vectors whose best tokens lie
-    within ``largest_angle`` (see the module's docstring).
+    within ``largest_angle``.
 
     Parameters
     ----------

@@ -157,7 +157,7 @@ class Tuning:
     def text(self) -> str:
         """The table and the choice as text, several lines."""
         lines = [*_measured(self), "", *_table(self), ""]
-        for sentence in filter(None, [_choice(self), _target(self), *_limits(self)]):
+        for sentence in _sentences(self):
             lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
 
@@ -203,39 +203,30 @@ def _table(tuning: Tuning) -> list[str]:
     return lines
 
 
-def _choice(tuning: Tuning) -> str:
-    row = tuning.choice
+def _sentences(tuning: Tuning) -> list[str]:
+    """Return the choice, whether it reaches the target, and the limits of the measurement."""
+    row, target, count = tuning.choice, tuning.target_recall, tuning.candidates
     low, high = row.interval
-    return (
+    sentences = [
         f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall of the exact "
-        f"ten best among {tuning.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
-    )
-
-
-def _target(tuning: Tuning) -> str:
-    if tuning.target_recall is None:
-        return ""
-    if not tuning.target_reached:
-        start = (
-            f"No configuration reaches {tuning.target_recall:.1%} among {tuning.candidates} candidates; this one "
-            "has the highest recall."
+        f"ten best among {count} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
+    ]
+    if target is not None and tuning.target_reached:
+        sentences.append(
+            f"It is the smallest that reaches {target:.1%} with the selection queries; it needs at least "
+            f"{tuning.min_candidates} candidates."
         )
-        if tuning.min_candidates is None:
-            return (
-                f"{start} It does not reach the target among {max(tuning.choice.recall)} candidates either."
+        if row.held_out < target:
+            sentences.append(
+                "Held-out recall is below the target: set a higher target or rank more candidates."
             )
-        return f"{start} It reaches the target among {tuning.min_candidates} candidates."
-    reached = (
-        f"It is the smallest that reaches {tuning.target_recall:.1%} with the selection queries; it needs at least "
-        f"{tuning.min_candidates} candidates."
-    )
-    if tuning.choice.held_out < tuning.target_recall:
-        reached += " Held-out recall is below the target: set a higher target or rank more candidates."
-    return reached
-
-
-def _limits(tuning: Tuning) -> list[str]:
-    sentences = []
+    elif target is not None:
+        reached = tuning.min_candidates
+        often = f"not even among {max(row.recall)}" if reached is None else f"only among {reached}"
+        sentences.append(
+            f"No configuration reaches {target:.1%} among {count} candidates. This one has the highest recall and "
+            f"reaches the target {often}."
+        )
     if tuning.documents > tuning.sampled_documents:
         sentences.append(
             f"Recall was measured among {tuning.sampled_documents:,} documents: among all {tuning.documents:,} the "
