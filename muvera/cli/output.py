@@ -126,13 +126,7 @@ def columns() -> int:
 
 
 def megabytes(size: float) -> str:
-    """Return a number of bytes with its unit.
-
-    Examples
-    --------
-    >>> megabytes(1_400), megabytes(57_344_000), megabytes(3.2e9)
-    ('1.4 kB', '57.3 MB', '3.2 GB')
-    """
+    """Return a number of bytes with its unit: 1.4 kB, 57.3 MB or 3.2 GB."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB")):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -140,13 +134,7 @@ def megabytes(size: float) -> str:
 
 
 def seconds(duration: float) -> str:
-    """Return a duration with its unit.
-
-    Examples
-    --------
-    >>> seconds(0.00213), seconds(3.21), seconds(0.00004)
-    ('2.1 ms', '3.2 s', '0.04 ms')
-    """
+    """Return a duration with its unit: 3.2 s, 2.1 ms or 0.04 ms."""
     if duration >= 1:
         return f"{duration:.1f} s"
     return f"{1e3 * duration:.1f} ms" if duration >= 1e-3 else f"{1e3 * duration:.2f} ms"

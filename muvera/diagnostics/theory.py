@@ -83,12 +83,6 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
     Returns
     -------
     muvera.theory.Parameters
-        k = 4 pi^2 L / eps, from a^2 = eps / (8 pi^2) in (7): the best token lies within
-        pi a = sqrt(eps / 8), and (8) costs at most 4 pi^2 a^2 = eps / 2.
-        For any angle k = 8 pi^2 L / eps^2, from a = eps / (4 pi): (8) costs at most 2 pi a = eps / 2.
-        p = log(2 m^2 / (eps delta)) / (e^2 / 4 - e^3 / 6) with e = eps / 2, from Fact A.2.
-        R = 1.  delta counts as at most 1/2 in all of them: failures cost the expectation at most
-        eps * delta, which must fit into eps / 2.
 
     Raises
     ------
@@ -156,10 +150,6 @@ def theorem_2_2(
     Returns
     -------
     muvera.theory.Parameters
-        k and p of Theorem 2.1 at eps / 4 and delta = 1/10, as in the proof: each repetition's
-        expectation is then within 0.15 eps.
-        R = 32 log(4 n / delta) / eps^2, from (11) with t = eps / 4 and half of delta.
-        The projections take 0.1 eps and the other half.  Together eps / 2, which is (12).
 
     Raises
     ------

@@ -7,13 +7,11 @@ import logging
 import reprlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any, Literal, TypeVar
 
-import anyio
 import numpy as np
-from anyio.to_thread import run_sync
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
@@ -226,7 +224,7 @@ class _Server:
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         # Changes wait for each other and for saves, so they have one thread and leave the others to searches.
-        self._searches, self._changes = anyio.CapacityLimiter(settings.threads), anyio.CapacityLimiter(1)
+        self._searches, self._changes = ThreadPoolExecutor(settings.threads), ThreadPoolExecutor(1)
 
     @property
     def texts(self) -> TextIndex:
@@ -241,20 +239,20 @@ class _Server:
             with limited_reading(self.settings.max_read_characters):
                 return work()
 
-        task, _ = await self._started(limited, self._searches)
-        if task.done():
-            return task.result()
+        answer, begun = await self._started(limited, self._searches)
+        if begun and answer.done():
+            return answer.result()
         raise TimeoutError
 
     async def change(self, work: Callable[[], T]) -> T:
         """Run a change to its end; raise 503 without a change if no thread was free before the timeout."""
-        task, begun = await self._started(work, self._changes)
-        if not task.done() and not begun:
+        answer, begun = await self._started(work, self._changes)
+        if not begun:
             raise HTTPException(
                 503, "Nothing was changed: the server was busy. Send the request again.", {"Retry-After": "5"}
             )
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(answer)
         except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
@@ -265,32 +263,19 @@ class _Server:
             ) from error
 
     async def _started(
-        self, work: Callable[[], T], limiter: anyio.CapacityLimiter
-    ) -> tuple[asyncio.Task[T], bool]:
-        """Start `work`, wait for it at most the timeout; return its task, and whether a thread has begun it.
+        self, work: Callable[[], T], threads: ThreadPoolExecutor
+    ) -> tuple[asyncio.Future[T], bool]:
+        """Start `work`, wait for it at most the timeout; return its future, and whether a thread has begun it.
 
-        Work that has not begun by then never begins.  Other work keeps its place among the threads until it ends.
+        Work that has not begun by then never begins.  Other work keeps its thread until it ends.
         """
-        lock, state = Lock(), "waiting"
-
-        def begin() -> T:
-            nonlocal state
-            with lock:
-                if state == "given up":
-                    raise TimeoutError
-                state = "begun"
-            return work()
-
-        task: asyncio.Task[T] = asyncio.create_task(run_sync(begin, limiter=limiter))
-        task.add_done_callback(
+        future = threads.submit(work)
+        answer = asyncio.wrap_future(future)
+        answer.add_done_callback(
             lambda ended: ended.cancelled() or ended.exception()
-        )  # no warning if nobody waits
-        await asyncio.wait({task}, timeout=self.settings.timeout)
-        with lock:
-            if state == "waiting":
-                state = "given up"
-                task.cancel()
-        return task, state == "begun"
+        )  # nobody may wait for it
+        await asyncio.wait({answer}, timeout=self.settings.timeout)
+        return answer, not future.cancel()
 
     def require(self, name: str, value: int, most: int) -> None:
         if value > most:
@@ -402,16 +387,18 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
 
 def _add_writing(app: FastAPI, server: _Server) -> None:
     limits = server.settings
-
     assert limits.token is not None
     responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
     writing: dict[str, Any] = {"dependencies": [bearer_token(limits.token)], "responses": responses}
 
+    def limited(ids: Ids) -> Ids:
+        server.require("The number of documents", len(ids), limits.max_documents)
+        return ids
+
     @app.post("/documents", summary="Add documents", status_code=201, **writing)
     async def add(body: Documents) -> dict[str, Any]:
-        texts = server.texts
+        texts, new = server.texts, {"ids": body.ids, "metadata": body.metadata}
         server.require_texts(body.texts, limits.max_documents, "documents")
-        new = {"ids": body.ids, "metadata": body.metadata}
         return {"ids": await server.change(lambda: texts.add(body.texts, threads=1, **new))}
 
     @app.put("/documents", summary="Add or replace documents", **writing)
@@ -425,17 +412,15 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
 
     @app.patch("/documents", summary="Replace metadata", **writing)
     async def describe(body: MetadataChange) -> dict[str, Any]:
-        texts = server.texts
-        server.require("The number of documents", len(body.ids), limits.max_documents)
-        await server.change(lambda: texts.update(ids=body.ids, metadata=body.metadata))
-        return {"ids": body.ids}
+        texts, ids = server.texts, limited(body.ids)
+        await server.change(lambda: texts.update(ids=ids, metadata=body.metadata))
+        return {"ids": ids}
 
     @app.delete("/documents", summary="Delete documents", **writing)
     async def delete(body: Annotated[Deletion, Body()]) -> dict[str, Any]:
-        texts = server.texts
-        server.require("The number of documents", len(body.ids), limits.max_documents)
-        await server.change(lambda: texts.delete(body.ids, missing=body.missing))
-        return {"ids": body.ids}
+        texts, ids = server.texts, limited(body.ids)
+        await server.change(lambda: texts.delete(ids, missing=body.missing))
+        return {"ids": ids}
 
     @app.post("/save", summary="Save the index", **writing)
     async def save() -> dict[str, Any]:
