@@ -63,7 +63,12 @@ def test_index_search_get_and_list(index: Path) -> None:
     assert documents(index, "--where", '{"title": "Colors"}') == {
         "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
     }
+    assert "--where must be JSON" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
+    sentence = ("--unit", "sentence", "-k", 1, "--words", 0.3)
+    (hit,) = answer("texts", "search", index, "pear", *HASH, *sentence)["hits"]
+    assert hit["id"] == "b" and set(hit["parts"]) == {"maxsim", "text"}
     assert list(documents(index, "--limit", 1, "--offset", 1)) == ["b"]
+    assert "0 of 3 texts" in muvera("texts", "list", index, *HASH, "--offset", 9)[2]
     code, out, _ = muvera("texts", "get", index, "c", "a", *HASH)
     assert code == 0 and out.index("whale") < out.index("year: 2001") < out.index("apple")
     code, out, _ = muvera("texts", "search", index, "red apple", *HASH, "--explain")

