@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.indexes import DOCUMENTS, built
+from builders.indexes import built
 
-from muvera import FDEConfig, MultiVectors, MuveraIndex
+from muvera import FDEConfig, MuveraIndex
 from muvera.index.manifest import IndexFolderError
 from muvera.utils.atomic_files import content_checksum
 
@@ -118,15 +118,3 @@ def test_vectors_of_other_documents(saved: Path, folder: Path) -> None:
     np.save(file_of(folder, "lengths.npy"), lengths)
     with pytest.raises(IndexFolderError, match="189 documents, but 188"):
         MuveraIndex.load(folder, verify_files=False)
-
-
-def test_other_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="x does not exist"):
-        MuveraIndex.load(tmp_path / "x")
-    DOCUMENTS.save(tmp_path / "documents")
-    with pytest.raises(FileNotFoundError, match="documents is not a muvera index"):
-        MuveraIndex.load(tmp_path / "documents")
-    for call in (built().save, lambda path: built(path=path), lambda path: built(path=path, overwrite=True)):
-        with pytest.raises(FileExistsError, match="documents exists"):
-            call(tmp_path / "documents")
-    assert len(MultiVectors.load(tmp_path / "documents")) == 200

@@ -56,18 +56,6 @@ def test_rows_of_ids() -> None:
     assert np.int64(1) in numbers and True not in numbers and 1.0 not in numbers
 
 
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [([1.0], "float"), ([True], "bool"), ([None, 1], "NoneType"), (["1"], "'1'"), ([2, "1"], "'1'")],
-)
-def test_ids_of_other_kinds(ids: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        named(1, 2).existing_rows(ids)
-    for missing in ("raise", "ignore"):
-        with pytest.raises(TypeError, match=message):
-            named(1, 2).rows(list(ids), missing)
-
-
 def test_new_ids() -> None:
     names = named(7, 3)
     assert names.new_ids(without_ids(2)).tolist() == [8, 9]

@@ -1,45 +1,13 @@
 """Saves on a full disk and saves that are killed: the folder holds the old index or the new one."""
 
-import errno
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from builders.indexes import MORE, answers, built, ended, files, start_script
+from builders.indexes import answers, built, ended, files, start_script
 
-import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
-
-
-def full_disk(*_: Any, **__: Any) -> Any:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("writer", ["np.save", "write_tokens", "write_encoder_arrays"])
-def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch, writer: str, first: bool) -> None:
-    index = built()
-    expected = answers(index)
-    if not first:
-        index.save(folder)
-    before = files(folder)
-    index.add(MORE)
-    with monkeypatch.context() as patch:
-        owner = np if writer == "np.save" else folder_module
-        patch.setattr(owner, writer.removeprefix("np."), full_disk)
-        with pytest.raises(OSError, match="No space left"):
-            index.save(folder)
-    assert files(folder) == before and [path.name for path in folder.parent.iterdir()] == ["index"] * (
-        not first
-    )
-    if not first:
-        assert answers(MuveraIndex.load(folder, verify_files=True)) == expected
-    index.save(folder)  # there is room again
-    assert answers(MuveraIndex.load(folder)) == answers(index)
-
 
 LIMITED = """
     import resource, signal, sys

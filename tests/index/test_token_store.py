@@ -3,7 +3,6 @@
 import errno
 import os
 import sys
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,22 +157,6 @@ def test_tokens_of_one_dtype_go_to_one_file(tmp_path: Path, monkeypatch: pytest.
     store.append(texts(50, [100], np.float16), tmp_path)
     store.append(texts(51, [100]), tmp_path)
     assert [segment.vectors.tokens.dtype.itemsize for segment in store.segments] == [4, 2, 4]
-
-
-def test_memory_of_staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """24 MB pass through in batches of 100 kB; 1 MB waits, and both may exist twice."""
-    monkeypatch.setattr(module, "_STAGING_BYTES", 1 << 20)
-    store = float_store()
-    lengths, tokens = np.full(400, 10), np.zeros((4000, DIM), np.float32)
-    tracemalloc.start()
-    try:
-        for _ in range(250):
-            store.append(MultiVectors.from_flat(tokens.copy(), lengths), tmp_path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert store.segments[0].vectors.tokens.nbytes > 20 << 20
-    assert peak < (4 << 20) + 4 * 250 * 400 * 8  # and offsets
 
 
 @pytest.mark.parametrize("dtypes", [(np.float32, np.float32), (np.float16, np.float32), (np.float16,) * 2])
