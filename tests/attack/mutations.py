@@ -194,14 +194,8 @@ def change_positions(content: bytes, rng: random.Random) -> bytes:
     if array.dtype.kind not in "iu" or not array.size:
         return change_numbers(content, rng)
     bounds = np.iinfo(array.dtype)
-    near = (
-        int(array.min()) - 1,
-        int(array.max()) + 1,
-        int(array.max()),
-        array.size,
-        array.shape[0],
-        *NUMBERS,
-    )
+    least, most = int(array.min()), int(array.max())
+    near = (least - 1, most + 1, most, array.size, array.shape[0], *NUMBERS)
     for _ in range(rng.choice((1, 1, 2, 5))):
         array.reshape(-1)[rng.randrange(array.size)] = min(max(rng.choice(near), bounds.min), bounds.max)
     changed = io.BytesIO()

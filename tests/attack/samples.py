@@ -4,12 +4,11 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from builders.foreign_indexes import random_index, write_fast_plaid, write_plaid, write_pt, write_warp
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
@@ -30,6 +29,7 @@ Make = Callable[[Path], Path]
 
 def converted(format: str) -> Make:
     def make(place: Path) -> Path:
+        pytest.importorskip({"parquet": "pyarrow"}.get(format, "numpy"))
         convert(DOCUMENTS, place / f"a.{format}", format)
         return place / f"a.{format}"
 
@@ -75,7 +75,7 @@ def byaldi(place: Path) -> Path:
 
 
 def qdrant(place: Path) -> Path:
-    library: Any = import_module("qdrant_client")
+    library: Any = pytest.importorskip("qdrant_client")
     models = library.models
     comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
     tokens = models.VectorParams(size=4, distance=models.Distance.DOT, multivector_config=comparator)
@@ -89,15 +89,15 @@ def qdrant(place: Path) -> Path:
 
 
 def lancedb(place: Path) -> Path:
-    database: Any = import_module("lancedb").connect(str(place / "db"))
-    table: Any = import_module("pyarrow").table({"id": list(NAMES), "tokens": DOCUMENTS.to_arrow()})
+    database: Any = pytest.importorskip("lancedb").connect(str(place / "db"))
+    table: Any = pytest.importorskip("pyarrow").table({"id": list(NAMES), "tokens": DOCUMENTS.to_arrow()})
     database.create_table("docs", table)
     return place / "db"
 
 
 def arrow(stream: bool) -> Make:
     def make(place: Path) -> Path:
-        pa: Any = import_module("pyarrow")
+        pa: Any = pytest.importorskip("pyarrow")
         lists = pa.array([tokens.tolist() for tokens in DOCUMENTS], pa.large_list(pa.list_(pa.float64())))
         table = pa.table({"id": list(NAMES), "tokens": lists if stream else DOCUMENTS.to_arrow()})
         opener: Any = pa.ipc.new_stream if stream else pa.ipc.new_file
@@ -109,7 +109,7 @@ def arrow(stream: bool) -> Make:
 
 
 def zarr(place: Path) -> Path:
-    group: Any = import_module("zarr").create_group(str(place / "a.zarr"), zarr_format=3)
+    group: Any = pytest.importorskip("zarr").create_group(str(place / "a.zarr"), zarr_format=3)
     for name, values in (("tokens", DOCUMENTS.tokens), ("offsets", DOCUMENTS.offsets)):
         group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(4, *values.shape[1:]))[:] = (
             values
@@ -118,7 +118,7 @@ def zarr(place: Path) -> Path:
 
 
 def hdf5(place: Path) -> Path:
-    h5py: Any = import_module("h5py")
+    h5py: Any = pytest.importorskip("h5py")
     with h5py.File(place / "a.h5", "w") as file:
         file.create_dataset("tokens", data=DOCUMENTS.tokens, chunks=(4, DIMENSION), compression="gzip")
         file["offsets"] = DOCUMENTS.offsets
@@ -128,6 +128,8 @@ def hdf5(place: Path) -> Path:
 
 def index(added: bool = False, **given: Any) -> Make:
     def make(place: Path) -> Path:
+        if given["backend"] == "hnsw":
+            pytest.importorskip("hnswlib")
         settings = dict(given)
         config = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=1)
         chosen = settings.pop("encoder", config)
@@ -160,21 +162,22 @@ def journal(place: Path) -> Path:
     return place / "journaled"
 
 
-def encoder(name: str) -> Make:
+ENCODERS = {
+    "moments": preset_config("mean", DIMENSION),
+    "fde": FDEConfig(dimension=DIMENSION, num_repetitions=2),
+    "reference": preset_config("reference", DIMENSION, num_repetitions=2),
+    "compact": preset_config("moments", 24),
+    "projected": preset_config(
+        "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
+    ),
+    "learned": LearnedConfig(
+        dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
+    ),
+}  # fmt: skip
+
+
+def encoder(config: Any) -> Make:
     def make(place: Path) -> Path:
-        configs: dict[str, Callable[[], Any]] = {
-            "moments": lambda: preset_config("mean", DIMENSION),
-            "fde": lambda: FDEConfig(dimension=DIMENSION, num_repetitions=2),
-            "reference": lambda: preset_config("reference", DIMENSION, num_repetitions=2),
-            "compact": lambda: preset_config("moments", 24),
-            "projected": lambda: preset_config(
-                "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
-            ),
-            "learned": lambda: LearnedConfig(
-                dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
-            ),
-        }
-        config = configs[name]()
         tokens = np.random.default_rng(1).normal(size=(900, config.dimension)).astype(np.float32)
         made = make_encoder(config).fit(MultiVectors.from_flat(tokens, [3] * 300))
         made.save(place / "encoder")
@@ -183,52 +186,45 @@ def encoder(name: str) -> Make:
     return make
 
 
-#: Required libraries and writer of each sample.
-SAMPLES: dict[str, tuple[tuple[str, ...], Make]] = {
-    "npy": ((), lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1]),  # type: ignore[func-returns-value]
-    "npy_padded": ((), padded),
-    "npz": ((), converted("npz")),
-    "npz_documents": ((), npz),
-    "safetensors": ((), converted("safetensors")),
-    "jsonl_gz": ((), rows(lambda i, t: {"id": i, "tokens": t}, "rows.jsonl.gz")),
-    "json": ((), rows(lambda i, t: {"id": i, "embeddings": t}, "a.json")),
-    "jsonl_qdrant": ((), rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}})),
-    "plaid": ((), lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]]))),
-    "next_plaid": ((), lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]]))),
-    "fast_plaid": ((), golden("fast_plaid_1.4.6")),
-    "pylate_scann": ((), golden("pylate_scann")),
-    "pylate_fast_plaid": ((), golden("pylate_fast_plaid")),
-    "pylate_plaid": ((), golden("pylate_stanford_plaid")),
-    "pylate_voyager": ((), golden("pylate_voyager")),
-    "warp": ((), lambda place: write_warp(place, random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4))[0]),
-    "byaldi": ((), byaldi),
-    "qdrant": (("qdrant_client",), qdrant),
-    "lancedb": (("lancedb", "pyarrow"), lancedb),
-    "parquet": (("pyarrow",), converted("parquet")),
-    "arrow_file": (("pyarrow",), arrow(stream=False)),
-    "arrow_stream": (("pyarrow",), arrow(stream=True)),
-    "zarr": (("zarr",), zarr),
-    "hdf5": (("h5py",), hdf5),
-    "index_exact": ((), index(backend="exact")),
-    "index_scan": ((), index(backend="scan", tokens="2bit", keep_exact=True)),
-    "index_graph": (("hnswlib",), index(backend="hnsw")),
-    "index_graph_added": (("hnswlib",), index(added=True, backend="hnsw", tokens="int8")),
-    "index_exact_added": ((), index(added=True, backend="exact", tokens="4bit", keep_exact=True)),
-    "index_scan_added": ((), index(added=True, backend="scan", tokens="1bit")),
-    "index_moments": ((), index(backend="scan", tokens="float16", encoder="moments")),
-    "texts": ((), texts),
-    "texts_journal": ((), journal),
-    **{
-        f"encoder_{name}": ((), encoder(name))
-        for name in ("moments", "compact", "fde", "reference", "projected", "learned")
-    },
+#: Writer of each sample; it skips a test without the library that it needs.
+SAMPLES: dict[str, Make] = {
+    "npy": lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1],  # type: ignore[func-returns-value]
+    "npy_padded": padded,
+    "npz": converted("npz"),
+    "npz_documents": npz,
+    "safetensors": converted("safetensors"),
+    "jsonl_gz": rows(lambda i, t: {"id": i, "tokens": t}, "rows.jsonl.gz"),
+    "json": rows(lambda i, t: {"id": i, "embeddings": t}, "a.json"),
+    "jsonl_qdrant": rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}}),
+    "plaid": lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]])),
+    "next_plaid": lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]])),
+    "fast_plaid": golden("fast_plaid_1.4.6"),
+    "pylate_scann": golden("pylate_scann"),
+    "pylate_fast_plaid": golden("pylate_fast_plaid"),
+    "pylate_plaid": golden("pylate_stanford_plaid"),
+    "pylate_voyager": golden("pylate_voyager"),
+    "warp": lambda place: write_warp(place, random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4))[0],
+    "byaldi": byaldi,
+    "qdrant": qdrant,
+    "lancedb": lancedb,
+    "parquet": converted("parquet"),
+    "arrow_file": arrow(stream=False),
+    "arrow_stream": arrow(stream=True),
+    "zarr": zarr,
+    "hdf5": hdf5,
+    "index_exact": index(backend="exact"),
+    "index_scan": index(backend="scan", tokens="2bit", keep_exact=True),
+    "index_graph": index(backend="hnsw"),
+    "index_graph_added": index(added=True, backend="hnsw", tokens="int8"),
+    "index_exact_added": index(added=True, backend="exact", tokens="4bit", keep_exact=True),
+    "index_scan_added": index(added=True, backend="scan", tokens="1bit"),
+    "index_moments": index(backend="scan", tokens="float16", encoder="moments"),
+    "texts": texts,
+    "texts_journal": journal,
+    **{f"encoder_{name}": encoder(config) for name, config in ENCODERS.items()},
 }
 
 
-def make_sample(name: str, folder: Path) -> Path | None:
-    """Write a sample; return None if a library that it needs is not installed."""
-    needs, make = SAMPLES[name]
-    if any(find_spec(module) is None for module in needs):
-        return None
+def make_sample(name: str, folder: Path) -> Path:
     (folder / "sample").mkdir()
-    return make(folder / "sample")
+    return SAMPLES[name](folder / "sample")

@@ -1,11 +1,11 @@
 """Damaged files and folders are read, or refused in one sentence: no crash, no hang, no raw error.
 
-``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.
+``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.  ``--basetemp`` in memory, such as a folder in
+/dev/shm, makes this several times faster: 1,250 mutations of each take about 6 minutes.
 """
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders.paths import ROOT
 
 from attack.child import outcome_of
-from attack.mutations import change_pickle, mutate
-from attack.pickles import HOSTILE_PICKLES, MARKER
+from attack.mutations import mutate
+from attack.pickles import MARKER
+from attack.processes import environment
 from attack.samples import SAMPLES, make_sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux does")
@@ -34,16 +34,15 @@ class Reader:
     """The child process that reads samples; a new one starts after each death."""
 
     def __init__(self, *command: str) -> None:
-        self.command = command or (sys.executable, str(ROOT / "tests" / "attack" / "child.py"))
+        self.command = command or (sys.executable, str(Path(__file__).with_name("child.py")))
         self.process: subprocess.Popen[str] | None = None
 
     def read(self, path: Path) -> tuple[str, str]:
         """Return the outcome for a sample and its message."""
         if self.process is None:
-            variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-            pipe, none = subprocess.PIPE, subprocess.DEVNULL
+            pipe, variables = subprocess.PIPE, environment(OMP_NUM_THREADS="1")
             self.process = subprocess.Popen(
-                self.command, stdin=pipe, stdout=pipe, stderr=none, text=True, env=variables
+                self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=variables
             )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(str(path)) + "\n")
@@ -75,8 +74,6 @@ def reader() -> Iterator[Reader]:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path, name: str) -> None:
     sample = make_sample(name, tmp_path)
-    if sample is None:
-        pytest.skip(f"{' and '.join(SAMPLES[name][0])} must be installed")
     assert reader.read(sample) == ("read", "")
     counts: Counter[str] = Counter()
     faults = []
@@ -114,7 +111,7 @@ def test_deaths_loops_and_programs_are_noticed(tmp_path: Path, script: str, kind
 
 def test_outcomes_and_mutations_are_what_they_claim(tmp_path: Path) -> None:
     sample = make_sample("npz", tmp_path)
-    assert sample is not None and outcome_of(sample) == ("read", "")
+    assert outcome_of(sample) == ("read", "")
     content, seen = sample.read_bytes(), []
     for number in (*range(8), *range(8)):
         sample.write_bytes(content)
@@ -123,5 +120,3 @@ def test_outcomes_and_mutations_are_what_they_claim(tmp_path: Path) -> None:
     assert seen[:8] == seen[8:] and len(set(seen)) > 4
     sample.write_bytes(b"PK")
     assert outcome_of(sample)[0] == "refused"
-    pickles = {change_pickle(b"\x80\x04N.", random.Random(number)) for number in range(1500)}
-    assert set(HOSTILE_PICKLES) <= pickles
