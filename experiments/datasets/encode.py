@@ -17,7 +17,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from muvera.texts.encoders.models import SentenceTransformersEncoder
 from muvera.utils.atomic_files import atomic_folder
 from muvera.utils.optional_imports import import_extra
 
-__all__ = ["embed", "encode_texts", "fetch_texts", "fit_reduction", "read_texts"]
+__all__ = ["embed", "encode_texts", "fetch_texts", "fit_reduction", "read_texts", "reduced"]
 
 Texts = list[tuple[str, str]]
 
@@ -153,12 +152,12 @@ def embed(
     reduction = None
     if dimension is not None and next(_read_shards(shards, "docs"))["tokens"].shape[1] > dimension:
         reduction = fit_reduction((shard["tokens"] for shard in _read_shards(shards, "docs")), dimension)
-        _write(out / "reduction.npy", reduction.components)
+        _write(out / "reduction.npy", reduction)
     for _, name, texts in sides:
         arrays: dict[str, list[NDArray[Any]]] = {}
         for shard in _read_shards(shards, name):
             if reduction is not None:
-                shard["tokens"] = reduction(shard["tokens"]).astype(np.float16)
+                shard["tokens"] = reduced(shard["tokens"], reduction)
             for key, array in shard.items():
                 arrays.setdefault(key, []).append(array)
         for key, blocks in arrays.items():
@@ -167,22 +166,8 @@ def embed(
     shutil.rmtree(shards)
 
 
-@dataclass(frozen=True)
-class Reduction:
-    """A linear map to fewer dimensions, followed by scaling to length 1.
-
-    `components`, (dim_in, dim_out), has orthonormal columns, in descending order of the sample's energy.
-    """
-
-    components: NDArray[np.float32]
-
-    def __call__(self, vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Reduce vectors (n, dim_in) to unit vectors (n, dim_out), float32."""
-        return unit_rows(np.asarray(vectors, dtype=np.float32) @ self.components)
-
-
-def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> Reduction:
-    """Fit the linear map that keeps most of the vectors' energy (PCA without centering).
+def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> NDArray[np.float32]:
+    """Return the map (dim_in, dimension) that keeps most of the vectors' energy (PCA without centering).
 
     Its columns are the leading eigenvectors of the uncentered second moment, so on average it preserves inner
     products as well as any map of this size.  Each column's largest entry is positive.
@@ -191,15 +176,19 @@ def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) 
     for sample in samples:
         rows = np.asarray(sample, dtype=np.float64)
         moment = rows.T @ rows if moment is None else moment + rows.T @ rows
-    if moment is None:
-        raise ValueError("samples is empty: a reduction needs at least one matrix of token vectors.")
+    assert moment is not None
     if not 1 <= dimension <= len(moment):
         raise ValueError(
             f"dimension must be between 1 and {len(moment)}, the samples' width, got {dimension}."
         )
     components = np.linalg.eigh(moment)[1][:, ::-1][:, :dimension]
     largest = components[np.abs(components).argmax(axis=0), np.arange(dimension)]
-    return Reduction((components * np.sign(largest)).astype(np.float32))
+    return np.asarray(components * np.sign(largest), np.float32)
+
+
+def reduced(vectors: NDArray[np.floating[Any]], reduction: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Reduce vectors (n, dim_in) to unit vectors of fewer dimensions."""
+    return unit_rows(np.asarray(vectors, np.float32) @ reduction).astype(np.float16)
 
 
 def _encode(encoder: TextEncoder, side: TextSide, texts: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.datasets.encode import Reduction, fit_reduction
+from experiments.datasets.encode import fit_reduction, reduced
 from muvera.texts.encoders.minilm import MiniLMEncoder, TokenStates
 
 DIM = 128
@@ -119,10 +119,10 @@ def best_ranks(folder: Path) -> list[int]:
     return ranks
 
 
-def _write_vectors(folder: Path, prefix: str, states: Sequence[TokenStates], reduction: Reduction) -> None:
-    vectors: NDArray[np.float16] = reduction(np.concatenate([one.vectors for one in states])).astype(
-        np.float16
-    )
+def _write_vectors(
+    folder: Path, prefix: str, states: Sequence[TokenStates], reduction: NDArray[np.float32]
+) -> None:
+    vectors = reduced(np.concatenate([one.vectors for one in states]), reduction)
     np.save(folder / f"{prefix}tokens.npy", vectors)
     np.save(folder / f"{prefix}lengths.npy", np.array([len(one.vectors) for one in states], np.int32))
 

@@ -290,7 +290,7 @@ def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -
     rng = np.random.default_rng(0)
     scale = np.linspace(2.0, 0.1, 12)  # off-center and uneven, as token states are
     samples = [unit_rows((rng.normal(size=(n, 12)) * scale + 0.3).astype(np.float32)) for n in (5, 1, 40, 17)]
-    components = encode.fit_reduction(samples, 4).components
+    components = encode.fit_reduction(samples, 4)
     expected = np.linalg.svd(np.concatenate(samples).astype(np.float64))[2][:4].T
     np.testing.assert_allclose(np.abs(np.sum(components * expected, axis=0)), 1.0, atol=1e-6)
     assert (components[np.abs(components).argmax(axis=0), np.arange(4)] > 0).all()
