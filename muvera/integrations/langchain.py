@@ -12,16 +12,15 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
-from ..data.multivectors import MultiVectors
 from ..metadata.filters import Filter
-from ..texts.encoders.base import TextEncoder, TextSide, from_matrices
+from ..texts.encoders.base import ModelEncoder, TextEncoder, TextSide
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
 __all__ = ["EmbeddingsEncoder", "FunctionRetriever", "MuveraVectorStore"]
 
 
-class EmbeddingsEncoder:
+class EmbeddingsEncoder(ModelEncoder):
     """LangChain's single-vector embeddings as a text encoder: one unit vector per text.
 
     Parameters
@@ -29,25 +28,21 @@ class EmbeddingsEncoder:
     embeddings : langchain_core.embeddings.Embeddings
     """
 
+    dimension = 1  # of no texts
+
     def __init__(self, embeddings: Embeddings) -> None:
         self.name = f"langchain:{type(embeddings).__name__}"
         self.embeddings = embeddings
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return self._unit_vectors(self.embeddings.embed_documents(list(texts)) if texts else [])
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return self._unit_vectors([self.embeddings.embed_query(text) for text in texts])
-
-    def token_spans(self, text: str, side: TextSide) -> None:
-        """Return None: the vector belongs to the whole text."""
-        return None
-
-    def _unit_vectors(self, vectors: Sequence[Sequence[float]]) -> MultiVectors:
-        matrices = [np.asarray([vector], np.float32) for vector in vectors]
-        return from_matrices([row / max(np.linalg.norm(row), np.float32(1e-12)) for row in matrices], 1)
+    def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
+        """Return a matrix of one unit vector for each text."""
+        embeddings = self.embeddings
+        if side == "query":
+            vectors = [embeddings.embed_query(text) for text in texts]
+        else:
+            vectors = embeddings.embed_documents(texts) if texts else []
+        rows = [np.asarray([vector], np.float32) for vector in vectors]
+        return [row / max(np.linalg.norm(row), np.float32(1e-12)) for row in rows]
 
 
 class MuveraVectorStore(VectorStore):

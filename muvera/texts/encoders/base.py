@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from ...data.validation import as_array
 
 __all__ = [
     "CachedEncoder",
+    "ModelEncoder",
     "TextEncoder",
     "TextSide",
     "as_texts",
@@ -59,6 +61,31 @@ class TextEncoder(Protocol):
         Special tokens have start == stop.
         """
         ...
+
+
+class ModelEncoder(ABC):
+    """Base class of text encoders whose model returns one matrix (tokens, columns) for each text."""
+
+    name: str
+
+    #: Columns of the vectors, if the model reports them; needed to encode no texts.
+    dimension: int | None = None
+
+    @abstractmethod
+    def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
+        """Return the token vectors of each text, as documents or as queries."""
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as documents, in order."""
+        return from_matrices(self.matrices(list(texts), "document"), self.dimension)
+
+    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
+        """Encode texts as queries, in order."""
+        return from_matrices(self.matrices(list(texts), "query"), self.dimension)
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector, or None if the model does not return them."""
+        return None
 
 
 class CachedEncoder:

@@ -15,11 +15,10 @@ import numpy.typing as npt
 from scipy.special import erf
 
 from ...data.demo_sample import DemoSample
-from ...data.multivectors import MultiVectors
 from ...encoders.matmul import one_blas_thread
 from ...utils.optional_imports import import_extra
 from ...utils.parallel import run_in_ranges, split_by_weight
-from .base import TextSide, from_matrices
+from .base import ModelEncoder, TextSide
 
 __all__ = [
     "Bert",
@@ -66,7 +65,7 @@ def is_punctuation(token: str) -> bool:
     )
 
 
-class MiniLMEncoder:
+class MiniLMEncoder(ModelEncoder):
     """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0) as a text encoder.
 
     The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
@@ -83,6 +82,7 @@ class MiniLMEncoder:
             n_heads=config["num_attention_heads"],
             layer_norm_eps=config["layer_norm_eps"],
         )
+        self.dimension = self._model.weights["embeddings.word_embeddings.weight"].shape[1]
         self._tokenizer = _need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(256)  # the model was trained with 256 tokens
@@ -90,19 +90,9 @@ class MiniLMEncoder:
         for token, index in self._tokenizer.get_vocab().items():
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
 
-    @property
-    def dimension(self) -> int:
-        """Columns of the vectors."""
-        wide: int = self._model.weights["embeddings.word_embeddings.weight"].shape[1]
-        return wide
-
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, without punctuation tokens."""
-        return from_matrices([states.vectors for states in self.read(texts, "document")], self.dimension)
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return from_matrices([states.vectors for states in self.read(texts, "query")], self.dimension)
+    def matrices(self, texts: list[str], side: TextSide) -> list[FloatMatrix]:
+        """Return the token vectors of each text; those of documents without punctuation tokens."""
+        return [states.vectors for states in self.read(texts, side)]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""
@@ -132,7 +122,7 @@ class MiniLMEncoder:
         return kept
 
 
-class SampleEncoder:
+class SampleEncoder(ModelEncoder):
     """Stored token vectors of the demo sample; it encodes no other texts.
 
     Parameters
@@ -152,13 +142,9 @@ class SampleEncoder:
             "query": dict(zip(sample.query_texts, sample.query_token_strings, strict=True)),
         }
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return from_matrices([self._vectors["document"][text] for text in texts])
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return from_matrices([self._vectors["query"][text] for text in texts])
+    def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
+        """Return the stored token vectors of each text."""
+        return [self._vectors[side][text] for text in texts]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""

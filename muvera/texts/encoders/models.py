@@ -6,7 +6,6 @@ import json
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -14,9 +13,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
-from .base import TextSide, from_matrices
+from .base import ModelEncoder, TextSide
 
 __all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
 
@@ -27,17 +25,7 @@ _TOGETHER = 8
 _MAX_BYTES = 1 << 30
 
 
-class _WithoutSpans:
-    """Base class of encoders that cannot map tokens to characters."""
-
-    name: str
-
-    def token_spans(self, text: str, side: TextSide) -> None:
-        """Return None: the model does not report the characters of its tokens."""
-        return None
-
-
-class SentenceTransformersEncoder(_WithoutSpans):
+class SentenceTransformersEncoder(ModelEncoder):
     """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
 
     Parameters
@@ -67,24 +55,15 @@ class SentenceTransformersEncoder(_WithoutSpans):
             card = getattr(model, "model_card_data", None)
             base = getattr(card, "base_model", None) or type(model).__name__
             self.name, self._model = f"sentence-transformers:{base}", model
+        self.dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)()
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return self._encode(self._model.encode_document, texts)
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return self._encode(self._model.encode_query, texts)
-
-    def _encode(self, encode: Any, texts: Sequence[str]) -> MultiVectors:
-        matrices = encode(
-            list(texts), show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
-        )
-        dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)()
-        return from_matrices(matrices, dimension)
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text."""
+        encode = self._model.encode_query if side == "query" else self._model.encode_document
+        return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
 
 
-class PyLateEncoder(_WithoutSpans):
+class PyLateEncoder(ModelEncoder):
     """A ColBERT model run by PyLate.
 
     PyLate pins an older sentence-transformers than :class:`SentenceTransformersEncoder` needs, so install the two
@@ -111,16 +90,12 @@ class PyLateEncoder(_WithoutSpans):
         else:
             self.name, self._model = f"pylate:{type(model).__name__}", model
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return from_matrices(self._model.encode(list(texts), is_query=False, show_progress_bar=False))
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries, which the model expands with mask tokens."""
-        return from_matrices(self._model.encode(list(texts), is_query=True, show_progress_bar=False))
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text; the model expands queries with mask tokens."""
+        return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
 
 
-class FastembedEncoder:
+class FastembedEncoder(ModelEncoder):
     """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
 
     Parameters
@@ -154,18 +129,15 @@ class FastembedEncoder:
                 "set FASTEMBED_CACHE_PATH to a folder that contains it."
             ) from error
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text."""
+        if side == "query":
+            return self._model.query_embed(texts)
         # A batch is padded to its longest text, so texts of similar length are encoded together.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        matrices = dict(
-            zip(order, self._model.embed([texts[i] for i in order], batch_size=_TOGETHER), strict=True)
-        )
-        return from_matrices([matrices[i] for i in range(len(texts))])
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return from_matrices(self._model.query_embed(list(texts)))
+        encoded = self._model.embed([texts[i] for i in order], batch_size=_TOGETHER)
+        matrices = dict(zip(order, encoded, strict=True))
+        return [matrices[i] for i in range(len(texts))]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector, or None for a model without a tokenizer."""
@@ -179,7 +151,7 @@ class FastembedEncoder:
         return [span for token, span in tokens if token not in skipped]
 
 
-class HTTPEncoder(_WithoutSpans):
+class HTTPEncoder(ModelEncoder):
     """A model behind an HTTP endpoint with vLLM's pooling interface (``vllm serve --task token_embed``).
 
     A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data": [[...], ...]}, ...]}``,
@@ -204,6 +176,8 @@ class HTTPEncoder(_WithoutSpans):
         For a URL that is not HTTP.
     """
 
+    dimension = 1  # of no texts
+
     def __init__(
         self, url: str, model: str, *, query_prefix: str = "", token: str | None = None, timeout: float = 60.0
     ) -> None:
@@ -220,17 +194,12 @@ class HTTPEncoder(_WithoutSpans):
         self.name = f"http:{model}" + (f" {query_prefix!r}" if query_prefix else "")
         self._model, self._prefix, self._timeout = model, query_prefix, timeout
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return self._encode(list(texts))
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return self._encode([self._prefix + text for text in texts])
-
-    def _encode(self, texts: list[str]) -> MultiVectors:
+    def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
+        """Return the token vectors of each text."""
         if not texts:
-            return from_matrices([], 1)
+            return []
+        if side == "query":
+            texts = [self._prefix + text for text in texts]
         body = json.dumps({"model": self._model, "input": texts}).encode()
         request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
         try:
@@ -255,7 +224,7 @@ class HTTPEncoder(_WithoutSpans):
             ) from error
         if len(matrices) != len(texts):
             raise ValueError(f"{self._url} answered {len(matrices)} sets of vectors for {len(texts)} texts.")
-        return from_matrices(matrices)
+        return matrices
 
 
 def _matrix(values: Any) -> NDArray[np.float32]:
