@@ -149,21 +149,20 @@ class DocumentDatabase:
         """Open a file written by :meth:`save`; raise FileNotFoundError, or ValueError for a damaged file."""
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
-        opened = cls.__new__(cls)
-        opened._writable, opened._pending, opened._counts = False, None, {}
-        opened._copying, opened._lock = opened._locks = RLock(), RLock()
-        hold_during_fork(opened)
-        opened._connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+        opened = cls()
+        with closing(opened._connection) as empty:
+            expected = _schema(empty)
+        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+        opened._connection, opened._writable = connection, False
         try:
-            opened._connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA trusted_schema = OFF")
             # A view, trigger or table of another definition could loop forever or show other texts to each query.
-            empty = DocumentDatabase()
-            if _schema(opened._connection) != _schema(empty._connection):
+            if _schema(connection) != expected:
                 raise sqlite3.DatabaseError("it has other tables")
-            result = opened._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if result != "ok":
                 raise sqlite3.DatabaseError(" ".join(result.split()))
-            wrong = opened._connection.execute(
+            wrong = connection.execute(
                 "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', 'integer') OR "
                 "NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
             ).fetchone()
