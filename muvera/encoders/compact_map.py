@@ -203,8 +203,10 @@ def fit_maps(
     if scale <= 0:  # the sample is too small
         scale = 1.0
     scale32 = np.float32(scale)
+    products *= scale32
+    rest = similarities
+    rest -= products
     between = gram(windows, threads)
-    rest = similarities - scale32 * products
     window_ridge, by_windows = ridge_solution(between, _WINDOW_RIDGE, rest)
     moment = gram(documents, threads)
     spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
@@ -214,11 +216,20 @@ def fit_maps(
     # these: n * n * m operations instead of n * n * L, and no n * L array.
     correction = product(between, weights, threads)
     # correction @ moment, without another product: (matrix + r I) @ solution = targets for both ridge solutions.
-    rows_moment = rest - window_ridge * by_windows - ridge * correction
-    reached = scale32 * products + rows_moment
-    squared = product(reached - np.float32(0.5) * rows_moment, correction.T, threads)
-    squared += squared.T + scale32**2 * between
-    importance = gram(reached, threads) / np.float32(count) + spread * squared
+    rest -= window_ridge * by_windows
+    rest -= ridge * correction
+    reached = products
+    reached += rest
+    rest *= np.float32(-0.5)
+    rest += reached
+    squared = product(rest, correction.T, threads)
+    squared += squared.T
+    between *= scale32**2
+    squared += between
+    squared *= spread
+    importance = gram(reached, threads)
+    importance /= np.float32(count)
+    importance += squared
     means = np.ascontiguousarray(documents[:, long - mean_columns :])
     mean_spread = np.float32(_MEAN_SPREAD * np.square(means, dtype=np.float64).sum() / count / mean_columns)
     rows_means = scale32 * windows[:, long - mean_columns :] + product(correction, means, threads)
@@ -226,7 +237,7 @@ def fit_maps(
     # V spans the leading combinations of the windows' rows of M.
     start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
     _, leading = leading_eigenvectors(importance, dimension, start, threads)
-    del squared, importance, between, rows_moment, reached, products
+    del squared, importance, between, rest, reached, products
     document_map = scale32 * product(windows.T, leading, threads)
     document_map += product(documents.T, correction.T @ leading, threads)
     mapped = product(documents, document_map, threads)
