@@ -16,7 +16,8 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
     assert (getattr(muvera, name).__doc__ or "").strip()
 
 
-def test_subpackages_are_attributes_of_the_package() -> None:
+def test_the_package_lists_its_public_names_and_subpackages() -> None:
+    assert not {"Any", "TYPE_CHECKING"} & set(dir(muvera))
     for module in pkgutil.iter_modules(muvera.__path__):
         assert isinstance(getattr(muvera, module.name), types.ModuleType)
 
