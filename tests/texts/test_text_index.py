@@ -294,6 +294,13 @@ def test_what_is_refused_changes_nothing(call: Any, kind: type[Exception], part:
     assert state(index) == before
 
 
+def test_filters_of_a_quarter_of_a_million_values(index: TextIndex) -> None:
+    many = [*(f"id {i}" for i in range(260_000)), "fox"]
+    assert ids(index.search("red", k=5, ids=many)) == ["fox"]
+    with pytest.raises(ValueError, match="10000 values, got 260001"):
+        index.search("red", where={"kind": {"$in": many}})
+
+
 @pytest.mark.parametrize("change", ["update", "delete"])
 def test_a_failed_change_of_the_vectors_is_rolled_back(
     index: TextIndex, monkeypatch: pytest.MonkeyPatch, change: str
