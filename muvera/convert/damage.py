@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["ExplainedError", "ReadError", "ReadTypeError", "naming_errors"]
+__all__ = ["IF_TEXTS", "ExplainedError", "ReadError", "ReadTypeError", "naming_errors"]
+
+#: Sentence for files without token vectors.
+IF_TEXTS = (
+    "If it holds texts, encode them with your model first, or index them: muvera texts index FILE INDEX "
+    "(in Python TextIndex.build)."
+)
 
 _MAX_DETAIL_LENGTH = 240
 

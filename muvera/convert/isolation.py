@@ -111,12 +111,6 @@ class IsolatedSource(Source):
         finally:
             child.end()
 
-    def close(self) -> None:
-        """End the child."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
-
     def _started(self) -> _Child:
         """Start a child, and set the attributes that it sends."""
         child = _Child(self.command, self.path, self.limits)

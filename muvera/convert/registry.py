@@ -10,9 +10,8 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int
-from .damage import naming_errors
+from .damage import IF_TEXTS, naming_errors
 from .isolation import DESCRIBED, IsolatedSource, IsolationLimits
-from .parsing.files import holds_texts
 from .readers import arrow, byaldi, containers, json_lines, npy, plaid, pylate, qdrant, warp
 from .readers.in_memory import open_object
 from .sources.base import Reader, Source
@@ -44,15 +43,10 @@ def formats() -> dict[str, str]:
 def find_reader(path: Path) -> Reader:
     """Return the reader of the format of `path`, detected from its files."""
     _require_existing(path)
-    if path.is_file() and holds_texts(path):
-        raise ValueError(
-            f"{path} holds texts, not token vectors. Encode it with your model first, and give the vectors; or index "
-            f"the texts: muvera texts index {path} INDEX (in Python TextIndex.build)."
-        )
     for entry in READERS.values():
         if entry.matches(path):
             return entry
-    content = ""
+    content = f" {IF_TEXTS}"
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
         content = f" It contains {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."

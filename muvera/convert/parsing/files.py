@@ -1,4 +1,4 @@
-"""Small parsers that several readers share: JSON, zip members, SQLite tables and plain text."""
+"""Small parsers that several readers share: JSON, zip members and SQLite tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..damage import ReadError, naming_errors
 
-__all__ = ["holds_texts", "open_table", "read_json", "read_json_object", "starts_with", "stored_bytes"]
+__all__ = ["open_table", "read_json", "read_json_object", "starts_with", "stored_bytes"]
 
 
 def starts_with(path: Path, magic: bytes) -> bool:
@@ -109,43 +109,3 @@ def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> 
         connection.close()
         raise
     return connection
-
-
-# -- plain text -------------------------------------------------------------------
-
-_PROBED_BYTES = 1 << 16
-_TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "document", "title", "sentence")
-_MIN_LETTERS = 0.6  # share of letters and spaces in texts; rows of numbers have less
-
-
-def holds_texts(path: Path) -> bool:
-    """Return True if a file holds texts instead of vectors: prose, or JSON without lists of numbers."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_PROBED_BYTES)
-        # The last character can be cut.
-        text = start.decode("utf-8", errors="strict" if len(start) < _PROBED_BYTES else "ignore").strip()
-    except (OSError, UnicodeDecodeError):
-        return False
-    if not text or "\0" in text:
-        return False
-    if text[0] not in "{[":
-        return sum(letter.isalpha() or letter.isspace() for letter in text) >= _MIN_LETTERS * len(text)
-    try:
-        value: Any = json.JSONDecoder().raw_decode(text)[0]
-    except (ValueError, RecursionError):
-        return False
-    first = value[0] if isinstance(value, list) and value else value
-    if not isinstance(first, dict):
-        return isinstance(first, str)
-    texts = [key for key, v in first.items() if isinstance(v, str) and (key in _TEXT_FIELDS or " " in v)]
-    return bool(texts) and not any(map(_can_be_vectors, first.values()))
-
-
-def _can_be_vectors(value: Any) -> bool:
-    """Return True for null, lists and objects, and for pgvector's texts of them."""
-    return (
-        value is None
-        or isinstance(value, (list, dict))
-        or (isinstance(value, str) and value[:1] in ("[", "{"))
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,23 +111,18 @@ def load_pickle(
         ) from error
 
 
+@dataclass
 class _Interpreter:
-    def __init__(
-        self,
-        content: bytes,
-        source: str,
-        names: Mapping[str, Any],
-        stored_elsewhere: Callable[[Any], Any] | None,
-    ) -> None:
-        self.content = content
-        self.source = source
-        self.names = names
-        self.stored_elsewhere = stored_elsewhere
-        self.at = 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.budget = len(content) + _SMALL
+    content: bytes
+    source: str
+    names: Mapping[str, Any]
+    stored_elsewhere: Callable[[Any], Any] | None
+    at: int = 0
+    stack: list[Any] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    #: Bytes that were passed to stand-ins.
+    passed: int = 0
 
     def run(self) -> Any:
         content, stack, memo = self.content, self.stack, self.memo
@@ -227,8 +223,8 @@ class _Interpreter:
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
         # One text can be given to a function again and again, which copies it.
-        self.budget -= sum(len(value) for value in arguments if isinstance(value, (str, bytes)))
-        if self.budget < 0:
+        self.passed += sum(len(value) for value in arguments if isinstance(value, (str, bytes)))
+        if self.passed > len(self.content) + _SMALL:
             raise ValueError("it copies more bytes than it contains")
         self.stack.append(function(*arguments))
 

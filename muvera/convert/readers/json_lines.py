@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..damage import ReadError
+from ..damage import IF_TEXTS, ReadError
 from ..sources.base import Document, Reader, RowSource, Source
 
 __all__ = ["READERS"]
@@ -163,8 +163,8 @@ def _first_field(rows: _Rows, path: Path) -> str:
     if fields is None:
         raise ReadError(f"{path} has no documents.")
     raise ReadError(
-        f"{path} has no row with token vectors; its first has the fields {fields}. Token vectors are lists of "
-        "lists of numbers. Give their path with field=."
+        f"{path} has no row with token vectors, which are lists of lists of numbers; its first has the fields "
+        f"{fields}. Give their path with field=. {IF_TEXTS}"
     )
 
 

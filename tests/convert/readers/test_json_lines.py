@@ -145,7 +145,9 @@ def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
     [
         ("a.jsonl", f"{json.dumps(NAMED[0])}\n[[", "line 2 is truncated or not JSON"),
         ("a.jsonl", "", "has no documents"),
-        ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors; its first has the fields id, n"),
+        ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors, .* first has the fields id, n"),
+        ("a.json", '["a text", "another"]', "If it holds texts, .* muvera texts index"),
+        ("a.txt", "Two words.", "in no known format. If it holds texts, .* muvera texts index"),
         ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
         ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
         ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50, mtime=0)[:-20], "is damaged"),
