@@ -26,8 +26,8 @@ _COPY_START, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), struct.pack("!h", -1)
 # A vector of at most this many bytes fits into the table's own pages of 8 kB.
 _INLINE = 4096
 
-# Versions of pgvector that added iterative scans, and halfvec.
-_ITERATIVE, _HALF = (0, 8), (0, 7)
+# Version of pgvector that added iterative scans.
+_ITERATIVE = (0, 8)
 
 
 class PgVectorEngine(Engine):
@@ -113,21 +113,6 @@ class PgVectorEngine(Engine):
             super().create(description, encoder)
 
     def _create(self, description: Description) -> None:
-        self._require_extension(description)
-        identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
-        tokens = ", tokens bytea NOT NULL" if description.tokens else ""
-        statements = [
-            f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)",
-            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding {_vector_type(description)} NOT NULL, "
-            f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})",
-            f"CREATE INDEX ON {self._table} USING gin (terms)",
-        ]
-        if description.vector_dimension * (2 if description.precision == "float16" else 4) <= _INLINE:
-            # Stored inside the row, so that a distance needs no second read.
-            statements.append(f"ALTER TABLE {self._table} ALTER embedding SET STORAGE PLAIN")
-        self._execute(*statements)
-
-    def _require_extension(self, description: Description) -> None:
         try:
             with self._errors("has no extension vector, and it cannot be created"):
                 self._execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -136,12 +121,17 @@ class PgVectorEngine(Engine):
                 f"{error} Install pgvector on the server (Debian: postgresql-17-pgvector), or let its administrator "
                 "run CREATE EXTENSION vector."
             ) from None
-        if description.precision == "float16" and self._version() < _HALF:
-            raise EngineError(f"{self.url} has a pgvector without halfvec. Use precision='float32'.")
-
-    def _version(self) -> tuple[int, ...]:
-        rows = self._select("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-        return tuple(int(number) for (version,) in rows for number in version.split(".")[:2])
+        identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
+        tokens = ", tokens bytea NOT NULL" if description.tokens else ""
+        self._execute(
+            f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)",
+            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding {_vector_type(description)} NOT NULL, "
+            f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})",
+            f"CREATE INDEX ON {self._table} USING gin (terms)",
+        )
+        if description.vector_dimension * (2 if description.precision == "float16" else 4) <= _INLINE:
+            # Stored inside the row, so that a distance needs no second read.
+            self._execute(f"ALTER TABLE {self._table} ALTER embedding SET STORAGE PLAIN")
 
     def _drop(self) -> None:
         self._execute(f"DROP TABLE IF EXISTS {self._table}, {self._encoder}")
@@ -244,8 +234,10 @@ class PgVectorEngine(Engine):
             f"ORDER BY distance LIMIT {count}"
         )
         settings = {"hnsw.ef_search": str(min(1000, max(ef, count)))}  # pgvector's maximum
-        if where and self._version() >= _ITERATIVE:
-            settings["hnsw.iterative_scan"] = "strict_order"
+        if where:
+            [(version,)] = self._select("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+            if tuple(map(int, version.split(".")[:2])) >= _ITERATIVE:
+                settings["hnsw.iterative_scan"] = "strict_order"
         hits: Hits = []
         with self._transaction() as cursor:
             for setting in settings.items():

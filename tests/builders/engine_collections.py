@@ -28,14 +28,6 @@ def missing(kind: str) -> str | None:
     return None
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name the engines that were tested, and why others were not."""
-    passed = terminalreporter.stats.get("passed", [])
-    if any(report.nodeid.startswith("tests/engines/") for report in passed):
-        listed = [f"{kind} ({reason})" if (reason := missing(kind)) else kind for kind in NEEDS]
-        terminalreporter.write_line(f"Engines: {', '.join(listed)}.")
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a server's database."""
