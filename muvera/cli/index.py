@@ -68,12 +68,13 @@ def index(
     """
     from ..encoders.base import EncoderConfig
     from ..encoders.moments import MomentsConfig
+    from ..index.generations import require_place
     from ..index.muvera_index import MuveraIndex
     from ..index.settings import IndexSettings
     from ..utils.checks import counted
     from .sources import choose_encoder, open_documents, stream
 
-    _require_new(out, overwrite)
+    require_place(out, overwrite)
     opened = open_documents(source, format, option)
     chosen, values = choose_encoder(encoder, config, opened.dimension)
     options = {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
@@ -114,18 +115,6 @@ def index(
         f"{counted(built.dimension, 'dimension')}, {_size(built)}, in {seconds(duration)}"
     )
     typer.echo(f"searched {_search(built)}")
-
-
-def _require_new(out: Path, overwrite: bool) -> None:
-    """Raise early if OUT cannot be written; only an existing index may be replaced."""
-    from ..index.manifest import read_manifest
-
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace the index.")
-        read_manifest(out)
-    elif out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file, but an index is a folder. Give another name.")
 
 
 def _fitted(

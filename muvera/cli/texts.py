@@ -112,14 +112,14 @@ def build(
       muvera serve my-index
     """
     from ..encoders.registry import PRESETS
+    from ..index.generations import require_place
     from ..index.settings import IndexSettings
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_index import TextIndex
     from ..utils.checks import require_choice
 
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists. Give another name, or --overwrite to replace it.")
+    require_place(out, overwrite)
     content = _read(source, text, id, metadata)
     given = {"tokens": tokens, "backend": backend}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -88,18 +88,6 @@ def test_an_encoder_is_fitted_on_all_batches(
     assert isinstance(MuveraIndex.load(tmp_path / "learned").encoder, LearnedEncoder)
 
 
-def test_an_unused_backend_is_noted(docs: Path, tmp_path: Path) -> None:
-    _, _, err = muvera("index", docs, tmp_path / "out", "--backend", "exact", "--exact-tokens", 1000)
-    assert "above 1,000 tokens" in err
-    assert muvera("index", docs, tmp_path / "quiet", "--backend", "exact", "--quiet")[2] == ""
-
-
-def test_codes_are_not_called_exact(docs: Path, tmp_path: Path) -> None:
-    code, out, _ = muvera("index", docs, tmp_path / "coded", "--tokens", "1bit", "--quiet")
-    assert code == 0 and "exactly" not in out and "1bit codes" in out
-    assert "1bit codes" in muvera("info", tmp_path / "coded")[1]
-
-
 def test_parts_of_a_folder(tmp_path: Path) -> None:
     for part, texts in (("docs", some_texts()), ("queries", some_texts(5, seed=1))):
         np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
@@ -196,17 +184,9 @@ def test_info_of_an_index(tmp_path: Path) -> None:
     assert (facts["kind"], facts["verified"]) == ("index", True)
     assert facts["bytes_on_disk"] > some_texts(300).num_tokens * 16 * 4
     out = muvera("info", tmp_path / "index", "--verify")[1]
-    first = facts["first_stage"]
-    for text in (
-        "300 documents, 1 of them without tokens",
-        "in a graph with recall",
-        f"100 candidates contain {first['recall']:.1%} of the exact top 10",
-        "m=16, ef_construction=200",
-        "never exact",
-        "num_repetitions=3",
-        f"{len(read_manifest(tmp_path / 'index')['files'])} files, all checksums match",
-    ):
-        assert text in out
+    assert "300 documents, 1 of them without tokens" in out and "in a graph with recall" in out
+    files = read_manifest(tmp_path / "index")["files"]
+    assert f"{len(files)} files, all checksums match" in out
     assert "verified" not in muvera("info", tmp_path / "index")[1]
     tokens = next((tmp_path / "index").rglob("tokens-*.npy"))
     content = bytearray(tokens.read_bytes())
