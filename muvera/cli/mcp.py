@@ -7,15 +7,14 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from .options import TextEncoder
+
 __all__ = ["mcp"]
 
 
 def mcp(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
-    encoder: Annotated[
-        str | None,
-        Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
-    ] = None,
+    encoder: TextEncoder = None,
     writable: Annotated[
         bool, Option("--writable", help="Also offer the tool add, which adds texts.")
     ] = False,

@@ -19,6 +19,7 @@ __all__ = [
     "ReaderOption",
     "Recall",
     "Source",
+    "TextEncoder",
     "Threads",
     "Where",
     "parse_json",
@@ -59,6 +60,10 @@ Encoder = Annotated[
 Config = Annotated[
     Path | None,
     Option("--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'),
+]
+TextEncoder = Annotated[
+    str | None,
+    Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
 ]
 Where = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from .options import TextEncoder
 from .output import warn
 
 if TYPE_CHECKING:
@@ -26,10 +27,7 @@ _MIN_TOKEN_LENGTH = 16
 
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
-    encoder: Annotated[
-        str | None,
-        Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
-    ] = None,
+    encoder: TextEncoder = None,
     host: Annotated[
         str,
         Option(help=f"Address to listen on. To require a token for reading, set {_READ_TOKEN}."),

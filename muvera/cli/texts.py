@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from .hits import print_document, print_hits, print_list
-from .options import Json, Overwrite, Quiet, Recall, Threads, Where, parse_json
+from .options import Json, Overwrite, Quiet, Recall, TextEncoder, Threads, Where, parse_json
 from .output import megabytes, note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ Texts = Annotated[
         metavar="TEXTS", help="CSV, JSON lines or array, a BEIR folder, or a file with one text per line."
     ),
 ]
-Ids = Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")]
 TextColumns = Annotated[
     str | None,
     Option("--text", help="Columns to search, such as title,body (default: title, if it exists, and text)."),
@@ -47,10 +46,6 @@ MetadataColumns = Annotated[
         "--metadata",
         help="Columns to keep as metadata, such as year,author; rest (all other columns) or none.",
     ),
-]
-TextEncoder = Annotated[
-    str | None,
-    Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
 ]
 
 texts = typer.Typer(
@@ -126,7 +121,6 @@ def build(
     IndexSettings(**settings)  # refuse wrong options before texts are encoded
     if vectors is not None:
         require_choice("vectors", vectors, PRESETS)
-        settings["vectors"] = vectors
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)
@@ -134,8 +128,7 @@ def build(
         with progress_bar(len(content.metadata), "texts", "encoding", quiet) as advance:
             index = TextIndex.build(
                 content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
-                overwrite=overwrite, threads=threads, progress=advance,
-                **settings,
+                overwrite=overwrite, threads=threads, progress=advance, vectors=vectors, **settings,
             )  # fmt: skip
     except BaseException:
         if len(model):
@@ -278,7 +271,7 @@ def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
 @texts.command("delete")
 def delete(
     index: Index,
-    ids: Ids = None,
+    ids: Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")] = None,
     where: Where = None,
     encoder: TextEncoder = None,
     json_: Json = False,
