@@ -313,7 +313,10 @@ class MultiVectors:
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
         """Raise ValueError unless tokens have `dimension` columns, the dimension of `owner`."""
         if self.dimension != dimension:
-            raise ValueError(f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}.")
+            raise ValueError(
+                f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both with the "
+                "same model."
+            )
 
     # -- files ----------------------------------------------------------------
 

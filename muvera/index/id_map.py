@@ -14,9 +14,10 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
 from ..utils.atomic_files import read_json, save_array, write_bytes
 from ..utils.checks import has_repeats, require_choice
+from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 
-__all__ = ["IDS", "GrowingArray", "IdMap", "Missing"]
+__all__ = ["IDS", "IdMap", "Missing"]
 
 IDS, ALIVE = "ids.json", "alive.npy"
 
@@ -29,39 +30,6 @@ _MOST = 2**63 - 1
 # Changed rows are copied for each change.  More than this many, and than this share (1 in 32) of the others, are merged
 # with these.
 _CHANGED, _CHANGED_SHARE = 4096, 32
-
-
-class GrowingArray:
-    """A flat array whose capacity grows by half, so that appending takes linear time.
-
-    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are invisible to the original.  Only
-    one of both can append into the shared buffer, the other one copies it.  The first values decide the dtype.
-    """
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self._buffer = values
-        self._count = len(values)
-        self._written = [self._count]  # values in the buffer, shared by copies
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """The values, as a view that later appends do not change."""
-        return self._buffer[: self._count]
-
-    def extend(self, values: NDArray[Any]) -> None:
-        """Append values."""
-        needed = self._count + len(values)
-        dtype = np.result_type(self._buffer, values) if self._count else values.dtype
-        if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
-            grown = np.zeros(max(needed, self._count * 3 // 2), dtype)
-            grown[: self._count] = self.values
-            self._buffer, self._written = grown, [self._count]
-        self._written[0] = needed
-        self._buffer[self._count : needed] = values
-        self._count = needed
 
 
 class IdMap:

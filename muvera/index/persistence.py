@@ -18,10 +18,11 @@ from ..encoders.registry import config_from_dict, read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
 from ..utils.atomic_files import recover_folder, save_array
+from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Generation, commit
-from .id_map import IDS, GrowingArray, IdMap
+from .id_map import IDS, IdMap
 from .manifest import TEXTS, IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore, mapped, write_tokens

@@ -23,11 +23,12 @@ from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import require_int
+from ..utils.growing_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
-from .id_map import GrowingArray, IdMap
+from .id_map import IdMap
 from .info import LOW_RECALL, FirstStageRecall, IndexInfo
 from .recall import Ends, calibrate_on_windows, ranking_tokens, require_recall
 from .settings import IndexSettings

@@ -24,7 +24,6 @@ __all__ = [
     "Guard",
     "Keep",
     "Labels",
-    "RowSearch",
     "Saved",
     "SavedState",
     "VectorSearch",
@@ -242,19 +241,6 @@ class VectorSearch(ABC):
         ValueError
             For damaged files, or files of another dimension or other settings.
         """
-
-
-class RowSearch(VectorSearch):
-    """Base class of searches that store one row per vector, in the order of addition."""
-
-    def __init__(self, dimension: int) -> None:
-        super().__init__(dimension)
-        self._labels: Labels = np.empty(0, np.int64)  # by row, ascending
-        self._rows = 0
-
-    def _rows_of(self, labels: Labels) -> NDArray[np.int64]:
-        """Return the rows of existing labels."""
-        return np.searchsorted(self._labels[: self._rows], labels)
 
 
 @dataclass(frozen=True)

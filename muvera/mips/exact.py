@@ -8,6 +8,7 @@ these are read as floats.  The result has the same bits as reading all floats.
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
 from ..kernels.byte_tile import SPAN
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
+from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges, split_by_count
-from .base import Floats, Found, Guard, Keep, Labels, RowSearch, Saved, SavedState, score_among
+from .base import Floats, Found, Guard, Keep, Labels, Saved, SavedState, VectorSearch, padded, score_among
 
 __all__ = [
     "MAX_ROUNDED",
     "ExactSearch",
     "byte_depth",
     "bytes_in_memory",
-    "round_into",
+    "rounded",
 ]
 
 #: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats, a
@@ -50,7 +52,7 @@ _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 _GROUPS = 8
 
 
-class ExactSearch(RowSearch):
+class ExactSearch(VectorSearch):
     """Search by computing every inner product.
 
     Recall is 1.  Time and memory traffic grow with ``n * dimension``; for up to about 100,000 short vectors
@@ -67,39 +69,22 @@ class ExactSearch(RowSearch):
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
         self._width = -(-self.dimension // LANES) * LANES
-        self._written = [0]  # rows in the arrays, shared by copies
-        # A row per vector in the order of adding: floats, and bytes, sums, units and errors.
-        self._columns: list[NDArray[Any]] = [np.empty((0, self._width), np.float32)]
+        # A row per vector in the order of adding: the label and the floats, and bytes, sums, units and errors.
+        self._labels = GrowingArray(np.empty(0, np.int64))
+        self._columns = [GrowingArray(np.empty((0, self._width), np.float32))]
         if self.dimension <= MAX_ROUNDED:
-            self._columns += [
-                np.empty((0, byte_depth(self.dimension)), np.int8),
-                *(np.empty(0, kind) for kind in (np.int32, np.float32, np.float32)),
-            ]
-
-    def __copy__(self) -> ExactSearch:
-        copied = ExactSearch.__new__(ExactSearch)
-        vars(copied).update(vars(self), _columns=list(self._columns))
-        return copied
+            none = np.empty((0, self.dimension), np.float32)
+            self._columns += [GrowingArray(column) for column in rounded(none, 1)]
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        start, stop = self._rows, self._rows + len(rows)
-        if stop > len(self._labels) or self._written != [start]:
-            self._reserve(max(stop, len(self._labels) * 3 // 2))  # so that adding takes linear time
-        self._written[0] = stop
-        # No search reads these rows yet.
-        self._columns[0][start:stop, : self.dimension] = rows
-        if len(self._columns) > 1:
-            round_into(self._columns[1:], start, rows, threads)
-        self._labels[start:stop] = labels
-        self._rows = stop
+        new = [padded(rows), *(rounded(rows, threads) if len(self._columns) > 1 else [])]
+        all_labels, *columns = (copy(column) for column in (self._labels, *self._columns))
+        for column, values in zip([all_labels, *columns], [labels, *new], strict=True):
+            column.extend(values)
+        self._labels, self._columns = all_labels, columns
 
-    def _reserve(self, capacity: int) -> None:
-        for i, column in enumerate(self._columns):
-            larger = np.zeros((capacity, *column.shape[1:]), column.dtype)
-            larger[: self._rows] = column[: self._rows]
-            self._columns[i] = larger
-        self._labels = np.resize(self._labels, capacity)
-        self._written = [self._rows]
+    def _rows_of(self, labels: Labels) -> NDArray[np.int64]:
+        return np.searchsorted(self._labels.values, labels)
 
     # -- searching ------------------------------------------------------------
 
@@ -108,13 +93,13 @@ class ExactSearch(RowSearch):
     ) -> Found:
         """Return the k best; ties go to the vector that was added first."""
         rows = None
-        if allowed is not None or len(self) < self._rows:
+        if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and len(self._columns) > 1 and len(queries) < _TOGETHER
-        by_bytes = by_bytes and self._rows * self._width >= _BYTES_FROM and k <= _MOST_READ * len(self)
+        by_bytes = by_bytes and len(self._labels) * self._width >= _BYTES_FROM and k <= _MOST_READ * len(self)
         if not by_bytes:
             return self._best(queries, rows, k, threads)
-        products, errors = self._byte_products(queries, threads), self._columns[-1][: self._rows]
+        products, errors = self._byte_products(queries, threads), self._columns[-1].values
         if rows is not None:
             products, errors = products[rows], errors[rows]
         found = []
@@ -127,23 +112,23 @@ class ExactSearch(RowSearch):
 
     def _best(self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None) -> Found:
         """Return the k best of `rows`, or of all, by floats."""
-        floats, labels = self._columns[0], self._labels[: self._rows]
+        floats, labels = self._columns[0].values, self._labels.values
         if rows is None:
             return score_among(labels, lambda a, b: floats[a:b], queries, k, threads)
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, k, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
         """Return the products of all rounded vectors with queries rounded to 16 bits, (n, m)."""
-        numbers, sums, units, _ = self._columns[1:]
+        numbers, sums, units = (column.values for column in self._columns[1:-1])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
         split_to_bytes(queries, halves, query_units)
-        out = np.empty((self._rows, len(queries)), np.float32)
+        out = np.empty((len(numbers), len(queries)), np.float32)
 
         def work(start: int, stop: int) -> None:
             multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
 
-        ranges = split_by_count(self._rows, _BYTE_TASK // numbers.shape[1])
+        ranges = split_by_count(len(numbers), _BYTE_TASK // numbers.shape[1])
         run_in_ranges(work, ranges, threads, numbers.size * len(queries))
         return out
 
@@ -156,7 +141,7 @@ class ExactSearch(RowSearch):
     # -- reading and saving ---------------------------------------------------
 
     def _stored(self, labels: Labels) -> Floats:
-        floats: Floats = self._columns[0][self._rows_of(labels), : self.dimension]
+        floats: Floats = self._columns[0].values[self._rows_of(labels), : self.dimension]
         return floats
 
     def info(self) -> dict[str, Any]:
@@ -166,8 +151,8 @@ class ExactSearch(RowSearch):
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write the vectors and the labels as ``.npy``."""
         names = self.labels()
-        rows = slice(self._rows) if len(names) == self._rows else self._rows_of(names)
-        save_array(folder / VECTORS, self._columns[0][rows, : self.dimension])
+        rows = slice(None) if len(names) == len(self._labels) else self._rows_of(names)
+        save_array(folder / VECTORS, self._columns[0].values[rows, : self.dimension])
         save_array(folder / LABELS, names)
         return {}, []
 
@@ -206,16 +191,21 @@ def byte_depth(dimension: int) -> int:
     return -(-dimension // SPAN) * SPAN
 
 
-def round_into(columns: list[NDArray[Any]], start: int, vectors: Floats, threads: int | None) -> None:
-    """Round finite vectors (n, dimension) into the rows of `columns` from `start` on."""
-    dimension = vectors.shape[1]
+def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
+    """Return the bytes of finite vectors (n, dimension), and their sums, units and errors: see :func:`round_rows`."""
+    count, dimension = vectors.shape
+    columns = [
+        np.zeros((count, byte_depth(dimension)), np.int8),
+        *(np.empty(count, kind) for kind in (np.int32, np.float32, np.float32)),
+    ]
     root = float(np.sqrt(dimension))
     # Further parts of the error, in units of the vector's length.  A query's entries are off by half of
     # 1/32,767 of the greatest, times the rounded vector, which may be longer than the vector is; float32 sums
     # are off by half a unit in the last place per entry (twice that is counted here, and some more).
     slack = root / 65_000 * (1 + root / 254) + (dimension + 16) * 2.0**-23
 
-    def work(first: int, stop: int) -> None:
-        round_rows(vectors[first:stop], slack, *(column[start + first : start + stop] for column in columns))
+    def work(start: int, stop: int) -> None:
+        round_rows(vectors[start:stop], slack, *(column[start:stop] for column in columns))
 
-    run_in_ranges(work, split_by_count(len(vectors), _BYTE_TASK // (4 * dimension)), threads)
+    run_in_ranges(work, split_by_count(count, _BYTE_TASK // (4 * dimension)), threads)
+    return columns

@@ -33,13 +33,13 @@ from .base import (
     Guard,
     Keep,
     Labels,
-    RowSearch,
     Saved,
     SavedState,
+    VectorSearch,
     checked_labels,
     no_results,
 )
-from .exact import byte_depth, round_into
+from .exact import byte_depth, rounded
 
 __all__ = ["ScanSearch", "scan_bytes"]
 
@@ -101,7 +101,7 @@ class _Searched:
     words: list[NDArray[np.uint64]]
 
 
-class ScanSearch(RowSearch):
+class ScanSearch(VectorSearch):
     """Search by reading a short code of every vector.
 
     Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query
@@ -126,7 +126,8 @@ class ScanSearch(RowSearch):
         self._centroids: NDArray[np.float32] = np.zeros((self._pairs, 2, CENTROIDS), np.float32)
         self._fitted_on = 0
         self._parts: tuple[Part, ...] = ()
-        # By row: 128 times the sum of its bytes, and their unit.
+        # By row: its label, 128 times the sum of its bytes, and their unit.
+        self._labels: Labels = np.empty(0, np.int64)
         self._sums: NDArray[np.int32] = np.empty(0, np.int32)
         self._units: NDArray[np.float32] = np.empty(0, np.float32)
         self._cached: _Searched | None = None
@@ -137,20 +138,17 @@ class ScanSearch(RowSearch):
     # -- changing -------------------------------------------------------------
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        count = len(rows)
-        if self._fitted_on < _SAMPLE and self._rows + count >= _GROWTH * self._fitted_on:
+        first, count = len(self._labels), len(rows)
+        if self._fitted_on < _SAMPLE and first + count >= _GROWTH * self._fitted_on:
             self._fit(rows, threads)
-        numbers, sums = np.zeros((count, self._depth), np.int8), np.empty(count, np.int32)
-        units, errors = np.empty(count, np.float32), np.empty(count, np.float32)
-        round_into([numbers, sums, units, errors], 0, rows, threads)
+        numbers, sums, units, _ = rounded(rows, threads)
         codes = self._new_codes(count)
         self._encode(codes, 0, rows, threads)
-        parts = (*self._parts, Part(self._rows, codes, numbers))
+        parts = (*self._parts, Part(first, codes, numbers))
         parts = self._merged(parts, len(parts) - 1, lambda part: part.folder is None)
         labels, sums = np.append(self._labels, labels), np.append(self._sums, sums)
         units = np.append(self._units, units)
-        self._labels, self._sums, self._units = labels, sums, units
-        self._parts, self._rows = parts, self._rows + count
+        self._parts, self._labels, self._sums, self._units = parts, labels, sums, units
 
     def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
         """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged.
@@ -176,9 +174,10 @@ class ScanSearch(RowSearch):
 
     def _fit(self, vectors: Floats, threads: int | None) -> None:
         """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
-        total = self._rows + len(vectors)
+        stored = len(self._labels)
+        total = stored + len(vectors)
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
-        old, new = picked[picked < self._rows], picked[picked >= self._rows] - self._rows
+        old, new = picked[picked < stored], picked[picked >= stored] - stored
         sample = np.concatenate([self._decoded(old), vectors[new]])
         columns = _paired_columns(sample.astype(np.float64).var(axis=0))
         starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
@@ -242,8 +241,8 @@ class ScanSearch(RowSearch):
         if allowed is None:
             visible = alive[self._labels]
         else:
-            visible = np.zeros(self._rows, bool)
-            visible[self._rows_of(self.existing(allowed))] = True
+            visible = np.zeros(len(self._labels), bool)
+            visible[np.searchsorted(self._labels, self.existing(allowed))] = True
         words = []
         for part in parts:
             bits = np.zeros(-(-part.count // BLOCK) * BLOCK, bool)
@@ -291,7 +290,7 @@ class ScanSearch(RowSearch):
                         part.first, wanted, bounds[own], sums[own], rows[own], found[own], ends,
                     )  # fmt: skip
 
-        lookups = self._rows * self._pairs * len(queries)
+        lookups = len(self._labels) * self._pairs * len(queries)
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
         results = []
         for q in range(len(queries)):
@@ -320,7 +319,7 @@ class ScanSearch(RowSearch):
     # -- reading and saving ---------------------------------------------------
 
     def _stored(self, labels: Labels) -> Floats:
-        return self._decoded(self._rows_of(labels))
+        return self._decoded(np.searchsorted(self._labels, labels))
 
     def _decoded(self, rows: NDArray[np.int64]) -> Floats:
         numbers = np.empty((len(rows), self.dimension), np.int8)
@@ -363,7 +362,7 @@ class ScanSearch(RowSearch):
         """Map the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension)
         labels = load_npy(folder / LABELS, mmap=False)
-        loaded._labels, loaded._rows = checked_labels(labels, len(labels)), len(labels)
+        loaded._labels = checked_labels(labels, len(labels))
 
         def read(path: Path, wanted: NDArray[Any], length: int | None, mmap: bool = False) -> NDArray[Any]:
             array = load_npy(path, mmap=mmap)
@@ -384,11 +383,11 @@ class ScanSearch(RowSearch):
             )
             parts.append(Part(first, *mapped, codes.parent))
             first += count
-        if len(parts) != len(counts) or first != loaded._rows:
-            raise ValueError(f"{folder} has codes of {first} vectors, but {loaded._rows} labels.")
+        if len(parts) != len(counts) or first != len(labels):
+            raise ValueError(f"{folder} has codes of {first} vectors, but {len(labels)} labels.")
         loaded._parts = tuple(parts)
-        loaded._sums = read(folder / SUMS, loaded._sums, loaded._rows)
-        loaded._units = read(folder / UNITS, loaded._units, loaded._rows)
+        loaded._sums = read(folder / SUMS, loaded._sums, len(labels))
+        loaded._units = read(folder / UNITS, loaded._units, len(labels))
         loaded._centroids = read(folder / CENTROID_FILE, loaded._centroids, None)
         loaded._columns = read(folder / COLUMNS, loaded._columns, None)
         if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):

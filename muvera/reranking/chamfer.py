@@ -292,13 +292,6 @@ def _positions(
 def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
     if isinstance(documents, (list, tuple)) and not documents:  # an empty list of documents has no dimension
         queries = checked_texts(queries, "queries", empty_dimension=1)
-        documents = checked_texts(documents, "documents", queries.dimension)
-    else:
-        documents = checked_texts(documents, "documents")
-        queries = checked_texts(queries, "queries", empty_dimension=documents.dimension)
-    if queries.dimension != documents.dimension:
-        raise ValueError(
-            f"queries have {queries.dimension} columns, but documents have {documents.dimension}. "
-            "Encode both with the same model."
-        )
-    return queries, documents
+        return queries, checked_texts(documents, "documents", queries.dimension)
+    documents = checked_texts(documents, "documents")
+    return checked_texts(queries, "queries", documents.dimension, "documents"), documents

@@ -74,8 +74,7 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     array([0.75, 1.  ], dtype=float32)
     """
     queries, documents = checked_text(query, "query"), checked_text(document, "document")
-    if queries.dimension != documents.dimension:
-        raise ValueError(f"query has {queries.dimension} columns, but document has {documents.dimension}.")
+    queries.require_dimension(documents.dimension, "query", "document")
     bounds = _as_spans(spans, "spans")
     _require_within(bounds, np.full(len(bounds), documents.num_tokens), lambda i: f"spans[{i}]")
     return _scores(queries, documents, bounds)
