@@ -194,7 +194,7 @@ def byte_depth(dimension: int) -> int:
 def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
     """Return the bytes of finite vectors (n, dimension), and their sums, units and errors: see :func:`round_rows`."""
     count, dimension = vectors.shape
-    columns = [
+    columns: list[NDArray[Any]] = [
         np.zeros((count, byte_depth(dimension)), np.int8),
         *(np.empty(count, kind) for kind in (np.int32, np.float32, np.float32)),
     ]

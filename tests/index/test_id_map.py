@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from muvera import MultiVectors
 from muvera.data.validation import as_ids
 from muvera.index import id_map
-from muvera.index.id_map import GrowingArray, IdMap
+from muvera.index.id_map import IdMap
+from muvera.utils.growing_array import GrowingArray
 
 
 def named(*ids: Any) -> IdMap:
