@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import token_batches
+from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import as_ids
@@ -61,13 +61,14 @@ class _TableSource(Source):
         inner = _storage(_storage(schema.field(self._column).type).value_type)
         dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
         if dimension is None:
-            for file, table in tables([self._column], 1 << 20):
-                tokens, _ = _documents(table.column(self._column), None, file, 0)
-                if tokens is not None:
-                    dimension = tokens.shape[1]
-                    break
-            else:
+            parts = (
+                _documents(table.column(self._column), None, file, 0)[0]
+                for file, table in tables([self._column], 1 << 20)
+            )
+            first = next((tokens for tokens in parts if tokens is not None), None)
+            if first is None:
                 raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
+            dimension = first.shape[1]
         self.dimension = dimension
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
@@ -83,11 +84,8 @@ class _TableSource(Source):
                 cells = table.column(self._id_column)
                 cells.validate(full=True)
                 ids = as_ids(cells.to_pylist(), len(cells), f"{file}: {self._id_column}")
-            for start, stop in token_batches(offsets, max_tokens):
-                bounds = offsets[start : stop + 1]
-                if stop > start or not position:
-                    named = None if ids is None else ids[start:stop]
-                    yield MultiVectors(tokens[bounds[0] : bounds[-1]], bounds - bounds[0], named)
+            if len(offsets) > 1 or not position:
+                yield from collection_batches(MultiVectors(tokens, offsets, ids), max_tokens)
             position += len(offsets) - 1
 
 
@@ -104,10 +102,7 @@ def _columns(schema: Any, column: str | None, id_column: str | None, place: str)
             )
         column = nested[0] if len(nested) == 1 else usual[0]
     elif column not in nested:
-        state = f"is {schema.field(column).type}" if column in schema.names else "does not exist"
-        raise ReadError(
-            f"{place}: the column {column!r} {state}, but must be a list of lists of floats. Columns: {available}."
-        )
+        raise ReadError(f"{place} has no column {column!r} of lists of lists of floats; it has {available}.")
     if id_column is None:
         id_column = next((name for name in _IDS if name in schema.names), None)
     elif id_column not in schema.names:

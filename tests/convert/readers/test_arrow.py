@@ -154,8 +154,7 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
     assert_same(read(path, column="right", id_column="key"), DOCS.with_ids([4, 3, 2, 1]))
     for options, message in (
         ({}, r"has token vectors in left, right\. Choose one with column="),
-        ({"column": "single"}, "the column 'single' is list<"),
-        ({"column": "no"}, "the column 'no' does not exist"),
+        ({"column": "single"}, "has no column 'single' of lists of lists"),
         (
             {"column": "left", "id_column": "no"},
             "has no column 'no' for ids; it has key, single, left, right",

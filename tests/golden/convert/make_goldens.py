@@ -165,19 +165,7 @@ class Malicious:
 def make_torch(root: Path) -> None:
     """Every dtype, views, containers, and files that must be refused."""
     base = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)) * 40
-    kinds = [
-        "float32",
-        "float16",
-        "bfloat16",
-        "float64",
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "bool",
-        "uint16",
-    ]
+    kinds = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16".split()
     tensors = {
         kind: (base.abs() if kind[0] in "ub" and kind != "bfloat16" else base).to(getattr(torch, kind))
         for kind in kinds
@@ -185,7 +173,6 @@ def make_torch(root: Path) -> None:
     tensors |= {"sliced": base[2:5, 1:4], "transposed": base.T, "scalar": base[3, 2], "empty": base[:0]}
     tensors["gradient"] = base.clone().requires_grad_()
     containers = {
-        "parameter": torch.nn.Parameter(base),
         "pair": (base[:2], base.half()),
         "list": list(torch.unbind(base.bfloat16().reshape(3, 2, 5))),
         "dict": {"a": base, "n": 3},
@@ -208,10 +195,4 @@ def make_torch(root: Path) -> None:
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    makers = {
-        "colbert": make_colbert,
-        "fast_plaid": make_fast_plaid,
-        "pylate": make_pylate,
-        "torch": make_torch,
-    }
-    makers[sys.argv[1]](Path(tempfile.mkdtemp()))
+    globals()[f"make_{sys.argv[1]}"](Path(tempfile.mkdtemp()))
