@@ -165,7 +165,9 @@ class Malicious:
 def make_torch(root: Path) -> None:
     """Every dtype, views, containers, and files that must be refused."""
     base = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)) * 40
-    kinds = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16".split()
+    kinds = [
+        "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
+    ]  # fmt: skip
     tensors = {
         kind: (base.abs() if kind[0] in "ub" and kind != "bfloat16" else base).to(getattr(torch, kind))
         for kind in kinds
@@ -195,4 +197,10 @@ def make_torch(root: Path) -> None:
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    globals()[f"make_{sys.argv[1]}"](Path(tempfile.mkdtemp()))
+    makers = {
+        "colbert": make_colbert,
+        "fast_plaid": make_fast_plaid,
+        "pylate": make_pylate,
+        "torch": make_torch,
+    }
+    makers[sys.argv[1]](Path(tempfile.mkdtemp()))
