@@ -82,7 +82,11 @@ ONE = np.ones((1, 2))
     [
         (lambda: score_spans(ONE, np.ones((3, 2)), [[0, 4]]), ValueError, r"spans\[0\] is 0\.\.4.* 3 "),
         (lambda: score_spans(ONE, np.ones((3, 2)), [0, 1]), TypeError, r"int64 \(2,\)"),
-        (lambda: score_spans(np.ones((1, 3)), np.ones((3, 2)), [[0, 1]]), ValueError, "3 columns.*dimension=2"),
+        (
+            lambda: score_spans(np.ones((1, 3)), np.ones((3, 2)), [[0, 1]]),
+            ValueError,
+            "3 columns.*dimension=2",
+        ),
         (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]]), ValueError, "1 documents for 2"),
         (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]] * 2, document_scores=[1.0]), ValueError, "1 .* 2 doc"),
         (lambda: rank_spans(ONE, [ONE], [[[0, 2]]]), ValueError, r"spans\[0\]\[0\] is 0\.\.2.* 1 "),
