@@ -109,21 +109,10 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, products):
     """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry.
 
-    Parameters
-    ----------
-    tokens : float32 (m, n)
-    scales, shift : float32 (n,)
-        A token is multiplied by the scales; its product with the shift is also written.
-    zero : float
-        Byte that represents the value 0 in document tokens.
-    depth : int
-        Rows of a packed panel, a multiple of STEP, at least n.
-    packed : int8
-        Panels in the layout of :func:`muvera.kernels.byte_tile.pack_bytes`; zero before.
-    biases : float32 (panels * LANES,)
-        Receives the part of a product of bytes that comes from `zero`; zero before.
-    steps, products : float32 (m,)
-        Receive the steps and the products with the shift.
+    Tokens are float32 (m, n).  They are multiplied by `scales` (n,); their products with `shift` (n,) go to `products`
+    (m,).  `zero` is the byte of the value 0 in document tokens.  `packed` has the layout of
+    :func:`muvera.kernels.byte_tile.pack_bytes`, with `depth` >= n rows.  `biases` (panels * LANES,) receive the part
+    of a product of bytes that comes from `zero`.  Both are zero before.
     """
     for i in range(tokens.shape[0]):
         product, peak = 0.0, np.float32(0)
@@ -182,21 +171,10 @@ def score_codes(
 
     The score is -inf for documents without tokens, and for all documents once the expected misses are low enough.
 
-    Parameters
-    ----------
-    codes : uint8
-        Codes of all documents, flat.
-    offsets : int64 (all documents + 1,)
-    documents : int64 (c,)
-    width, dimension, id_bytes, centers, table, nibbles, words
-        See :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty `table`, codes hold one
-        byte per coordinate, and `words` is the depth.
-    packed : int8
-        The query's tokens.
-    biases, units, constants : float32 (panels * LANES,), (M,), (M,)
-        Of the query's tokens.
-    products, state, heap
-        As for :func:`muvera.kernels.pruning.score_with_pruning`.
+    `codes` are flat.  For `width` to `words` see :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty
+    `table`, codes hold one byte per coordinate, and `words` is the depth.  `packed`, `biases` (panels * LANES,),
+    `units` and `constants` (M,) are those of the query.  For `products`, `state` and `heap` see
+    :func:`muvera.kernels.pruning.score_with_pruning`.
     """
     count = units.shape[0]
     depth = packed.shape[0] // biases.shape[0]

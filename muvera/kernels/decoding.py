@@ -85,15 +85,8 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
     They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
     score is -inf for documents without tokens, and for all documents from the first one that its estimate excludes.
 
-    Parameters
-    ----------
-    codes : uint8
-        Codes of all documents, flat.
-    offsets : int64 (all documents + 1,)
-    packed : float32
-        The query's tokens, see :func:`muvera.kernels.tile.pack_columns`.
-    estimates, errors, heap
-        See :func:`muvera.kernels.pruning.score_with_pruning`.
+    `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`, for `estimates`, `errors` and `heap`
+    :func:`muvera.kernels.pruning.score_with_pruning`.
     """
     depth = decoder.scales.shape[0]
     panels = packed.shape[0] // (depth * LANES)

@@ -111,10 +111,8 @@ def _score(
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
-    `longest` is the norm of its longest token, or 0 to score the document completely.  Meanwhile the next
-    document, following..following_stop of `floats` or `halves`, is prefetched, because the first panel has
-    too little work per row to hide the wait for memory.  So are rows of this document, unless they were
-    float16 and have been read already.
+    `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
+    following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
     """
     count = places.shape[0]
     best[:] = -np.inf
@@ -165,23 +163,18 @@ def score_with_pruning(
     Parameters
     ----------
     norms, cosines, sines, slack
-        Outputs of :func:`prepare_bounds` for the query's tokens, (M,), (M, M), (M, M), and its
-        `slack`.  If `cosines` is empty, every document is scored completely.
+        Outputs of :func:`prepare_bounds`, and its `slack`.  Without cosines, every document is scored completely.
     longest : float32 (all documents,)
-        Norm of each document's longest token, negative if unknown.  Norms that are measured
-        here are stored in it.
+        Norm of each document's longest token, negative until it is measured here.
     products, state : float32 (candidates,), float64 (STATE,)
-        Products of all candidates in the first stage, descending, and the state of
-        :func:`muvera.kernels.recall.enough`.  The state is updated.  `products` may be empty: then no ranking stops.
-    estimates : float32 (c,)
-        Estimated scores, descending, up to errors of one distribution.  May be empty.
-    errors : float64 (3,)
-        Number of the estimates' errors so far, their sum and the sum of their squares.  Updated.
+        Products of all candidates in the first stage, descending, or none, and the state of
+        :func:`muvera.kernels.recall.enough`.
+    estimates, errors : float32 (c,), float64 (3,)
+        Estimated scores, descending, or none, and the state of :func:`muvera.kernels.recall.record_error`.
     heap : float32 (k,)
-        Min-heap of the k best scores so far, filled up with -inf.  Updated.  If it is empty,
-        no document is skipped.
+        Min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is empty.
     counts : int64 (1,)
-        Number of multiplied pairs of a document token and a panel.  Updated.
+        Number of multiplied pairs of a document token and a panel.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0

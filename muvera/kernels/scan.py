@@ -230,18 +230,14 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
 
     Parameters
     ----------
-    codes, tables : uint8
-        Flat.
     words : uint64 (blocks,)
         Bit i is set if a search can return row i of the block.
     first : int
         Row i of block b has the number ``first + BLOCK * b + i``.
-    bounds : uint16 (m,)
-        Smallest sum that can still enter.  Zero at first.
+    bounds, found : uint16 (m,), int64 (m,)
+        Smallest sum that can still enter, and number of results.  Zero at first.
     sums, rows : uint16 (m, room), int64 (m, room)
         Receive the results, in ascending order of rows.  `room` is at least ``wanted + BLOCK``; more is faster.
-    found : int64 (m,)
-        Receives the number of results.  Zero at first.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)

@@ -299,18 +299,9 @@ def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
 def decode_residuals(codes, packed, centroids, table, normalize, out):
     """Write the decoded tokens to `out`.
 
-    Parameters
-    ----------
-    codes : int32 or int64 (n,)
-        Centroid of each token, from 0 to len(centroids) - 1; not checked here.
-    packed : uint8 (n, width)
-        Residual bits of each token.
-    centroids : float32 (k, dimension)
-    table : float32 (256, keys)
-        Weights of each byte, from :func:`byte_table`.
-    normalize : bool
-        Divide each token by the larger of its norm and 1e-12.
-    out : float32 (n, dimension)
+    `codes` int32 or int64 (n,) are the tokens' centroids, which are not checked here, `packed` uint8 (n, width) their
+    residual bits, and `table` is that of :func:`byte_table`.  With `normalize`, each token is divided by the larger of
+    its norm and 1e-12.
     """
     dimension, keys = out.shape[1], table.shape[1]
     whole = dimension // 8 * 8

@@ -132,18 +132,8 @@ def rank_candidates(
 
     Ties go to the lower position; documents without tokens are skipped.
 
-    Parameters
-    ----------
-    query : float32 or float16 (m, dimension)
-        At least one token.
-    positions : int64 (c,)
-        The candidates, without repeats, the likely best first.
-    slices_of : callable
-        Called with positions and ``options.in_order``; returns the slices of these documents, in the given
-        order if that is true.
-    options : RerankOptions
-    threads : int, optional
-        Default: all usable cores.
+    `query` has a token; `positions` int64 (c,) are the candidates, without repeats, the likely best first.  `slices_of`
+    returns the slices of documents at positions, in the given order if ``options.in_order``, its second argument.
     """
     slices = slices_of(positions, options.in_order)
     scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)
