@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, MuveraIndex, top_k
+from muvera import LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex, top_k
 from muvera.data.sampling import pseudo_queries
 from muvera.encoders.base import Encoder
 from muvera.encoders.registry import make_encoder, preset_config
@@ -31,6 +32,7 @@ __all__ = [
     "added_table",
     "choice_table",
     "fit_table",
+    "floats_table",
     "mixed_table",
     "presets_table",
     "vectors",
@@ -41,6 +43,9 @@ _ROOT = Path(__file__).parents[2]
 
 # Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
 _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
+
+# Depths of recall with more floats.
+_MORE_DEPTHS = (20, 30, 50, 100, 160, 200, 320)
 
 # Presets that are compared after another collection was added, and changes to them.
 _MIXED_PRESETS: dict[str, dict[str, Any]] = {"mean": {}, "fde": {}, "moments": {}, "learned": {}}
@@ -85,8 +90,10 @@ def _ranked(encoder: Encoder, queries: MultiVectors, documents: MultiVectors) ->
     return np.argsort(-scores, axis=1, kind="stable")
 
 
-def _recalls(ranked: NDArray[np.int64], best: NDArray[np.int64]) -> list[str]:
-    return [f"{recall(ranked[:, :depth], best).mean():.3f}" for depth in _DEPTHS]
+def _recalls(
+    ranked: NDArray[np.int64], best: NDArray[np.int64], depths: Sequence[int] = _DEPTHS
+) -> list[str]:
+    return [f"{recall(ranked[:, :depth], best).mean():.3f}" for depth in depths]
 
 
 def fit_table(collections: list[Collection], old: Path | None) -> Table:
@@ -135,6 +142,32 @@ def presets_table(collections: list[Collection]) -> Table:
             progress(str(rows[-1]))
     header = ["collection", "columns", "preset", "floats", *(f"@{depth}" for depth in _DEPTHS)]
     return Table("Presets", header, rows, f"10-recall of {_QUERIES} queries by number of candidates.")
+
+
+def floats_table(collections: list[Collection]) -> Table:
+    """Compare moments and learned vectors of more floats than the default."""
+    rows = []
+    for collection in collections:
+        documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
+        best = _best(queries, documents)
+        columns = documents.dimension
+        for name, config in (
+            *(
+                ("moments", MomentsConfig(dimension=columns, compact_dimension=size))
+                for size in (256, 512, 1024)
+            ),
+            *(
+                ("learned", LearnedConfig(dimension=columns, vector_dimension=size))
+                for size in (256, 512, 2048)
+            ),
+        ):
+            ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
+            rows.append(
+                [collection.name, name, f"{config.vector_dimension:,}", *_recalls(ranked, best, _MORE_DEPTHS)]
+            )
+            progress(str(rows[-1]))
+    header = ["collection", "vectors", "floats", *(f"@{depth}" for depth in _MORE_DEPTHS)]
+    return Table("More floats", header, rows, f"10-recall of {_QUERIES} queries by number of candidates.")
 
 
 def wide_table(collection: Collection, widths: list[int]) -> Table:
@@ -282,7 +315,7 @@ def _documents_of(folder: Path) -> Collection:
 
 
 def vectors(
-    part: Annotated[str, typer.Argument(help="fit, presets, wide, choice, added or mixed.")],
+    part: Annotated[str, typer.Argument(help="fit, presets, floats, wide, choice, added or mixed.")],
     names: Annotated[
         list[str] | None, typer.Argument(help="Collections, or folders of documents; pairs for `added`.")
     ] = None,
@@ -299,6 +332,7 @@ def vectors(
     tables = {
         "fit": lambda: fit_table(chosen, old),
         "presets": lambda: presets_table(chosen),
+        "floats": lambda: floats_table(chosen),
         "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from .base import Engine, EngineError
 from .engine_index import EngineIndex
 
 __all__ = ["EngineTextIndex"]
+
+_Read = TypeVar("_Read")
 
 
 class EngineTextIndex(TextIndex):
@@ -170,6 +172,9 @@ class EngineTextIndex(TextIndex):
             [{}] * len(documents),
         )
         return dict(database.match_words(query, len(documents) or 1))
+
+    def _on_one_state(self, read: Callable[[], _Read]) -> _Read:
+        return read()  # other programs can change a database at any time
 
     def _tokens(self, ids: list[Any]) -> MultiVectors:
         return self._stored.engine.tokens(ids)

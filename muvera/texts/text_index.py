@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from weakref import WeakMethod
 
 import numpy as np
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 __all__ = ["TextIndex", "required_encoder"]
+
+_Read = TypeVar("_Read")
 
 # With ``recall=``, number of texts found by similarity that words reorder, in multiples of k.
 _RANKED = 3
@@ -501,7 +503,8 @@ class TextIndex:
                 for text in self._documents(parts)
             ]
 
-        return self._answer(queries, options, hits)
+        answer = partial(self._answer, queries, options, hits)
+        return self._on_one_state(answer) if explain else answer()
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -538,7 +541,24 @@ class TextIndex:
         chosen = SearchOptions(k, **options)
         texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
         hits = partial(self._sentences, k=k, alpha=alpha)
-        return self._answer(queries, replace(chosen, k=texts), hits)
+        return self._on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
+
+    def _on_one_state(self, read: Callable[[], _Read]) -> _Read:
+        """Return ``read()`` of texts and tokens that belong together.
+
+        If another thread changes texts meanwhile, read again while changes wait.
+        """
+        before = self._vectors._contents
+        try:
+            result = read()
+        except (KeyError, ValueError):
+            if self._vectors._contents is before:
+                raise
+        else:
+            if self._vectors._contents is before:
+                return result
+        with self.index._changing:
+            return read()
 
     def _answer(
         self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
@@ -549,7 +569,7 @@ class TextIndex:
         answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
         if options.explain:
             for query, own in zip(contents, answers, strict=True):
-                reasons = self.explain_all(query, [hit.id for hit in own])
+                reasons = self._explain(query, [hit.id for hit in own])
                 own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
         return answers[0] if isinstance(queries, str) else answers
 
@@ -627,6 +647,10 @@ class TextIndex:
 
     def explain_all(self, query: str, ids: Iterable[int | str]) -> list[TextExplanation]:
         """Explain several texts and encode the query once, see :meth:`explain`."""
+        names = require_ids(as_id_list(ids))
+        return self._on_one_state(lambda: self._explain(query, names))
+
+    def _explain(self, query: str, ids: list[int | str]) -> list[TextExplanation]:
         documents = self.get(ids)
         if not documents:
             return []

@@ -221,6 +221,24 @@ def test_explanations(index: TextIndex) -> None:
     assert "<script>" not in shown and "&lt;" in shown and "&amp;" in shown
 
 
+@pytest.mark.parametrize("change", ["delete", "update"])
+def test_explanations_of_texts_that_change_meanwhile(change: str) -> None:
+    class Changing(HashEncoder):
+        def token_spans(self, text: str, side: Any) -> Any:
+            if "apple" in index:  # another thread's change: the search has ranked the texts already
+                if change == "update":
+                    index.update(["A pear."], ids=["apple"])
+                index.delete(["apple"] if change == "delete" else ["fox"], missing="ignore")
+            return super().token_spans(text, side)
+
+    for search in ("search", "search_sentences"):
+        index = TextIndex.build(TEXTS, Changing(), ids=IDS, metadata=METADATA)
+        hits = getattr(index, search)("red apple", k=4, explain=True)
+        found = {hit.id: hit for hit in hits}
+        assert "apple" not in found if change == "delete" else found["apple"].text == "A pear."
+        assert all(hit.explanation is not None for hit in hits)
+
+
 def test_encoders_without_spans() -> None:
     class Silent(HashEncoder):
         def token_spans(self, text: str, side: Any) -> None:
