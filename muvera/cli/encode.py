@@ -188,7 +188,7 @@ def load(
             if encoder is None and config is None and isinstance(opened, IndexSource):
                 chosen = opened.encoder or chosen
         if new and isinstance(chosen, EncoderConfig):
-            engine.require_dimension(chosen.vector_dimension, precision)
+            engine.require_dimension(chosen.vector_dimension, stored["precision"])
             chosen = fit(make_encoder(chosen), opened, quiet)
         index = EngineIndex(engine, chosen, **stored)
         if metadata is not None:

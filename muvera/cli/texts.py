@@ -230,19 +230,21 @@ def update(
         missing: Any = "ignore" if content.texts else "raise"
         stored = {document.id: document for document in opened.get(ids, missing=missing)}
         contents = content.texts or [stored[name].text for name in ids]
-        encode: list[tuple[str, Any, dict[str, Any]]] = []
+        encode: dict[Any, tuple[str, dict[str, Any]]] = {}
         change: dict[Any, dict[str, Any]] = {}
         for name, new, row in zip(ids, contents, content.metadata, strict=True):
             before = stored[name].metadata if name in stored else {}
             values = {key: value for key, value in {**before, **row}.items() if value is not None}
             if name not in stored or new != stored[name].text:
-                encode.append((new, name, values))
+                encode[name] = new, values
             elif values != before:
                 change[name] = values
         if change:
             opened.update(ids=list(change), metadata=list(change.values()))
-        _in_batches(opened.update, TextFile(*([row[i] for row in encode] for i in range(3))), quiet)
-        added = sum(name not in stored for _, name, _ in encode)
+        pairs = list(encode.values())
+        different = TextFile([new for new, _ in pairs], list(encode), [values for _, values in pairs])
+        _in_batches(opened.update, different, quiet)
+        added = sum(name not in stored for name in encode)
         _report(
             json_, index, opened, added=added, replaced=len(encode) - added, metadata_changed=len(change),
             unchanged=len(ids) - len(encode) - len(change),

@@ -397,9 +397,10 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
 
     @app.post("/documents", summary="Add documents", status_code=201, **writing)
     async def add(body: Documents) -> dict[str, Any]:
-        texts, new = server.texts, {"ids": body.ids, "metadata": body.metadata}
+        texts = server.texts
         server.require_texts(body.texts, limits.max_documents, "documents")
-        return {"ids": await server.change(lambda: texts.add(body.texts, threads=1, **new))}
+        new: dict[str, Any] = {"ids": body.ids, "metadata": body.metadata, "threads": 1}
+        return {"ids": await server.change(lambda: texts.add(body.texts, **new))}
 
     @app.put("/documents", summary="Add or replace documents", **writing)
     async def update(body: Documents) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import as_multivectors
+from ..data.multivectors import MultiVectors, as_multivectors
 from ..diagnostics.sample import K, Sample, checked_queries, draw_sample, with_tokens
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
@@ -210,16 +210,16 @@ def _measured(
 ) -> tuple[NDArray[np.int64], tuple[float, float]]:
     """Return the ranks of the exact best, and the seconds to encode a document and a query."""
     encoder = make_encoder(config).fit(drawn.documents[drawn.fitting], threads=threads)
-    vectors, seconds = [], []
-    for encode, texts in (
-        (encoder.encode_documents, drawn.documents),
-        (encoder.encode_queries, drawn.queries),
-    ):
+
+    def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
         encode(texts[:1], threads=threads)  # compile before the clock starts
         begun = time.perf_counter()
-        vectors.append(encode(texts, threads=threads))
-        seconds.append((time.perf_counter() - begun) / len(texts))
-    return drawn.ranks(*vectors), (seconds[0], seconds[1])
+        vectors = encode(texts, threads=threads)
+        return vectors, (time.perf_counter() - begun) / len(texts)
+
+    documents, document_seconds = timed(encoder.encode_documents, drawn.documents)
+    queries, query_seconds = timed(encoder.encode_queries, drawn.queries)
+    return drawn.ranks(documents, queries), (document_seconds, query_seconds)
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:

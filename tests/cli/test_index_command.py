@@ -142,7 +142,7 @@ def test_bad_sources(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert "nothing does not exist" in fails("index", tmp_path / "nothing", out)
     (tmp_path / "a.txt").write_text("text")
-    assert f"muvera texts index {tmp_path / 'a.txt'} INDEX" in fails("index", tmp_path / "a.txt", out)
+    assert "muvera texts index" in fails("index", tmp_path / "a.txt", out)
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     line = fails("index", tmp_path / "a.bin", out)
     assert "muvera formats" in line and "give --format" in line
