@@ -147,10 +147,9 @@ def test_parts_keep_what_belongs_together() -> None:
 def test_queries_are_set_aside_once_for_the_same_collection() -> None:
     whole = synthetic_collection("quick-wide")
     part = whole.without_training_queries(0.5)
-    assert part.training_queries is not None
-    assert len(part.query_ids) == len(part.queries) == len(part.training_queries) == 6
-    asked = {tokens.tobytes() for tokens in part.queries}
-    assert not asked & {tokens.tobytes() for tokens in part.training_queries}
+    training: Any = part.training_queries
+    assert len(part.query_ids) == len(part.queries) == len(training) == 6
+    assert not {tokens.tobytes() for tokens in part.queries} & {tokens.tobytes() for tokens in training}
     assert part.query_ids == whole.without_training_queries(0.5).query_ids
     assert part.content != replace(part, training_queries=None).content
 

@@ -25,23 +25,17 @@ def test_vectors(prefix: str) -> None:
     np.testing.assert_allclose(np.linalg.norm(tokens.astype(np.float32), axis=1), 1.0, atol=1e-3)
 
 
-def test_documents_align() -> None:
+def test_documents_and_queries_align() -> None:
     lengths, ids, strings = np.load(SAMPLE / "lengths.npy"), load("ids.json"), load("token_strings.json")
-    assert len(ids) == len(set(ids)) == len(load("texts.json")) == len(lengths)
-    assert 500 <= len(ids) <= 700
+    texts, queries = load("texts.json"), load("queries.json")
+    assert 500 <= len(ids) == len(set(ids)) == len(texts) == len(lengths) <= 700
     assert [len(one) for one in strings] == lengths.tolist()
     assert not any(is_punctuation(token) for one in strings for token in one)
-    assert all(text.startswith(f"{one}: ") for one, text in zip(ids, load("texts.json"), strict=True))
-
-
-def test_queries_align() -> None:
-    queries, ids = load("queries.json"), set(load("ids.json"))
-    assert [len(query["token_strings"]) for query in queries] == np.load(
-        SAMPLE / "query_lengths.npy"
-    ).tolist()
+    assert all(text.startswith(f"{one}: ") for one, text in zip(ids, texts, strict=True))
+    counts = np.load(SAMPLE / "query_lengths.npy").tolist()
+    assert [len(query["token_strings"]) for query in queries] == counts
     assert len({query["id"] for query in queries}) == len(queries)
-    for query in queries:
-        assert query["relevant"] and ids >= set(query["relevant"])
+    assert all(query["relevant"] and set(ids) >= set(query["relevant"]) for query in queries)
 
 
 def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.muvfde import muvfde_fdes
 from builders.system_inputs import ask, collection_of, exact_scores, material, some_documents, unit_texts
 
 from experiments.peers import environments as peers
@@ -154,27 +155,15 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
 
 
 def of_muvfde() -> tuple[Any, Any]:
-    library: Any = pytest.importorskip("muvfde")
-    config: Any = library.fixed_dimensional_encoding_config
-    made = config()  # a setter returns a copy
-    made.set_num_repetitions(3)
-    made.set_num_simhash_projections(2)
-    made.set_seed(7)
-    made.set_projection_type(library.projection_type.AMS_SKETCH)
-    made.set_projection_dimension(8)
-    encode = library.generate_fixed_dimensional_encoding
-
-    def document(tokens: Any) -> Any:
-        made.set_encoding_type(library.encoding_type.AVERAGE)
-        made.enable_fill_empty(True)
-        return encode(tokens, made)
-
-    def query(tokens: Any) -> Any:
-        made.set_encoding_type(library.encoding_type.DEFAULT_SUM)
-        made.enable_fill_empty(False)
-        return encode(tokens, made)
-
-    return document, query
+    pytest.importorskip("muvfde")
+    case: dict[str, Any] = {
+        "num_repetitions": 3,
+        "num_simhash_projections": 2,
+        "projection_dimension": 8,
+        "seed": 7,
+    }
+    case |= {"kind": "count_sketch", "final_dimension": None, "fill": True}
+    return (lambda tokens: muvfde_fdes(tokens, case)[0]), (lambda tokens: muvfde_fdes(tokens, case)[1])
 
 
 def of_fastembed() -> tuple[Any, Any]:
