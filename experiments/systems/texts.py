@@ -100,7 +100,10 @@ class Hybrid(System):
             material.needs("document_token_ids", "query_token_ids", reason=reason)
             ids = material.collection.document_token_ids or [], material.collection.query_token_ids or []
             self._rarities = inverse_document_frequency(*ids)
-        self._index = MuveraIndex.build(self.documents, exact_tokens=0, threads=self.threads, backend="exact")
+        if "hybrid" not in material.shared:  # the same for all systems
+            how: dict[str, Any] = {"exact_tokens": 0, "threads": self.threads, "backend": "exact"}
+            material.shared["hybrid"] = MuveraIndex.build(self.documents, **how)
+        self._index = material.shared["hybrid"]
         if "words" in self._sources:
             self._words = _Words(material.collection.document_texts or [], "en")
         if "single" in self._sources:
