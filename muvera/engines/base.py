@@ -96,40 +96,24 @@ class GraphSettings:
 
 @dataclass(frozen=True)
 class Description:
-    """Properties of a collection, fixed when it was created, and its calibration.
+    """Properties of a collection, fixed when it was created, and its calibration."""
 
-    Parameters
-    ----------
-    vector_dimension : int
-        Floats per vector.
-    token_dimension : int
-        Columns of a token vector.
-    tokens : bool
-        True if the engine stores the documents' tokens, in half precision.
-    integer_ids : bool
-        True if ids are integers, False if they are strings.
-    precision : {"float32", "float16"}
-        Precision of the stored vectors.
-    graph : GraphSettings
-    config : str
-        Hash of the encoder's configuration.
-    encoder : str
-        SHA-256 of the fitted encoder.
-    text_encoder : str, optional
-        Name of the text encoder of a collection with texts.
-    candidates_by_recall : list of [float, int]
-        Calibrated number of candidates for each mean recall; empty without a calibration.
-    """
-
+    #: Floats per vector, and columns of a token vector.
     vector_dimension: int
     token_dimension: int
+    #: True if the engine stores the documents' tokens, in half precision.
     tokens: bool
+    #: True if ids are integers, False if they are strings.
     integer_ids: bool
+    #: Precision of the stored vectors.
     precision: Precision
     graph: GraphSettings
+    #: Hash of the encoder's configuration, and SHA-256 of the fitted encoder.
     config: str
     encoder: str
+    #: Name of the text encoder of a collection with texts.
     text_encoder: str | None = None
+    #: Calibrated number of candidates for each mean recall; empty without a calibration.
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
 
     @classmethod
@@ -157,14 +141,8 @@ class Engine(ABC):
     """Base class of one collection in a vector database.
 
     A second collection, ``NAME_encoder``, stores the description (part 0) and the encoder (the other parts).  All
-    changes are idempotent, so they can be repeated after a process was killed.
-
-    Parameters
-    ----------
-    url, name : str
-        Location of the collection, without a password.
-    secret : str, optional
-        A password or key that error messages must not contain.
+    changes are idempotent, so they can be repeated after a process was killed.  `url` has no password, and messages
+    never contain `secret`.
     """
 
     kind: ClassVar[str]
@@ -420,22 +398,11 @@ class Engine(ABC):
         queries: MultiVectors | None = None,
         k: int = 10,
     ) -> Hits:
-        """Return the documents with the largest inner products for each query.
+        """Return the `count` documents with the largest inner products for each query vector.
 
-        Parameters
-        ----------
-        vectors : float32 (m, dimension)
-            Query vectors.
-        count : int
-            Maximum number of documents per query.
-        where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata.filters`.
-        ids : list of ids, optional
-            Search only these documents.
-        ef : int
-            Candidates that the graph search keeps.
-        queries, k : MultiVectors, int, optional
-            Rank the `count` documents by Chamfer similarity and return the best `k`, if the engine ``reranks``.
+        With `where` or `ids`, search only documents that satisfy the condition, or have one of the ids.  `ef` is the
+        number of candidates that the graph search keeps.  With `queries`, rank the `count` documents by Chamfer
+        similarity and return the best `k`, if the engine ``reranks``.
 
         Raises
         ------

@@ -24,20 +24,7 @@ _BATCH = 1024
 
 
 class LanceDBEngine(Engine):
-    """A collection in LanceDB.
-
-    Parameters
-    ----------
-    path : str
-        A folder or the URL of object storage.
-    name : str
-        Name of the table.
-
-    Raises
-    ------
-    ImportError
-        Without LanceDB.
-    """
+    """A collection in the table `name` of LanceDB; `path` is a folder or the URL of object storage."""
 
     kind = "lancedb"
     keeps_tokens = True
@@ -196,13 +183,7 @@ class LanceDBEngine(Engine):
 
 
 class _LanceConditions(SQLConditions):
-    """Builder of conditions for DataFusion.
-
-    Parameters
-    ----------
-    columns : set of str
-        Columns of the table.  A bound without a column satisfies no comparison.
-    """
+    """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""
 
     def __init__(self, columns: set[str]) -> None:
         self._columns = columns

@@ -24,21 +24,7 @@ _PARTS, _MAX_TERMS, _MAX_TERM = 64, 4096, 1024
 class MilvusEngine(Engine):
     """A collection in Milvus.  Store tokens elsewhere, such as in a local :class:`muvera.MuveraIndex`.
 
-    Parameters
-    ----------
-    uri : str
-        URL of a server, or path of a file for Milvus Lite.
-    name : str
-        Name of the collection.
-    secret : str, optional
-        "USER:PASSWORD" or a key.
-
-    Raises
-    ------
-    EngineError
-        If the server cannot be reached.
-    ImportError
-        Without pymilvus.
+    `uri` is the URL of a server, or the path of a file for Milvus Lite; `secret` is "USER:PASSWORD" or a key.
     """
 
     kind = "milvus"

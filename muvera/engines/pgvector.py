@@ -31,22 +31,7 @@ _ITERATIVE = (0, 8)
 
 
 class PgVectorEngine(Engine):
-    """A collection in PostgreSQL.
-
-    Parameters
-    ----------
-    name : str
-        Name of the table.
-    **settings
-        Of ``psycopg.connect``: host, port, dbname, user, password and others.
-
-    Raises
-    ------
-    EngineError
-        If the server cannot be reached.
-    ImportError
-        Without psycopg.
-    """
+    """A collection in the table `name` of PostgreSQL; `settings` are those of ``psycopg.connect``."""
 
     kind = "pgvector"
     keeps_tokens = True

@@ -141,23 +141,7 @@ class _Qdrant(Engine):
 
 
 class QdrantEngine(_Qdrant):
-    """A collection of a Qdrant server, through qdrant-client.
-
-    Parameters
-    ----------
-    client : qdrant_client.QdrantClient
-    name : str
-        Name of the collection.
-    url : str
-        Of the server, for messages.
-    secret : str, optional
-        A key that messages must not contain.
-
-    Raises
-    ------
-    ImportError
-        Without qdrant-client.
-    """
+    """A collection of a Qdrant server, which `client`, a ``qdrant_client.QdrantClient``, is connected to."""
 
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
         super().__init__(url, name, secret)
@@ -284,20 +268,7 @@ class QdrantEngine(_Qdrant):
 
 
 class QdrantEdgeEngine(_Qdrant):
-    """A collection in a folder, opened by one process at a time.
-
-    Parameters
-    ----------
-    path : path
-        Folder that holds a folder for each collection.
-    name : str
-        Name of the collection.
-
-    Raises
-    ------
-    ImportError
-        Without qdrant-edge-py.
-    """
+    """A collection in the folder `name` of the folder `path`, opened by one process at a time."""
 
     def __init__(self, path: Path | str, name: str) -> None:
         super().__init__(f"qdrant-edge:{path}", name)

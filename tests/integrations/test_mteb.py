@@ -16,13 +16,12 @@ from muvera.integrations.mteb import MuveraSearch
 
 
 @pytest.mark.parametrize(
-    "kind", ["RetrievalTask", "InstructionRetrieval", "RerankingTask", "InstructionReranking"]
+    "name", ["RetrievalTask", "MultilingualInstructionRetrieval", "RerankingTask", "InstructionReranking"]
 )
-@pytest.mark.parametrize("languages", ["", "Multilingual"])
-def test_mtebs_own_tasks(kind: str, languages: str, tmp_path: Path) -> None:
+def test_mtebs_own_tasks(name: str, tmp_path: Path) -> None:
     model = MuveraSearch(HashEncoder())
     assert isinstance(model, SearchProtocol)
-    task = getattr(mock_tasks, f"Mock{languages}{kind}")()
+    task = getattr(mock_tasks, f"Mock{name}")()
     results = mteb.evaluate(model, task, cache=None, prediction_folder=tmp_path)
     scores = [one["main_score"] for split in results[0].scores.values() for one in split]
     assert scores and all(0 <= score <= 1 for score in scores)

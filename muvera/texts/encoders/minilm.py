@@ -123,12 +123,7 @@ class MiniLMEncoder(ModelEncoder):
 
 
 class SampleEncoder(ModelEncoder):
-    """Stored token vectors of the demo sample; it encodes no other texts.
-
-    Parameters
-    ----------
-    sample : DemoSample
-    """
+    """Stored token vectors of the demo sample; it encodes no other texts."""
 
     name = "demo-sample"
 
@@ -165,15 +160,7 @@ class Bert:
 
     Texts are concatenated, not padded: linear layers see one (T, H) matrix, and attention runs text by text.
     Sizes: T tokens of all texts of a batch, L of one text, H hidden width, A heads, W = H / A width of a head.
-
-    Parameters
-    ----------
-    weights : mapping of str to float32 arrays
-        Parameters by Hugging Face name (``embeddings.word_embeddings.weight``, ...); linear layers are (out, in).
-    n_heads : int
-        Attention heads A; must divide the hidden width.
-    layer_norm_eps : float
-        Added to the variance in layer normalization.
+    `weights` are float32 arrays by Hugging Face name; linear layers are (out, in).
     """
 
     def __init__(

@@ -28,17 +28,7 @@ _MAX_BYTES = 1 << 30
 class SentenceTransformersEncoder(ModelEncoder):
     """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
 
-    Parameters
-    ----------
-    model : str or MultiVectorEncoder
-        A checkpoint's name or folder, or a loaded model.
-    revision : str, optional
-        Revision of a named checkpoint.
-
-    Raises
-    ------
-    ImportError
-        Without sentence-transformers 6 or newer.
+    `model` is a checkpoint's name or folder, with an optional `revision`, or a loaded model.
     """
 
     def __init__(self, model: Any, *, revision: str | None = None) -> None:
@@ -66,20 +56,8 @@ class SentenceTransformersEncoder(ModelEncoder):
 class PyLateEncoder(ModelEncoder):
     """A ColBERT model run by PyLate.
 
-    PyLate pins an older sentence-transformers than :class:`SentenceTransformersEncoder` needs, so install the two
-    in separate environments.
-
-    Parameters
-    ----------
-    model : str or pylate.models.ColBERT
-        A checkpoint's name or folder, or a loaded model.
-    revision : str, optional
-        Revision of a named checkpoint.
-
-    Raises
-    ------
-    ImportError
-        Without PyLate.
+    `model` is a checkpoint's name or folder, with an optional `revision`, or a loaded model.  PyLate pins an older
+    sentence-transformers than :class:`SentenceTransformersEncoder` needs: install each in its own environment.
     """
 
     def __init__(self, model: Any, *, revision: str | None = None) -> None:
@@ -98,15 +76,7 @@ class PyLateEncoder(ModelEncoder):
 class FastembedEncoder(ModelEncoder):
     """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
 
-    Parameters
-    ----------
-    model : str or fastembed.LateInteractionTextEmbedding
-        The name of a model, which is loaded at its first use, such as ``"colbert-ir/colbertv2.0"``; or a model.
-
-    Raises
-    ------
-    ImportError
-        Without fastembed.
+    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use, or a loaded model.
     """
 
     def __init__(self, model: Any) -> None:
