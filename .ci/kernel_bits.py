@@ -66,11 +66,11 @@ def scores(documents: MultiVectors, queries: MultiVectors, dimension: int) -> No
 
 
 def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
-    """Show vectors of encoders that need no fit, or whose fit is exact."""
+    """Show vectors of encoders that need no fit, or are fitted to one document, which needs no BLAS."""
     for name in ("fde", "paper", "reference", "mean"):
         encoder = make_encoder(preset_config(name, dimension))
         if encoder.needs_fit:
-            encoder = encoder.fit(documents)
+            encoder = encoder.fit(documents[:1])
         show(f"{name} documents {dimension}", encoder.encode_documents(documents))
         show(f"{name} queries {dimension}", encoder.encode_queries(queries))
 
