@@ -26,7 +26,7 @@ from ...data.validation import as_ids
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import starts_with
-from ..sources.base import Reader, Source
+from ..sources.base import Reader, Source, choose
 
 __all__ = ["READERS"]
 
@@ -238,14 +238,8 @@ def _open_lancedb(
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":
         path, table = path.parent, table or path.stem
-    available = sorted(folder.stem for folder in path.glob("*.lance"))
-    if table is None and len(available) == 1:
-        table = available[0]
-    if table not in available:
-        wrong = "" if table is None else f" no table {table!r}, but"
-        raise ReadError(
-            f"{path} has{wrong} the tables {', '.join(available) or 'none'}. Choose one with table=."
-        )
+    available = [folder.stem for folder in path.glob("*.lance")]
+    table = choose(table, available, "table", "table", str(path))
     place = f"{path}/{table}.lance"
     for manifest in sorted(Path(place, "_versions").glob("*.manifest")):
         _require_no_base_paths(manifest)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..damage import ReadError, ReadTypeError
+from ..damage import ReadTypeError
 from ..parsing.files import open_table, read_json_object
 from ..parsing.pickles import StandIn, load_pickle, load_plain
-from ..sources.base import Document, Reader, RowSource, Source
+from ..sources.base import Document, Reader, RowSource, Source, choose
 
 __all__ = ["READERS"]
 
@@ -36,12 +36,7 @@ def _open(
     Points come in the order of their ids, integers first.
     """
     collections = read_json_object(path / "meta.json")["collections"]
-    if collection is None and len(collections) == 1:
-        collection = next(iter(collections))
-    if collection is None or collection not in collections:
-        wrong = "" if collection is None else f" no collection {collection!r}, but"
-        listed = ", ".join(sorted(collections)) or "none"
-        raise ReadError(f"{path} has{wrong} the collections {listed}. Choose one with collection=.")
+    collection = choose(collection, collections, "collection", "collection", str(path))
     if Path(collection).name != collection or collection == "..":
         raise ValueError(f"meta.json has the collection {collection!r}, which is not a folder's name")
     place = f"{path}: {collection}"
@@ -68,12 +63,8 @@ def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
     vectors = (collection if isinstance(collection, dict) else {}).get("vectors") or {}
     named = {"": vectors} if "size" in vectors else vectors
     multi = {key: value for key, value in named.items() if value.get("multivector_config")}
-    if wanted is None and len(multi) == 1:
-        wanted = next(iter(multi))
-    if wanted is None or wanted not in multi:
-        listed = ", ".join(repr(key) for key in multi) or "none"
-        raise ReadError(f"{place} has these multi-vectors: {listed}. Choose one with vector=.")
-    return wanted, int(multi[wanted]["size"])
+    name = choose(wanted, multi, "multi-vector", "vector", place)
+    return name, int(multi[name]["size"])
 
 
 def _document(content: Any, identity: int | str, name: str, id_field: str | None, place: str) -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,17 @@ from ...data.offsets import running_total
 from ...data.validation import Ids, TokenArray, as_ids
 from ..damage import ReadError, ReadTypeError
 
-__all__ = ["Document", "FlatSource", "PaddedSource", "PickedRows", "Reader", "RowSource", "Rows", "Source"]
+__all__ = [
+    "Document",
+    "FlatSource",
+    "PaddedSource",
+    "PickedRows",
+    "Reader",
+    "RowSource",
+    "Rows",
+    "Source",
+    "choose",
+]
 
 
 class Source(ABC):
@@ -152,6 +162,19 @@ class PaddedSource(Source):
             batch = MultiVectors.from_padded(padded, mask, None if self.ids is None else self.ids[start:stop])
             self.dropped_rows += padded.shape[0] * longest - batch.num_tokens
             yield batch
+
+
+def choose(wanted: str | None, available: Iterable[str], kind: str, option: str, place: str) -> str:
+    """Return `wanted` if it is available, or by default the only available name."""
+    names = sorted(available)
+    if wanted is None and len(names) == 1:
+        return names[0]
+    if wanted in names:
+        return str(wanted)
+    wrong = "" if wanted is None else f" no {kind} {wanted!r}, but"
+    raise ReadError(
+        f"{place} has{wrong} the {kind}s {', '.join(names) or '(none)'}. Choose one with {option}=."
+    )
 
 
 class Document(NamedTuple):

@@ -97,7 +97,7 @@ def test_which_collection_vector_and_id(tmp_path: Path) -> None:
     make_collection(tmp_path)
     for options, message in (
         ({"collection": "up"}, "has no collection 'up', but the collections docs"),
-        ({"vector": "fde"}, r"docs has these multi-vectors: 'colbert'\. Choose one with vector="),
+        ({"vector": "fde"}, "docs has no multi-vector 'fde', but the multi-vectors colbert"),
         ({"id_field": "up"}, "point 0 has a NoneType in the payload's 'up'"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
