@@ -106,11 +106,11 @@ def test_the_estimate_by_cells_is_the_oracle() -> None:
 
 @pytest.mark.parametrize("dimension", [8, 64])
 def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
-    """No failure in 20 draws with `any_angle_simhash_projections`; one would be allowed."""
+    """No failure in 8 draws with `any_angle_simhash_projections`."""
     eps, delta = 0.5, 0.05
     required = theorem_2_1(eps, delta, 4, 12)
     rng = np.random.default_rng(dimension)
-    for _ in range(20):
+    for _ in range(8):
         query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
         normals = rng.standard_normal((required.any_angle_simhash_projections, dimension))
         signs = rng.choice([-1.0, 1.0], (required.projection_dimension, dimension))
@@ -155,10 +155,10 @@ def test_the_k_of_the_theorem_is_not_enough_for_any_angle() -> None:
     misses = sum(
         estimate(query, document, rng.standard_normal((required.num_simhash_projections, rivals + 2)))
         < exact - eps
-        for _ in range(12)
+        for _ in range(6)
     )
     # In most draws, although the theorem promises at most one in 20.
-    assert misses >= 6
+    assert misses >= 3
     at = math.sqrt(2 * required.any_angle_simhash_projections) * 2 * eps / math.pi
     assert at > 20, "the means are this many standard deviations apart with the k for any angle"
 
