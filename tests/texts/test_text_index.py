@@ -225,15 +225,15 @@ def test_explanations(index: TextIndex) -> None:
 def test_explanations_of_texts_that_change_meanwhile(change: str) -> None:
     class Changing(HashEncoder):
         def token_spans(self, text: str, side: Any) -> Any:
-            if "apple" in index:  # another thread's change: the search has ranked the texts already
+            if "apple" in own:  # another thread's change: the search has ranked the texts already
                 if change == "update":
-                    index.update(["A pear."], ids=["apple"])
-                index.delete(["apple"] if change == "delete" else ["fox"], missing="ignore")
+                    own.update(["A pear."], ids=["apple"])
+                own.delete(["apple"] if change == "delete" else ["fox"], missing="ignore")
             return super().token_spans(text, side)
 
     for search in ("search", "search_sentences"):
-        index = TextIndex.build(TEXTS, Changing(), ids=IDS, metadata=METADATA)
-        hits = getattr(index, search)("red apple", k=4, explain=True)
+        own = TextIndex.build(TEXTS, Changing(), ids=IDS, metadata=METADATA)
+        hits = getattr(own, search)("red apple", k=4, explain=True)
         found = {hit.id: hit for hit in hits}
         assert "apple" not in found if change == "delete" else found["apple"].text == "A pear."
         assert all(hit.explanation is not None for hit in hits)
