@@ -85,14 +85,14 @@ class MuveraDocumentStore:
         ----------
         documents : list of Document
         policy : DuplicatePolicy
-            What to do with ids in use: FAIL (default), SKIP or OVERWRITE.
+            What to do with ids in use: FAIL, SKIP or OVERWRITE.  NONE (default) is the same as FAIL.
 
         Raises
         ------
         ValueError
-            For anything but documents.
+            If `documents` is not a list of Haystack documents.
         DuplicateDocumentError
-            For an id in use, unless the policy is SKIP or OVERWRITE.
+            If an id is in use and the policy is neither SKIP nor OVERWRITE.
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")

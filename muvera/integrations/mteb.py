@@ -76,9 +76,9 @@ class MuveraSearch:
         Raises
         ------
         RuntimeError
-            Before :meth:`index`.
+            If :meth:`index` was not called.
         TypeError
-            For queries that are not texts, such as conversations and images.
+            If a query is not a text, such as a conversation or an image.
         """
         if self._index is None:
             raise RuntimeError("There is no index yet. Call index first.")

@@ -13,7 +13,7 @@ __all__ = ["IndexScores"]
 
 
 class IndexScores:
-    """A score function that scores the documents an index finds, and all others with -inf.
+    """A score function that scores the documents that an index finds; all others get -inf.
 
     ``MultiVectorInformationRetrievalEvaluator`` then measures searches instead of exhaustive MaxSim.  The
     evaluator calls it once per corpus chunk, so set one chunk for the whole corpus.

@@ -1,7 +1,7 @@
 """Learned vectors: largest products with landmarks, sums of ReLU features, and a step of Adam.
 
-Sizes: d columns of a token, `width` = d rounded up to LANES, n landmarks or features, packed in panels of
-LANES columns by :func:`muvera.kernels.byte_tile.pack_bytes`, `width` bytes each.
+Sizes: A token has d columns; `width` is d rounded up to a multiple of LANES.  n is the number of landmarks or
+features.  :func:`muvera.kernels.byte_tile.pack_bytes` packs them in panels of LANES columns of `width` bytes.
 
 Tokens are rounded to bytes after a center that is the same for all tokens is subtracted.  Products of bytes
 are exact integers, so a text's values do not depend on the machine or on other texts.
@@ -64,8 +64,8 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
     """Write ``sum(max(start + W (x - center), 0) for tokens x)`` of texts first..last to `out` (last - first, n).
 
     Tokens minus `center` (width,) are rounded to 127ths of their own largest entry.  Row j of W is
-    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  `start` float32
-    (n,).  The sum runs over a text's tokens in their order.
+    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  `start`
+    (n,), float32, is the bias of each feature.  The sum runs over a text's tokens in their order.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]

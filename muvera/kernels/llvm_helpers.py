@@ -1,4 +1,4 @@
-"""LLVM instructions that the intrinsics of this folder share.
+"""LLVM instructions that the intrinsics of this package share.
 
 numba compiles loops over arrays, but it offers neither an explicit fused multiply-add nor vectors of a
 fixed number of lanes.  The intrinsics emit both, so that the bits of a result do not depend on the
@@ -49,7 +49,7 @@ def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
 
 
 def shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
-    """Emit the vector of the lanes `order` of `left` followed by `right`."""
+    """Emit a vector of the lanes `order`, counted through `left` and then `right`."""
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
@@ -81,7 +81,7 @@ def sum_lanes(builder: Any, value: Any) -> Any:
 
 
 def sum_each(builder: Any, values: list[Any]) -> Any:
-    """Emit the sums of the lanes of four vectors of integers, a vector of four lanes."""
+    """Emit a vector of four lanes: the sum of the lanes of each of four integer vectors."""
     one, two, three, four = values
     lanes = one.type.count
     total = _halved(
@@ -95,7 +95,7 @@ def sum_each(builder: Any, values: list[Any]) -> Any:
 
 
 def _halved(builder: Any, left: Any, right: Any, lanes: int, size: int) -> Any:
-    """Emit the sums of neighboring groups of `size` lanes: of each four lanes those of `left`, then of `right`."""
+    """Emit the sum of each two neighboring groups of `size` lanes, alternately from `left` and `right`."""
     order = [
         start + side * lanes + i
         for start in range(0, lanes, 2 * size)
@@ -108,9 +108,9 @@ def _halved(builder: Any, left: Any, right: Any, lanes: int, size: int) -> Any:
 
 
 def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
-    """Emit the positions of `count` rows from `row` on; those past `last` repeat `last`.
+    """Emit the positions of `count` rows from `row` on; positions after `last` repeat `last`.
 
-    So tiles of fewer rows need no separate code.
+    The repetition saves separate code for tiles of fewer rows.
     """
     positions = []
     for i in range(count):

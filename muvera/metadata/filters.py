@@ -51,11 +51,11 @@ _Built = TypeVar("_Built")
 
 
 class FilterError(ValueError):
-    """Error of an invalid filter; the message names the invalid part and the allowed values."""
+    """Raised if a filter is invalid; the message names the invalid part and the allowed values."""
 
 
 class _Builder(Protocol[_Built]):
-    """Interface of translators to one engine's conditions; ``all_of([])`` is true, ``any_of([])`` is false."""
+    """Interface of objects that translate filters for one engine; ``all_of([])`` is true, ``any_of([])`` is false."""
 
     def all_of(self, parts: list[_Built]) -> _Built: ...
     def any_of(self, parts: list[_Built]) -> _Built: ...
@@ -83,7 +83,7 @@ def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
 
 
 def kind_of(value: Any) -> str | None:
-    """Return "text" or "number", the values that `value` compares with, or None if it compares with none."""
+    """Return "text" or "number", the kind of values that `value` can be compared with, or None."""
     if isinstance(value, str):
         return "text"
     return "number" if isinstance(value, (bool, int, float)) else None
@@ -138,7 +138,7 @@ class _Evaluation:
 
 
 class _Walk:
-    """Parse one filter, check it, and call the builder."""
+    """Parser of one filter, which checks it and calls the builder."""
 
     def __init__(self, build: Any) -> None:
         self._build, self._conditions, self._values = build, 0, 0
@@ -169,8 +169,8 @@ class _Walk:
                 parts.append(self._build.negation(self.condition(value, depth + 1)))
             elif key.startswith("$"):
                 raise FilterError(
-                    f"{key!r} does not combine conditions. Use $and, $or or $not; {', '.join(OPERATORS)} belong "
-                    "below a field."
+                    f"{key!r} does not combine conditions. Use $and, $or or $not. Put {', '.join(OPERATORS)} "
+                    "into a field, such as {'year': {'$gte': 2000}}."
                 )
             else:
                 parts.append(self._field(key, value))
@@ -215,7 +215,7 @@ class _Walk:
 
 def _scalar(field: str, name: str, value: Any) -> Any:
     if isinstance(value, str) and not is_utf8(value):
-        raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Leave it out.")
+        raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Remove it.")
     if isinstance(value, (bool, str)):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**63:

@@ -1,4 +1,4 @@
-"""HNSWSettings: how a graph of hnswlib is built and searched."""
+"""HNSWSettings: settings for building and searching a graph of hnswlib."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["HNSWSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class HNSWSettings:
-    """How a graph of hnswlib is built and searched.
+    """Settings for building and searching a graph of hnswlib.
 
     Parameters
     ----------
     m : int
-        Links per vector.  More raise recall, build time and memory (8 bytes per link).
+        Links per vector.  More links raise recall, build time and memory (8 bytes per link).
     ef_construction : int
-        Candidates while building.  More raise recall and build time.
+        Candidates while building.  More candidates raise recall and build time.
     ef : int
-        Candidates while searching, and at least twice the number of results.  More raise recall and time.
+        Candidates while searching.  A search uses twice the number of results if that is more.  More candidates
+        raise recall and time.
     seed : int
         Seed of the vectors' levels.  A build with one thread is reproducible; with several threads the graph
         depends on their timing.
@@ -39,12 +40,12 @@ class HNSWSettings:
 
     @classmethod
     def of(cls, value: Any) -> HNSWSettings:
-        """Return `value`, an HNSWSettings, a dict of its values or None, as an HNSWSettings.
+        """Return an HNSWSettings for `value`: an HNSWSettings, a dict of its values, or None for the defaults.
 
         Raises
         ------
         TypeError, ValueError
-            For anything else, or a wrong value.
+            If `value` has another type, or a setting is invalid.
         """
         if value is None:
             return cls()
@@ -62,5 +63,5 @@ class HNSWSettings:
             raise type(error)(f"hnsw: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, by the parameters' names."""
+        """Return a dict of the parameters and their values."""
         return asdict(self)

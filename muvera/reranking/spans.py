@@ -2,7 +2,7 @@
 
 A document is encoded once; a span is a range of its token vectors.  Its score is the Chamfer similarity of the
 query with these tokens alone, ``sum_i max_{start <= r < stop} <q_i, p_r>``.  Spans of different documents
-compete by ``score(span) + alpha * score(document)``: the document's score measures if the context matches.
+are compared by ``score(span) + alpha * score(document)``: the document's score shows whether the context matches.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
-        May be some rows of a query's matrix; the scores of a query's parts add up to its score.
+        All or some token vectors of a query; the scores of its parts add up to its score.
     document : array_like (n_document_tokens, dimension)
     spans : int (m, 2)
         Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
@@ -120,7 +120,9 @@ def rank_spans(
     queries = checked_text(query, "query")
     require_int("k", k, 1)
     if len(spans) != len(texts):
-        raise ValueError(f"There are spans of {len(spans)} documents for {len(texts)} documents.")
+        raise ValueError(
+            f"spans has entries for {len(spans)} documents, but there are {len(texts)} documents."
+        )
     if document_scores is not None and len(document_scores) != len(texts):
         raise ValueError(f"There are {len(document_scores)} document_scores for {len(texts)} documents.")
     if not len(texts):
@@ -202,7 +204,7 @@ def spans_from_characters(
 
 
 def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the scores of ranges of all documents' tokens, float32 (m,), with one query."""
+    """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
     out = np.empty((len(bounds), 1), np.float32)
     floats, halves = as_kernel_arrays(documents)
@@ -222,7 +224,7 @@ def _as_spans(spans: Any, name: str) -> NDArray[np.int64]:
 
 
 def _require_within(bounds: NDArray[np.int64], tokens: NDArray[np.int64], name: Callable[[int], str]) -> None:
-    """Raise ValueError unless each span lies within its document of this many tokens."""
+    """Raise ValueError unless each span lies within its document, which has `tokens` tokens."""
     wrong = np.flatnonzero((bounds[:, 0] < 0) | (bounds[:, 1] < bounds[:, 0]) | (bounds[:, 1] > tokens))
     if len(wrong):
         i = int(wrong[0])

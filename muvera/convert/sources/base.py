@@ -133,7 +133,7 @@ class FlatSource(Source):
         """Yield the documents; a memory map stays unread until its batch is used."""
         for start, stop in token_batches(self.offsets, max_tokens):
             bounds = self.offsets[start : stop + 1]
-            # Members of a zip file may start at an odd address, which kernels do not accept.
+            # Members of a zip file may be unaligned, which kernels do not accept.
             tokens = np.require(self.tokens[int(bounds[0]) : int(bounds[-1])], requirements="A")
             yield MultiVectors(tokens, bounds - bounds[0], None if self.ids is None else self.ids[start:stop])
 
@@ -223,7 +223,7 @@ class RowSource(Source):
         self._begun: Iterator[Document] | None = chain(head, rest)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents, joined to batches."""
+        """Yield the documents in batches."""
         documents, self._begun = self._begun or self.documents(), None
         waiting: list[Document] = []
         waiting_tokens = position = 0
@@ -241,7 +241,7 @@ class RowSource(Source):
             yield self._join(waiting)
 
     def _checked(self, document: Document, position: int, kind: type) -> int:
-        """Return the number of a document's tokens; `kind` is the type of the ids before."""
+        """Return the number of a document's tokens; `kind` is the type of earlier ids."""
         where, tokens = f"{self.place}, {document.where}: document {position}", document.tokens
         if type(document.id) is not kind:
             has, had = (

@@ -1,7 +1,7 @@
-"""Sources over named arrays, such as npy folders, npz, safetensors, HDF5 and zarr contain.
+"""Sources over the named arrays of npy folders, npz, safetensors, HDF5 and zarr.
 
-A container holds tokens beside lengths or offsets, perhaps with ids and a mask; or one array per
-document.  The same names work in every container.
+A container holds either one array of tokens with lengths or offsets, or one array per document.  Ids
+and a mask are optional.  The same names work in every container.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def names_of(part: str) -> Names:
 
 
 def find(names: Iterable[str], present: Container[str]) -> str | None:
-    """Return the first of `names` that is in `present`."""
+    """Return the first of `names` that is in `present`, or None."""
     return next((name for name in names if name in present), None)
 
 
@@ -78,7 +78,7 @@ def missing_tokens(part: str, present: Iterable[str], place: str) -> ReadError:
 def source_of(
     arrays: Mapping[str, Rows], *, name: str, place: str, part: str = "docs", ids: Any = None
 ) -> Source:
-    """Return the source of a container's arrays; `ids` are those that are stored elsewhere."""
+    """Return a source over a container's arrays; `ids` replace the ids in the container."""
     names = names_of(part)
     key, ids_key = find(names.tokens, arrays), find(names.ids, arrays)
     if ids is None and ids_key is not None:
@@ -154,7 +154,7 @@ def _unpacked_ids(content: Any, offsets: Any, place: str) -> list[bytes]:
 def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str, place: str) -> RowSource:
     """Return a source over one array per document.
 
-    Arrays ``emb_0, emb_1, ...`` come in the order of their numbers; the names of others are ids.
+    Arrays ``emb_0, emb_1, ...`` are sorted by number.  Other arrays keep their order, and their names are ids.
     """
     keys = list(arrays)
     numbered = all(re.fullmatch(r"emb_\d+", key) for key in keys)
@@ -166,7 +166,7 @@ def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str, place: str) -
 
 
 def _rows(entries: list[tuple[str | None, Rows]], where: str, ids: Any, name: str, place: str) -> RowSource:
-    """Return a source over one array per document, each with the id in its entry, or in `ids`."""
+    """Return a source over one array per document; `ids` replace the ids in the entries."""
     names = _checked_ids(ids, len(entries), place)
     given = [key for key, _ in entries] if names is None else names.tolist()
 
