@@ -32,7 +32,8 @@ def convert(
     option: ReaderOption = None,
     normalize: Annotated[bool, Option("--normalize", help="Scale every token to unit length.")] = False,
     drop_zero_rows: Annotated[
-        str | None, Option(help="Drop zero rows: trailing, leading or all; or fail on the first one: error.")
+        str | None,
+        Option(help="Zero rows to drop: trailing, leading or all.  With error, fail on the first one."),
     ] = None,
     truncate_dimension: Annotated[
         int | None, Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
@@ -73,7 +74,7 @@ def convert(
     only cause an error.
 
     \b
-    Example: index a ColBERT index, and write one.
+    Example: build an index from a ColBERT index, and export it again.
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
       muvera convert MY_INDEX COLBERT_INDEX --to plaid

@@ -152,8 +152,8 @@ def load(
 ) -> None:
     """Load documents into a vector database; an interrupted load continues where it stopped.
 
-    The encoder of SOURCE is used if SOURCE is an index that has one.  Of an index of texts, the texts and their
-    metadata are loaded, too; search them with: muvera texts search URL QUESTION.
+    The encoder of SOURCE is used if SOURCE is an index that has one.  If SOURCE is an index of texts,
+    its texts and metadata are loaded, too.  Search them with: muvera texts search URL QUESTION.
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.

@@ -33,7 +33,7 @@ def index(
     ] = None,
     exact_tokens: Annotated[
         int | None,
-        Option(help="Up to this many tokens, search exactly and without vectors; 0: always use vectors."),
+        Option(help="Search without vectors, and exactly, if there are at most this many tokens; 0: never."),
     ] = None,
     tokens: Annotated[
         str | None,

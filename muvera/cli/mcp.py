@@ -25,7 +25,7 @@ def mcp(
     best passages with their character positions. Needs the extra mcp.
 
     \b
-    Example, and the same in a client's configuration:
+    Example: on the command line, and in a client's configuration.
       muvera mcp /path/to/my-index
       {"mcpServers": {"my-texts": {
         "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}

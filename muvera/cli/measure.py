@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from .options import Config, Encoder, Format, Json, Queries, Quiet, ReaderOption, Source, Threads
+from .options import Config, Format, Json, Queries, Quiet, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
@@ -19,9 +19,14 @@ def diagnose(
     queries: Queries = None,
     format: Format = None,
     option: ReaderOption = None,
-    encoder: Encoder = None,
+    encoder: Annotated[
+        str | None,
+        Option(
+            help="Also measure this encoder: a name such as fde, or the folder of an index or of a saved encoder."
+        ),
+    ] = None,
     config: Config = None,
-    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1000,
+    sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1000,
     threads: Threads = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -59,13 +64,13 @@ def tune(
     option: ReaderOption = None,
     target_recall: Annotated[
         float | None,
-        Option(help="Choose the smallest vectors with this recall (default: those with the highest)."),
+        Option(help="Choose the smallest vectors with this recall (default: choose the highest recall)."),
     ] = None,
     max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
     candidates: Annotated[
         int | None, Option(help="Documents that a search ranks exactly (default: 100).")
     ] = None,
-    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1500,
+    sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1500,
     out: Annotated[
         Path | None, Option(help="Write the configuration here, for muvera index --config.")
     ] = None,

@@ -65,8 +65,8 @@ def search(
     """Print the best documents for each query: rank, Chamfer score, id.
 
     A score is a sum over query tokens; higher is better.  A query without tokens has an empty
-    ranking.  If QUERIES also contains documents, its queries are read.  --ids works only with an index,
-    --where and --rerank only with a URL.
+    ranking.  If QUERIES also contains documents, its queries are read.  --ids works only with an
+    index; --where and --rerank work only with a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.

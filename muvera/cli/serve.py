@@ -30,7 +30,7 @@ def serve(
     encoder: TextEncoder = None,
     host: Annotated[
         str,
-        Option(help=f"Address to listen on. To require a token for reading, set {_READ_TOKEN}."),
+        Option(help="Address to listen on."),
     ] = "127.0.0.1",
     allowed_host: Annotated[
         list[str] | None,
@@ -45,7 +45,7 @@ def serve(
     """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
 
     A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
-    the save fails, the exit status is 1.
+    the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:

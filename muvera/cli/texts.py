@@ -77,7 +77,7 @@ def build(
     encoder: Annotated[
         str,
         Option(
-            help="Text encoder: colbert-small (extra fastembed), minilm (only for trying; extra minilm), "
+            help="Text encoder: colbert-small (extra fastembed), minilm (only for demos; extra minilm), "
             "sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
         ),
     ] = "minilm",
@@ -156,7 +156,7 @@ def _read(source: Path, text: str | None, id: str | None, metadata: str, **optio
 
 @contextmanager
 def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
-    """Open an index of texts, for durable changes if `change`."""
+    """Open an index of texts.  If `change` is true, changes of it are durable."""
     from ..engines.base import is_engine_url
     from ..texts.text_index import TextIndex
 
@@ -252,7 +252,7 @@ def update(
 
 
 def _in_batches(change: Callable[..., object], content: TextFile, quiet: bool) -> None:
-    """Call `change` with a few texts at a time, so that an interrupted command keeps the earlier ones."""
+    """Call `change` with a few texts at a time; an interrupt does not undo the earlier calls."""
     texts = content.texts or []
     with progress_bar(len(texts), "texts", "encoding", quiet) as advance:
         for start in range(0, len(texts), _BATCH):
@@ -280,7 +280,7 @@ def delete(
 ) -> None:
     """Delete texts by id or by a condition."""
     if bool(ids) == (where is not None):
-        raise ValueError("Give ids or --where, one of them.")
+        raise ValueError("Give either ids or --where.")
     with _opened(index, encoder, change=True) as opened:
         names = _stored_ids(opened, ids) if ids else opened.select(parse_json("--where", where))
         opened.delete(names)
@@ -335,7 +335,7 @@ def search(
     ] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
-    unit: Annotated[str, Option(help="document, or sentence for the best sentences.")] = "document",
+    unit: Annotated[str, Option(help="What to find: document or sentence.")] = "document",
     words: Annotated[
         float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
     ] = 0.1,
