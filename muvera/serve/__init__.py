@@ -30,7 +30,7 @@ class ServerSettings:
     max_body_bytes, max_search_bytes : int
         Bytes of a request with `token`, and of any other.
     max_connections : int
-        Further connections are answered with 503.
+        A further connection closes the oldest idle one.
     max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
         Limits of one request: queries or explanations, hits per query, total hits, candidates, documents to write,
         characters of a text, and token vectors.

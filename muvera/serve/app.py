@@ -45,7 +45,7 @@ _SECURITY = {
 
 _LOG = logging.getLogger("muvera")
 
-# Maximum of query characters times documents to explain, because each query word is matched in each document.
+# Maximum product of query characters and documents of an explanation: each query word is matched in each document.
 _MAX_EXPLAINED = 100_000
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 Id = StrictInt | StrictStr
 
-# Lists stop at their first error: an error object per item would take a thousand times the bytes of the body.
+# Validation stops at a list's first error: an error object per item would take a thousand times the bytes of the body.
 _FIRST = Field(fail_fast=True)
 Ids = Annotated[list[Id], _FIRST]
 Token = Annotated[list[FiniteFloat], _FIRST]
@@ -98,7 +98,9 @@ class Search(_Strict):
         None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."
     )
     unit: Literal["document", "sentence"] = "document"
-    alpha: FiniteFloat = Field(1.0, description="Weight of the document's score, added to its sentence's.")
+    alpha: FiniteFloat = Field(
+        1.0, description="Weight of the document's score in the score of its sentence."
+    )
 
 
 class DocumentModel(BaseModel):
@@ -120,7 +122,9 @@ class HitModel(BaseModel):
         default={},
         description="'maxsim' (Chamfer similarity) and 'words', or for a sentence 'maxsim' and 'text'.",
     )
-    span: tuple[int, int] | None = Field(default=None, description="Characters of a sentence in its text.")
+    span: tuple[int, int] | None = Field(
+        default=None, description="Start and end of a sentence in its text, in characters."
+    )
 
 
 class SearchAnswer(BaseModel):
@@ -131,7 +135,7 @@ class SearchAnswer(BaseModel):
 
 
 class Explain(_Strict):
-    """Word matches between a query and documents."""
+    """A query and documents whose word matches to return."""
 
     query: str
     ids: Ids = Field(description="Documents to explain.")
@@ -177,7 +181,8 @@ def make_app(
         :meth:`muvera.TextIndex.open`; close the index after the server.
     settings : ServerSettings, optional
     hosts : list of str, optional
-        Accepted names in Host headers, against DNS rebinding.  Default, and with "*": any.
+        Names that Host headers may contain, which prevents DNS rebinding.  By default, or if "*" is one of
+        them, any name is accepted.
 
     Returns
     -------
@@ -233,7 +238,7 @@ class _Server:
         return self.text_index
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the threads; raise TimeoutError after the timeout, when the thread may still run."""
+        """Run `work` in a thread; raise TimeoutError after the timeout, although the thread may continue."""
 
         def limited() -> T:
             with limited_reading(self.settings.max_read_characters):
@@ -245,7 +250,7 @@ class _Server:
         raise TimeoutError
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Run a change to its end; raise 503 without a change if no thread was free before the timeout."""
+        """Run a change to its end; answer 503, without a change, if no thread is free before the timeout."""
         answer, begun = await self._started(work, self._changes)
         if not begun:
             raise HTTPException(
@@ -265,15 +270,15 @@ class _Server:
     async def _started(
         self, work: Callable[[], T], threads: ThreadPoolExecutor
     ) -> tuple[asyncio.Future[T], bool]:
-        """Start `work`, wait for it at most the timeout; return its future, and whether a thread has begun it.
+        """Submit `work`, and wait until it ends or the timeout passes.
 
-        Work that has not begun by then never begins.  Other work keeps its thread until it ends.
+        Return its future, and whether a thread has begun it.  Work that has not begun by then is cancelled; other work
+        keeps its thread until it ends.
         """
         future = threads.submit(work)
         answer = asyncio.wrap_future(future)
-        answer.add_done_callback(
-            lambda ended: ended.cancelled() or ended.exception()
-        )  # nobody may wait for it
+        # asyncio logs an exception that no code retrieves, and after a timeout no code awaits the future.
+        answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait({answer}, timeout=self.settings.timeout)
         return answer, not future.cancel()
 
@@ -352,7 +357,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
 
 def _as_id(texts: TextIndex, text: str) -> int | str:
-    """Return the integer that a path names in its only spelling, or else the string."""
+    """Return the id in a path: an integer if `text` is one as Python prints it, unless a document has the id `text`."""
     if text in texts or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
         return text
     return int(text) if str(int(text)) == text else text
