@@ -1,21 +1,21 @@
 """Token pooling: replace groups of tokens by their means, so that a document has fewer vectors.
 
 :func:`pool_tokens` clusters similar tokens by Ward's method.  The libraries that encode documents
-differ in details, and a rule's name stands for one library's behavior, read from its source:
+differ in details.  Each rule follows the source code of one library:
 
-====================== ========= ==================== ============== ============== =======
-name                   protected protected tokens     Ward on        clusters count unit
-====================== ========= ==================== ============== ============== =======
+====================== ========= ==================== ============== ============== ===========
+name                   protected position in result   Ward on        counted tokens unit length
+====================== ========= ==================== ============== ============== ===========
 sentence-transformers  1         first                distances      the others     yes
 pylate (from 1.5)      1         first                distances      the others     no
 pylate-1.4             1         last                 rows           the others     no
 colbert                0         last                 rows           all tokens     no
 colpali                0         -                    rows           all tokens     yes
-====================== ========= ==================== ============== ============== =======
+====================== ========= ==================== ============== ============== ===========
 
-"Distances" means 1 - cosine of two tokens.  "Rows" means that the rows of this matrix are points:
-those libraries pass the square matrix to SciPy, which interprets it this way.  A document gets
-``1 / factor`` as many clusters as "clusters count" has tokens, rounded down.
+"Protected" leading tokens are not pooled.  "Distances" means 1 - cosine of two tokens.  "Rows" means that the rows of
+this matrix are points: those libraries pass the square matrix to SciPy, which interprets it this way.  The number of
+clusters is that of the counted tokens divided by ``factor``, rounded down.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 
 
 def unit(documents: MultiVectors) -> tuple[MultiVectors, int]:
-    """Scale every token to unit length; zero tokens stay zero. Return also the row of the first of these, or -1."""
+    """Scale every token to unit length; zero tokens stay zero.  Also return the row of the first zero token, or -1."""
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(unit_rows(rows))
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False)), zero
@@ -151,6 +151,6 @@ def unit(documents: MultiVectors) -> tuple[MultiVectors, int]:
 def with_tokens(
     documents: MultiVectors, tokens: Any, offsets: NDArray[np.int64] | None = None
 ) -> MultiVectors:
-    """Return documents with the same ids and other tokens; by default as many of each."""
+    """Return documents with the same ids and new `tokens`, by default with the same number per document."""
     ids = documents.ids if documents.has_ids else None
     return MultiVectors(tokens, documents.offsets if offsets is None else offsets, ids)

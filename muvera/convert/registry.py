@@ -51,8 +51,8 @@ def find_reader(path: Path) -> Reader:
         names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
         content = f" It contains {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
     raise ValueError(
-        f"{path} is in no known format.{content} muvera.convert.formats() lists the known ones. If only the "
-        "file names differ, give the format."
+        f"{path} is in no known format.{content} muvera.convert.formats() lists the known ones. If it is in "
+        "one of them under other file names, give the format."
     )
 
 
@@ -72,9 +72,9 @@ def open_source(
     format : str, optional
         A key of :data:`READERS`.  Default: detected from the path.
     isolated : bool or IsolationLimits
-        As for :func:`~muvera.convert.read`, as are the errors.
+        As for :func:`~muvera.convert.read`, which raises the same errors.
     **options
-        For the format's reader, see its ``open_source``.
+        Options of the format's reader; see its ``open_source``.
     """
     if isinstance(path_or_object, (str, os.PathLike)):
         path = Path(path_or_object).expanduser()
@@ -101,7 +101,7 @@ def open_source(
 
 
 class NamedSource(Source):
-    """Source of a reader whose errors name the file, and whose numbers are all finite."""
+    """Wrapper of a reader's source: its errors name the file, and it refuses numbers that are not finite."""
 
     def __init__(self, source: Source, place: str) -> None:
         if source.dimension < 1:
@@ -112,7 +112,7 @@ class NamedSource(Source):
             setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the source's batches, at most `max_tokens` tokens each."""
+        """Yield the source's batches; see :meth:`Source.batches`."""
         require_int("max_tokens", max_tokens, 1)
         batches = self.source.batches(max_tokens)
         count = 0

@@ -22,8 +22,8 @@ from ..damage import ExplainedError, ReadError
 
 __all__ = ["RefusedPickleError", "StandIn", "load_npy_safely", "load_pickle", "load_plain", "read_objects"]
 
-# Numbers with their instruction.  Maps and vectors consist mostly of runs of numbers of one kind; each run is
-# read at once.
+# Layout of a number after its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each
+# run is read at once.
 _NUMBERS = {
     ord(code): np.dtype([("instruction", "u1"), ("value", kind)])
     for code, kind in (("G", ">f8"), ("K", "u1"), ("M", "<u2"), ("J", "<i4"))
@@ -33,20 +33,20 @@ _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 _CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False}
 _EMPTY: dict[int, type] = {ord("]"): list, ord("}"): dict, ord(")"): tuple, 0x8F: set}
 _TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
-# Bytes of the length before texts and bytes.
+# Size in bytes of the length field before a string or bytes.
 _TEXTS, _BYTES = {0x8C: 1, ord("X"): 4, 0x8D: 8}, {ord("C"): 1, ord("B"): 4, 0x8E: 8}
-# Bytes of the number of a memo entry.
+# Size in bytes of the number of a memo entry.
 _GETS, _PUTS = {ord("h"): 1, ord("j"): 4}, {ord("q"): 1, ord("r"): 4}
 # Bytes to skip: the protocol, and the size of a frame.
 _SKIPPED = {0x80: 1, 0x95: 8}
 _LONG, _MEMOIZE, _GLOBAL, _STOP = 0x8A, 0x94, ord("c"), ord(".")
 
-# Types of keys.  The hash of a tuple of shared tuples can take 2**40 steps, and integers of more than 64 bits
-# can share one hash.
+# Accepted types of dict keys and set members.  Others would allow attacks by slow hashing: hashing a tuple of shared
+# tuples can take 2**40 steps, and many integers of more than 64 bits can share one hash.
 _KEYS = (str, bytes, int, float, bool, type(None))
 _MAX_INTEGER_BYTES = 9
 
-# Bytes that may be passed to stand-ins, even if the pickle is smaller.
+# Bytes that may be passed to stand-ins in addition to the size of the pickle.
 _SMALL = 1 << 16
 
 #: Errors of interpreting a damaged pickle.
@@ -66,7 +66,7 @@ class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
 
 
 class StandIn:
-    """Base class of objects in place of those that a pickle would make; by default the state is ignored."""
+    """Base class of objects that replace the objects in a pickle; by default, they ignore the state."""
 
     def __init__(self, *_: Any) -> None:
         """Accept the arguments of the object's constructor."""
@@ -222,7 +222,7 @@ class _Interpreter:
         function, arguments = self.popped(2)
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
-        # One text can be given to a function again and again, which copies it.
+        # A small pickle could fill the memory: it can pass one string to a function that copies it many times.
         self.passed += sum(len(value) for value in arguments if isinstance(value, (str, bytes)))
         if self.passed > len(self.content) + _SMALL:
             raise ValueError("it copies more bytes than it contains")
@@ -270,7 +270,7 @@ class _Dtype(StandIn):
 
     def __init__(self, code: str, *_: Any) -> None:
         if code != "O8" and (not isinstance(code, str) or code[:1] not in "iufbU" or len(code) > 8):
-            raise ValueError(f"dtype {code!r}")
+            raise ValueError(f"it has an array of dtype {code!r}")
         self.dtype: np.dtype[Any] = np.dtype(object if code == "O8" else code)
 
     def set_state(self, state: Any) -> None:
@@ -279,7 +279,7 @@ class _Dtype(StandIn):
 
 
 class _Array(StandIn):
-    """Stand-in for numpy.ndarray, which holds the array once it has its state."""
+    """Stand-in for numpy.ndarray; `array` exists after :meth:`set_state`."""
 
     array: NDArray[Any]
 
@@ -290,7 +290,7 @@ class _Array(StandIn):
             for i, item in enumerate(data):
                 array[i] = item.array if isinstance(item, _Array) else item
                 if isinstance(array[i], np.ndarray) and array[i].dtype.hasobject:
-                    raise ValueError("nested arrays of objects")
+                    raise ValueError("it has an array of objects in an array")
         else:
             array = np.frombuffer(data, kind.dtype)
         self.array = np.reshape(array, shape, order="F" if columns_first else "C")
@@ -342,7 +342,7 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     """Return an array of objects, which NumPy stores as a pickle after the header of a .npy file.
 
-    It may contain arrays of numbers, strings, numbers, and containers of the last two.
+    Its elements may be arrays of numbers, numbers, strings, and containers of numbers and strings.
     """
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
