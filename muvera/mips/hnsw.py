@@ -70,8 +70,9 @@ _WITHIN_REACH = 0.95
 # Vectors that each thread adds at a time; searches run in between.
 _ADDED_PER_THREAD = 32
 
-# Offset of level 0, capacity, vectors, bytes per vector, offsets of label and floats; highest level, entry point; m
-# above, m at the bottom, m; level factor; ef while building.
+# The fields of a file's header: offset of level 0, capacity, number of vectors, bytes per vector, offsets of the label
+# and the floats, highest level, entry point, maximum links above the bottom and at the bottom, m, level factor,
+# ef_construction.
 _HEADER = struct.Struct("=6QiI3QdQ")
 
 # The byte of a vector whose lowest bit marks it as removed.
@@ -83,7 +84,7 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class SavedGraph:
-    """The file of a graph, and the vectors added since it was written: at most `most`.
+    """The file of a graph, and the vectors added since it was written; `most` is their maximum number.
 
     A graph's file cannot grow in place, and the time to write it is proportional to all vectors.  So a small number of
     new vectors is written to another file, and added to the graph again by each load.
@@ -131,7 +132,7 @@ class SharedGraph:
         self._used[labels] = True
 
     def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
-        """Mark all labels as removed that are not `alive`."""
+        """Mark all labels that are not `alive` as removed."""
         dead = self._used.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
         for label in np.flatnonzero(dead):
@@ -241,7 +242,9 @@ class HNSWSearch(VectorSearch):
         accept: Callable[[int], bool] | None = None
         if present is not None:
             accept = set(present.tolist()).__contains__
-        elif self._graph.unmarked != self._count:  # it also holds vectors of changed copies, or removed ones
+        elif (
+            self._graph.unmarked != self._count
+        ):  # the graph also has removed vectors, or vectors of other copies
             accept = self._may_return
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
@@ -282,7 +285,7 @@ class HNSWSearch(VectorSearch):
         }
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the norms, and the graph in hnswlib's format or only the vectors that its saved file lacks.
+        """Write the norms and the graph; if a saved file of the graph can be kept, write only the added vectors.
 
         Raises OSError if the file is incomplete.
         """
@@ -344,7 +347,10 @@ class HNSWSearch(VectorSearch):
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
-        """Load the norms of :meth:`_save_norms`; check that `labels` have norms, and those of `live`."""
+        """Load the norms that :meth:`save` wrote.
+
+        Raises ValueError if one of `labels` has no norm, or the norm of one of `live` is less than the reach.
+        """
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
             raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
@@ -371,8 +377,7 @@ def bytes_in_graph(floats: int, m: int) -> int:
 def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels]:
     """Return the labels of a file's vectors, and the labels marked as removed.
 
-    Raises ValueError for a damaged file, or one whose vectors have another dimension (without the padding) or
-    m.
+    Raises ValueError if the file is damaged, or if it has another `dimension` (without the padding) or `m`.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
@@ -444,11 +449,12 @@ def check_graph_file(path: Path, dimension: int, m: int) -> tuple[Labels, Labels
 
 @kernel
 def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
-    """Write how many lists each vector has to `levels`, and the position of the first one to `starts`.
+    """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
 
-    `numbers` are the file's uint32 behind the vectors: for each vector the bytes of its lists, and these, of `width`
-    numbers each; `size` are their bytes, of which the last may be incomplete.  Returns the first vector whose lists
-    are incomplete (or their number), and the position behind the last list.
+    `numbers` are the uint32 values after the vectors in the file.  For each vector, they contain the size of its lists
+    in bytes, and then the lists, each of `width` numbers.  `size` is the number of bytes after the vectors; it need not
+    be a multiple of 4.  Returns the first vector whose lists are incomplete (the number of vectors if there is none),
+    and the position at which reading stopped.
     """
     position = 0
     for node in range(levels.shape[0]):
@@ -465,7 +471,10 @@ def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) ->
 
 
 def _require_links(path: Path, lists: NDArray[np.uint32], present: NDArray[np.bool_]) -> None:
-    """Raise ValueError if a list, its length before its links, is too long or a target is not `present`."""
+    """Raise ValueError if a list is too long, or if the target of a link is not `present`.
+
+    Each row of `lists` contains the list's length and then its links.
+    """
     # The length has 16 bits; the next byte contains the mark of a removed vector.
     counts, links = lists[:, 0] & 0xFFFF, lists[:, 1:]
     targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]

@@ -52,10 +52,10 @@ def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) 
 
 
 def test_recall() -> None:
-    """.97 leaves room for other compilers' arithmetic; rounded numbers change the order of near ones."""
     vectors, queries = like_fdes(0, 2000), like_fdes(1, 40) * 3
     search = filled(vectors)
     labels, scores = search.search(queries, 20)
+    # Compilers round differently, which changes the order of nearly equal products.
     assert shared(labels, exact_best(vectors, queries, 10)) > 0.97
     assert (np.diff(scores, axis=1) <= 0).all()
     products = np.take_along_axis(queries @ vectors.T, labels, 1)
@@ -65,7 +65,7 @@ def test_recall() -> None:
     assert 0 < poor < 0.9 < 0.97 < search.measure_recall(queries, 10)
 
 
-def test_one_thread_builds_the_same_graph_and_batches_do_not_matter() -> None:
+def test_results_do_not_depend_on_batches_or_a_rebuild() -> None:
     vectors, queries = like_fdes(4, 800), like_fdes(5, 6)
     search = filled(vectors)
     whole = search.search(queries, 20, threads=2)
@@ -76,7 +76,7 @@ def test_one_thread_builds_the_same_graph_and_batches_do_not_matter() -> None:
 
 
 def test_ef_of_a_search() -> None:
-    """A search has the ef it is given, and leaves no trace of it or of a large k."""
+    """`ef` applies to one search; neither `ef` nor a large `k` changes later searches."""
     vectors, queries = like_fdes(9, 1500, 16), like_fdes(10, 40, 16)
     search = filled(vectors, m=4, ef=200)
     wide = search.search(queries, 10, threads=1)[0]
@@ -97,7 +97,7 @@ def test_zero_vectors_and_one_vector() -> None:
     assert one.search(np.ones((2, 3), np.float32), 1)[0].tolist() == [[0], [0]]
 
 
-def test_too_few_from_the_graph_are_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_vectors_are_scored_if_the_graph_finds_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, queries = like_fdes(20, 120), like_fdes(21, 4)
     search = filled(vectors)
     search.remove(np.arange(100, 120))
@@ -116,7 +116,7 @@ def test_too_few_from_the_graph_are_scored_one_by_one(monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(np.sort(labels), np.sort(expected))
 
 
-def test_lengths_that_differ_by_factors() -> None:
+def test_vectors_of_very_different_lengths() -> None:
     """The best by cosine contain less than half of the best by inner product."""
     vectors = like_fdes(41, 3000) * np.random.default_rng(40).lognormal(0, 0.5, (3000, 1)).astype(np.float32)
     queries = like_fdes(42, 50)
@@ -303,8 +303,8 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
-def test_k_alone_walks_as_ef_does(share: float) -> None:
-    """With ef = 1, asking for k = max(wanted, ef) gives the labels of that ef, with filters and removals."""
+def test_a_large_k_searches_as_widely_as_ef(share: float) -> None:
+    """A search with ef=1 and k=max(wanted, ef) finds what a search with that ef finds, also with a filter."""
     vectors, queries = like_fdes(0, 600, 16), like_fdes(1, 30, 16)
     index = hnswlib.Index("ip", 16)
     index.init_index(600, M=8, ef_construction=50)
@@ -337,7 +337,7 @@ def test_unreachable_vectors_are_found() -> None:
 
 
 def test_a_mark_that_contradicts_the_index(saved: tuple[Path, HNSWSearch]) -> None:
-    """hnswlib would say "Label not found" later, when the vector is read."""
+    """Without the check, hnswlib raises "Label not found" later, when the vector is read."""
     path, search = saved
     search.remove(np.array([7]))
     search.settle()
@@ -370,7 +370,7 @@ def test_links_without_a_target(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 def test_added_labels_without_a_norm(saved: tuple[Path, HNSWSearch]) -> None:
-    """Arrays by label would grow to the label's size."""
+    """Without the check, arrays that are indexed by label would grow to the size of a damaged label."""
     path, search = saved
     np.save(path.parent / "vector_added_labels.npy", np.array([2**40]))
     np.save(path.parent / "vector_added.npy", np.ones((1, 16), np.float32))
