@@ -12,7 +12,10 @@ __all__ = ["Conditions", "SQLConditions"]
 
 
 class Conditions(ABC):
-    """Base class of builders; True and False are the conditions that all and no documents satisfy."""
+    """Base class of builders of conditions.
+
+    All documents satisfy the condition True, and none satisfies False.
+    """
 
     def all_of(self, parts: list[Any]) -> Any:
         """Combine conditions with "and"."""
@@ -41,7 +44,7 @@ class Conditions(ABC):
         return self.has_any([value_term(field, value) for value in values]) if values else False
 
     def order(self, field: str, name: str, value: Any) -> Any:
-        """Compare an element of a field with a value by an order operator."""
+        """Compare an element of a field with a value by the operator `name`, such as "$gt"."""
         side = "high" if name in ("$gt", "$gte") else "low"
         return self.compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name][0], value)
 
@@ -59,7 +62,7 @@ class Conditions(ABC):
 
     @abstractmethod
     def compare(self, bound: str, sign: str, value: Any) -> Any:
-        """Compare the bound of this name with a value by a sign such as ">"."""
+        """Compare a value with a stored bound, such as "low_FIELD", by a sign such as ">"."""
 
     @abstractmethod
     def among(self, ids: list[Any]) -> Any:
@@ -67,7 +70,7 @@ class Conditions(ABC):
 
 
 class SQLConditions(Conditions):
-    """Base class of builders of text in SQL; conditions are never NULL."""
+    """Base class of builders of conditions in SQL or a similar language; no condition may be NULL."""
 
     def join(self, word: str, parts: list[str]) -> str:
         """Combine conditions with the word "and" or "or"."""

@@ -17,7 +17,7 @@ from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
 
-# Parts of the encoder per request, terms per document, and characters per term.
+# Maximum numbers of the encoder's parts per request, of filter terms per document, and of characters per term.
 _PARTS, _MAX_TERMS, _MAX_TERM = 64, 4096, 1024
 
 
@@ -28,7 +28,7 @@ class MilvusEngine(Engine):
     """
 
     kind = "milvus"
-    precisions = {"float32": 32_768}  # noqa: RUF012 (Milvus: page of limits)
+    precisions = {"float32": 32_768}  # noqa: RUF012 (the limit that Milvus documents)
     part_bytes = 45_000  # in base64, a string has at most 65,535 bytes
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:

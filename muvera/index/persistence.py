@@ -37,8 +37,8 @@ _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 # Maximum attempts to read a folder while writers replace it.
 _ATTEMPTS = 5
 
-# A saved segment that is not this many times the new tokens is written again together with them: many small files
-# would slow down every search, and large segments are written rarely.
+# A saved segment with at most this many times the new tokens is merged with them into one file.  Many small files
+# would slow down every search.  Large segments are rewritten rarely.
 _GROWTH = 2
 
 
@@ -110,7 +110,7 @@ def write_contents(
 
 
 def _require_consistent(contents: IndexContents, folder: Path) -> None:
-    """Raise IndexFolderError unless ids, lengths, tokens and vectors are of the same documents."""
+    """Raise IndexFolderError unless ids, lengths, tokens and vectors belong to the same documents."""
     lengths, ids = contents.lengths.values, contents.ids
     for level in contents.store.levels:
         rows = (ids.num_rows, len(lengths), len(level))
@@ -119,7 +119,9 @@ def _require_consistent(contents: IndexContents, folder: Path) -> None:
         for segment in level.segments:
             stop = segment.first + len(segment.vectors)
             if not np.array_equal(segment.vectors.lengths, lengths[segment.first : stop]):
-                raise IndexFolderError(f"{folder} has token sets of other lengths from {segment.first} on.")
+                raise IndexFolderError(
+                    f"{folder} has token sets from {segment.first} on that do not match {LENGTHS}."
+                )
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
         labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
@@ -135,7 +137,7 @@ def _write_level(
 ) -> tuple[list[Segment[Any]], int]:
     """Write the new tokens of a level to `folder`, which will be renamed to `final`.
 
-    Return the segments, and how many of them are in files of the names `old` within the index's folder.
+    Return the segments, and how many of them stay in the files that the index's folder already has (`old`).
     """
     segments, kept = list(level.segments), 0
     while kept < len(segments) and _name_in(segments[kept].path, final.parent, old) is not None:

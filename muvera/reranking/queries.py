@@ -1,9 +1,9 @@
 """Transformations of queries before a search: merge similar tokens, weight tokens.
 
-Chamfer similarity with token weights, ``sum_i w_i max_j <q_i, p_j>``, is that of the query whose token
-vectors are multiplied by their weights, so every search accepts weighted queries.  A query's vector is a sum
-over its tokens, so the weights also apply to it, except that an FDE's soft cells depend on vector lengths,
-which slightly changes candidates.
+Weighted Chamfer similarity is ``sum_i w_i max_j <q_i, p_j>``.  Multiplying each query token by its weight gives
+the same scores, so every search accepts weighted queries.  A query's vector is a sum over its tokens, so the
+weights apply to it, too.  One exception changes candidates slightly: the soft cells of an FDE depend on the
+lengths of token vectors.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
 
     Parameters
     ----------
-    queries : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     tau : float
         Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer vectors and change
         scores more.  1 merges only tokens of the same direction and does not change scores.  The paper uses
@@ -138,7 +138,7 @@ def inverse_document_frequency(documents: Sequence[Any], queries: Sequence[Any])
     Returns
     -------
     list of float32 arrays (tokens,)
-        For each query ``log(1 + (n - df + 0.5) / (df + 0.5))``, df the number of documents with the token.
+        For each query ``log(1 + (n - df + 0.5) / (df + 0.5))``; df is the number of documents with the token.
 
     Examples
     --------

@@ -20,7 +20,7 @@ _ATTEMPTS = 5
 
 
 def write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
-    """Write the texts of the vectors with these ids to a new file."""
+    """Write the database to a new file; raise ValueError if its ids differ from `ids`."""
     _require_same_ids(ids, database, "The index")
     database.save(path)
 
@@ -58,6 +58,6 @@ def load_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, Sequence[C
 def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
     if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
         raise ValueError(
-            f"{name} has {len(database)} texts but {len(ids)} sets of token vectors, or other ids: the vectors "
-            "were changed without the texts. Build the index again."
+            f"{name} has {len(database)} texts and {len(ids)} sets of token vectors, and their ids must be the same: "
+            "the vectors were changed without the texts. Build the index again."
         )

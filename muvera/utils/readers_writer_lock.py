@@ -1,4 +1,4 @@
-"""ReadersWriterLock: several readers, or one writer, made of plain locks."""
+"""ReadersWriterLock: a lock for several readers or one writer, built from plain locks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .fork import renew_after_fork
 
 __all__ = ["ReadersWriterLock"]
 
-# Readers that can hold a lock together, and the slot of each thread.
+# Maximum number of readers at a time, and the slot of each thread.
 _SLOTS = 32
 _numbers, _thread = count(), threading.local()
 
@@ -18,8 +18,8 @@ _numbers, _thread = count(), threading.local()
 class ReadersWriterLock:
     """A lock that several readers share and a writer holds alone; no reader overtakes a waiting writer.
 
-    A reader holds one of several plain locks, a writer holds all of them.  An interrupt cannot leave a plain lock
-    held after its ``with`` statement; code in Python that releases a lock could itself be interrupted.
+    A reader holds one of several plain locks; a writer holds all of them.  Plain locks are safe from interrupts: a
+    ``with`` statement always releases them.  A lock that Python code releases could stay held after an interrupt.
 
     The lock is not reentrant: a thread that holds it must not acquire it again.
     """

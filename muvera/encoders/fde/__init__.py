@@ -1,1 +1,1 @@
-"""Fixed Dimensional Encodings: configuration, random draws, encoder."""
+"""Fixed Dimensional Encodings: configuration, random matrices, encoder."""

@@ -40,11 +40,11 @@ _BLOCK = 8192
 
 
 class CodeLayout(NamedTuple):
-    """Arrays that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
+    """Arrays and sizes that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
 
-    A code begins with a centroid's number of `id_bytes`.  `centers` are the centroids in bytes, `table` the
-    coordinates of each byte and `nibbles` those of each half byte.  An unpacked row has `words` integers, `depth`
-    bytes.
+    A code begins with the number of a centroid, which takes `id_bytes` bytes.  `centers` are the centroids in bytes.
+    `table` has the coordinates of each byte, and `nibbles` those of each half byte.  An unpacked row has `depth` bytes,
+    stored as `words` integers.
     """
 
     id_bytes: int
@@ -173,7 +173,7 @@ class CodedVectors:
 
     @property
     def dimension(self) -> int:
-        """Columns of the stored array: bytes of a code."""
+        """Number of columns of `tokens`: the bytes of a code, not the dimension of decoded tokens."""
         return self.codec.bytes_per_token
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> CodedVectors:
@@ -199,11 +199,12 @@ def score_coded(
     k: int = 0,
     stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,): -inf without tokens, and after a stop.
+    """Return the scores of one query's candidates, float32 (size,).
 
     They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
     choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  `stop` ends the
-    scoring once few of the `k` best are expected to be missing; the slices must then be in order.
+    scoring once few of the `k` best are expected to be missing; the slices must then be in the order of the candidates.
+    The score is -inf for a candidate without tokens, and for every candidate after the stop.
     """
     rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
@@ -231,7 +232,8 @@ def rank_decoded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's `size` candidates by decoded tokens.
 
-    With `estimates`, the slices must be in their order, and the scores are -inf after the first excluded candidate.
+    If `estimates` are given, the slices must be in their order, best first.  Scoring then stops at the first candidate
+    that is unlikely to be among the `k` best; its score and all later ones are -inf.
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
@@ -278,8 +280,9 @@ def round_to_bytes(
 ) -> CodeQuery:
     """Round each query token (m, n), multiplied by `scales`, to 127ths of its largest entry.
 
-    `shift` (n,) is added to the decoded bytes of a document token, before or after its factor; `depth` is the
-    length of an unpacked row, `zero` the byte of the value 0, and `unit` is multiplied by the factor.
+    `shift` (n,) is added to the decoded bytes of a document token, before or after they are multiplied by its factor.
+    `depth` is the number of bytes of an unpacked row, and `zero` the byte of the value 0.  Each factor is multiplied by
+    `unit`.
     """
     count = len(tokens)
     padded = -(-count // LANES) * LANES
