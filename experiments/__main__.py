@@ -1,4 +1,4 @@
-"""Measurements of this library, baselines and peers: ``python -m experiments --help``."""
+"""Measure this library, baselines and other libraries."""
 
 from __future__ import annotations
 

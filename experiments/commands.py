@@ -30,7 +30,8 @@ __all__ = ["check", "encode", "machines", "passages", "quick", "results", "run"]
 ALL = "study"
 
 Configurations = Annotated[
-    list[str] | None, typer.Argument(help=f"Configurations, by path or name. Default: {ALL}, which is all.")
+    list[str] | None,
+    typer.Argument(help=f"Configurations, by path or name. Default: {ALL}, which contains all."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: in the cache.")]
 
@@ -45,7 +46,9 @@ def encode(
         typer.Option(help="Output folder. Default: in the cache, named by a checksum of the texts."),
     ] = None,
     model: Annotated[str, typer.Option(help="'minilm', or a MultiVectorEncoder checkpoint.")] = "minilm",
-    dimension: Annotated[int, typer.Option(min=0, help="Reduce wider vectors by PCA; 0: do not.")] = 128,
+    dimension: Annotated[
+        int, typer.Option(min=0, help="Reduce wider vectors to this dimension by PCA; 0: keep them.")
+    ] = 128,
     split: Annotated[str, typer.Option(help="Embed queries with judgements of this split.")] = "test",
     cache: Cache = CACHE,
 ) -> None:
@@ -133,7 +136,7 @@ def check(
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance for --record.")] = 0.01,
 ) -> None:
-    """Compare a run's scores with the expected ones: OK or FAIL per line, and their number at the end."""
+    """Compare a run's scores with the expected ones; print OK or FAIL for each, and the totals."""
     try:
         if record is not None:
             typer.echo(f"{record_run(run_folder, record, tolerance)} lines in {record}.")
@@ -172,6 +175,6 @@ def machines(
         float, typer.Option(min=1, help="Total queries per second of all machines.")
     ] = Machine.rate,
 ) -> None:
-    """Compute machines and queries per second of large collections from the stored results."""
+    """Estimate the machines and queries per second of large collections from the stored results."""
     sizes = documents or [100_000_000, 10_000_000_000]
     typer.echo(markdown(machine_table(sizes, Machine(memory, cores, rate))))

@@ -129,11 +129,16 @@ def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
 
 
 def first_stage(
-    collection: Annotated[list[str] | None, typer.Option(help="Default: lareqa-en-minilm.")] = None,
-    size: Annotated[
-        list[int] | None, typer.Option(min=300, help="Numbers of vectors; the collection's size is added.")
+    collection: Annotated[
+        list[str] | None, typer.Option(help="Collection; may be repeated. Default: lareqa-en-minilm.")
     ] = None,
-    graphs: Annotated[int, typer.Option(help="Greatest number of vectors of a graph.")] = 100_000,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=300, help="Number of vectors; may be repeated. The collection's size is always measured."
+        ),
+    ] = None,
+    graphs: Annotated[int, typer.Option(help="Maximum number of vectors in a graph.")] = 100_000,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,

@@ -1,10 +1,10 @@
 """Generate documents from real ones; each is a function of its number and the seed.
 
 A generated document has a center: the mean token of all real documents plus a weighted sum of the deviations
-of three documents' means.  Its tokens lie around the center: each is the deviation of a real token from its
-document's mean, plus a small part of another token's deviation.  The squared weights of each sum add to 1, so
-documents and tokens vary as in the real collection.  Documents that are near each other have the same real
-document with the largest weight, like texts about the same subject.
+of three documents' means.  Each of its tokens is the sum of the center, a real token's deviation from its document's
+mean, and a small part of another token's deviation.  The squared weights of each sum add to 1, so documents and
+tokens vary as in the real collection.  Documents that give the same real document the largest weight are near each
+other, like texts about the same subject.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class GrownDocuments:
 
     @cached_property
     def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """The mean token, the deviations of the documents' means, and those of tokens from their means."""
+        """The mean token, the deviations of document means from it, and those of tokens from their document's mean."""
         tokens = np.asarray(self.real.tokens, np.float32)
         owner = np.repeat(np.arange(len(self.real)), self.real.lengths)
         means = np.zeros((len(self.real), self.real.dimension))
@@ -72,7 +72,7 @@ class GrownDocuments:
         centers = mean + np.einsum("p,npd->nd", _MEANS, between[parents])
         document = np.repeat(np.arange(BLOCK), lengths)
         position = np.arange(len(document)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        second = 2 * position >= lengths[document]  # half of the tokens are those of the second document
+        second = 2 * position >= lengths[document]  # half of the tokens use deviations of the second document
         owners = np.where(second, parents[document, 1], parents[document, 0])
         tokens = centers[document]
         for weight, source in ((_OWN, owners), (_OTHER, stream.choice(filled, len(document)))):

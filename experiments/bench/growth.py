@@ -302,8 +302,12 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]]) -> Ta
 
 
 def grow(
-    size: Annotated[list[int] | None, typer.Option(min=1000, help="Number of documents.")] = None,
-    collection: Annotated[str, typer.Option(help="Real documents, which come first.")] = "lareqa-en-e5",
+    size: Annotated[
+        list[int] | None, typer.Option(min=1000, help="Number of documents; may be repeated.")
+    ] = None,
+    collection: Annotated[
+        str, typer.Option(help="Collection of real documents, which are indexed first.")
+    ] = "lareqa-en-e5",
     data: Data = None,
     real: Annotated[
         bool, typer.Option("--real", help="Only real documents; the last size is the whole collection.")
@@ -313,7 +317,7 @@ def grow(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Build, search and change indexes of growing size; continues an interrupted command."""
+    """Build, search and change indexes of growing size; an interrupted command continues where it stopped."""
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)

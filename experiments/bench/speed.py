@@ -262,11 +262,13 @@ def first_calls(repeat: int = 3) -> Table:
 def speed(
     rounds: Rounds = 7,
     documents: Annotated[int, typer.Option(min=1, help="Documents to encode.")] = 200,
-    only: Annotated[str, typer.Option(help="Only lines whose name or group contains this.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Measure only lines with this in their name, or of this group.")
+    ] = "",
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Time muvera and the peers, interleaved, one thread each; first makes missing environments."""
+    """Time muvera and the peers, interleaved, on one thread; create missing environments first."""
     sizes = Sizes(documents)
     lines = [line for line in LINES if only in line.name or only == line.group]
     with tempfile.TemporaryDirectory() as folder:

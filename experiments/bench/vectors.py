@@ -315,16 +315,21 @@ def _documents_of(folder: Path) -> Collection:
 
 
 def vectors(
-    part: Annotated[str, typer.Argument(help="fit, presets, floats, wide, choice, added or mixed.")],
+    part: Annotated[
+        str, typer.Argument(help="Measurement: fit, presets, floats, wide, choice, added or mixed.")
+    ],
     names: Annotated[
-        list[str] | None, typer.Argument(help="Collections, or folders of documents; pairs for `added`.")
+        list[str] | None,
+        typer.Argument(
+            help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` needs pairs."
+        ),
     ] = None,
-    old: Annotated[Path | None, typer.Option(help="Older checkout, whose fit is compared.")] = None,
+    old: Annotated[Path | None, typer.Option(help="For fit: an older checkout to compare with.")] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure the default vectors: their fit, wide tokens, their choice, and added documents."""
+    """Measure one property of the default vectors, such as the time of the fit or the recall of added documents."""
     chosen, on = list[Collection](), measured_on()
     for name in names or ["cisi-e5", "lareqa-en-e5"]:
         folder = Path(name)

@@ -43,7 +43,7 @@ _MOST_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Library:
-    """A library, its worker file, and its pip requirement; None for this checkout."""
+    """A library, its worker file, and its pip requirement, which is None for this checkout."""
 
     name: str
     worker: str
@@ -70,7 +70,7 @@ PEERS = {
 
 
 def make_environment(library: Library, cache: Path) -> Path:
-    """Return the Python of a library's virtual environment; the first call creates it in `cache`."""
+    """Return the interpreter of a library's virtual environment; the first call creates the environment in `cache`."""
     if library.requirement is None:
         return Path(sys.executable)
     folder = _folder(library, cache)
@@ -98,7 +98,10 @@ def _folder(library: Library, cache: Path) -> Path:
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:
-    """Return the variables of a process: one thread, the processor's BLAS kernels, the checkout for muvera."""
+    """Return a worker's environment variables, with `changes`.
+
+    They limit libraries to one thread.  They keep the processor's own BLAS kernels and add the checkout for muvera.
+    """
     variables = {
         key: value
         for key, value in os.environ.items()
@@ -156,7 +159,7 @@ class Worker:
     def each(
         self, operation: str, texts: str, folder: Path, **options: Any
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Call once for every text of the input `texts`, which is read again; a first call warms up.
+        """Call `operation` once for each text of the input `texts`, after one call to warm up.
 
         Returns the results and the wall and processor seconds of each call, float64 (2, n).
         """
@@ -180,7 +183,7 @@ class Worker:
         return reply
 
     def _last_line(self) -> str:
-        """Return the last line of an ended process's errors, or its exit code."""
+        """Return the last line that the ended process wrote to stderr, or its exit code."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

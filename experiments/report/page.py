@@ -28,7 +28,9 @@ _SHARE = "{:.3f}"
 
 def page(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run, with manifest.json and summary.json.")],
-    out: Annotated[Path | None, typer.Option(help="Default: page.html in the run's folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of the page. Default: page.html in the run's folder.")
+    ] = None,
 ) -> None:
     """Write one HTML page of a run; it needs no other file and no network."""
     target = out or run_folder / "page.html"

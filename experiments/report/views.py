@@ -1,4 +1,4 @@
-"""An experiment of a run: its series and plots."""
+"""ExperimentView: the rows of one experiment in a run, and the plots drawn from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .run_folder import Run
 
 __all__ = ["ExperimentView", "series_of"]
 
-# Axes of plots that are not arguments in configurations: the number of documents and a measured fact.
+# Titles of the axes whose values are no arguments of a configuration.
 _TITLES = {"n": "documents", "vector_dimension": "vector dimension"}
 
 # Minimum number of a parameter's values, or of a recall's depths, for a line.
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 class ExperimentView:
-    """An experiment of a run."""
+    """One experiment of a run."""
 
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name
@@ -48,7 +48,7 @@ class ExperimentView:
 
     @cached_property
     def main_measure(self) -> str:
-        """The recall that most rows have, otherwise any measure."""
+        """The recall that most rows have; without a recall, the measure that most rows have."""
         names = [name for name in self.measures if "recall" in name] or self.measures
         return max(
             names, key=lambda name: sum(_quality(row, name) is not None for row in self.rows), default=""
@@ -64,8 +64,8 @@ class ExperimentView:
     def plots(self) -> list[Plot]:
         """Return all plots, collection by collection.
 
-        Quality by cost; quality and speed by every numeric argument that varies while all others are equal,
-        and by the number of documents and the vector dimension; recall by its depth.
+        The plots show quality by cost, and recall by its depth.  They also show quality and speed by each numeric
+        argument that varies while all others are equal, by the number of documents, and by the vector dimension.
         """
         plots: list[Plot] = []
         for collection in self.run.collections:
@@ -103,7 +103,7 @@ class ExperimentView:
             yield Plot(collection, x, y_axis, known, quality="y" if quality else "")
 
     def _depths(self, collection: str, rows: list[Row]) -> Iterator[Plot]:
-        """Recall among the first N by N, if it was measured at enough N."""
+        """Plot recall@N by N if it was measured at enough values of N."""
         depths: dict[str, dict[str, int]] = defaultdict(dict)
         for measure in self.measures:
             match = re.fullmatch(r"(.*recall)@(\d+)", measure)
@@ -154,7 +154,7 @@ class ExperimentView:
 
 
 def series_of(row: Row) -> str:
-    """Return the series' name: rows of one system that differ only in numbers have the same."""
+    """Return the name of a row's series, which contains the rows of one system that differ only in numbers."""
     return str(row.get("series") or row.get("label") or row["system"])
 
 
