@@ -1,4 +1,4 @@
-"""FDE encoders of every option, and the vectors that plain Python computes for them."""
+"""FDE encoders with every option, and the vectors that tests/oracle.py computes for them."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 
-# float32 sums of at most a hundred terms, relative to the largest entry.
+# Tolerance for float32 sums of at most a hundred terms, relative to the largest entry.
 ROUNDING = 3e-6
 
 PROJECTIONS = ["complementary", "rademacher", "count_sketch", "identity"]
@@ -29,7 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"split_mean": True, "document_cells": "unit", "center": False},
 ]
 
-#: A sketch of whole tokens, without blocks.
+#: Options of a sketch of whole tokens, without moments.
 WHOLE: dict[str, Any] = {"split_mean": False, "document_cells": "unit"}
 
 

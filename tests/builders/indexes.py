@@ -42,7 +42,10 @@ def answers(index: MuveraIndex, **settings: Any) -> list[list[tuple[Any, float]]
 
 
 def recall(rankings: list[Any], expected: list[Any]) -> float:
-    """Return the share of the expected (id, score) pairs whose score is reached at their rank or above."""
+    """Return the share of the expected ids that are found.
+
+    A missing id does not lower it if its score is at most that of the last hit.
+    """
     shares = []
     for a, b in zip(rankings, expected, strict=True):
         names = {name for name, _ in a}
@@ -86,6 +89,6 @@ def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for a process; return its code and what it printed."""
-    printed, complained = process.communicate(timeout=300)
-    return process.returncode, printed, complained
+    """Wait for a process; return its exit code, output and error output."""
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors

@@ -59,7 +59,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.compiled("searches whole collections")
-def test_a_quick_run_takes_the_whole_path(quick: Path) -> None:
+def test_a_quick_run_writes_all_results(quick: Path) -> None:
     manifest = json.loads((quick / "manifest.json").read_text())
     summary = json.loads((quick / "summary.json").read_text())
     assert manifest["failures"] == [] and manifest["quick"]

@@ -1,6 +1,6 @@
 """Make ``pooling.npz``: results of other libraries' token pooling, for tests/convert/test_pooling.py.
 
-Run once for each rule, in an environment that has the library, with the file's folder writable::
+Run it once for each rule, in an environment that has the library::
 
     python tests/golden/make_pooling_golden.py sentence-transformers
 
@@ -27,7 +27,7 @@ CASES = [(2, 0), (2, 1), (3, 2)]
 
 
 def documents() -> list[np.ndarray]:
-    """Unit vectors around a few directions, so that they form clusters."""
+    """Return unit vectors around a few directions, so that they form clusters."""
     random = np.random.default_rng(3)
     arrays = []
     for length in LENGTHS:
