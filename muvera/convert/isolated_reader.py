@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .isolation import DESCRIBED, ERRORS
 from .registry import open_source
 
@@ -59,7 +61,9 @@ def _answer(request: dict[str, Any], connection: Connection) -> None:
         ids = batch.ids.tolist() if batch.has_ids else None
         _send(connection, ids=ids, dtype=batch.tokens.dtype.name)
         connection.send_bytes(batch.lengths.tobytes())
-        connection.send_bytes(batch.tokens.tobytes())
+        tokens = np.ascontiguousarray(batch.tokens).view(np.uint8).reshape(-1).data
+        while tokens:
+            tokens = tokens[os.write(connection.fileno(), tokens) :]
     _send(connection, dropped_rows=source.dropped_rows, note=source.note)
 
 

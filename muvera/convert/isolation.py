@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
@@ -103,10 +105,8 @@ class IsolatedSource(Source):
                         self.dropped_rows, self.note = int(header["dropped_rows"]), header["note"]
                         return
                     lengths = np.frombuffer(child.receive(), np.int64)
-                    numbers = np.frombuffer(child.receive(), header["dtype"])
-                    batch = MultiVectors.from_flat(
-                        numbers.reshape(-1, self.dimension), lengths, ids=header["ids"]
-                    )
+                    tokens = child.receive_rows(int(lengths.sum()), self.dimension, np.dtype(header["dtype"]))
+                    batch = MultiVectors.from_flat(tokens, lengths, ids=header["ids"])
                 yield batch
         finally:
             child.end()
@@ -172,10 +172,8 @@ class _Child:
 
     def receive(self, max_bytes: int | None = None) -> bytes:
         """Return the next message, at most as large as the child's memory."""
-        patience = 4 * self.limits.seconds
         try:
-            if not self.connection.poll(patience):
-                raise self.failure(f"sent nothing for {patience:g} seconds")
+            self._wait()
             return self.connection.recv_bytes(max_bytes or self.limits.memory_bytes)
         except (EOFError, ConnectionResetError):
             raise self.failure(self._exit()) from None
@@ -183,6 +181,25 @@ class _Child:
             if isinstance(error, ChildProcessError):
                 raise
             raise self.failure("sent an invalid answer") from None
+
+    def _wait(self) -> None:
+        patience = 4 * self.limits.seconds
+        if not self.connection.poll(patience):
+            raise self.failure(f"sent nothing for {patience:g} seconds")
+
+    def receive_rows(self, count: int, dimension: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the array (count, dimension) whose bytes follow, without a message around them."""
+        if not 0 <= count * dimension * dtype.itemsize <= self.limits.memory_bytes:
+            raise ValueError("an array larger than the child's memory")
+        rows = np.empty((count, dimension), dtype)
+        content = rows.view(np.uint8).reshape(-1).data
+        while content:
+            self._wait()
+            received = os.readv(self.connection.fileno(), [content])
+            if not received:
+                raise self.failure(self._exit())
+            content = content[received:]
+        return rows
 
     @contextlib.contextmanager
     def checking(self) -> Iterator[None]:

@@ -157,7 +157,7 @@ def test_a_crash_is_one_sentence(docs: Path, monkeypatch: pytest.MonkeyPatch, sc
         (SOURCE | {"dimension": True},),
         (7,),
         (SOURCE, SOURCE),
-        (SOURCE, {"ids": None, "dtype": "float32"}, np.int64(7).tobytes(), bytes(8)),
+        (SOURCE, {"ids": None, "dtype": "float32"}, np.int64(-7).tobytes(), bytes(8)),
         (SOURCE, {"ids": ["a", "b"], "dtype": "float32"}, np.int64(1).tobytes(), bytes(8)),
         (SOURCE, {"ids": None, "dtype": "object"}, np.int64(1).tobytes(), bytes(16)),
     ],
