@@ -346,7 +346,7 @@ def test_a_saved_index_is_whole(index: TextIndex, tmp_path: Path) -> None:
     assert state(copied) == state(loaded) and ids(copied.search("other words", k=1)) == ["more"]
     loaded.index.delete(["more"])
     for save in (loaded.save, loaded.index.save):
-        with pytest.raises(ValueError, match="5 texts but 4"):
+        with pytest.raises(ValueError, match="5 texts and 4 sets"):
             save(tmp_path / "index")
     vectors = MuveraIndex.load(tmp_path / "index")
     with pytest.raises(IndexFolderError, match="contains texts"):

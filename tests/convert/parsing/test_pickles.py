@@ -127,7 +127,7 @@ def test_object_arrays_of_other_things(tmp_path: Path) -> None:
     inner[0] = np.array([None, "x"], object)
     for content, message in (
         (header + pickle.dumps([1]), "a list instead of an array"),
-        (header + pickle.dumps(inner), "nested arrays of objects"),
+        (header + pickle.dumps(inner), "an array of objects in an array"),
         (header + pickle.dumps(np.array([Malicious()], object)), r"refers to (posix|nt)\.system"),
         (b"nothing", "is not a .npy file"),
     ):
