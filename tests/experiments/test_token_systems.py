@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.mips.hnsw import bytes_in_graph
+from muvera.mips.graph_file import bytes_in_graph
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 

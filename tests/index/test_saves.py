@@ -11,7 +11,7 @@ import pytest
 from builders.indexes import DOCUMENTS, MORE, WAYS, answers, batches, built, every_way, files, token_files
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
-import muvera.mips.hnsw as saved_graph
+import muvera.mips.graph_file as saved_graph
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
 from muvera.index import persistence, token_store, two_stage_search
 from muvera.index.manifest import IndexFolderError, read_manifest

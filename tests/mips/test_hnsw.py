@@ -14,7 +14,8 @@ import hnswlib
 
 import muvera.mips.base
 from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import GRAPH, NORMS
+from muvera.mips.graph_file import GRAPH
+from muvera.mips.hnsw import NORMS
 
 
 def like_fdes(seed: int, n: int, dimension: int = 64) -> np.ndarray:
