@@ -82,7 +82,7 @@ def write_contents(
         if saved.candidates is not None:
             candidates, vectors = saved.candidates.save(folder, lambda path: _name_in(path, target, old))
             kept += vectors
-        _require_consistent(saved, target)
+        _require_consistent(saved, target, "Build the index again.")
         return {
             "config": saved.config.to_dict(),
             "config_hash": saved.config.hash,
@@ -109,26 +109,27 @@ def write_contents(
     return saved
 
 
-def _require_consistent(contents: IndexContents, folder: Path) -> None:
-    """Raise IndexFolderError unless ids, lengths, tokens and vectors belong to the same documents."""
+def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
+    """Raise IndexFolderError with `advice` unless ids, lengths, tokens and vectors belong to the same documents."""
     lengths, ids = contents.lengths.values, contents.ids
     for level in contents.store.levels:
         rows = (ids.num_rows, len(lengths), len(level))
         if len(set(rows)) > 1:
-            raise IndexFolderError(f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets.")
+            raise IndexFolderError(
+                f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets. {advice}"
+            )
         for segment in level.segments:
             stop = segment.first + len(segment.vectors)
             if not np.array_equal(segment.vectors.lengths, lengths[segment.first : stop]):
                 raise IndexFolderError(
-                    f"{folder} has token sets from {segment.first} on that do not match {LENGTHS}."
+                    f"{folder} has token sets from row {segment.first} on that do not match {LENGTHS}. {advice}"
                 )
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
         labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
         if not np.array_equal(labels, wanted):
             raise IndexFolderError(
-                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. "
-                "Build the index again."
+                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. {advice}"
             )
 
 
@@ -221,17 +222,22 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     if floats is not None:
         floats.segments = _read_segments(floats, folder, manifest["segments"], lengths)
         for segment in floats.segments:
-            name = f"The tokens in {segment.path}"
-            segment.vectors.require_dimension(config.dimension, name, "its index")
+            columns = segment.vectors.dimension
+            if columns != config.dimension:
+                raise ValueError(
+                    f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
+                )
     if codes is not None:
         codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
     if manifest["candidates"] is not None:
         if encoder is None:
-            raise IndexFolderError(f"{folder} has vectors, but not the encoder that made them.")
+            raise IndexFolderError(
+                f"{folder} has vectors, but not the encoder that made them. Restore the folder from a copy."
+            )
         loaded.candidates = CandidateSearch.load(
             files, encoder, settings, manifest["candidates"], loaded.ids.live
         )
-    _require_consistent(loaded, folder)
+    _require_consistent(loaded, folder, "Restore the folder from a copy.")
     return loaded
 
 

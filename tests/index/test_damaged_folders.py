@@ -71,14 +71,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other dimension": (edited(config=OTHER.to_dict(), config_hash=OTHER.hash), "is damaged"),
     "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
     "unknown setting": (edited(settings={"pq": {}}), "'pq'"),
-    "no segments": (edited(segments=[]), "200 ids, 200 lengths and 0 token sets"),
+    "no segments": (edited(segments=[]), "200 ids, 200 lengths and 0 token sets. Restore the folder from a copy"),
     **{
         f"segments from {starts}": (
             edited(segments=[{"first": first, "file": TOKENS} for first in starts]), "must ascend from 0 to at most 200"
         )
         for starts in ([7], [-1], [0, 201], [0, 9, 5], [0.0], [False])
     },
-    "no encoder": (edited(encoder=False), "not the encoder"),
+    "no encoder": (edited(encoder=False), "not the encoder .* Restore the folder from a copy"),
     "other kind": (edited(candidates={"kind": "exact"}), r"vector_labels\.npy"),
     "other m": (edited(settings={"hnsw": {"m": 5}}), "m=16, but m=5"),
     "recall as text": (edited(candidates={"recall_size": "x"}), "is damaged"),
@@ -111,10 +111,21 @@ def test_garbage_of_the_same_size(name: str, saved: Path, folder: Path) -> None:
         MuveraIndex.load(folder, verify_files=False)
 
 
+def test_tokens_of_another_dimension(folder: Path) -> None:
+    index = MuveraIndex(FDEConfig(dimension=4))
+    index.add([np.ones((2, 4), np.float32)])
+    index.save(folder)
+    edited(config=OTHER.to_dict(), config_hash=OTHER.hash)(folder)
+    with pytest.raises(
+        IndexFolderError, match=r"is damaged: .*\.npy has 4 columns, .*=17\. Restore it from a copy"
+    ):
+        MuveraIndex.load(folder)
+
+
 def test_vectors_of_other_documents(saved: Path, folder: Path) -> None:
     shutil.copytree(saved, folder)
     lengths = np.load(file_of(folder, "lengths.npy"))
     lengths[3], lengths[4] = 0, lengths[3] + lengths[4]
     np.save(file_of(folder, "lengths.npy"), lengths)
-    with pytest.raises(IndexFolderError, match="189 documents, but 188"):
+    with pytest.raises(IndexFolderError, match=r"189 documents, but 188 .* Restore the folder"):
         MuveraIndex.load(folder, verify_files=False)
