@@ -70,14 +70,14 @@ def convert(
 
     SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete.
 
-    A damaged or hostile file can crash or hang the library that reads it.  With --isolated it can
-    only cause an error.
+    A damaged or hostile file can crash or hang the library that reads it.  With --isolated, a crash
+    or hang becomes an error.
 
     \b
     Example: build an index from a ColBERT index, and export it again.
       muvera convert COLBERT_INDEX tokens
       muvera index tokens MY_INDEX
-      muvera convert MY_INDEX COLBERT_INDEX --to plaid
+      muvera convert MY_INDEX NEW_COLBERT_INDEX --to plaid
     """
     from ..convert import IsolationLimits, pipeline
     from .sources import is_index, open_index

@@ -35,7 +35,7 @@ __all__ = ["SAMPLE_DOCUMENTS", "calibrate"]
 #: Largest number of documents whose exact similarities are computed.
 SAMPLE_DOCUMENTS = 512
 
-# Number of pseudo-queries, and their number of tokens if no queries are given.
+# Number of queries and windows, number of tokens in a window if no queries are given, and its maximum otherwise.
 _QUERIES, _LENGTH, _LONGEST = 100, 24, 64
 
 # Number of documents per query in the regression: the best ones by exact similarity.
@@ -48,7 +48,7 @@ _PRIOR = 4.0
 # documents: it could contribute only with a huge coefficient, which would be wrong for other documents.
 _LEAST_SPREAD = 0.1
 
-# A child of the configuration's seed.
+# Spawn key of the random stream that picks documents, queries and windows.
 _PICKING = 0xC4
 
 #: How blocks are scaled: "length" makes both sides of each block equally long; "range" gives all blocks of
@@ -184,7 +184,7 @@ def _unit(block: NDArray[np.floating], query: NDArray[np.floating], balance: Bal
     if balance == "range":
         peak = float(np.abs(block).max(initial=0))
         return 1 / peak if peak > 0 else 1.0
-    # The roots of the rows' mean square lengths.
+    # Root mean square lengths of the rows.
     lengths = [float(np.sqrt(np.square(side, dtype=np.float64).sum() / len(side))) for side in (block, query)]
     return float(np.sqrt(lengths[1] / lengths[0])) if min(lengths) > 0 else 1.0
 

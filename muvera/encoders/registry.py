@@ -48,7 +48,7 @@ DEFAULT_PRESET = "moments"
 
 
 def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Return the configuration from the result of ``to_dict``; ``encoder`` is by default "moments".
+    """Create a configuration from the result of its ``to_dict``; the default ``encoder`` is "moments".
 
     Raises
     ------

@@ -20,8 +20,8 @@ from .windows import MeasuredWindows
 
 __all__ = ["SCAN_FROM", "CandidateSearch"]
 
-#: With backend "auto", number of vectors from which codes are scanned.  With fewer vectors a scan is faster, too, but
-#: ranking more candidates costs more time than it saves; `python -m experiments first-stage` measures both.
+#: With backend "auto", number of vectors from which codes are scanned.  With fewer vectors, a scan is also faster, but
+#: it needs more candidates.  Ranking these costs more time than the scan saves: `python -m experiments first-stage`.
 SCAN_FROM = 8192
 
 # Bytes of vectors per encoded block.
@@ -37,8 +37,8 @@ _MEASURED_K = 100
 class CandidateSearch:
     """The documents' vectors by row number: encode documents, and find rows for queries.
 
-    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.  The fitted `encoder`
-    was fitted on `fitted_on` of these documents; 0 if it was fitted elsewhere.
+    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.  `encoder` was
+    fitted on `fitted_on` of these documents; 0 if it was fitted elsewhere.
     """
 
     def __init__(self, encoder: Encoder, settings: IndexSettings, fitted_on: int = 0) -> None:
@@ -107,7 +107,7 @@ class CandidateSearch:
         *,
         ef: int | None = None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return up to `count` candidate rows per query of those in `allowed`, best first, and their products."""
+        """Return up to `count` rows of `allowed` per query, best first, and their products (default: of all rows)."""
         vectors = self.encoder.encode_queries(queries, threads=threads)
         if len(self.search) == 0:
             return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
@@ -122,7 +122,7 @@ class CandidateSearch:
         return self.recall
 
     def level(self, recall: float, k: int) -> Level | None:
-        """Return when to stop for a mean recall; None to rank every document of a small collection."""
+        """Return the stopping rule for a mean recall; None to rank every document of a small collection."""
         if self.calibration is not None:
             return self.calibration.level(recall, k)
         if len(self.search) <= MAX_RANKED:
@@ -158,8 +158,8 @@ class CandidateSearch:
             )
         if self.fitted_on_too_few:
             sentences.append(
-                f"The encoder was fitted on only {self.fitted_on} of now {len(self.search)} documents: rebuild() "
-                "fits it again."
+                f"The encoder was fitted on only {self.fitted_on} documents, but the index now has {len(self.search)}: "
+                "rebuild() fits it again."
             )
         return sentences
 

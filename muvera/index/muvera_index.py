@@ -111,7 +111,7 @@ class MuveraIndex:
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
-        # Generations that saves were about to commit, of which the contents know nothing if these were interrupted.
+        # Generations that saves were about to commit.  After an interrupted save, the contents may lack its generation.
         self._written: set[tuple[Path, Generation]] = set()
         # Writes the texts of a TextIndex, which have these ids, to a file.
         self._write_texts: Callable[[IdMap, Path], object] | None = None
@@ -494,7 +494,7 @@ class MuveraIndex:
         return contents.rank(texts, rows, options, plan.threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
-        """Find the token of the document `id` that matches each token of one query best.
+        """Find the best matching token of the document `id` for each token of one query.
 
         Raises
         ------
@@ -542,8 +542,8 @@ class MuveraIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
 
-        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it by one with
-        windows: then call this method again.  Without vectors (a small index), nothing changes.
+        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it by a
+        calibration with windows.  Call this method again then.  Without vectors (a small index), nothing changes.
 
         Parameters
         ----------

@@ -142,9 +142,9 @@ class MeasuredWindows:
         if new.mean() >= before - _DROP - 2 * math.sqrt(variance):
             return None
         return (
-            f"Documents that were added after the encoder was fitted find only {new.mean():.0%} of their exact "
-            f"{BEST} best among {CANDIDATES} candidates, the others {before:.0%}: rebuild() fits it on all documents. "
-            "For a stream of changing documents use encoder='fde', which hardly depends on a sample."
+            f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
+            f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. rebuild() fits the encoder "
+            "again. For a stream of changing documents use encoder='fde', which hardly depends on a sample."
         )
 
     def and_more(self, other: MeasuredWindows) -> MeasuredWindows:

@@ -1,13 +1,11 @@
-"""The inner product tile, from which every matrix product of the library is built.
+"""The float32 inner product tile, from which the kernels build matrix products.
 
-One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumulators stay in
-registers, and each is one fused multiply-add after the other along the depth.  Two properties
-follow that a BLAS product does not have:
+One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumulators stay in registers.  Each step
+along the depth adds to them by fused multiply-adds.  Two properties follow that a BLAS product does not have:
 
-* an entry of a product has the same bits for any number of rows, columns and threads and any vector width of
-  the machine, because its sum always runs 0, 1, 2, ... with explicit fma; so a token falls into the same
-  SimHash cell alone and in any batch;
-* the maxima or the signs of a product can be taken without storing the product.
+* An entry of a product has the same bits for any number of rows, columns and threads, and for any vector width of
+  the machine: its sum has a fixed order.  So a token falls into the same SimHash cell alone and in any batch.
+* A kernel can take the maxima or the signs of a product without storing the product.
 
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns in a
 panel of the packed right matrix, which is float32 ``(panels, depth, LANES)``, zero-padded.
@@ -65,8 +63,8 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
 def _emit_sums(context: Any, builder: Any, signature: Any, args: Any, lanewise: bool) -> list[Any]:
     """Emit the product of ROWS rows and one panel; return ROWS vectors of sums.
 
-    `lanewise` multiplies vector by vector, lane with lane, instead of every entry of a row with a packed
-    vector: the product with a matrix whose LANES blocks are interleaved.
+    By default, each entry of a row is multiplied by a packed vector.  With `lanewise`, LANES entries of a row are
+    multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.
     """
     rows_array, row, last, depth, packed, panel = args[:6]
     lanes = ir.Constant(depth.type, LANES)
@@ -167,8 +165,8 @@ def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
     np.maximum(best, sums.max(0), out=best)
 
 
-# All take flat arrays.  `rows` is float32 of rows of `depth` entries, `row` and `last` the
-# first row of the tile and the last valid one, `panel` the packed panel's number.
+# All take flat arrays.  `rows` contains float32 rows of `depth` entries.  `row` is the first row of the tile, `last` is
+# the last valid row, and `panel` is the number of the packed panel.
 _make_dot = _interpreted_dot if INTERPRETED else _compiled_dot
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.

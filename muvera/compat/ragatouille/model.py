@@ -26,7 +26,7 @@ __all__ = ["RAGPretrainedModel"]
 # Names in the folder of an index: the index, its settings, and RAGatouille's settings.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 
-# Modules that run ColBERT checkpoints, in order of preference; with "-" for "_", the prefixes of text encoders.
+# Modules that run ColBERT checkpoints, in order of preference.  The prefixes of text encoders have "-" instead of "_".
 _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Passages = list[dict[str, Any]]
@@ -152,7 +152,7 @@ class RAGPretrainedModel:
         index_name : str, optional
             Default: the checkpoint's name and "new_index".
         overwrite_index : bool or "reuse"
-            Replace an existing index, raise FileExistsError, or open it as it is.
+            If the index exists: replace it (True), raise FileExistsError (False), or open it ("reuse").
         max_document_length, split_documents : int, bool
             Split documents into passages of at most this many tokens.
         document_splitter_fn, preprocessing_fn : callables, optional
@@ -323,7 +323,7 @@ class RAGPretrainedModel:
         values: list[Any] = [None] * len(texts) if metadatas is None else list(metadatas)
         if not len(set(names)) == len(names) == len(texts) == len(values):
             raise ValueError(
-                f"Each of {len(texts)} documents needs one id of its own and one dict of metadata, got {len(names)} "
+                f"Each of {len(texts)} documents needs a unique id and one dict of metadata, got {len(names)} "
                 f"ids, {len(set(names))} of them different, and {len(values)} dicts."
             )
         if split is None:
