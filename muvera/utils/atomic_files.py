@@ -47,6 +47,9 @@ __all__ = [
 # restore.
 _PURPOSES = ("partial", "staging", "old")
 
+# Another process can take a lock with a random name only while it removes leftovers.
+_ATTEMPTS = 10
+
 # Of Linux' renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -243,10 +246,13 @@ def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
     Leftovers of killed processes are removed first.
     """
     remove_stale_siblings(target)
-    lock = None
-    while lock is None:
+    for _ in range(_ATTEMPTS):
         mark = secrets.token_hex(8)
         lock = _try_lock(_sibling(target, "lock", mark))
+        if lock is not None:
+            break
+    else:
+        raise OSError(f"{target.parent} does not keep new files. Give another folder.")
     folder = _sibling(target, purpose, mark)
     try:
         folder.mkdir()

@@ -232,6 +232,12 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     assert names(target) == ["one"] and names(tmp_path) == ["target"]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that keeps no files")
+def test_a_folder_that_keeps_no_files() -> None:
+    with pytest.raises(OSError), atomic_folder("/proc/muvera"):
+        pass
+
+
 def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "photos"
     target.mkdir()
