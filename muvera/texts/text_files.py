@@ -95,6 +95,11 @@ def read_texts(
     for name, place in zip(names or [], places, strict=False):
         if first.setdefault(name, place) is not place:
             raise ValueError(f"{place} has the id {name!r} of {first[name]}. Give each text its own id.")
+        if names and type(name) is not type(names[0]):
+            raise ValueError(
+                f"{place} has the id {name!r}, but {places[0]} has {names[0]!r}: an id is a number in all rows or "
+                "in none. Write all as strings."
+            )
     return TextFile(texts, names, [values for _, _, values in documents])
 
 
@@ -211,9 +216,12 @@ def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None
         raise ValueError(f"{place} must be a JSON object or a string, got {type(row).__name__}.")
     parts = {key: row[key] for key in columns.text if row.get(key) is not None}
     for key, part in parts.items():
-        if not isinstance(part, str) or len(part) > _MAX_CHARACTERS:
-            kind = f"{len(part):,} characters" if isinstance(part, str) else f"a {type(part).__name__}"
-            raise ValueError(f"{place} has {kind} as {key!r}. Give at most {_MAX_CHARACTERS:,} characters.")
+        if not isinstance(part, str):
+            raise ValueError(f"{place} must have a string as {key!r}, got {type(part).__name__}.")
+        if len(part) > _MAX_CHARACTERS:
+            raise ValueError(
+                f"{place} has {len(part):,} characters as {key!r}. Give at most {_MAX_CHARACTERS:,}."
+            )
     has_text = columns.text[-1] in parts if columns.text == _DEFAULT_TEXT else bool(parts)
     text = "\n".join(part for part in parts.values() if part.strip()) if has_text else None
     name = next((row[key] for key in columns.id if row.get(key) not in (None, "")), None)

@@ -6,7 +6,7 @@ import pytest
 
 from muvera.texts.text_files import TextFile, read_texts
 
-ROWS = '{"_id": "a", "title": "T", "text": "one", "lang": "en"}'
+ROWS = '{"_id": 2, "title": "T", "text": "one", "lang": "en"}'
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ ROWS = '{"_id": "a", "title": "T", "text": "one", "lang": "en"}'
 def test_json_with_titles_ids_and_metadata(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_bytes(content.encode())
     file = read_texts(tmp_path if name == "corpus.jsonl" else tmp_path / name)
-    assert (file.texts, file.ids) == (["T\none", ""], ["a", 3])
+    assert (file.texts, file.ids) == (["T\none", ""], [2, 3])
     assert file.metadata == [{"title": "T", "lang": "en"}, {"n": 1}]
 
 
@@ -64,12 +64,13 @@ def test_a_long_cell(tmp_path: Path) -> None:
     [
         ("c.jsonl", b"{", "line 1"),
         ("c.jsonl", b'{"text": "a"}\n{"body": "a"}', "line 2.*no text"),
-        ("c.jsonl", b'{"text": 3}', "line 1.*int"),
+        ("c.jsonl", b'{"text": 3}', "line 1 must have a string.*int"),
         ("c.jsonl", b'{"text": "a", "id": true}', "True"),
         ("c.jsonl", b'{"text": "a", "metadata": 3}', "line 1"),
         ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "line 2.*no id"),
         ("c.jsonl", b'{"text": "a"}\n{"text": "b", "id": 1}', "line 1.*no id"),
         ("c.jsonl", b'{"text": "a", "id": 1}\n\n{"text": "b", "id": 1}', "line 3.*id 1 of.*line 1"),
+        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b", "id": "x"}', "line 2.*'x'.*line 1 has 1"),
         ("c.jsonl", b'{"text": "\xff"}', "line 1.*UTF-8"),
         ("c.jsonl", b"[" * 100_000, "line 1"),
         ("c.jsonl", b"\n  \n", "no texts"),
