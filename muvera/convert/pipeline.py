@@ -163,6 +163,11 @@ def convert(
     """
     destination = Path(target).expanduser()
     require_choice("to", to, WRITERS)
+    named = destination.suffix[1:].lower()
+    if named in WRITERS and named != to:
+        raise ValueError(
+            f"{target} has the ending of {named}, but would be {to}. Give to={named!r} or another name."
+        )
     write = WRITERS[to]
     names = set(inspect.signature(write).parameters) - {"batches", "target", "overwrite", "place"}
     writer_options = {name: options.pop(name) for name in names & options.keys()}

@@ -52,6 +52,12 @@ def test_bad_input(arguments: list[Any], text: str, source: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+def test_an_ending_of_another_format(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.parquet"  # by default this would be a folder
+    assert "Give --to 'parquet' or another name" in fails("convert", source, target)
+    assert not target.exists()
+
+
 def test_isolated(source: Path, tmp_path: Path) -> None:
     limits = ["--time-limit", 60, "--memory-limit", 1024]
     assert answer("convert", source, tmp_path / "out", *limits)["read"]["tokens"] == 8
