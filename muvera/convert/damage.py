@@ -22,6 +22,8 @@ IF_TEXTS = (
     "(in Python TextIndex.build)."
 )
 
+_FIX = "Copy or export it again."
+
 _MAX_DETAIL_LENGTH = 240
 
 # Error numbers caused by a file's content, such as a seek to a negative position.
@@ -87,10 +89,8 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         return kind(f"{place}: {text}")
     plain = isinstance(error, (ValueError, TypeError, OSError)) and text
     detail = text if plain else f"{type(error).__name__}{': ' if text else ''}{text}"
-    return ReadError(
-        f"{place} is damaged, or is not in the format {format!r} ({detail.rstrip('.')}). "
-        "Copy or export it again."
-    )
+    detail = detail.removesuffix(_FIX).rstrip(" .")
+    return ReadError(f"{place} is damaged, or is not in the format {format!r} ({detail}). {_FIX}")
 
 
 def _text(error: BaseException, place: str) -> str:

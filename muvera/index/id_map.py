@@ -120,7 +120,7 @@ class IdMap:
     def require_kind(self, ids: Ids) -> None:
         """Raise TypeError if `ids` are of another type than those of the index."""
         if self._kind and len(ids) and id_kind(ids) != self._kind:
-            raise TypeError(f"This index has {self._kind} ids, got {id_kind(ids)} ids.")
+            raise TypeError(f"This index has {self._kind} ids, got {id_kind(ids)} ids. Convert them.")
 
     def new_ids(self, documents: MultiVectors) -> Ids:
         """Return the ids of `documents`, or the next integers, after checking that they are not in use."""

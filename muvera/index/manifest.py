@@ -74,7 +74,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"muvera index {folder} INDEX."
         )
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a muvera index: it has no {MANIFEST}.")
+        raise FileNotFoundError(
+            f"{folder} is not a muvera index: it has no {MANIFEST}. Give the folder of an index."
+        )
     try:
         manifest = read_json(path)
     except ValueError as error:
