@@ -658,8 +658,8 @@ class TextIndex:
         for name, text in contents:
             if not text.strip():
                 raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
+        query_tokens = encode_texts(self._encoder.encode_queries, [query])[0]
         query_spans = self._spans(query, "query")
-        query_tokens = self._encoder.encode_queries([query])[0]
         return [
             explain_texts(
                 query,

@@ -130,6 +130,13 @@ def test_a_cache_encodes_every_text_once(tmp_path: Path) -> None:
     assert counting.encoded == [*texts, texts[0]]
 
 
+def test_a_cache_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("not a database" * 100)
+    for name in ("other", ""):  # a folder
+        with pytest.raises(OSError, match="cannot store encoded texts"):
+            CachedEncoder(HashEncoder(), tmp_path / name)
+
+
 def test_progress_and_wrong_counts() -> None:
     seen: list[int] = []
     batches = list(encode_in_batches(HashEncoder().encode_documents, ["a b"] * 70, seen.append))

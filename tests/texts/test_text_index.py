@@ -296,6 +296,8 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.delete(["pear", "cat"]), KeyError, "'cat'"),
         (lambda i: i.explain("red", "cat"), KeyError, "'cat'"),
         (lambda i: i.search(3), TypeError, "int"),
+        (lambda i: i.search("a \ud800"), ValueError, "surrogate"),
+        (lambda i: i.explain("a \ud800", "pear"), ValueError, "surrogate"),
         # A single id is not a collection of its characters, and ids are integers of 64 bits or strings.
         (lambda i: i.delete("12"), TypeError, r"the string '12'\. Give \['12'\]"),
         (lambda i: i.search("x", ids="12"), TypeError, "'12'"),

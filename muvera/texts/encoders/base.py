@@ -7,6 +7,7 @@ import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import as_array
+from ...metadata.filters import is_utf8
 
 __all__ = [
     "CachedEncoder",
@@ -103,10 +105,11 @@ class CachedEncoder:
         self._encoder = encoder
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, check_same_thread=False)
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
-        )
+        with self._naming_errors():
+            self._connection = sqlite3.connect(path, check_same_thread=False)
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, columns INTEGER, content BLOB)"
+            )
 
     def __len__(self) -> int:
         """Return the number of cached texts."""
@@ -147,7 +150,7 @@ class CachedEncoder:
         if missing:
             encoded = [np.ascontiguousarray(matrix) for matrix in encode(list(missing.values()))]
             matrices.update(zip(missing, encoded, strict=True))
-            with self._connection:
+            with self._naming_errors(), self._connection:
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)",
                     [
@@ -156,6 +159,16 @@ class CachedEncoder:
                     ],
                 )
         return from_matrices([matrices[key] for key in keys])
+
+    @contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(
+                f"{self._path} cannot store encoded texts: {error}. Check the disk and its permissions, and that "
+                "no other process uses the file."
+            ) from error
 
     def _read(self, key: bytes) -> NDArray[Any] | None:
         row = self._connection.execute(
@@ -210,8 +223,10 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     Raises
     ------
     ValueError
-        If the encoder returns another number of texts.
+        If the encoder returns another number of texts, or UTF-8 cannot encode a text.
     """
+    if not all(map(is_utf8, texts)):
+        raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
     encoded = encode(texts)
     if len(encoded) != len(texts):
         raise ValueError(
