@@ -14,6 +14,7 @@ from weakref import WeakMethod
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..data.validation import as_ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..index.manifest import IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
@@ -753,6 +754,7 @@ def required_encoder(name: str, encoder: TextEncoder | str | None, folder: Path 
 def _ids_for(texts: list[str], ids: Any) -> list[int | str]:
     names = require_ids(as_id_list(ids))
     _require_one_each(names, texts, "ids")
+    as_ids(names, len(names))  # before the texts are encoded
     return names
 
 

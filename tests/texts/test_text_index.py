@@ -296,6 +296,7 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.delete(["pear", "cat"]), KeyError, "'cat'"),
         (lambda i: i.explain("red", "cat"), KeyError, "'cat'"),
         (lambda i: i.search(3), TypeError, "int"),
+        (lambda i: i.add({"new": "x"}), TypeError, "dict"),
         (lambda i: i.search("a \ud800"), ValueError, "surrogate"),
         (lambda i: i.explain("a \ud800", "pear"), ValueError, "surrogate"),
         # A single id is not a collection of its characters, and ids are integers of 64 bits or strings.
@@ -312,6 +313,16 @@ def test_what_is_refused_changes_nothing(call: Any, kind: type[Exception], part:
     with pytest.raises(kind, match=part):
         call(index)
     assert state(index) == before
+
+
+def test_ids_are_checked_before_texts_are_encoded() -> None:
+    class Unused(HashEncoder):
+        def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+            raise AssertionError
+
+    for ids, part in (([1, "x"], "all int or all str"), (["x", "x"], "unique")):
+        with pytest.raises((TypeError, ValueError), match=part):
+            TextIndex.build(["a", "b"], Unused(), ids=ids)
 
 
 def test_filters_of_a_quarter_of_a_million_values(index: TextIndex) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -191,7 +191,7 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
     """Return a string or a collection of strings as a list, or raise TypeError."""
     if isinstance(texts, str):
         return [texts]
-    if not isinstance(texts, Iterable):
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
         raise TypeError(f"{name} must be a string or strings, got {type(texts).__name__}.")
     strings = list(texts)
     for i, text in enumerate(strings):
