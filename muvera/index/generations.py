@@ -13,6 +13,7 @@ generation contains these changes, so its commit also invalidates the journal.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -33,18 +34,18 @@ from ..utils.atomic_files import (
 )
 from .manifest import MANIFEST, IndexFolderError, is_index_file, read_manifest, write_manifest
 
-__all__ = ["Generation", "commit", "hold", "journal_bytes", "require_place", "staging_beside"]
+__all__ = ["Generation", "Save", "commit", "hold", "journal_bytes", "require_place", "staging_beside"]
 
 LOCK = ".lock"
 
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
 _JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
-#: Fills a generation's folder, see :func:`commit`.
-Fill = Callable[[Path, str, set[str]], tuple[dict[str, Any], list[str]]]
+#: Writes the files of a save, and returns the manifest's entries.
+Write = Callable[["Save"], dict[str, Any]]
 
-#: Called with a generation before it is committed.
-Announce = Callable[["Generation"], object]
+#: Folders and generations that saves may have committed.
+Attempted = set[tuple[Path, "Generation"]]
 
 
 @dataclass(frozen=True)
@@ -92,30 +93,87 @@ def require_place(target: Path, overwrite: bool = False) -> None:
         )
 
 
+class Save:
+    """A save in progress: a new generation's `folder` to write into, and the old files that it keeps.
+
+    `place` is the index's folder `target`, or the folder beside it that will replace it.  `old` describes the files
+    that can be kept, by their names within `target`.
+    """
+
+    def __init__(self, target: Path, place: Path, number: int, old: dict[str, Any]) -> None:
+        self.target, self._place, self._old = target, place, old
+        self.generation = Generation(number, secrets.token_hex(8))
+        while os.path.lexists(place / self.generation.folder):  # another program's file
+            self.generation = replace(self.generation, number=self.generation.number + 1)
+        self.folder = place / f".partial-{secrets.token_hex(8)}"
+        self.final = target / self.generation.folder  # the later name of `folder`
+        self.old_names: dict[Path | None, str] = {target / name: name for name in old}
+        self.kept: list[str] = []  # the names of old files in the new generation
+
+    def run(self, write: Write, attempted: Attempted) -> Generation:
+        """Write the generation, make it current and remove files that it does not name; see :func:`commit`."""
+        content, files = self._write(write)
+        attempted.add((self.target, self.generation))
+        self._make_current({**content, "files": files})
+        with suppress(OSError):  # the next writer removes the rest
+            _remove_unnamed(self._place, {*files, self.generation.journal})
+        return self.generation
+
+    def _write(self, write: Write) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fill the folder and rename it; return the content of the manifest, and the description of each file."""
+        new, name = self.generation, self.generation.folder
+        try:
+            self.folder.mkdir()
+            content = write(self)
+            files = {kept: self._old[kept] for kept in self.kept}
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file():
+                    sync(path)
+                    files[f"{name}/{path.relative_to(self.folder).as_posix()}"] = described_file(path)
+            sync(self.folder)
+            self.folder.replace(self._place / name)
+            sync(self._place)
+        except BaseException:
+            remove_folder(self.folder)
+            raise
+        return {"generation": new.number, "stamp": new.stamp, "folder": name, **content}, files
+
+    def _make_current(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest; if that fails, remove the generation, unless it is the index already."""
+        try:
+            write_manifest(self._place, manifest)
+        except BaseException:
+            current = None
+            with suppress(OSError, ValueError, KeyError):
+                current = Generation.of(read_manifest(self._place))
+            if current != self.generation:
+                remove_folder(self._place / self.generation.folder)
+            raise
+
+
 def commit(
     target: Path,
-    fill: Fill,
+    write: Write,
     expected_generation: Generation | None,
     overwrite: bool = False,
-    written: set[tuple[Path, Generation]] | None = None,
-    held: bool = False,
+    attempted: Attempted | None = None,
+    holds_lock: bool = False,
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
     Parameters
     ----------
     target : Path
-    fill : callable
-        Called with a folder to fill, its final name within `target`, and the names of the current generation's files
-        relative to `target`.  Returns the manifest's entries, and which of those files to keep.
+    write : callable
+        Called with a :class:`Save`; writes its files and returns the manifest's entries.
     expected_generation : Generation or None
         The generation that the caller last loaded from or wrote to this folder; None for a new index.
     overwrite : bool
         Replace any index in `target`, in one step.
-    written : set, optional
+    attempted : set, optional
         Folders and generations that interrupted saves of the caller may have committed.  They can be replaced, too, but
         none of their files are kept.  The new generation is added before it is committed.
-    held : bool
+    holds_lock : bool
         True if the caller has held the folder's lock since it loaded the index, see :func:`hold`.
 
     Raises
@@ -123,94 +181,51 @@ def commit(
     IndexFolderError, FileExistsError
         If another process is writing the folder or has changed it, or it is not an index.
     """
-    written = set() if written is None else written
-
-    def announce(new: Generation) -> None:
-        written.add((target, new))
-
+    attempted = set() if attempted is None else attempted
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()
     if overwrite or not exists:
         require_place(target, overwrite)
         with locked(target) if exists else nullcontext():
-            return _commit_first(target, fill, overwrite, announce)
-    with nullcontext() if held else locked(target):
+            try:
+                with atomic_folder(target, overwrite) as beside:
+                    return Save(target, beside, 1, {}).run(write, attempted)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
+                    raise IndexFolderError(
+                        f"Another process has written {target} meanwhile. Load it, or save to another folder."
+                    ) from error
+                raise
+    with nullcontext() if holds_lock else locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
-        changed = current != expected_generation and (target, current) not in written
-        known = expected_generation.journal_bytes if current == expected_generation else 0
-        if not held and (changed or journal_bytes(target, current) != known):
-            if not changed:
-                reason = "its journal has changes that this index lacks"
-            elif expected_generation is None:
-                reason = "this index was not loaded from there"
-            elif expected_generation.number == current.number:
-                reason = "it is not the one you loaded"
-            else:
-                reason = f"you loaded generation {expected_generation.number}"
-            raise IndexFolderError(
-                f"{target} contains generation {current.number}, but {reason}. Saving would lose it: load the folder "
-                "(texts with TextIndex.load) and repeat the changes, save elsewhere, or remove the folder first."
-            )
+        if not holds_lock:
+            _require_known(target, current, expected_generation, attempted)
         with suppress(OSError):  # leftovers of killed writers
             _remove_unnamed(target, {*manifest["files"], current.journal})
         old = manifest["files"] if current == expected_generation else {}
-        return _write_generation(target, fill, current.number + 1, old, announce)
+        return Save(target, target, current.number + 1, old).run(write, attempted)
 
 
-def _commit_first(target: Path, fill: Fill, overwrite: bool, announce: Announce) -> Generation:
-    try:
-        with atomic_folder(target, overwrite) as beside:
-            return _write_generation(beside, fill, 1, {}, announce)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
-            raise IndexFolderError(
-                f"Another process has written {target} meanwhile. Load it, or save to another folder."
-            ) from error
-        raise
-
-
-def _write_generation(
-    target: Path, fill: Fill, number: int, old: dict[str, Any], announce: Announce
-) -> Generation:
-    partial = target / f".partial-{secrets.token_hex(8)}"
-    new = Generation(number, secrets.token_hex(8))
-    while (target / new.folder).exists() or (target / new.folder).is_symlink():  # another program's file
-        new = replace(new, number=new.number + 1)
-    name, final = new.folder, target / new.folder
-    try:
-        partial.mkdir()
-        entries, reused = fill(partial, name, set(old))
-        files = {key: old[key] for key in reused}
-        for path in sorted(partial.rglob("*")):
-            if path.is_file():
-                sync(path)
-                files[f"{name}/{path.relative_to(partial).as_posix()}"] = described_file(path)
-        sync(partial)
-        partial.replace(final)
-        sync(target)
-    except BaseException:
-        remove_folder(partial)
-        raise
-    announce(new)
-    content = {"generation": new.number, "stamp": new.stamp, "folder": name, **entries, "files": files}
-    try:
-        write_manifest(target, content)
-    except BaseException:
-        # If the rename has happened, the new files are the index.
-        if not _is_current(target, new):
-            remove_folder(final)
-        raise
-    with suppress(OSError):  # the next writer removes the rest
-        _remove_unnamed(target, {*files, new.journal})
-    return new
-
-
-def _is_current(target: Path, generation: Generation) -> bool:
-    try:
-        return Generation.of(read_manifest(target)) == generation
-    except (OSError, ValueError, KeyError):
-        return False
+def _require_known(
+    target: Path, current: Generation, expected: Generation | None, attempted: Attempted
+) -> None:
+    """Raise IndexFolderError if the folder has changes that the caller lacks."""
+    if current != expected and (target, current) not in attempted:
+        if expected is None:
+            reason = "this index was not loaded from there"
+        elif expected.number == current.number:
+            reason = "it is not the one you loaded"
+        else:
+            reason = f"you loaded generation {expected.number}"
+    elif journal_bytes(target, current) != (expected.journal_bytes if expected == current else 0):
+        reason = "its journal has changes that this index lacks"
+    else:
+        return
+    raise IndexFolderError(
+        f"{target} contains generation {current.number}, but {reason}. Saving would lose it: load the folder "
+        "(texts with TextIndex.load) and repeat the changes, save elsewhere, or remove the folder first."
+    )
 
 
 def _remove_unnamed(target: Path, named: set[str]) -> None:

@@ -112,7 +112,7 @@ class MuveraIndex:
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
         # Generations that saves were about to commit.  After an interrupted save, the contents may lack its generation.
-        self._written: set[tuple[Path, Generation]] = set()
+        self._attempted: set[tuple[Path, Generation]] = set()
         # Writes the texts of a TextIndex, which have these ids, to a file.
         self._write_texts: Callable[[IdMap, Path], object] | None = None
 
@@ -676,9 +676,9 @@ class MuveraIndex:
         *,
         overwrite: bool = False,
         contents: IndexContents | None = None,
-        held: bool = False,
+        holds_lock: bool = False,
     ) -> None:
-        """Save `contents` (default: those of the index); `held`: see :func:`muvera.index.generations.commit`."""
+        """Save `contents` (default: those of the index); `holds_lock`: see :func:`muvera.index.generations.commit`."""
         target = _absolute(path)
         with self._changing:
             contents = self._contents if contents is None else contents
@@ -691,9 +691,9 @@ class MuveraIndex:
                     f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
                     "with TextIndex.load, or save elsewhere."
                 )
-            saved = write_contents(contents, target, self._written, overwrite, write_texts, held)
+            saved = write_contents(contents, target, self._attempted, overwrite, write_texts, holds_lock)
             self._replace_contents(saved)
-            self._written = {(folder, each) for folder, each in self._written if folder != target}
+            self._attempted = {(folder, each) for folder, each in self._attempted if folder != target}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:

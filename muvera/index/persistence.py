@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from ..utils.atomic_files import recover_folder, save_array
 from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
-from .generations import Generation, commit
+from .generations import Attempted, Generation, Save, commit
 from .id_map import IDS, IdMap
 from .manifest import TEXTS, IndexFolderError, read_manifest, verify
 from .settings import IndexSettings
@@ -45,57 +46,20 @@ _GROWTH = 2
 def write_contents(
     contents: IndexContents,
     target: Path,
-    written: set[tuple[Path, Generation]],
+    attempted: Attempted,
     overwrite: bool = False,
     write_texts: Callable[[Path], object] | None = None,
-    held: bool = False,
+    holds_lock: bool = False,
 ) -> IndexContents:
     """Write contents to a folder, and return contents that read their tokens from there.
 
-    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `written` and `held`.  `write_texts`
+    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `attempted` and `holds_lock`.  `write_texts`
     writes the database of a text index.
     """
     saved = copy(contents)
-
-    def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
-        entries: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
-        kept: list[str] = []
-        for level in saved.store.levels:
-            level.segments, unchanged = _write_level(level, folder, target / name, old, saved.store.staging)
-            for segment in level.segments:
-                assert segment.path is not None
-                file = segment.path.relative_to(target).as_posix()
-                entries[level.prefix].append({"first": segment.first, "file": file})
-            kept += [entry["file"] for entry in entries[level.prefix][:unchanged]]
-        codec, codes = saved.store.codec, None
-        if codec is not None:
-            codes = {"codec": write_codec(codec, folder), "segments": entries["codes"]}
-        save_array(folder / LENGTHS, saved.lengths.values)
-        saved.ids.save(folder)
-        if write_texts is not None:
-            write_texts(folder / TEXTS)
-        encoder = saved.encoder
-        fitted = encoder is not None and not encoder.needs_fit
-        if encoder is not None and fitted:
-            write_encoder_arrays(encoder.to_arrays(), folder)
-        candidates = None
-        if saved.candidates is not None:
-            candidates, vectors = saved.candidates.save(folder, lambda path: _name_in(path, target, old))
-            kept += vectors
-        _require_consistent(saved, target, "Build the index again.")
-        return {
-            "config": saved.config.to_dict(),
-            "config_hash": saved.config.hash,
-            "settings": saved.settings.to_dict(),
-            "segments": entries["tokens"],
-            "codes": codes,
-            "encoder": fitted,
-            "chooses": saved.chooses,
-            "candidates": candidates,
-        }, kept
-
+    write = partial(_write_files, saved, write_texts)
     try:
-        generation = commit(target, fill, contents.generations.get(target), overwrite, written, held)
+        generation = commit(target, write, contents.generations.get(target), overwrite, attempted, holds_lock)
     except OSError as error:
         if error.errno is None or not str(error).startswith("[Errno"):
             raise
@@ -107,6 +71,41 @@ def write_contents(
     saved.store.staging = None
     saved.generations = {**contents.generations, target: generation}
     return saved
+
+
+def _write_files(
+    contents: IndexContents, write_texts: Callable[[Path], object] | None, save: Save
+) -> dict[str, Any]:
+    """Write the files of contents, whose tokens are then in these files; return the manifest's entries."""
+    segments: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
+    for level in contents.store.levels:
+        segments[level.prefix] = _write_level(level, save, contents.store.staging)
+    codec, codes = contents.store.codec, None
+    if codec is not None:
+        codes = {"codec": write_codec(codec, save.folder), "segments": segments["codes"]}
+    save_array(save.folder / LENGTHS, contents.lengths.values)
+    contents.ids.save(save.folder)
+    if write_texts is not None:
+        write_texts(save.folder / TEXTS)
+    encoder = contents.encoder
+    fitted = encoder is not None and not encoder.needs_fit
+    if encoder is not None and fitted:
+        write_encoder_arrays(encoder.to_arrays(), save.folder)
+    candidates = None
+    if contents.candidates is not None:
+        candidates, vectors = contents.candidates.save(save.folder, save.old_names.get)
+        save.kept += vectors
+    _require_consistent(contents, save.target, "Build the index again.")
+    return {
+        "config": contents.config.to_dict(),
+        "config_hash": contents.config.hash,
+        "settings": contents.settings.to_dict(),
+        "segments": segments["tokens"],
+        "codes": codes,
+        "encoder": fitted,
+        "chooses": contents.chooses,
+        "candidates": candidates,
+    }
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
@@ -133,39 +132,31 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
             )
 
 
-def _write_level(
-    level: TokenStore[Any], folder: Path, final: Path, old: set[str], staging: Path | None
-) -> tuple[list[Segment[Any]], int]:
-    """Write the new tokens of a level to `folder`, which will be renamed to `final`.
-
-    Return the segments, and how many of them stay in the files that the index's folder already has (`old`).
-    """
+def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
+    """Write the tokens of a level that no old file contains; return where each segment begins, and its file."""
     segments, kept = list(level.segments), 0
-    while kept < len(segments) and _name_in(segments[kept].path, final.parent, old) is not None:
+    while kept < len(segments) and segments[kept].path in save.old_names:
         kept += 1
     new = sum(segment.num_tokens for segment in segments[kept:])
     while kept < len(segments) and kept and segments[kept - 1].num_tokens <= _GROWTH * new:
         kept -= 1
         new += segments[kept].num_tokens
     rest = segments[kept:]
+    entries = [{"first": segment.first, "file": save.old_names[segment.path]} for segment in segments[:kept]]
+    save.kept += [save.old_names[segment.path] for segment in segments[:kept]]
     if rest:
-        file, source = f"{level.prefix}-{rest[0].first:012d}.npy", rest[0].path
+        name, source = f"{level.prefix}-{rest[0].first:012d}.npy", rest[0].path
+        file = save.folder / name
         if len(rest) == 1 and source is not None and source.parent == staging:
-            shutil.move(source, folder / file)
+            shutil.move(source, file)
         else:
             # From the mapping, because another process may have removed the file.
-            write_tokens(folder / file, [segment.vectors for segment in rest])
+            write_tokens(file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
-        segments[kept:] = [Segment(rest[0].first, mapped(folder / file, lengths, level.make), final / file)]
-    return segments, kept
-
-
-def _name_in(path: Path | None, target: Path, names: set[str]) -> str | None:
-    """Return the name of a file within `target` if it is one of `names`, otherwise None."""
-    if path is None or target not in path.parents:
-        return None
-    name = path.relative_to(target).as_posix()
-    return name if name in names else None
+        segments[kept:] = [Segment(rest[0].first, mapped(file, lengths, level.make), save.final / name)]
+        entries.append({"first": rest[0].first, "file": f"{save.final.name}/{name}"})
+    level.segments = segments
+    return entries
 
 
 def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:

@@ -301,7 +301,7 @@ class TextIndex:
                 self.index.save(path, overwrite=overwrite)
                 return
             journal.detach()
-            self.index._save(path, held=True)
+            self.index._save(path, holds_lock=True)
             journal.unsaved = 0
 
     @property

@@ -11,7 +11,7 @@ from builders.indexes import files
 
 import muvera.index.generations as module
 import muvera.index.manifest as manifest_module
-from muvera.index.generations import Generation, commit, staging_beside
+from muvera.index.generations import Generation, Save, commit, staging_beside
 from muvera.index.manifest import FORMAT_VERSION, IndexFolderError, read_manifest, verify, write_manifest
 from muvera.utils import atomic_files
 from muvera.utils.atomic_files import sibling_folder
@@ -20,24 +20,25 @@ ENTRIES: dict[str, Any] = {"segments": [], "codes": None, "candidates": None}
 
 
 def writing(content: dict[str, bytes], keep: Any = ()) -> Any:
-    """Return a `fill` that writes these values into token files."""
+    """Return a function that writes these values into token files."""
 
-    def fill(folder: Path, name: str, old: set[str]) -> tuple[dict[str, Any], list[str]]:
+    def write(save: Save) -> dict[str, Any]:
         for file, value in content.items():
-            (folder / f"tokens-{file}.npy").write_bytes(value)
-        return {"content": sorted(content), **ENTRIES}, [file for file in keep if file in old]
+            (save.folder / f"tokens-{file}.npy").write_bytes(value)
+        save.kept += [file for file in keep if save.target / file in save.old_names]
+        return {"content": sorted(content), **ENTRIES}
 
-    return fill
+    return write
 
 
 def failing(error: BaseException) -> Any:
-    """Return a `fill` that writes half and raises."""
+    """Return a function that writes half and raises."""
 
-    def fill(folder: Path, name: str, old: set[str]) -> Any:
-        (folder / "half").write_bytes(b"x")
+    def write(save: Save) -> Any:
+        (save.folder / "half").write_bytes(b"x")
         raise error
 
-    return fill
+    return write
 
 
 OLD = ["generation-000001/tokens-a.npy", "manifest.json"]
@@ -101,9 +102,9 @@ def test_only_an_index_is_replaced(folder: Path) -> None:
 
 
 def test_two_writers(folder: Path) -> None:
-    def overtaken(staged: Path, name: str, old: set[str]) -> Any:
+    def overtaken(save: Save) -> Any:
         commit(folder, writing({"a": b"1"}), None)
-        return writing({"a": b"2"})(staged, name, old)
+        return writing({"a": b"2"})(save)
 
     with pytest.raises(IndexFolderError, match="Another process has written"):
         commit(folder, overtaken, None)
@@ -112,10 +113,10 @@ def test_two_writers(folder: Path) -> None:
     entered, may_go = threading.Event(), threading.Event()
     generations: list[Any] = []
 
-    def slow(folder: Path, name: str, old: set[str]) -> Any:
+    def slow(save: Save) -> Any:
         entered.set()
         assert may_go.wait(20)
-        return writing({"a": b"2"})(folder, name, old)
+        return writing({"a": b"2"})(save)
 
     writer = threading.Thread(target=lambda: generations.append(commit(folder, slow, first)))
     writer.start()
