@@ -320,7 +320,8 @@ def test_ids_are_checked_before_texts_are_encoded() -> None:
         def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
             raise AssertionError
 
-    for ids, part in (([1, "x"], "all int or all str"), (["x", "x"], "unique")):
+    wrong: list[tuple[list[int | str], str]] = [([1, "x"], "all int or all str"), (["x", "x"], "unique")]
+    for ids, part in wrong:
         with pytest.raises((TypeError, ValueError), match=part):
             TextIndex.build(["a", "b"], Unused(), ids=ids)
 
