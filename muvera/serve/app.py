@@ -218,14 +218,41 @@ def make_app(
     return app
 
 
+def _add_reading(app: FastAPI, server: _Server) -> None:
+    settings = server.settings
+    readers = [] if settings.read_token is None else [bearer_token(settings.read_token, settings.token)]
+    refused = [401] if readers else []
+    for method, address, answer, summary, model, errors in (
+        ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, (408, 413, 422, 502)),
+        ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, 408, 413, 422, 502)),
+        ("GET", "/documents/{identity:path}", server.document, "One document", DocumentModel, (404, 422)),
+        ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
+    ):  # fmt: skip
+        app.add_api_route(
+            address, answer, methods=[method], summary=summary, response_model=model,
+            dependencies=readers, responses=problem_responses(400, *refused, *errors, 504),
+        )  # fmt: skip
+    app.add_api_route("/health", server.health, summary="Health check")
+
+
+def _add_writing(app: FastAPI, server: _Server) -> None:
+    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    options: dict[str, Any] = {"dependencies": [bearer_token(server.settings.token)], "responses": responses}
+    for method, address, status, answer, summary in (
+        ("POST", "/documents", 201, server.add, "Add documents"),
+        ("PUT", "/documents", 200, server.update, "Add or replace documents"),
+        ("PATCH", "/documents", 200, server.describe, "Replace metadata"),
+        ("DELETE", "/documents", 200, server.delete, "Delete documents"),
+        ("POST", "/save", 200, server.save, "Save the index"),
+    ):
+        app.add_api_route(address, answer, methods=[method], status_code=status, summary=summary, **options)
+
+
 class _Server:
-    """State that all routes share: the index, its limits and the threads."""
+    """The answers to requests: the index, its limits and the threads."""
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
         self.settings = settings
-        self.readers = (
-            [] if settings.read_token is None else [bearer_token(settings.read_token, settings.token)]
-        )
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
         # Changes wait for each other and for saves, so they have one thread and leave the others to searches.
@@ -244,15 +271,15 @@ class _Server:
             with limited_reading(self.settings.max_read_characters):
                 return work()
 
-        answer, begun = await self._started(limited, self._searches)
-        if begun and answer.done():
-            return answer.result()
-        raise TimeoutError
+        answer = await self._begun(limited, self._searches)
+        if answer is None or not answer.done():
+            raise TimeoutError
+        return answer.result()
 
     async def change(self, work: Callable[[], T]) -> T:
         """Run a change to its end; answer 503, without a change, if no thread is free before the timeout."""
-        answer, begun = await self._started(work, self._changes)
-        if not begun:
+        answer = await self._begun(work, self._changes)
+        if answer is None:
             raise HTTPException(
                 503, "Nothing was changed: the server was busy. Send the request again.", {"Retry-After": "5"}
             )
@@ -267,20 +294,17 @@ class _Server:
                 "The server could not write to its disk. The change was not made, or the index was not saved.",
             ) from error
 
-    async def _started(
-        self, work: Callable[[], T], threads: ThreadPoolExecutor
-    ) -> tuple[asyncio.Future[T], bool]:
-        """Submit `work`, and wait until it ends or the timeout passes.
+    async def _begun(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> asyncio.Future[T] | None:
+        """Submit `work`, wait until it ends or the timeout passes, and return its future.
 
-        Return its future, and whether a thread has begun it.  Work that has not begun by then is cancelled; other work
-        keeps its thread until it ends.
+        If no thread has begun it by then, cancel it and return None; other work keeps its thread until it ends.
         """
         future = threads.submit(work)
         answer = asyncio.wrap_future(future)
         # asyncio logs an exception that no code retrieves, and after a timeout no code awaits the future.
         answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait({answer}, timeout=self.settings.timeout)
-        return answer, not future.cancel()
+        return None if future.cancel() else answer
 
     def require(self, name: str, value: int, most: int) -> None:
         if value > most:
@@ -291,69 +315,87 @@ class _Server:
         longest = max(map(len, texts), default=0)
         self.require("The characters of a text", longest, self.settings.max_text_characters)
 
+    # -- reading ----------------------------------------------------------------
 
-def _add_reading(app: FastAPI, server: _Server) -> None:
-    limits = server.settings
-
-    def errors(*statuses: int) -> dict[str, Any]:
-        refused = (401,) if server.readers else ()
-        return {"dependencies": server.readers, "responses": problem_responses(400, *refused, *statuses, 504)}
-
-    @app.post(
-        "/search", summary="Search by texts or by vectors", response_model=SearchAnswer,
-        **errors(408, 413, 422, 502),
-    )  # fmt: skip
-    async def search(body: Search) -> Response:
+    async def search(self, body: Search) -> Response:
+        limits = self.settings
         if [body.query, body.queries, body.vectors].count(None) != 2:
             raise HTTPException(422, "Give one of query, queries and vectors.")
-        server.require("k", body.k, limits.max_k)
-        server.require("candidates", body.candidates or 0, limits.max_candidates)
+        self.require("k", body.k, limits.max_k)
+        self.require("candidates", body.candidates or 0, limits.max_candidates)
         queries = [body.query] if body.query is not None else body.queries or []
-        server.require_texts(queries, limits.max_queries, "queries")
-        server.require("The number of queries", len(body.vectors or []), limits.max_queries)
+        self.require_texts(queries, limits.max_queries, "queries")
+        self.require("The number of queries", len(body.vectors or []), limits.max_queries)
         hits = body.k * max(len(queries), len(body.vectors or []))
-        server.require("The number of hits (k times queries)", hits, limits.max_hits)
+        self.require("The number of hits (k times queries)", hits, limits.max_hits)
 
         def work() -> Response:
             begun = time.perf_counter()
             by_vectors = body.vectors is not None
-            results = _by_vectors(server, body) if by_vectors else _by_texts(server.texts, body, queries)
+            results = _by_vectors(self, body) if by_vectors else _by_texts(self.texts, body, queries)
             answer = SearchAnswer(results=results, seconds=time.perf_counter() - begun)
             return Response(answer.model_dump_json(), media_type="application/json")
 
-        return await server.run(work)
+        return await self.run(work)
 
-    @app.post(
-        "/explain", summary="Word matches", response_model=dict[str, Any], **errors(404, 408, 413, 422, 502)
-    )
-    async def explain(body: Explain) -> Response:
-        texts = server.texts
-        server.require("The number of documents", len(body.ids), limits.max_queries)
-        server.require_texts([body.query], 1, "queries")
+    async def explain(self, body: Explain) -> Response:
+        texts = self.texts
+        self.require("The number of documents", len(body.ids), self.settings.max_queries)
+        self.require_texts([body.query], 1, "queries")
         characters = len(body.query) * len(body.ids)
-        server.require("The characters of the query times the documents", characters, _MAX_EXPLAINED)
+        self.require("The characters of the query times the documents", characters, _MAX_EXPLAINED)
 
         def work() -> Response:
             explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]
             return JSONResponse({"explanations": explanations})
 
-        return await server.run(work)
+        return await self.run(work)
 
-    @app.get("/documents/{identity:path}", summary="One document", **errors(404, 422))
-    async def document(identity: str) -> DocumentModel:
-        texts, name = server.texts, _as_id(server.texts, identity)
-        stored = (await server.run(lambda: texts.get([name])))[0]
+    async def document(self, identity: str) -> DocumentModel:
+        texts, name = self.texts, _as_id(self.texts, identity)
+        stored = (await self.run(lambda: texts.get([name])))[0]
         return DocumentModel.model_validate(stored, from_attributes=True)
 
-    @app.get("/health", summary="Health check")
-    async def health() -> dict[str, str]:
+    async def health(self) -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/info", summary="Sizes and settings of the index", **errors())
-    async def info() -> dict[str, Any]:
-        facts = await server.run(lambda: server.vectors.info().to_dict())
-        encoder = None if server.text_index is None else server.texts.encoder.name
-        return {"text_encoder": encoder, "writable": limits.writable, **facts}
+    async def info(self) -> dict[str, Any]:
+        facts = await self.run(lambda: self.vectors.info().to_dict())
+        encoder = None if self.text_index is None else self.texts.encoder.name
+        return {"text_encoder": encoder, "writable": self.settings.writable, **facts}
+
+    # -- writing ----------------------------------------------------------------
+
+    async def add(self, body: Documents) -> dict[str, Any]:
+        texts = self.texts
+        self.require_texts(body.texts, self.settings.max_documents, "documents")
+        new: dict[str, Any] = {"ids": body.ids, "metadata": body.metadata, "threads": 1}
+        return {"ids": await self.change(lambda: texts.add(body.texts, **new))}
+
+    async def update(self, body: Documents) -> dict[str, Any]:
+        texts, ids = self.texts, body.ids
+        if ids is None:
+            raise HTTPException(422, "PUT needs ids of the documents to replace. Give one for each text.")
+        self.require_texts(body.texts, self.settings.max_documents, "documents")
+        await self.change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
+        return {"ids": ids}
+
+    async def describe(self, body: MetadataChange) -> dict[str, Any]:
+        texts = self.texts
+        self.require("The number of documents", len(body.ids), self.settings.max_documents)
+        await self.change(lambda: texts.update(ids=body.ids, metadata=body.metadata))
+        return {"ids": body.ids}
+
+    async def delete(self, body: Annotated[Deletion, Body()]) -> dict[str, Any]:
+        texts = self.texts
+        self.require("The number of documents", len(body.ids), self.settings.max_documents)
+        await self.change(lambda: texts.delete(body.ids, missing=body.missing))
+        return {"ids": body.ids}
+
+    async def save(self) -> dict[str, Any]:
+        texts = self.texts
+        await self.change(texts.save)
+        return {"documents": len(texts)}
 
 
 def _as_id(texts: TextIndex, text: str) -> int | str:
@@ -388,51 +430,6 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
     rankings = server.vectors.search(queries, body.k, **_limits(body))
     return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
-
-
-def _add_writing(app: FastAPI, server: _Server) -> None:
-    limits = server.settings
-    assert limits.token is not None
-    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
-    writing: dict[str, Any] = {"dependencies": [bearer_token(limits.token)], "responses": responses}
-
-    def limited(ids: Ids) -> Ids:
-        server.require("The number of documents", len(ids), limits.max_documents)
-        return ids
-
-    @app.post("/documents", summary="Add documents", status_code=201, **writing)
-    async def add(body: Documents) -> dict[str, Any]:
-        texts = server.texts
-        server.require_texts(body.texts, limits.max_documents, "documents")
-        new: dict[str, Any] = {"ids": body.ids, "metadata": body.metadata, "threads": 1}
-        return {"ids": await server.change(lambda: texts.add(body.texts, **new))}
-
-    @app.put("/documents", summary="Add or replace documents", **writing)
-    async def update(body: Documents) -> dict[str, Any]:
-        texts, ids = server.texts, body.ids
-        if ids is None:
-            raise HTTPException(422, "PUT needs ids of the documents to replace. Give one for each text.")
-        server.require_texts(body.texts, limits.max_documents, "documents")
-        await server.change(lambda: texts.update(body.texts, ids=ids, metadata=body.metadata, threads=1))
-        return {"ids": ids}
-
-    @app.patch("/documents", summary="Replace metadata", **writing)
-    async def describe(body: MetadataChange) -> dict[str, Any]:
-        texts, ids = server.texts, limited(body.ids)
-        await server.change(lambda: texts.update(ids=ids, metadata=body.metadata))
-        return {"ids": ids}
-
-    @app.delete("/documents", summary="Delete documents", **writing)
-    async def delete(body: Annotated[Deletion, Body()]) -> dict[str, Any]:
-        texts, ids = server.texts, limited(body.ids)
-        await server.change(lambda: texts.delete(ids, missing=body.missing))
-        return {"ids": ids}
-
-    @app.post("/save", summary="Save the index", **writing)
-    async def save() -> dict[str, Any]:
-        texts = server.texts
-        await server.change(texts.save)
-        return {"documents": len(texts)}
 
 
 async def _refuse_writing() -> None:
