@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +73,14 @@ def open_queries(path: Path, format: str | None = None, options: list[str] | Non
     if "part" in values or (format is None and is_index(path)):
         return open_documents(path, format, options)
     path = path.expanduser()
-    module = find_reader(path) if format is None else reader(format)
-    if "part" not in inspect.signature(module.open_source).parameters:
+    entry = find_reader(path) if format is None else reader(format)
+    if "part" not in entry.options:
         return open_source(path, format, **values)
     try:
         return open_source(path, format, part="queries", **values)
     except ValueError:
         # Damaged queries must not be replaced by the documents.
-        if path.is_dir() and any(entry.stem.startswith(("quer", "test")) for entry in path.iterdir()):
+        if path.is_dir() and any(file.stem.startswith(("quer", "test")) for file in path.iterdir()):
             raise
         return open_source(path, format, part="docs", **values)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,27 +76,30 @@ def open_source(
         Options of the format's reader; see its ``open_source``.
     """
     if isinstance(path_or_object, (str, os.PathLike)):
-        path = Path(path_or_object).expanduser()
-        if isolated:
-            limits = IsolationLimits() if isolated is True else isolated
-            return IsolatedSource(path, format, options, limits)
-        entry = find_reader(path) if format is None else reader(format)
-        _require_existing(path)
-        _check_options(entry.open_source, entry.name, options)
-        with naming_errors(str(path), entry.name):
-            source = entry.open_source(path, **options)
-        return NamedSource(source, str(path))
+        return _open_path(Path(path_or_object).expanduser(), format, isolated, options)
+    kind = type(path_or_object).__name__
     if isolated:
-        raise TypeError(
-            f"isolated=True needs a path, but got {type(path_or_object).__name__}, which is in memory."
-        )
+        raise TypeError(f"isolated=True needs a path, but got {kind}, which is in memory.")
     if isinstance(path_or_object, Source):
-        _check_options(lambda: None, path_or_object.name, options)
+        _check_options(options, [], path_or_object.name)
         return path_or_object
     if format is not None:
-        raise TypeError(f"format={format!r} needs a path, but got {type(path_or_object).__name__}.")
-    _check_options(open_object, "memory", options)
+        raise TypeError(f"format={format!r} needs a path, but got {kind}.")
+    _check_options(options, ["mask", "ids"], "memory")
     return open_object(path_or_object, **options)
+
+
+def _open_path(
+    path: Path, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
+) -> Source:
+    if isolated:
+        return IsolatedSource(path, format, options, IsolationLimits() if isolated is True else isolated)
+    entry = find_reader(path) if format is None else reader(format)
+    _require_existing(path)
+    _check_options(options, entry.options, entry.name)
+    with naming_errors(str(path), entry.name):
+        source = entry.open_source(path, **options)
+    return NamedSource(source, str(path))
 
 
 class NamedSource(Source):
@@ -134,10 +136,8 @@ def _require_existing(path: Path) -> None:
         )
 
 
-def _check_options(function: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
-    known = inspect.signature(function).parameters
-    names = [key for key, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
+def _check_options(options: dict[str, Any], known: list[str], name: str) -> None:
     for option in options:
-        if option not in names:
-            has = f"it has {', '.join(names)}" if names else "it has none"
+        if option not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
             raise TypeError(f"The {name} reader has no option {option!r}; {has}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -77,8 +78,13 @@ class Reader(NamedTuple):
     description: str
     #: Return True if a path is in this format; cheap, and never raises.
     matches: Callable[[Path], bool]
-    #: Open a path; the reader's options are keyword-only parameters.
+    #: Open a path, the only positional parameter; the reader's options are keyword-only parameters.
     open_source: Callable[..., Source]
+
+    @property
+    def options(self) -> list[str]:
+        """Names of the reader's options."""
+        return list(inspect.signature(self.open_source).parameters)[1:]
 
 
 #: An array whose rows are read by slices: a memory map, an HDF5 dataset, a member of a zip file.
