@@ -210,10 +210,8 @@ class HNSWSearch(VectorSearch):
         """
         norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
-        saved = self._saved
-        kept = None if saved is None else keep(saved.path)
-        if saved is not None and kept is not None:
-            saved.write_added(folder, self._exist(saved.labels))
+        if self._saved is not None and (kept := keep(self._saved.path)) is not None:
+            self._saved.write_added(folder, self._exist(self._saved.labels))
             return {}, [kept]
         graph_file.write_graph(self._graph.index, folder / graph_file.GRAPH)
         self._saved = None  # until `saved_in`
