@@ -41,9 +41,6 @@ LOCK = ".lock"
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
 _JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
-#: Writes the files of a save, and returns the manifest's entries.
-Write = Callable[["Save"], dict[str, Any]]
-
 #: Folders and generations that saves may have committed.
 Attempted = set[tuple[Path, "Generation"]]
 
@@ -110,7 +107,7 @@ class Save:
         self.old_names: dict[Path | None, str] = {target / name: name for name in old}
         self.kept: list[str] = []  # the names of old files in the new generation
 
-    def run(self, write: Write, attempted: Attempted) -> Generation:
+    def run(self, write: Callable[[Save], dict[str, Any]], attempted: Attempted) -> Generation:
         """Write the generation, make it current and remove files that it does not name; see :func:`commit`."""
         content, files = self._write(write)
         attempted.add((self.target, self.generation))
@@ -119,7 +116,7 @@ class Save:
             _remove_unnamed(self._place, {*files, self.generation.journal})
         return self.generation
 
-    def _write(self, write: Write) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _write(self, write: Callable[[Save], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Fill the folder and rename it; return the content of the manifest, and the description of each file."""
         new, name = self.generation, self.generation.folder
         try:
@@ -153,7 +150,7 @@ class Save:
 
 def commit(
     target: Path,
-    write: Write,
+    write: Callable[[Save], dict[str, Any]],
     expected_generation: Generation | None,
     overwrite: bool = False,
     attempted: Attempted | None = None,
