@@ -69,7 +69,7 @@ class GrownDocuments:
         filled = np.flatnonzero(self.real.lengths > 0)
         lengths = stream.integers(SHORTEST, LONGEST + 1, BLOCK)
         parents = stream.choice(filled, (BLOCK, len(_MEANS)))
-        centers = mean + np.einsum("p,npd->nd", _MEANS, between[parents])
+        centers = mean + np.einsum("p,ipj->ij", _MEANS, between[parents])
         document = np.repeat(np.arange(BLOCK), lengths)
         position = np.arange(len(document)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         second = 2 * position >= lengths[document]  # half of the tokens use deviations of the second document
