@@ -52,11 +52,11 @@ def test_help_imports_no_heavy_library() -> None:
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    program = started("-m", "muvera.cli", "info", tmp_path / "nothing")
+    program = started("-m", "muvera", "info", tmp_path / "nothing")
     out, err = program.communicate(timeout=60)
     assert (program.returncode, out) == (2, "")
     assert err.startswith("muvera: error: ") and err.count("\n") == 1
-    program = started("-m", "muvera.cli", "--help")
+    program = started("-m", "muvera", "--help")
     assert program.stdout is not None and program.stderr is not None
     program.stdout.close()  # a closed pipe is not an error
     assert "Traceback" not in program.stderr.read()

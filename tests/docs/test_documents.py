@@ -49,7 +49,7 @@ EXAMPLE_NEEDS = {
 
 #: Shell blocks call this checkout, even if another version is installed.
 SHELL = (
-    f'set -euo pipefail; muvera() {{ "{sys.executable}" -m muvera.cli "$@"; }}; '
+    f'set -euo pipefail; muvera() {{ "{sys.executable}" -m muvera "$@"; }}; '
     f'python() {{ "{sys.executable}" "$@"; }}\n'
 )
 
