@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,10 @@ class MomentsConfig(EncoderConfig):
         Add the covariance of the document's tokens, which contains most of the information beyond the mean.
         It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.  Encoding takes about ten times
         as long, still a fraction of an FDE's time.
-    compact_dimension : int, optional
-        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`: 256 floats have
-        the same recall as the thousands of floats of the full covariance.  Fitting takes seconds.  None: no
-        map.  No map is used either if the vector is not longer without one.
+    compact_dimension : int or None
+        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 up to
+        128 columns, which have the recall of the full covariance's thousands of floats, otherwise 512.  Fitting
+        takes seconds.  None: no map.  No map is used either if the vector is not longer without one.
     seed : int
         Seed of the sampled documents and windows.
 
@@ -75,7 +75,7 @@ class MomentsConfig(EncoderConfig):
 
     dimension: int
     covariance: bool = True
-    compact_dimension: int | None = 256
+    compact_dimension: int | None = cast("Any", "auto")
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -83,6 +83,9 @@ class MomentsConfig(EncoderConfig):
         require_int("seed", self.seed, 0)
         if not isinstance(self.covariance, bool):
             raise TypeError(f"covariance must be a bool, got {given(self.covariance)}.")
+        if self.compact_dimension == cast("Any", "auto"):
+            # 256 floats cannot hold the mean token of 384 columns, and find fewer candidates than an FDE does.
+            object.__setattr__(self, "compact_dimension", 256 if self.dimension <= 128 else 512)
         if self.compact_dimension is not None:
             size = require_int("compact_dimension", self.compact_dimension, 1)
             if size >= self.long_dimension:
