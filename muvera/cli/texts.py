@@ -156,7 +156,7 @@ def _read(source: Path, text: str | None, id: str | None, metadata: str, **optio
 
 @contextmanager
 def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
-    """Open an index of texts.  If `change` is true, changes of it are durable."""
+    """Open an index of texts.  If `change` is true, its changes are durable."""
     from ..engines.base import is_engine_url
     from ..texts.text_index import TextIndex
 

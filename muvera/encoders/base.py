@@ -144,7 +144,7 @@ class EncoderArrays:
 
 
 class FitSample(NamedTuple):
-    """What encoders are fitted to: sampled documents, queries if there are some, the mean token of all documents."""
+    """Sampled documents, queries or None, and the mean token of all documents."""
 
     documents: MultiVectors
     queries: MultiVectors | None
