@@ -63,9 +63,13 @@ def encode(
 def passages(
     out: Annotated[Path, typer.Argument(help="New folder of texts, for `encode`.")],
     most: Annotated[int, typer.Option(min=1, help="Maximum number of passages.")] = 300_000,
+    first: Annotated[
+        Path | None,
+        typer.Option(help="Folder of texts in BEIR's layout, which come first, with their queries."),
+    ] = None,
 ) -> None:
     """Write real passages of this machine as texts: docstrings, man pages and package descriptions."""
-    typer.echo(f"{write_passages(out, most):,} passages in {out}.")
+    typer.echo(f"{write_passages(out, most, first):,} passages in {out}.")
 
 
 def run(

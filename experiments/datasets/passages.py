@@ -22,30 +22,36 @@ __all__ = ["write_passages"]
 # Minimum and maximum words of a passage; one text in _SHARE has a query.
 _SHORTEST, _LONGEST, _SHARE = 12, 150, 100
 
+_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
-def write_passages(out: Path, most: int) -> int:
-    """Write up to `most` passages in BEIR's layout, in a fixed order; return their number."""
+
+def write_passages(out: Path, most: int, collection: Path | None = None) -> int:
+    """Write up to `most` passages in BEIR's layout, in a fixed order; return their number.
+
+    `collection` is a folder in BEIR's layout: its texts come first, with its queries.
+    """
     seen: dict[str, str] = {}
+    corpus, queries, judgements = ([], [], ["query-id\tcorpus-id\tscore"])
+    if collection is not None:
+        corpus, queries, judgements = (
+            (collection / name).read_text(encoding="utf-8").splitlines() for name in _FILES
+        )
     sources = (_docstrings(Path(sysconfig.get_path("purelib"))), _man_pages(), _summaries())
     for title, text in chain.from_iterable(sources):
         words = text.split()[:_LONGEST]
         if len(words) >= _SHORTEST:
             seen.setdefault(" ".join(words), title)
-        if len(seen) == most:
+        if len(corpus) + len(seen) == most:
             break
+    titled = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
+    corpus += [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(seen)]
+    queries += [json.dumps({"_id": f"q{i}", "text": title}) for i, title in titled]
+    judgements += [f"q{i}\t{i}\t1" for i, _ in titled]
     with atomic_folder(out) as folder:
         (folder / "qrels").mkdir()
-        corpus = [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(seen)]
-        titled = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
-        queries = [json.dumps({"_id": f"q{i}", "text": title}) for i, title in titled]
-        judgements = ["query-id\tcorpus-id\tscore", *(f"q{i}\t{i}\t1" for i, _ in titled)]
-        for name, lines in (
-            ("corpus.jsonl", corpus),
-            ("queries.jsonl", queries),
-            ("qrels/test.tsv", judgements),
-        ):
+        for name, lines in zip(_FILES, (corpus, queries, judgements), strict=True):
             (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(seen)
+    return len(corpus)
 
 
 def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
