@@ -116,8 +116,7 @@ def open_index(path: Path) -> IndexSource:
     if texts_file(folder) is None:
         index, texts = MuveraIndex.load(folder), None
     else:
-        from ..texts.folders import load_folder
-        from ..texts.text_index import TextIndex
+        from ..texts.text_index import TextIndex, load_folder
 
         index, texts, changes = load_folder(folder)
         if changes:

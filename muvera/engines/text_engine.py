@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors
+from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
-from ..texts.encoders.base import TextEncoder, as_texts, encode_texts
+from ..texts.encoders.base import TextEncoder, encode_texts
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.search_options import Parts, SearchOptions, add_words
 from ..texts.text_index import TextIndex, required_encoder
@@ -85,48 +87,34 @@ class EngineTextIndex(TextIndex):
         if ids is None:
             raise ValueError("Texts in a database need ids. Give ids=.")
         names = require_ids(as_id_list(ids))
-        for used in self.get(names, missing="ignore"):
+        for used in self._get(names, "ignore"):
             raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
-        self._put(as_texts(texts), names, metadata, threads)
-        return names
+        return super().add(texts, ids=names, metadata=metadata, threads=threads)
 
-    def update(
-        self,
-        texts: Iterable[str] | str | None = None,
-        *,
-        ids: Sequence[int | str],
-        metadata: Sequence[Mapping[str, Any]] | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """Add texts under these ids and replace those that use them.  See :meth:`muvera.TextIndex.update`."""
-        names = require_ids(as_id_list(ids))
-        if texts is not None:
-            if metadata is None:
-                stored = {document.id: document.metadata for document in self.get(names, missing="ignore")}
-                metadata = [stored.get(name, {}) for name in names]
-            self._put(as_texts(texts), names, metadata, threads)
-            return
-        if metadata is None:
-            raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
-        contents = [document.text for document in self.get(names)]
-        self._stored.add(self._tokens(names), metadata, texts=contents, threads=threads)
+    def _changing(self) -> AbstractContextManager[object]:
+        return nullcontext()  # the database orders the changes
 
-    def _put(
+    def _store(
         self,
+        encoded: MultiVectors,
         texts: list[str],
-        ids: list[Any],
-        metadata: Sequence[Mapping[str, Any]] | None,
+        metadata: Sequence[Mapping[str, Any]],
         threads: int | None,
-    ) -> None:
-        if not texts:
-            return
-        encoded = encode_texts(self._encoder.encode_documents, texts).with_ids(ids)
+        update: bool = False,
+    ) -> list[int | str]:
+        names: list[int | str] = encoded.ids.tolist()
         empty = np.flatnonzero(encoded.lengths == 0)
         if len(empty):
-            raise ValueError(f"The text of {ids[empty[0]]!r} is blank, and a database finds no blank text.")
+            raise ValueError(f"The text of {names[empty[0]]!r} is blank, and a database finds no blank text.")
         self._stored.add(encoded, metadata, texts=texts, threads=threads)
+        return names
 
-    def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
+    def _store_metadata(
+        self, ids: list[int | str], texts: list[str], metadata: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._stored.add(self._tokens(ids), metadata, texts=texts)
+
+    def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.  See :meth:`muvera.TextIndex.delete`."""
         names = require_ids(as_id_list(ids))
         if missing == "raise":
@@ -164,7 +152,7 @@ class EngineTextIndex(TextIndex):
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
         """Return the BM25 scores of candidates, with word frequencies among the candidates."""
-        documents = self.get(candidates, missing="ignore")
+        documents = self._get(candidates, "ignore")
         database = DocumentDatabase()
         database.put(
             [document.id for document in documents],
@@ -179,18 +167,13 @@ class EngineTextIndex(TextIndex):
     def _tokens(self, ids: list[Any]) -> MultiVectors:
         return self._stored.engine.tokens(ids)
 
-    def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)``, see :meth:`muvera.engines.EngineIndex.calibrate`."""
-        encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
-        self._stored.calibrate(encoded, threads=threads)
+    def _calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        self._stored.calibrate(queries, threads=threads)
 
     # -- reading --------------------------------------------------------------
 
-    def get(
-        self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise"
-    ) -> list[TextDocument]:
-        """Return texts and metadata by id.  See :meth:`muvera.TextIndex.get`."""
-        return self._stored.documents(require_ids(as_id_list(ids)), missing=missing)
+    def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
+        return self._stored.documents(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
         """Raise EngineError: databases answer conditions only in a search."""

@@ -105,8 +105,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def texts_file(folder: Path) -> Path | None:
     """Return the database in the folder of a text index; None for an index of token vectors."""
-    names = read_manifest(folder)["files"]
-    return next((folder / name for name in names if name.endswith(f"/{TEXTS}")), None)
+    manifest = read_manifest(folder)
+    name = f"{manifest['folder']}/{TEXTS}"
+    return folder / name if name in manifest["files"] else None
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from .generations import Generation, journal_bytes, staging_beside
 from .id_map import IdMap, Missing
 from .info import FirstStageRecall, IndexInfo
 from .manifest import MANIFEST, IndexFolderError, texts_file
-from .persistence import read_contents, write_contents
+from .persistence import read_current, read_generation, write_contents
 from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, SearchPlan
@@ -713,22 +713,20 @@ class MuveraIndex:
             If the folder contains no index, a damaged one, or one of another format version.
         """
         folder = _absolute(path)
-        loaded = cls._load(folder, verify_files)
-        if journal_bytes(folder, loaded._contents.generations[folder]):
+        contents = read_current(folder, lambda manifest: read_generation(folder, manifest, verify_files))
+        if journal_bytes(folder, contents.generations[folder]):
             warnings.warn(
                 f"{folder} has a journal with later changes, which only TextIndex.load and TextIndex.open read.",
                 stacklevel=2,
             )
-        return loaded
+        return cls._of(contents)
 
     @classmethod
-    def _load(cls, folder: Path, verify_files: bool | None = None) -> MuveraIndex:
-        """Load an index without the changes in its journal."""
-        contents, generation = read_contents(folder, verify_files)
-        loaded = cls(contents.config)
-        contents.generations = {folder: generation}
-        loaded._contents = contents
-        return loaded
+    def _of(cls, contents: IndexContents) -> MuveraIndex:
+        """Return an index with these contents."""
+        index = cls(contents.config)
+        index._contents = contents
+        return index
 
 
 class _PlaidDocuments:

@@ -29,11 +29,12 @@ from .settings import IndexSettings
 from .token_store import Segment, TokenStore, mapped, write_tokens
 from .two_stage_search import IndexContents
 
-__all__ = ["read_contents", "write_contents"]
+__all__ = ["read_current", "read_generation", "write_contents"]
 
 LENGTHS = "lengths.npy"
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
+_Read = TypeVar("_Read")
 
 # Maximum attempts to read a folder while writers replace it.
 _ATTEMPTS = 5
@@ -159,27 +160,29 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
     return entries
 
 
-def read_contents(folder: Path, verify_files: bool | None) -> tuple[IndexContents, Generation]:
-    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`."""
+def read_current(folder: Path, read: Callable[[dict[str, Any]], _Read]) -> _Read:
+    """Return ``read(manifest)`` of a folder; if it fails after a writer has replaced the manifest, read the new one."""
     recover_folder(folder)
     manifest = read_manifest(folder)
     for _ in range(_ATTEMPTS - 1):
         try:
-            return _read(folder, manifest, verify_files)
-        except IndexFolderError:
+            return read(manifest)
+        except (IndexFolderError, FileNotFoundError):
             latest = read_manifest(folder)
             if latest.get("stamp") == manifest.get("stamp"):
                 raise
-            manifest = latest  # a writer has replaced the old files with a complete new generation
-    return _read(folder, manifest, verify_files)
+            manifest = latest
+    return read(manifest)
 
 
-def _read(
-    folder: Path, manifest: dict[str, Any], verify_files: bool | None
-) -> tuple[IndexContents, Generation]:
+def read_generation(
+    folder: Path, manifest: dict[str, Any], verify_files: bool | None = None
+) -> IndexContents:
+    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`."""
     try:
         verify(folder, manifest["files"], verify_files)
-        return _contents(folder, manifest), Generation.of(manifest)
+        contents = _contents(folder, manifest)
+        contents.generations = {folder: Generation.of(manifest)}
     except (IndexFolderError, ImportError):
         raise
     except MemoryError as error:
@@ -190,6 +193,7 @@ def _read(
         ) from error
     except Exception as error:
         raise IndexFolderError(f"{folder} is damaged: {error} Restore it from a copy.") from error
+    return contents
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakMethod
 
 import numpy as np
@@ -16,8 +17,11 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..index.manifest import IndexFolderError, read_manifest
+from ..index.generations import Generation, journal_bytes
+from ..index.id_map import IdMap, Missing
+from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
+from ..index.persistence import read_current, read_generation
 from ..index.settings import IndexSettings
 from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
@@ -27,15 +31,14 @@ from ..utils.checks import as_id_list, require_int, require_number
 from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
-from .folders import load_folder, write_texts
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
-from .journal import Journal, as_change, join_updates
+from .journal import Change, Journal, as_change, join_updates, read_journal
 from .search_options import WORDS, Parts, SearchKeywords, SearchOptions, add_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["TextIndex", "required_encoder"]
+__all__ = ["TextIndex", "load_folder", "required_encoder"]
 
 _Read = TypeVar("_Read")
 
@@ -67,7 +70,7 @@ class TextIndex:
     def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
         self._vectors, self._database, self._encoder = index, database, encoder
         self._journal: Journal | None = None
-        index._write_texts = partial(write_texts, database)
+        index._write_texts = partial(_write_texts, database)
 
     # -- building and changing ------------------------------------------------
 
@@ -157,14 +160,29 @@ class TextIndex:
             For an id that is in use, see :meth:`update`.
         """
         contents = as_texts(texts)
+        names = None if ids is None else _ids_for(contents, ids)
         values = _metadata_for(contents, metadata)
-        given = None if ids is None else _ids_for(contents, ids)
         encoded = encode_texts(self._encoder.encode_documents, contents)
-        encoded = encoded if given is None else encoded.with_ids(given)
-        with self.index._changing:
-            changed, new_ids = self.index._appended(encoded, threads)
-            names: list[int | str] = new_ids.tolist()
-            self._commit(changed, checked_rows(names, contents, values))
+        encoded = encoded if names is None else encoded.with_ids(names)
+        with self._changing():
+            return self._store(encoded, contents, values, threads)
+
+    def _changing(self) -> AbstractContextManager[object]:
+        """Return the lock of changes."""
+        return self.index._changing
+
+    def _store(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts, or replace them, and return their ids."""
+        changed, new_ids = self._vectors._appended(encoded, threads, update)
+        names: list[int | str] = new_ids.tolist()
+        self._commit(changed, checked_rows(names, texts, metadata))
         return names
 
     def _commit(
@@ -224,26 +242,30 @@ class TextIndex:
         OSError
             If the disk is full.  Nothing is changed then.
         """
-        if texts is None:
-            if metadata is None:
-                raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
-            names = require_ids(as_id_list(ids))
-            with self.index._changing:
-                contents = [document.text for document in self.get(names)]
-                self._commit(None, checked_rows(names, contents, _metadata_for(contents, metadata)))
-            return
-        contents = as_texts(texts)
+        if texts is None and metadata is None:
+            raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
+        contents = None if texts is None else as_texts(texts)
         names = _ids_for(contents, ids)
-        encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
-        with self.index._changing:
+        if contents is not None:
+            encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
+        with self._changing():
+            stored = self._get(names, "raise" if contents is None else "ignore")
             if metadata is None:
-                stored = {document.id: document.metadata for document in self.get(names, missing="ignore")}
-                metadata = [stored.get(name, {}) for name in names]
-            values = _metadata_for(contents, metadata)
-            changed, _ = self.index._appended(encoded, threads, update=True)
-            self._commit(changed, checked_rows(names, contents, values))
+                known = {document.id: document.metadata for document in stored}
+                metadata = [known.get(name, {}) for name in names]
+            values = _metadata_for(names, metadata)
+            if contents is None:
+                self._store_metadata(names, [document.text for document in stored], values)
+            else:
+                self._store(encoded, contents, values, threads, update=True)
 
-    def delete(self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise") -> None:
+    def _store_metadata(
+        self, ids: list[int | str], texts: list[str], metadata: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Replace the metadata of stored texts."""
+        self._commit(None, checked_rows(ids, texts, metadata))
+
+    def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.
 
         Raises
@@ -252,8 +274,8 @@ class TextIndex:
             For an unknown id, unless ``missing="ignore"``.  Nothing is deleted then.
         """
         names = require_ids(as_id_list(ids))
-        with self.index._changing:
-            self._commit(self.index._without(names, missing), deleted=names)
+        with self._changing():
+            self._commit(self._vectors._without(names, missing), deleted=names)
 
     def rebuild(self, *, threads: int | None = None) -> None:
         """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
@@ -632,7 +654,7 @@ class TextIndex:
 
     def _documents(self, parts: Parts) -> list[TextDocument]:
         # Another thread may have deleted some of them since the search.
-        return self.get(list(parts), missing="ignore")
+        return self._get(list(parts), "ignore")
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -685,13 +707,14 @@ class TextIndex:
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
-        self.index.calibrate(encoded, threads=threads)
+        self._calibrate(encoded, threads)
+
+    def _calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        self.index.calibrate(queries, threads=threads)
 
     # -- reading --------------------------------------------------------------
 
-    def get(
-        self, ids: Iterable[int | str], *, missing: Literal["raise", "ignore"] = "raise"
-    ) -> list[TextDocument]:
+    def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata by id, in the order of `ids`.
 
         Raises
@@ -699,7 +722,10 @@ class TextIndex:
         KeyError
             For an unknown id, unless ``missing="ignore"``.
         """
-        return self._database.get(require_ids(as_id_list(ids)), missing=missing)
+        return self._get(require_ids(as_id_list(ids)), missing)
+
+    def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
+        return self._database.get(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all.
@@ -735,6 +761,48 @@ class TextIndex:
         return self._encoder
 
 
+def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
+    """Write the database to a new file; raise ValueError if its ids differ from `ids`."""
+    _require_same_ids(ids, database, "The index")
+    database.save(path)
+
+
+def load_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
+    """Load the vectors and texts of the last save, and the later changes in the journal.
+
+    Raises
+    ------
+    FileNotFoundError, IndexFolderError
+        If the folder contains no index, a damaged one, or one of another format version.
+    ValueError
+        For an index without texts.
+    """
+
+    def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
+        contents = read_generation(folder, manifest)
+        generation = contents.generations[folder]
+        if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
+            raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
+        size = journal_bytes(folder, generation)
+        database = DocumentDatabase.open(folder / generation.folder / TEXTS)
+        changes = list(read_journal(folder / generation.journal))
+        if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
+            raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
+        _require_same_ids(contents.ids, database, str(folder))
+        contents.generations = {folder: replace(generation, journal_bytes=size)}
+        return MuveraIndex._of(contents), database, changes
+
+    return read_current(folder, read)
+
+
+def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
+    if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
+        raise ValueError(
+            f"{name} has {len(database)} texts and {len(ids)} sets of token vectors, and their ids must be the same: "
+            "the vectors were changed without the texts. Build the index again."
+        )
+
+
 def required_encoder(name: str, encoder: TextEncoder | str | None, folder: Path | str) -> TextEncoder:
     """Return the encoder of an index that was built with the encoder `name`."""
     if encoder is None and name not in BUILT_IN:
@@ -751,22 +819,18 @@ def required_encoder(name: str, encoder: TextEncoder | str | None, folder: Path 
     return model
 
 
-def _ids_for(texts: list[str], ids: Any) -> list[int | str]:
+def _ids_for(texts: list[str] | None, ids: Any) -> list[int | str]:
+    """Return distinct ids of one type, one for each text."""
     names = require_ids(as_id_list(ids))
-    _require_one_each(names, texts, "ids")
-    as_ids(names, len(names))  # before the texts are encoded
+    as_ids(names, len(names) if texts is None else len(texts))
     return names
 
 
-def _metadata_for(texts: list[str], metadata: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+def _metadata_for(texts: Sized, metadata: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
     values = [{}] * len(texts) if metadata is None else list(metadata)
-    _require_one_each(values, texts, "metadata")
-    return values
-
-
-def _require_one_each(values: Sequence[Any], texts: list[str], name: str) -> None:
     if len(values) != len(texts):
-        raise ValueError(f"There are {len(values)} {name} for {len(texts)} texts. Give one for each.")
+        raise ValueError(f"metadata has {len(values)} entries for {len(texts)} texts. Give one per text.")
+    return values
 
 
 def _with_ids(batches: Iterator[MultiVectors], ids: list[Any]) -> Iterator[MultiVectors]:
