@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Option
 
-from .options import Config, Format, Json, Queries, Quiet, ReaderOption, Source, Threads
+from .options import Format, Json, Queries, Quiet, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
@@ -19,13 +19,6 @@ def diagnose(
     queries: Queries = None,
     format: Format = None,
     option: ReaderOption = None,
-    encoder: Annotated[
-        str | None,
-        Option(
-            help="Also measure this encoder: a name such as fde, or the folder of an index or of a saved encoder."
-        ),
-    ] = None,
-    config: Config = None,
     sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1000,
     threads: Threads = None,
     json_: Json = False,
@@ -34,23 +27,18 @@ def diagnose(
     """Measure token embeddings and the presets on a sample, and recommend one preset.
 
     --format and --option apply to SOURCE; the format of --queries is detected.  If a folder
-    contains documents and queries, --queries reads its queries.  --encoder and --config name an
-    encoder that is measured in addition to the presets.
+    contains documents and queries, --queries reads its queries.
 
     \b
     Example:
       muvera diagnose docs --queries docs
     """
     from ..diagnostics.diagnose import diagnose as run
-    from .sources import choose_encoder_only, read_collections
+    from .sources import read_collections
 
     with progress_bar(None, "steps", "measuring", quiet) as advance:
         documents, query_vectors = read_collections(source, queries, format, option)
-        extra: Any = None
-        if encoder is not None or config is not None:
-            chosen = choose_encoder_only(encoder, config, documents.dimension)
-            extra = getattr(chosen, "config", chosen)
-        diagnosis = run(documents, query_vectors, extra, sample=sample, threads=threads, progress=advance)
+        diagnosis = run(documents, query_vectors, sample=sample, threads=threads, progress=advance)
     if json_:
         print_json({"source": str(source), **diagnosis.to_dict()})
     else:

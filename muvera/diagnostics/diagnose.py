@@ -8,18 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..encoders.base import EncoderConfig
-from ..encoders.fde.config import FDEConfig
-from ..encoders.fde.encoder import FDEEncoder
-from ..encoders.registry import PRESETS, as_encoder, make_encoder, preset_config
+from ..encoders.registry import make_encoder, preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
-from .geometry import CellUse, TokenGeometry, cell_use, token_geometry
-from .sample import K, Sample, checked_queries, draw_sample, with_tokens
+from .geometry import TokenGeometry, token_geometry
+from .sample import Sample, checked_queries, draw_sample, with_tokens
 
 __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "diagnose"]
 
@@ -32,9 +29,6 @@ _LOW_ANISOTROPY, _MEDIUM_ANISOTROPY = 0.3, 0.5
 # Smaller vectors are recommended if they lose at most this much recall at 50 candidates.
 _TOLERATED_LOSS = 0.02
 
-# Recall that the recommendation considers sufficient.
-_ENOUGH = 0.95
-
 # Largest number of queries; fewer are measured if tokens are many or wide.
 _QUERIES = 200
 
@@ -44,7 +38,7 @@ _TOKENS, _ENTRIES = 50_000, 1 << 24
 # Presets that are measured; the last one is never recommended.
 _MEASURED = ("mean", "moments", "learned", "fde", "paper")
 
-_WIDTH = 96
+_WIDTH = 79
 
 
 @dataclass(frozen=True)
@@ -64,12 +58,11 @@ class MaxSimSpread:
 
 @dataclass(frozen=True)
 class MeasuredEncoder:
-    """Recall of one encoder on the sample.
+    """Recall of one preset on the sample.
 
     Parameters
     ----------
     name : str
-        Name of a preset, or "given" for the caller's encoder.
     config : MomentsConfig, LearnedConfig or FDEConfig
     recall : dict of int to float or None
         Share of the exact 10 best among the first 10, 50 and 100 candidates; None if the sample has fewer
@@ -113,13 +106,9 @@ class Diagnosis:
         From the mean cosine of token pairs: up to .3, up to .5, above.
     geometry : TokenGeometry
         Geometry of document tokens.
-    query_cosine : float or None
-        Mean cosine of query tokens with document tokens; None for pseudo-queries.
     maxsim : MaxSimSpread
-    cells, centered_cells : CellUse
-        Use of the cells of the preset "fde", without and with centering.
     encoders : tuple of MeasuredEncoder
-        The presets and the given encoder.  Those that are fitted need 256 documents for that.
+        The presets.  Those that are fitted need 256 documents for that.
     recommended : MeasuredEncoder
         The smallest vectors whose recall at 50 candidates is within .02 of the highest.
     exact_search : bool
@@ -136,10 +125,7 @@ class Diagnosis:
     pseudo_queries: bool
     anisotropy: str
     geometry: TokenGeometry
-    query_cosine: float | None
     maxsim: MaxSimSpread
-    cells: CellUse
-    centered_cells: CellUse
     encoders: tuple[MeasuredEncoder, ...]
     recommended: MeasuredEncoder
     exact_search: bool
@@ -162,7 +148,6 @@ class Diagnosis:
 def diagnose(
     documents: Any,
     queries: Any = None,
-    encoder: EncoderConfig | str | None = None,
     *,
     sample: int = 1000,
     seed: int = 0,
@@ -180,8 +165,6 @@ def diagnose(
         Real queries of the same model; up to 200 are used.  Default: windows of 32 document tokens, each
         without its source document.  On three collections their recall at 50 candidates was between .02
         lower and .05 higher than that of real queries.
-    encoder : str or configuration, optional
-        Measured in addition to the presets.
     sample : int
         Documents to measure.  Time grows in proportion.  Larger samples are more accurate: in a larger
         collection the same number of candidates finds less.
@@ -199,7 +182,7 @@ def diagnose(
     Raises
     ------
     TypeError
-        If `encoder` is not a preset or configuration, or `sample` or `seed` is not an int.
+        If `sample` or `seed` is not an int.
     ValueError
         If fewer than 2 documents or no queries have tokens, the dimensions differ, a number is not finite,
         or the sample or seed is too small.
@@ -214,11 +197,6 @@ def diagnose(
     ('high', False)
     """
     texts = as_multivectors(documents, "documents")
-    configs = {name: preset_config(name, texts.dimension) for name in _MEASURED}
-    if encoder is not None:
-        own, _ = as_encoder(encoder, texts.dimension)
-        if own not in configs.values():
-            configs["given"] = own
     require_int("sample", sample, 2)
     require_int("seed", seed, 0)
     advance = progress or (lambda _: None)
@@ -227,31 +205,19 @@ def diagnose(
         texts, filled, checked_queries(queries, texts.dimension, 1), size=sample, most_queries=_QUERIES,
         min_fitting=MIN_FIT_DOCUMENTS, seed=seed, threads=threads,
     )  # fmt: skip
-    sampled = drawn.documents
-    can_fit = len(drawn.fitting) < len(sampled)
-    k = min(K, len(sampled) - (queries is None))
     advance(1)
-    part = _part_of(sampled, np.random.default_rng([seed, 1]))
-    geometry = token_geometry(part.tokens)
-    cutoffs = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(sampled)]
+    geometry = token_geometry(_part_of(drawn.documents, np.random.default_rng([seed, 1])).tokens)
     measured = []
-    for name, config in configs.items():
-        if can_fit or not config.needs_fit_sample:
-            recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
-            if cutoffs:
-                fit = make_encoder(config).fit(sampled[drawn.fitting], threads=threads)
-                vectors = fit.encode_documents(sampled, threads=threads)
-                ranks = drawn.ranks(vectors, fit.encode_queries(drawn.queries, threads=threads), k)
-                recall.update({cutoff: float((ranks < cutoff).mean()) for cutoff in cutoffs})
-            measured.append(MeasuredEncoder(name, config, recall))
+    for name in _MEASURED:
+        config = preset_config(name, texts.dimension)
+        if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
+            measured.append(MeasuredEncoder(name, config, _recall(config, drawn, threads)))
         advance(1)
-    fde = FDEConfig(dimension=texts.dimension)
-    planes = FDEEncoder(fde).matrices.hyperplanes[:, : texts.dimension]
     lengths = texts.lengths[filled]
     return Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - len(filled),
-        sampled_documents=len(sampled),
+        sampled_documents=len(drawn.documents),
         tokens=texts.num_tokens,
         tokens_per_document={
             "min": int(lengths.min()),
@@ -264,16 +230,23 @@ def diagnose(
         pseudo_queries=queries is None,
         anisotropy=_anisotropy(geometry.mean_cosine),
         geometry=geometry,
-        query_cosine=None if queries is None else _mean_cosine(drawn.queries.tokens, part.tokens),
         maxsim=_spread(drawn),
-        cells=cell_use(part, planes, fde.num_repetitions),
-        centered_cells=cell_use(
-            part, planes, fde.num_repetitions, part.tokens.astype(np.float64).mean(axis=0)
-        ),
         encoders=tuple(measured),
         recommended=_recommended(measured, texts.dimension),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
+
+
+def _recall(config: EncoderConfig, drawn: Sample, threads: int | None) -> dict[int, float | None]:
+    """Return the share of the exact best among each number of candidates; None if the sample is too small."""
+    count = len(drawn.documents)
+    recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
+    if count >= 2 * min(_CUTOFFS):
+        encoder = make_encoder(config).fit(drawn.documents[drawn.fitting], threads=threads)
+        vectors = encoder.encode_documents(drawn.documents, threads=threads)
+        ranks = drawn.ranks(vectors, encoder.encode_queries(drawn.queries, threads=threads))
+        recall |= {n: float((ranks < n).mean()) for n in _CUTOFFS if 2 * n <= count}
+    return recall
 
 
 def _part_of(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
@@ -300,15 +273,6 @@ def _anisotropy(mean_cosine: float) -> str:
     return "medium" if mean_cosine <= _MEDIUM_ANISOTROPY else "high"
 
 
-def _mean_cosine(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
-    """Return the mean cosine over all pairs of one vector from each side."""
-    means = []
-    for rows in (left.astype(np.float64), right.astype(np.float64)):
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        means.append((rows / np.where(norms > 0, norms, 1)).mean(axis=0))
-    return float(means[0] @ means[1])
-
-
 def _spread(drawn: Sample) -> MaxSimSpread:
     values = []
     for row, length in zip(drawn.scores, drawn.queries.lengths, strict=True):
@@ -323,36 +287,28 @@ def _spread(drawn: Sample) -> MaxSimSpread:
 def _measures(diagnosis: Diagnosis) -> list[str]:
     shape, lengths, spread = diagnosis.geometry, diagnosis.tokens_per_document, diagnosis.maxsim
     least, mean, largest = shape.norms
-    plain, centered = diagnosis.cells, diagnosis.centered_cells
     norms = "unit" if shape.unit_norms else "not unit"
     zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
     rows = {
         "documents": f"{diagnosis.documents:,}, {diagnosis.empty_documents:,} of them without tokens; "
         f"{diagnosis.sampled_documents:,} measured",
-        "tokens": f"{diagnosis.tokens:,} of dimension {shape.dimension}; per document {lengths['min']:.0f} / "
-        f"{lengths['median']:.0f} / {lengths['p95']:.0f} / {lengths['max']:.0f} (min / median / p95 / max)",
+        "tokens": f"{diagnosis.tokens:,} of {counted(shape.dimension, 'dimension')}",
+        "per document": f"{lengths['min']:.0f} / {lengths['median']:.0f} / {lengths['p95']:.0f} / "
+        f"{lengths['max']:.0f} (min / median / p95 / max)",
         "queries": f"{diagnosis.queries:,}, {'windows of documents' if diagnosis.pseudo_queries else 'given'}, "
         f"{diagnosis.query_tokens:.0f} tokens (median)",
         "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
-        "mean cosine": f"{shape.mean_cosine:.3f} of token pairs, standard deviation "
-        f"{shape.cosine_deviation:.3f}: {diagnosis.anisotropy} anisotropy",
-        "query cosine": ""
-        if diagnosis.query_cosine is None
-        else f"{diagnosis.query_cosine:.3f} of query tokens with document tokens",
-        "mean token": f"{shape.mean_norm:.3f} of a token's norm",
+        "mean cosine": f"{shape.mean_cosine:.3f} of token pairs (deviation {shape.cosine_deviation:.3f}): "
+        f"{diagnosis.anisotropy} anisotropy",
         "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
         f"{shape.centered_effective_rank:.1f} after centering",
         "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
-        "(best / 10th / median document)",
-        "cells": f"{plain.effective_cells:.1f} effective of {plain.cells}, {centered.effective_cells:.1f} after "
-        f"centering; a document uses {plain.used_per_document:.0%} and {centered.used_per_document:.0%}",
+        "(best / 10th / median)",
     }
-    return [f"{name:<15}{value}" for name, value in rows.items() if value]
+    return [f"{name:<15}{value}" for name, value in rows.items()]
 
 
 def _recall_table(diagnosis: Diagnosis) -> list[str]:
-    if all(value is None for row in diagnosis.encoders for value in row.recall.values()):
-        return [f"recall         not measured: it needs 20 documents, got {diagnosis.sampled_documents}"]
     lines = [
         "recall of the exact 10 best" + "".join(f"{f'@{cutoff}':>8}" for cutoff in _CUTOFFS) + "    floats"
     ]
@@ -364,77 +320,42 @@ def _recall_table(diagnosis: Diagnosis) -> list[str]:
 
 
 def _advice(diagnosis: Diagnosis) -> list[str]:
-    sentences = [_use(diagnosis)]
-    if diagnosis.anisotropy != "low":
+    row, sampled = diagnosis.recommended, diagnosis.sampled_documents
+    recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
+    use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.floats:,} floats"
+    sentences = []
+    if diagnosis.exact_search:
         sentences.append(
-            f"Anisotropy is {diagnosis.anisotropy}: tokens share a direction, and hyperplanes through the origin "
-            "separate them poorly. An FDE needs center=True here, which is the default."
+            f"The collection has {diagnosis.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
+            f"If the collection grows, use {use}."
+        )
+    elif recall is None:
+        sentences.append(f"Start with {use}. Recall was not measured: this needs 100 documents.")
+    else:
+        sentences.append(f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}.")
+    # Less than half of the gap from chance to recall 1 is closed.
+    if recall is not None and recall - chance < 0.5 * (1 - chance):
+        sentences.append(
+            "All encoders find few of the exact best: the MaxSim of the best document is near that of the median. "
+            "Search exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
+        )
+    elif diagnosis.documents > sampled and not diagnosis.exact_search:
+        sentences.append(
+            f"Recall was measured among {sampled:,} documents. Among all {diagnosis.documents:,} the same number of "
+            "candidates finds less, so rank more."
         )
     if not diagnosis.geometry.unit_norms:
         sentences.append(
             "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
             "similarity, normalize the vectors (muvera convert --normalize)."
         )
-    value, chance = diagnosis.recommended.recall[_DECISIVE], _DECISIVE / diagnosis.sampled_documents
-    # Less than half of the gap from chance to recall 1 is closed.
-    if value is not None and value - chance < 0.5 * (1 - chance):
-        spread = diagnosis.maxsim
-        sentences.append(
-            f"All encoders find few of the exact best: the MaxSim of the best document ({spread.best:.3f}) is "
-            f"near that of the tenth ({spread.tenth:.3f}) and of the median document ({spread.median:.3f}). Search "
-            "exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
-        )
-    elif not diagnosis.exact_search:
-        sentences.append(_expect(diagnosis))
     if not diagnosis.exact_search and not any(row.config.needs_fit_sample for row in diagnosis.encoders):
         sentences.append(
-            f"The presets moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} "
-            "documents. Sample more documents."
+            f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents."
         )
     if diagnosis.pseudo_queries:
-        sentences.append(
-            "The queries are windows of documents, each without its source document. Real queries may be "
-            "harder; give some to be sure."
-        )
+        sentences.append("Real queries can be harder than windows of documents. Give some to be sure.")
     lines: list[str] = []
-    for sentence in filter(None, sentences):
+    for sentence in sentences:
         lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
     return lines
-
-
-def _use(diagnosis: Diagnosis) -> str:
-    row = diagnosis.recommended
-    call = (
-        f"encoder={row.name!r} (muvera index --encoder {row.name})" if row.name in PRESETS else "your encoder"
-    )
-    setting = f"{call}, {row.floats:,} floats"
-    recall = row.recall[_DECISIVE]
-    if diagnosis.exact_search:
-        return (
-            f"The collection has {diagnosis.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
-            f"If the collection grows, use {setting}."
-        )
-    if recall is None:
-        return f"Start with {setting}, and run diagnose again with more documents."
-    others = [other for other in diagnosis.encoders if other.name not in ("paper", row.name)]
-    best = max(others, key=lambda other: other.recall[_DECISIVE] or 0.0, default=row)
-    return (
-        f"Use {setting}: its recall at {_DECISIVE} candidates is {recall:.1%}. The best of the others, {best.name}, "
-        f"has {best.recall[_DECISIVE] or 0.0:.1%} with {best.floats:,} floats."
-    )
-
-
-def _expect(diagnosis: Diagnosis) -> str:
-    measured = {cutoff: value for cutoff, value in diagnosis.recommended.recall.items() if value is not None}
-    if not measured:
-        return ""
-    cutoff = next((cutoff for cutoff, value in measured.items() if value >= _ENOUGH), max(measured))
-    sentence = f"Expect {measured[cutoff]:.0%} of the exact 10 best among {cutoff} candidates."
-    if measured[cutoff] < _ENOUGH:
-        sentence += " Rank more candidates, or use larger vectors."
-    if diagnosis.documents > diagnosis.sampled_documents:
-        sentence += (
-            f" This was measured among {diagnosis.sampled_documents:,} documents. Among all "
-            f"{diagnosis.documents:,} the same number of candidates finds less, so rank more."
-        )
-    return sentence

@@ -39,14 +39,12 @@ class Sample:
     sources: NDArray[np.int64]
     scores: NDArray[np.float32]
 
-    def ranks(
-        self, documents: NDArray[np.float32], queries: NDArray[np.float32], k: int = K
-    ) -> NDArray[np.int64]:
-        """Return the ranks of each query's exact `k` best by the products of vectors, int64 (n_queries, k)."""
+    def ranks(self, documents: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the ranks of each query's exact ten best by the products of vectors, int64 (n_queries, 10)."""
         products = queries @ documents.T
         products[self.scores == -np.inf] = -np.inf
         ranks = np.argsort(np.argsort(-products, axis=1, kind="stable"), axis=1)
-        best = np.stack([best_first(row, k) for row in self.scores])
+        best = np.stack([best_first(row, K) for row in self.scores])
         return np.take_along_axis(ranks, best, axis=1)
 
 

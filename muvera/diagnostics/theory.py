@@ -7,12 +7,11 @@ through, so that every bound holds as written.  docs/reference/theory.md derives
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..encoders.fde.config import FDEConfig
 from ..utils.checks import require_int
 
-__all__ = ["Parameters", "compare", "theorem_2_1", "theorem_2_2"]
+__all__ = ["Parameters", "theorem_2_1", "theorem_2_2"]
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,6 @@ class Parameters:
 
     Parameters
     ----------
-    theorem : {"2.1", "2.2"}
-        Of arXiv 2405.19504, section 2.1.
-    eps, delta : float
-        Additive error of NChamfer, and probability of failure.
-    num_query_tokens, num_document_tokens : int
-        |Q| and the largest |P|.
-    num_documents : int or None
-        n of Theorem 2.2.
     num_repetitions : int
         R.
     num_simhash_projections : int
@@ -42,12 +33,6 @@ class Parameters:
         `num_simhash_projections` to be enough.
     """
 
-    theorem: str
-    eps: float
-    delta: float
-    num_query_tokens: int
-    num_document_tokens: int
-    num_documents: int | None
     num_repetitions: int
     num_simhash_projections: int
     any_angle_simhash_projections: int
@@ -107,12 +92,6 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
     spread = math.log(tokens**2 / failure)
     half = eps / 2
     return Parameters(
-        theorem="2.1",
-        eps=eps,
-        delta=delta,
-        num_query_tokens=num_query_tokens,
-        num_document_tokens=num_document_tokens,
-        num_documents=None,
         num_repetitions=1,
         num_simhash_projections=math.ceil(4 * math.pi**2 * spread / eps),
         any_angle_simhash_projections=math.ceil(8 * math.pi**2 * spread / eps**2),
@@ -169,106 +148,7 @@ def theorem_2_2(
     if delta is None:
         delta = 1 / max(num_documents, 2)
     one = theorem_2_1(eps / 4, 0.1, num_query_tokens, num_document_tokens)
-    return Parameters(
-        theorem="2.2",
-        eps=eps,
-        delta=delta,
-        num_query_tokens=num_query_tokens,
-        num_document_tokens=num_document_tokens,
-        num_documents=num_documents,
-        num_repetitions=math.ceil(32 * math.log(4 * num_documents / delta) / eps**2),
-        num_simhash_projections=one.num_simhash_projections,
-        any_angle_simhash_projections=one.any_angle_simhash_projections,
-        projection_dimension=one.projection_dimension,
-        largest_angle=one.largest_angle,
-    )
-
-
-def compare(config: FDEConfig, parameters: Parameters) -> str:
-    """Compare a configuration with the parameters that a theorem requires.
-
-    Parameters
-    ----------
-    config : FDEConfig
-    parameters : Parameters
-        Of :func:`theorem_2_1` or :func:`theorem_2_2`.
-
-    Returns
-    -------
-    str
-        Several lines of text.
-
-    Raises
-    ------
-    TypeError
-        If `config` is not an FDEConfig.
-
-    Examples
-    --------
-    >>> print(compare(FDEConfig.preset("paper", dimension=128), theorem_2_1(0.1, 0.05, 32, 150)))
-    Theorem 2.1 for eps=0.1, delta=0.05, 32 query tokens, 150 document tokens:
-    - repetitions: 20 here, 1 required: enough.
-    - hyperplanes: 5 here, 6,201 required (0.081 % of it), if the best document token lies within
-      6.4 degrees of each query token; 124,013 for any angle.
-    - projected columns: 16 here, 27,144 required (0.059 % of it); all 128 would do.
-    - floats: 10,240 here, 10^1871 required.
-    The theorem guarantees nothing for this configuration: measure its recall.
-    """
-    if not isinstance(config, FDEConfig):
-        raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
-    exact = config.projection == "identity"
-    documents = f", {parameters.num_documents:,} documents" if parameters.num_documents is not None else ""
-    columns = _line("projected columns", config.block_width, parameters.projection_dimension)
-    departures = _departures(config)
-    enough = (
-        config.num_repetitions >= parameters.num_repetitions
-        and config.num_simhash_projections >= parameters.num_simhash_projections
-        and (exact or config.block_width >= parameters.projection_dimension)
-        and not departures
-    )
-    lines = [
-        f"Theorem {parameters.theorem} for eps={parameters.eps:g}, delta={parameters.delta:g}, "
-        f"{parameters.num_query_tokens:,} query tokens, {parameters.num_document_tokens:,} document tokens{documents}:",
-        _line("repetitions", config.num_repetitions, parameters.num_repetitions) + ".",
-        _line("hyperplanes", config.num_simhash_projections, parameters.num_simhash_projections)
-        + ", if the best document token lies within\n"
-        f"  {math.degrees(parameters.largest_angle):.1f} degrees of each query token; "
-        f"{parameters.any_angle_simhash_projections:,} for any angle.",
-        f"- projected columns: all {config.dimension:,} here, without any error: enough."
-        if exact
-        else f"{columns}; all {config.dimension:,} would do.",
-        f"- floats: {config.vector_dimension:,} here, 10^{parameters.log10_vector_dimension:.0f} required.",
-        *(f"- outside the proof: {reason}." for reason in departures),
-        "The theorem holds for this configuration."
-        if enough
-        else "The theorem guarantees nothing for this configuration: measure its recall.",
-    ]
-    return "\n".join(lines)
-
-
-def _line(name: str, here: int, required: int) -> str:
-    if here >= required:
-        return f"- {name}: {here:,} here, {required:,} required: enough"
-    return f"- {name}: {here:,} here, {required:,} required ({100 * here / required:.2g} % of it)"
-
-
-def _departures(config: FDEConfig) -> list[str]:
-    """Return the features of a configuration that the proofs do not cover."""
-    length = "length 1" if config.document_cells == "unit" else "their tokens' mean length"
-    reasons = {
-        "empty document cells stay empty, but the proof fills them": not config.fill_empty_partitions,
-        "document tokens are centered, so they are not unit vectors": config.center,
-        "the document's mean is split off, and its coefficients are fitted": config.split_mean,
-        f"the means of cells are scaled to {length}": config.document_cells != "mean",
-        "a query token is split between two cells": config.soft_query_cells > 0,
-        "orthogonal hyperplanes are not independent, but those of inequality (7) are": config.hyperplanes
-        != "gaussian",
-        "complementary projections are neither independent nor of +-1 (Fact A.2)": config.projection
-        == "complementary",
-        "a count sketch is not a dense matrix of +-1 (Fact A.2)": config.projection == "count_sketch",
-        "the proof does not cover the final projection": config.final_projection is not None,
-    }
-    return [reason for reason, applies in reasons.items() if applies]
+    return replace(one, num_repetitions=math.ceil(32 * math.log(4 * num_documents / delta) / eps**2))
 
 
 def _require(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> None:

@@ -14,7 +14,7 @@ from ..utils.atomic_files import write_json
 
 __all__ = ["TunedRow", "Tuning", "select_row"]
 
-_WIDTH = 96
+_WIDTH = 79
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class TunedRow:
     config : MomentsConfig, LearnedConfig or FDEConfig
     bytes : int
         Bytes of a document's vector in the index.
-    recall : dict of int to float
-        Recall by number of candidates, of the selection queries.
+    recall : float
+        Recall at the tuning's candidates, of the selection queries.
     mean_recall : float
-        Mean of recall among the tuning's candidates and among half as many; rows are compared by it.
+        Mean of `recall` and the recall among half as many candidates; rows are compared by it.
     held_out : float
         Recall at the tuning's candidates, of the held-out queries.
     interval : tuple of float
@@ -42,7 +42,7 @@ class TunedRow:
     name: str
     config: EncoderConfig
     bytes: int
-    recall: dict[int, float]
+    recall: float
     mean_recall: float
     held_out: float
     interval: tuple[float, float]
@@ -56,8 +56,7 @@ class TunedRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        recall = {str(cutoff): value for cutoff, value in self.recall.items()}
-        return {**vars(self), "config": self.config.to_dict(), "floats": self.floats, "recall": recall}
+        return {**vars(self), "config": self.config.to_dict(), "floats": self.floats}
 
 
 @dataclass(frozen=True)
@@ -99,29 +98,6 @@ class Tuning:
         """Configuration of the encoder to use."""
         return self.choice.config
 
-    @property
-    def target_reached(self) -> bool | None:
-        """Whether the choice reaches the target with the selection queries; compare ``choice.held_out``."""
-        return (
-            None if self.target_recall is None else self.choice.recall[self.candidates] >= self.target_recall
-        )
-
-    @property
-    def min_candidates(self) -> int | None:
-        """Smallest measured number of candidates with which the choice reaches the target, if any."""
-        target = self.target_recall
-        values = self.choice.recall.items()
-        return min((n for n, recall in values if target is not None and recall >= target), default=None)
-
-    @property
-    def pareto(self) -> tuple[TunedRow, ...]:
-        """Rows whose recall no row of equal or fewer bytes exceeds, by the selection queries."""
-        front: list[TunedRow] = []
-        for row in sorted(self.rows, key=lambda row: (row.bytes, -row.mean_recall)):
-            if not front or row.mean_recall > front[-1].mean_recall:
-                front.append(row)
-        return tuple(front)
-
     def within(self, max_bytes: int) -> TunedRow:
         """Return the row of the highest recall within a limit, by the selection queries.
 
@@ -134,7 +110,7 @@ class Tuning:
         if not rows:
             least = min(row.bytes for row in self.rows)
             raise ValueError(f"No configuration has max_bytes={max_bytes}: the smallest has {least} bytes.")
-        return select_row(rows, self.candidates, None)
+        return select_row(rows, None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the configuration as a JSON file for ``muvera index --config``."""
@@ -142,103 +118,68 @@ class Tuning:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
-        front = self.pareto
-        return {
-            **vars(self),
-            "target_reached": self.target_reached,
-            "min_candidates": self.min_candidates,
-            "config": self.config.to_dict(),
-            "choice": {**self.choice.to_dict(), "pareto": self.choice in front},
-            "rows": [{**row.to_dict(), "pareto": row in front} for row in self.rows],
-            "text": self.text,
-        }
+        rows = [row.to_dict() for row in self.rows]
+        return {**vars(self), "choice": self.choice.to_dict(), "rows": rows, "text": self.text}
 
     @property
     def text(self) -> str:
         """The table and the choice as text, several lines."""
-        lines = [*_measured(self), "", *_table(self), ""]
-        for sentence in _sentences(self):
+        source = "windows of documents" if self.pseudo_queries else "given"
+        lines = [
+            f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
+            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
+            f"{self.held_out_queries:,} held out",
+            f"recall      of the exact ten best among {self.candidates} candidates, of held-out queries",
+            "",
+            *self._table(),
+            "",
+        ]
+        for sentence in self._sentences():
             lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
         return "\n".join(lines)
 
+    def _table(self) -> list[str]:
+        wide = max(len(row.name) for row in self.rows)
+        lines = [f"  {'':{wide}}   floats    bytes  recall (95 %)        ms: text  query"]
+        for row in self.rows:
+            low, high = row.interval
+            lines.append(
+                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.floats:>7,}  {row.bytes:>7,}  "
+                f"{row.held_out:.3f} ({low:.3f}-{high:.3f})"
+                f"  {1e3 * row.encode_seconds:>8.2f}  {1e3 * row.query_seconds:>5.2f}"
+            )
+        return lines
 
-def select_row(rows: Sequence[TunedRow], candidates: int, target_recall: float | None) -> TunedRow:
+    def _sentences(self) -> list[str]:
+        """Return the choice, whether it reaches the target, and the limits of the measurement."""
+        row, target = self.choice, self.target_recall
+        low, high = row.interval
+        sentences = [
+            f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall among "
+            f"{self.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
+        ]
+        if target is not None and row.recall < target:
+            sentences.append(f"No encoder reaches {target:.1%}. Rank more candidates.")
+        elif target is not None:
+            sentences.append(f"It is the smallest that reaches {target:.1%} with the queries for selection.")
+        if self.documents > self.sampled_documents:
+            sentences.append(
+                f"Among all {self.documents:,} documents the same number of candidates finds less. Rank more."
+            )
+        if self.pseudo_queries:
+            sentences.append("Real queries can be harder than windows of documents. Give some to be sure.")
+        if self.exact_search:
+            sentences.append(
+                "The collection is so small that an index reads all tokens and is exact. It uses the encoder "
+                "once the collection has grown, or with exact_tokens=0."
+            )
+        return sentences
+
+
+def select_row(rows: Sequence[TunedRow], target_recall: float | None) -> TunedRow:
     """Return the smallest row that reaches the target, or else the row of the highest recall."""
     ordered = sorted(rows, key=lambda row: (row.bytes, row.floats))
-    if target_recall is not None:
-        good = [row for row in ordered if row.recall[candidates] >= target_recall]
-        if good:
-            return max((row for row in good if row.bytes == good[0].bytes), key=lambda row: row.mean_recall)
+    good = [row for row in ordered if target_recall is not None and row.recall >= target_recall]
+    if good:
+        ordered = [row for row in good if row.bytes == good[0].bytes]
     return max(ordered, key=lambda row: row.mean_recall)
-
-
-# -- text ---------------------------------------------------------------------
-
-
-def _measured(tuning: Tuning) -> list[str]:
-    source = "windows of documents" if tuning.pseudo_queries else "given"
-    return [
-        f"documents   {tuning.documents:,}, {tuning.sampled_documents:,} of them measured",
-        f"queries     {tuning.queries + tuning.held_out_queries:,}, {source}: {tuning.queries:,} for selection, "
-        f"{tuning.held_out_queries:,} held out",
-        f"recall      of the exact ten best; held out: among {tuning.candidates} candidates; mean: of that and "
-        "among half as many candidates",
-    ]
-
-
-def _table(tuning: Tuning) -> list[str]:
-    """Return the rows on the Pareto front, and the choice with a mark."""
-    rows = [row for row in tuning.rows if row in tuning.pareto or row == tuning.choice]
-    wide = max(len(row.name) for row in rows)
-    header = f"  {'':{wide}}  {'floats':>6}  {'bytes':>7}"
-    lines = [f"{header}  mean recall  held out (95 %)      ms per document  ms per query"]
-    for row in rows:
-        mark = "*" if row == tuning.choice else " "
-        low, high = row.interval
-        lines.append(
-            f"{mark} {row.name:<{wide}}  {row.floats:>6,}  {row.bytes:>7,}  "
-            f"{row.mean_recall:>11.3f}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
-            f"  {1e3 * row.encode_seconds:>15.2f}  {1e3 * row.query_seconds:>12.2f}"
-        )
-    return lines
-
-
-def _sentences(tuning: Tuning) -> list[str]:
-    """Return the choice, whether it reaches the target, and the limits of the measurement."""
-    row, target, count = tuning.choice, tuning.target_recall, tuning.candidates
-    low, high = row.interval
-    sentences = [
-        f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall of the exact "
-        f"ten best among {count} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
-    ]
-    if target is not None and tuning.target_reached:
-        sentences.append(
-            f"It is the smallest that reaches {target:.1%} with the selection queries; it needs at least "
-            f"{tuning.min_candidates} candidates."
-        )
-        if row.held_out < target:
-            sentences.append(
-                "Held-out recall is below the target: set a higher target or rank more candidates."
-            )
-    elif target is not None:
-        reached = tuning.min_candidates
-        often = f"not even among {max(row.recall)}" if reached is None else f"only among {reached}"
-        sentences.append(
-            f"No configuration reaches {target:.1%} among {count} candidates. This one has the highest recall and "
-            f"reaches the target {often}."
-        )
-    if tuning.documents > tuning.sampled_documents:
-        sentences.append(
-            f"Recall was measured among {tuning.sampled_documents:,} documents: among all {tuning.documents:,} the "
-            "same number of candidates finds less, so rank more."
-        )
-    if tuning.pseudo_queries:
-        sentences.append(
-            "The queries are windows of documents, each without its source document. Give real queries to be sure."
-        )
-    if tuning.exact_search:
-        sentences.append(
-            "The collection is so small that an index reads all tokens and is exact. It uses the configuration "
-            "once the collection has grown, or with exact_tokens=0."
-        )
-    return sentences

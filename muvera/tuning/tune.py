@@ -28,9 +28,6 @@ __all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "encoder_configs", "tune"]
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
-# Numbers of candidates at which recall is measured.
-_CUTOFFS = (10, 20, 50, 100, 200, 500, 1000)
-
 # Largest number of queries; fewer are measured if tokens are many or wide.
 _QUERIES = 300
 
@@ -140,12 +137,11 @@ def tune(
     advance(1)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.queries))
     held_out, selection = np.split(order, [round(len(order) / 3)])
-    cutoffs = sorted({candidates, *(cutoff for cutoff in _CUTOFFS if cutoff <= size // 2)})
     rows = []
     for name, (config, count) in encoders.items():
         ranks, seconds = _measured(config, drawn, threads)
         shares = (ranks[held_out] < candidates).mean(axis=1)
-        recall = {cutoff: float((ranks[selection] < cutoff).mean()) for cutoff in cutoffs}
+        recall = float((ranks[selection] < candidates).mean())
         # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
         half = float((ranks[selection] < max(K, candidates // 2)).mean())
         rows.append(
@@ -154,7 +150,7 @@ def tune(
                 config=config,
                 bytes=count,
                 recall=recall,
-                mean_recall=(recall[candidates] + half) / 2,
+                mean_recall=(recall + half) / 2,
                 held_out=float(shares.mean()),
                 interval=_interval(shares, seed),
                 encode_seconds=seconds[0],
@@ -171,7 +167,7 @@ def tune(
         pseudo_queries=queries is None,
         candidates=candidates,
         target_recall=target_recall,
-        choice=select_row(rows, candidates, target_recall),
+        choice=select_row(rows, target_recall),
         rows=tuple(rows),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )

@@ -73,10 +73,6 @@ def test_diagnose(folder: Path, tmp_path: Path) -> None:
     assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
     assert values["sampled_documents"] == 40
     assert answer("diagnose", folder, "-o", "part=queries")["documents"] == 5
-    (tmp_path / "config.json").write_text('{"num_repetitions": 3, "num_simhash_projections": 2}')
-    given = ["--encoder", "fde", "--config", tmp_path / "config.json"]
-    names = [len(answer("diagnose", folder, *extra)["encoders"]) for extra in ([], given)]
-    assert names[1] == names[0] + 1
     some_texts(40, 8).save(tmp_path / "narrow")
     line = fails("diagnose", folder, "--queries", tmp_path / "narrow")
     assert "8 columns" in line and "16" in line
@@ -86,10 +82,11 @@ def test_tune(tmp_path: Path) -> None:
     some_texts(200, 8).save(tmp_path / "docs")
     given = ["tune", tmp_path / "docs", "--sample", 80, "--max-bytes", 300, "--candidates", 10]
     facts = answer(*given, "--out", tmp_path / "tuned.json")
-    assert facts["config"]["dimension"] == 8 and facts["source"] == str(tmp_path / "docs")
+    config = facts["choice"]["config"]
+    assert config["dimension"] == 8 and facts["source"] == str(tmp_path / "docs")
     given = ["--config", tmp_path / "tuned.json", "--exact-tokens", 0]
     built = answer("index", tmp_path / "docs", tmp_path / "index", *given)
-    assert {**built["encoder"], **facts["config"]} == built["encoder"]
+    assert {**built["encoder"], **config} == built["encoder"]
     for arguments, text in (
         (["--candidates", 150], "candidates"),
         (["--out", tmp_path / "none" / "a.json"], "none"),

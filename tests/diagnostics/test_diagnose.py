@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real
 
-from muvera import FDEConfig, LearnedConfig, LearnedEncoder, MomentsConfig, MultiVectors, diagnose
+from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
 from muvera.data.demo_sample import load_demo_sample
 from muvera.diagnostics.diagnose import MeasuredEncoder
 from muvera.diagnostics.sample import draw_sample
@@ -32,8 +32,6 @@ def test_the_mean_cosine_decides_the_anisotropy(mean_cosine: float, anisotropy: 
     assert diagnosis.anisotropy == anisotropy and diagnosis.geometry.unit_norms
     # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence the margin.
     assert diagnosis.geometry.mean_cosine == pytest.approx(mean_cosine, abs=0.03)
-    if anisotropy == "high":
-        assert diagnosis.centered_cells.effective_cells > 1.5 * diagnosis.cells.effective_cells
 
 
 def test_results_depend_on_the_seed_not_on_threads() -> None:
@@ -50,8 +48,6 @@ def test_given_queries_and_windows() -> None:
     documents, queries = cones(0.2), cones(0.2, count=12, seed=9)
     given, cut = diagnose(documents, queries), diagnose(documents)
     assert (given.pseudo_queries, given.queries, cut.pseudo_queries, cut.queries) == (False, 12, True, 60)
-    assert given.query_cosine == pytest.approx(0.2, abs=0.05)  # 96 query tokens
-    assert cut.query_cosine is None
     assert diagnose(documents, MultiVectors.from_arrays([np.empty((0, 32)), *queries])).queries == 12
 
 
@@ -73,13 +69,13 @@ def test_empty_documents_are_counted_and_skipped() -> None:
 
 @pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (20, [10]), (100, [10, 50])])
 def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> None:
-    diagnosis = diagnose(cones(0.2, count=count), encoder=FDEConfig(dimension=32, num_repetitions=2))
-    assert [row.name for row in diagnosis.encoders] == ["mean", "fde", "paper", "given"]
+    diagnosis = diagnose(cones(0.2, count=count))
+    assert [row.name for row in diagnosis.encoders] == ["mean", "fde", "paper"]
     for row in diagnosis.encoders:
         assert [cutoff for cutoff, value in row.recall.items() if value is not None] == cutoffs
     if count < 100:
         assert diagnosis.recommended.config == MomentsConfig(dimension=32)
-    assert diagnosis.text and len(diagnose(cones(0.2, count=count), encoder="fde").encoders) == 3
+    assert diagnosis.text
 
 
 @pytest.mark.parametrize("windows", [False, True])
@@ -98,36 +94,20 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
         if windows:
             exact[drawn.sources[i]] = products[i, drawn.sources[i]] = -np.inf
         order = np.argsort(-products[i]).tolist()
-        expected.append([order.index(best) for best in np.argsort(-exact)[:5].tolist()])
-    np.testing.assert_array_equal(drawn.ranks(*vectors, k=5), expected)
+        expected.append([order.index(best) for best in np.argsort(-exact)[:10].tolist()])
+    np.testing.assert_array_equal(drawn.ranks(*vectors), expected)
 
 
-def test_fitted_encoders_are_measured_with_other_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     small = LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128)
     made = {"paper": preset_config("paper", 16), "learned": small}
     monkeypatch.setattr(MODULE, "_MEASURED", tuple(made))
     monkeypatch.setattr(MODULE, "preset_config", lambda name, _: made.get(name, small))
-    fitted, samples = [], []
-    fit, draw = LearnedEncoder.fit, MODULE.draw_sample
-
-    def noted(self: LearnedEncoder, documents: MultiVectors, *rest: Any, **settings: Any) -> Any:
-        fitted.append(documents.ids)
-        return fit(self, documents, *rest, **settings)
-
-    def drawn(*arguments: Any, **settings: Any) -> Any:
-        samples.append(draw(*arguments, **settings))
-        return samples[-1]
-
-    monkeypatch.setattr(LearnedEncoder, "fit", noted)
-    monkeypatch.setattr(MODULE, "draw_sample", drawn)
     documents = documents_like_real(380)
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)
     assert [row.name for row in diagnosis.encoders] == list(made) and steps == [1, 1, 1]
     assert diagnosis.recommended.name == "learned"  # the paper's encoder never is
-    assert len(fitted[0]) == round(0.75 * diagnosis.sampled_documents)
-    sources = samples[0].documents.ids[samples[0].sources]
-    assert len(sources) > 50 and not np.isin(sources, fitted[0]).any()
     assert [row.name for row in diagnose(documents[:300]).encoders] == ["paper"]
 
 
@@ -162,7 +142,6 @@ def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"documents": np.full((3, 2, 4), np.nan)}, ValueError, "documents.0. .id 0. has nan"),
         ({"queries": np.ones((3, 2, 31))}, ValueError, "31 columns.*32"),
-        ({"encoder": FDEConfig(dimension=16)}, ValueError, "16"),
         ({"sample": 1}, ValueError, "sample .*2.* 1"),
         ({"seed": -1}, ValueError, "seed .*-1"),
     ],
