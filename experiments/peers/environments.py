@@ -52,6 +52,9 @@ class Library:
 
 MUVERA = Library("muvera", "muvera_jobs")
 
+# LEMUR is not on PyPI: the commit of 2026-06-21.
+_LEMUR = "434860b9ef32355a2bc51f272abc1485ea1ef0d3"
+
 #: Libraries by name.
 PEERS = {
     library.name: library
@@ -65,6 +68,7 @@ PEERS = {
         Library("qdrant-edge", "qdrant_edge_jobs", "qdrant-edge-py==0.9.0"),
         Library("xtr-warp", "xtr_warp_jobs", "xtr-warp-rs==2.1.0.2110"),
         Library("faiss", "faiss_jobs", "faiss-cpu==1.15.1"),
+        Library("lemur", "lemur_jobs", f"lemur @ git+https://github.com/ejaasaari/lemur@{_LEMUR}"),
     )
 }
 
@@ -94,7 +98,8 @@ def is_made(library: Library, cache: Path) -> bool:
 
 def _folder(library: Library, cache: Path) -> Path:
     version = f"py{sys.version_info.major}{sys.version_info.minor}"
-    return cache.expanduser().absolute() / "environments" / f"{library.requirement}-{version}"
+    name = str(library.requirement).rpartition("/")[2]  # of a requirement with an address, its end
+    return cache.expanduser().absolute() / "environments" / f"{name}-{version}"
 
 
 def process_environment(library: Library, **changes: str) -> dict[str, str]:

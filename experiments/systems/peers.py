@@ -19,7 +19,17 @@ from .base import Answers, Family, Material, Ranked, System, timed_search
 from .baselines import vector_search
 from .library import encoder_config
 
-__all__ = ["Fastembed", "MuveraPython", "Muvfde", "Plaid", "ProductCodes", "Qdrant", "Tachiom", "Warp"]
+__all__ = [
+    "Fastembed",
+    "Lemur",
+    "MuveraPython",
+    "Muvfde",
+    "Plaid",
+    "ProductCodes",
+    "Qdrant",
+    "Tachiom",
+    "Warp",
+]
 
 # Documents per call of an encoding library, which returns their vectors as one array.
 _BLOCK = 500
@@ -226,6 +236,21 @@ class Tachiom(IndexingPeer):
         scored = max(k, candidates, k_docs_to_score)
         options: dict[str, Any] = {"k_centroids": k_centroids, "ef_search": max(30, k_centroids)}
         return self.answers(queries, k, candidates, k_docs_to_score=scored, alpha=alpha, **options)
+
+
+class Lemur(IndexingPeer):
+    """LEMUR by its authors: trained features of query tokens, exact search, and our exact Chamfer.
+
+    Its environment has torch (some gigabytes).  More `epochs` improve the vectors and take longer to train.
+    """
+
+    name: ClassVar[str] = "lemur"
+    library: ClassVar[str] = "lemur"
+    defaults: ClassVar[dict[str, Any]] = {"epochs": 10, "final_hidden_dim": 2048}
+
+    def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
+        """Answer queries: rank `candidates` of its vectors by exact Chamfer."""
+        return self.answers(queries, k, candidates)
 
 
 class Qdrant(IndexingPeer):

@@ -223,6 +223,7 @@ def test_product_codes_of_faiss_find_most_of_the_best(
         ("tachiom", {"k_centroids": 100, "alpha": None, "candidates": 150}),
         ("qdrant", {"candidates": 300}),
         ("warp", {"nprobe": 32, "candidates": 150}),
+        ("lemur", {"candidates": 150}),
         ("pq", {"candidates": 150}),
     ],
 )
