@@ -5,7 +5,6 @@ from .base import (
     Description,
     Engine,
     EngineError,
-    GraphSettings,
     is_engine_url,
     open_engine,
 )
@@ -19,7 +18,6 @@ __all__ = [
     "EngineError",
     "EngineIndex",
     "EngineInfo",
-    "GraphSettings",
     "is_engine_url",
     "open_engine",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from itertools import islice
+from itertools import count
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -23,20 +23,21 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import Filter, build_condition, is_utf8
 from ..metadata.values import FlatMetadata, flatten
-from ..utils.checks import require_int
 from .conditions import Conditions
 
 __all__ = [
+    "EF_CONSTRUCTION",
+    "LINKS",
     "SCHEMES",
     "Description",
     "Engine",
     "EngineError",
-    "GraphSettings",
     "Hits",
     "Row",
     "folder_of",
     "is_engine_url",
     "open_engine",
+    "visits",
 ]
 
 Vectors = NDArray[np.float32]
@@ -62,36 +63,15 @@ SCHEMES: dict[str, tuple[str, str]] = {
 # Collection names that all engines accept.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
-# Ids per condition, and documents whose tokens are read at once.
-_IDS, _BATCH = 500, 500
+#: Links per node of a graph, and candidates while building it.
+LINKS, EF_CONSTRUCTION = 16, 128
+
+# Number of ids per read or deletion, and bytes of one part of an encoder.
+_IDS, _PART_BYTES = 500, 1 << 20
 
 
 class EngineError(ValueError):
     """Error of an engine: no connection, a refusal or unexpected content.  Messages never contain a password."""
-
-
-@dataclass(frozen=True)
-class GraphSettings:
-    """Settings of an engine's graph.
-
-    Parameters
-    ----------
-    m : int
-        Links per node.  More raise recall, memory and build time.
-    ef_construction : int
-        Candidates while building.  More raise recall and build time.
-    from_documents : int
-        Smaller collections have no graph, which is exact and as fast.  PostgreSQL always builds one.
-    """
-
-    m: int = 16
-    ef_construction: int = 128
-    from_documents: int = 4096
-
-    def __post_init__(self) -> None:
-        require_int("m", self.m, 2)
-        require_int("ef_construction", self.ef_construction, 4)
-        require_int("from_documents", self.from_documents, 1)
 
 
 @dataclass(frozen=True)
@@ -107,7 +87,6 @@ class Description:
     integer_ids: bool
     #: Precision of the stored vectors.
     precision: Precision
-    graph: GraphSettings
     #: Hash of the encoder's configuration, and SHA-256 of the fitted encoder.
     config: str
     encoder: str
@@ -115,16 +94,6 @@ class Description:
     text_encoder: str | None = None
     #: Calibrated number of candidates for each mean recall; empty without a calibration.
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, content: bytes) -> Description:
-        """Read a description written by :meth:`to_json`."""
-        values = json.loads(content)
-        return cls(**{**values, "graph": GraphSettings(**values["graph"])})
-
-    def to_json(self) -> bytes:
-        """Return the description as JSON text."""
-        return json.dumps(asdict(self)).encode()
 
 
 class Row(NamedTuple):
@@ -154,8 +123,8 @@ class Engine(ABC):
     #: Precisions of stored vectors with the maximum dimension (None: unlimited); the default first.
     precisions: ClassVar[Mapping[Precision, int | None]] = {"float32": None}
 
-    #: Bytes of one part of the encoder.
-    part_bytes: ClassVar[int] = 1 << 20
+    #: Smaller collections have no graph, which is exact and as fast.  PostgreSQL and Milvus always build one.
+    graph_from = 4096
 
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         self.url, self.name, self.location = url, name, f"{url}#{name}"
@@ -211,12 +180,11 @@ class Engine(ABC):
         """
         self.description = None
         with self._errors("cannot be read"):
-            names = self._own_names()
-            parts = self._read_parts(0, 1) if names else []
-            if not parts:
+            part = self._read_part(0) if self._is_ours() else None
+            if part is None:
                 return None
-            stored = Description.from_json(parts[0])
-            floats = self._open(stored) if self.name in names else 0
+            stored = Description(**json.loads(part))
+            floats = self._open(stored) if self._exists(self.name) else 0
         if floats != stored.vector_dimension:
             raise EngineError(
                 f"{self.location} has vectors of {floats} floats, not {stored.vector_dimension}: the collection was "
@@ -235,41 +203,43 @@ class Engine(ABC):
         """
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
-        size = self.part_bytes
+        self.drop()  # leftovers of an interrupted creation
         with self._errors("cannot be created"):
-            self._drop()  # leftovers of an interrupted creation
             self._create(description)
-            self._write_parts(1, [encoder[start : start + size] for start in range(0, len(encoder), size)])
+            for number, start in enumerate(range(0, len(encoder), _PART_BYTES), 1):
+                self._write_part(number, encoder[start : start + _PART_BYTES])
         self.change_description(description)
 
     def change_description(self, description: Description) -> None:
         """Replace the stored description."""
         with self._errors("cannot be changed"):
-            self._write_parts(0, [description.to_json()])
+            self._write_part(0, json.dumps(asdict(description)).encode())
         self.description = description
 
     def read_encoder(self) -> bytes:
         """Return the encoder stored by :meth:`create`."""
+        numbers = count(1)
         with self._errors("cannot be read"):
-            return b"".join(self._read_parts(1, None))
+            return b"".join(iter(lambda: self._read_part(next(numbers)), None))
 
     def drop(self) -> None:
         """Remove the collection, its encoder and its graph, if they exist."""
         with self._errors("cannot be removed"):
-            self._own_names()
-            self._drop()
+            self._is_ours()
+            for name in (self.name, self._encoder_name):  # so that the name is ours until the end
+                self._drop(name)
         self.description = None
 
-    def _own_names(self) -> set[str]:
-        """Return those of the two collection names that exist; raise EngineError for collections of others."""
-        names = self._existing_names()
-        if self.name in names and self._encoder_name not in names:
+    def _is_ours(self) -> bool:
+        """Return True if the collection exists; raise EngineError if it belongs to something else."""
+        ours = self._exists(self._encoder_name)
+        if not ours and self._exists(self.name):
             raise EngineError(f"{self.location} was not made by muvera. Give another name.")
-        return names
+        return ours
 
     @abstractmethod
-    def _existing_names(self) -> set[str]:
-        """Return those of the two collection names that exist."""
+    def _exists(self, name: str) -> bool:
+        """Return True if one of the two collections exists."""
 
     @abstractmethod
     def _open(self, stored: Description) -> int:
@@ -280,16 +250,16 @@ class Engine(ABC):
         """Create both collections, first that of the encoder."""
 
     @abstractmethod
-    def _drop(self) -> None:
-        """Remove both collections, if they exist."""
+    def _drop(self, name: str) -> None:
+        """Remove one of the two collections, if it exists."""
 
     @abstractmethod
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        """Return parts `start` to `stop` of the encoder collection, in order."""
+    def _read_part(self, number: int) -> bytes | None:
+        """Return a part from the encoder's collection, or None if it does not exist."""
 
     @abstractmethod
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
-        """Write parts from number `start` on, or replace them."""
+    def _write_part(self, number: int, content: bytes) -> None:
+        """Write or replace a part."""
 
     def finish(self) -> None:  # noqa: B027 (optional)
         """Build or update the graph, if the engine does not do so by itself."""
@@ -324,8 +294,8 @@ class Engine(ABC):
     def delete(self, ids: list[Any]) -> None:
         """Delete documents; unknown ids are ignored."""
         with self._errors("did not delete documents"):
-            for condition in self._conditions_of(ids):
-                self._delete(condition)
+            for some in _in_groups(ids):
+                self._delete(some)
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -336,54 +306,34 @@ class Engine(ABC):
         """Return the values of a column by id, without unknown ids."""
         found: dict[Any, Any] = {}
         with self._errors("cannot be read"):
-            for condition in self._conditions_of(ids):
-                found.update(self._rows(condition, column))
+            for some in _in_groups(ids):
+                found.update(self._read(some, column))
         return found
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the tokens of documents with their ids, in this order and without unknown ids."""
-        self._require_tokens()
-        found = self.read(ids, "tokens")
-        return self._texts([(id, found[id]) for id in ids if id in found])
-
-    def all_tokens(self) -> Iterator[MultiVectors]:
-        """Yield the tokens of all documents with their ids, in batches."""
-        self._require_tokens()
-        with self._errors("cannot be read"):
-            rows = iter(self._rows(None, "tokens"))
-            while batch := list(islice(rows, _BATCH)):
-                yield self._texts(batch)
-
-    def _require_tokens(self) -> None:
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-
-    def _texts(self, rows: list[tuple[Any, Any]]) -> MultiVectors:
-        width = self.stored.token_dimension
-        arrays = [np.asarray(tokens, np.float16).reshape(-1, width) for _, tokens in rows]
-        return MultiVectors.from_arrays(arrays, ids=[id for id, _ in rows] or None, dimension=width)
-
-    def _conditions_of(self, ids: list[Any]) -> Iterator[Any]:
-        """Yield conditions of at most ``_IDS`` ids each; no document has an id that is not UTF-8."""
-        known = [id for id in ids if not isinstance(id, str) or is_utf8(id)]
-        for start in range(0, len(known), _IDS):
-            yield self._builder().among(known[start : start + _IDS])
+        width, found = self.stored.token_dimension, self.read(ids, "tokens")
+        known = [id for id in ids if id in found]
+        arrays = [np.asarray(found[id], np.float16).reshape(-1, width) for id in known]
+        return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
 
     @abstractmethod
     def _write(self, rows: list[Row]) -> None:
         """Store documents and replace those with the same ids, all of them or none."""
 
     @abstractmethod
-    def _delete(self, condition: Any) -> None:
-        """Delete the documents that satisfy a condition."""
+    def _delete(self, ids: list[Any]) -> None:
+        """Delete at most 500 documents."""
 
     @abstractmethod
     def _count(self) -> int:
         """Return the number of documents."""
 
     @abstractmethod
-    def _rows(self, condition: Any, column: Column) -> Iterable[tuple[Any, Any]]:
-        """Return (id, value) of the documents that satisfy a condition, or of all documents for None."""
+    def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
+        """Return (id, value) of at most 500 documents."""
 
     # -- searching ------------------------------------------------------------
 
@@ -394,15 +344,13 @@ class Engine(ABC):
         *,
         where: Filter | None = None,
         ids: list[Any] | None = None,
-        ef: int = 128,
         queries: MultiVectors | None = None,
         k: int = 10,
     ) -> Hits:
         """Return the `count` documents with the largest inner products for each query vector.
 
-        With `where` or `ids`, search only documents that satisfy the condition, or have one of the ids.  `ef` is the
-        number of candidates that the graph search keeps.  With `queries`, rank the `count` documents by Chamfer
-        similarity and return the best `k`, if the engine ``reranks``.
+        With `where` or `ids`, search only documents that satisfy the condition, or have one of the ids.  With
+        `queries`, rank the `count` documents by Chamfer similarity and return the best `k`, if the engine ``reranks``.
 
         Raises
         ------
@@ -412,12 +360,12 @@ class Engine(ABC):
         builder = self._builder()
         conditions = [build_condition(where, builder)] if where else []
         if ids is not None:
-            conditions.append(builder.any_of(list(self._conditions_of(ids))))
+            conditions.append(builder.any_of([builder.among(some) for some in _in_groups(ids)]))
         condition = builder.all_of(conditions)
         if condition is False:
             return [([], [])] * len(vectors)
         with self._errors("cannot be searched"):
-            return self._search(vectors, None if condition is True else condition, count, ef, queries, k)
+            return self._search(vectors, None if condition is True else condition, count, queries, k)
 
     @abstractmethod
     def _builder(self) -> Conditions:
@@ -425,13 +373,25 @@ class Engine(ABC):
 
     @abstractmethod
     def _search(
-        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         """Search among the documents that satisfy a condition, or among all documents for None."""
 
     def size_bytes(self) -> int | None:
         """Return the bytes of documents and graph, or None if the engine does not report them."""
         return None
+
+
+def visits(count: int) -> int:
+    """Return the number of candidates that a graph search keeps to find `count` documents."""
+    return max(128, count)
+
+
+def _in_groups(ids: list[Any]) -> Iterator[list[Any]]:
+    """Yield at most 500 ids at a time, without strings that are not UTF-8, which no document has as an id."""
+    known = [id for id in ids if not isinstance(id, str) or is_utf8(id)]
+    for start in range(0, len(known), _IDS):
+        yield known[start : start + _IDS]
 
 
 # -- URLs ---------------------------------------------------------------------

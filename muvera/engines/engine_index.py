@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from itertools import islice, repeat
 from pathlib import Path
@@ -26,10 +26,10 @@ from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCU
 from ..index.windows import BEST
 from ..metadata.filters import Filter
 from ..metadata.values import TEXT, encode_metadata
-from ..reranking.chamfer import Explanation, explain, rerank, top_k
+from ..reranking.chamfer import Explanation, explain, rerank
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, require_choice, require_int
-from .base import Description, Engine, EngineError, GraphSettings, Hits, Precision, open_engine
+from .base import Description, Engine, EngineError, Hits, Precision, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
@@ -87,8 +87,6 @@ class EngineIndex:
         documents, or nowhere.  Default: in the engine, if it stores tokens.
     precision : {"float32", "float16"}, optional
         Precision of the vectors in a new collection.  Default: the engine's own.
-    graph : GraphSettings, optional
-        Graph of a new collection.
     text_encoder : str, optional
         Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
 
@@ -118,7 +116,6 @@ class EngineIndex:
         *,
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         precision: Precision | None = None,
-        graph: GraphSettings | None = None,
         text_encoder: str | None = None,
     ) -> None:
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
@@ -126,8 +123,7 @@ class EngineIndex:
             if precision is not None:
                 require_choice("precision", precision, self._engine.precisions)
             self._precision: Precision = precision or self._engine.default_precision
-            self._graph, self._text_encoder = graph or GraphSettings(), text_encoder
-            self._requested = encoder
+            self._text_encoder, self._requested = text_encoder, encoder
             self._encoder: Encoder | None = None
             stored = self._engine.describe()
             keeps_tokens = self._engine.keeps_tokens if stored is None else stored.tokens
@@ -203,41 +199,43 @@ class EngineIndex:
         values: Any = repeat({}) if metadata is None else metadata
         pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
         position = added = skipped = empty = 0
-        for whole in as_batches(documents):
-            if not whole.has_ids and not resume and position == 0 and len(self):
-                raise ValueError(
-                    "The documents have no ids and would replace documents of the collection. Give them ids, or "
-                    "resume=True to continue an addition."
-                )
-            for batch in self._batches(whole):
-                numbers = np.arange(position, position + len(batch))
-                named = batch if whole.has_ids else batch.with_ids(numbers)
-                rows = list(islice(pairs, len(named)))
-                position += len(rows)
-                if len(rows) < len(named):
+        for batch in as_batches(documents):
+            if not batch.has_ids:
+                if not resume and position == 0 and len(self):
                     raise ValueError(
-                        f"There is metadata or text for only {position} documents. Give one for each."
+                        "The documents have no ids and would replace documents of the collection. Give them ids, or "
+                        "resume=True to continue an addition."
                     )
-                for id, (row, _) in zip(named.ids.tolist(), rows, strict=True):
-                    encode_metadata(row, id)
-                if self._engine.description is None:
-                    self._create(whole, named.ids.dtype.kind == "i", threads)
-                self._require_kind(named)
-                keep = named.lengths > 0
-                empty += int((~keep).sum())
-                if resume:
-                    existing = self._engine.read(named.ids[keep].tolist(), "id")
-                    known = np.array([id in existing for id in named.ids.tolist()], bool)
-                    skipped += int((keep & known).sum())
-                    keep &= ~known
-                chosen = np.flatnonzero(keep)
-                if len(chosen):
-                    stored = [{**row, **({} if text is None else {TEXT: text})} for row, text in rows]
-                    vectors = self.encoder.encode_documents(named[chosen], threads=threads)
-                    self._engine.add(named[chosen], vectors, [stored[i] for i in chosen.tolist()])
-                    added += len(chosen)
+                batch = batch.with_ids(np.arange(position, position + len(batch)))
+            names, rows = batch.ids.tolist(), list(islice(pairs, len(batch)))
+            position += len(rows)
+            if len(rows) < len(names):
+                raise ValueError(
+                    f"There is metadata or text for only {position} documents. Give one for each."
+                )
+            for name, (row, _) in zip(names, rows, strict=True):
+                encode_metadata(row, name)
+            if self._engine.description is None:
+                self._create(batch, threads)
+            self._require_kind(batch)
+            tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
+            step = max(1, _BATCH_BYTES // (4 * self._engine.stored.vector_dimension + 2 * tokens))
+            for start in range(0, len(batch), step):
+                filled = (start + np.flatnonzero(batch.lengths[start : start + step])).tolist()
+                known = self._engine.read([names[i] for i in filled], "id") if resume else {}
+                new = [i for i in filled if names[i] not in known]
+                if new:
+                    vectors = self.encoder.encode_documents(batch[new], threads=threads)
+                    stored = [
+                        row if text is None else {**row, TEXT: text} for row, text in (rows[i] for i in new)
+                    ]
+                    self._engine.add(batch[new], vectors, stored)
+                count = min(step, len(batch) - start)
+                added += len(new)
+                skipped += len(filled) - len(new)
+                empty += count - len(filled)
                 if progress is not None:
-                    progress(len(named))
+                    progress(count)
         if (metadata, texts) != (None, None) and next(pairs, None) is not None:
             raise ValueError(
                 f"There is more metadata or text than the {position} documents. Give one for each."
@@ -245,13 +243,6 @@ class EngineIndex:
         if self._engine.description is not None:
             self._engine.finish()
         return AddReport(added, skipped, empty)
-
-    def _batches(self, documents: MultiVectors) -> Iterator[MultiVectors]:
-        floats = 1024 if self._engine.description is None else self._engine.description.vector_dimension
-        tokens = documents.dimension * documents.num_tokens // max(1, len(documents))
-        step = max(1, _BATCH_BYTES // (4 * floats + 2 * tokens))
-        for start in range(0, len(documents), step):
-            yield documents[start : start + step]
 
     def _require_kind(self, documents: MultiVectors) -> None:
         """Raise unless the documents have the dimension and the kind of ids of the collection."""
@@ -261,7 +252,7 @@ class EngineIndex:
             kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
             raise TypeError(f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}.")
 
-    def _create(self, documents: MultiVectors, integers: bool, threads: int | None) -> None:
+    def _create(self, documents: MultiVectors, threads: int | None) -> None:
         config, encoder = as_encoder(self._requested, documents.dimension)
         self._engine.require_dimension(config.vector_dimension, self._precision)
         if encoder is None:
@@ -279,9 +270,8 @@ class EngineIndex:
             vector_dimension=config.vector_dimension,
             token_dimension=config.dimension,
             tokens=self._tokens == "engine",
-            integer_ids=integers,
+            integer_ids=documents.ids.dtype.kind == "i",
             precision=self._precision,
-            graph=self._graph,
             config=config.hash,
             encoder=_hash(content),
             text_encoder=self._text_encoder,
@@ -321,7 +311,6 @@ class EngineIndex:
         candidates: int | None = None,
         recall: float | None = None,
         rerank: Rerank | None = "auto",
-        ef: int | None = None,
         threads: int | None = None,
     ) -> list[Ranking]:
         """Return the `k` best documents for each query.
@@ -339,9 +328,6 @@ class EngineIndex:
             Where to rank the candidates: in this process, or in the engine with half-precision tokens.  None
             keeps the order and scores of the vectors.  "auto": in the engine if it can, because sending the
             tokens would dominate the latency.
-        ef : int, optional
-            Candidates that the engine's graph search keeps.  More raise recall and time.  Default: 128, or
-            `candidates` if that is more.
 
         Returns
         -------
@@ -360,7 +346,6 @@ class EngineIndex:
         require_int("k", k, 1)
         count = self.num_candidates(k, candidates, recall)
         how = self._ranker(rerank)
-        walk = max(128, count) if ef is None else require_int("ef", ef, 1)
         allowed = None if ids is None else as_id_list(ids)
         texts = self._checked(queries)
         rankings = self._as_rankings([([], [])] * len(texts))
@@ -373,7 +358,6 @@ class EngineIndex:
                 k if how is None else count,
                 where=where,
                 ids=allowed,
-                ef=walk,
                 queries=block if how == "engine" else None,
                 k=k,
             )
@@ -488,12 +472,11 @@ class EngineIndex:
         *,
         k: int = DEFAULT_K,
         candidates: int = DEFAULT_CANDIDATES,
-        ef: int | None = None,
         threads: int | None = None,
     ) -> FirstStageRecall:
         """Return the share of the exact best documents among the candidates that the engine proposes.
 
-        Reads all tokens from the engine or the local index, so it takes as long as an exact search.
+        The exact best are those among the 1,000 documents that the vectors find first, or among `candidates`.
 
         Raises
         ------
@@ -504,27 +487,10 @@ class EngineIndex:
         texts = texts[np.flatnonzero(texts.lengths > 0)]
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so there is nothing to measure. Give others.")
-        best: list[list[tuple[float, Any]]] = [[] for _ in range(len(texts))]
-        for documents in self._all_tokens():
-            for exact, ranking in zip(best, top_k(texts, documents, k, threads=threads), strict=True):
-                exact.extend((-score, id) for id, score in ranking)
-                exact.sort()
-                del exact[k:]
-        proposed = self.search(texts, candidates, candidates=candidates, rerank=None, ef=ef, threads=threads)
-        shares = [
-            np.mean([id in set(ranking.ids.tolist()) for _, id in exact])
-            for exact, ranking in zip(best, proposed, strict=True)
-        ]
+        best = self.search(texts, k, candidates=max(candidates, MAX_RANKED), threads=threads)
+        proposed = self.search(texts, candidates, candidates=candidates, rerank=None, threads=threads)
+        shares = [np.isin(a.ids, b.ids).mean() for a, b in zip(best, proposed, strict=True)]
         return FirstStageRecall(float(np.mean(shares)), k, candidates, len(texts), False, len(self))
-
-    def _all_tokens(self) -> Iterator[MultiVectors]:
-        if not isinstance(self._tokens, MuveraIndex):
-            yield from self._engine.all_tokens()
-            return
-        ids = self._tokens.ids.tolist()
-        for start in range(0, len(ids), 1024):
-            batch = ids[start : start + 1024]
-            yield self._tokens.tokens(batch).with_ids(batch)
 
     # -- reading --------------------------------------------------------------
 
@@ -551,16 +517,6 @@ class EngineIndex:
             stored = self._engine.stored
             self._encoder = _from_bytes(self._engine.read_encoder(), stored.encoder, self._engine.location)
         return self._encoder
-
-    def metadata(self, ids: Iterable[Any]) -> list[dict[str, Any]]:
-        """Return the metadata of documents, in the order of `ids`.
-
-        Raises
-        ------
-        KeyError
-            For an unknown id.
-        """
-        return [document.metadata for document in self.documents(ids)]
 
     def documents(
         self, ids: Iterable[Any], *, missing: Literal["raise", "ignore"] = "raise"

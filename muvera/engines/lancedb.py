@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult
@@ -14,13 +14,21 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, Hits, Row, Vectors, folder_of
+from .base import (
+    EF_CONSTRUCTION,
+    LINKS,
+    Column,
+    Description,
+    Engine,
+    Hits,
+    Row,
+    Vectors,
+    folder_of,
+    visits,
+)
 from .conditions import SQLConditions
 
 __all__ = ["LanceDBEngine"]
-
-# Documents per batch when all tokens are read.
-_BATCH = 1024
 
 
 class LanceDBEngine(Engine):
@@ -45,9 +53,9 @@ class LanceDBEngine(Engine):
 
     # -- the collection -------------------------------------------------------
 
-    def _existing_names(self) -> set[str]:
+    def _exists(self, name: str) -> bool:
         tables = self._database.list_tables()
-        return set(getattr(tables, "tables", tables)) & {self.name, self._encoder_name}
+        return name in getattr(tables, "tables", tables)
 
     def _open(self, stored: Description) -> int:
         self._table = self._database.open_table(self.name)
@@ -67,27 +75,23 @@ class LanceDBEngine(Engine):
         self._database.create_table(self._encoder_name, schema=parts)
         self._table = self._database.create_table(self.name, schema=pa.schema(columns))
 
-    def _drop(self) -> None:
-        for name in (self.name, self._encoder_name):
-            self._database.drop_table(name, ignore_missing=True)
-        self._table = None
+    def _drop(self, name: str) -> None:
+        self._database.drop_table(name, ignore_missing=True)
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        where = f"part >= {start}" + ("" if stop is None else f" AND part < {stop}")
+    def _read_part(self, number: int) -> bytes | None:
         table = self._database.open_table(self._encoder_name)
-        columns = table.search().where(where).limit(None).to_arrow().to_pydict()
-        return [content for _, content in sorted(zip(columns["part"], columns["content"], strict=True))]
+        rows = table.search().where(f"part = {number}").to_arrow()["content"].to_pylist()
+        return rows[0] if rows else None
 
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+    def _write_part(self, number: int, content: bytes) -> None:
         table = self._database.open_table(self._encoder_name)
-        numbers = range(start, start + len(parts))
-        _upsert(table, "part", self._pa.table({"part": numbers, "content": parts}, schema=table.schema))
+        _upsert(table, "part", self._pa.table({"part": [number], "content": [content]}, schema=table.schema))
 
     def finish(self) -> None:
         """Build the graph and the index of terms, or add new rows to them."""
-        table, graph = self._table, self.stored.graph
+        table = self._table
         with self._errors("could not be indexed"):
-            if table.count_rows() < graph.from_documents:
+            if table.count_rows() < self.graph_from:
                 return
             if "vector" in {column for index in table.list_indices() for column in index.columns}:
                 table.optimize()
@@ -95,7 +99,7 @@ class LanceDBEngine(Engine):
             config = import_extra("lancedb.index", "lancedb", "LanceDB")
             # One partition, so that one graph holds all vectors.  Its bytes are refined by the floats.
             hnsw = config.HnswSq(
-                distance_type="dot", num_partitions=1, m=graph.m, ef_construction=graph.ef_construction
+                distance_type="dot", num_partitions=1, m=LINKS, ef_construction=EF_CONSTRUCTION
             )
             table.create_index("vector", config=hnsw)
             with suppress(Exception):  # conditions work without it
@@ -134,25 +138,23 @@ class LanceDBEngine(Engine):
             columns[name] = pa.array([values.get(name) for values in bounds], kind)
         return pa.table(columns)
 
-    def _delete(self, condition: str) -> None:
-        self._table.delete(condition)
+    def _delete(self, ids: list[Any]) -> None:
+        self._table.delete(self._builder().among(ids))
 
     def _count(self) -> int:
         return int(self._table.count_rows())
 
-    def _rows(self, condition: str | None, column: Column) -> Iterator[tuple[Any, Any]]:
-        query = self._table.search().select(list({"id": 0, column: 0})).limit(None)
-        if condition is not None:
-            query = query.where(condition)
-        for batch in query.to_batches(batch_size=_BATCH):
-            values: Any = batch[column]
-            if column == "tokens":
-                values = MultiVectors.from_arrow(values) if len(batch) else []
-            elif column == "metadata":
-                values = map(json.loads, values.to_pylist())
-            else:
-                values = values.to_pylist()
-            yield from zip(batch["id"].to_pylist(), values, strict=True)
+    def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
+        query = self._table.search().select(list({"id": 0, column: 0})).where(self._builder().among(ids))
+        rows = query.limit(None).to_arrow()
+        values: Any = rows[column]
+        if column == "tokens":
+            values = MultiVectors.from_arrow(values) if len(rows) else []
+        elif column == "metadata":
+            values = map(json.loads, values.to_pylist())
+        else:
+            values = values.to_pylist()
+        return zip(rows["id"].to_pylist(), values, strict=True)
 
     # -- searching ------------------------------------------------------------
 
@@ -160,13 +162,13 @@ class LanceDBEngine(Engine):
         return _LanceConditions(set(self._table.schema.names))
 
     def _search(
-        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         hits: Hits = []
         for vector in vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
-            query = query.limit(count).ef(max(ef, 2 * count)).refine_factor(2)
+            query = query.limit(count).ef(visits(2 * count)).refine_factor(2)
             query = query.select(["id", "_distance"])
             if condition is not None:
                 query = query.where(condition, prefilter=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -12,13 +11,13 @@ from urllib.parse import SplitResult, unquote
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors
+from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Vectors, visits
 from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
 
-# Maximum numbers of the encoder's parts per request, of filter terms per document, and of characters per term.
-_PARTS, _MAX_TERMS, _MAX_TERM = 64, 4096, 1024
+# Maximum numbers of filter terms per document, of characters per term, and of bytes per string.
+_MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
 
 
 class MilvusEngine(Engine):
@@ -29,7 +28,6 @@ class MilvusEngine(Engine):
 
     kind = "milvus"
     precisions = {"float32": 32_768}  # noqa: RUF012 (the limit that Milvus documents)
-    part_bytes = 45_000  # in base64, a string has at most 65,535 bytes
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
         url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
@@ -50,11 +48,11 @@ class MilvusEngine(Engine):
 
     # -- the collection -------------------------------------------------------
 
-    def _existing_names(self) -> set[str]:
-        names = {name for name in (self.name, self._encoder_name) if self._client.has_collection(name)}
-        for name in names:  # Milvus Lite unloads collections at the end of a process
+    def _exists(self, name: str) -> bool:
+        exists = bool(self._client.has_collection(name))
+        if exists:  # Milvus Lite unloads collections at the end of a process
             self._client.load_collection(name)
-        return names
+        return exists
 
     def _open(self, stored: Description) -> int:
         fields = self._client.describe_collection(self.name)["fields"]
@@ -65,7 +63,8 @@ class MilvusEngine(Engine):
         client, kinds = self._client, self._library.DataType
         schema, graph = client.create_schema(), client.prepare_index_params()
         schema.add_field("part", kinds.INT64, is_primary=True)
-        schema.add_field("content", kinds.VARCHAR, max_length=65_535)
+        strings = {"datatype": kinds.ARRAY, "element_type": kinds.VARCHAR}
+        schema.add_field("content", **strings, max_capacity=64, max_length=_MAX_STRING)
         schema.add_field("unused", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
         graph.add_index("unused", index_type="FLAT", metric_type="IP")
         client.create_collection(self._encoder_name, schema=schema, index_params=graph)
@@ -73,42 +72,26 @@ class MilvusEngine(Engine):
         if description.integer_ids:
             schema.add_field("id", kinds.INT64, is_primary=True)
         else:
-            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=65_535)
+            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=_MAX_STRING)
         schema.add_field("fde", kinds.FLOAT_VECTOR, dim=description.vector_dimension)
         schema.add_field("metadata", kinds.JSON)
         schema.add_field("bounds", kinds.JSON)
-        limits = {"max_capacity": _MAX_TERMS, "max_length": _MAX_TERM}
-        schema.add_field("terms", kinds.ARRAY, element_type=kinds.VARCHAR, **limits)
-        settings = {"M": description.graph.m, "efConstruction": description.graph.ef_construction}
+        schema.add_field("terms", **strings, max_capacity=_MAX_TERMS, max_length=_MAX_TERM)
+        settings = {"M": LINKS, "efConstruction": EF_CONSTRUCTION}
         graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
         client.create_collection(self.name, schema=schema, index_params=graph)
 
-    def _drop(self) -> None:
-        for name in (self.name, self._encoder_name):
-            self._client.drop_collection(name)
+    def _drop(self, name: str) -> None:
+        self._client.drop_collection(name)
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        parts: list[bytes] = []
-        while stop is None or start < stop:
-            end = start + _PARTS if stop is None else min(stop, start + _PARTS)
-            rows = self._client.query(
-                self._encoder_name,
-                filter=f"part in {list(range(start, end))}",
-                output_fields=["part", "content"],
-            )
-            parts += [base64.b64decode(row["content"]) for row in sorted(rows, key=lambda row: row["part"])]
-            if not rows:
-                break
-            start = end
-        return parts
+    def _read_part(self, number: int) -> bytes | None:
+        rows = self._client.get(self._encoder_name, ids=[number], output_fields=["content"])
+        return base64.b64decode("".join(rows[0]["content"])) if rows else None
 
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
-        rows = [
-            {"part": number, "content": base64.b64encode(part).decode(), "unused": [0.0, 0.0]}
-            for number, part in enumerate(parts, start)
-        ]
-        for first in range(0, len(rows), _PARTS):
-            self._client.upsert(self._encoder_name, rows[first : first + _PARTS])
+    def _write_part(self, number: int, content: bytes) -> None:
+        text = base64.b64encode(content).decode()
+        strings = [text[start : start + _MAX_STRING] for start in range(0, len(text), _MAX_STRING)]
+        self._client.upsert(self._encoder_name, [{"part": number, "content": strings, "unused": [0.0, 0.0]}])
 
     def close(self) -> None:
         """Close the client."""
@@ -127,15 +110,16 @@ class MilvusEngine(Engine):
             entities.append({"id": id, "fde": vector, "metadata": metadata, **flat._asdict()})
         self._client.upsert(self.name, entities)
 
-    def _delete(self, condition: str) -> None:
-        self._client.delete(self.name, filter=condition)
+    def _delete(self, ids: list[Any]) -> None:
+        self._client.delete(self.name, filter=_MilvusConditions().among(ids))  # ids= does not escape quotes
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
-    def _rows(self, condition: str | None, column: Column) -> Iterator[tuple[Any, Any]]:
+    def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
+        condition = _MilvusConditions().among(ids)
         rows = self._client.query(self.name, filter=condition, output_fields=["id", column])
-        return ((row["id"], row[column]) for row in rows)
+        return [(row["id"], row[column]) for row in rows]
 
     # -- searching ------------------------------------------------------------
 
@@ -143,7 +127,7 @@ class MilvusEngine(Engine):
         return _MilvusConditions()
 
     def _search(
-        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         results = self._client.search(
             self.name,
@@ -151,7 +135,7 @@ class MilvusEngine(Engine):
             anns_field="fde",
             filter=condition or "",
             limit=count,
-            search_params={"metric_type": "IP", "params": {"ef": max(ef, count)}},
+            search_params={"metric_type": "IP", "params": {"ef": visits(count)}},
             consistency_level="Strong",
         )
         return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -15,19 +14,13 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors
+from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Vectors, visits
 from .conditions import SQLConditions
 
 __all__ = ["PgVectorEngine"]
 
-# Binary COPY: its header, and the column count -1 that ends it.
-_COPY_START, _COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), struct.pack("!h", -1)
-
 # A vector of at most this many bytes fits into the table's own pages of 8 kB.
 _INLINE = 4096
-
-# Version of pgvector that added iterative scans.
-_ITERATIVE = (0, 8)
 
 
 class PgVectorEngine(Engine):
@@ -47,9 +40,7 @@ class PgVectorEngine(Engine):
         )
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
-        self._table, self._encoder, self._graph = (
-            '"{}"'.format(text.replace('"', '""')) for text in (name, self._encoder_name, f"{name}_graph")
-        )
+        self._table, self._encoder = f'"{name}"', f'"{self._encoder_name}"'
         with self._errors("cannot be reached"):
             self._connection = psycopg.connect(connect_timeout=10, autocommit=True, **settings)
 
@@ -72,25 +63,20 @@ class PgVectorEngine(Engine):
         with self._lock, self._connection.transaction(), self._connection.cursor() as cursor:
             yield cursor
 
-    def _execute(self, *statements: str) -> None:
+    def _run(self, statement: str, *values: Any) -> list[Any]:
+        """Execute a statement, and return its rows."""
         with self._transaction() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-
-    def _select(self, query: str, *values: Any) -> list[Any]:
-        with self._transaction() as cursor:
-            rows: list[Any] = cursor.execute(query, values).fetchall()
-        return rows
+            cursor.execute(statement, values or None, binary=True)
+            return [] if cursor.description is None else list(cursor)
 
     # -- the collection -------------------------------------------------------
 
-    def _existing_names(self) -> set[str]:
-        query = "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND pg_table_is_visible(oid)"
-        return {name for (name,) in self._select(query, [self.name, self._encoder_name])}
+    def _exists(self, name: str) -> bool:
+        return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
     def _open(self, stored: Description) -> int:
         query = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'embedding'"
-        return max((floats for (floats,) in self._select(query, self._table)), default=0)
+        return max((floats for (floats,) in self._run(query, self._table)), default=0)
 
     def create(self, description: Description, encoder: bytes) -> None:
         """Create an empty collection that stores the encoder, in one transaction."""
@@ -100,7 +86,7 @@ class PgVectorEngine(Engine):
     def _create(self, description: Description) -> None:
         try:
             with self._errors("has no extension vector, and it cannot be created"):
-                self._execute("CREATE EXTENSION IF NOT EXISTS vector")
+                self._run("CREATE EXTENSION IF NOT EXISTS vector")
         except EngineError as error:
             raise EngineError(
                 f"{error} Install pgvector on the server (Debian: postgresql-17-pgvector), or let its administrator "
@@ -108,41 +94,36 @@ class PgVectorEngine(Engine):
             ) from None
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
-        self._execute(
-            f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)",
+        self._run(f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)")
+        self._run(
             f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding {_vector_type(description)} NOT NULL, "
-            f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})",
-            f"CREATE INDEX ON {self._table} USING gin (terms)",
+            f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})"
         )
+        self._run(f"CREATE INDEX ON {self._table} USING gin (terms)")
         if description.vector_dimension * (2 if description.precision == "float16" else 4) <= _INLINE:
             # Stored inside the row, so that a distance needs no second read.
-            self._execute(f"ALTER TABLE {self._table} ALTER embedding SET STORAGE PLAIN")
+            self._run(f"ALTER TABLE {self._table} ALTER embedding SET STORAGE PLAIN")
 
-    def _drop(self) -> None:
-        self._execute(f"DROP TABLE IF EXISTS {self._table}, {self._encoder}")
+    def _drop(self, name: str) -> None:
+        self._run(f'DROP TABLE IF EXISTS "{name}"')
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        query = f"SELECT content FROM {self._encoder} WHERE part >= %s AND part < %s ORDER BY part"
-        return [content for (content,) in self._select(query, start, 2**31 - 1 if stop is None else stop)]
+    def _read_part(self, number: int) -> bytes | None:
+        rows = self._run(f"SELECT content FROM {self._encoder} WHERE part = %s", number)
+        return rows[0][0] if rows else None
 
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
+    def _write_part(self, number: int, content: bytes) -> None:
         replaced = "ON CONFLICT (part) DO UPDATE SET content = EXCLUDED.content"
-        with self._transaction() as cursor:
-            cursor.executemany(
-                f"INSERT INTO {self._encoder} VALUES (%s, %s) {replaced}", list(enumerate(parts, start))
-            )
+        self._run(f"INSERT INTO {self._encoder} VALUES (%s, %s) {replaced}", number, content)
 
     def finish(self) -> None:
         """Build the graph if it does not exist; later rows are inserted into it."""
-        graph = self.stored.graph
         kind = _vector_type(self.stored).partition("(")[0]
-        settings = f"m = {graph.m}, ef_construction = {max(graph.ef_construction, 2 * graph.m)}"
         with self._errors("could not be indexed"):
-            self._execute(
-                f"CREATE INDEX IF NOT EXISTS {self._graph} ON {self._table} USING hnsw (embedding {kind}_ip_ops) "
-                f"WITH ({settings})"
+            self._run(
+                f'CREATE INDEX IF NOT EXISTS "{self.name}_graph" ON {self._table} USING hnsw '
+                f"(embedding {kind}_ip_ops) WITH (m = {LINKS}, ef_construction = {EF_CONSTRUCTION})"
             )
-            self._execute(f"ANALYZE {self._table}")
+            self._run(f"ANALYZE {self._table}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -159,50 +140,22 @@ class PgVectorEngine(Engine):
             "bounds",
             *(["tokens"] if self.stored.tokens else []),
         ]
-        listed = ", ".join(names)
-        changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in names[1:])
+        query = (
+            f"INSERT INTO {self._table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
+            f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = EXCLUDED.{name}' for name in names[1:])}"
+        )
         with self._transaction() as cursor:
-            cursor.execute(
-                f"CREATE TEMP TABLE new_rows (LIKE {self._table} INCLUDING DEFAULTS) ON COMMIT DROP"
-            )
-            with cursor.copy(f"COPY new_rows ({listed}) FROM STDIN (FORMAT BINARY)") as copy:
-                copy.write(_COPY_START)
-                for row in rows:
-                    fields = self._binary(row)
-                    lengths = (struct.pack("!i", len(field)) for field in fields)
-                    pairs = zip(lengths, fields, strict=True)
-                    copy.write(struct.pack("!h", len(fields)) + b"".join(map(b"".join, pairs)))
-                copy.write(_COPY_END)
-            cursor.execute(
-                f"INSERT INTO {self._table} ({listed}) SELECT {listed} FROM new_rows "
-                f"ON CONFLICT (id) DO UPDATE SET {changes}"
-            )
+            cursor.executemany(query, map(_values, rows))
 
-    def _binary(self, row: Row) -> list[bytes]:
-        if isinstance(row.id, str) and "\0" in row.id:
-            raise EngineError(f"The id {row.id!r} has a NUL, which PostgreSQL does not store. Give another.")
-        half = self.stored.precision == "float16"
-        fields = [
-            struct.pack("!q", row.id) if isinstance(row.id, int) else row.id.encode(),
-            # pgvector's binary form: the number of floats, zero, and the floats, all big-endian.
-            struct.pack("!hh", len(row.vector), 0) + row.vector.astype(">f2" if half else ">f4").tobytes(),
-            _jsonb(row.metadata),
-            _jsonb(row.flat.terms),
-            _jsonb(row.flat.bounds),
-        ]
-        return fields if row.tokens is None else [*fields, row.tokens.astype("<f2").tobytes()]
-
-    def _delete(self, condition: str) -> None:
-        self._execute(f"DELETE FROM {self._table} WHERE {condition}")
+    def _delete(self, ids: list[Any]) -> None:
+        self._run(f"DELETE FROM {self._table} WHERE id = ANY(%s)", ids)
 
     def _count(self) -> int:
-        return int(self._select(f"SELECT count(*) FROM {self._table}")[0][0])
+        return int(self._run(f"SELECT count(*) FROM {self._table}")[0][0])
 
-    def _rows(self, condition: str | None, column: Column) -> Iterator[tuple[Any, Any]]:
-        query = f"SELECT id, {column} FROM {self._table} WHERE {condition or 'true'}"
-        with self._transaction() as cursor:  # tokens are read one row at a time
-            for id, value in cursor.stream(query, binary=column == "tokens"):
-                yield id, np.frombuffer(value, "<f2") if column == "tokens" else value
+    def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
+        rows = self._run(f"SELECT id, {column} FROM {self._table} WHERE id = ANY(%s)", ids)
+        return [(id, np.frombuffer(value, "<f2")) for id, value in rows] if column == "tokens" else rows
 
     # -- searching ------------------------------------------------------------
 
@@ -210,7 +163,7 @@ class PgVectorEngine(Engine):
         return _JSONConditions()
 
     def _search(
-        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
@@ -218,24 +171,19 @@ class PgVectorEngine(Engine):
             f"SELECT id, embedding <#> %s::{_vector_type(self.stored)} AS distance FROM {self._table} {where} "
             f"ORDER BY distance LIMIT {count}"
         )
-        settings = {"hnsw.ef_search": str(min(1000, max(ef, count)))}  # pgvector's maximum
-        if where:
-            [(version,)] = self._select("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-            if tuple(map(int, version.split(".")[:2])) >= _ITERATIVE:
-                settings["hnsw.iterative_scan"] = "strict_order"
         hits: Hits = []
         with self._transaction() as cursor:
-            for setting in settings.items():
-                cursor.execute("SELECT set_config(%s, %s, true)", setting)
+            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, visits(count))}")  # pgvector's maximum
+            # Continue in the graph until enough documents satisfy the condition.
+            cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             for vector in vectors:
-                text = f"[{','.join(vector.astype('U').tolist())}]"
-                rows = cursor.execute(query, [text]).fetchall()
+                rows = cursor.execute(query, [str(vector.tolist())]).fetchall()
                 hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
         return hits
 
     def size_bytes(self) -> int | None:
         """Return the bytes of the table with its tokens and its indexes."""
-        return int(self._select("SELECT pg_total_relation_size(%s::regclass)", self._table)[0][0])
+        return int(self._run("SELECT pg_total_relation_size(%s::regclass)", self._table)[0][0])
 
 
 class _JSONConditions(SQLConditions):
@@ -263,5 +211,8 @@ def _vector_type(description: Description) -> str:
     return f"{kind}({description.vector_dimension})"
 
 
-def _jsonb(value: Any) -> bytes:
-    return b"\x01" + json.dumps(value).encode()
+def _values(row: Row) -> list[Any]:
+    """Return a row's values; PostgreSQL reads those of vectors and of JSON from text."""
+    plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
+    tokens = [] if row.tokens is None else [row.tokens.astype("<f2").tobytes()]
+    return [row.id, str(row.vector.tolist()), *plain, *tokens]

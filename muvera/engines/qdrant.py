@@ -18,7 +18,19 @@ from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Vectors, folder_of
+from .base import (
+    EF_CONSTRUCTION,
+    LINKS,
+    Column,
+    Description,
+    Engine,
+    EngineError,
+    Hits,
+    Row,
+    Vectors,
+    folder_of,
+    visits,
+)
 from .conditions import Conditions
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
@@ -58,10 +70,13 @@ class _Qdrant(Engine):
     reranks = True
     precisions = {"float32": 65_535, "float16": 65_535}  # noqa: RUF012 (Qdrant: FAQ)
 
-    # Classes of the client or of the engine, which name ranges differently and take ids differently.
+    # Classes of the client or of the engine, the types of indexed fields, and the name of a first stage.
     _models: Any
+    _point: Any
     _range: Any
-    _has_id: Any
+    _keyword: Any
+    _float: Any
+    _prefetch: str
 
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         super().__init__(url, name, secret)
@@ -70,21 +85,24 @@ class _Qdrant(Engine):
     # -- differences between server and Edge ----------------------------------
 
     @abstractmethod
-    def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None: ...
+    def _has_id(self, ids: list[Any]) -> Any:
+        """Return the condition that a point has one of the ids."""
 
     @abstractmethod
-    def _scroll(
-        self, condition: Any, offset: Any, payload: list[str], vectors: Any
-    ) -> tuple[list[Any], Any]: ...
+    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
+        """Return a request's query for the points nearest to a vector."""
 
     @abstractmethod
-    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any: ...
+    def _upsert(self, points: list[Any]) -> None: ...
 
     @abstractmethod
-    def _query(self, requests: list[Any]) -> Iterator[Any]: ...
+    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]: ...
 
     @abstractmethod
-    def _index_field(self, name: str, numbers: bool) -> None: ...
+    def _query(self, requests: list[Any]) -> Iterator[list[Any]]: ...
+
+    @abstractmethod
+    def _index_field(self, name: str, kind: Any) -> None: ...
 
     # -- documents ------------------------------------------------------------
 
@@ -106,48 +124,58 @@ class _Qdrant(Engine):
                         "split the document."
                     )
                 vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
-            points.append((qdrant_id(row.id), vectors, payload))
+            points.append(self._point(id=qdrant_id(row.id), vector=vectors, payload=payload))
         for name in sorted(fields - self._indexed):
-            self._index_field(name, True)
+            self._index_field(name, self._float)
             self._indexed.add(name)
         self._upsert(points)
 
-    def _rows(self, condition: Any, column: Column) -> Iterator[tuple[Any, Any]]:
-        fields: list[str] = ["id"] if column == _TOKENS else ["id", column]
-        vectors = [_TOKENS] if column == _TOKENS else False
-        offset: Any = None
-        while True:
-            records, offset = self._scroll(condition, offset, fields, vectors)
-            for record in records:
-                value = record.vector[_TOKENS] if column == _TOKENS else record.payload[column]
-                yield record.payload["id"], value
-            if offset is None:
-                return
+    def _read(self, ids: list[Any], column: Column) -> Iterator[tuple[Any, Any]]:
+        points = [qdrant_id(id) for id in ids]
+        if column == _TOKENS:
+            for record in self._retrieve(points, ["id"], [_TOKENS]):
+                yield record.payload["id"], record.vector[_TOKENS]
+        else:
+            for record in self._retrieve(points, ["id", column], False):
+                yield record.payload["id"], record.payload[column]
+
+    # -- searching ------------------------------------------------------------
 
     def _builder(self) -> Conditions:
-        return _QdrantConditions(self._models, self._range, self._has_id)
+        return _QdrantConditions(self)
 
     def _search(
-        self, vectors: Vectors, condition: Any, count: int, ef: int, queries: MultiVectors | None, k: int
+        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
-        requests = []
+        models, requests = self._models, []
+        stage = {"params": models.SearchParams(hnsw_ef=visits(count)), "filter": condition, "limit": count}
         for i, vector in enumerate(vectors.tolist()):
-            tokens = None if queries is None else queries[i].astype(np.float32).tolist()
-            requests.append(self._request(vector, tokens, condition, count, ef, k))
+            query = {**self._nearest(vector, _FDE), **stage}
+            if queries is not None:
+                tokens = self._nearest(queries[i].astype(np.float32).tolist(), _TOKENS)
+                query = {**tokens, self._prefetch: [models.Prefetch(**query)], "limit": k}
+            requests.append(models.QueryRequest(**query, with_payload=["id"]))
         return [
             ([point.payload["id"] for point in points], [point.score for point in points])
             for points in self._query(requests)
         ]
 
+    def _kilobytes(self, description: Description) -> int:
+        """Return the size of vectors in kilobytes from which Qdrant builds a graph."""
+        return max(1, self.graph_from * description.vector_dimension * 4 // 1024)
+
 
 class QdrantEngine(_Qdrant):
     """A collection of a Qdrant server, which `client`, a ``qdrant_client.QdrantClient``, is connected to."""
 
+    _prefetch = "prefetch"
+
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
         super().__init__(url, name, secret)
-        models = import_extra("qdrant_client", "qdrant", "Qdrant").models
-        self._client, self._models, self._range = client, models, models.Range
-        self._has_id = lambda ids: models.HasIdCondition(has_id=ids)
+        self._client = client
+        self._models = models = import_extra("qdrant_client", "qdrant", "Qdrant").models
+        self._point, self._range = models.PointStruct, models.Range
+        self._keyword, self._float = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.FLOAT
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
@@ -165,20 +193,20 @@ class QdrantEngine(_Qdrant):
 
     # -- the collection -------------------------------------------------------
 
-    def _existing_names(self) -> set[str]:
-        return {name for name in (self.name, self._encoder_name) if self._client.collection_exists(name)}
+    def _exists(self, name: str) -> bool:
+        return bool(self._client.collection_exists(name))
 
     def _open(self, stored: Description) -> int:
         vectors = self._client.get_collection(self.name).config.params.vectors
         return getattr(vectors.get(_FDE), "size", 0) if isinstance(vectors, dict) else 0
 
     def _create(self, description: Description) -> None:
-        models, graph = self._models, description.graph
+        models = self._models
         vectors = {
             _FDE: models.VectorParams(
                 size=description.vector_dimension,
                 distance=models.Distance.DOT,
-                hnsw_config=models.HnswConfigDiff(m=graph.m, ef_construct=graph.ef_construction),
+                hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCTION),
                 datatype=models.Datatype.FLOAT16 if description.precision == "float16" else None,
             )
         }
@@ -193,29 +221,23 @@ class QdrantEngine(_Qdrant):
                 multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
             )
         self._client.create_collection(self._encoder_name, vectors_config={})
-        optimizers = models.OptimizersConfigDiff(indexing_threshold=_kilobytes(description))
+        optimizers = models.OptimizersConfigDiff(indexing_threshold=self._kilobytes(description))
         self._client.create_collection(self.name, vectors_config=vectors, optimizers_config=optimizers)
-        self._index_field("terms", False)
+        self._index_field("terms", self._keyword)
 
-    def _drop(self) -> None:
-        for name in (self.name, self._encoder_name):
-            self._client.delete_collection(name)
+    def _drop(self, name: str) -> None:
+        self._client.delete_collection(name)
         self._indexed = set()
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        if stop is None:
-            stop = self._client.count(self._encoder_name, exact=True).count
-        parts = []
-        for number in range(start, stop):
-            points = self._client.retrieve(self._encoder_name, ids=[number], with_payload=True)
-            parts += [base64.b64decode(point.payload["content"]) for point in points]
-        return parts
+    def _read_part(self, number: int) -> bytes | None:
+        points = self._client.retrieve(self._encoder_name, ids=[number], with_payload=True)
+        return base64.b64decode(points[0].payload["content"]) if points else None
 
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
-        for number, part in enumerate(parts, start):
-            payload = {"content": base64.b64encode(part).decode()}
-            point = self._models.PointStruct(id=number, vector={}, payload=payload)
-            self._client.upsert(self._encoder_name, [point], wait=True)
+    def _write_part(self, number: int, content: bytes) -> None:
+        payload = {"content": base64.b64encode(content).decode()}
+        self._client.upsert(
+            self._encoder_name, [self._point(id=number, vector={}, payload=payload)], wait=True
+        )
 
     def close(self) -> None:
         """Close the client."""
@@ -223,58 +245,43 @@ class QdrantEngine(_Qdrant):
 
     # -- points ---------------------------------------------------------------
 
-    def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
-        structs = [
-            self._models.PointStruct(id=id, vector=vectors, payload=payload)
-            for id, vectors, payload in points
-        ]
-        for start in range(0, len(structs), _POINTS):
-            self._client.upsert(self.name, structs[start : start + _POINTS], wait=True)
+    def _has_id(self, ids: list[Any]) -> Any:
+        return self._models.HasIdCondition(has_id=ids)
 
-    def _delete(self, condition: Any) -> None:
-        selector = self._models.FilterSelector(filter=condition)
-        self._client.delete(self.name, points_selector=selector, wait=True)
+    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
+        return {"query": vector, "using": name}
+
+    def _upsert(self, points: list[Any]) -> None:
+        for start in range(0, len(points), _POINTS):
+            self._client.upsert(self.name, points[start : start + _POINTS], wait=True)
+
+    def _delete(self, ids: list[Any]) -> None:
+        self._client.delete(self.name, points_selector=list(map(qdrant_id, ids)), wait=True)
 
     def _count(self) -> int:
         return int(self._client.count(self.name, exact=True).count)
 
-    def _scroll(self, condition: Any, offset: Any, payload: list[str], vectors: Any) -> tuple[list[Any], Any]:
-        records, after = self._client.scroll(
-            self.name,
-            scroll_filter=condition,
-            offset=offset,
-            limit=_POINTS,
-            with_payload=payload,
-            with_vectors=vectors,
-        )
-        return records, after
+    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]:
+        return list(self._client.retrieve(self.name, ids, with_payload=payload, with_vectors=vectors))
 
-    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any:
-        models = self._models
-        params = models.SearchParams(hnsw_ef=ef)
-        query = {"query": vector, "using": _FDE, "params": params, "filter": condition, "limit": count}
-        if tokens is not None:
-            query = {"prefetch": models.Prefetch(**query), "query": tokens, "using": _TOKENS, "limit": k}
-        return models.QueryRequest(**query, with_payload=["id"])
-
-    def _query(self, requests: list[Any]) -> Iterator[Any]:
+    def _query(self, requests: list[Any]) -> Iterator[list[Any]]:
         answers = self._client.query_batch_points(self.name, requests=requests)
         return (answer.points for answer in answers)
 
-    def _index_field(self, name: str, numbers: bool) -> None:
-        kinds = self._models.PayloadSchemaType
-        kind = kinds.FLOAT if numbers else kinds.KEYWORD
+    def _index_field(self, name: str, kind: Any) -> None:
         self._client.create_payload_index(self.name, field_name=name, field_schema=kind, wait=True)
 
 
 class QdrantEdgeEngine(_Qdrant):
     """A collection in the folder `name` of the folder `path`, opened by one process at a time."""
 
+    _prefetch = "prefetches"
+
     def __init__(self, path: Path | str, name: str) -> None:
         super().__init__(f"qdrant-edge:{path}", name)
-        edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-        self._models, self._range = edge, edge.RangeFloat
-        self._has_id = lambda ids: edge.HasIdCondition(set(ids))
+        self._models = edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+        self._point, self._range = edge.Point, edge.RangeFloat
+        self._keyword, self._float = edge.PayloadSchemaType.Keyword, edge.PayloadSchemaType.Float
         self._folder = Path(path) / name
         # A file of the description (part 0) and of each part of the encoder, and the folder of the engine.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
@@ -287,66 +294,54 @@ class QdrantEdgeEngine(_Qdrant):
 
     # -- the collection -------------------------------------------------------
 
-    def _existing_names(self) -> set[str]:
-        if self._parts.is_dir():
-            return {self.name, self._encoder_name}
-        return {self.name} if self._folder.exists() and any(self._folder.iterdir()) else set()
+    def _exists(self, name: str) -> bool:
+        if name == self._encoder_name:
+            return self._parts.is_dir()
+        return self._folder.exists() and any(self._folder.iterdir())
 
     def _open(self, stored: Description) -> int:
         if self._shard is None:
-            self._shard = self._models.EdgeShard.load(str(self._data), self._settings(stored))
+            self._shard = self._models.EdgeShard.load(str(self._data))
         return stored.vector_dimension
 
-    def _settings(self, description: Description) -> Any:
-        edge, graph = self._models, description.graph
-        types = edge.VectorStorageDatatype
-        vectors = {
-            _FDE: edge.EdgeVectorParams(
-                size=description.vector_dimension,
-                distance=edge.Distance.Dot,
-                datatype=types.Float16 if description.precision == "float16" else types.Float32,
-            )
-        }
+    def _create(self, description: Description) -> None:
+        edge = self._models
+        types, dot = edge.VectorStorageDatatype, edge.Distance.Dot
+        precision = types.Float16 if description.precision == "float16" else types.Float32
+        vectors = {_FDE: edge.EdgeVectorParams(description.vector_dimension, dot, datatype=precision)}
         if description.tokens:
             vectors[_TOKENS] = edge.EdgeVectorParams(
-                size=description.token_dimension,
-                distance=edge.Distance.Dot,
+                description.token_dimension,
+                dot,
                 datatype=types.Float16,
                 multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
                 # No graph over tokens: the first-stage vectors find the candidates.
                 hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
             )
-        return edge.EdgeConfig(
+        config = edge.EdgeConfig(
             vectors=vectors,
-            hnsw_config=edge.HnswIndexConfig(
-                m=graph.m, ef_construct=graph.ef_construction, full_scan_threshold=10_000
-            ),
-            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_kilobytes(description)),
+            hnsw_config=edge.HnswIndexConfig(LINKS, EF_CONSTRUCTION, full_scan_threshold=10_000),
+            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=self._kilobytes(description)),
         )
-
-    def _create(self, description: Description) -> None:
         for folder in (self._parts, self._data):
             folder.mkdir(parents=True)
-        self._shard = self._models.EdgeShard.create(str(self._data), self._settings(description))
-        self._index_field("terms", False)
+        self._shard = edge.EdgeShard.create(str(self._data), config)
+        self._index_field("terms", self._keyword)
         self._shard.flush()
 
-    def _drop(self) -> None:
+    def _drop(self, name: str) -> None:
         self.close()
-        if self._parts.is_dir():  # removed last, so that the folder is ours until then
-            shutil.rmtree(self._data, ignore_errors=True)
-            shutil.rmtree(self._folder)
+        folder = self._data if name == self.name else self._folder
+        if folder.exists():
+            shutil.rmtree(folder)
         self._indexed = set()
 
-    def _read_parts(self, start: int, stop: int | None) -> list[bytes]:
-        names = sorted((path.name for path in self._parts.iterdir() if path.name.isdigit()), key=int)
-        return [
-            (self._parts / name).read_bytes() for name in names if start <= int(name) < (stop or len(names))
-        ]
+    def _read_part(self, number: int) -> bytes | None:
+        file = self._parts / str(number)
+        return file.read_bytes() if file.exists() else None
 
-    def _write_parts(self, start: int, parts: list[bytes]) -> None:
-        for number, part in enumerate(parts, start):
-            write_bytes(self._parts / str(number), part)
+    def _write_part(self, number: int, content: bytes) -> None:
+        write_bytes(self._parts / str(number), content)
 
     def finish(self) -> None:
         """Build the graph, and write everything to disk."""
@@ -362,43 +357,28 @@ class QdrantEdgeEngine(_Qdrant):
 
     # -- points ---------------------------------------------------------------
 
-    def _upsert(self, points: list[tuple[Any, dict[str, Any], dict[str, Any]]]) -> None:
-        records = [self._models.Point(id, vectors, payload) for id, vectors, payload in points]
-        self._shard.update(self._models.UpdateOperation.upsert_points(records))
+    def _has_id(self, ids: list[Any]) -> Any:
+        return self._models.HasIdCondition(set(ids))
 
-    def _delete(self, condition: Any) -> None:
-        self._shard.update(self._models.UpdateOperation.delete_points_by_filter(condition))
+    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
+        return {"query": self._models.Query.Nearest(vector, name)}
+
+    def _upsert(self, points: list[Any]) -> None:
+        self._shard.update(self._models.UpdateOperation.upsert_points(points))
+
+    def _delete(self, ids: list[Any]) -> None:
+        self._shard.update(self._models.UpdateOperation.delete_points(list(map(qdrant_id, ids))))
 
     def _count(self) -> int:
         return int(self._shard.count(self._models.CountRequest(exact=True)))
 
-    def _scroll(self, condition: Any, offset: Any, payload: list[str], vectors: Any) -> tuple[list[Any], Any]:
-        request = self._models.ScrollRequest(
-            filter=condition,
-            offset=offset,
-            limit=_POINTS,
-            with_payload=self._models.PayloadSelector.Include(payload),
-            with_vector=vectors,
-        )
-        records, after = self._shard.scroll(request)
-        return records, after
+    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]:
+        return list(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
 
-    def _request(self, vector: Any, tokens: Any, condition: Any, count: int, ef: int, k: int) -> Any:
-        edge = self._models
-        nearest, params = edge.Query.Nearest(vector, _FDE), edge.SearchParams(hnsw_ef=ef)
-        query = {"query": nearest, "params": params, "filter": condition, "limit": count}
-        if tokens is not None:
-            nearest = edge.Query.Nearest(tokens, _TOKENS)
-            query = {"query": nearest, "prefetches": [edge.Prefetch(**query)], "limit": k}
-        payload = edge.PayloadSelector.Include(["id"])
-        return edge.QueryRequest(**query, with_payload=payload, with_vector=False)
-
-    def _query(self, requests: list[Any]) -> Iterator[Any]:
+    def _query(self, requests: list[Any]) -> Iterator[list[Any]]:
         return iter(self._shard.query_batch(self._models.QueryBatchRequest(requests)))
 
-    def _index_field(self, name: str, numbers: bool) -> None:
-        kinds = self._models.PayloadSchemaType
-        kind = kinds.Float if numbers else kinds.Keyword
+    def _index_field(self, name: str, kind: Any) -> None:
         self._shard.update(self._models.UpdateOperation.create_field_index(name, kind))
 
     def size_bytes(self) -> int | None:
@@ -409,8 +389,8 @@ class QdrantEdgeEngine(_Qdrant):
 class _QdrantConditions(Conditions):
     """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
 
-    def __init__(self, models: Any, make_range: Any, has_id: Any) -> None:
-        self._models, self._range, self._has_id = models, make_range, has_id
+    def __init__(self, engine: _Qdrant) -> None:
+        self._engine, self._models = engine, engine._models
 
     def join(self, word: str, parts: list[Any]) -> Any:
         return self._models.Filter(must=parts) if word == "and" else self._models.Filter(should=parts)
@@ -429,13 +409,8 @@ class _QdrantConditions(Conditions):
             raise FilterError(
                 f"Qdrant compares numbers as floats, which {value} exceeds. Store a smaller number."
             )
-        limits = self._range(**{_RANGES[sign]: float(value)})
+        limits = self._engine._range(**{_RANGES[sign]: float(value)})
         return self._models.Filter(must=[self._models.FieldCondition(key=f"bounds.{bound}", range=limits)])
 
     def among(self, ids: list[Any]) -> Any:
-        return self._models.Filter(must=[self._has_id([qdrant_id(id) for id in ids])])
-
-
-def _kilobytes(description: Description) -> int:
-    """Return the size of vectors in kilobytes from which Qdrant builds a graph."""
-    return max(1, description.graph.from_documents * description.vector_dimension * 4 // 1024)
+        return self._models.Filter(must=[self._engine._has_id([qdrant_id(id) for id in ids])])

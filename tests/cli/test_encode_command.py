@@ -182,7 +182,7 @@ import sys, time
 import muvera.engines.lancedb as module
 from muvera.cli import main
 import muvera.engines.engine_index as index
-index._BATCH_BYTES = 100_000
+index._BATCH_BYTES = 10_000
 before = module.LanceDBEngine.add
 def slowly(self, *arguments):
     before(self, *arguments)
@@ -203,7 +203,7 @@ def test_an_index_of_texts_is_loaded_with_texts_and_metadata(tmp_path: Path) -> 
     url = f"lancedb:{tmp_path / 'lance'}#texts"
     answer("load", tmp_path / "index", "--to", url, "--encoder", "mean")
     with EngineIndex(url) as loaded:
-        assert loaded.metadata(["x", "z"]) == [{"n": 1}, {"n": 3}]
+        assert [one.metadata for one in loaded.documents(["x", "z"])] == [{"n": 1}, {"n": 3}]
     with TextIndex.open(url, HashEncoder()) as opened:
         assert [(hit.id, hit.text) for hit in opened.search("e f", where={"n": {"$lt": 3}})] == [("x", "e f")]
 
@@ -229,7 +229,7 @@ def test_changes_in_a_journal_are_loaded(tmp_path: Path, monkeypatch: pytest.Mon
             else:
                 assert "journal" in fails(*given)
     with EngineIndex(f"lancedb:{tmp_path / 'lance'}#minilm") as loaded:
-        assert loaded.metadata([0, 1]) == [{}, {"n": 1}]
+        assert [one.metadata for one in loaded.documents([0, 1])] == [{}, {"n": 1}]
 
 
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:

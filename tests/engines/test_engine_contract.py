@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
-from muvera.engines import EngineError, EngineIndex, GraphSettings
+from muvera.engines import EngineError, EngineIndex
 from muvera.metadata.filters import FilterError, matches
 
 COUNT = 280
@@ -23,14 +23,14 @@ QUERIES = queries_like_real(DOCUMENTS, 8)
 METADATA_OF = [
     {"year": 1990 + i % 30, "tags": ["a", "b"][: 1 + i % 2], "who": {"x": f"{i % 3}"}} for i in range(COUNT)
 ]
-GRAPH = GraphSettings(from_documents=50)
 LOCAL = MuveraIndex.build(DOCUMENTS, CONFIG, exact_tokens=10**9)
 
 
 def opened(engine: Any, encoder: Any = ENCODER, **options: Any) -> EngineIndex:
     """Open an index whose tokens are in the engine, or in LOCAL if the engine stores none."""
+    engine.graph_from = 50
     tokens = {} if engine.keeps_tokens else {"tokens": LOCAL}
-    return EngineIndex(engine, encoder, **{"graph": GRAPH, **tokens, **options})
+    return EngineIndex(engine, encoder, **{**tokens, **options})
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def recall(rankings: Any, expected: Any) -> float:
 def test_search_returns_the_nearest_vectors_and_exact_scores(filled: EngineIndex) -> None:
     products = filled.encoder.encode_queries(QUERIES) @ filled.encoder.encode_documents(FILLED).T
     expected = [FILLED.ids[row].tolist() for row in np.argsort(-products, kind="stable")[:, :50]]
-    assert recall(ids(filled.search(QUERIES, 50, rerank=None, ef=200)), expected) > 0.98  # graph, float16
+    assert recall(ids(filled.search(QUERIES, 50, rerank=None)), expected) > 0.98  # graph, float16
     ranked, exact = filled.search(QUERIES, 10, candidates=200, rerank="here"), top_k(QUERIES, FILLED, 10)
     assert ids(ranked) == ids(exact)
     for a, b in zip(ranked, exact, strict=True):
@@ -197,27 +197,27 @@ def test_documents_are_replaced_deleted_and_resumed(collections: Any, integers: 
     names: Any = np.arange(60) if integers else [f'it\'s "{i}" \\ \u2713' for i in range(60)]
     texts, values = DOCUMENTS[:60].with_ids(names), METADATA_OF[:60]
     count = int((texts.lengths > 0).sum())
-    index = EngineIndex(collections(f"lifecycle_{integers}"), ENCODER, graph=GRAPH)
+    index = EngineIndex(collections(f"lifecycle_{integers}"), ENCODER)
     ranks: Any = "here" if index.engine.keeps_tokens else None
     report = index.add(texts, values)
     assert (report.added, report.without_tokens) == (count, 60 - count)
     assert index.add(texts, values) == report and len(index) == count
     name, other = texts.ids[[3, 4]].tolist()
-    assert index.metadata([other, name]) == [values[4], values[3]]
+    assert [one.metadata for one in index.documents([other, name])] == [values[4], values[3]]
     for wrong in (str(name), 3):
         with pytest.raises(TypeError):
             index.delete(wrong)  # type: ignore[arg-type]
     index.delete([name, texts.ids[20:21].tolist()[0], 10**6 if integers else "unknown"])
     assert len(index) == count - 2
     assert name not in ids(index.search([DOCUMENTS[3]], 60, candidates=60, rerank=ranks))[0]
-    for call in (lambda: index.metadata([name]), lambda: index.explain(DOCUMENTS[3], name)):
+    for call in (lambda: index.documents([name]), lambda: index.explain(DOCUMENTS[3], name)):
         with pytest.raises((KeyError, EngineError)):
             call()
     report = index.add(texts, values, resume=True)
     assert (report.added, report.skipped) == (2, count - 2)
     assert ids(index.search([DOCUMENTS[3]], 1, rerank=ranks)) == [[name]]
     index.add(texts[[5]].with_ids(texts.ids[[3]]), [{"year": 1}])
-    assert index.metadata([name]) == [{"year": 1}]
+    assert index.documents([name])[0].metadata == {"year": 1}
     if ranks:
         assert index.explain(DOCUMENTS[5], name).score == pytest.approx(len(DOCUMENTS[5]), rel=1e-2)
     index.drop()
@@ -233,7 +233,7 @@ def test_batches_and_progress(collections: Any, monkeypatch: pytest.MonkeyPatch)
     batches = (DOCUMENTS[start : start + 50] for start in range(0, 100, 50))
     index.add(batches, iter(METADATA_OF[:100]), progress=seen.append)
     assert sum(seen) == 100 and max(seen) < 50 and len(index) == int((DOCUMENTS.lengths[:100] > 0).sum())
-    assert index.metadata(["text 99"]) == [METADATA_OF[99]]
+    assert index.documents(["text 99"])[0].metadata == METADATA_OF[99]
 
 
 def test_what_does_not_fit_is_refused(collections: Any) -> None:
@@ -253,8 +253,8 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
     ):
         with pytest.raises(kind):
             index.add(documents, metadata)
-    for wrong in ({"k": 0}, {"k": 5, "candidates": 4}, {"rerank": "there"}, {"ef": 0}):
-        with pytest.raises(ValueError, match=r"k|rerank|ef"):
+    for wrong in ({"k": 0}, {"k": 5, "candidates": 4}, {"rerank": "there"}):
+        with pytest.raises(ValueError, match=r"k|rerank"):
             index.search(QUERIES, **wrong)
     with pytest.raises(TypeError):
         index.search(QUERIES, ids="text 1")

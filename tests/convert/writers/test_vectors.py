@@ -12,7 +12,7 @@ import pytest
 
 from muvera.convert.writers import vectors as writers
 from muvera.convert.writers.vectors import Vectors, opensearch_index, write_array, write_vectors
-from muvera.engines.base import GraphSettings
+from muvera.engines.base import EF_CONSTRUCTION, LINKS
 
 IDS = {"int": [5, -7, 2**40], "str": ["a", 'q"\\ \t', "é\n\u2028"]}
 VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12, 4)).astype(np.float32)
@@ -67,11 +67,7 @@ def test_opensearch(tmp_path: Path, kind: str) -> None:
     fields = body["mappings"]["properties"]
     assert fields["id"]["type"] == {"int": "long", "str": "keyword"}[kind]
     assert fields["vector"]["method"]["space_type"] == "innerproduct"
-    graph = GraphSettings()
-    assert fields["vector"]["method"]["parameters"] == {
-        "m": graph.m,
-        "ef_construction": graph.ef_construction,
-    }
+    assert fields["vector"]["method"]["parameters"] == {"m": LINKS, "ef_construction": EF_CONSTRUCTION}
     with pytest.raises(FileExistsError, match=r"notes\.txt"):
         (tmp_path / "out" / "notes.txt").touch()
         write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch", overwrite=True)
