@@ -7,10 +7,14 @@ vectors of LANES, flat.
 import numpy as np
 
 from .jit import helper, kernel
+from .row_operations import prefetch
 from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 
 # Depth of a step, in which a panel has 256 * 16 floats: they stay in the first-level cache.
 _DEPTH = 256
+
+# Floats per prefetch.
+_LINE = 16
 
 
 def pack_map(matrix: np.ndarray) -> np.ndarray:
@@ -79,3 +83,25 @@ def inner_products(vectors, start, stop, width, queries, count, out):
             lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
             for i in range(min(ROWS, stop - row)):
                 out[row - start + i, query] = _tree_sum(tile, i * LANES)
+
+
+@kernel
+def inner_products_at(vectors, rows, query, out):
+    """Write the products of the vectors (n, width) at `rows` with one query (width,) to `out` (rows,).
+
+    They have the bits of :func:`inner_products`.
+    """
+    width = query.shape[0]
+    flat = vectors.reshape(-1)
+    block, tile = np.empty(ROWS * width, np.float32), np.empty(ROWS * LANES, np.float32)
+    for first in range(0, rows.shape[0], ROWS):
+        count = min(ROWS, rows.shape[0] - first)
+        for i in range(count):
+            following = rows[min(first + i + ROWS, rows.shape[0] - 1)] * width
+            for j in range(0, width, _LINE):
+                prefetch(flat, following + j)
+            begin = rows[first + i] * width
+            block[i * width : (i + 1) * width] = flat[begin : begin + width]
+        lane_dot(block, 0, count - 1, width, query, 0, tile, 0)
+        for i in range(count):
+            out[first + i] = _tree_sum(tile, i * LANES)

@@ -15,14 +15,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
+from ..data.ranking import best_first
+from ..kernels.byte_product import (
+    multiply_rows,
+    possible_rows,
+    raise_lower_bounds,
+    round_rows,
+    split_to_bytes,
+)
 from ..kernels.byte_tile import SPAN
+from ..kernels.products import inner_products_at
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 from ..utils.parallel import run_in_ranges, split_by_count
-from .base import Floats, Found, Guard, Keep, Labels, Saved, SavedState, VectorSearch, padded, score_among
+from .base import (
+    Floats,
+    Found,
+    Guard,
+    Keep,
+    Labels,
+    Saved,
+    SavedState,
+    VectorSearch,
+    no_results,
+    padded,
+    score_among,
+)
 
 __all__ = [
     "MAX_ROUNDED",
@@ -41,7 +61,7 @@ VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
 # Bytes of rounded vectors that one task reads.
 _BYTE_TASK = 1 << 20
 
-# From this many queries on, the floats are read once for all of them, so bytes would save nothing.
+# Maximum number of queries that share the reading of bytes.
 _TOGETHER = 8
 
 # Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is
@@ -95,19 +115,15 @@ class ExactSearch(VectorSearch):
         rows = None
         if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
-        by_bytes = allowed is None and len(self._columns) > 1 and len(queries) < _TOGETHER
-        by_bytes = by_bytes and len(self._labels) * self._width >= _BYTES_FROM and k <= _MOST_READ * len(self)
-        if not by_bytes:
+        by_bytes = allowed is None and len(self._columns) > 1 and k <= _MOST_READ * len(self)
+        if not by_bytes or len(self._labels) * self._width < _BYTES_FROM:
             return self._best(queries, rows, k, threads)
-        products, errors = self._byte_products(queries, threads), self._columns[-1].values
-        if rows is not None:
-            products, errors = products[rows], errors[rows]
-        found = []
-        for query, own in zip(queries, np.ascontiguousarray(products.T), strict=True):
-            possible = _possible_best(query, own, errors, k)
-            own_rows = rows if possible is None else possible if rows is None else rows[possible]
-            found.append(self._best(query[np.newaxis], own_rows, k, threads))
-        labels, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        labels, scores = no_results(len(queries), k)
+        for start, stop in split_by_count(len(queries), _TOGETHER):
+            products = self._byte_products(queries[start:stop], threads)
+            for q in range(start, stop):
+                best, exact = self._best_by_bytes(queries[q], products[q - start], rows, k, threads)
+                labels[q, : len(best)], scores[q, : len(best)] = best, exact
         return labels, scores
 
     def _best(self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None) -> Found:
@@ -118,19 +134,44 @@ class ExactSearch(VectorSearch):
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, k, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
-        """Return the products of all rounded vectors with queries rounded to 16 bits, (n, m)."""
+        """Return the products of queries rounded to 16 bits with all rounded vectors, (m, n)."""
         numbers, sums, units = (column.values for column in self._columns[1:-1])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
         split_to_bytes(queries, halves, query_units)
-        out = np.empty((len(numbers), len(queries)), np.float32)
+        out = np.empty((len(queries), len(numbers)), np.float32)
 
         def work(start: int, stop: int) -> None:
-            multiply_rows(numbers, start, stop, sums, units, halves, query_units, out[start:stop])
+            multiply_rows(numbers, start, stop, sums, units, halves, query_units, out)
 
         ranges = split_by_count(len(numbers), _BYTE_TASK // numbers.shape[1])
         run_in_ranges(work, ranges, threads, numbers.size * len(queries))
         return out
+
+    def _best_by_bytes(
+        self, query: Floats, products: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
+    ) -> Found:
+        """Return the k best of `rows`, or of all, by the floats of those that can be among them by bytes."""
+        errors = self._columns[-1].values
+        if rows is not None:
+            products, errors = products[rows], errors[rows]
+        length = np.float32(np.sqrt(query @ query.astype(np.float64)) * 1.000001)
+        # Subnormal numbers of float32 have no relative precision.
+        least = np.float32(len(query) + LANES) * np.finfo(np.float32).tiny
+        # The k-th best of the groups' best lower bounds is at most the k-th best product.
+        bounds = np.full(min(_GROUPS * k, len(products)), -np.inf, np.float32)
+        raise_lower_bounds(products, errors, length, least, bounds)
+        edge = np.partition(bounds, len(bounds) - k)[len(bounds) - k]
+        possible = np.empty(int(_MOST_READ * len(products)), np.int64)
+        count = possible_rows(products, errors, length, least, edge, possible)
+        if count > len(possible):
+            labels, scores = self._best(query[np.newaxis], rows, k, threads)
+            return labels[0], scores[0]
+        possible = possible[:count] if rows is None else rows[possible[:count]]
+        exact = np.empty(count, np.float32)
+        inner_products_at(self._columns[0].values, possible, padded(query[np.newaxis])[0], exact)
+        best = best_first(exact, k)
+        return self._labels.values[possible[best]], exact[best]
 
     def measure_recall(
         self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
@@ -163,21 +204,6 @@ class ExactSearch(VectorSearch):
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
         return loaded
-
-
-def _possible_best(query: Floats, products: Floats, errors: Floats, k: int) -> NDArray[np.int64] | None:
-    """Return the positions of vectors that can be among the k best; None if there are too many."""
-    if not np.isfinite(products).all():
-        return None
-    length = np.float32(np.sqrt(np.square(query, dtype=np.float64).sum()) * 1.000001)
-    # Subnormal numbers of float32 have no relative precision.
-    errors = errors * length + np.float32(len(query) + LANES) * np.finfo(np.float32).tiny
-    # The k-th best of the groups' best lower bounds is at most the k-th best product.
-    groups = min(_GROUPS * k, len(products))
-    lower = (products - errors)[: len(products) // groups * groups].reshape(-1, groups).max(axis=0)
-    edge = np.partition(lower, groups - k)[groups - k]
-    positions = np.flatnonzero(products + errors >= edge)
-    return positions if len(positions) <= _MOST_READ * len(products) else None
 
 
 def bytes_in_memory(dimension: int) -> int:

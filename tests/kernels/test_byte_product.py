@@ -90,8 +90,8 @@ def test_rounded_vectors_and_their_products(columns: int) -> None:
     queries = rng.normal(size=(3, columns)).astype(np.float32)
     asked, query_units = np.zeros((6, depth), np.uint8), np.empty(3, np.float32)
     split_to_bytes(queries, asked, query_units)
-    out = np.empty((5, 3), np.float32)
+    out = np.empty((3, 6), np.float32)
     multiply_rows(numbers, 1, 6, sums, units, asked, query_units, out)
     whole = (256 * (asked[::2].astype(np.int64) - 128) + asked[1::2])[:, :columns]
     exact = (back[1:6] @ whole.T) * query_units
-    np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-44)
+    np.testing.assert_allclose(out[:, 1:].T, exact, rtol=1e-6, atol=1e-44)

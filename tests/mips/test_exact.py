@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import muvera.mips.base as base
 import muvera.mips.exact as module
+from muvera.kernels.products import inner_products_at
 from muvera.mips import ExactSearch, SavedState
 
 needs_kernels = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
@@ -158,11 +159,11 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
     vectors, rows = (vectors_of(rng, n, 256) / np.sqrt(np.arange(1.0, 257)) for n in (4000, 5))
     read = []
 
-    def counted(labels: np.ndarray, *others: Any) -> Any:
-        read.append(len(labels))
-        return base.score_among(labels, *others)
+    def counted(vectors: np.ndarray, at: np.ndarray, *others: Any) -> None:
+        read.append(len(at))
+        inner_products_at(vectors, at, *others)
 
-    monkeypatch.setattr(module, "score_among", counted)
+    monkeypatch.setattr(module, "inner_products_at", counted)
     filled(vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
     assert len(read) == 5 and max(read) < 150
 
