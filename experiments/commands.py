@@ -14,7 +14,6 @@ from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DatasetPath, find_collections
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
-from .report.figures import write_figures
 from .report.machines import Machine, machine_table
 from .report.results_pages import update_readme, write_pages
 from .report.stored_results import RESULTS, save_run
@@ -158,13 +157,13 @@ def check(
 def results(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
 ) -> None:
-    """Write the stored results as Markdown pages with figures, and the README's table."""
+    """Write the stored results as Markdown pages, and the README's table."""
     root = Path(__file__).parents[1]
     folder = out or root / "docs" / "results"
     if out is None:
         readme = root / "README.md"
         readme.write_text(update_readme(readme.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-    for path in [*write_pages(folder, RESULTS), *write_figures(folder / "figures", RESULTS)]:
+    for path in write_pages(folder, RESULTS):
         typer.echo(str(path))
 
 

@@ -40,8 +40,6 @@ class Collection:
     query_token_ids: list[NDArray[np.int64]] | None = None
     #: For each query the grades of documents by position.
     judgements: list[dict[int, int]] | None = None
-    #: Queries for fitting; they are not measured.
-    training_queries: MultiVectors | None = None
     #: Faults of the collection's files, in sentences.
     problems: list[str] = field(default_factory=list)
 
@@ -55,16 +53,7 @@ class Collection:
             digest.update(b"" if pooled is None else np.ascontiguousarray(pooled).tobytes())
         for ids in (self.document_token_ids, self.query_token_ids):
             digest.update(b"".join(np.ascontiguousarray(row, np.int64).tobytes() for row in ids or []))
-        if self.training_queries is not None:
-            digest.update(tokens_checksum(self.training_queries).encode())
         return digest.hexdigest()[:16]
-
-    def without_training_queries(self, share: float) -> Collection:
-        """Move a random `share` of the queries to `training_queries`; the same for the same collection."""
-        order = np.random.default_rng(0).permutation(len(self.query_ids))
-        count = round(share * len(order))
-        training = _renumbered(self.queries[np.sort(order[:count])])
-        return replace(self._with_queries(np.sort(order[count:])), training_queries=training)
 
     def asked(self, count: int) -> Collection:
         """Keep at most `count` random queries, judged ones first; the same for the same collection."""

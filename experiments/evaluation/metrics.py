@@ -1,8 +1,7 @@
 """Metrics of rankings, one value per query.
 
-"10-recall@50" is the share of exact Chamfer's top 10 among the first 50; "10-recall@50 unseen" ignores the
-documents that an encoder was fitted on.  All other names are those of ir-measures (nDCG@10, R@100, RR@10,
-...) and need judgements.
+"10-recall@50" is the share of exact Chamfer's top 10 among the first 50.  All other names are those of ir-measures
+(nDCG@10, R@100, RR@10, ...) and need judgements.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from muvera import top_k
 
 from ..datasets.collection import Collection
 
-__all__ = ["ExactAnswers", "Judge", "Metric", "first_unseen", "parse_metric", "recall"]
+__all__ = ["ExactAnswers", "Judge", "Metric", "parse_metric", "recall"]
 
-_RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)( unseen)?")
+_RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)")
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,10 @@ class Metric:
     """A parsed metric name."""
 
     name: str
-    #: The name in ir-measures, for metrics that need judgements.
-    measure: str
     #: Number of exact Chamfer's best documents that are relevant; 0: use judgements instead.
     exact: int
     #: Number of documents of a ranking to use.
     cutoff: int
-    #: Ignore the documents that the encoder was fitted on.
-    unseen: bool = False
 
 
 def parse_metric(name: str) -> Metric:
@@ -48,7 +43,7 @@ def parse_metric(name: str) -> Metric:
     Examples
     --------
     >>> parse_metric("10-recall@50")
-    Metric(name='10-recall@50', measure='R@50', exact=10, cutoff=50, unseen=False)
+    Metric(name='10-recall@50', exact=10, cutoff=50)
     >>> parse_metric("nDCG@10").exact
     0
     """
@@ -57,7 +52,7 @@ def parse_metric(name: str) -> Metric:
         exact, cutoff = int(match[1]), int(match[2])
         if min(exact, cutoff) < 1:
             raise ValueError(f"{name}: both numbers must be at least 1.")
-        return Metric(name, f"R@{cutoff}", exact, cutoff, match[3] is not None)
+        return Metric(name, exact, cutoff)
     try:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError) as error:
@@ -65,7 +60,7 @@ def parse_metric(name: str) -> Metric:
             f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a name "
             "of ir-measures such as nDCG@10 against judgements."
         ) from error
-    return Metric(name, name, 0, int(measure.params.get("cutoff", 1)))
+    return Metric(name, 0, int(measure.params.get("cutoff", 1)))
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -78,22 +73,6 @@ def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float6
     """
     share: NDArray[np.float64] = (best[:, :, np.newaxis] == ids[:, np.newaxis, :]).any(axis=2).mean(axis=1)
     return share
-
-
-def first_unseen(ids: NDArray[np.int64], seen: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return each row's first `count` positions that are not in `seen`, filled up with -1.
-
-    Examples
-    --------
-    >>> first_unseen(np.array([[4, 2, 7, 1], [2, 7, -1, -1]]), np.array([2, 3]), 2)
-    array([[ 4,  7],
-           [ 7, -1]])
-    """
-    unseen = np.full((len(ids), count), -1, np.int64)
-    for target, row in zip(unseen, ids, strict=True):
-        positions = row[(row >= 0) & ~np.isin(row, seen)][:count]
-        target[: len(positions)] = positions
-    return unseen
 
 
 class ExactAnswers:
@@ -143,52 +122,18 @@ class Judge:
         judged = [metric for metric in self._metrics if not metric.exact]
         self._judged = _Judgements(judged, judgements) if judged and judgements is not None else None
 
-    def values(
-        self, ids: NDArray[np.int64], fitted_on: NDArray[np.int64] | None = None
-    ) -> dict[str, NDArray[np.float64]]:
+    def values(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Return each metric's value for every query, NaN for a query without judgements.
 
-        Metrics that cannot be computed are omitted: those that need judgements if there are none, and those
-        of unseen documents if the encoder was fitted on all documents.
-
-        Parameters
-        ----------
-        ids : int64 (n_queries, k)
-            Positions of documents, best first, filled up with -1.
-        fitted_on : int64 (m,), optional
-            Positions of the documents that the system's encoder was fitted on.  Default: all.
-
-        Raises
-        ------
-        ValueError
-            If the rankings are too short for a metric of unseen documents.
+        `ids` has positions of documents, best first, filled up with -1.  Without judgements, metrics that need them
+        are omitted.
         """
-        values: dict[str, NDArray[np.float64]] = {}
-        for metric in self._metrics:
-            if metric.unseen:
-                if fitted_on is not None and len(fitted_on):
-                    values[metric.name] = self._recall_of_unseen(metric, ids, fitted_on)
-            elif metric.exact:
-                values[metric.name] = recall(ids[:, : metric.cutoff], self._exact.best(metric.exact))
+        values = {
+            metric.name: recall(ids[:, : metric.cutoff], self._exact.best(metric.exact))
+            for metric in self._metrics
+            if metric.exact
+        }
         return values if self._judged is None else values | self._judged.values(ids)
-
-    def _recall_of_unseen(
-        self, metric: Metric, ids: NDArray[np.int64], fitted_on: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        unseen = self._exact.documents - len(fitted_on)
-        first = first_unseen(ids, fitted_on, metric.cutoff)
-        full = (ids >= 0).all(axis=1)  # a ranking with -1 contains all results of the system
-        if (full & ((first >= 0).sum(axis=1) < min(metric.cutoff, unseen))).any():
-            raise ValueError(
-                f"{metric.name} needs {metric.cutoff} documents that the encoder was not fitted on, but a "
-                f"ranking of k={ids.shape[1]} holds fewer. Raise k."
-            )
-        wanted, count = min(metric.exact, unseen), 8 * metric.exact
-        best = first_unseen(self._exact.best(count), fitted_on, wanted)
-        while (best < 0).any():
-            count *= 2
-            best = first_unseen(self._exact.best(count), fitted_on, wanted)
-        return recall(first, best)
 
 
 class _Judgements:
@@ -200,7 +145,7 @@ class _Judgements:
             for query, grades in enumerate(judgements)
             if grades
         }
-        measures = [ir_measures.parse_measure(metric.measure) for metric in metrics]
+        measures = [ir_measures.parse_measure(metric.name) for metric in metrics]
         self._names = {str(one): metric.name for one, metric in zip(measures, metrics, strict=True)}
         self._evaluator: Any = ir_measures.evaluator(measures, relevant)
         self._has_judgement = np.array([str(query) in relevant for query in range(len(judgements))])

@@ -78,11 +78,7 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
                 continue  # the system failed and is in the list of failures
             # All exact answers that any metric needs, computed once.
             exact.best(max([_LEAST_TOP, *(parse_metric(name).exact for name in experiment.metrics)]))
-            try:
-                values = judge.values(raw.ids, raw.fitted_on)
-            except ValueError as error:  # the configuration's metrics do not fit its k
-                session.fail(experiment.name, part.collection, point.entry.label, f"{point.name}: {error}")
-                continue
+            values = judge.values(raw.ids)
             by_seed.append(values)
             rows.append(_row(part, point, seed, raw, values))
             session.note_provenance(raw.facts["measured"])
@@ -140,7 +136,6 @@ def _row(
             metric: mean_interval(values[metric]) if metric in values else None
             for metric in experiment.metrics
         },
-        "facts": {name: mean_interval(values) for name, values in raw.query_facts.items()},
         **latency(raw.seconds if experiment.timed else []),
         "build_seconds": round(facts["build_seconds"], 4) if experiment.timed else None,
         "bytes_per_document": round(facts["bytes_per_document"], 1),

@@ -67,7 +67,6 @@ PEERS = {
         Library("tachiom", "tachiom_jobs", "tachiom==0.4.0"),
         Library("qdrant-edge", "qdrant_edge_jobs", "qdrant-edge-py==0.9.0"),
         Library("xtr-warp", "xtr_warp_jobs", "xtr-warp-rs==2.1.0.2110"),
-        Library("faiss", "faiss_jobs", "faiss-cpu==1.15.1"),
         Library("lemur", "lemur_jobs", f"lemur @ git+https://github.com/ejaasaari/lemur@{_LEMUR}"),
     )
 }

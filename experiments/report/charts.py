@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite specifications, for the page of a run and for figures in documents."""
+"""Charts of a run's page as Vega-Lite specifications."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CSS", "DARK", "LIGHT", "Axis", "Mark", "Plot", "chart", "concat", "config", "marks_of"]
+__all__ = ["Axis", "Mark", "Plot", "chart", "config", "marks_of"]
 
-#: Colors of text, lines and background.  CSS names the variables that page.css defines.
-LIGHT = {"paper": "#ffffff", "ink": "#1c2127", "muted": "#59636e", "rule": "#dde1e6"}
-DARK = {"paper": "#0d1117", "ink": "#e6e9ee", "muted": "#9aa4b0", "rule": "#2d343d"}
-CSS = {name: f"var(--{name})" for name in LIGHT}
+#: Colors of text, lines and background: variables of page.css.
+CSS = {name: f"var(--{name})" for name in ("paper", "ink", "muted", "rule")}
 
 # Text of the interval, in Vega's expressions.
 _INTERVAL = "isValid(datum.low) ? format(datum.low, '.3f') + ' - ' + format(datum.high, '.3f') : ''"
@@ -92,7 +90,7 @@ class Plot:
         return f"{first.title} by {second.title}"
 
 
-def chart(plot: Plot, marks: Mapping[str, Mark], theme: Mapping[str, str]) -> dict[str, Any]:
+def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
     """Return a plot as Vega-Lite, without size and configuration; `marks` has those of its series."""
     colors, shapes = (
         {"domain": list(marks), "range": [getattr(mark, name) for mark in marks.values()]}
@@ -101,7 +99,7 @@ def chart(plot: Plot, marks: Mapping[str, Mark], theme: Mapping[str, str]) -> di
     line = {"type": "line", "strokeWidth": 1.5}
     if plot.better:
         band = {**line, "strokeWidth": 7, "opacity": 0.16, "strokeCap": "round", "strokeJoin": "round"}
-        ink = {"color": {"value": theme["ink"]}}
+        ink = {"color": {"value": CSS["ink"]}}
         own = {"detail": {"field": "series", "type": "nominal"}}
         lines = [
             {"transform": _front(plot.better, []), "mark": band, "encoding": ink},
@@ -126,7 +124,7 @@ def chart(plot: Plot, marks: Mapping[str, Mark], theme: Mapping[str, str]) -> di
             "filled": True,
             "opacity": 1,
             "size": 100,
-            "stroke": theme["paper"],
+            "stroke": CSS["paper"],
             "strokeWidth": 1,
         },
         "encoding": {"shape": {"field": "series", "type": "nominal", "scale": shapes}, "tooltip": tip},
@@ -141,37 +139,20 @@ def chart(plot: Plot, marks: Mapping[str, Mark], theme: Mapping[str, str]) -> di
     }
 
 
-def config(theme: Mapping[str, str], *, legend: bool) -> dict[str, Any]:
-    """Return Vega-Lite's configuration: colors and sizes of axes, titles and legends."""
-    text = {"labelColor": theme["muted"], "titleColor": theme["ink"], "titleFontWeight": "normal"}
-    look = {"gridColor": theme["rule"], "tickColor": theme["muted"], "domain": False, "titlePadding": 8}
-    bottom = {
-        "orient": "bottom",
-        "title": None,
-        "labelColor": theme["ink"],
-        "labelLimit": 400,
-        "columnPadding": 24,
-    }
+def config() -> dict[str, Any]:
+    """Return Vega-Lite's configuration: colors and sizes of axes."""
+    text = {"labelColor": CSS["muted"], "titleColor": CSS["ink"], "titleFontWeight": "normal"}
+    look = {"gridColor": CSS["rule"], "tickColor": CSS["muted"], "domain": False, "titlePadding": 8}
     return {
-        "background": theme["paper"] if legend else "transparent",
+        "background": "transparent",
         "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif",
         "view": {"stroke": None},
         "aria": False,  # the page has one description per chart
         "axis": {**text, **look, "labelFontSize": 11, "titleFontSize": 12, "labelBound": 4},
         "axisX": {"titleLimit": 280},
         "axisY": {"titleLimit": 210},
-        "legend": {**bottom, "columns": 4, "symbolOpacity": 1} if legend else {"disable": True},
-        "title": {"color": theme["ink"], "fontSize": 13, "anchor": "start"},
+        "legend": {"disable": True},
     }
-
-
-def concat(plots: Sequence[Plot], marks: Mapping[str, Mark], theme: Mapping[str, str]) -> dict[str, Any]:
-    """Return a figure of one panel per plot, three in a row, with a common legend."""
-    size = {"width": 270, "height": 220} if len(plots) > 1 else {"width": 560, "height": 300}
-    panels = [{**chart(plot, marks, theme), **size, "title": plot.collection} for plot in plots]
-    shared = {"scale": {"color": "shared", "shape": "shared"}}
-    whole = {"concat": panels, "columns": 3, "resolve": shared, "padding": 12}
-    return {**whole, "config": config(theme, legend=True)}
 
 
 def _front(better: str, groups: list[str]) -> list[dict[str, Any]]:

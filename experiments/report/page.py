@@ -14,7 +14,7 @@ import typer
 
 from muvera.utils.atomic_files import write_bytes
 
-from .charts import CSS, DARK, LIGHT, chart, config
+from .charts import chart, config
 from .run_folder import FAMILIES, Run, load_run
 from .table import Column, Table, html, number
 from .views import ExperimentView, series_of
@@ -60,7 +60,7 @@ def page_of(run: Run) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     names = {str(row[key]): row["system"] for row in run.rows for key in ("label", "point") if row.get(key)}
-    packed = {"config": config(CSS, legend=False), "charts": charts, "systems": names}
+    packed = {"config": config(), "charts": charts, "systems": names}
     return environment.get_template("page.html.jinja").render(
         run=run,
         counts={
@@ -76,7 +76,6 @@ def page_of(run: Run) -> str:
             (", ".join(str(row[key]) for key in ("experiment", "collection", "system") if row.get(key)), row)
             for row in run.failures
         ],
-        themes=["".join(f"--{name}: {color};" for name, color in theme.items()) for theme in (LIGHT, DARK)],
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
@@ -92,7 +91,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
         shown = {point["series"] for point in plot.points}
         marks = {name: mark for name, mark in view.marks.items() if name in shown}
         groups.setdefault(plot.collection, []).append({"number": len(charts), "title": plot.title})
-        charts.append(chart(plot, marks, CSS))
+        charts.append(chart(plot, marks))
     tables = [
         Table(str(table.get("title") or "").removeprefix(f"{view.title}: "), table["header"], table["rows"])
         for table in run.tables

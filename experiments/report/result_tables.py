@@ -12,10 +12,10 @@ from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from ..evaluation.summary import Measured, Part, paired_differences
 from .table import Column, Table
 
-__all__ = ["needed_candidates", "result_tables", "seconds_at"]
+__all__ = ["result_tables", "seconds_at"]
 
-# Recalls at which speed is interpolated, and recalls for which candidates are counted.
-_SPEED_RECALLS, _CANDIDATE_RECALLS = (0.8, 0.9, 0.95, 0.99), (0.8, 0.9, 0.95)
+# Recalls at which speed is interpolated.
+_SPEED_RECALLS = (0.8, 0.9, 0.95, 0.99)
 
 # Tolerance, because a mean of recalls is rounded.
 _ROUNDING = 1e-9
@@ -59,21 +59,6 @@ def _metrics(parts: list[Part]) -> list[Table]:
     return [_grid(parts, metric, cell(metric), _SHARE) for metric in parts[0].experiment.metrics]
 
 
-def _variance(parts: list[Part]) -> list[Table]:
-    """Return mean and standard deviation over seeds."""
-
-    def cell(metric: str) -> Callable[[Measured], str]:
-        def text(measured: Measured) -> str:
-            means = [row["metrics"][metric]["mean"] for row in measured.rows if row["metrics"].get(metric)]
-            return f"{np.mean(means):.3f} (sd {np.std(means, ddof=1):.4f})" if len(means) > 1 else ""
-
-        return text
-
-    experiment = parts[0].experiment
-    seeds = f"{len(experiment.seeds)} seeds"
-    return [_grid(parts, f"{metric}, {seeds}", cell(metric)) for metric in experiment.metrics]
-
-
 def _speed(parts: list[Part]) -> list[Table]:
     def cell(measured: Measured) -> str:
         row = measured.rows[0]
@@ -97,17 +82,6 @@ def _size(parts: list[Part]) -> list[Table]:
     ]
 
 
-def _facts(parts: list[Part]) -> list[Table]:
-    """Return facts about the built indexes and about queries."""
-    rows = [measured.rows[0] for part in parts for measured in part.points.values()]
-    tables = []
-    for key, by, form in (("index", "label", "{:.3g}"), ("facts", "point", _SHARE)):
-        for name in dict.fromkeys(name for row in rows for name in row[key] if name != "vector_dimension"):
-            cell = lambda measured, key=key, name=name: measured.rows[0][key].get(name)  # noqa: E731
-            tables.append(_grid(parts, name.replace("_", " "), cell, form, by))
-    return tables
-
-
 def _differences(parts: list[Part]) -> Table:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for part in parts:
@@ -124,56 +98,6 @@ def _differences(parts: list[Part]) -> Table:
     headings = list(dict.fromkeys(heading for texts in cells.values() for heading in texts))
     rows = [[*key, *(texts.get(heading) for heading in headings)] for key, texts in cells.items()]
     return Table("paired differences", ["difference", "metric", *headings], rows)
-
-
-# ---- Tables of single experiments
-
-
-def _candidates(parts: list[Part]) -> list[Table]:
-    """Return the number of candidates that each system needs, and its ratio to the first system's."""
-    experiment, rows = parts[0].experiment, []
-    metric = experiment.metrics[0]
-    for share in _CANDIDATE_RECALLS:
-        base: list[float | None] = []
-        for entry in experiment.entries:
-            cells, needed = [], list[float | None]()
-            for k, part in enumerate(parts):
-                measured = [(p.query.get("candidates"), part.points.get(p.name)) for p in entry.points()]
-                curve = [(n, float(np.mean(one.values[metric]))) for n, one in measured if n and one]
-                count, cell = needed_candidates(curve, share)
-                first = base[k] if base else None
-                if first is not None and count is not None:
-                    cell += f" ({count / first:.1f}x)"
-                needed.append(count)
-                cells.append(cell)
-            base = base or needed
-            rows.append([f"{entry.label}, {share:.2f}".replace("0.", "."), *cells])
-    header = ["system, recall", *(part.heading for part in parts)]
-    return [Table(f"candidates needed for a {metric}", header, [row for row in rows if any(row[1:])])]
-
-
-def needed_candidates(curve: Sequence[tuple[int, float]], share: float) -> tuple[float | None, str]:
-    """Return the number of candidates that reach a recall of `share`, as a number and as text.
-
-    The curve has pairs of candidates and recall, and is interpolated over the logarithm of the candidates.
-
-    Examples
-    --------
-    >>> needed_candidates([(10, 0.5), (100, 0.9)], 0.7)
-    (31.6, '32')
-    >>> needed_candidates([(10, 0.5), (100, 0.9)], 0.95)
-    (None, 'over 100')
-    """
-    if not curve:
-        return None, ""
-    counts, recalls = map(np.array, zip(*sorted(curve), strict=True))
-    best = np.maximum.accumulate(recalls)
-    if best[0] >= share:
-        return None, f"at most {counts[0]}"
-    if best[-1] < share:
-        return None, f"over {counts[-1]}"
-    needed = float(np.exp(np.interp(share, best, np.log(counts))))
-    return round(needed, 1), f"{needed:.0f}"
 
 
 def _speed_at_recall(parts: list[Part]) -> list[Table]:
@@ -240,8 +164,5 @@ _KINDS: dict[str, Callable[[list[Part]], list[Table]]] = {
     "metrics": _metrics,
     "speed": _speed,
     "size": _size,
-    "facts": _facts,
-    "variance": _variance,
-    "candidates": _candidates,
     "speed_at_recall": _speed_at_recall,
 }

@@ -1,4 +1,4 @@
-"""Pages of stored results: one Markdown file per subject, and an index with the main table."""
+"""Pages of stored results: one Markdown file per question, and an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from .stored_results import load_results
 from .table import Table, markdown
 
 __all__ = [
-    "MAIN",
     "SUBJECTS",
     "experiment_section",
     "readme_table",
@@ -21,49 +20,24 @@ __all__ = [
     "write_pages",
 ]
 
-#: The experiment on the index page.
-MAIN = "end_to_end"
-
-#: Name of a page -> title, and experiments.
+#: Name of a page -> the question that it answers, and experiments.
 SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "systems": (
-        "Comparison with other systems",
-        (MAIN, "headline", "plaid", "token_search", "single_vector", "peer_fdes"),
-    ),
-    "recall": (
-        "Recall of FDEs",
-        (
-            *("vector_dimension", "ablation", "sizes", "nearest_neighbor", "narrow_cones", "variance"),
-            *("final_projection", "limit"),
-        ),
-    ),
-    "vectors": (
-        "Smaller vectors",
-        (
-            *("smaller_vectors", "learned_costs", "quantization", "tuned"),
-            "default_vectors",
-        ),
-    ),
-    "hybrid": ("Hybrid search", ("hybrid", "texts")),
-    "reranking": ("Exact ranking", ("reranking",)),
-    "size": ("Size of the collection", ("first_stage", "crossover")),
-    "speed": ("Speed compared with other libraries", ("speed",)),
-    "tokens": ("Token codecs", ("tokens",)),
-    "searches": ("Whole searches", ("searches",)),
-    "dial": ("A recall instead of candidates", ("dial",)),
-    "growth": ("Cost of an index by number of documents", ("growth",)),
-}
+    "systems": ("How fast are other engines at the same recall?", ("headline", "speed")),
+    "vectors": ("Which encoder, and how many floats?", ("end_to_end", "default_vectors")),
+    "fdes": ("How good are FDEs, and which of their options matter?", ("vector_dimension", "ablation", "limit")),
+    "tokens": ("How should tokens be stored?", ("searches", "tokens")),
+    "texts": ("Do words improve the ranking of texts?", ("texts", "hybrid")),
+    "dial": ("A recall or a number of candidates?", ("dial",)),
+    "size": ("Which search for which size, and what does a large index cost?", ("first_stage", "growth", "crossover")),
+}  # fmt: skip
+
+# Commands of benches with other names than their results.
+_COMMANDS = {"default_vectors": "vectors", "first_stage": "first-stage", "growth": "grow"}
 
 _GUIDE = """\
 These pages are generated from `experiments/results/` by `python -m experiments results`. Each experiment states
 its queries, documents and seeds; these differ, so numbers for one system are not comparable across experiments.
 10-recall@N is the share of exact Chamfer's top 10 among the first N documents. Brackets hold 95% intervals."""
-
-_FIGURE = "\n".join(
-    "![Recall by queries per second, one panel per collection; upper right is better]"
-    f"(figures/end_to_end-speed{suffix}.svg#only-{theme})"
-    for suffix, theme in (("", "light"), ("-dark", "dark"))
-)
 
 #: Recall and collection of the README's table, and its row names by systems of "headline"; missing systems are skipped.
 _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
@@ -81,17 +55,18 @@ _README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
-    """Write a page into `folder` for every subject with stored results, and an index with the main table."""
+    """Write a page into `folder` for every question with stored results, and an index."""
     folder.mkdir(parents=True, exist_ok=True)
     pages: dict[str, str] = {}
-    for name, (title, members) in SUBJECTS.items():
+    questions = []
+    for name, (question, members) in SUBJECTS.items():
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
-            pages[name] = "\n\n".join([f"# {title}", *map(experiment_section, stored)])
-    main = load_results(MAIN, results)
-    contents = "\n".join(f"- [{SUBJECTS[name][0]}]({name}.md)" for name in pages)
+            pages[name] = "\n\n".join([f"# {question}", *map(experiment_section, stored)])
+            titles = ", ".join(values["configuration"]["title"].partition(",")[0] for values in stored)
+            questions.append([f"[{question}]({name}.md)", titles])
     pages["index"] = "\n\n".join(
-        ["# Results", _GUIDE, contents, *([short_table(main), _FIGURE] if main else [])]
+        ["# Results", _GUIDE, markdown(Table("", ["question", "experiments"], questions))]
     )
     paths = [folder / f"{name}.md" for name in pages]
     for path, page in zip(paths, pages.values(), strict=True):
@@ -100,53 +75,63 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
 
 
 def experiment_section(stored: dict[str, Any]) -> str:
-    """Return the section of an experiment: description, conditions and folded tables; of a bench, its tables.
+    """Return the section of an experiment; of a bench, all tables with their captions.
 
-    A stored "note" replaces the configuration's conditions if tables were measured under others.
+    A run's section has its conditions and its most important table: the compared points, or the first table and others
+    of its kind.  Other tables are folded.
     """
-    content, parts = stored["configuration"], []
-    if "machine" in stored:
-        source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
-        conditions = stored.get("note") or _conditions(content)
+    name, content = stored["experiment"], stored["configuration"]
+    run = "machine" in stored
+    command = f"`python -m experiments {f'run {name}' if run else _COMMANDS.get(name, name)}`"
+    if not run:
         parts = [
-            f"## {content['title']}",
-            f"{_caption(content)}{source}",
-            f"{conditions} {_measured_on(stored)}",
+            part
+            for table in stored["tables"]
+            for part in (f"## {table['title']}", f"{table['caption']} {command}".strip(), _cells(table))
         ]
+        return "\n\n".join(parts)
+    source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
+    caption = " ".join(content.get("caption", "").split())
+    on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
+    parts = [f"## {content['title']}", f"{caption}{source}", f"{_conditions(content)} {on} {command}"]
+    parts += [short_table(stored)] if content.get("compare") else []
+    first = _title(stored, stored["tables"][0]).partition(",")[0]
     for table in stored["tables"]:
-        title = table["title"].removeprefix(f"{content['title']}: ")
-        caption = "" if table["caption"] == content.get("caption") else table["caption"]
-        cells = markdown(Table(title, table["header"], table["rows"]))
-        if "machine" in stored:
-            caption = f" {caption}" if caption else ""
-            parts.append(f"<details markdown><summary>{title}</summary>{caption}\n\n{cells}\n\n</details>")
+        title, cells = _title(stored, table), _cells(table)
+        if title.partition(",")[0] == first and not content.get("compare"):
+            parts += [f"**{title}**", cells]
         else:
-            parts += [f"## {title}", caption, cells]
-    return "\n\n".join(part for part in parts if part)
+            parts.append(f"<details markdown><summary>{title}</summary>\n\n{cells}\n\n</details>")
+    return "\n\n".join(parts)
 
 
 def short_table(stored: dict[str, Any]) -> str:
     """Return a table with the quality and queries per second of an experiment's compared points."""
     content, compared = stored["configuration"], stored["configuration"]["compare"][0]
-    tables = {
-        table["title"].partition(": ")[2]: {row[0]: row[1:] for row in table["rows"]}
-        for table in stored["tables"]
-    }
-    speed = next((title for title in tables if title.startswith("queries per second")), None)
-    metrics = [metric for metric in content["metrics"] if metric in tables][:2]
-    header = stored["tables"][0]["header"]
+    tables = {_title(stored, table): {row[0]: row[1:] for row in table["rows"]} for table in stored["tables"]}
+    speed = [title for title in tables if title.startswith("queries per second")]
+    titles = [*[metric for metric in content["metrics"] if metric in tables][:2], *speed]
     rows = []
     for point in dict.fromkeys([compared["to"], *compared["what"]]):
-        own = [tables[title][point] for title in (*metrics, speed) if point in tables.get(title or "", {})]
+        own = [tables[title][point] for title in titles if point in tables[title]]
         cells = [
             " / ".join(value.partition(" ")[0].removeprefix("0") for value in values if value)
             for values in zip(*own, strict=True)
         ]
         if any(cells):
             rows.append([point, *cells])
-    table = Table("", ["system", *(name.removeprefix("plaid-") for name in header[1:])], rows)
-    what = " / ".join([*metrics, "queries per second"])
-    return f"**{content['title']}** ({what}). {_caption(content)} {_measured_on(stored)}\n\n{markdown(table)}"
+    header = [name.removeprefix("plaid-") for name in stored["tables"][0]["header"][1:]]
+    what = " / ".join(title.partition(" (")[0] for title in titles)
+    return f"**{what}**\n\n{markdown(Table('', ['system', *header], rows))}"
+
+
+def _title(stored: dict[str, Any], table: dict[str, Any]) -> str:
+    """Return a table's title without that of the experiment."""
+    return str(table["title"]).removeprefix(f"{stored['configuration']['title']}: ")
+
+
+def _cells(table: dict[str, Any]) -> str:
+    return markdown(Table("", table["header"], table["rows"]))
 
 
 def readme_table(stored: dict[str, Any]) -> str:
@@ -182,17 +167,7 @@ def _conditions(content: dict[str, Any]) -> str:
     documents = f"random samples of {samples}" if samples else "all"
     if samples and "all" in sizes:
         documents += " documents, and all documents"
-    training = content.get("training_queries")
-    without = f", excluding the {training:.0%} that systems may learn from" if training else ""
     return (
         f"Documents: {documents}. Queries: at most {content.get('queries', 300)} per collection, judged ones "
-        f"first{without}. Seeds: {content.get('seeds', 1)}."
+        f"first. Seeds: {content.get('seeds', 1)}."
     )
-
-
-def _measured_on(stored: dict[str, Any]) -> str:
-    return f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
-
-
-def _caption(content: dict[str, Any]) -> str:
-    return " ".join(content.get("caption", "").split())

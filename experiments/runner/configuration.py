@@ -16,7 +16,7 @@ from ..known_names import require_known
 from ..systems.base import arguments_of
 from ..systems.registry import SYSTEMS
 
-__all__ = ["CONFIGS", "LARGEST", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
+__all__ = ["CONFIGS", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
 
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -24,11 +24,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 #: The seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
 
-#: Special name: only the collection with the most documents.
-LARGEST = "largest"
-
-_TABLES = ("metrics", "speed", "size", "facts", "candidates", "variance", "speed_at_recall")
-_PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "training_queries", "timed")
+_TABLES = ("metrics", "speed", "size", "speed_at_recall")
+_PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "timed")
 _KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
 
@@ -91,12 +88,11 @@ class Experiment:
     reproduces: str = ""
     k: int = 100
     queries: int = 300
-    training_queries: float = 0.0
     #: Sizes of the collection; None is all documents.
     documents: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (FIRST_SEED,)
     timed: bool = False
-    #: Names; empty: all; LARGEST: the one with the most documents.
+    #: Names; empty: all.
     collections: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
@@ -150,7 +146,6 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         "k": 100,
         "queries": 300,
         "seeds": 1,
-        "training_queries": 0.0,
         "documents": ["all"],
         "collections": [],
     }
@@ -161,19 +156,12 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
             type(given[key]) is int and given[key] > 0,
             f"{key} must be an int of at least 1, got {given[key]!r}.",
         )
-    share, sizes, collections = given["training_queries"], given["documents"], given["collections"]
-    _require(
-        isinstance(share, float) and 0 <= share < 1,
-        f"training_queries must be a share of the queries below 1, got {share!r}.",
-    )
+    sizes, collections = given["documents"], given["collections"]
     _require(
         all(size == "all" or (type(size) is int and size > 0) for size in sizes),
         f"documents must be a list of numbers and 'all', got {sizes!r}.",
     )
-    _require(
-        isinstance(collections, list) or collections == LARGEST,
-        f"collections must be a list of names, or {LARGEST!r}, got {collections!r}.",
-    )
+    _require(isinstance(collections, list), f"collections must be a list of names, got {collections!r}.")
     for metric in given["metrics"]:
         if parse_metric(metric).cutoff > given["k"]:
             raise ValueError(f"{metric} reads more documents than k={given['k']}. Raise k.")
@@ -189,7 +177,7 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         entries=tuple(entries),
         seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(given["seeds"])),
         documents=tuple(None if size == "all" else size for size in sizes),
-        collections=(LARGEST,) if collections == LARGEST else tuple(collections),
+        collections=tuple(collections),
         metrics=metrics,
         tables=tuple(given["tables"]),
         comparisons=tuple(_comparison(row, names, metrics) for row in given["compare"]),

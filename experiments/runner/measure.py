@@ -125,12 +125,6 @@ class _Group:
         positions = np.arange(len(self.part.queries))
         if self.experiment.timed:
             for one, point in work:
-                disagreement = None if one.failed else self._disagreement(one, point)
-                if disagreement:
-                    one.failed = True
-                    self._fail(
-                        one.entry, f"is not timed, because two ways to one answer differ: {disagreement}"
-                    )
                 self._search(one, point, positions[:_WARMING_QUERIES])
                 one.answers.clear()
         blocks = np.array_split(positions, min(_BLOCKS, len(positions)) if self.experiment.timed else 1)
@@ -149,12 +143,6 @@ class _Group:
             one.failed = True
             self._fail(one.entry, f"{type(error).__name__}: {error}")
 
-    def _disagreement(self, one: _Built, point: Point) -> str | None:
-        try:
-            return one.system.disagreement(self.part.queries, self._k, **point.query)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-
     @property
     def _k(self) -> int:
         return min(self.experiment.k, len(self.part.document_ids))
@@ -165,13 +153,9 @@ class _Group:
         documents, queries = self.part.documents, self.part.queries
         require_answers(answers, len(queries), self._k, len(documents))
         faults = [None if one.entry.allow_fewer else too_few(answers, len(documents))]
-        chamfer = np.empty((0, 0), np.float32)
-        if self.experiment.timed:
-            chamfer = chamfer_of(answers.ids, queries, documents)
-            if one.system.chamfer and point.query.get("rerank", True):
-                faults.append(score_fault(answers, chamfer))
+        if self.experiment.timed and one.system.chamfer and point.query.get("rerank", True):
+            faults.append(score_fault(answers, chamfer_of(answers.ids, queries, documents)))
         reads_tokens = one.system.reads_tokens(**point.query)
-        fitted_on = one.system.fitted_on()
         facts = {
             **one.facts,
             "turns": turns,
@@ -186,10 +170,7 @@ class _Group:
             np.asarray(answers.ids, np.int64),
             np.asarray(answers.scores, np.float32),
             np.asarray(answers.seconds, np.float64),
-            chamfer,
             facts,
-            np.empty(0, np.int64) if fitted_on is None else fitted_on,
-            answers.facts,
         )
         self.session.store.save(path, raw)
 
@@ -213,5 +194,4 @@ def _joined(blocks: list[Answers]) -> Answers:
         np.concatenate([np.asarray(getattr(block, name)) for block in blocks])
         for name in ("ids", "scores", "seconds")
     )
-    facts = {name: np.concatenate([block.facts[name] for block in blocks]) for name in blocks[0].facts}
-    return Answers(ids, scores, seconds, facts)
+    return Answers(ids, scores, seconds)

@@ -11,7 +11,7 @@ from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
 from ..peers.environments import PEERS, is_made
 from ..systems.registry import SYSTEMS
-from .configuration import LARGEST, Entry, Experiment
+from .configuration import Entry, Experiment
 
 __all__ = ["quick_collections", "quick_experiment"]
 
@@ -20,10 +20,9 @@ _T = TypeVar("_T")
 # Number of documents (enough to fit encoders) and of sampled documents.
 _DOCUMENTS, _SAMPLE = 300, 60
 
-# Build arguments that make fitting and tuning fast, by preset or system.
+# Build arguments that make fitting fast, by preset.
 _SMALL: dict[str, dict[str, Any]] = {
-    "learned": {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024},
-    "tuned": {"sample": 60, "candidates": 20},
+    "learned": {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
 }
 
 
@@ -40,24 +39,21 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
     entries: list[Entry] = []
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
         for entry in filter(lambda entry: _is_ready(entry, cache), _ends(list(line))):
-            small = {**_SMALL.get(entry.system, {}), **_SMALL.get(entry.build.get("preset", ""), {})}
-            queries = tuple(_ends(list(entry.queries)))
-            entries.append(replace(entry, build={**entry.build, **small}, queries=queries))
+            build = {**entry.build, **_SMALL.get(entry.build.get("preset", ""), {})}
+            entries.append(replace(entry, build=build, queries=tuple(_ends(list(entry.queries)))))
     names = {point.name for entry in entries for point in entry.points()}
     comparisons = [
         replace(comparison, what=tuple(name for name in comparison.what if name in names))
         for comparison in experiment.comparisons
         if comparison.to in names
     ]
-    named = any(name != LARGEST for name in experiment.collections)  # none of the tiny collections
-    tuned = any(entry.system == "tuned" for entry in entries)
     return replace(
         experiment,
         entries=tuple(entries),
         comparisons=tuple(comparisons),
         seeds=experiment.seeds[:2],
         documents=(_SAMPLE, None) if len(experiment.documents) > 1 else (None,),
-        collections=NAMES[:1] if tuned or named else experiment.collections,
+        collections=NAMES[:1] if experiment.collections else (),
     )
 
 

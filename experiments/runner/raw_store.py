@@ -23,8 +23,8 @@ __all__ = ["ALL", "Failure", "Raw", "RawStore", "Session", "key_of", "raw_path"]
 #: Special name: the failure of a collection in all experiments.
 ALL = "all"
 
-# Arrays of a file; numbers about each query have names with a prefix.
-_ARRAYS, _FACT = ("ids", "scores", "seconds", "chamfer", "fitted_on"), "fact "
+# Arrays of a file.
+_ARRAYS = ("ids", "scores", "seconds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,8 @@ class Raw:
     scores: NDArray[np.float32]
     #: Seconds of each query; NaN if not measured.
     seconds: NDArray[np.float64]
-    #: Exact Chamfer similarities of the returned documents; (0, 0) if not computed.
-    chamfer: NDArray[np.float32]
     #: Build time, bytes, numbers about the index, faults in sentences, provenance.
     facts: dict[str, Any]
-    #: Positions of the documents that the system was fitted on; empty for all.
-    fitted_on: NDArray[np.int64]
-    #: Other numbers about each query.
-    query_facts: dict[str, NDArray[np.float64]]
 
 
 class RawStore:
@@ -60,10 +54,8 @@ class RawStore:
         """Write a result: facts first, arrays last, each atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path.with_suffix(".json"), raw.facts)
-        arrays = {name: getattr(raw, name) for name in _ARRAYS}
-        arrays |= {f"{_FACT}{name}": values for name, values in raw.query_facts.items()}
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        np.savez(stream, **{name: getattr(raw, name) for name in _ARRAYS})
         write_bytes(path, stream.getvalue())
 
     def load(self, path: Path) -> Raw | None:
@@ -72,13 +64,10 @@ class RawStore:
             # From memory, because NumPy does not close a file that it refuses.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
-                query_facts = {
-                    name.removeprefix(_FACT): file[name] for name in file.files if name.startswith(_FACT)
-                }
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             return None
-        return Raw(**arrays, facts=facts, query_facts=query_facts)
+        return Raw(**arrays, facts=facts)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..datasets.loading import load_collection
 from ..evaluation.summary import Part, paired_differences, summarize
 from ..known_names import require_known
 from ..report.result_tables import result_tables
-from .configuration import LARGEST, Experiment
+from .configuration import Experiment
 from .measure import measure
 from .provenance import machine, provenance
 from .raw_store import ALL, Failure, RawStore, Session, key_of
@@ -81,8 +81,6 @@ def _run(
     ]
     for number, (experiment, collection, size) in enumerate(work, 1):
         options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}, {size:,} documents")
-        if experiment.training_queries:
-            collection = collection.without_training_queries(experiment.training_queries)
         sampled = collection.asked(experiment.queries).sampled(size)
         for seed in experiment.seeds:
             measure(session, experiment, sampled, seed)
@@ -135,8 +133,6 @@ def _loaded(collections: Sequence[DatasetPath | Collection], session: Session) -
 
 
 def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Session) -> list[Collection]:
-    if experiment.collections == (LARGEST,):
-        return sorted(loaded, key=lambda collection: -len(collection.document_ids))[:1]
     for name in experiment.collections:
         try:
             require_known(name, [collection.name for collection in loaded], "collection")

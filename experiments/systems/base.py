@@ -47,8 +47,7 @@ class Material:
     """All inputs of a system's build.
 
     The folder is a scratch folder for this system alone; the cache contains environments of peers.  The seed
-    determines every random choice.  `shared` contains results that several systems of an experiment and
-    collection use, such as a tuning.
+    determines every random choice.  `shared` contains parts that several systems of an experiment and collection use.
     """
 
     collection: Collection
@@ -79,8 +78,6 @@ class Answers:
     scores: NDArray[np.float32]
     #: Wall time of each query, one query at a time, in the process that answers.
     seconds: NDArray[np.float64]
-    #: Other numbers about each query, by name.
-    facts: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class System(ABC):
@@ -134,17 +131,9 @@ class System(ABC):
         """Return True if answers with these query arguments need the stored tokens."""
         return bool(query.get("rerank", True))
 
-    def disagreement(self, queries: MultiVectors, k: int, **query: Any) -> str | None:
-        """Compute the same answer in two ways before the timing; return a description if they differ."""
-        return None
-
-    def facts(self) -> dict[str, float | str]:
+    def facts(self) -> dict[str, float]:
         """Return facts about the built index, which are stored with the results."""
         return {}
-
-    def fitted_on(self) -> NDArray[np.int64] | None:
-        """Return the positions of the documents that the system was fitted on; None for all."""
-        return None
 
     def close(self) -> None:  # noqa: B027 (most systems hold nothing outside the object)
         """Free memory and end processes; also called after an error."""

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from muvera import HNSWSettings, MultiVectors, top_k
-from muvera.mips import VectorSearch, make_search
+from muvera import MultiVectors, top_k
+from muvera.mips import make_search
 
-from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["Exhaustive", "Pooled", "VectorBackend", "mean_vectors", "vector_search"]
-
-VectorBackend = Literal["exact", "hnsw"]
-
-
-def vector_search(
-    backend: str, dimension: int, seed: int, hnsw: dict[str, Any] | None = None
-) -> VectorSearch:
-    """Return an empty search of all vectors ("exact") or of a graph ("hnsw"), with settings of HNSWSettings."""
-    require_known(backend, get_args(VectorBackend), "backend")
-    return make_search(backend, dimension, HNSWSettings(**{"seed": seed, **(hnsw or {})}))
+__all__ = ["Exhaustive", "Pooled", "mean_vectors"]
 
 
 class Exhaustive(System):
@@ -60,14 +49,8 @@ class Pooled(System):
     name: ClassVar[str] = "pooled"
     chamfer: bool = True
 
-    def __init__(
-        self,
-        *,
-        vectors: Literal["mean", "stored"] = "mean",
-        backend: VectorBackend = "exact",
-        hnsw: dict[str, Any] | None = None,
-    ) -> None:
-        self._stored, self._backend, self._hnsw = vectors == "stored", backend, hnsw
+    def __init__(self, *, vectors: Literal["mean", "stored"] = "mean") -> None:
+        self._stored = vectors == "stored"
 
     def build(self, material: Material) -> None:
         """Pool the documents and add them to the search."""
@@ -77,7 +60,7 @@ class Pooled(System):
             material.needs("document_pooled", "query_pooled", reason=reason)
         self._query_vectors = material.collection.query_pooled
         vectors: Any = material.collection.document_pooled if self._stored else mean_vectors(self.documents)
-        self._search = vector_search(self._backend, vectors.shape[1], material.seed, self._hnsw)
+        self._search = make_search("exact", vectors.shape[1])
         self._search.add(np.arange(len(vectors)), vectors, material.threads)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
@@ -96,7 +79,7 @@ class Pooled(System):
         return timed_search(queries, k, answer)
 
     def bytes_per_document(self) -> float:
-        """Return the bytes of a vector and, with a graph, of its links."""
+        """Return the bytes of a stored vector."""
         return float(self._search.info()["bytes_per_vector"])
 
 

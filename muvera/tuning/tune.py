@@ -68,7 +68,7 @@ def tune(
     documents : MultiVectors or a list of arrays (tokens, dimension)
     queries : MultiVectors or a list of arrays, optional
         Queries of the same model; at most 300 are used, fewer if tokens are many or wide.  Default: windows
-        of the documents' tokens (``python -m experiments run tuned`` measures the difference).
+        of the documents' tokens.
     target_recall : float, optional
         Select the smallest vectors for which this share of the exact ten best is among the candidates.
         Default: select the highest mean of recall among the candidates and among half as many.

@@ -63,9 +63,6 @@ class Faulty(Exhaustive):
             return Answers(ids[:, :1], scores, answers.seconds)
         return answers
 
-    def disagreement(self, queries: MultiVectors, k: int, **_: Any) -> str | None:
-        return "0.1 is not 0.2." if self.fault == "ways" else None
-
     def close(self) -> None:
         CALLS.append(f"close {self.fault}")
         super().close()

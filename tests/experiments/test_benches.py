@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from builders.system_inputs import collection_of
 
-import muvera
 from experiments.bench import dial, first_stage, growth, plumbing, searches, speed, tokens, vectors
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection
-from experiments.peers.environments import MUVERA
-from experiments.peers.workers import first_call
+from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
 from muvera import MultiVectors, chamfer_matrix
@@ -51,12 +49,11 @@ def test_jobs_take_turns_after_a_round_that_does_not_count() -> None:
 
 
 def test_every_codec_has_a_row(real: MultiVectors) -> None:
-    quality, times = tokens.measure([collection_of(real)], rounds=1)
-    codecs = ["int8", "4bit", "2bit", "1bit"]
-    assert column(quality, "collection, codec") == [f"small, {name}" for name in (*codecs, *tokens.PLAID)]
-    recalls = zip(column(quality, "10-recall@10"), column(quality, "@20"), strict=True)
+    table = tokens.measure([collection_of(real)])
+    names = ["int8", "4bit", "2bit", "1bit", *tokens.PLAID]
+    assert column(table, "collection, codec") == [f"small, {name}" for name in names]
+    recalls = zip(column(table, "10-recall@10"), column(table, "@20"), strict=True)
     assert all(0 < first <= second <= 1 for first, second in recalls)
-    assert len(times.rows) == 2 + 2 * len(codecs) and times.rows[0][0] == "small, float32"
 
 
 def test_dial_and_fixed_numbers(real: MultiVectors) -> None:
@@ -175,35 +172,26 @@ def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
 
 
 def test_ratios_of_speed_are_taken_round_by_round() -> None:
-    job, fast, slow = (speed.Job(MUVERA, name) for name in ("chamfer", "sgemm_512", "sgemm_1024"))
-    seconds = {
-        job.name: np.array([[1.0, 2.0, 4.0], [1, 1, 1]]),
-        fast.name: np.array([[0.5, 1.0, 1.0], [1, 1, 1]]),
-        slow.name: np.array([[8.0, 4.0, 16.0], [8, 8, 8]]),
-    }
-    sizes = speed.Sizes(documents=3, equal_documents=4)
-    line = speed.Line("chamfer", "Chamfer / peak", job, (fast, slow), "GFLOP/s")
-    found = speed.compare(line, seconds, sizes)
-    work, square = 2e-9 * 32 * 4 * 150 * 128, 2e-9 * 512**3
-    # In the second round the larger product has the higher rate.
-    expected = np.array([0.5 * work / square, 0.5 * work / (2 * square), 0.25 * work / square])
-    assert found["ratio"] == pytest.approx(np.median(expected))
-    assert found["greatest"] == pytest.approx(expected.max())
-    assert found["processor_ratio"] == pytest.approx(work / square)
-    slower = speed.Line("decode", "decode / fill", job, (fast,), "ms", slower=True)
-    assert speed.compare(slower, seconds, sizes)["ratio"] == 2
+    line = speed.Line("encode / theirs", "documents_batch", "theirs", "documents_single")
+    own, other = line.jobs
+    seconds = {own: np.array([[1.0, 2.0, 4.0], [1, 1, 1]]), other: np.array([[4.0, 4.0, 4.0], [3, 3, 3]])}
+    found = speed.compare(line, seconds, 100)
+    assert found[1:] == [50.0, 25.0, "documents/s", "2.00x", "1.00 - 4.00", "3.00x"]
+    score = line._replace(own="chamfer")
+    assert speed.compare(score, {score.jobs[0]: seconds[own], other: seconds[other]}, 100)[1:4] == [
+        2000,
+        4000,
+        "ms",
+    ]
 
 
 def test_speed_runs_its_worker_and_names_existing_operations(tmp_path: Path) -> None:
-    sizes = speed.Sizes(documents=3, equal_documents=4)
-    speed.write_inputs(tmp_path, sizes)
-    small, large = speed.Job(MUVERA, "sgemm_512", 2), speed.Job(MUVERA, "sgemm_1024")
-    lines = [speed.Line("product", "small / large", small, (large,), "ms", "5x")]
-    table, checks = speed.run(lines, tmp_path, sizes, 2, tmp_path / "unused")
-    assert table.rows[0][0] == "small / large" and table.rows[0][7] == "5x" and not checks.rows
+    speed.write_inputs(tmp_path, 3, 4)
+    lines = [speed.Line("batch / single", "documents_batch", MUVERA.name, "documents_single")]
+    (table,) = speed.run(lines, tmp_path, 3, 2, tmp_path / "unused")
+    assert table.rows[0][0] == "batch / single"
     for line in speed.LINES:
-        for job in (line.muvera, *line.others):
-            module = importlib.import_module(f"experiments.peers.workers.{job.library.worker}")
-            assert job.operation in operations_of(module), job.name
-    for work in first_call.calls(muvera).values():
-        work()
+        for name, operation in line.jobs:
+            worker = (MUVERA if name == MUVERA.name else PEERS[name]).worker
+            module = importlib.import_module(f"experiments.peers.workers.{worker}")
+            assert operation in operations_of(module), operation

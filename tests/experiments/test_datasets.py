@@ -144,16 +144,6 @@ def test_parts_keep_what_belongs_together() -> None:
     assert whole.asked(1000) is whole.sampled(None) is whole.sampled(10**6) is whole
 
 
-def test_queries_are_set_aside_once_for_the_same_collection() -> None:
-    whole = synthetic_collection("quick-wide")
-    part = whole.without_training_queries(0.5)
-    training: Any = part.training_queries
-    assert len(part.query_ids) == len(part.queries) == len(training) == 6
-    assert not {tokens.tobytes() for tokens in part.queries} & {tokens.tobytes() for tokens in training}
-    assert part.query_ids == whole.without_training_queries(0.5).query_ids
-    assert part.content != replace(part, training_queries=None).content
-
-
 def test_exact_answers_are_chamfers_and_kept(tmp_path: Path) -> None:
     whole = synthetic_collection("quick-wide", documents=40, queries=5)
     exact = ExactAnswers(whole, tmp_path)

@@ -59,27 +59,6 @@ def test_no_judgement_is_nan_and_no_results_are_zero() -> None:
     assert values["10-recall@2"][1] == 0
 
 
-def test_unseen_documents_are_ranked_among_themselves() -> None:
-    exact, ids, seen = rankings(2, 60), rankings(3, 40), np.arange(0, 60, 4)
-    judge = Judge(["5-recall@10 unseen", "5-recall@10"], Known(exact))
-    values = judge.values(ids, seen)
-    for i in range(8):
-        best = [p for p in exact[i] if p % 4][:5]
-        assert values["5-recall@10 unseen"][i] == np.isin(best, [p for p in ids[i] if p % 4][:10]).mean()
-        assert values["5-recall@10"][i] == np.isin(exact[i, :5], ids[i, :10]).mean()
-    assert list(judge.values(ids)) == list(judge.values(ids, np.empty(0, np.int64))) == ["5-recall@10"]
-
-
-def test_too_short_a_ranking_has_no_recall_of_unseen_documents() -> None:
-    exact = np.stack([np.arange(60), np.arange(60)[::-1]])
-    judge = Judge(["5-recall@15 unseen"], Known(exact))
-    with pytest.raises(ValueError, match=r"15 documents.*k=20"):
-        judge.values(exact[:, :20], np.arange(10))
-    short = np.full((2, 20), -1)  # ends early: everything that the system returned
-    short[:, :6] = exact[:, :6]
-    np.testing.assert_array_equal(judge.values(short, np.arange(3))["5-recall@15 unseen"], [3 / 5, 1])
-
-
 def test_intervals_cover_the_true_mean() -> None:
     """95% nominal; 200 trials of 100 uniform values: below 90% or at 100% has odds under 1 in 1000."""
     stream = np.random.default_rng(3)

@@ -21,10 +21,8 @@ from builders.run_folders import (
 from typer.testing import CliRunner
 
 from experiments.report.charts import Plot
-from experiments.report.figures import write_figures
 from experiments.report.page import page, page_of
 from experiments.report.run_folder import Run, load_run
-from experiments.report.stored_results import RESULTS
 from experiments.report.views import ExperimentView
 
 
@@ -122,14 +120,6 @@ def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
         assert any(plot.y.title == "queries per second" for plot in plots(run, "a")) is timed
 
 
-def test_figures_are_drawn_from_the_stored_results(tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert")
-    paths = write_figures(tmp_path, RESULTS)
-    kept = RESULTS.parents[1] / "docs" / "results" / "figures"
-    assert sorted(path.name for path in paths) == sorted(path.name for path in kept.iterdir())
-    assert all(path.read_text().startswith("<svg") for path in paths)
-
-
 # ---- The page in a browser
 
 
@@ -180,7 +170,7 @@ def test_what_the_runner_writes_is_what_tables_and_page_read(tmp_path: Path) -> 
         {"system": "pooled", "label": "mean", "sweep": sweep},
         {"system": "pooled", "label": "mean again", "sweep": sweep},
     ]
-    kinds = ["metrics", "speed", "size", "facts", "candidates", "speed_at_recall"]
+    kinds = ["metrics", "speed", "size", "speed_at_recall"]
     compare = [{"to": "all", "what": ["mean, candidates=5"]}]
     assert small_runs.run(tmp_path, systems, timed=True, tables=kinds, compare=compare) == []
     run = load_run(tmp_path / "out")

@@ -7,13 +7,11 @@ two of them with torch.  Libraries that are installed here run in this environme
 import json
 import os
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders.muvfde import muvfde_fdes
 from builders.system_inputs import ask, collection_of, exact_scores, material, some_documents, unit_texts
 
 from experiments.peers import environments as peers
@@ -122,7 +120,7 @@ def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
     system = SYSTEMS["plaid"]()
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
-        system.build(material(some_documents(0, 3), tmp_path))
+        system.prepare(material(some_documents(0, 3), tmp_path))
     system.close()
 
 
@@ -133,7 +131,9 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
     ids = [np.arange(len(document), dtype=np.int64) for document in documents]
     (tmp_path / "scratch").mkdir()
     system: Any = SYSTEMS[name]()
-    system.build(material(collection_of(documents, document_token_ids=ids), tmp_path / "scratch"))
+    given = material(collection_of(documents, document_token_ids=ids), tmp_path / "scratch")
+    system.prepare(given)
+    system.build(given)
     assert not list((tmp_path / "scratch").glob("documents*"))
     assert system.build_seconds > 0 and system.bytes_per_document() > 0
     settings = json.loads((tmp_path / "scratch" / "built.json").read_text())
@@ -154,67 +154,6 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
     system.close()
 
 
-def of_muvfde() -> tuple[Any, Any]:
-    pytest.importorskip("muvfde")
-    case: dict[str, Any] = {
-        "num_repetitions": 3,
-        "num_simhash_projections": 2,
-        "projection_dimension": 8,
-        "seed": 7,
-    }
-    case |= {"kind": "count_sketch", "final_dimension": None, "fill": True}
-    return (lambda tokens: muvfde_fdes(tokens, case)[0]), (lambda tokens: muvfde_fdes(tokens, case)[1])
-
-
-def of_fastembed() -> tuple[Any, Any]:
-    library: Any = pytest.importorskip("fastembed.postprocess")
-    encoder = library.Muvera(dim=16, k_sim=2, dim_proj=8, r_reps=3, random_seed=7)
-    return encoder.process_document, encoder.process_query
-
-
-@pytest.mark.parametrize(("name", "encoders"), [("muvfde", of_muvfde), ("fastembed", of_fastembed)])
-def test_fdes_of_a_library_are_searched_and_ranked_exactly(
-    name: str, encoders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encode_document, encode_query = encoders()
-    monkeypatch.setitem(PEERS, name, Library(name, PEERS[name].worker))  # in this environment
-    monkeypatch.setattr("experiments.systems.peers._BLOCK", 16)  # several blocks
-    documents = some_documents(0, 40)
-    system: Any = SYSTEMS[name](repetitions=3, bits=2, width=8)  # type: ignore[call-arg]
-    try:
-        system.build(material(documents, tmp_path))
-        answers = ask(system, QUERIES, 5, candidates=12)
-    finally:
-        system.close()
-    fdes = np.array([encode_document(document) for document in documents])
-    exact = exact_scores(QUERIES, documents)
-    for i, query in enumerate(QUERIES):
-        candidates = np.argsort(-(fdes @ encode_query(query)))[:12]
-        best = candidates[np.argsort(-exact[i, candidates])][:5]
-        assert answers.ids[i].tolist() == best.tolist()
-
-
-@pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed in this environment")
-@pytest.mark.compiled("encodes documents")
-def test_product_codes_of_faiss_find_most_of_the_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PEERS, "faiss", Library("faiss", "faiss_jobs"))
-    documents = some_documents(0, 300)
-    system: Any = SYSTEMS["pq"](preset="mean", subvector_size=4)  # type: ignore[call-arg]
-    try:
-        system.build(material(documents, tmp_path))
-        codes = ask(system, QUERIES, 300)
-        ranked = ask(system, QUERIES, 10, candidates=300)
-    finally:
-        system.close()
-    assert system.bytes_per_document() == 5  # 17 floats
-    exact = exact_scores(QUERIES, documents)
-    np.testing.assert_array_equal(ranked.ids, np.argsort(-exact, axis=1)[:, :10])
-    in_order = np.take_along_axis(exact, codes.ids, axis=1)
-    assert np.corrcoef(np.tile(np.arange(300), 3), in_order.ravel())[0, 1] < -0.2
-
-
 @pytest.mark.skipif(CACHE is None, reason="MUVERA_PEERS names no cache folder of environments")
 @pytest.mark.parametrize(
     ("name", "query"),
@@ -224,7 +163,6 @@ def test_product_codes_of_faiss_find_most_of_the_best(
         ("qdrant", {"candidates": 300}),
         ("warp", {"nprobe": 32, "candidates": 150}),
         ("lemur", {"candidates": 150}),
-        ("pq", {"candidates": 150}),
     ],
 )
 def test_the_real_libraries_find_most_of_the_best(name: str, query: dict[str, Any], tmp_path: Path) -> None:
@@ -240,7 +178,9 @@ def test_the_real_libraries_find_most_of_the_best(name: str, query: dict[str, An
     collection = collection_of(documents, queries, document_token_ids=ids)
     system = SYSTEMS[name]()
     try:
-        system.build(material(collection, tmp_path, Path(str(CACHE))))
+        given = material(collection, tmp_path, Path(str(CACHE)))
+        system.prepare(given)
+        system.build(given)
         answers = ask(system, queries, 10, **query)
     finally:
         system.close()

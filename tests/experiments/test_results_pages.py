@@ -6,14 +6,7 @@ from typing import Any
 
 from builders.run_folders import row
 
-from experiments.report.results_pages import (
-    MAIN,
-    SUBJECTS,
-    experiment_section,
-    short_table,
-    update_readme,
-    write_pages,
-)
+from experiments.report.results_pages import SUBJECTS, experiment_section, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
 
@@ -21,63 +14,66 @@ MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "nu
 
 
 def stored(**content: Any) -> dict[str, Any]:
-    configuration = {
-        "title": "End to end",
-        "caption": "One\n  thread.",
-        "metrics": ["10-recall@10", "nDCG@10", "R@10"],
-        "compare": [{"to": "muvera", "what": ["bm25", "nowhere"]}],
-        **content,
-    }
     cells = {
         "10-recall@10": [["muvera", "0.987 [0.9, 1.0]", ""], ["bm25", "1.000 [1, 1]", "0.500"]],
         "nDCG@10": [["muvera", "0.300 [0.2, 0.4]", ""], ["bm25", "0.200", "0.100"]],
         "queries per second (p50 / p95 / p99, ms)": [
-            *(
-                ["muvera", "1,234 (1 / 2 / 3)", ""],
-                ["bm25", "7 (1 / 2 / 3)", "8 (1 / 2 / 3)"],
-                ["other", "5", "6"],
-            )
+            ["muvera", "1,234 (1 / 2 / 3)", ""],
+            ["bm25", "7 (1 / 2 / 3)", "8 (1 / 2 / 3)"],
+            ["other", "5", "6"],
         ],
     }
-    header = ["system", "a", "plaid-b"]
     tables = [
-        {"experiment": MAIN, "title": f"End to end: {title}", "caption": "", "header": header, "rows": rows}
+        {
+            "experiment": "headline",
+            "title": f"Mine: {title}",
+            "caption": "",
+            "header": ["system", "a", "plaid-b"],
+            "rows": rows,
+        }
         for title, rows in cells.items()
     ]
-    return {"configuration": configuration, "machine": MACHINE, "threads": 1, "tables": tables}
+    configuration = {
+        "title": "Mine",
+        "caption": "One\n  thread.",
+        "metrics": ["10-recall@10", "nDCG@10", "R@10"],
+    }
+    return {
+        "experiment": "headline",
+        "configuration": configuration | content,
+        "machine": MACHINE,
+        "threads": 1,
+        "tables": tables,
+    }
 
 
 def test_a_section_has_its_conditions_and_every_table() -> None:
-    section = experiment_section(
-        stored(reproduces="figure 6", documents=[1000, "all"], seeds=3, training_queries=0.5)
-    )
+    section = experiment_section(stored(reproduces="figure 6", documents=[1000, "all"], seeds=3))
     for part in (
+        "One thread.",
         "figure 6",
         "1,000 documents, and all documents",
         "300 per",
-        "50%",
         "Seeds: 3",
         "Abacus, 2 cores",
     ):
         assert part in section
-    assert section.count("<details markdown>") == section.count("</details>") == section.count("| --- |") == 3
+    assert "`python -m experiments run headline`" in section
+    assert section.count("<details markdown>") == section.count("</details>") == 2
+    assert section.count("| --- |") == 3
 
 
-def test_the_short_table_has_the_compared_points() -> None:
-    assert short_table(stored()).splitlines()[-4:] == [
+def test_compared_points_come_first_in_one_table() -> None:
+    section = experiment_section(stored(compare=[{"to": "muvera", "what": ["bm25", "nowhere"]}]))
+    assert section.count("<details markdown>") == 3
+    assert section.partition("<details")[0].rstrip().splitlines()[-6:] == [
+        "**10-recall@10 / nDCG@10 / queries per second**",
+        "",
         "| system | a | b |",
         "| --- | ---: | ---: |",
         "| muvera | .987 / .300 / 1,234 |  |",
         "| bm25 | 1.000 / .200 / 7 | .500 / .100 / 8 |",
     ]
-
-
-def test_pages_are_written_of_what_is_stored(tmp_path: Path) -> None:
-    save_results(MAIN, stored(), tmp_path / "results")
-    written = write_pages(tmp_path / "pages", tmp_path / "results")
-    assert [path.name for path in written] == ["systems.md", "index.md"]
-    page, index = (path.read_text() for path in written)
-    assert "<details markdown>" in page and "| muvera | .987" in index
 
 
 def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
@@ -86,7 +82,9 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
     assert {path.stem for path in RESULTS.glob("*.json")} <= set(shown)
     assert {experiment.name for experiment in load_experiments(["study"])} <= set(shown)
     root = RESULTS.parents[1]
-    for path in write_pages(tmp_path / "pages", RESULTS):
+    paths = write_pages(tmp_path, RESULTS)
+    assert {path.name for path in paths} == {path.name for path in (root / "docs" / "results").iterdir()}
+    for path in paths:
         kept = root / "docs" / "results" / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
     readme = (root / "README.md").read_text()
@@ -95,22 +93,22 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
     manifest = {
-        "experiments": {MAIN: {"title": "End to end"}, "failed": {"title": "Failed"}},
+        "experiments": {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}},
         "machine": MACHINE,
         "threads": 1,
         "measured": [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    summary = {"rows": [row(MAIN, "a", "muvera", 0.9)], "tables": stored()["tables"]}
+    summary = {"rows": [row("headline", "a", "muvera", 0.9)], "tables": stored()["tables"]}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert save_run(tmp_path, tmp_path / "results") == [MAIN]
-    found = load_results(MAIN, tmp_path / "results")
+    save_run(tmp_path, tmp_path / "results")
+    found = load_results("headline", tmp_path / "results")
     assert found["commits"] == ["a", "b"] and len(found["tables"]) == 3
     assert load_results("failed", tmp_path / "results") == {}
-    lines = [line.strip() for line in (tmp_path / "results" / f"{MAIN}.json").read_text().splitlines()]
+    lines = [line.strip() for line in (tmp_path / "results" / "headline.json").read_text().splitlines()]
     assert '["muvera", "0.300 [0.2, 0.4]", ""],' in lines  # one entry per line
-
-
-def test_the_main_experiment_is_compared() -> None:
-    (experiment,) = load_experiments([MAIN])
-    assert experiment.comparisons and experiment.timed
+    save_results("other", stored(), tmp_path / "results")
+    assert [path.name for path in write_pages(tmp_path / "pages", tmp_path / "results")] == [
+        "systems.md",
+        "index.md",
+    ]

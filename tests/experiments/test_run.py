@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from builders.small_runs import CALLS, faulty_system, run, small, summary
@@ -41,7 +40,6 @@ def _registered() -> Iterator[None]:
         ("shape", r"ids of shape \(12, 1\) instead of \(12, 5\)", False),
         ("few", "fewer than 5 documents for 4 queries, at worst 4", True),
         ("scores", "exact Chamfer, but 4 of 60 are not: query 0", True),
-        ("ways", r"is not timed, .*: 0\.1 is not 0\.2", False),
     ],
 )
 def test_a_faulty_system_is_named_and_the_rest_goes_on(
@@ -64,10 +62,10 @@ def test_a_faulty_system_is_named_and_the_rest_goes_on(
 def test_a_fault_is_reported_once_for_all_points_of_a_system(tmp_path: Path) -> None:
     systems = [
         {"system": "faulty", "label": "bad", "build": {"fault": fault}, "sweep": {"offset": offsets}}
-        for fault, offsets in (("ways", [0, 1]), ("none", [2, 3]))
+        for fault, offsets in (("search", [0, 1]), ("none", [2, 3]))
     ]
     (failure,) = run(tmp_path, systems, timed=True)
-    assert "two ways" in failure.message
+    assert "no answer" in failure.message
     assert [row["query"] for row in summary(tmp_path)["rows"]] == [{"offset": 2}, {"offset": 3}]
 
 
@@ -101,8 +99,7 @@ def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Pat
     assert row["queries_per_second"] > 0 and row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
     (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
     raw = RawStore(tmp_path).load(path)
-    assert raw is not None and raw.ids.shape == raw.chamfer.shape == (12, 5) and (raw.seconds > 0).all()
-    np.testing.assert_allclose(raw.scores, raw.chamfer, rtol=1e-6)
+    assert raw is not None and raw.ids.shape == raw.scores.shape == (12, 5) and (raw.seconds > 0).all()
 
 
 def test_systems_take_turns_and_another_one_begins_each(tmp_path: Path) -> None:
@@ -145,26 +142,6 @@ def test_differences_are_over_the_same_queries(tmp_path: Path) -> None:
     assert (row["a"], row["b"], row["collection"]) == ("exhaustive", "faulty", "quick-wide")
     assert row["difference"] == pytest.approx(4 * 0.2 / 12)
     assert 0 <= row["low"] < row["difference"] < row["high"]
-
-
-def test_unseen_documents_training_queries_and_facts(tmp_path: Path) -> None:
-    build = {"num_repetitions": 2, "num_simhash_projections": 2}
-    systems = [
-        {"system": "fde", "build": {**build, "fit_on": 0.25}},
-        {"system": "reranking", "build": build, "query": {"candidates": 20}},
-    ]
-    metrics = ["5-recall@10", "5-recall@10 unseen"]
-    assert run(tmp_path, systems, k=30, metrics=metrics, training_queries=0.25) == []
-    first, ranked = summary(tmp_path)["rows"]
-    assert 0 < first["metrics"]["5-recall@10 unseen"]["mean"] <= 1
-    assert first["metrics"]["5-recall@10"]["n"] == 9
-    assert ranked["metrics"]["5-recall@10 unseen"] is None  # fitted on all
-    assert 0 < ranked["facts"]["products made"]["mean"] <= 1
-    raw = RawStore(tmp_path).load(next((tmp_path / "out" / "raw").rglob("fde-*.npz")))
-    assert raw is not None and len(raw.fitted_on) == 10
-    system = {"system": "fde", "build": {"num_repetitions": 2, "fit_on": 0.75}}
-    (failure,) = run(tmp_path, [system], k=5, metrics=["5-recall@5 unseen"])
-    assert failure.system == "fde" and "Raise k" in failure.message
 
 
 def test_rankings_numbers_and_manifest(tmp_path: Path) -> None:

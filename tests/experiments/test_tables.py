@@ -9,7 +9,7 @@ from builders.paths import ROOT
 
 from experiments.evaluation.summary import Measured, Part
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
-from experiments.report.result_tables import needed_candidates, result_tables, seconds_at
+from experiments.report.result_tables import result_tables, seconds_at
 from experiments.report.stored_results import RESULTS, load_results, save_tables
 from experiments.report.table import Column, Table, html, markdown, text
 from experiments.runner.configuration import Experiment, load_experiments
@@ -85,7 +85,7 @@ title: Mine
 timed: true
 documents: [300, all]
 metrics: [10-recall@10]
-tables: [speed_at_recall, candidates]
+tables: [speed_at_recall]
 systems:
   - {system: muvera, label: ours, sweep: {candidates: [20, 50]}}
   - {system: pooled, label: theirs, sweep: {candidates: [20, 50]}}
@@ -101,7 +101,7 @@ def part(experiment: Experiment, turns: dict[str, str]) -> Part:
         for i, candidates in enumerate((20, 50)):
             row = {"label": label, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
             each, none = np.array([seconds[i], seconds[i], 100.0]), np.empty(0)
-            raw: Any = Raw(none, none, each, none, {"turns": turns[label]}, none, {})  # type: ignore[arg-type]
+            raw: Any = Raw(none, none, each, {"turns": turns[label]})  # type: ignore[arg-type]
             values = {"10-recall@10": np.full(3, recalls[label][i])}
             made.points[f"{label}, candidates={candidates}"] = Measured([row], values, raw)
     return made
@@ -111,13 +111,12 @@ def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(CONFIGURATION)
     (experiment,) = load_experiments([str(path)])
-    speed, needed = result_tables([part(experiment, {"ours": "1", "theirs": "1"})])
+    (speed,) = result_tables([part(experiment, {"ours": "1", "theirs": "1"})])
     assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
     assert speed["rows"] == [
         ["ours", "1,000", "1,000", "643", "500", "12,346", "1.2"],
         ["theirs", "250 (4x)", "207 (4.8x)", "", "", "12,346", "1.2"],
     ]
-    assert needed["rows"][2:4] == [["ours, .90", "at most 20"], ["theirs, .90", "43"]]
     apart = result_tables([part(experiment, {"ours": "1", "theirs": "2"})])[0]  # not measured together
     assert apart["rows"][1][1:3] == ["250", "207"]
     assert result_tables([Part(experiment, "some", [""] * 500, [""] * 3, "")]) == []  # nothing was measured
@@ -127,4 +126,3 @@ def test_curves_are_interpolated() -> None:
     curve = [(0.99, 8.0), (0.8, 1.0), (0.85, 9.0), (0.9, 3.0)]
     assert [seconds_at(curve, level) for level in (0.8, 0.85, 0.99, 0.995)] == [1.0, 2.0, 8.0, None]
     assert seconds_at([], 0.5) is None
-    assert needed_candidates([(10, 0.5), (1000, 0.9)], 0.7) == (100.0, "100")

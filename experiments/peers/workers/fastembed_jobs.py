@@ -7,11 +7,9 @@ from typing import Any
 LIBRARY = "fastembed.postprocess"
 
 
-def encoders(
-    dimension: int = 128, repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 42
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def encoders() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return functions that encode one document and one query."""
     encoder: Any = importlib.import_module(LIBRARY).Muvera(
-        dim=dimension, k_sim=bits, dim_proj=width, r_reps=repetitions, random_seed=seed
+        dim=128, k_sim=5, dim_proj=16, r_reps=20, random_seed=42
     )
     return encoder.process_document, encoder.process_query

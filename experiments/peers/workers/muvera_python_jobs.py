@@ -7,17 +7,15 @@ from typing import Any
 LIBRARY = "muvera"
 
 
-def encoders(
-    dimension: int = 128, repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 42
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def encoders() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return functions that encode one document, or several, and one query."""
     encoder: Any = importlib.import_module(LIBRARY).Muvera(
-        num_repetitions=repetitions,
-        num_simhash_projections=bits,
-        dimension=dimension,
+        num_repetitions=20,
+        num_simhash_projections=5,
+        dimension=128,
         projection_type="ams_sketch",
-        projection_dimension=width,
-        seed=seed,
+        projection_dimension=16,
+        seed=42,
     )
     return encoder.encode_documents, encoder.encode_queries
 

@@ -8,19 +8,17 @@ from typing import Any
 LIBRARY = "muvfde"
 
 
-def encoders(
-    repetitions: int = 20, bits: int = 5, width: int = 16, seed: int = 1, **_: int
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def encoders() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return functions that encode one document and one query; the dimension is the input's."""
     library = importlib.import_module(LIBRARY)
 
     def config() -> Any:
         found = library.fixed_dimensional_encoding_config()
-        found.set_num_repetitions(repetitions)
-        found.set_num_simhash_projections(bits)
+        found.set_num_repetitions(20)
+        found.set_num_simhash_projections(5)
         found.set_projection_type(library.projection_type.AMS_SKETCH)
-        found.set_projection_dimension(width)
-        found.set_seed(seed)
+        found.set_projection_dimension(16)
+        found.set_seed(1)
         return found
 
     of_documents = config()

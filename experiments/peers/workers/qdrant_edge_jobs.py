@@ -19,7 +19,7 @@ TOKENS, MEAN = "tokens", "mean"
 _BATCH = 256
 
 
-def _config(dimension: int, graph_of_tokens: bool, m: int, ef_construct: int, threads: int) -> Any:
+def _config(dimension: int, m: int, ef_construct: int, threads: int) -> Any:
     edge = importlib.import_module(LIBRARY)
 
     def graph(links: int) -> Any:
@@ -32,11 +32,11 @@ def _config(dimension: int, graph_of_tokens: bool, m: int, ef_construct: int, th
         distance=edge.Distance.Dot,
         datatype=edge.VectorStorageDatatype.Float16,
         multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-        hnsw_config=graph(m if graph_of_tokens else 0),
+        hnsw_config=graph(0),
     )
     means = edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine, hnsw_config=graph(m))
     return edge.EdgeConfig(
-        vectors={TOKENS: tokens} if graph_of_tokens else {TOKENS: tokens, MEAN: means},
+        vectors={TOKENS: tokens, MEAN: means},
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
         max_search_threads=1,
         wal_enabled=False,
@@ -49,23 +49,14 @@ def _shard(folder: str) -> Any:
     return importlib.import_module(LIBRARY).EdgeShard.load(folder)
 
 
-def build(
-    inputs: Mapping[str, Any],
-    index: str,
-    seed: int,
-    threads: int,
-    graph_of_tokens: bool,
-    m: int,
-    ef_construct: int,
-) -> Work:
+def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, m: int, ef_construct: int) -> Work:
     """Fill a shard and build its graph; the engine uses its own random numbers, not `seed`."""
     edge = importlib.import_module(LIBRARY)
     documents = [document.astype(np.float32) for document in inputs["documents"]]
-    config = _config(documents[0].shape[1], graph_of_tokens, m, ef_construct, threads)
+    config = _config(documents[0].shape[1], m, ef_construct, threads)
 
     def vectors(document: NDArray[np.float32]) -> dict[str, Any]:
-        tokens = {TOKENS: document.tolist()}
-        return tokens if graph_of_tokens else {**tokens, MEAN: document.mean(axis=0).tolist()}
+        return {TOKENS: document.tolist(), MEAN: document.mean(axis=0).tolist()}
 
     def work() -> None:
         Path(index).mkdir()
@@ -81,23 +72,21 @@ def build(
     return work
 
 
-def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int, graph_of_tokens: bool) -> Work:
-    """Return (position, score) of the best documents of one query.
-
-    A graph of means proposes `search_width` candidates; with `graph_of_tokens`, it is the breadth of that search.
-    """
+def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int) -> Work:
+    """Return (position, score) of the best documents of one query among `search_width` that a graph proposes."""
     edge = importlib.import_module(LIBRARY)
     shard = _shard(index)
 
     def work(query: NDArray[np.float32]) -> NDArray[np.float64]:
-        asked: dict[str, Any] = {"query": edge.Query.Nearest(query.tolist(), TOKENS)}
+        nearest = edge.Query.Nearest(query.mean(axis=0).tolist(), MEAN)
         walk = edge.SearchParams(hnsw_ef=search_width)
-        if not graph_of_tokens:
-            nearest = edge.Query.Nearest(query.mean(axis=0).tolist(), MEAN)
-            asked["prefetches"] = [edge.Prefetch(search_width, nearest, params=walk)]
-        else:
-            asked["params"] = walk
-        request = edge.QueryRequest(limit=top_k, with_vector=False, with_payload=False, **asked)
+        request = edge.QueryRequest(
+            query=edge.Query.Nearest(query.tolist(), TOKENS),
+            prefetches=[edge.Prefetch(search_width, nearest, params=walk)],
+            limit=top_k,
+            with_vector=False,
+            with_payload=False,
+        )
         return np.array([(one.id, one.score) for one in shard.query(request)])
 
     return work

@@ -2,8 +2,8 @@
 
 ``MODULE`` is in this folder.  Its ``OPERATIONS`` maps names to functions of the inputs and options that
 return a function, whose calls are timed.  A library that encodes has ``encoders`` instead or in addition: a
-function of the settings that returns functions of one document and of one query, from which operations are
-made.  "load" imports ``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged ones with
+function that returns functions of one document and of one query, from which operations are made.  "load" imports
+``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged ones with
 NAME_lengths.npy.
 
 Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and processor seconds of
@@ -59,20 +59,7 @@ def _encoder_operations(encoders: Callable[..., Any]) -> dict[str, Callable[...,
         encode, tokens = encoders()[1], inputs["query"]
         return lambda: encode(tokens)
 
-    def encode_document(_: Inputs, **settings: int) -> Callable[..., Any]:
-        encode: Callable[..., Any] = encoders(**settings)[0]
-        return encode
-
-    def encode_query(_: Inputs, **settings: int) -> Callable[..., Any]:
-        encode: Callable[..., Any] = encoders(**settings)[1]
-        return encode
-
-    return {
-        "documents_single": documents_single,
-        "query": query,
-        "encode_document": encode_document,
-        "encode_query": encode_query,
-    }
+    return {"documents_single": documents_single, "query": query}
 
 
 def answer(request: dict[str, Any], work: Callable[..., Any], inputs: Inputs) -> dict[str, Any]:
