@@ -62,8 +62,9 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
-# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.
-_MAX_WORDS, _MATCHES = 64, 1_000
+# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.  With 1,000
+# documents, nDCG@10 of words alone falls by up to .13, with 8,000 by up to .02.
+_MAX_WORDS, _MATCHES = 64, 8_000
 
 # Maximum number of words whose document counts are cached.
 _CACHED = 100_000
