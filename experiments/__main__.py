@@ -11,13 +11,14 @@ from .bench.searches import searches
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
+from .bench.words import words
 from .commands import check, encode, machines, passages, quick, results, run
 from .report.page import page
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 for command in (encode, passages, run, quick, check, page, results, machines):
     app.command()(command)
-for bench in (speed, tokens, searches, dial, vectors, first_stage, grow):
+for bench in (speed, tokens, searches, dial, vectors, words, first_stage, grow):
     app.command()(bench)
 
 

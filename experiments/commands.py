@@ -66,9 +66,12 @@ def passages(
         Path | None,
         typer.Option(help="Folder of texts in BEIR's layout, which come first, with their queries."),
     ] = None,
+    man: Annotated[
+        Path | None, typer.Option(help="Folder of man pages, such as /usr/share/man/ja; nothing else then.")
+    ] = None,
 ) -> None:
     """Write real passages of this machine as texts: docstrings, man pages and package descriptions."""
-    typer.echo(f"{write_passages(out, most, first):,} passages in {out}.")
+    typer.echo(f"{write_passages(out, most, first, man):,} passages in {out}.")
 
 
 def run(

@@ -22,13 +22,16 @@ __all__ = ["write_passages"]
 # Minimum and maximum words of a passage; one text in _SHARE has a query.
 _SHORTEST, _LONGEST, _SHARE = 12, 150, 100
 
+_MAN = Path("/usr/share/man")
+
 _FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 
-def write_passages(out: Path, most: int, collection: Path | None = None) -> int:
+def write_passages(out: Path, most: int, collection: Path | None = None, man: Path | None = None) -> int:
     """Write up to `most` passages in BEIR's layout, in a fixed order; return their number.
 
-    `collection` is a folder in BEIR's layout: its texts come first, with its queries.
+    `collection` is a folder in BEIR's layout: its texts come first, with its queries.  With `man`, a folder of man
+    pages, all passages are from there, and every page has a query.
     """
     seen: dict[str, str] = {}
     corpus, queries, judgements = ([], [], ["query-id\tcorpus-id\tscore"])
@@ -36,14 +39,16 @@ def write_passages(out: Path, most: int, collection: Path | None = None) -> int:
         corpus, queries, judgements = (
             (collection / name).read_text(encoding="utf-8").splitlines() for name in _FILES
         )
-    sources = (_docstrings(Path(sysconfig.get_path("purelib"))), _man_pages(), _summaries())
+    sources = [_docstrings(Path(sysconfig.get_path("purelib"))), _man_pages(_MAN), _summaries()]
+    if man is not None:
+        sources = [_man_pages(man)]
     for title, text in chain.from_iterable(sources):
         words = text.split()[:_LONGEST]
         if len(words) >= _SHORTEST:
             seen.setdefault(" ".join(words), title)
         if len(corpus) + len(seen) == most:
             break
-    titled = [(i, title) for i, title in enumerate(seen.values()) if i % _SHARE == 0 and title]
+    titled = [(i, title) for i, title in enumerate(seen.values()) if title and (man or i % _SHARE == 0)]
     corpus += [json.dumps({"_id": str(i), "text": text}) for i, text in enumerate(seen)]
     queries += [json.dumps({"_id": f"q{i}", "text": title}) for i, title in titled]
     judgements += [f"q{i}\t{i}\t1" for i, _ in titled]
@@ -66,12 +71,12 @@ def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
                 yield first, rest
 
 
-def _man_pages() -> Iterator[tuple[str, str]]:
-    for path in sorted(Path("/usr/share/man").glob("man[1-8]/*.gz")):
+def _man_pages(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.glob("man[1-8]/*.gz")):
         text = gzip.decompress(path.read_bytes()).decode(errors="replace")
-        plain = re.sub(r"^[.'].*|\\f.|\\-|\\&", " ", text, flags=re.MULTILINE)
-        for block in plain.split("\n \n"):
-            yield path.name.partition(".")[0], block
+        plain = re.sub(r"^[.'].*|\\f.|\\&", " ", text, flags=re.MULTILINE)
+        line, _, rest = plain.partition(r"\-")[2].partition("\n")  # after "ls \- list directory contents"
+        yield line.strip(), rest.replace(r"\-", "-")
 
 
 def _summaries() -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "vectors": ("Which encoder, and how many floats?", ("end_to_end", "default_vectors")),
     "fdes": ("How good are FDEs, and which of their options matter?", ("vector_dimension", "ablation", "limit")),
     "tokens": ("How should tokens be stored?", ("searches", "tokens")),
-    "texts": ("Do words improve the ranking of texts?", ("texts", "hybrid")),
+    "texts": ("Do words improve the ranking of texts?", ("texts", "words", "hybrid")),
     "dial": ("A recall or a number of candidates?", ("dial",)),
     "size": ("Which search for which size, and what does a large index cost?", ("first_stage", "growth", "crossover")),
 }  # fmt: skip

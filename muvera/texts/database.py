@@ -62,8 +62,8 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
-# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.  With 1,000
-# documents, nDCG@10 of words alone falls by up to .13, with 8,000 by up to .02.
+# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.  More
+# documents improve the ranking by words and take longer: see `python -m experiments words`.
 _MAX_WORDS, _MATCHES = 64, 8_000
 
 # Maximum number of words whose document counts are cached.
