@@ -22,7 +22,7 @@ from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_ve
 from .recall import STOPPED, enough, enter
 from .row_operations import prefetch
 from .tile import LANES, ROWS
-from .token_codes import FACTOR_BYTES, copy_bytes, unpack_residuals, write_factors
+from .token_codes import FACTOR_BYTES, unpack_residuals, write_factors
 
 #: Rows in a tile of two panels, which has the same number of accumulators as a tile of ROWS rows and one
 #: panel.
@@ -164,21 +164,21 @@ def _raise_block(
 
 @kernel
 def score_codes(
-    codes, offsets, documents, width, dimension, id_bytes, centers, table, nibbles, words,
+    codes, offsets, documents, width, id_bytes, centers, table, nibbles,
     packed, biases, units, constants, products, state, heap, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens, and for all documents once the expected misses are low enough.
 
-    `codes` are flat.  For `width` to `words` see :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty
-    `table`, codes hold one byte per coordinate, and `words` is the depth.  `packed`, `biases` (panels * LANES,),
+    `codes` are flat.  For `width` to `nibbles` see :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty
+    `table`, a code is a factor and a row of bytes.  `packed`, `biases` (panels * LANES,),
     `units` and `constants` (M,) are those of the query.  For `products`, `state` and `heap` see
     :func:`muvera.kernels.pruning.score_with_pruning`.
     """
     count = units.shape[0]
     depth = packed.shape[0] // biases.shape[0]
-    scratch = np.zeros(_BLOCK * words, table.dtype)
+    scratch = np.zeros(_BLOCK * (depth // table.itemsize), table.dtype)
     rows = scratch.view(np.uint8)
     numbers, factors = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.float32)
     best = np.empty(biases.shape[0], np.float32)
@@ -199,19 +199,15 @@ def score_codes(
             last = min(first + _BLOCK, stop)
             if table.shape[0] > 0:
                 unpack_residuals(
-                    codes, first, last, width, id_bytes, centers, table, nibbles, words, numbers, scratch,
+                    codes, first, last, width, id_bytes, centers, table, nibbles, depth, numbers, scratch,
                     factors,
                 )  # fmt: skip
-            elif depth > dimension:
-                copy_bytes(codes, first, last, width, dimension, depth, rows, factors)
-            else:
-                write_factors(codes, first, last, width, 0, factors)
-            if table.shape[0] > 0 or depth > dimension:
                 _raise_block(
                     rows, 0, depth, last - first, depth, packed, biases, factors, best, codes, width,
                     ahead, ahead_stop,
                 )  # fmt: skip
             else:
+                write_factors(codes, first, last, width, 0, factors)
                 _raise_block(
                     codes, first * width + FACTOR_BYTES, width, last - first, depth, packed, biases, factors,
                     best, codes, width, ahead, ahead_stop,

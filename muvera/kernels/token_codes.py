@@ -29,9 +29,6 @@ from .shuffles import FASTEST, look_up
 #: Bytes of a factor.
 FACTOR_BYTES = 2
 
-# Number of candidates for the entry that determines how far a row was stretched.
-_PROBED = 16
-
 #: Coordinates that are unpacked together.
 CHUNK = 64
 
@@ -128,70 +125,23 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
             buckets[j] += np.uint8(values[j] > threshold)
 
 
-@helper
-def _find_exact(row, center, inverse_scales, thresholds, levels, scales, tolerance, buckets):
-    """Write the buckets that reproduce the direction of `row` and return their norm, or 0 if there are none.
-
-    It is unknown how far the row was stretched, but each level is reached at the largest entry by one
-    stretch only, and the other entries exclude the wrong ones.  The largest possible stretch is taken.
-    """
-    dimension = row.shape[0]
-    largest = 0
-    for j in range(1, min(dimension, _PROBED)):
-        if abs(row[j]) > abs(row[largest]):
-            largest = j
-    if row[largest] == 0:
-        return 0.0
-    for i in range(levels.shape[0]):
-        level = levels[levels.shape[0] - 1 - i] if row[largest] > 0 else levels[i]
-        stretch = np.float64(center[largest] + scales[largest] * level) / row[largest]
-        if not stretch > 0:  # the following ones are not positive either
-            break
-        square = 0.0
-        for j in range(dimension):
-            value = np.float32((row[j] * stretch - center[j]) * inverse_scales[j])
-            bucket, last = 0, thresholds.shape[0]
-            while bucket < last:  # the number of thresholds below it, by binary search
-                middle = (bucket + last) >> 1
-                if value > thresholds[middle]:
-                    bucket = middle + 1
-                else:
-                    last = middle
-            made = np.float64(center[j] + scales[j] * levels[bucket])
-            if abs(made - row[j] * stretch) > tolerance * stretch:
-                square = -1.0
-                break
-            buckets[j] = bucket
-            square += made * made
-        if square > 0:
-            return np.sqrt(square)
-    return 0.0
-
-
 @kernel
 def write_residuals(
-    rows, centers, hints, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, tolerance,
-    packed, norms,
+    rows, centers, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, packed, norms
 ):  # fmt: skip
     """Write the residuals' bits of each row and the norm of the decoded vector.
 
     Only the direction of that vector matters, since its length is restored by the factor.  So the row is
-    stretched by one of several factors, the one with the smallest angle.  A row that is the decoded value of
-    a code with the hinted centroid gets that code.
+    stretched by one of several factors, the one with the smallest angle.
 
     Parameters
     ----------
-    rows, centers : float32 (n, d), float32 (K, d)
-        Tokens and centroids.
-    hints, numbers : int64 (n,)
-        The centroid that each token was decoded with, if it was decoded, and the nearest centroid, which is replaced
-        by the hint if that one fits.
+    rows, centers, numbers : float32 (n, d), float32 (K, d), int64 (n,)
+        Tokens, centroids, and the centroid of each token.
     inverse_scales, thresholds, levels, scales : float32
         Bucket i of a coordinate lies above i thresholds; the levels are in units of the coordinate's scale.
     stretches : float32 (s,)
         Factors to try; the first of equals is taken.
-    tolerance : float
-        Largest distance of an entry of a decoded row of length 1 from the value of its code.
     packed, norms : uint8 (n, bytes), float64 (n,)
         Receive the bits and the norms; the bits are zero before.
     """
@@ -199,25 +149,19 @@ def write_residuals(
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
     chosen = np.empty(dimension, np.uint8)
     for t in range(count):
-        norms[t] = _find_exact(
-            rows[t], centers[hints[t]], inverse_scales, thresholds, levels, scales, tolerance, chosen
-        )
-        if norms[t] > 0:
-            numbers[t] = hints[t]
-        else:
-            center = centers[numbers[t]]
-            largest = -np.inf
-            for stretch in stretches:
-                _find_buckets(rows[t], stretch, center, inverse_scales, thresholds, values, buckets)
-                square, inner = 0.0, 0.0
-                for j in range(dimension):
-                    value = np.float64(center[j] + scales[j] * levels[buckets[j]])
-                    square += value * value
-                    inner += value * rows[t, j]
-                cosine = inner / np.sqrt(square) if square > 0 else 0.0
-                if cosine > largest:
-                    largest, norms[t] = cosine, np.sqrt(square)
-                    chosen[:] = buckets
+        center = centers[numbers[t]]
+        largest = -np.inf
+        for stretch in stretches:
+            _find_buckets(rows[t], stretch, center, inverse_scales, thresholds, values, buckets)
+            square, inner = 0.0, 0.0
+            for j in range(dimension):
+                value = np.float64(center[j] + scales[j] * levels[buckets[j]])
+                square += value * value
+                inner += value * rows[t, j]
+            cosine = inner / np.sqrt(square) if square > 0 else 0.0
+            if cosine > largest:
+                largest, norms[t] = cosine, np.sqrt(square)
+                chosen[:] = buckets
         place = 0
         for j in range(dimension):
             for bit in range(bits):
@@ -245,20 +189,20 @@ def write_factors(codes, first, last, width, start, factors):
 
 @helper
 def unpack_residuals(
-    codes, first, last, width, id_bytes, centers, table, nibbles, words, numbers, out, factors
+    codes, first, last, width, id_bytes, centers, table, nibbles, depth, numbers, out, factors
 ):  # fmt: skip
-    """Write the codes first..last of `codes` (flat) to `out` as rows of `words` integers, and their factors.
+    """Write the codes first..last of `codes` (flat) to `out` as rows of `depth` bytes, and their factors.
 
     The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.
 
-    `table` holds the integer of each byte, `centers` (flat) `words` integers of each centroid; the type of
-    all three is as wide as the coordinates of a byte.  `nibbles` holds the same for half bytes.  Integers of a
+    `table` holds the integer of each byte, `centers` (flat) the integers of each centroid's row; the type of
+    both and of `out` is as wide as the coordinates of a byte.  `nibbles` holds the same for half bytes.  Integers of a
     row past the bytes of a code are not changed.
     """
     residuals = id_bytes + FACTOR_BYTES
     count, tokens = width - residuals, last - first
     keys = table.itemsize
-    start, depth = first * width + residuals, words * keys
+    start, words = first * width + residuals, depth // keys
     whole = count * keys // CHUNK * CHUNK if keys > 1 else 0
     rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
     write_factors(codes, first, last, width, id_bytes, factors)
@@ -273,16 +217,6 @@ def unpack_residuals(
         place, row, center = start + token * width, token * words, numbers[token] * words
         for i in range(whole // keys, count):
             out[row + i] = centers[center + i] + table[codes[place + i]]
-
-
-@helper
-def copy_bytes(codes, first, last, width, dimension, depth, out, factors):
-    """Write the codes first..last of `codes` (flat), a factor and one byte per coordinate, to `out` as rows."""
-    write_factors(codes, first, last, width, 0, factors)
-    for token in range(first, last):
-        start = token * width + FACTOR_BYTES
-        for i in range(dimension):
-            out[(token - first) * depth + i] = codes[start + i]
 
 
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:

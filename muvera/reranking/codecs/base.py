@@ -43,15 +43,13 @@ class CodeLayout(NamedTuple):
     """Arrays and sizes that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
 
     A code begins with the number of a centroid, which takes `id_bytes` bytes.  `centers` are the centroids in bytes.
-    `table` has the coordinates of each byte, and `nibbles` those of each half byte.  An unpacked row has `depth` bytes,
-    stored as `words` integers.
+    `table` has the coordinates of each byte, and `nibbles` those of each half byte.  An unpacked row has `depth` bytes.
     """
 
     id_bytes: int
     centers: NDArray[Any]
     table: NDArray[Any]
     nibbles: NDArray[np.uint8]
-    words: int
     depth: int
 
 
@@ -86,7 +84,7 @@ class TokenCodec(ABC):
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
 
-    def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:  # noqa: B027
+    def _restore(self, tokens: NDArray[np.float32]) -> None:  # noqa: B027
         """Change the kernel's output `tokens` to the decoded tokens, in place."""
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +122,7 @@ class TokenCodec(ABC):
         def work(start: int, stop: int) -> None:
             flat = read_only_view(np.ascontiguousarray(codes[start:stop])).reshape(-1)
             decode_codes(flat, self.decoder, out[start:stop])
-            self._restore(codes[start:stop], out[start:stop])
+            self._restore(out[start:stop])
 
         run_in_ranges(work, split_by_count(len(codes), _BLOCK), threads)
         return out
@@ -213,7 +211,7 @@ def score_coded(
     ) -> None:
         score_codes(
             read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
-            codec.bytes_per_token, codec.dimension, *codec.layout[:-1], *rounded, *stop, heap, out,
+            codec.bytes_per_token, *codec.layout[:-1], *rounded, *stop, heap, out,
         )  # fmt: skip
 
     out = np.empty(size, np.float32)

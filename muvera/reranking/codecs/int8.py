@@ -25,7 +25,7 @@ _LEAST_FACTOR = np.float32(2.0**-10)
 
 
 class Int8Codec(TokenCodec):
-    """Codec of ``dimension + 2`` bytes per token.  Its error hardly changes a ranking.
+    """Codec of one byte per coordinate and a factor of two bytes.  Its error hardly changes a ranking.
 
     Encoding a decoded token gives the same code.
 
@@ -50,16 +50,16 @@ class Int8Codec(TokenCodec):
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
         dimension = len(center)
-        depth = -(-dimension // STEP) * STEP
+        depth = -(-dimension // STEP) * STEP  # bytes after the coordinates are zero
         none = read_only_view(np.empty(0, np.uint8))
         self._center, self._unit = read_only_view(center), np.float32(unit)
         self._ones = read_only_view(np.ones(dimension, np.float32))
         super().__init__(
             "int8",
             dimension,
-            CodeLayout(0, none, none, none, depth, depth),
+            CodeLayout(0, none, none, none, depth),
             Decoder(
-                dimension + FACTOR_BYTES, 0, self._unit, self._center, none.view(np.float32), self._ones,
+                FACTOR_BYTES + depth, 0, self._unit, self._center, none.view(np.float32), self._ones,
             ),
         )  # fmt: skip
 
@@ -75,7 +75,7 @@ class Int8Codec(TokenCodec):
         factors = np.maximum(np.abs(centered).max(axis=1) / (_MOST * self._unit), _LEAST_FACTOR)
         out[:, :FACTOR_BYTES] = factor_bytes(factors)
         rounded = np.clip(np.rint(centered / self._steps(out)), -_MOST, _MOST)
-        out[:, FACTOR_BYTES:] = (rounded + _ZERO).astype(np.uint8)
+        out[:, FACTOR_BYTES : FACTOR_BYTES + self.dimension] = (rounded + _ZERO).astype(np.uint8)
 
     def _steps(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the step of each code, float32 (n, 1)."""

@@ -46,12 +46,6 @@ _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 # Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 
-# Number of entries that store one byte of a centroid's number: two bits each.
-_MARKS = 4
-
-# Largest difference between an entry of a decoded unit token and its code's value: float32 rounds its rotation.
-_TOLERANCE = 5e-6
-
 # Largest size of a centroid's entry plus a residual, in steps.
 _MOST = 126
 
@@ -82,17 +76,12 @@ class ResidualCodec(TokenCodec):
     coordinates, c a centroid, s one scale per coordinate, z one level per coordinate.  The factor f restores
     the token's length: without it, decoded tokens would be too short and rank too low.
 
-    Encoding a decoded token gives the same code, from 8 dimensions on.  A decoded token may be nearer to
-    another centroid, so the two lowest bits of its first entries store its centroid's number.
-
     Parameters
     ----------
     centroids : float32 (K, dimension)
         In the coordinates of `rotation`.
     levels : float32 (2 ** bits,)
-        Ascending.
-    thresholds : float32 (2 ** bits - 1,)
-        A value above i thresholds gets level i.
+        Ascending.  A value gets the nearest one.
     scales : float32 (dimension,)
     rotation : float32 (dimension, dimension), optional
         Tokens are rotated to ``x @ rotation``.  Default: no rotation.
@@ -111,18 +100,17 @@ class ResidualCodec(TokenCodec):
         self,
         centroids: NDArray[np.float32],
         levels: NDArray[np.float32],
-        thresholds: NDArray[np.float32],
         scales: NDArray[np.float32],
         rotation: NDArray[np.float32] | None,
         unit: float,
     ) -> None:
-        arrays = {"centroids": centroids, "levels": levels, "thresholds": thresholds, "scales": scales}
+        arrays = {"centroids": centroids, "levels": levels, "scales": scales}
         _require_fitting(arrays if rotation is None else {**arrays, "rotation": rotation}, unit)
         dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
         self._arrays = {**arrays, "unit": np.array([unit], np.float32)}
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
-        self._thresholds, self._scales = read_only_view(thresholds), read_only_view(scales)
+        self._thresholds, self._scales = read_only_view(thresholds_between(levels)), read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
         self._rotation = rotation
         if rotation is not None:
@@ -146,7 +134,7 @@ class ResidualCodec(TokenCodec):
         """Round centroids and levels to steps of one size, so that the sum of two of them is a byte."""
         keys = 8 // self.bits
         kind = _WORDS[keys]
-        words = -(-self._residual_bytes * keys // 8) * 8 // keys
+        depth = -(-self._residual_bytes * keys // 8) * 8
         shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = self._scaled_centroids - shift
         widest = np.float32(np.abs(spread).max() + np.abs(self._levels).max())
@@ -157,19 +145,18 @@ class ResidualCodec(TokenCodec):
         self._zero = float(most[0] + most[1])
         self._steps = read_only_view(self._scales * step)
         self._shift_in_steps = read_only_view(shift / step)
-        rows = np.zeros((len(centers), words * keys), np.uint8)
+        rows = np.zeros((len(centers), depth), np.uint8)
         rows[:, :dimension] = centers + most[0]
         bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
         # For each half byte, the coordinates that it encodes as the upper half of a byte.
         nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
-        assert words * keys % STEP == 0
+        assert depth % STEP == 0
         return CodeLayout(
             self._id_bytes,
             read_only_view(rows.view(kind).reshape(-1)),
             read_only_view(bytes_of.view(kind).reshape(-1)),
             read_only_view(nibbles),
-            words,
-            words * keys,
+            depth,
         )
 
     @classmethod
@@ -188,14 +175,14 @@ class ResidualCodec(TokenCodec):
         half = np.array(NORMAL_LEVELS[bits], np.float32)
         levels = np.concatenate([-half[::-1], half])
         unit = power_of_two(float(np.median(lengths)))
-        return cls(centroids, levels, thresholds_between(levels), scales, rotation, unit)
+        return cls(centroids, levels, scales, rotation, unit)
 
     @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
         """Create the codec of a PLAID index: its centroids, and its bucket weights as levels."""
         levels = np.ascontiguousarray(weights, np.float32)
         scales = np.ones(centroids.shape[1], np.float32)
-        return cls(np.array(centroids, np.float32), levels, thresholds_between(levels), scales, None, 1.0)
+        return cls(np.array(centroids, np.float32), levels, scales, None, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Create codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
@@ -214,8 +201,8 @@ class ResidualCodec(TokenCodec):
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
         norms = np.empty(len(tokens))
         write_residuals(
-            rotated, self._centroids, self._marked_centroids(tokens), numbers, self._inverse_scales,
-            self._thresholds, self._levels, self._scales, self.bits, _STRETCHES, _TOLERANCE, packed, norms,
+            rotated, self._centroids, numbers, self._inverse_scales, self._thresholds, self._levels,
+            self._scales, self.bits, _STRETCHES, packed, norms,
         )  # fmt: skip
         self.write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
         factors = out[:, self._id_bytes : self._id_bytes + FACTOR_BYTES]
@@ -245,22 +232,9 @@ class ResidualCodec(TokenCodec):
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
         return numbers, packed
 
-    def _restore(self, codes: NDArray[np.uint8], tokens: NDArray[np.float32]) -> None:
-        """Rotate back, and store the centroid numbers in the two lowest bits of the first entries; skip zeros."""
+    def _restore(self, tokens: NDArray[np.float32]) -> None:
         if self._rotation is not None:
             tokens[:] = _product(tokens, self._back, self.dimension)
-        numbers, _ = self.split_codes(codes)
-        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
-            bits = tokens[:, i].view(np.uint32)
-            pair = (numbers >> 2 * i & 3).astype(np.uint32)
-            bits[:] = np.where(bits << np.uint32(1) == 0, bits, bits & ~np.uint32(3) | pair)
-
-    def _marked_centroids(self, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the centroid numbers stored in decoded tokens; arbitrary numbers for other tokens."""
-        numbers = np.zeros(len(tokens), np.int64)
-        for i in range(min(_MARKS * self._id_bytes, self.dimension)):
-            numbers |= (tokens[:, i].view(np.uint32) & np.uint32(3)).astype(np.int64) << 2 * i
-        return np.minimum(numbers, len(self._centroids) - 1)
 
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a query in the coordinates of the codes."""
@@ -287,7 +261,7 @@ class ResidualCodec(TokenCodec):
                 f"The codec's centroids have shape {centroids.shape}, but the tokens have dimension={dimension}."
             )
         return cls(
-            centroids, read("levels"), read("thresholds"), read("scales"),
+            centroids, read("levels"), read("scales"),
             rotation if len(rotation) else None, float(unit[0]),
         )  # fmt: skip
 
@@ -304,7 +278,6 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
     shapes = {
         "centroids": centroids.shape,
         "levels": (len(levels),),
-        "thresholds": (len(levels) - 1,),
         "scales": (dimension,),
         "rotation": (dimension, dimension),
     }
