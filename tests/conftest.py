@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from muvera.kernels.jit import INTERPRETED
-from muvera.reranking import slices
+from muvera.reranking import pruning
 from muvera.utils import parallel
 
 # No deadline: the first call of a kernel compiles it.  Derandomized: two runs give the same result.
@@ -109,7 +109,7 @@ def threads_for_small_work(request: pytest.FixtureRequest) -> Iterator[None]:
     """Divide small work between threads, too, in the tests of reranking."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name == "reranking":
-            for module in (slices, parallel):
+            for module in (pruning, parallel):
                 patch.setattr(module, "SMALL", 0)
         yield
 

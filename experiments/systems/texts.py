@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
-from muvera.reranking.queries import inverse_document_frequency, weight_queries
+from muvera.reranking.queries import weight_queries
 from muvera.utils.optional_imports import import_extra
 
 from .base import Answers, Family, Material, Ranked, System, timed_search
@@ -98,8 +98,11 @@ class Hybrid(System):
         if self._idf:
             reason = "The collection has no vocabulary ids of its tokens."
             material.needs("document_token_ids", "query_token_ids", reason=reason)
-            ids = material.collection.document_token_ids or [], material.collection.query_token_ids or []
-            self._rarities = inverse_document_frequency(*ids)
+            documents = material.collection.document_token_ids or []
+            self._query_ids = material.collection.query_token_ids or []
+            in_texts = [np.unique(ids) for ids in documents]
+            counts = np.bincount(np.concatenate(in_texts), minlength=1 + max(map(np.max, self._query_ids)))
+            self._rarities = np.log1p((len(documents) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
         if "hybrid" not in material.shared:  # the same for all systems
             how: dict[str, Any] = {"exact_tokens": 0, "threads": self.threads, "backend": "exact"}
             material.shared["hybrid"] = MuveraIndex.build(self.documents, **how)
@@ -128,7 +131,7 @@ class Hybrid(System):
         def answer(_: int, query: MultiVectors) -> Ranked:
             position = int(query.ids[0])
             if self._idf:
-                rarity = self._rarities[position]
+                rarity = self._rarities[self._query_ids[position]]
                 query = weight_queries(query, rarity / rarity.mean())
             rankings = self._rankings(position, candidates)
             best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]

@@ -14,7 +14,7 @@ from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..reranking.codecs.base import CodedVectors
-from ..reranking.slices import Places
+from ..reranking.pruning import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 

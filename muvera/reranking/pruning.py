@@ -21,9 +21,19 @@ from ..data.ranking import best_first
 from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.recall import STATE
 from ..kernels.tile import LANES, pack_columns
-from .slices import Places, score_slices
+from ..utils.parallel import SMALL, run_in_ranges
 
-__all__ = ["ALL", "DocumentSlice", "RerankOptions", "Stop", "rank_candidates", "ranked", "score_candidates"]
+__all__ = [
+    "ALL",
+    "DocumentSlice",
+    "Places",
+    "RerankOptions",
+    "Stop",
+    "rank_candidates",
+    "ranked",
+    "score_candidates",
+    "score_slices",
+]
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
@@ -31,7 +41,13 @@ _MAX_BOUNDED_TOKENS = 512
 # Inner products of longer tokens could overflow float32.
 _MAX_NORM = 1e15
 
-#: Documents, positions of candidates in them, and the places of their scores in the result.
+# Maximum number of tasks of one query.
+_TASKS = 8
+
+#: Positions of candidates in a result; ``slice(None)`` for all, in order.
+Places = NDArray[np.int64] | slice
+
+#: Documents of a segment, positions of candidates in them, and the places of their scores in the result.
 DocumentSlice = tuple[MultiVectors, NDArray[np.int64], Places]
 
 
@@ -81,6 +97,41 @@ class RerankOptions:
     def in_order(self) -> bool:
         """True if the score of a candidate determines if the next one is scored."""
         return self.stop is not ALL or self.estimates is not None
+
+
+def score_slices(
+    score: Callable[[Any, NDArray[np.int64], Places, NDArray[np.float32]], object],
+    slices: Sequence[tuple[Any, NDArray[np.int64], Places]],
+    out: NDArray[np.float32],
+    operations: float,
+    threads: int | None = 1,
+) -> None:
+    """Call ``score(texts, positions, places, scores)`` for all slices, and write the scores to their places in `out`.
+
+    `operations` is the number of multiply-adds per token, or 0 to use one thread.  Each of several tasks scores every
+    eighth candidate, in order, so it begins with likely good ones.
+    """
+
+    def score_every(step: int, start: int) -> None:
+        for texts, positions, places in slices:
+            if step > 1:
+                # Contiguous: kernels would be compiled again for strided arrays.
+                positions = np.ascontiguousarray(positions[start::step])
+                places = np.arange(len(out))[places][start::step]
+            own = out if isinstance(places, slice) else np.empty(len(positions), np.float32)
+            score(texts, positions, places, own)
+            if own is not out:
+                out[places] = own
+
+    if threads == 1 or operations == 0:
+        score_every(1, 0)
+        return
+    tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions, _ in slices)
+    if tokens * operations < SMALL:
+        score_every(1, 0)
+    else:
+        tasks = [(i, i + 1) for i in range(min(_TASKS, len(out)))]
+        run_in_ranges(lambda i, _: score_every(len(tasks), i), tasks, threads, tokens * operations)
 
 
 def score_candidates(

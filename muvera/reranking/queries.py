@@ -18,7 +18,7 @@ from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.validation import as_array
 from ..utils.checks import require_number
 
-__all__ = ["carve_queries", "inverse_document_frequency", "weight_queries"]
+__all__ = ["carve_queries", "weight_queries"]
 
 # Maximum rounding error of the cosine of a token with itself.
 _ROUNDING = 1e-12
@@ -125,33 +125,3 @@ def weight_queries(queries: Any, weights: Any) -> MultiVectors:
         )
     scaled = np.asarray(texts.tokens, np.float32) * flat[:, np.newaxis]
     return MultiVectors(scaled, texts.offsets, texts.ids if texts.has_ids else None)
-
-
-def inverse_document_frequency(documents: Sequence[Any], queries: Sequence[Any]) -> list[NDArray[np.float32]]:
-    """Return BM25's weights of query tokens: tokens that are rarer in the documents get larger weights.
-
-    Parameters
-    ----------
-    documents, queries : sequence of int arrays (tokens,)
-        Vocabulary ids of the tokens of each text.
-
-    Returns
-    -------
-    list of float32 arrays (tokens,)
-        For each query ``log(1 + (n - df + 0.5) / (df + 0.5))``; df is the number of documents with the token.
-
-    Examples
-    --------
-    >>> [weights.tolist() for weights in inverse_document_frequency([[1, 1], [2]], [[1, 2]])]
-    [[0.6931471824645996, 0.6931471824645996]]
-    """
-    vocabulary, counts = np.unique(
-        np.concatenate([np.unique(np.asarray(tokens, np.int64)) for tokens in documents]), return_counts=True
-    )
-    weights = []
-    for query in queries:
-        tokens = np.asarray(query, np.int64)
-        index = np.minimum(np.searchsorted(vocabulary, tokens), len(vocabulary) - 1)
-        df = np.where(vocabulary[index] == tokens, counts[index], 0)
-        weights.append(np.log1p((len(documents) - df + 0.5) / (df + 0.5)).astype(np.float32))
-    return weights

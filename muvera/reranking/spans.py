@@ -20,7 +20,7 @@ from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
 
-__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters", "windows"]
+__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters"]
 
 
 @dataclass(frozen=True)
@@ -151,25 +151,6 @@ def rank_spans(
             SpanScore(owner, start, stop, float(totals[i]), float(scores[i]), float(of_documents[owner]))
         )
     return best
-
-
-def windows(tokens: int, size: int, stride: int) -> NDArray[np.int64]:
-    """Return windows of `size` tokens, one every `stride`, int64 (m, 2); the last reaches the end.
-
-    Examples
-    --------
-    >>> windows(7, 4, 2).tolist()
-    [[0, 4], [2, 6], [3, 7]]
-    """
-    require_int("tokens", tokens, 0)
-    require_int("size", size, 1)
-    require_int("stride", stride, 1)
-    if not tokens:
-        return np.empty((0, 2), np.int64)
-    starts = np.arange(0, max(1, tokens - size + 1), stride, dtype=np.int64)
-    if tokens > size and starts[-1] + size < tokens:
-        starts = np.append(starts, tokens - size)
-    return np.stack([starts, np.minimum(starts + size, tokens)], axis=1)
 
 
 def spans_from_characters(

@@ -60,26 +60,16 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
     return isinstance(base, mmap.mmap)
 
 
-def resident_share(array: NDArray[np.generic], samples: int | None = None) -> float | None:
-    """Return the share of a mapped array's pages that are in memory; None if the system cannot tell.
-
-    `samples` is the number of pages to check, spread evenly; default: all.
-    """
+def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
+    """Return the share of a mapped array's pages in memory, of at most `samples`; None if the system cannot tell."""
     if _LIBC is None or array.nbytes == 0:
         return None
     low = array.ctypes.data // _PAGE * _PAGE
     pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
-    if samples is not None and samples < pages:
-        flag = (ctypes.c_ubyte * 1)()
-        resident = 0
-        for page in np.linspace(0, pages - 1, samples).astype(np.int64).tolist():
-            if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
-                return None
-            resident += flag[0] & 1
-        return resident / samples
-    flags = np.empty(pages, np.uint8)
-    if _LIBC.mincore(
-        ctypes.c_void_p(low), ctypes.c_size_t(pages * _PAGE), ctypes.c_void_p(flags.ctypes.data)
-    ):
-        return None
-    return float((flags & 1).mean())
+    resident, flag = 0, (ctypes.c_ubyte * 1)()
+    checked = np.linspace(0, pages - 1, min(samples, pages)).astype(np.int64).tolist()
+    for page in checked:
+        if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
+            return None
+        resident += flag[0] & 1
+    return resident / len(checked)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer
-from muvera.reranking.queries import carve_queries, inverse_document_frequency, weight_queries
+from muvera.reranking.queries import carve_queries, weight_queries
 
 
 def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
@@ -73,12 +73,6 @@ def test_weighted_chamfer_is_the_weighted_sum_of_maxima() -> None:
             expected = float(own @ (np.asarray(query) @ np.asarray(document).T).max(axis=1))
             assert chamfer(scaled, document) == pytest.approx(expected, abs=1e-5)
     assert np.array_equal(weight_queries(queries, np.ones(queries.num_tokens)).tokens, queries.tokens)
-
-
-def test_frequencies_count_documents_not_occurrences() -> None:
-    weights = inverse_document_frequency([[1, 1, 1], [1, 2], [3]], [[1, 2], [9]])
-    assert weights[0] == pytest.approx(np.log1p([(3 - 2 + 0.5) / 2.5, (3 - 1 + 0.5) / 1.5]), rel=1e-6)
-    assert weights[1] == pytest.approx(np.log1p([3.5 / 0.5]), rel=1e-6)
 
 
 @pytest.mark.parametrize(

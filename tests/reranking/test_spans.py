@@ -13,7 +13,6 @@ from muvera.reranking.spans import (
     rank_spans,
     score_spans,
     spans_from_characters,
-    windows,
 )
 
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32 - 1))
@@ -38,7 +37,8 @@ def test_identities_with_chamfer(shape: tuple[int, int, int, int], dtype: Any, d
         np.testing.assert_allclose(parts, scores, rtol=1e-5, atol=1e-5)
     # The document's score is the sum over query tokens of the best span of a partition.
     size = data.draw(st.integers(1, 10))
-    best = [score_spans(token[np.newaxis], document, windows(tokens, size, size)).max() for token in query]
+    pieces = [[start, min(start + size, tokens)] for start in range(0, tokens, size)]
+    best = [score_spans(token[np.newaxis], document, pieces).max() for token in query]
     assert sum(map(float, best)) == pytest.approx(chamfer(query, document), rel=1e-5, abs=1e-5)
 
 
@@ -60,17 +60,13 @@ def test_known_scores_of_documents_change_nothing() -> None:
     rng = np.random.default_rng(0)
     documents = MultiVectors.from_arrays([rng.normal(size=(n, 8)) for n in (5, 9, 1)])
     query = rng.normal(size=(3, 8))
-    spans = [windows(int(n), 3, 2) for n in documents.lengths]
+    spans = [[[i, i + 1] for i in range(n)] for n in documents.lengths]
     known = chamfer_matrix([query], documents)[0]
     expected = rank_spans(query, documents, spans, 9)
     assert rank_spans(query, documents, spans, 9, document_scores=known) == expected
 
 
-def test_windows_and_characters() -> None:
-    assert windows(0, 3, 1).tolist() == []
-    assert windows(2, 3, 1).tolist() == [[0, 2]]
-    assert windows(6, 3, 3).tolist() == [[0, 3], [3, 6]]
-    assert windows(7, 3, 3).tolist() == [[0, 3], [3, 6], [4, 7]]
+def test_spans_from_characters() -> None:
     assert spans_from_characters([(0, 3), (3, 4)], [(0, 0), (0, 2), (2, 3)]).tolist() == [[1, 3], [0, 0]]
 
 

@@ -18,8 +18,7 @@ from ...kernels.decoding import Decoder, decode_codes, score_decoded
 from ...kernels.tile import LANES, pack_columns
 from ...kernels.token_codes import FACTOR_BYTES
 from ...utils.parallel import run_in_ranges, split_by_count
-from ..pruning import ALL, Stop
-from ..slices import Places, score_slices
+from ..pruning import ALL, Places, Stop, score_slices
 
 __all__ = [
     "CodeLayout",
