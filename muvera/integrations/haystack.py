@@ -151,19 +151,6 @@ class MuveraRetriever:
     ) -> None:
         self.document_store, self.filters, self.top_k = document_store, filters, top_k
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the retriever for :meth:`from_dict`."""
-        store = self.document_store.to_dict()
-        return dict(default_to_dict(self, document_store=store, filters=self.filters, top_k=self.top_k))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> MuveraRetriever:
-        """Create the retriever described by :meth:`to_dict`."""
-        parameters = data["init_parameters"]
-        parameters["document_store"] = MuveraDocumentStore.from_dict(parameters["document_store"])
-        retriever: MuveraRetriever = default_from_dict(cls, data)
-        return retriever
-
     @component.output_types(documents=list[Document])
     def run(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None

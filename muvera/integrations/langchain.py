@@ -6,43 +6,15 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
 from ..metadata.filters import Filter
-from ..texts.encoders.base import ModelEncoder, TextEncoder, TextSide
-from ..texts.encoders.registry import as_text_encoder
+from ..texts.encoders.base import TextEncoder
 from ..texts.text_index import TextIndex
 
-__all__ = ["EmbeddingsEncoder", "FunctionRetriever", "MuveraVectorStore"]
-
-
-class EmbeddingsEncoder(ModelEncoder):
-    """LangChain's single-vector embeddings as a text encoder: one unit vector per text.
-
-    Parameters
-    ----------
-    embeddings : langchain_core.embeddings.Embeddings
-    """
-
-    dimension = 1  # of no texts
-
-    def __init__(self, embeddings: Embeddings) -> None:
-        self.name = f"langchain:{type(embeddings).__name__}"
-        self.embeddings = embeddings
-
-    def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return a matrix of one unit vector for each text."""
-        embeddings = self.embeddings
-        if side == "query":
-            vectors = [embeddings.embed_query(text) for text in texts]
-        else:
-            vectors = embeddings.embed_documents(texts) if texts else []
-        rows = [np.asarray([vector], np.float32) for vector in vectors]
-        return [row / max(np.linalg.norm(row), np.float32(1e-12)) for row in rows]
+__all__ = ["FunctionRetriever", "MuveraVectorStore"]
 
 
 class MuveraVectorStore(VectorStore):
@@ -64,7 +36,7 @@ class MuveraVectorStore(VectorStore):
     def from_texts(
         cls,
         texts: list[str],
-        embedding: Embeddings | TextEncoder | str,
+        embedding: TextEncoder | str,
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
@@ -75,16 +47,14 @@ class MuveraVectorStore(VectorStore):
         Parameters
         ----------
         texts : list of str
-        embedding : TextEncoder, its name, or Embeddings
-            A late-interaction model, or LangChain's single-vector embeddings.
+        embedding : TextEncoder or str
+            A late-interaction model.  LangChain's single-vector embeddings raise TypeError.
         metadatas : list of dict, optional
         ids : list of str, optional
         **settings
             As for :meth:`muvera.TextIndex.build`.
         """
-        single = isinstance(embedding, Embeddings)
-        encoder = EmbeddingsEncoder(embedding) if single else as_text_encoder(embedding)
-        store = cls(TextIndex.build([], encoder, **settings))
+        store = cls(TextIndex.build([], embedding, **settings))
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
@@ -104,11 +74,8 @@ class MuveraVectorStore(VectorStore):
         values = [{}] * len(contents) if metadatas is None else metadatas
         last = dict(zip(names, zip(contents, values, strict=True), strict=True))
         if last:
-            self.index.update(
-                [text for text, _ in last.values()],
-                ids=list(last),
-                metadata=[metadata for _, metadata in last.values()],
-            )
+            kept, metadata = zip(*last.values(), strict=True)
+            self.index.update(kept, ids=list(last), metadata=metadata)
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:

@@ -24,7 +24,7 @@ from llama_index.core.vector_stores.utils import (
     node_to_metadata_dict,
 )
 
-from ..metadata.filters import Filter
+from ..metadata.filters import OPERATORS, Filter
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
@@ -35,18 +35,8 @@ __all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
 # LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
 
-_OPERATORS = {
-    FilterOperator.EQ: "$eq",
-    FilterOperator.NE: "$ne",
-    FilterOperator.GT: "$gt",
-    FilterOperator.GTE: "$gte",
-    FilterOperator.LT: "$lt",
-    FilterOperator.LTE: "$lte",
-    FilterOperator.IN: "$in",
-    FilterOperator.NIN: "$nin",
-    FilterOperator.ANY: "$in",
-    FilterOperator.CONTAINS: "$eq",
-}
+# Operators with another name than the database's.
+_NAMES = {FilterOperator.ANY: "$in", FilterOperator.CONTAINS: "$eq"}
 
 
 class MuveraVectorStore(BasePydanticVectorStore):
@@ -58,15 +48,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     Parameters
     ----------
-    index : TextIndex, optional
-        Default: an empty index.
-    encoder : TextEncoder or str
-        Text encoder of the empty index.
+    index : TextIndex
 
     Examples
     --------
     >>> from llama_index.core import MockEmbedding, VectorStoreIndex  # doctest: +SKIP
-    >>> store = MuveraVectorStore(encoder="minilm")  # doctest: +SKIP
+    >>> store = MuveraVectorStore(TextIndex.build([], "minilm"))  # doctest: +SKIP
     >>> index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))  # doctest: +SKIP
     """
 
@@ -74,9 +61,9 @@ class MuveraVectorStore(BasePydanticVectorStore):
     is_embedding_query: bool = False
     _index: TextIndex = PrivateAttr()
 
-    def __init__(self, index: TextIndex | None = None, encoder: TextEncoder | str = "minilm") -> None:
+    def __init__(self, index: TextIndex) -> None:
         super().__init__(stores_text=True, is_embedding_query=False)
-        self._index = TextIndex.build([], encoder) if index is None else index
+        self._index = index
 
     @classmethod
     def class_name(cls) -> str:
@@ -232,4 +219,7 @@ def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
     if filters.operator == FilterOperator.ALL:
         values = filters.value if isinstance(filters.value, list) else [filters.value]
         return {"$and": [{filters.key: value} for value in values]}
-    return {filters.key: {_OPERATORS[filters.operator]: filters.value}}
+    name = _NAMES.get(filters.operator, f"${filters.operator.name.lower()}")
+    if name not in OPERATORS:
+        raise KeyError(name)
+    return {filters.key: {name: filters.value}}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..data.multivectors import MultiVectors
-from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
 
 __all__ = ["MuveraPyLateIndex"]
@@ -40,7 +37,7 @@ class MuveraPyLateIndex:
     ) -> MuveraPyLateIndex:
         """Add arrays or tensors (tokens, dimension), and replace those with the same ids."""
         names = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
-        documents = multivectors_of(documents_embeddings).with_ids(names)
+        documents = MultiVectors.from_arrays(documents_embeddings, names)
         if self.index is None:
             self.index = MuveraIndex.build(documents)
         else:
@@ -65,7 +62,7 @@ class MuveraPyLateIndex:
         subset : sequence of str, or one such sequence per query, optional
             Search only these ids.
         """
-        queries = multivectors_of(queries_embeddings)
+        queries = MultiVectors.from_arrays(queries_embeddings, name="queries")
         if self.index is None:
             return [[] for _ in range(len(queries))]
         per_query = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
@@ -83,12 +80,3 @@ class MuveraPyLateIndex:
         every = self.index.tokens(dict.fromkeys(id for ids in documents_ids for id in ids).keys())
         tokens = dict(zip(every.ids.tolist(), every, strict=True))
         return [[tokens[id] for id in ids] for ids in documents_ids]
-
-
-def multivectors_of(matrices: Iterable[Any], *, padded: bool = False) -> MultiVectors:
-    """Convert arrays or tensors (tokens, dimension) of any library; `padded` drops rows of zeros."""
-    arrays = [
-        as_array(matrix, f"embeddings[{i}]").astype(np.float32, copy=False)
-        for i, matrix in enumerate(matrices)
-    ]
-    return MultiVectors.from_arrays([array[array.any(axis=1)] for array in arrays] if padded else arrays)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.multivectors import MultiVectors
+from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
-from .pylate import multivectors_of
 
 __all__ = ["IndexScores"]
 
@@ -52,11 +53,15 @@ class IndexScores:
         """
         import torch
 
-        query_vectors = multivectors_of(queries, padded=True)
-        texts = multivectors_of(documents, padded=True)
-        self.index = MuveraIndex.build(texts.with_ids(list(range(len(texts)))), **self._settings)
+        query_vectors, texts = _without_padding(queries), _without_padding(documents)
+        self.index = MuveraIndex.build(texts, **self._settings)
         scores = np.full((len(query_vectors), len(texts)), -np.inf, np.float32)
         k = min(self._candidates, len(texts))
         for row, ranking in zip(scores, self.index.search(query_vectors, k, candidates=k), strict=True):
             row[ranking.ids] = ranking.scores
         return torch.from_numpy(scores)
+
+
+def _without_padding(matrices: Any) -> MultiVectors:
+    arrays = map(as_array, matrices)
+    return MultiVectors.from_arrays(array[array.any(axis=1)] for array in arrays)

@@ -144,7 +144,7 @@ def test_blocks_run_in_order(
         MATERIALS[page.stem](tmp_path)
     if page.stem == "switch":  # no model in place of its checkpoint
         loaded = (HashEncoder(32), "hash")
-        monkeypatch.setattr("muvera.compat.ragatouille.model._encoder_of", lambda _: loaded)
+        monkeypatch.setattr("muvera.compat.ragatouille._encoder_of", lambda _: loaded)
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page):
         assert block.language in ("python", "sh", "text", "json", "yaml", "html"), block.line

@@ -50,6 +50,7 @@ def test_a_store_is_made_again_from_its_description(tmp_path: object) -> None:
     store = MuveraDocumentStore("minilm", f"{tmp_path}/index")
     store.write_documents([Document(content="kept")])
     store.save()
-    again = MuveraRetriever.from_dict(MuveraRetriever(store).to_dict())
-    assert again.document_store.count_documents() == 1
-    assert again.run("kept")["documents"][0].content == "kept"
+    pipeline = Pipeline()
+    pipeline.add_component("retriever", MuveraRetriever(store, top_k=1))
+    again = Pipeline.loads(pipeline.dumps(), allowed_modules=["muvera.integrations.haystack"])
+    assert again.run({"retriever": {"query": "kept"}})["retriever"]["documents"][0].content == "kept"

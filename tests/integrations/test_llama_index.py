@@ -40,7 +40,7 @@ def node(name: str) -> TextNode:
 
 @pytest.fixture
 def store() -> MuveraVectorStore:
-    made = MuveraVectorStore(encoder=HashEncoder())
+    made = MuveraVectorStore(TextIndex.build([], HashEncoder()))
     assert made.add([node(name) for name in TEXTS]) == list(TEXTS)
     return made
 
@@ -64,13 +64,13 @@ def test_nodes_come_back_unchanged_also_from_a_folder(store: MuveraVectorStore, 
         assert (result.ids[0], first.get_content(), first.metadata) == ("a", TEXTS["a"], METADATA["a"])
         assert first.ref_doc_id == "document-ab"
         assert result.similarities[0] == pytest.approx(2, abs=1e-5)
-    empty = MuveraVectorStore(encoder=HashEncoder())
+    empty = MuveraVectorStore(TextIndex.build([], HashEncoder()))
     empty.delete("document-ab")
     assert found(empty, "red") == empty.get_nodes() == []
 
 
 def test_an_index_and_its_retriever() -> None:
-    store = MuveraVectorStore(encoder=HashEncoder())
+    store = MuveraVectorStore(TextIndex.build([], HashEncoder()))
     context = StorageContext.from_defaults(vector_store=store)
     nodes = [node(name) for name in TEXTS]
     index = VectorStoreIndex(nodes, storage_context=context, embed_model=MockEmbedding(1))

@@ -214,7 +214,7 @@ def test_fastembed_spans_and_order() -> None:
     assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", "a"]
     spans = encoder.token_spans(text, "query")
     assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", ",", "a", ""]
-    model.embed = lambda texts, **_: (np.full((1, 1), len(text)) for text in texts)
+    model.embed = lambda texts, **_: (np.full((1, 1), float(len(text))) for text in texts)
     assert encoder.encode_documents(["ccc", "a", "bb"]).tokens.ravel().tolist() == [3, 1, 2]
 
 

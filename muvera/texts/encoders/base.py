@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import as_array
 from ...metadata.filters import is_utf8
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "as_texts",
     "encode_in_batches",
     "encode_texts",
-    "from_matrices",
     "require_text_encoder",
 ]
 
@@ -70,8 +68,8 @@ class ModelEncoder(ABC):
 
     name: str
 
-    #: Columns of the vectors, if the model reports them; needed to encode no texts.
-    dimension: int | None = None
+    #: Columns of the vectors of no texts.
+    dimension: int = 1
 
     @abstractmethod
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
@@ -79,11 +77,16 @@ class ModelEncoder(ABC):
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as documents, in order."""
-        return from_matrices(self.matrices(list(texts), "document"), self.dimension)
+        return self._encode(list(texts), "document")
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
         """Encode texts as queries, in order."""
-        return from_matrices(self.matrices(list(texts), "query"), self.dimension)
+        return self._encode(list(texts), "query")
+
+    def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
+        if not texts:
+            return MultiVectors.from_arrays([], dimension=self.dimension)
+        return MultiVectors.from_arrays(self.matrices(texts, side), name="matrices")
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector, or None if the model does not return them."""
@@ -158,7 +161,7 @@ class CachedEncoder:
                         for key, matrix in zip(missing, encoded, strict=True)
                     ],
                 )
-        return from_matrices([matrices[key] for key in keys])
+        return MultiVectors.from_arrays([matrices[key] for key in keys])
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:
@@ -200,13 +203,6 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
                 f"{name}[{i}] must be a string, got {type(text).__name__}. Token vectors belong in a MuveraIndex."
             )
     return strings
-
-
-def from_matrices(matrices: Iterable[Any], dimension: int | None = None) -> MultiVectors:
-    """Convert matrices (tokens, dimension) to MultiVectors of float16 or float32."""
-    arrays = [as_array(matrix, f"matrices[{i}]") for i, matrix in enumerate(matrices)]
-    arrays = [array if array.dtype == np.float16 else array.astype(np.float32) for array in arrays]
-    return MultiVectors.from_arrays(arrays, dimension=arrays[0].shape[1] if arrays else dimension)
 
 
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:

@@ -45,7 +45,7 @@ class SentenceTransformersEncoder(ModelEncoder):
             card = getattr(model, "model_card_data", None)
             base = getattr(card, "base_model", None) or type(model).__name__
             self.name, self._model = f"sentence-transformers:{base}", model
-        self.dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)()
+        self.dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)() or 1
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text."""
@@ -146,8 +146,6 @@ class HTTPEncoder(ModelEncoder):
         For a URL that is not HTTP.
     """
 
-    dimension = 1  # of no texts
-
     def __init__(
         self, url: str, model: str, *, query_prefix: str = "", token: str | None = None, timeout: float = 60.0
     ) -> None:
@@ -166,8 +164,6 @@ class HTTPEncoder(ModelEncoder):
 
     def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
         """Return the token vectors of each text."""
-        if not texts:
-            return []
         if side == "query":
             texts = [self._prefix + text for text in texts]
         body = json.dumps({"model": self._model, "input": texts}).encode()

@@ -1,27 +1,29 @@
-"""RAGPretrainedModel: RAGatouille's class, backed by a TextIndex."""
+"""RAGatouille's interface: import from ``muvera.compat.ragatouille`` instead of ``ragatouille``.
+
+Indexes stay in ``.ragatouille/colbert/indexes/NAME``, and those that RAGatouille wrote open in place.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ...convert import open_source
-from ...convert.parsing.files import read_json, read_json_object
-from ...index.muvera_index import MuveraIndex
-from ...index.settings import IndexSettings
-from ...texts.database import DocumentDatabase
-from ...texts.encoders.base import TextEncoder, as_texts, require_text_encoder
-from ...texts.encoders.registry import BUILT_IN, load_text_encoder
-from ...texts.hit import Hit
-from ...texts.text_index import TextIndex
-from ...utils.atomic_files import write_json
-from .splitting import split_sentences
+from ..convert import open_source
+from ..convert.parsing.files import read_json, read_json_object
+from ..index.muvera_index import MuveraIndex
+from ..index.settings import IndexSettings
+from ..texts.database import DocumentDatabase
+from ..texts.encoders.base import TextEncoder, as_texts, require_text_encoder
+from ..texts.encoders.registry import BUILT_IN, load_text_encoder
+from ..texts.hit import Hit, sentences_of
+from ..texts.text_index import TextIndex
+from ..utils.atomic_files import write_json
 
-__all__ = ["RAGPretrainedModel"]
+__all__ = ["RAGPretrainedModel", "split_sentences"]
 
 # Names in the folder of an index: the index, its settings, and RAGatouille's settings.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
@@ -29,11 +31,72 @@ _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 # Modules that run ColBERT checkpoints, in order of preference.  The prefixes of text encoders have "-" instead of "_".
 _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
-_Passages = list[dict[str, Any]]
-_Function = Callable[..., _Passages]
+_Function = Callable[..., list[dict[str, Any]]]
 
 # Settings of indexes that rank given documents exactly.
 _EXACT = IndexSettings(tokens="float32", exact_tokens=1 << 62)
+
+
+def split_sentences(
+    documents: Sequence[str], document_ids: Sequence[str], chunk_size: int = 256
+) -> list[dict[str, Any]]:
+    """Split documents into passages of consecutive sentences; neighboring passages overlap by up to a quarter.
+
+    Parameters
+    ----------
+    documents, document_ids : sequence of str
+    chunk_size : int
+        Maximum number of tokens of a passage.  A token is estimated as 4 ASCII characters or 1 other character.
+
+    Returns
+    -------
+    list of dict
+        ``{"document_id", "content"}`` for each passage.
+
+    Examples
+    --------
+    >>> passages = split_sentences(["One is here. Two is here. Three is here."], ["a"], chunk_size=8)
+    >>> [passage["content"] for passage in passages]
+    ['One is here. Two is here.', 'Three is here.']
+    """
+    return [
+        {"document_id": name, "content": text[start:stop]}
+        for text, name in zip(documents, document_ids, strict=True)
+        for start, stop in _passages(text, chunk_size)
+    ]
+
+
+def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
+    pieces = [piece for sentence in sentences_of(text) for piece in _pieces(text, *sentence, size)]
+    first = 0
+    for i, (_, stop) in enumerate(pieces):
+        if first < i and _tokens(text[pieces[first][0] : stop]) > size:
+            end = pieces[i - 1][1]
+            yield pieces[first][0], end
+            while first < i and (
+                _tokens(text[pieces[first][0] : end]) > min(size // 4, 64)
+                or _tokens(text[pieces[first][0] : stop]) > size
+            ):
+                first += 1
+    if pieces:
+        yield pieces[first][0], pieces[-1][1]
+
+
+def _pieces(text: str, start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield a sentence, or its halves, split until they are short enough."""
+    if stop - start < 2 or _tokens(text[start:stop]) <= size:
+        yield start, stop
+        return
+    middle = (start + stop) // 2
+    space = text.rfind(" ", start + 1, middle + 1)
+    middle = middle if space < 0 else space + 1
+    yield from _pieces(text, start, middle, size)
+    yield from _pieces(text, middle, stop, size)
+
+
+def _tokens(text: str) -> float:
+    ascii_characters = len(text.encode("ascii", "ignore"))
+    return ascii_characters / 4 + len(text) - ascii_characters
 
 
 class RAGPretrainedModel:
@@ -173,9 +236,7 @@ class RAGPretrainedModel:
             return str(folder)
         self._set_length(max_document_length)
         split = document_splitter_fn if split_documents else None
-        texts, metadata = self._passages(
-            collection, document_ids, document_metadatas, split, preprocessing_fn
-        )
+        texts, metadata = self._split(collection, document_ids, document_metadatas, split, preprocessing_fn)
         folder.mkdir(parents=True, exist_ok=True)
         self._write_facts(folder)
         self.text_index = TextIndex.build(
@@ -199,7 +260,7 @@ class RAGPretrainedModel:
         """Add documents like :meth:`index`, but skip ids that are in use; then save."""
         index = self._opened(index_name)
         split = document_splitter_fn if split_documents else None
-        texts, metadata = self._passages(
+        texts, metadata = self._split(
             new_collection, new_document_ids, new_document_metadatas, split, preprocessing_fn
         )
         names = list({values["document_id"] for values in metadata})
@@ -304,7 +365,7 @@ class RAGPretrainedModel:
 
     def as_langchain_retriever(self, **kwargs: Any) -> Any:
         """Return a LangChain retriever; `kwargs` are those of :meth:`search`, such as ``k=3``."""
-        from ...integrations.langchain import FunctionRetriever
+        from ..integrations.langchain import FunctionRetriever
 
         return FunctionRetriever(
             function=lambda query: [
@@ -314,7 +375,7 @@ class RAGPretrainedModel:
 
     # -- helpers --------------------------------------------------------------
 
-    def _passages(
+    def _split(
         self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
     ) -> tuple[list[str], list[dict[str, Any]]]:
         """Return the texts of passages, and the metadata to store for each."""
@@ -327,15 +388,16 @@ class RAGPretrainedModel:
                 f"ids, {len(set(names))} of them different, and {len(values)} dicts."
             )
         if split is None:
-            pairs = zip(names, texts, strict=True)
-            passages = [{"document_id": name, "content": text} for name, text in pairs]
+            passages = [
+                {"document_id": name, "content": text} for name, text in zip(names, texts, strict=True)
+            ]
         else:
             passages = split(texts, names, chunk_size=self._length)
         for step in [preprocess] if callable(preprocess) else preprocess or []:
             passages = step(passages, names)
-        by_name = dict(zip(names, map(_metadata, values), strict=True))
+        by_name = dict(zip(names, values, strict=True))
         stored = [passage["document_id"] for passage in passages]
-        metadata = [{"document_id": name, **by_name.get(name, {})} for name in stored]
+        metadata = [{"document_id": name, **_metadata(by_name.get(name))} for name in stored]
         return [passage["content"] for passage in passages], metadata
 
     def _opened(self, name: str | None) -> TextIndex:
