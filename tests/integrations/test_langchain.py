@@ -51,4 +51,4 @@ def test_late_interaction_and_filters() -> None:
     assert [one.id for one in store.similarity_search("red apple", filter={"kind": "b"})] == ["2"]
     assert isinstance(store.as_retriever(), BaseRetriever)
     with pytest.raises(TypeError, match="text encoder"):
-        MuveraVectorStore.from_texts([], TestVectorStore.get_embeddings())  # type: ignore[arg-type]
+        MuveraVectorStore.from_texts([], TestVectorStore.get_embeddings())
