@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..convert import Source, open_source, read
-from ..convert.registry import find_reader, reader
+from ..convert.registry import find_reader
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
 from ..data.sampling import DocumentSample
@@ -73,8 +73,7 @@ def open_queries(path: Path, format: str | None = None, options: list[str] | Non
     if "part" in values or (format is None and is_index(path)):
         return open_documents(path, format, options)
     path = path.expanduser()
-    entry = find_reader(path) if format is None else reader(format)
-    if "part" not in entry.options:
+    if "part" not in find_reader(path, format).options:
         return open_source(path, format, **values)
     try:
         return open_source(path, format, part="queries", **values)

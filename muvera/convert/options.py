@@ -13,7 +13,7 @@ from ..data.offsets import running_total
 from ..utils.checks import require_choice, require_int, require_number
 from .pooling import RULES, pool_tokens, unit, with_tokens
 
-__all__ = ["Options", "option_names"]
+__all__ = ["Options"]
 
 _DROPS = ("trailing", "leading", "all", "error")
 _LARGEST_HALF = 65504.0
@@ -95,11 +95,6 @@ class Options:
         """Return the settings that differ from the defaults."""
         values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
-
-
-def option_names() -> frozenset[str]:
-    """Return the names of the options of ``read`` and ``convert``."""
-    return frozenset(field.name for field in fields(Options))
 
 
 def _without_zeros(documents: MultiVectors, which: str, first: int) -> MultiVectors:

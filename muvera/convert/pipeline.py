@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from ..data.multivectors import MultiVectors
 from ..utils.checks import require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits
-from .options import Options, option_names
+from .options import Options
 from .registry import NamedSource, open_source
 from .report import Report
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
@@ -26,13 +25,23 @@ from .writers.plaid import write_codes, write_plaid
 
 __all__ = ["WRITERS", "convert", "read", "survey"]
 
+
+class Writer(NamedTuple):
+    """A format that :func:`convert` writes."""
+
+    #: Write batches to a target, see :mod:`muvera.convert.writers.collections`.
+    write: Callable[..., None]
+    #: Names of the writer's options.
+    options: tuple[str, ...] = ()
+
+
 #: Writer of each format.
-WRITERS: dict[str, Callable[..., None]] = {
-    "npy": write_npy,
-    "npz": write_npz,
-    "safetensors": write_safetensors,
-    "parquet": write_parquet,
-    "plaid": write_plaid,
+WRITERS: dict[str, Writer] = {
+    "npy": Writer(write_npy),
+    "npz": Writer(write_npz),
+    "safetensors": Writer(write_safetensors),
+    "parquet": Writer(write_parquet),
+    "plaid": Writer(write_plaid, ("nbits", "bucket_means")),
 }
 
 _BATCH_BYTES = 64 * 2**20
@@ -168,18 +177,17 @@ def convert(
         raise ValueError(
             f"{target} has the ending of {named}, but would be {to}. Give to={named!r} or another name."
         )
-    write = WRITERS[to]
-    names = set(inspect.signature(write).parameters) - {"batches", "target", "overwrite", "place"}
-    writer_options = {name: options.pop(name) for name in names & options.keys()}
+    writer = WRITERS[to]
+    writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
-    shown = partial(_with_progress, stream=stream, progress=progress)
     common: dict[str, Any] = {"overwrite": overwrite, "place": stream.place}
     coded = coded_source(stream.source) if to == "plaid" else None
     if coded is None or writer_options or stream.report.options:
-        write(shown(stream.batches(max_tokens)), destination, **common, **writer_options)
+        batches = stream.with_progress(stream.batches(max_tokens), progress)
+        writer.write(batches, destination, **common, **writer_options)
     else:
-        batches = shown(stream.coded_batches(coded, max_tokens))
-        write_codes(batches, coded.centroids, coded.bucket_weights, destination, **common)
+        codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
+        write_codes(codes, coded.centroids, coded.bucket_weights, destination, **common)
     stream.report.to, stream.report.target = to, str(target)
     return stream.report
 
@@ -190,13 +198,13 @@ class _Stream:
     def __init__(
         self, value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
     ) -> None:
-        transforms = option_names()
+        transforms = {field.name for field in fields(Options)}
         self.steps = Options(**{name: option for name, option in options.items() if name in transforms})
         others = {name: option for name, option in options.items() if name not in transforms}
         self.source = source = open_source(value, format, isolated=isolated, **others)
         self.report = Report(source.name, source.lossy, source.nbits, self.steps.changed())
         #: The source in messages: its file, if it has one.
-        self.place = str(getattr(source, "place", getattr(source, "path", source.name)))
+        self.place = str(getattr(source, "place", source.name))
 
     def batches(self, max_tokens: int | None = None) -> Iterator[MultiVectors]:
         """Yield the transformed documents; at least one batch, which has the dimension."""
@@ -231,14 +239,13 @@ class _Stream:
     def _batch_tokens(self, max_tokens: int | None) -> int:
         return max(1, _BATCH_BYTES // (4 * self.source.dimension)) if max_tokens is None else max_tokens
 
-
-def _with_progress(batches: Iterator[_Batch], stream: _Stream, progress: bool) -> Iterator[_Batch]:
-    """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
-    source, read = stream.source, stream.report.read
-    by_token = source.num_tokens is not None
-    total = source.num_tokens if by_token else source.num_documents
-    unit = " tokens" if by_token else " texts"
-    with tqdm(total=total, unit=unit, unit_scale=True, desc=source.name, disable=not progress) as bar:
-        for batch in batches:
-            bar.update((read.tokens if by_token else read.documents) - bar.n)
-            yield batch
+    def with_progress(self, batches: Iterator[_Batch], shown: bool) -> Iterator[_Batch]:
+        """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
+        source, read = self.source, self.report.read
+        by_token = source.num_tokens is not None
+        total = source.num_tokens if by_token else source.num_documents
+        unit = " tokens" if by_token else " texts"
+        with tqdm(total=total, unit=unit, unit_scale=True, desc=source.name, disable=not shown) as bar:
+            for batch in batches:
+                bar.update((read.tokens if by_token else read.documents) - bar.n)
+                yield batch

@@ -10,8 +10,8 @@ from typing import Any
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int
 from .damage import IF_TEXTS, naming_errors
-from .isolation import DESCRIBED, IsolatedSource, IsolationLimits
-from .readers import arrow, byaldi, containers, json_lines, npy, plaid, pylate, qdrant, warp
+from .isolation import IsolationLimits, isolated_source
+from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
 from .readers.in_memory import open_object
 from .sources.base import Reader, Source
 
@@ -21,7 +21,7 @@ __all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source", "r
 #: comes before that format; a folder of plain arrays comes after every kind of index.
 READERS: dict[str, Reader] = {
     entry.name: entry
-    for module in (pylate, warp, plaid, byaldi, qdrant, containers, json_lines, npy, arrow)
+    for module in (pylate, plaid, qdrant, containers, json_lines, arrow)
     for entry in module.READERS
 }
 
@@ -39,9 +39,14 @@ def formats() -> dict[str, str]:
     return {name: entry.description for name, entry in READERS.items()}
 
 
-def find_reader(path: Path) -> Reader:
-    """Return the reader of the format of `path`, detected from its files."""
-    _require_existing(path)
+def find_reader(path: Path, format: str | None = None) -> Reader:
+    """Return the reader of `format`, by default of the format of `path`, detected from its files."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist. Give a file or folder of embeddings; encode texts with your model first."
+        )
+    if format is not None:
+        return reader(format)
     for entry in READERS.values():
         if entry.matches(path):
             return entry
@@ -75,31 +80,23 @@ def open_source(
     **options
         Options of the format's reader; see its ``open_source``.
     """
-    if isinstance(path_or_object, (str, os.PathLike)):
-        return _open_path(Path(path_or_object).expanduser(), format, isolated, options)
     kind = type(path_or_object).__name__
+    if not isinstance(path_or_object, (str, os.PathLike)):
+        if isolated or format is not None:
+            raise TypeError(f"isolated=True and format= need a path, but got {kind}, which is in memory.")
+        if isinstance(path_or_object, Source):
+            _check_options(options, [], path_or_object.name)
+            return path_or_object
+        _check_options(options, ["mask", "ids"], "memory")
+        return open_object(path_or_object, **options)
+    path = Path(path_or_object).expanduser()
     if isolated:
-        raise TypeError(f"isolated=True needs a path, but got {kind}, which is in memory.")
-    if isinstance(path_or_object, Source):
-        _check_options(options, [], path_or_object.name)
-        return path_or_object
-    if format is not None:
-        raise TypeError(f"format={format!r} needs a path, but got {kind}.")
-    _check_options(options, ["mask", "ids"], "memory")
-    return open_object(path_or_object, **options)
-
-
-def _open_path(
-    path: Path, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
-) -> Source:
-    if isolated:
-        return IsolatedSource(path, format, options, IsolationLimits() if isolated is True else isolated)
-    entry = find_reader(path) if format is None else reader(format)
-    _require_existing(path)
+        limits = IsolationLimits() if isolated is True else isolated
+        return NamedSource(isolated_source(path, format, options, limits), str(path))
+    entry = find_reader(path, format)
     _check_options(options, entry.options, entry.name)
     with naming_errors(str(path), entry.name):
-        source = entry.open_source(path, **options)
-    return NamedSource(source, str(path))
+        return NamedSource(entry.open_source(path, **options), str(path))
 
 
 class NamedSource(Source):
@@ -107,10 +104,10 @@ class NamedSource(Source):
 
     def __init__(self, source: Source, place: str) -> None:
         if source.dimension < 1:
-            raise ValueError(f"{place} has token vectors without columns; each must have at least one.")
+            raise ValueError("its token vectors have no columns")
         self.source = source
         self.place = place
-        for name in (*DESCRIBED, "note"):
+        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits", "note"):
             setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
@@ -127,13 +124,6 @@ class NamedSource(Source):
             batch.require_finite(first=count, place=self.place)
             count += len(batch)
             yield batch
-
-
-def _require_existing(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist. Give a file or folder of embeddings; encode texts with your model first."
-        )
 
 
 def _check_options(options: dict[str, Any], known: list[str], name: str) -> None:

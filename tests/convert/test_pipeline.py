@@ -139,7 +139,7 @@ def test_paths_and_options_that_are_refused(tmp_path: Path) -> None:
             read(tmp_path / "nothing", format=format)
     with pytest.raises(ValueError, match=r"format must be one of pylate, .*, got 'faiss'"):
         read(tmp_path, format="faiss")
-    with pytest.raises(TypeError, match=r"format='npy' .* list"):
+    with pytest.raises(TypeError, match="format= need a path, but got list"):
         read([np.ones((1, 2))], format="npy")
     np.savez(tmp_path / "a.npz", tokens=np.ones((2, 3), np.float32), lengths=[2])
     with pytest.raises(TypeError, match="'collumn'; it has part"):

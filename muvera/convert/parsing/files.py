@@ -1,4 +1,4 @@
-"""Small parsers that several readers share: JSON, zip members and SQLite tables."""
+"""Small parsers that several readers share: JSON, bfloat16, zip members and SQLite tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from ..damage import ReadError, naming_errors
 
-__all__ = ["open_table", "read_json", "read_json_object", "starts_with", "stored_bytes"]
+__all__ = [
+    "float32_of_bfloat16",
+    "open_table",
+    "read_json",
+    "read_json_object",
+    "starts_with",
+    "stored_bytes",
+]
 
 
 def starts_with(path: Path, magic: bytes) -> bool:
@@ -29,8 +36,6 @@ def starts_with(path: Path, magic: bytes) -> bool:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file, which may be compressed by gzip."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Copy or export it again.")
     with (
         naming_errors(str(path), "json"),
         gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream,
@@ -46,7 +51,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-# -- zip --------------------------------------------------------------------------
+def float32_of_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the numbers of bfloat16 bit patterns."""
+    wide: NDArray[np.uint32] = np.left_shift(bits, np.uint32(16), dtype=np.uint32)
+    return wide.view(np.float32)
+
 
 _LOCAL_HEADER_BYTES = 30  # before the member's name
 
@@ -65,8 +74,6 @@ def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np
         raise ValueError(f"{member.filename} reaches beyond the end of the file")
     return file[start : start + member.file_size]
 
-
-# -- SQLite -----------------------------------------------------------------------
 
 _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second file first
 
@@ -94,13 +101,11 @@ def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> 
         entries = connection.execute(
             "SELECT type, sql FROM sqlite_master WHERE name = ?", (table,)
         ).fetchall()
-        plain = [
-            kind for kind, sql in entries if kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "")
-        ]
+        plain = [kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "") for kind, sql in entries]
         stored = {
             name for _, name, *_, hidden in connection.execute(f"PRAGMA table_xinfo({table})") if not hidden
         }
-        if len(plain) != 1 or not stored.issuperset(columns):
+        if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
             raise ReadError(
                 f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} writes it. "
                 "Copy or export it again."

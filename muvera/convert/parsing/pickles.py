@@ -1,16 +1,17 @@
 """Interpreter of pickles of plain data, which never runs code from the pickle.
 
 A pickle is a program: loading an untrusted one with :mod:`pickle` can run any code, or use all memory.
-:func:`load_pickle` does not use that module.  It interprets only the instructions that picklers write for
-plain data, and calls only the stand-ins in a table of names.
+:func:`load_pickle` interprets only the instructions that picklers write for plain data, and calls only the
+stand-ins in a table of names.  :mod:`pickletools` splits the program into instructions.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.npy_files import load_npy, read_npy_header
-from ..damage import ExplainedError, ReadError
+from ..damage import ReadError
 
 __all__ = ["RefusedPickleError", "StandIn", "load_npy_safely", "load_pickle", "load_plain", "read_objects"]
 
@@ -30,21 +31,10 @@ _NUMBERS = {
 }
 _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 
-_CONSTANTS = {ord("N"): None, 0x88: True, 0x89: False}
-_EMPTY: dict[int, type] = {ord("]"): list, ord("}"): dict, ord(")"): tuple, 0x8F: set}
-_TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
-# Size in bytes of the length field before a string or bytes.
-_TEXTS, _BYTES = {0x8C: 1, ord("X"): 4, 0x8D: 8}, {ord("C"): 1, ord("B"): 4, 0x8E: 8}
-# Size in bytes of the number of a memo entry.
-_GETS, _PUTS = {ord("h"): 1, ord("j"): 4}, {ord("q"): 1, ord("r"): 4}
-# Bytes to skip: the protocol, and the size of a frame.
-_SKIPPED = {0x80: 1, 0x95: 8}
-_LONG, _MEMOIZE, _GLOBAL, _STOP = 0x8A, 0x94, ord("c"), ord(".")
-
 # Accepted types of dict keys and set members.  Others would allow attacks by slow hashing: hashing a tuple of shared
 # tuples can take 2**40 steps, and many integers of more than 64 bits can share one hash.
 _KEYS = (str, bytes, int, float, bool, type(None))
-_MAX_INTEGER_BYTES = 9
+_INTEGERS = range(-(2**63), 2**64)
 
 # Bytes that may be passed to stand-ins in addition to the size of the pickle.
 _SMALL = 1 << 16
@@ -55,14 +45,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-class RefusedPickleError(ExplainedError, pickle.UnpicklingError):
+class RefusedPickleError(ReadError, pickle.UnpicklingError):
     """Error for a pickle that names something other than plain data."""
-
-    def __init__(self, source: str, name: str) -> None:
-        super().__init__(
-            f"{source} is a pickle that refers to {name}, which is not plain data, so it was not loaded. "
-            "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
-        )
 
 
 class StandIn:
@@ -103,7 +87,7 @@ def load_pickle(
     """
     try:
         return _Interpreter(content, source, names, stored_elsewhere).run()
-    except RefusedPickleError:
+    except ReadError:
         raise
     except _DAMAGE as error:
         raise ReadError(
@@ -111,88 +95,31 @@ def load_pickle(
         ) from error
 
 
-@dataclass
 class _Interpreter:
-    content: bytes
-    source: str
-    names: Mapping[str, Any]
-    stored_elsewhere: Callable[[Any], Any] | None
-    at: int = 0
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
-    #: Bytes that were passed to stand-ins.
-    passed: int = 0
+    def __init__(self, content: bytes, source: str, names: Mapping[str, Any], stored_elsewhere: Any) -> None:
+        self.content, self.source, self.names = content, source, names
+        self.stored_elsewhere = stored_elsewhere
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.passed = 0  # bytes that were passed to stand-ins
 
     def run(self) -> Any:
-        content, stack, memo = self.content, self.stack, self.memo
-        while True:
-            if self.at >= len(content):
-                raise ValueError("it ends before its last instruction")
-            code = content[self.at]
-            self.at += 1
-            if code == _MEMOIZE:
-                memo[len(memo)] = stack[-1]
-            elif code in _NUMBERS:
-                stack.extend(self.numbers(_NUMBERS[code]))
-            elif code in _TEXTS:
-                stack.append(self.prefixed(_TEXTS[code]).decode("utf-8", "surrogatepass"))
-            elif code in _BYTES:
-                stack.append(self.prefixed(_BYTES[code]))
-            elif code in _GETS:
-                stack.append(memo[self.number(_GETS[code])])
-            elif code in _PUTS:
-                memo[self.number(_PUTS[code])] = stack[-1]
-            elif code in _CONSTANTS:
-                stack.append(_CONSTANTS[code])
-            elif code in _EMPTY:
-                stack.append(_EMPTY[code]())
-            elif code in _TUPLES:
-                stack.append(tuple(self.popped(_TUPLES[code])))
-            elif code in _ACTIONS:
-                _ACTIONS[code](self)
-            elif code in _SKIPPED:
-                self.take(_SKIPPED[code])
-            elif code == _LONG:
-                size = self.number(1)
-                if size > _MAX_INTEGER_BYTES:
-                    raise ValueError(f"an integer has {size} bytes, more than fit in 64 bits")
-                stack.append(int.from_bytes(self.take(size), "little", signed=True))
-            elif code == _GLOBAL:
-                stack.append(self.named(self.line(), self.line()))
-            elif code == _STOP:
-                return stack.pop()
-            else:
-                raise ValueError(f"byte {self.at - 1} is not an instruction of plain data")
+        stream = io.BytesIO(self.content)
+        for instruction, argument, _ in pickletools.genops(stream):
+            if instruction.name not in _ACTIONS:
+                raise ValueError(f"{instruction.name} is not an instruction of plain data")
+            _ACTIONS[instruction.name](self, argument)
+            if numbers := _RUN.match(self.content, stream.tell()):
+                kind = _NUMBERS[self.content[numbers.start()]]
+                self.stack.extend(np.frombuffer(numbers[0], kind)["value"].tolist())
+                stream.seek(numbers.end())
+        return self.stack.pop()
 
-    # -- arguments of instructions --
-
-    def numbers(self, kind: np.dtype[Any]) -> list[Any]:
-        run = _RUN.match(self.content, self.at - 1)
-        if run is None:
-            raise ValueError("it ends within a number")
-        self.at = run.end()
-        numbers: list[Any] = np.frombuffer(run[0], kind)["value"].tolist()
-        return numbers
-
-    def take(self, count: int) -> bytes:
-        start, self.at = self.at, self.at + count
-        if self.at > len(self.content):
-            raise ValueError(f"an instruction needs {count} bytes, but {len(self.content) - start} follow")
-        return self.content[start : self.at]
-
-    def number(self, count: int) -> int:
-        return int.from_bytes(self.take(count), "little")
-
-    def prefixed(self, width: int) -> bytes:
-        return self.take(self.number(width))
-
-    def line(self) -> str:
-        start = self.at
-        self.at = self.content.index(b"\n", start) + 1
-        return self.content[start : self.at - 1].decode()
-
-    # -- the stack --
+    def push(self, value: Any) -> None:
+        if type(value) is int and value not in _INTEGERS:
+            raise ValueError("an integer has more than 64 bits")
+        self.stack.append(value)
 
     def above_mark(self) -> list[Any]:
         return self.popped(len(self.stack) - self.marks.pop())
@@ -234,31 +161,55 @@ class _Interpreter:
             raise ValueError(f"it sets the state of a {type(self.stack[-1]).__name__}")
         self.stack[-1].set_state(state)
 
-    def named(self, module: Any, name: Any) -> Any:
-        full = f"{module}.{name}"
-        if full not in self.names:
-            raise RefusedPickleError(self.source, full)
-        return self.names[full]
+    def named(self, name: str) -> None:
+        if name not in self.names:
+            raise RefusedPickleError(
+                f"{self.source} is a pickle that refers to {name}, which is not plain data, so it was not loaded. "
+                "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
+            )
+        self.stack.append(self.names[name])
 
-    def stored(self) -> Any:
+    def stored(self) -> None:
         if self.stored_elsewhere is None:
-            raise RefusedPickleError(self.source, "an object stored elsewhere")
-        return self.stored_elsewhere(self.stack.pop())
+            raise ValueError("it refers to an object stored elsewhere")
+        self.stack.append(self.stored_elsewhere(self.stack.pop()))
 
 
-_ACTIONS: dict[int, Callable[[_Interpreter], None]] = {
-    ord("("): lambda machine: machine.marks.append(len(machine.stack)),
-    ord("t"): lambda machine: machine.stack.append(tuple(machine.above_mark())),
-    ord("a"): lambda machine: machine.change(list, machine.popped(1)),
-    ord("e"): lambda machine: machine.change(list, machine.above_mark()),
-    ord("s"): lambda machine: machine.change(dict, machine.popped(2)),
-    ord("u"): lambda machine: machine.change(dict, machine.above_mark()),
-    0x90: lambda machine: machine.change(set, machine.above_mark()),
-    ord("R"): _Interpreter.call,
-    0x81: _Interpreter.call,
-    ord("b"): _Interpreter.build,
-    0x93: lambda machine: machine.stack.append(machine.named(*machine.popped(2))),
-    ord("Q"): lambda machine: machine.stack.append(machine.stored()),
+_PUSHED = (
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
+)  # fmt: skip
+_ACTIONS: dict[str, Callable[[_Interpreter, Any], Any]] = {
+    **dict.fromkeys(_PUSHED, _Interpreter.push),
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, number: machine.push(machine.memo[number])),
+    **dict.fromkeys(
+        ("BINPUT", "LONG_BINPUT"), lambda machine, number: machine.memo.update({number: machine.stack[-1]})
+    ),
+    "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "EMPTY_SET": lambda machine, _: machine.push(set()),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.popped(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.popped(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.popped(3))),
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.above_mark())),
+    "APPEND": lambda machine, _: machine.change(list, machine.popped(1)),
+    "APPENDS": lambda machine, _: machine.change(list, machine.above_mark()),
+    "SETITEM": lambda machine, _: machine.change(dict, machine.popped(2)),
+    "SETITEMS": lambda machine, _: machine.change(dict, machine.above_mark()),
+    "ADDITEMS": lambda machine, _: machine.change(set, machine.above_mark()),
+    "REDUCE": lambda machine, _: machine.call(),
+    "NEWOBJ": lambda machine, _: machine.call(),
+    "BUILD": lambda machine, _: machine.build(),
+    "GLOBAL": lambda machine, name: machine.named(name.replace(" ", ".")),
+    "STACK_GLOBAL": lambda machine, _: machine.named(".".join(machine.popped(2))),
+    "BINPERSID": lambda machine, _: machine.stored(),
 }
 
 
@@ -304,13 +255,9 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")  # how protocol 2 writes bytes
 
 
-def _empty_bytes() -> bytes:
-    return b""  # protocol 2 writes empty bytes as a call
-
-
 _PLAIN: dict[str, Any] = {
     "_codecs.encode": _encode,
-    "__builtin__.bytes": _empty_bytes,
+    "__builtin__.bytes": lambda: b"",  # protocol 2 writes empty bytes as a call
     "numpy.dtype": _Dtype,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
@@ -326,7 +273,7 @@ _ARRAYS: dict[str, Any] = {
 def load_plain(content: Path | bytes, source: str = "The pickle") -> Any:
     """Read a pickle of dicts, lists, tuples, strings, bytes and numbers (also NumPy's)."""
     if isinstance(content, Path):
-        return load_pickle(content.read_bytes(), str(content), _PLAIN)
+        return load_pickle(content.read_bytes(), content.name, _PLAIN)
     return load_pickle(content, source, _PLAIN)
 
 
@@ -334,8 +281,8 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
     """Return the array of a .npy file: numbers memory-mapped, objects as :func:`read_objects` reads them."""
     if path.is_file():
         with path.open("rb") as stream:
-            if read_npy_header(stream, str(path)).dtype.hasobject:
-                return read_objects(stream, str(path))
+            if read_npy_header(stream, path.name).dtype.hasobject:
+                return read_objects(stream, path.name)
     return load_npy(path)
 
 

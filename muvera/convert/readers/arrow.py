@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
@@ -46,7 +45,6 @@ class _TableSource(Source):
     def __init__(
         self,
         name: str,
-        place: str,
         schema: Any,
         tables: _Tables,
         column: str | None,
@@ -56,57 +54,72 @@ class _TableSource(Source):
         self.name = name
         self.num_documents = num_documents
         self._tables = tables
-        self._column, self._id_column = _columns(schema, column, id_column, place)
+        self._column, self._id_column = _columns(schema, column, id_column)
         pa = import_extra("pyarrow", "parquet", "Reading Arrow tables")
         inner = _storage(_storage(schema.field(self._column).type).value_type)
-        dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
-        if dimension is None:
-            parts = (
-                _documents(table.column(self._column), None, file, 0)[0]
-                for file, table in tables([self._column], 1 << 20)
-            )
-            first = next((tokens for tokens in parts if tokens is not None), None)
-            if first is None:
-                raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
-            dimension = first.shape[1]
-        self.dimension = dimension
+        self._empty_dtype = np.float16 if inner.value_type == pa.float16() else np.float32
+        self.dimension = (
+            int(inner.list_size) if pa.types.is_fixed_size_list(inner) else self._found_dimension()
+        )
+
+    def _found_dimension(self) -> int:
+        self.dimension = 0
+        for file, table in self._tables([self._column], 1 << 20):
+            documents = self._documents(file, table.column(self._column), None)
+            if documents.num_tokens:
+                return documents.dimension
+        raise ReadError("it has no document with a token, so its dimension is unknown.")
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the rows in order."""
-        position, current = 0, ""
         columns = [name for name in (self._id_column, self._column) if name is not None]
         for file, table in self._tables(columns, 4 * self.dimension * max_tokens):
-            position, current = (position if file == current else 0), file
-            tokens, offsets = _documents(table.column(self._column), self.dimension, file, position)
-            assert tokens is not None  # because the dimension is given
             ids = None
             if self._id_column is not None:
                 cells = table.column(self._id_column)
                 cells.validate(full=True)
                 ids = as_ids(cells.to_pylist(), len(cells), f"{file}: {self._id_column}")
-            if len(offsets) > 1 or not position:
-                yield from collection_batches(MultiVectors(tokens, offsets, ids), max_tokens)
-            position += len(offsets) - 1
+            documents = self._documents(file, table.column(self._column), ids)
+            yield from collection_batches(documents, max_tokens)
+
+    def _documents(self, file: str, cells: Any, ids: Any) -> MultiVectors:
+        """Return an Arrow array of documents; a null document has no tokens."""
+        pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
+        cells.validate(full=True)  # Arrow does not check offsets when it reads
+        while hasattr(cells, "storage"):
+            cells = cells.storage
+        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
+        tokens: Any = np.empty((0, max(self.dimension, 1)), self._empty_dtype)
+        if lengths.any():
+            try:
+                tokens = MultiVectors.from_arrow(cells.drop_null()).tokens
+            except (ValueError, TypeError) as error:
+                raise ReadError(f"{file}: {error}") from error
+        if tokens.shape[1] != (self.dimension or tokens.shape[1]):
+            raise ReadError(
+                f"{file} has tokens of {tokens.shape[1]} numbers, but every token needs {self.dimension} numbers."
+            )
+        return MultiVectors(tokens, running_total(lengths), ids)
 
 
-def _columns(schema: Any, column: str | None, id_column: str | None, place: str) -> tuple[str, str | None]:
+def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[str, str | None]:
     nested = [field.name for field in schema if _depth(field.type) == 2]
     available = ", ".join(schema.names)
     if column is None:
         usual = [name for name in _TOKENS if name in nested]
         if len(nested) > 1 and len(usual) != 1:
-            raise ReadError(f"{place} has token vectors in {', '.join(nested)}. Choose one with column=.")
+            raise ReadError(f"it has token vectors in {', '.join(nested)}. Choose one with column=.")
         if not nested:
             raise ReadError(
-                f"{place} has no column of token vectors (lists of lists of floats); it has {available}."
+                f"it has no column of token vectors (lists of lists of floats); it has {available}."
             )
         column = nested[0] if len(nested) == 1 else usual[0]
     elif column not in nested:
-        raise ReadError(f"{place} has no column {column!r} of lists of lists of floats; it has {available}.")
+        raise ReadError(f"it has no column {column!r} of lists of lists of floats; it has {available}.")
     if id_column is None:
         id_column = next((name for name in _IDS if name in schema.names), None)
     elif id_column not in schema.names:
-        raise ReadError(f"{place} has no column {id_column!r} for ids; it has {available}.")
+        raise ReadError(f"it has no column {id_column!r} for ids; it has {available}.")
     return column, id_column
 
 
@@ -126,58 +139,22 @@ def _depth(kind: Any) -> int:
     return depth if types.is_floating(kind) else -1
 
 
-def _documents(
-    cells: Any, dimension: int | None, place: str, position: int
-) -> tuple[NDArray[Any] | None, NDArray[np.int64]]:
-    """Return the flat tokens (n_tokens, dimension) and offsets of an Arrow array of documents.
+def _files(path: Path, suffix: str) -> list[Path]:
+    """Return the file, or the files of a folder in the order of the numbers in their names."""
 
-    Tokens are None if there is neither a dimension nor a token.
-    """
-    pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
-    cells.validate(full=True)  # Arrow does not check offsets when it reads
-    while hasattr(cells, "storage"):
-        cells = cells.storage
-    lengths = pc.fill_null(pc.list_value_length(cells), 0)
-    offsets = running_total(lengths.to_numpy(zero_copy_only=False))
-    rows = cells.flatten()  # of this slice only, and without null documents
-    widths = pc.fill_null(pc.list_value_length(rows), -1).to_numpy(zero_copy_only=False)
-    if dimension is None:
-        if not len(widths):
-            return None, offsets
-        dimension = int(widths[0])
-    values = rows.flatten()
-    wrong = widths != dimension
-    if values.null_count and not wrong.any():
-        wrong[int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))) // dimension] = True
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        document = position + int(np.searchsorted(offsets, row, side="right")) - 1
-        what = "a null token" if widths[row] < 0 else f"a token of {widths[row]} numbers"
-        what = "a null in a token" if widths[row] == dimension else what
-        raise ReadError(
-            f"{place}: document {document} has {what}, but every token needs {dimension} numbers."
-        )
-    return values.to_numpy(zero_copy_only=False).reshape(-1, dimension), offsets
+    def natural(file: Path) -> list[int | str]:
+        return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", file.name)]
 
-
-def _natural(path: Path) -> list[int | str]:
-    """Return a key that sorts part-10 after part-9."""
-    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", path.name)]
+    return sorted(path.glob(f"*{suffix}"), key=natural) if path.is_dir() else [path]
 
 
 # -- Parquet ----------------------------------------------------------------------
 
 
-def _is_parquet(path: Path) -> bool:
-    return any(path.glob("*.parquet")) if path.is_dir() else starts_with(path, b"PAR1")
-
-
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a Parquet file, or a folder of them in the order of the numbers in their names."""
+    """Open a Parquet file, or a folder of them."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
-    files = sorted(path.glob("*.parquet"), key=_natural) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f"{path} has no .parquet file.")
+    files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
 
     def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
@@ -195,20 +172,16 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
                     for table in opened.iter_batches(rows, [group], columns):
                         yield str(file), table
 
-    return _TableSource("parquet", str(path), pq.read_schema(files[0]), tables, column, id_column, count)
+    return _TableSource("parquet", pq.read_schema(files[0]), tables, column, id_column, count)
 
 
 # -- Arrow IPC --------------------------------------------------------------------
 
 
-def _is_arrow(path: Path) -> bool:
-    return any(path.glob("*.arrow")) if path.is_dir() else path.suffix in (".arrow", ".feather")
-
-
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
     """Open an Arrow file or stream, memory-mapped, or a folder of them."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
-    files = sorted(path.glob("*.arrow"), key=_natural) if path.is_dir() else [path]
+    files = _files(path, ".arrow")
 
     def opened(mapped: Any, file: Path) -> Any:
         is_file = starts_with(file, b"ARROW1")
@@ -225,7 +198,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
 
     with pa.memory_map(str(files[0])) as mapped:
         schema = opened(mapped, files[0]).schema
-    return _TableSource("arrow", str(path), schema, tables, column, id_column)
+    return _TableSource("arrow", schema, tables, column, id_column)
 
 
 # -- LanceDB ----------------------------------------------------------------------
@@ -238,18 +211,17 @@ def _open_lancedb(
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":
         path, table = path.parent, table or path.stem
-    available = [folder.stem for folder in path.glob("*.lance")]
-    table = choose(table, available, "table", "table", str(path))
-    place = f"{path}/{table}.lance"
-    for manifest in sorted(Path(place, "_versions").glob("*.manifest")):
+    name = choose(table, [folder.stem for folder in path.glob("*.lance")], "table", "table")
+    place = path / f"{name}.lance"
+    for manifest in sorted((place / "_versions").glob("*.manifest")):
         _require_no_base_paths(manifest)
-    opened = lancedb.connect(str(path)).open_table(table)
+    opened = lancedb.connect(str(path)).open_table(name)
 
     def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
         for batch in opened.search().select(columns).to_batches(256):
-            yield place, batch
+            yield str(place), batch
 
-    return _TableSource("lancedb", place, opened.schema, tables, column, id_column, int(opened.count_rows()))
+    return _TableSource("lancedb", opened.schema, tables, column, id_column, int(opened.count_rows()))
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto
@@ -291,13 +263,13 @@ READERS = (
     Reader(
         "parquet",
         "a .parquet file, or a folder of them, with a column of lists of lists of floats",
-        _is_parquet,
+        lambda path: any(path.glob("*.parquet")) if path.is_dir() else starts_with(path, b"PAR1"),
         _open_parquet,
     ),
     Reader(
         "arrow",
         "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats",
-        _is_arrow,
+        lambda path: any(path.glob("*.arrow")) if path.is_dir() else path.suffix in (".arrow", ".feather"),
         _open_arrow,
     ),
 )

@@ -1,4 +1,4 @@
-"""Reader of containers of named arrays: npz, safetensors, HDF5 and zarr.
+"""Readers of named arrays: npy files and folders, npz, safetensors, HDF5 and zarr.
 
 Names are those of :mod:`muvera.convert.sources.named_arrays`.  All formats have the option ``part``,
 "docs" or "queries", for a container with both.  HDF5 and zarr also have ``group``, the path of a group.
@@ -16,15 +16,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...utils.npy_files import NpyHeader, read_npy_header
+from ...utils.npy_files import read_npy_header
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
-from ..parsing.files import starts_with, stored_bytes
-from ..parsing.pickles import read_objects
+from ..parsing.files import float32_of_bfloat16, read_json, starts_with, stored_bytes
+from ..parsing.pickles import load_npy_safely, read_objects
 from ..sources.base import Reader, Source
-from ..sources.named_arrays import names_of, source_of
+from ..sources.named_arrays import find, missing_tokens, names_of, source_of
 
 __all__ = ["READERS"]
+
+# -- npy --------------------------------------------------------------------------
+
+
+def _is_npy(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix == ".npy"
+    # A folder with centroids is a quantized index.
+    if not path.is_dir() or any((path / name).exists() for name in ("centroids.npy", "centroids.pt")):
+        return False
+    present = {file.stem for file in path.glob("*.npy")}
+    return any(find(names_of(part).tokens, present) for part in ("docs", "queries"))
+
+
+def _open_npy(path: Path, *, part: str = "docs") -> Source:
+    """Open a folder, or a .npy file with its lengths beside it."""
+    names = names_of(part)
+    if path.is_file():
+        files = {**_files_beside(path, part), names.tokens[0]: path}
+    else:
+        files = {other.stem: other for other in sorted(path.iterdir()) if other.suffix in (".npy", ".json")}
+    key = find(names.tokens, files)
+    if key is None:
+        raise missing_tokens(part, files)
+    known = (key, *(find(kind, files) for kind in (names.lengths, names.offsets, names.ids, names.mask)))
+    arrays = {name: _values(files[name]) for name in known if name is not None}
+    return source_of(arrays, name="npy", part=part)
+
+
+def _files_beside(path: Path, part: str) -> dict[str, Path]:
+    """Return the files beside a .npy file, by word: ``x_lengths.npy`` or ``lengths.npy`` for ``x.npy``."""
+    names = names_of(part)
+    stems = (f"{path.stem}_", f"{path.stem.removesuffix('_tokens')}_", "")
+    files: dict[str, Path] = {}
+    for word in (*names.lengths, *names.offsets, *names.ids, *names.mask):
+        candidates = [path.with_name(f"{stem}{word}{end}") for stem in stems for end in (".npy", ".json")]
+        for file in reversed(candidates):
+            if file != path and file.is_file():
+                files[word] = file
+    return files
+
+
+def _values(file: Path) -> Any:
+    """Return the array of a .npy file, or the list of a .json file."""
+    values = load_npy_safely(file) if file.suffix == ".npy" else read_json(file)
+    if not isinstance(values, (np.ndarray, list)):
+        raise ReadError(f"{file.name} must hold a JSON list, got {type(values).__name__}.")
+    return values
+
 
 # -- npz --------------------------------------------------------------------------
 
@@ -41,47 +90,21 @@ def _open_npz(path: Path, *, part: str = "docs") -> Source:
                 continue
             if key in arrays:
                 raise ValueError(f"it has {info.filename} more than once")
-            place = f"{path}: {info.filename}"
             with archive.open(info) as stream:
-                header = read_npy_header(stream, place)
+                header = read_npy_header(stream, info.filename)
                 if header.dtype.hasobject:
                     if key in known:
-                        arrays[key] = read_objects(stream, place)
+                        arrays[key] = read_objects(stream, info.filename)
                     continue
-                header.require_bytes(info.file_size - header.begins, place)
-                if header.fortran_order or not header.nbytes or not header.shape:
-                    stream.seek(0)
-                    arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-                elif info.compress_type != zipfile.ZIP_STORED:
-                    arrays[key] = _CompressedRows(path, info.filename, header)
-                else:
+                header.require_bytes(info.file_size - header.begins, info.filename)
+                plain = header.shape and header.nbytes and not header.fortran_order
+                if plain and info.compress_type == zipfile.ZIP_STORED:
                     numbers = stored_bytes(content, info)[header.begins : header.begins + header.nbytes]
                     arrays[key] = numbers.view(header.dtype).reshape(header.shape)
-    return source_of(arrays, name="npz", place=str(path), part=part)
-
-
-class _CompressedRows:
-    """Rows of a compressed member; reading backwards starts again at its beginning."""
-
-    def __init__(self, path: Path, member: str, header: NpyHeader) -> None:
-        self.member = member
-        self.shape, self.dtype, self.begins = header.shape, header.dtype, header.begins
-        self.row_bytes = header.nbytes // header.shape[0]
-        self._archive = zipfile.ZipFile(path)
-        self._stream = self._archive.open(member)
-
-    def __del__(self) -> None:
-        self._stream.close()
-        self._archive.close()
-
-    def __getitem__(self, key: slice) -> NDArray[Any]:
-        start, stop, _ = key.indices(self.shape[0])
-        needed = max(stop - start, 0) * self.row_bytes
-        self._stream.seek(self.begins + start * self.row_bytes)
-        content = self._stream.read(needed)
-        if len(content) < needed:
-            raise ValueError(f"{self.member} ends before its row {stop}")
-        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
+                else:
+                    stream.seek(0)
+                    arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
+    return source_of(arrays, name="npz", part=part)
 
 
 # -- safetensors ------------------------------------------------------------------
@@ -95,15 +118,14 @@ _SAFETENSORS_TYPES = {
 class _Bfloat16Rows:
     """Rows of bfloat16 bit patterns, read as float32."""
 
+    dtype = np.dtype(np.float32)
+
     def __init__(self, bits: NDArray[np.uint16]) -> None:
         self.bits = bits
         self.shape = bits.shape
-        self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: slice) -> NDArray[np.float32]:
-        bits = np.asarray(self.bits[key], np.uint32)
-        floats: NDArray[np.float32] = np.left_shift(bits, np.uint32(16)).view(np.float32)
-        return floats
+        return float32_of_bfloat16(self.bits[key])
 
 
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
@@ -125,70 +147,48 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
         start, stop = entry["data_offsets"]
         shape = tuple(entry["shape"])
         if entry["dtype"] not in _SAFETENSORS_TYPES:
-            raise ReadError(f"{path}: {key} has dtype {entry['dtype']}. Convert it to F32 or F16.")
+            raise ReadError(f"{key} has dtype {entry['dtype']}. Convert it to F32 or F16.")
         dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
-        if stop - start != math.prod(shape) * dtype.itemsize or min(start, *shape, 0) < 0:
-            raise ValueError(f"{key} has {stop - start} bytes, which do not fit {shape} of {dtype}")
-        if 8 + length + stop > size:
-            raise ValueError(f"{key} ends after the file's {size} bytes")
+        fits = min(start, *shape, 0) >= 0 and 8 + length + stop <= size
+        if not fits or stop - start != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{key} at bytes {start} to {stop} of {size} does not fit {shape} of {dtype}")
         array = (
             np.memmap(path, dtype, "r", 8 + length + start, shape) if stop > start else np.empty(shape, dtype)
         )
         arrays[key] = _Bfloat16Rows(array) if entry["dtype"] == "BF16" else array
-    return source_of(arrays, name="safetensors", place=str(path), part=part, ids=ids)
+    return source_of(arrays, name="safetensors", part=part, ids=ids)
 
 
 # -- HDF5 -------------------------------------------------------------------------
 
 
-def _open_hdf5(path: Path, *, part: str = "docs", group: str | None = None) -> Source:
-    """Open an HDF5 file; refuse links, external storage and virtual datasets that lead to other files.
-
-    The default group is the root.
-    """
+def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
+    """Open an HDF5 file; refuse links, external storage and virtual datasets, which lead to other files."""
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
-    file = h5py.File(path, "r")  # open as long as the source, whose batches read from it
-    node = _hdf5_group(h5py, file, group, path)
-    place = str(path) if node.name == "/" else f"{path}:{node.name}"
-    datasets: dict[str, Any] = {}
-    for key, member in _hdf5_members(h5py, node, path).items():
-        if isinstance(member, h5py.Dataset):
-            if member.external or member.is_virtual:
-                raise ReadError(
-                    f"{place}: {key} keeps its numbers in other files, which are not read. Copy the dataset into "
-                    "one file."
-                )
-            datasets[key] = member
-    return source_of(datasets, name="hdf5", place=place, part=part)
-
-
-def _hdf5_group(h5py: Any, file: Any, group: str | None, path: Path) -> Any:
-    """Return a group; no step on the way may be a link to another file."""
-    node = file
-    for step in group.strip("/").split("/") if group else ():
-        node = _hdf5_members(h5py, node, path).get(step) if isinstance(node, h5py.Group) else None
-    members = _hdf5_members(h5py, node, path) if isinstance(node, h5py.Group) else {}
-    if not members or all(isinstance(member, h5py.Group) for member in members.values()):
+    file = h5py.File(path, "r")  # open as long as the source, which reads from it
+    members: dict[str, Any] = {"": file}
+    for step in ["", *filter(None, group.split("/"))]:
+        node = members.get(step)
+        members = _hdf5_members(h5py, node) if isinstance(node, h5py.Group) else {}
+    datasets = {key: member for key, member in members.items() if isinstance(member, h5py.Dataset)}
+    if not datasets:
         raise ReadError(
-            f"{path} has no datasets; it has the groups {', '.join(file)}. Choose one with group=."
+            f"it has no datasets in the group {group or '/'}, but has {', '.join(file)}. Choose one with group=."
         )
-    return node
+    for key, dataset in datasets.items():
+        if dataset.external or dataset.is_virtual:
+            raise ReadError(f"{key} keeps its numbers in other files. Copy the dataset into one file.")
+    return source_of(datasets, name="hdf5", part=part)
 
 
-def _hdf5_members(h5py: Any, node: Any, path: Path) -> dict[str, Any]:
-    """Return the members of a group; refuse links that lead to other files or nowhere."""
-    own_file = h5py.h5o.get_info(node.id).fileno
-    members = {}
-    for key in node:
-        external = isinstance(node.get(key, getlink=True), h5py.ExternalLink)
-        member = None if external else node.get(key)
-        # A soft link can lead through another group's external link.
-        if member is None or h5py.h5o.get_info(member.id).fileno != own_file:
+def _hdf5_members(h5py: Any, group: Any) -> dict[str, Any]:
+    """Return the members of a group; a link can lead to another file, directly or through another group."""
+    for key in group:
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise ReadError(
-                f"{path} has a link {key!r} to another file or to nothing. Copy the datasets into one file."
+                f"{key} in {group.name} is a link, which is not read. Copy the datasets into one file."
             )
-        members[key] = member
-    return members
+    return dict(group.items())
 
 
 # -- zarr -------------------------------------------------------------------------
@@ -203,25 +203,24 @@ _ZARR_CODECS = frozenset(
 )  # fmt: skip
 
 
-def _open_zarr(path: Path, *, part: str = "docs", group: str | None = None) -> Source:
+def _open_zarr(path: Path, *, part: str = "docs", group: str = "") -> Source:
     """Open a zarr group of format 2 or 3; refuse codecs that can run programs, such as ``pickle``."""
     zarr = import_extra("zarr", "zarr", "Reading zarr")
-    place = str(path) if group is None else f"{path}/{group}"
     # zarr interprets some paths as URLs, and consolidated metadata can refer to arrays elsewhere.
     store = zarr.storage.LocalStore(path, read_only=True)
-    node = zarr.open_group(store, mode="r", path=group or "", use_consolidated=False)
+    node = zarr.open_group(store, mode="r", path=group, use_consolidated=False)
     arrays: dict[str, Any] = dict(sorted(node.arrays()))
     for key, array in arrays.items():
         metadata = array.metadata.to_dict()
         for codec in _codecs([metadata.get(kind) for kind in ("codecs", "filters", "compressor")]):
             if codec.removeprefix("numcodecs.") not in _ZARR_CODECS:
                 raise ReadError(
-                    f"{place}: {key} uses the codec {codec!r}, which may run programs. Write the array with one "
+                    f"{key} uses the codec {codec!r}, which may run programs. Write the array with one "
                     f"of {', '.join(sorted(_ZARR_CODECS))}."
                 )
         if key in names_of(part).tokens:
-            _require_chunks(array, path / array.path, f"{place}: {key}")
-    return source_of(arrays, name="zarr", place=place, part=part)
+            _require_chunks(array, path / array.path, key)
+    return source_of(arrays, name="zarr", part=part)
 
 
 def _codecs(value: Any) -> Iterator[str]:
@@ -236,14 +235,14 @@ def _codecs(value: Any) -> Iterator[str]:
             yield from _codecs([configuration.get("codecs"), configuration.get("index_codecs")])
 
 
-def _require_chunks(array: Any, folder: Path, place: str) -> None:
+def _require_chunks(array: Any, folder: Path, key: str) -> None:
     """Raise if chunks are missing, as in a partial copy: zarr reads them as zeros."""
     chunk = array.chunks if getattr(array, "shards", None) is None else array.shards
     needed = math.prod(-(-rows // size) for rows, size in zip(array.shape, chunk, strict=True))
     metadata = ("zarr.json", ".zarray", ".zattrs")
     stored = sum(entry.is_file() and entry.name not in metadata for entry in folder.rglob("*"))
     if stored < needed:
-        raise ReadError(f"{place} has {stored} of its {needed} chunks. Copy or export it again.")
+        raise ReadError(f"{key} has {stored} of its {needed} chunks. Copy or export it again.")
 
 
 READERS = (
@@ -270,5 +269,12 @@ READERS = (
         "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
         lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
         _open_hdf5,
+    ),
+    Reader(
+        "npy",
+        "a .npy file, or a folder with tokens.npy, docs_tokens.npy, documents.npy, vectors.npy, embeddings.npy or "
+        "train.npy, and lengths, doclens or offsets beside it (.npy or .json)",
+        _is_npy,
+        _open_npy,
     ),
 )

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
-from ..sources.base import Document, FlatSource, RowSource, Source
+from ..sources.base import Document, FlatSource, RowSource, Source, unpadded
 
 __all__ = ["open_object"]
 
@@ -48,17 +48,15 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
         )
     if mask is not None:
         value = [{"embeddings": tokens, "mask": real} for tokens, real in zip(value, mask, strict=True)]
-    return _MemorySource(value, ids)
+    return _source(value, ids)
 
 
 def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
     """Return the embeddings in a dict, their mask and their ids."""
     keys = list(value.keys())
-    tokens = next((value[key] for key in _TOKENS if key in keys and value[key] is not None), None)
+    tokens, own_mask = _tokens_and_mask(value)
     if tokens is not None:
-        if mask is None:
-            mask = next((value[key] for key in _MASKS if key in keys and value[key] is not None), None)
-        return tokens, mask, ids
+        return tokens, own_mask if mask is None else mask, ids
     if "dense_vecs" in keys:
         raise ValueError("The dict has no colbert_vecs: encode with return_colbert_vecs=True.")
     if isinstance(value.get("data"), (list, tuple)):  # an API's answer, in any order
@@ -72,70 +70,70 @@ def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
     )
 
 
+def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
+    """Return the first usual field with token vectors of a dict, and with a mask, or None."""
+    keys = list(value.keys())
+    tokens, mask = (
+        next((value[key] for key in usual if key in keys and value[key] is not None), None)
+        for usual in (_TOKENS, _MASKS)
+    )
+    return tokens, mask
+
+
 def _looks_like_tokens(value: Any) -> bool:
     rows = isinstance(value, list) and (not value or isinstance(value[0], (list, tuple)))
     return rows or getattr(value, "ndim", None) == 2
 
 
-class _MemorySource(RowSource):
-    """Source over the texts of a list or a generator."""
+def _source(items: Iterable[Any], ids: Any) -> RowSource:
+    """Return a source over the texts of a list or a generator, which can be read once."""
+    if isinstance(items, Sequence) and len(items) == 0:
+        raise ValueError("An empty list has no text, so the dimension is unknown.")
+    if isinstance(items, Sequence) and isinstance(items[0], (int, float, np.number)):
+        raise ValueError(_SINGLE.format("A list of numbers"))
+    names = None if ids is None else as_ids(ids, len(ids)).tolist()
+    was_read = False
 
-    def __init__(self, items: Iterable[Any], ids: Any) -> None:
-        if isinstance(items, Sequence) and len(items) == 0:
-            raise ValueError("An empty list has no text, so the dimension is unknown.")
-        if isinstance(items, Sequence) and isinstance(items[0], (int, float, np.number)):
-            raise ValueError(_SINGLE.format("A list of numbers"))
-        self._items = items
-        self._names = None if ids is None else as_ids(ids, len(ids)).tolist()
-        self._was_read = False
-        super().__init__(self._documents, name="memory", place="the object")
-
-    def _documents(self) -> Iterator[Document]:
-        if self._was_read and isinstance(self._items, Iterator):
+    def documents() -> Iterator[Document]:
+        nonlocal was_read
+        if was_read and isinstance(items, Iterator):
             raise ValueError("These embeddings were already read. Open the object again.")
-        self._was_read, self.dropped_rows = True, 0
-        ids, position = self._names, 0
-        for number, item in enumerate(self._items):
+        was_read, position = True, 0
+        for number, item in enumerate(items):
             for tokens, dropped in _texts(item, f"item {number}"):
-                self.dropped_rows += dropped
-                if ids is not None and position >= len(ids):
+                if names is not None and position == len(names):
                     raise ValueError(
-                        f"ids has {len(ids)} entries, but there are more texts; give one per text."
+                        f"ids has {len(names)} entries, but there are more texts; give one per text."
                     )
-                yield Document(None if ids is None else ids[position], tokens, f"item {number}")
+                yield Document(names and names[position], tokens, f"item {number}", dropped)
                 position += 1
-        if ids is not None and position != len(ids):
-            raise ValueError(f"ids has {len(ids)} entries for {position} texts; give one per text.")
+        if names is not None and position != len(names):
+            raise ValueError(f"ids has {len(names)} entries for {position} texts; give one per text.")
+
+    return RowSource(documents, name="memory")
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
     """Yield the token arrays of one item, and the number of padding rows dropped from each."""
     mask = None
     if hasattr(item, "keys"):
-        keys = list(item.keys())
-        key = next((key for key in _TOKENS if key in keys), None)
-        if key is None:
+        item, mask = _tokens_and_mask(item)
+        if item is None:
             raise ValueError(f"{name} is a dict without {' or '.join(_TOKENS[:4])}.")
-        mask = next((item[key] for key in _MASKS if key in keys and item[key] is not None), None)
-        item = item[key]
     if isinstance(item, (str, bytes)):
         raise TypeError(f"{name} is a text, not its embeddings. Encode the texts first.")
     array = as_tokens(item, name)
     if array.size == 0 and array.ndim <= 2:
         yield array.reshape(0, array.shape[-1] if array.ndim == 2 else 0), 0
-        return
-    if array.ndim == 1:
+    elif array.ndim == 1:
         raise ValueError(_SINGLE.format(f"{name}, of shape {array.shape},"))
-    if array.ndim > 3:
+    elif array.ndim == 2 and mask is None:
+        yield array, 0
+    elif array.ndim == 2:
+        yield from unpadded(array[None], as_array(mask)[None], name)
+    elif array.ndim == 3:
+        yield from unpadded(array, mask, name)
+    else:
         raise ValueError(
             f"{name} has shape {array.shape}; expected (tokens, dimension), or padded (texts, tokens, dimension)."
         )
-    if mask is None:
-        real = np.ones(array.shape[:-1], bool) if array.ndim == 2 else array.any(axis=-1)
-    else:
-        real = as_array(mask).astype(bool)
-    if real.shape != array.shape[:-1]:
-        raise ValueError(f"{name}: its mask has shape {real.shape}, but its tokens need {array.shape[:-1]}.")
-    padded = array if array.ndim == 3 else array[None]
-    for tokens, rows in zip(padded, real.reshape(padded.shape[:2]), strict=True):
-        yield (tokens if rows.all() else tokens[rows]), int(len(rows) - rows.sum())

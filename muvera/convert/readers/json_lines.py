@@ -46,25 +46,25 @@ def _open(path: Path, *, field: str | None = None, id_field: str | None = None) 
     """Open a file; ``field`` and ``id_field`` are paths in a row (default: detected)."""
     rows = _rows_of(path)
     if field is None:
-        field = _first_field(rows(), path)
+        field = _first_field(rows())
 
     def documents() -> Iterator[Document]:
         for where, row in rows():
-            with _naming_row(path, where):
+            with _naming_row(where):
                 document = Document(_id(row, id_field), _tokens(row, field), where)
             yield document
 
-    return RowSource(documents, name="jsonl", place=str(path))
+    return RowSource(documents, name="jsonl")
 
 
 @contextmanager
-def _naming_row(path: Path, where: str) -> Iterator[None]:
-    """Name the file and the row in errors about the form of the row."""
+def _naming_row(where: str) -> Iterator[None]:
+    """Name the row in errors about its form."""
     try:
         yield
     except _FORM_ERRORS as error:
         text = str(error) if isinstance(error, ValueError) else f"has an unknown form ({error!r})"
-        raise ReadError(f"{path}, {where} {text.rstrip('.')}.") from error
+        raise ReadError(f"{where} {text.rstrip('.')}.") from error
 
 
 # -- rows of a file ---------------------------------------------------------------
@@ -75,7 +75,7 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
 
     def lines() -> _Rows:
         with _open_text(path) as stream:
-            yield from _lines(stream, path)
+            yield from _lines(stream)
 
     if not path.name.removesuffix(".gz").endswith(".json"):
         return lines
@@ -85,7 +85,7 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
     except json.JSONDecodeError as error:
         if error.msg.startswith("Extra data"):
             return lines  # JSON lines under another name
-        raise ReadError(f"{path} is truncated or not JSON: {error}. Export it again.") from None
+        raise ReadError(f"it is truncated or not JSON: {error}. Export it again.") from None
     rows = _rows_in(content)
     return lambda: ((f"row {i}", row) for i, row in enumerate(rows))
 
@@ -94,18 +94,16 @@ def _open_text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
 
 
-def _lines(stream: Iterable[str], path: Path) -> _Rows:
+def _lines(stream: Iterable[str]) -> _Rows:
     """Yield the rows of every line."""
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ReadError(
-                f"{path}, line {number} is truncated or not JSON: {error}. Export it again."
-            ) from None
-        with _naming_row(path, f"line {number}"):
+        with _naming_row(f"line {number}"):
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ReadError(f"is truncated or not JSON: {error}. Export it again.") from None
             # A line with an empty list is a document without tokens.
             rows = _rows_in(value) if value != [] else [{"tokens": []}]
         for row in rows:
@@ -151,19 +149,19 @@ def _at(value: Any, path: str) -> Any:
     return _at(value.get(step), rest) if rest else None
 
 
-def _first_field(rows: _Rows, path: Path) -> str:
+def _first_field(rows: _Rows) -> str:
     """Return the path to the token vectors in the first row that has some."""
     fields = None
     for where, row in rows:
         fields = fields or ", ".join(row) or "nothing"
-        with _naming_row(path, where):
+        with _naming_row(where):
             field = _field(row)
         if field is not None:
             return field
     if fields is None:
-        raise ReadError(f"{path} has no documents.")
+        raise ReadError("it has no documents.")
     raise ReadError(
-        f"{path} has no row with token vectors, which are lists of lists of numbers; its first has the fields "
+        "it has no row with token vectors, which are lists of lists of numbers; its first has the fields "
         f"{fields}. Give their path with field=. {IF_TEXTS}"
     )
 

@@ -1,12 +1,13 @@
-"""Readers of PLAID indexes: of ColBERT and RAGatouille, and of fast-plaid and next-plaid.
+"""Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, WARP, and byaldi.
 
-Chunk i is a list of codes, their packed residuals, and ``doclens.{i}.json``.  Vectors have the loss of
-their 1, 2, 4 or 8 bits per coordinate, and are normalized as the engines do before they score.
+Quantized vectors have the loss of their 1, 2, 4 or 8 bits per coordinate.  They are normalized if the engine
+does so before it scores.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import as_lengths
+from ...data.offsets import as_integers, as_lengths, offsets_from_lengths, running_total
+from ...data.validation import as_ids
 from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
 from ..damage import ReadError
 from ..parsing.files import read_json, read_json_object
 from ..parsing.pickles import load_npy_safely
-from ..parsing.torch_file import StoredTensor, read_array, read_torch
-from ..sources.base import FlatSource, Reader
-from ..sources.plaid_codec import Chunk, Codec, QuantizedSource
+from ..parsing.torch_file import read_array, read_torch
+from ..sources.base import Document, FlatSource, Reader, RowSource
+from ..sources.plaid_codec import ChunkedRows, Codec, DecodedRows, QuantizedSource
 
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
 
@@ -41,34 +43,25 @@ def open_plaid(path: Path, *, ids: bool = True) -> QuantizedSource:
         raise ValueError(
             f"centroids.pt has {centroids.shape[1]} columns, but metadata.json has dim={config['dim']}"
         )
-    buckets = read_torch(path / "buckets.pt")
-    if not isinstance(buckets, (tuple, list)) or [type(tensor) for tensor in buckets] != [StoredTensor] * 2:
-        raise ValueError("buckets.pt must hold the pair (cutoffs, weights)")
-    weights = buckets[1].numpy()
-    nbits = config.get("nbits", weights.size.bit_length() - 1)
-    codec = Codec(centroids, weights, nbits)
-
-    def chunk(i: int) -> Chunk:
-        codes, residuals = path / f"{i}.codes.pt", path / f"{i}.residuals.pt"
-        lengths = _lengths(path / f"doclens.{i}.json")
-        return Chunk(codes.name, lengths, lambda: (read_array(codes), read_array(residuals)))
-
-    chunks = [chunk(i) for i in range(_chunk_count(path, metadata))]
+    _, weights = read_torch(path / "buckets.pt")
+    codec = Codec(centroids, weights, config.get("nbits", weights.size.bit_length() - 1))
+    lengths = _lengths(path, metadata)
+    counts = [int(chunk.sum()) for chunk in lengths]
+    codes = ChunkedRows(counts, lambda i: read_array(path / f"{i}.codes.pt"))
+    packed = ChunkedRows(counts, lambda i: read_array(path / f"{i}.residuals.pt"))
+    offsets = running_total(np.concatenate(lengths))
     names = path / "pid_docid_map.json"
-    named = ids and names.is_file()
-    total = sum(len(chunk.lengths) for chunk in chunks)
-    return QuantizedSource("plaid", codec, chunks, _ragatouille_ids(names, total) if named else None)
+    named = _ragatouille_ids(names, len(offsets) - 1) if ids and names.is_file() else None
+    return QuantizedSource(codec, codes, packed, offsets, named, name="plaid")
 
 
-def _chunk_count(path: Path, metadata: dict[str, Any]) -> int:
-    return require_int("num_chunks", metadata.get("num_chunks"), 0)
+def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:
+    """Return the lengths of the documents of each chunk."""
+    chunks = require_int("num_chunks", metadata.get("num_chunks"), 1)
+    return [as_lengths(read_json(path / f"doclens.{i}.json"), f"doclens.{i}.json") for i in range(chunks)]
 
 
-def _lengths(path: Path) -> NDArray[np.int64]:
-    return as_lengths(read_json(path), path.name)
-
-
-def _ragatouille_ids(file: Path, count: int) -> list[str]:
+def _ragatouille_ids(file: Path, count: int) -> Any:
     names = read_json_object(file)
     missing = next((pid for pid in range(count) if str(pid) not in names), None)
     if missing is not None:
@@ -81,13 +74,13 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
     for name in ordered:
         ids.append(f"{name}#{seen[name]}" if totals[name] > 1 else name)
         seen[name] += 1
-    return ids
+    return as_ids(ids, count)
 
 
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
 
-def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource | QuantizedSource:
+def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
     """Open an index of fast-plaid or next-plaid.
 
     Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
@@ -95,77 +88,153 @@ def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource | Quantized
     keeps exact vectors in ``embeddings.npy``, which are preferred unless ``exact=False``.
     """
     metadata = read_json_object(path / "metadata.json")
-    lengths = [_lengths(path / f"doclens.{i}.json") for i in range(_chunk_count(path, metadata))]
-    note = None
-    if exact and (path / "embeddings.npy").is_file():
-        collection = _exact_vectors(path, np.concatenate([np.zeros(0, np.int64), *lengths]))
-        if collection is not None:
-            return FlatSource.of(collection, "fast_plaid")
-        note = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
+    lengths = _lengths(path, metadata)
+    all_lengths = np.concatenate(lengths)
+    stored = exact and (path / "embeddings.npy").is_file()
+    collection = _exact_vectors(path) if stored else None
+    if collection is not None and np.array_equal(collection.lengths, all_lengths):
+        return FlatSource.of(collection, "fast_plaid")
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(centroids, weights, metadata.get("nbits"))
-    rows = {kind: _merged_rows(path, kind, lengths) for kind in ("codes", "residuals")}
-
-    def chunk(i: int) -> Chunk:
-        def load() -> tuple[NDArray[Any], NDArray[Any]]:
-            codes, residuals = (_rows(path, kind, i, rows[kind][i]) for kind in rows)
-            return codes, residuals
-
-        return Chunk(f"{i}.codes.npy", lengths[i], load)
-
-    return QuantizedSource("fast_plaid", codec, [chunk(i) for i in range(len(lengths))], note=note)
+    counts = [int(chunk.sum()) for chunk in lengths]
+    codes, packed = (_chunks(path, kind, counts) for kind in ("codes", "residuals"))
+    source = QuantizedSource(codec, codes, packed, running_total(all_lengths), name="fast_plaid")
+    if stored:
+        source.note = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
+    return source
 
 
-def _exact_vectors(path: Path, lengths: NDArray[np.int64]) -> MultiVectors | None:
-    """Return the exact vectors; None if they are not those of the index."""
+def _exact_vectors(path: Path) -> MultiVectors | None:
+    """Return the exact vectors; None if they are not arrays with lengths."""
+    arrays = load_npy_safely(path / "embeddings.npy")
     beside = path / "embeddings_lengths.json"
     if beside.is_file():  # next-plaid: one flat array
-        tokens, stored = load_npy(path / "embeddings.npy"), _lengths(beside)
-        if not np.array_equal(stored, lengths) or tokens.ndim != 2 or len(tokens) != stored.sum():
-            return None
-        return MultiVectors.from_flat(tokens, stored)
-    arrays = load_npy_safely(path / "embeddings.npy")  # fast-plaid: a pickle of arrays
-    if arrays.ndim == 0 or not all(isinstance(array, np.ndarray) for array in arrays):
-        return None
-    same = [len(array) for array in arrays] == lengths.tolist()
-    return MultiVectors.from_arrays(arrays) if same else None
+        lengths = as_lengths(read_json(beside), beside.name)
+        fits = arrays.ndim == 2 and len(arrays) == lengths.sum()
+        return MultiVectors.from_flat(arrays, lengths) if fits else None
+    # fast-plaid: a pickle of arrays
+    plain = arrays.ndim == 1 and all(isinstance(array, np.ndarray) for array in arrays)
+    return MultiVectors.from_arrays(arrays) if plain else None
 
 
-def _merged_rows(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> list[slice]:
-    """Return the rows of each chunk in the merged file."""
-    file = path / f"merged_{kind}.manifest.json"
+def _chunks(path: Path, kind: str, counts: list[int]) -> ChunkedRows:
+    """Return the codes or residuals, of which some chunks are rows of the merged file."""
+    file, merged = path / f"merged_{kind}.manifest.json", path / f"merged_{kind}.npy"
     manifest = read_json_object(file) if file.is_file() else {}
-    rows, start = [], 0
-    for i, chunk in enumerate(lengths):
-        entry = manifest.get(f"{i}.{kind}.npy", {"rows": int(chunk.sum())})
-        count = require_int(f"{file.name}: rows of chunk {i}", entry["rows"], 0)
-        rows.append(slice(start, start + count))
-        start += count
-    return rows
+    rows = [manifest.get(f"{i}.{kind}.npy", {"rows": count})["rows"] for i, count in enumerate(counts)]
+    starts = running_total(
+        [require_int(f"rows of chunk {i} in {file.name}", n, 0) for i, n in enumerate(rows)]
+    )
+
+    def load(i: int) -> NDArray[Any]:
+        own = path / f"{i}.{kind}.npy"
+        # A chunk's own file is newer than the merged one.
+        if own.is_file() or not merged.is_file():
+            return load_npy(own)
+        return load_npy(merged)[starts[i] : starts[i + 1]]
+
+    return ChunkedRows(counts, load)
 
 
-def _rows(path: Path, kind: str, i: int, rows: slice) -> NDArray[Any]:
-    own, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
-    if own.is_file():  # newer than the merged file if both exist
-        return load_npy(own)
-    if not merged.is_file():
-        raise ValueError(f"it has neither {own.name} nor {merged.name}")
-    return load_npy(merged)[rows]
+# -- WARP -------------------------------------------------------------------------
+
+# Documents may have no tokens, but a damaged number must not cause a huge allocation.
+_MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
+
+
+def _open_warp(path: Path) -> FlatSource:
+    """Open an index of WARP (xtr-warp), which groups tokens by centroid; 20 bytes of memory per token.
+
+    ``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` the number of tokens of each
+    centroid.  The order of the tokens in a document is lost, but MaxSim does not depend on it.  Documents after
+    the last one with a token are lost, too.  Like WARP, this reader does not normalize.
+    """
+    centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
+    sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
+    offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")  # checks them
+    numbers = as_integers(documents, "codes.compacted.pt")
+    limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
+    if len(sizes) != len(centroids) or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < limit:
+        raise ValueError(
+            f"it has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
+            f"{numbers.min(initial=0)} to {numbers.max(initial=0)}"
+        )
+    nbits = len(weights).bit_length() - 1
+    repacked = not (path / "residuals.compacted.pt").is_file()
+    table = None
+    if repacked and nbits in (2, 4):  # bucket numbers with the highest bits first
+        shifts = 8 - nbits * np.arange(1, 8 // nbits + 1)
+        buckets = (np.arange(256)[:, None] >> shifts) & (2**nbits - 1)
+        table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
+    packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
+    if len(packed) != len(numbers):
+        raise ValueError(f"it has {len(packed)} residuals of {len(numbers)} tokens")
+    codec = Codec(centroids, weights, nbits, normalize=False, table=table)
+    codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    tokens, order = DecodedRows(codec, codes, packed), np.argsort(numbers, kind="stable")
+    source = FlatSource(tokens, running_total(np.bincount(numbers)), None, name="warp", rows=order)
+    source.lossy, source.nbits = True, nbits
+    return source
+
+
+# -- byaldi -----------------------------------------------------------------------
+
+
+def _open_byaldi(path: Path) -> RowSource:
+    """Open an index of byaldi: pages of documents, as models like ColPali embed them; bfloat16 becomes float32.
+
+    ``embeddings/embeddings_{i}.pt`` holds up to 500 pages from page i on, a list of bfloat16 tensors.  A
+    page's id is ``"document:page"``.  Rows of zeros are padding of the model: ``drop_zero_rows`` removes them.
+    """
+    files = (path / "embeddings").glob("embeddings_*.pt")
+    ordered = sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
+    names_file = path / "embed_id_to_doc_id.json.gz"
+    names = read_json_object(names_file) if names_file.is_file() else None
+
+    def documents() -> Iterator[Document]:
+        position = 0
+        for file in ordered:
+            pages = read_torch(file)
+            if not isinstance(pages, (list, tuple)) or not all(
+                isinstance(page, np.ndarray) for page in pages
+            ):
+                raise ValueError(f"{file.name} must hold a list of tensors, one per page")
+            for page in pages:
+                name = None if names is None else "{doc_id}:{page_id}".format(**names[str(position)])
+                yield Document(name, page, file.name)
+                position += 1
+
+    return RowSource(documents, name="byaldi", num_documents=None if names is None else len(names))
+
+
+def _has(*names: str) -> Any:
+    return lambda path: all((path / name).exists() for name in names)
 
 
 READERS = (
+    # WARP's converter can write into the PLAID index's own folder, which keeps the order of tokens.
     Reader(
         "plaid",
         "metadata.json with centroids.pt (a ColBERT or RAGatouille index)",
-        lambda path: (path / "centroids.pt").is_file() and (path / "metadata.json").is_file(),
+        _has("metadata.json", "centroids.pt"),
         open_plaid,
+    ),
+    Reader(
+        "warp",
+        "sizes.compacted.pt with codes.compacted.pt (a WARP index)",
+        _has("sizes.compacted.pt", "codes.compacted.pt"),
+        _open_warp,
     ),
     Reader(
         "fast_plaid",
         "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
-        lambda path: all(
-            (path / name).is_file() for name in ("metadata.json", "centroids.npy", "bucket_weights.npy")
-        ),
+        _has("metadata.json", "centroids.npy", "bucket_weights.npy"),
         open_fast_plaid,
+    ),
+    Reader(
+        "byaldi",
+        "index_config.json.gz with a folder embeddings (a byaldi index)",
+        _has("index_config.json.gz", "embeddings"),
+        _open_byaldi,
     ),
 )

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from ...data.offsets import as_integers, as_lengths, running_total
 from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
+from ..damage import ReadError
 from ..parsing.files import open_table
 from ..parsing.pickles import load_plain
-from ..sources.base import FlatSource, PickedRows, Reader, Source
-from ..sources.plaid_codec import QuantizedSource
+from ..sources.base import FlatSource, Reader
 from .plaid import open_fast_plaid, open_plaid
 
 __all__ = ["READERS"]
@@ -45,13 +45,13 @@ def _matches(path: Path) -> bool:
     )
 
 
-def _open(path: Path, *, exact: bool = True) -> Source:
+def _open(path: Path, *, exact: bool = True) -> FlatSource:
     """Open ``<index_folder>/<index_name>``; `exact` is that of fast-plaid."""
     if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
         path = path.parent
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
-        inner = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
+        inner: FlatSource = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
         _choose_named(inner, _read_map(path, _PLAID))
         return inner
     if (path / "index.voyager").is_file():
@@ -69,7 +69,7 @@ def _open(path: Path, *, exact: bool = True) -> Source:
     return _looked_up(tokens, np.arange(len(tokens)), rows)
 
 
-def _choose_named(index: FlatSource | QuantizedSource, names: dict[Any, Any]) -> None:
+def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
     """Name the documents of an index by a map of positions to ids, and skip the others."""
     keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
     positions = as_integers(keys, "The map's positions")
@@ -97,7 +97,7 @@ def _looked_up(
     if len(wanted) > len(labels) or not np.array_equal(labels[rows], wanted):
         raise ValueError(f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index")
     ids = as_ids(_same_kind(list(documents)), len(lengths), "The ids")
-    return FlatSource(PickedRows(tokens, rows), running_total(lengths), ids, name="pylate")
+    return FlatSource(tokens, running_total(lengths), ids, name="pylate", rows=rows)
 
 
 # -- maps -------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
     if pickled.is_file():
         value = load_plain(pickled)
         if not isinstance(value, dict):
-            raise ValueError(f"{pickled.name} must hold a dict, got {type(value).__name__}")
+            raise ReadError(f"{pickled.name} must hold a dict, got {type(value).__name__}. Copy it again.")
         return value
     with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
         rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()

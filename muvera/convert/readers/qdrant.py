@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..damage import ReadTypeError
+from ..damage import ReadError
 from ..parsing.files import open_table, read_json_object
 from ..parsing.pickles import StandIn, load_pickle, load_plain
 from ..sources.base import Document, Reader, RowSource, Source, choose
@@ -36,40 +36,35 @@ def _open(
     Points come in the order of their ids, integers first.
     """
     collections = read_json_object(path / "meta.json")["collections"]
-    collection = choose(collection, collections, "collection", "collection", str(path))
+    collection = choose(collection, collections, "collection", "collection")
     if Path(collection).name != collection or collection == "..":
         raise ValueError(f"meta.json has the collection {collection!r}, which is not a folder's name")
-    place = f"{path}: {collection}"
-    name, dimension = _vector(collections[collection], vector, place)
+    name, dimension = _vector(collections[collection], vector)
     file = path / "collection" / collection / "storage.sqlite"
-    _require_unlocked(path)
-    with closing(_connect(file)) as connection:
-        count = len(_rows(connection, file))
+    with closing(_connect(path, file)) as connection:
+        count = len(_rows(connection))
 
     def documents() -> Iterator[Document]:
-        _require_unlocked(path)
-        with closing(_connect(file)) as connection:
-            for identity, row in _rows(connection, file):
-                query = "SELECT point FROM points WHERE rowid = ?"
-                yield _document(
-                    connection.execute(query, (row,)).fetchone()[0], identity, name, id_field, place
-                )
+        with closing(_connect(path, file)) as connection:
+            for identity, row in _rows(connection):
+                (content,) = connection.execute("SELECT point FROM points WHERE rowid = ?", (row,)).fetchone()
+                yield _document(content, identity, name, id_field)
 
-    return RowSource(documents, name="qdrant", place=place, num_documents=count, dimension=dimension)
+    return RowSource(documents, name="qdrant", num_documents=count, dimension=dimension)
 
 
-def _vector(collection: Any, wanted: str | None, place: str) -> tuple[str, int]:
+def _vector(collection: Any, wanted: str | None) -> tuple[str, int]:
     """Return the name of the multi-vector ("" if the collection has a single vector) and its width."""
     vectors = (collection if isinstance(collection, dict) else {}).get("vectors") or {}
     named = {"": vectors} if "size" in vectors else vectors
     multi = {key: value for key, value in named.items() if value.get("multivector_config")}
-    name = choose(wanted, multi, "multi-vector", "vector", place)
+    name = choose(wanted, multi, "multi-vector", "vector")
     return name, int(multi[name]["size"])
 
 
-def _document(content: Any, identity: int | str, name: str, id_field: str | None, place: str) -> Document:
+def _document(content: Any, identity: int | str, name: str, id_field: str | None) -> Document:
     where = f"point {identity}"
-    stored = load_pickle(content, f"{place}, {where}", _NAMES)
+    stored = load_pickle(content, where, _NAMES)
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
     if "vector" not in fields or fields.get("id") != identity:
         raise ValueError(f"{where} does not hold the point of its key")
@@ -81,8 +76,8 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
         return Document(identity, tokens, where)
     chosen = payload.get(id_field) if isinstance(payload, dict) else None
     if not isinstance(chosen, (int, str)) or isinstance(chosen, bool):
-        raise ReadTypeError(
-            f"{place}, {where} has a {type(chosen).__name__} in the payload's {id_field!r}, but ids must be integers "
+        raise ReadError(
+            f"{where} has a {type(chosen).__name__} in the payload's {id_field!r}, but ids must be integers "
             "or strings."
         )
     return Document(chosen, tokens, where)
@@ -111,33 +106,27 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def _rows(connection: sqlite3.Connection, file: Path) -> list[tuple[int | str, int]]:
+def _rows(connection: sqlite3.Connection) -> list[tuple[int | str, int]]:
     """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs."""
     keys = connection.execute("SELECT rowid, id FROM points").fetchall()
-    rows = [(load_plain(base64.b64decode(key, validate=True), str(file)), row) for row, key in keys]
+    rows = [(load_plain(base64.b64decode(key, validate=True), "an id of a point"), row) for row, key in keys]
     return sorted(rows, key=lambda entry: (isinstance(entry[0], str), entry[0]))
 
 
-def _connect(file: Path) -> sqlite3.Connection:
-    if file.is_file():
-        return open_table(file, "points", ("id", "point"), "qdrant-client")
-    raise FileNotFoundError(f"{file} is missing, so the collection has no points. Copy the whole folder.")
+def _connect(path: Path, file: Path) -> sqlite3.Connection:
+    """Open a collection's points; another client that has the folder open may be changing them."""
+    lock = path / ".lock"
+    if sys.platform != "win32" and lock.is_file():
+        import fcntl
 
-
-def _require_unlocked(path: Path) -> None:
-    """Raise if another Qdrant client has the folder open: it may be changing it."""
-    file = path / ".lock"
-    if sys.platform == "win32" or not file.is_file():
-        return
-    import fcntl
-
-    with file.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{path} is in use by another Qdrant client. Close that first, or read a copy of the folder."
-            ) from None
+        with lock.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ReadError(
+                    f"{path} is in use by another Qdrant client. Close that first, or read a copy of the folder."
+                ) from None
+    return open_table(file, "points", ("id", "point"), "qdrant-client")
 
 
 READERS = (

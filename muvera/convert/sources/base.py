@@ -15,20 +15,10 @@ from numpy.typing import NDArray
 from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
-from ...data.validation import Ids, TokenArray, as_ids
-from ..damage import ReadError, ReadTypeError
+from ...data.validation import Ids, TokenArray, as_array, as_ids
+from ..damage import ReadError
 
-__all__ = [
-    "Document",
-    "FlatSource",
-    "PaddedSource",
-    "PickedRows",
-    "Reader",
-    "RowSource",
-    "Rows",
-    "Source",
-    "choose",
-]
+__all__ = ["Document", "FlatSource", "Reader", "RowSource", "Rows", "Source", "choose", "unpadded"]
 
 
 class Source(ABC):
@@ -87,30 +77,28 @@ class Reader(NamedTuple):
         return list(inspect.signature(self.open_source).parameters)[1:]
 
 
-#: An array whose rows are read by slices: a memory map, an HDF5 dataset, a member of a zip file.
+#: An array whose rows are read by slices: a memory map, an HDF5 dataset, decoded codes.
 Rows = Any
-
-
-class PickedRows:
-    """Rows of an array in another order, copied when they are read."""
-
-    def __init__(self, array: NDArray[Any], rows: NDArray[np.int64]) -> None:
-        self.array = array
-        self.rows = rows
-        self.shape = (len(rows), *array.shape[1:])
-
-    def __getitem__(self, key: slice) -> NDArray[Any]:
-        return np.ascontiguousarray(self.array[self.rows[key]])
 
 
 class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension).
 
-    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.offsets`.
+    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.offsets`.  If the tokens
+    are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.
     """
 
-    def __init__(self, tokens: Rows, offsets: NDArray[np.int64], ids: Ids | None, *, name: str) -> None:
+    def __init__(
+        self,
+        tokens: Rows,
+        offsets: NDArray[np.int64],
+        ids: Ids | None,
+        *,
+        name: str,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
         self.tokens = tokens
+        self.rows = rows
         self.name = name
         self.dimension = int(tokens.shape[1])
         self._set_documents(offsets, ids)
@@ -131,56 +119,34 @@ class FlatSource(Source):
         """Skip the documents where `kept` (n,) is False; `ids` has one id for each of the others."""
         lengths = np.diff(self.offsets)
         if not kept.all():
-            self.tokens = PickedRows(self.tokens, np.flatnonzero(np.repeat(kept, lengths)))
+            self.rows = np.flatnonzero(np.repeat(kept, lengths))
         offsets = running_total(lengths[kept])
         self._set_documents(offsets, as_ids(ids, len(offsets) - 1, "The ids"))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents; a memory map stays unread until its batch is used."""
+        for rows, offsets, ids in self._split(max_tokens):
+            # Members of a zip file may be unaligned, which kernels do not accept.
+            yield MultiVectors(np.require(self.tokens[rows], requirements="A"), offsets, ids)
+
+    def _split(self, max_tokens: int) -> Iterator[tuple[Any, NDArray[np.int64], Ids | None]]:
+        """Yield the rows, offsets and ids of each batch."""
         for start, stop in token_batches(self.offsets, max_tokens):
             bounds = self.offsets[start : stop + 1]
-            # Members of a zip file may be unaligned, which kernels do not accept.
-            tokens = np.require(self.tokens[int(bounds[0]) : int(bounds[-1])], requirements="A")
-            yield MultiVectors(tokens, bounds - bounds[0], None if self.ids is None else self.ids[start:stop])
+            rows = slice(int(bounds[0]), int(bounds[-1]))
+            ids = None if self.ids is None else self.ids[start:stop]
+            yield rows if self.rows is None else self.rows[rows], bounds - bounds[0], ids
 
 
-class PaddedSource(Source):
-    """Source over a padded array (n, longest, dimension); padding rows are dropped.
-
-    `mask` (n, longest) is True for real tokens.  Without it, rows of zeros are padding.
-    """
-
-    def __init__(self, array: Rows, ids: Ids | None, *, name: str, mask: Rows | None = None) -> None:
-        self.array = array
-        self.ids = ids
-        self.name = name
-        self.mask = mask
-        self.dimension = int(array.shape[2])
-        self.num_documents = int(array.shape[0])
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents without their padding."""
-        count, longest = self.array.shape[:2]
-        self.dropped_rows = 0
-        for start, stop in token_batches(np.arange(count + 1, dtype=np.int64) * longest, max_tokens):
-            padded = np.asarray(self.array[start:stop])
-            mask = None if self.mask is None else np.asarray(self.mask[start:stop])
-            batch = MultiVectors.from_padded(padded, mask, None if self.ids is None else self.ids[start:stop])
-            self.dropped_rows += padded.shape[0] * longest - batch.num_tokens
-            yield batch
-
-
-def choose(wanted: str | None, available: Iterable[str], kind: str, option: str, place: str) -> str:
+def choose(wanted: str | None, available: Iterable[str], kind: str, option: str) -> str:
     """Return `wanted` if it is available, or by default the only available name."""
     names = sorted(available)
     if wanted is None and len(names) == 1:
         return names[0]
     if wanted in names:
         return str(wanted)
-    wrong = "" if wanted is None else f" no {kind} {wanted!r}, but"
-    raise ReadError(
-        f"{place} has{wrong} the {kind}s {', '.join(names) or '(none)'}. Choose one with {option}=."
-    )
+    wrong = "" if wanted is None else f"no {kind} {wanted!r}, but "
+    raise ReadError(f"it has {wrong}the {kind}s {', '.join(names) or '(none)'}. Choose one with {option}=.")
 
 
 class Document(NamedTuple):
@@ -192,13 +158,15 @@ class Document(NamedTuple):
     tokens: TokenArray
     #: Its place in the file, for messages: "line 7".
     where: str
+    #: Number of padding rows that were dropped.
+    dropped: int = 0
 
 
 class RowSource(Source):
     """Source over documents that are read one at a time.
 
     `documents` returns an iterator over all documents, and is called again for each further pass.  The
-    default dimension is that of the first document with a token.  `place` is the file, for messages.
+    default dimension is that of the first document with a token.
     """
 
     def __init__(
@@ -206,13 +174,11 @@ class RowSource(Source):
         documents: Callable[[], Iterator[Document]],
         *,
         name: str,
-        place: str,
         num_documents: int | None = None,
         dimension: int | None = None,
     ) -> None:
         self.documents = documents
         self.name = name
-        self.place = place
         self.num_documents = num_documents
         head: list[Document] = []
         rest = documents()
@@ -223,7 +189,7 @@ class RowSource(Source):
         last = head[-1].tokens if head else np.empty((0, 0), np.float32)
         self.dimension = int(last.shape[-1] if dimension is None else dimension)
         if not self.dimension:
-            raise ReadError(f"{place} has no document with a token, so its dimension is unknown.")
+            raise ReadError("it has no document with a token, so its dimension is unknown.")
         # Batches without any token get the precision of the others.
         self._empty_dtype = last.dtype
         self._begun: Iterator[Document] | None = chain(head, rest)
@@ -232,9 +198,9 @@ class RowSource(Source):
         """Yield the documents in batches."""
         documents, self._begun = self._begun or self.documents(), None
         waiting: list[Document] = []
-        waiting_tokens = position = 0
+        waiting_tokens = self.dropped_rows = 0
         kind: type | None = None
-        for document in documents:
+        for position, document in enumerate(documents):
             kind = kind or type(document.id)
             size = self._checked(document, position, kind)
             if waiting and (waiting_tokens + size > max_tokens or len(waiting) >= max_tokens):
@@ -242,30 +208,23 @@ class RowSource(Source):
                 waiting, waiting_tokens = [], 0
             waiting.append(document)
             waiting_tokens += size
-            position += 1
-        if waiting or not position:
-            yield self._join(waiting)
+            self.dropped_rows += document.dropped
+        yield self._join(waiting)
 
     def _checked(self, document: Document, position: int, kind: type) -> int:
-        """Return the number of a document's tokens; `kind` is the type of earlier ids."""
-        where, tokens = f"{self.place}, {document.where}: document {position}", document.tokens
+        """Return the number of a document's tokens; `kind` is the type of the first id."""
+        where, tokens = f"{document.where}: document {position}", document.tokens
         if type(document.id) is not kind:
-            has, had = (
-                "no id" if other is type(None) else f"an id of type {other.__name__}"
-                for other in (type(document.id), kind)
-            )
-            raise ReadTypeError(
-                f"{where} has {has}, but earlier documents have {had}. Give an integer to every document, a "
-                "string to every document, or no ids."
+            raise ReadError(
+                f"{where} has the id {document.id!r} of type {type(document.id).__name__}, but the first has "
+                f"type {kind.__name__}. Give all documents integers, all strings, or no ids."
             )
         if not tokens.size:
             return 0
-        if tokens.ndim != 2:
-            raise ReadError(f"{where} has shape {tokens.shape}, not (tokens, dimension).")
-        if tokens.shape[1] != self.dimension:
+        if tokens.ndim != 2 or tokens.shape[1] != self.dimension:
             raise ReadError(
-                f"{where} has {tokens.shape[1]} columns, but this source has dimension={self.dimension}. All "
-                "documents must come from the same model."
+                f"{where} has shape {tokens.shape}, but must have shape (tokens, dimension) with the source's "
+                f"dimension={self.dimension}. All documents must come from the same model."
             )
         return len(tokens)
 
@@ -275,3 +234,15 @@ class RowSource(Source):
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
         named = None if None in ids or not ids else ids
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
+
+
+def unpadded(padded: NDArray[Any], mask: Any, name: str) -> Iterator[tuple[NDArray[Any], int]]:
+    """Yield the tokens of each text of a padded array (n, longest, dimension), and its number of padding rows.
+
+    `mask` (n, longest) is True for real tokens; if it is None, rows of zeros are padding.
+    """
+    real = np.asarray(padded.any(axis=2) if mask is None else as_array(mask), bool)
+    if real.shape != padded.shape[:2]:
+        raise ReadError(f"{name}: its mask has shape {real.shape}, but its tokens need {padded.shape[:2]}.")
+    for tokens, rows in zip(padded, real, strict=True):
+        yield tokens if rows.all() else tokens[rows], int(len(rows) - rows.sum())

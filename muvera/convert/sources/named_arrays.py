@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
 from ...data.validation import Ids, as_ids
-from ..damage import ReadError, ReadTypeError
-from .base import Document, FlatSource, PaddedSource, Rows, RowSource, Source
+from ..damage import ReadError
+from .base import Document, FlatSource, Rows, RowSource, Source, unpadded
 
 __all__ = ["Names", "find", "missing_tokens", "names_of", "source_of"]
+
+# Padded documents that are read at a time.
+_PADDED = 64
 
 
 class Names(NamedTuple):
@@ -67,107 +70,115 @@ def find(names: Iterable[str], present: Container[str]) -> str | None:
     return next((name for name in names if name in present), None)
 
 
-def missing_tokens(part: str, present: Iterable[str], place: str) -> ReadError:
+def missing_tokens(part: str, present: Iterable[str]) -> ReadError:
     """Return the error for a container without token vectors under a known name."""
     return ReadError(
-        f"{place} has no token vectors under a known name: looked for {', '.join(names_of(part).tokens)} "
+        f"it has no token vectors under a known name: looked for {', '.join(names_of(part).tokens)} "
         f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}."
     )
 
 
-def source_of(
-    arrays: Mapping[str, Rows], *, name: str, place: str, part: str = "docs", ids: Any = None
-) -> Source:
+def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids: Any = None) -> Source:
     """Return a source over a container's arrays; `ids` replace the ids in the container."""
     names = names_of(part)
     key, ids_key = find(names.tokens, arrays), find(names.ids, arrays)
     if ids is None and ids_key is not None:
         ids = arrays[ids_key][:]
-    elif ids is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():
-        ids = _unpacked_ids(arrays["ids_utf8"][:], arrays["ids_offsets"][:], place)
+    elif ids is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():  # as our writers pack strings
+        text = np.asarray(arrays["ids_utf8"][:], np.uint8).tobytes()
+        ids = [text[start:stop] for start, stop in pairwise(as_offsets(arrays["ids_offsets"][:], len(text)))]
     if key is None:
         rest = {other: arrays[other] for other in arrays if other not in (*names.ids, "n")}
         if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
-            raise missing_tokens(part, arrays, place)
-        return _per_document(rest, ids, name, place)
+            raise missing_tokens(part, arrays)
+        return _per_document(rest, ids, name)
     tokens = arrays[key]
     shape = tuple(tokens.shape)
     if tokens.dtype == object:
-        return _rows([(None, array) for array in tokens], "entry {}", ids, name, place)
+        return _rows([(None, array) for array in tokens], ids, name)
     if tokens.dtype.kind != "f":
-        raise ReadTypeError(
-            f"{place}: {key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
+        raise ReadError(
+            f"{key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
         )
     if len(shape) not in (2, 3) or 0 in shape[1:]:
         raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
-    lengths_key, offsets_key = find(names.lengths, arrays), find(names.offsets, arrays)
+    lengths, offsets = find(names.lengths, arrays), find(names.offsets, arrays)
     if len(shape) == 3:
-        mask_key = find(names.mask, arrays)
-        mask = None if mask_key is None else arrays[mask_key]
-        if mask is None and lengths_key is not None:
-            lengths = as_integers(arrays[lengths_key][:], f"{place}: {lengths_key}")
-            if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
-                raise ValueError(
-                    f"{lengths_key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents"
-                )
-            mask = np.arange(shape[1]) < lengths[:, None]
-        if mask is not None and tuple(mask.shape) != shape[:2]:
-            raise ValueError(f"{mask_key} has shape {tuple(mask.shape)}, but {key} needs {shape[:2]}")
-        return PaddedSource(tokens, _checked_ids(ids, shape[0], place), name=name, mask=mask)
-    bounds_key = offsets_key if lengths_key is None else lengths_key
-    if bounds_key is None:
+        mask = find(names.mask, arrays)
+        if mask is not None:
+            return _padded(tokens, arrays[mask], ids, name)
+        return _padded(
+            tokens, None if lengths is None else _mask(arrays[lengths][:], lengths, shape), ids, name
+        )
+    if lengths is not None:
+        bounds = offsets_from_lengths(arrays[lengths][:], shape[0], lengths)
+    elif offsets is not None:
+        bounds = as_offsets(arrays[offsets][:], shape[0], offsets)
+    else:
         raise ReadError(
-            f"{place} has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
+            f"it has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
             f"{', '.join(names.lengths + names.offsets)}."
         )
-    numbers = as_integers(arrays[bounds_key][:], f"{place}: {bounds_key}")
-    # Some exports store offsets under a name of lengths.
-    are_offsets = bounds_key in names.offsets or _must_be_offsets(numbers, shape[0])
-    convert = as_offsets if are_offsets else offsets_from_lengths
-    offsets = convert(numbers, shape[0], f"{place}: {bounds_key}")
-    return FlatSource(tokens, offsets, _checked_ids(ids, len(offsets) - 1, place), name=name)
+    return FlatSource(tokens, bounds, _checked_ids(ids, len(bounds) - 1), name=name)
 
 
-def _must_be_offsets(numbers: NDArray[np.int64], rows: int) -> bool:
-    """Return True if `numbers` run from 0 to `rows` and add up to more, so they cannot be lengths."""
-    ends = len(numbers) > 0 and numbers[0] == 0 and numbers[-1] == rows
-    return bool(ends and (numbers[1:] >= numbers[:-1]).all() and numbers[:-1].any())
+def _mask(values: Any, key: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the mask (n, longest) of padded documents with these lengths."""
+    lengths = as_integers(values, key)
+    if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
+        raise ValueError(f"{key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents")
+    mask: NDArray[np.bool_] = np.arange(shape[1]) < lengths[:, None]
+    return mask
 
 
-def _checked_ids(values: Any, count: int, place: str) -> Ids | None:
+def _checked_ids(values: Any, count: int) -> Ids | None:
     """Return ids as int64 or str; bytes are UTF-8."""
     if values is None:
         return None
     listed = values if isinstance(values, list) else np.asarray(values).tolist()
     if isinstance(listed, list):
         listed = [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
-    return as_ids(listed, count, f"{place}: ids")
+    return as_ids(listed, count, "ids")
 
 
-def _unpacked_ids(content: Any, offsets: Any, place: str) -> list[bytes]:
-    """Return ids that our writers pack into one array of bytes."""
-    text = bytes(np.asarray(content, np.uint8))
-    bounds = as_offsets(offsets, len(text), f"{place}: ids_offsets").tolist()
-    return [text[start:stop] for start, stop in pairwise(bounds)]
+def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
+    """Return a source over a padded array (n, longest, dimension)."""
+    count = int(tokens.shape[0])
+    if mask is not None and tuple(mask.shape) != tuple(tokens.shape[:2]):
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)}, but the tokens need {tuple(tokens.shape[:2])}"
+        )
+    named = _checked_ids(ids, count)
+    given = [None] * count if named is None else named.tolist()
+
+    def documents() -> Iterator[Document]:
+        for start in range(0, count, _PADDED):
+            block = slice(start, start + _PADDED)
+            masked = None if mask is None else np.asarray(mask[block])
+            texts = unpadded(np.asarray(tokens[block]), masked, name)
+            for identity, (rows, dropped) in zip(given[block], texts, strict=True):
+                yield Document(identity, rows, "the padded array", dropped)
+
+    return RowSource(documents, name=name, num_documents=count, dimension=int(tokens.shape[2]))
 
 
-def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str, place: str) -> RowSource:
+def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str) -> RowSource:
     """Return a source over one array per document.
 
     Arrays ``emb_0, emb_1, ...`` are sorted by number.  Other arrays keep their order, and their names are ids.
     """
     keys = list(arrays)
-    numbered = all(re.fullmatch(r"emb_\d+", key) for key in keys)
-    if numbered:
-        keys = sorted(keys, key=lambda key: int(key[4:]))
-        if keys != [f"emb_{i}" for i in range(len(keys))]:
-            raise ReadError(f"{place} has {len(keys)} documents up to {keys[-1]}: some are missing.")
-    return _rows([(None if numbered else key, arrays[key]) for key in keys], "array {}", ids, name, place)
+    if not all(re.fullmatch(r"emb_\d+", key) for key in keys):
+        return _rows(list(arrays.items()), ids, name)
+    keys.sort(key=lambda key: int(key[4:]))
+    if keys != [f"emb_{i}" for i in range(len(keys))]:
+        raise ReadError(f"it has {len(keys)} documents up to {keys[-1]}: some are missing.")
+    return _rows([(None, arrays[key]) for key in keys], ids, name)
 
 
-def _rows(entries: list[tuple[str | None, Rows]], where: str, ids: Any, name: str, place: str) -> RowSource:
+def _rows(entries: list[tuple[str | None, Rows]], ids: Any, name: str) -> RowSource:
     """Return a source over one array per document; `ids` replace the ids in the entries."""
-    names = _checked_ids(ids, len(entries), place)
+    names = _checked_ids(ids, len(entries))
     given = [key for key, _ in entries] if names is None else names.tolist()
 
     def documents() -> Iterator[Document]:
@@ -175,7 +186,7 @@ def _rows(entries: list[tuple[str | None, Rows]], where: str, ids: Any, name: st
             tokens = array[:] if hasattr(array, "shape") else array
             if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
                 kind = getattr(tokens, "dtype", type(tokens).__name__)
-                raise ReadTypeError(f"{place}: document {i} is {kind}, not an array of floats.")
-            yield Document(given[i], tokens, where.format(i))
+                raise ReadError(f"document {i} is {kind}, not an array of floats.")
+            yield Document(given[i], tokens, f"array {i}")
 
-    return RowSource(documents, name=name, place=place, num_documents=len(entries))
+    return RowSource(documents, name=name, num_documents=len(entries))

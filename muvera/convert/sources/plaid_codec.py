@@ -1,22 +1,21 @@
-"""Codec and QuantizedSource: decode PLAID's codes, and read an index of them in batches."""
+"""Codec, ChunkedRows and QuantizedSource: decode PLAID's codes, and read an index of them in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import token_batches
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
-from ...data.validation import Ids, as_ids, read_only_view
+from ...data.validation import Ids, read_only_view
 from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, thread_count
-from .base import Source
+from .base import FlatSource, Rows
 
-__all__ = ["Chunk", "Codec", "QuantizedSource"]
+__all__ = ["ChunkedRows", "Codec", "DecodedRows", "QuantizedSource"]
 
 _MIN_TOKENS_PER_TASK = 4096
 
@@ -53,25 +52,22 @@ class Codec:
         self._normalize = normalize
         self._threads = thread_count(threads)
 
-    def decode(self, codes: NDArray[Any], packed: NDArray[Any], name: str) -> NDArray[np.float32]:
-        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8).
-
-        `name` is the file of the codes, for messages.
-        """
+    def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
         width = self.dimension * self.nbits // 8
         if codes.ndim != 1 or codes.dtype.kind not in "iu" or packed.dtype != np.uint8:
             raise ValueError(
-                f"{name} must hold integer codes and uint8 residuals, got {codes.dtype} of shape {codes.shape} "
-                f"and {packed.dtype}"
+                f"codes must be integers and residuals uint8, got {codes.dtype} of shape {codes.shape} and "
+                f"{packed.dtype}"
             )
         if packed.shape != (len(codes), width):
             raise ValueError(
-                f"{name} has residuals of shape {packed.shape}, but {len(codes)} tokens of "
-                f"dimension={self.dimension} at nbits={self.nbits} need {(len(codes), width)}"
+                f"residuals of shape {packed.shape}, but {len(codes)} tokens of dimension={self.dimension} at "
+                f"nbits={self.nbits} need {(len(codes), width)}"
             )
         if len(codes) and not 0 <= codes.min() <= codes.max() < len(self.centroids):
             wrong = int(codes.min() if codes.min() < 0 else codes.max())
-            raise ValueError(f"{name} has code {wrong}, but there are {len(self.centroids)} centroids")
+            raise ValueError(f"code {wrong}, but there are {len(self.centroids)} centroids")
         codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
         packed = read_only_view(np.ascontiguousarray(packed))
         out = np.empty((len(codes), self.dimension), np.float32)
@@ -88,77 +84,66 @@ class Codec:
         return out
 
 
-class Chunk(NamedTuple):
-    """Consecutive documents of one pair of files."""
+class ChunkedRows:
+    """Rows of several arrays, one after another; each array is loaded when its rows are read.
 
-    #: File of the codes, for error messages.
-    name: str
-    #: Tokens of each document, int64 (n,).
-    lengths: NDArray[np.int64]
-    #: Return the codes (n_tokens,) and packed residuals (n_tokens, bytes), usually memory maps.
-    load: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
+    `load` returns array i, which must have ``counts[i]`` rows.
+    """
+
+    def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
+        self.bounds = running_total(counts)
+        self.load = load
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
+        chunks = np.searchsorted(self.bounds, rows, side="right") - 1
+        # No row is still a row of an array with the right columns.
+        numbers = np.unique(chunks) if len(rows) else [0]
+        return np.concatenate([self._chunk(i)[rows[chunks == i] - self.bounds[i]] for i in numbers])
+
+    def _chunk(self, i: int) -> NDArray[Any]:
+        array, count = self.load(int(i)), int(self.bounds[i + 1] - self.bounds[i])
+        if len(array) != count:
+            raise ValueError(
+                f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {count}"
+            )
+        return array
 
 
-class QuantizedSource(Source):
+class DecodedRows:
+    """Token vectors that are decoded when they are read."""
+
+    def __init__(self, codec: Codec, codes: Rows, packed: Rows) -> None:
+        self.codec, self.codes, self.packed = codec, codes, packed
+        self.shape = (None, codec.dimension)
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        return self.codec.decode(self.codes[key], self.packed[key])
+
+
+class QuantizedSource(FlatSource):
     """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`."""
 
     lossy = True
 
     def __init__(
-        self, name: str, codec: Codec, chunks: Sequence[Chunk], ids: Any = None, note: str | None = None
+        self,
+        codec: Codec,
+        codes: Rows,
+        packed: Rows,
+        offsets: NDArray[np.int64],
+        ids: Ids | None = None,
+        *,
+        name: str,
     ) -> None:
-        self.name = name
-        self.note = note
-        self.codec = codec
-        self.dimension = codec.dimension
-        self.nbits = codec.nbits
-        self.centroids = codec.centroids
-        self.bucket_weights = codec.weights
-        self._chunks = list(chunks)
-        self._lengths = np.concatenate([np.zeros(0, np.int64), *(chunk.lengths for chunk in chunks)])
-        self.choose(np.ones(len(self._lengths), bool), ids)
-
-    def choose(self, kept: NDArray[np.bool_], ids: Any) -> None:
-        """Skip the documents where `kept` (n,) is False; `ids` has one id for each of the others, or is None."""
-        self._kept = kept
-        self.num_documents = count = int(kept.sum())
-        self.num_tokens = int(self._lengths[kept].sum())
-        self._ids: Ids | None = None if ids is None else as_ids(ids, count, "The ids")
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the documents in order; a batch never spans two chunks."""
-        for documents, _, _ in self.coded_batches(max_tokens):
-            yield documents
+        super().__init__(DecodedRows(codec, codes, packed), offsets, ids, name=name)
+        self.codec, self.nbits = codec, codec.nbits
+        self.centroids, self.bucket_weights = codec.centroids, codec.weights
 
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
         """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
-        position = given = 0
-        for chunk in self._chunks:
-            all_codes, all_packed = self._load(chunk)
-            offsets = running_total(chunk.lengths)
-            for start, stop in token_batches(offsets, max_tokens):
-                rows = slice(int(offsets[start]), int(offsets[stop]))
-                codes, packed, lengths = all_codes[rows], all_packed[rows], chunk.lengths[start:stop]
-                kept = self._kept[position + start : position + stop]
-                if not kept.all():
-                    tokens_kept = np.repeat(kept, lengths)
-                    codes, packed, lengths = codes[tokens_kept], packed[tokens_kept], lengths[kept]
-                tokens = self.codec.decode(codes, packed, chunk.name)
-                ids = None if self._ids is None else self._ids[given : given + len(lengths)]
-                yield MultiVectors(tokens, running_total(lengths), ids), codes, packed
-                given += len(lengths)
-            position += len(chunk.lengths)
-
-    def _load(self, chunk: Chunk) -> tuple[NDArray[Any], NDArray[Any]]:
-        total = int(chunk.lengths.sum())
-        if total == 0:  # empty files cannot be memory-mapped
-            width = self.dimension * self.codec.nbits // 8
-            return np.empty(0, np.int64), np.empty((0, width), np.uint8)
-        codes, packed = chunk.load()
-        if len(codes) != total or len(packed) != total:
-            raise ValueError(
-                f"{chunk.name} has {len(codes)} codes and {len(packed)} residuals, but its lengths add up to {total}"
-            )
-        return codes, packed
+        for rows, offsets, ids in self._split(max_tokens):
+            codes, packed = self.tokens.codes[rows], self.tokens.packed[rows]
+            yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed

@@ -11,7 +11,7 @@ import pytest
 from builders.paths import GOLDEN
 
 from muvera.convert.parsing.pickles import RefusedPickleError
-from muvera.convert.parsing.torch_file import StoredTensor, read_array, read_torch
+from muvera.convert.parsing.torch_file import read_array, read_torch
 
 FOLDER = GOLDEN / "convert" / "torch_files"
 EXPECTED = np.load(FOLDER / "expected.npz")
@@ -27,20 +27,17 @@ def test_every_dtype_and_view_is_read_exactly(name: str) -> None:
 def test_containers_and_the_root_of_a_stream() -> None:
     base = EXPECTED["base"]
     first, second = read_torch(FOLDER / "pair.pt")
-    assert np.array_equal(first.numpy(), base[:2]) and np.array_equal(second.numpy(), base.astype(np.float16))
+    assert np.array_equal(first, base[:2]) and np.array_equal(second, base.astype(np.float16))
     pages = read_torch(FOLDER / "list.pt")
-    assert isinstance(pages, list) and pages[0].kind == "BFloat16" and pages[0].shape == (2, 5)
-    stacked = np.stack([page.numpy() for page in pages])
-    assert np.array_equal(stacked.reshape(6, 5), EXPECTED["bfloat16"])
+    assert isinstance(pages, list) and np.array_equal(np.concatenate(pages), EXPECTED["bfloat16"])
     named = read_torch(FOLDER / "dict.pt")
-    assert named["n"] == 3 and np.array_equal(named["a"].numpy(), base)
+    assert named["n"] == 3 and np.array_equal(named["a"], base)
     assert np.array_equal(read_array(FOLDER / "stream.pt"), base)
 
 
 def test_numbers_stay_in_the_file() -> None:
     tensor = read_torch(FOLDER / "float32.pt")
-    assert isinstance(tensor, StoredTensor) and not tensor.raw.flags.writeable
-    assert isinstance(getattr(tensor.raw.base, "base", None), np.memmap) or not tensor.raw.flags.owndata
+    assert not tensor.flags.writeable and not tensor.flags.owndata
 
 
 @pytest.mark.parametrize(
@@ -79,24 +76,24 @@ GOOD = tensor((4,), (1,))
 
 
 def test_truncated_and_other_files(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"legacy\.pt .* is not a \.pt file of torch 1\.6 or newer"):
+    with pytest.raises(ValueError, match=r"legacy\.pt .* format .pt of torch 1\.6 or newer"):
         read_torch(FOLDER / "legacy.pt")
-    with pytest.raises(ValueError, match=r"none\.pt is missing"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt cannot be read"):
         read_torch(tmp_path / "none.pt")
     path = archive(tmp_path / "x.pt", GOOD)
     assert read_array(path).shape == (4,)
     content = path.read_bytes()
     second = content.index(b"PK\x03\x04", 1)
     for damaged, message in (
-        (content[: len(content) // 2], "is truncated"),
-        (content[:second] + b"QQ" + content[second + 2 :], "is damaged .*x/data/0 has no local header"),
+        (content[: len(content) // 2], "is damaged"),
+        (content[:second] + b"QQ" + content[second + 2 :], ".*x/data/0 has no local header"),
     ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"x\.pt {message}"):
             read_torch(path)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.txt", "x")
-    with pytest.raises(ValueError, match=r"without a data\.pkl"):
+    with pytest.raises(ValueError, match=r"must have one data\.pkl"):
         read_torch(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:  # torch never compresses it
         file.writestr("x/data.pkl", bytes(1 << 20))
@@ -104,7 +101,7 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
         read_torch(path)
     with zipfile.ZipFile(archive(path, GOOD), "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("x/data/0", bytes(32))
-    with pytest.raises(ValueError, match="two members of one name"):
+    with pytest.raises(ValueError, match="no two members of one name"):
         read_torch(path)
 
 

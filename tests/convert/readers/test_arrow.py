@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera.convert import open_source, read
-from muvera.convert.readers.arrow import _documents
 from muvera.data.multivectors import MultiVectors
 
 pa = pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
@@ -84,17 +84,19 @@ def test_precisions(tmp_path: Path, number: Any) -> None:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), docs=collections(min_tokens=1))
 def test_slices_and_nulls_of_a_column(data: st.DataObject, docs: MultiVectors) -> None:
-    """A slice of a column contains its documents only; null documents have no tokens."""
+    """Batches are slices of a column; null documents have no tokens."""
     kind = data.draw(st.sampled_from(list(types(docs.dimension))))
     listed: list[Any] = [tokens.astype(np.float32).tolist() for tokens in docs]
     listed = [None if not row and data.draw(st.booleans()) else row for row in listed]
-    array = pa.array(listed, types(docs.dimension)[kind])
-    start = data.draw(st.integers(0, len(docs)))
-    count = data.draw(st.integers(0, len(docs) - start))
-    tokens, offsets = _documents(array.slice(start, count), docs.dimension, "here", 0)
-    bounds = docs.offsets[start : start + count + 1]
-    assert tokens is not None and offsets.tolist() == (bounds - bounds[0]).tolist()
-    np.testing.assert_array_equal(tokens, docs.tokens[bounds[0] : bounds[-1]].astype(np.float32))
+    table = pa.table({"emb": pa.array(listed, types(docs.dimension)[kind])})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "docs.arrow")
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            for batch in table.to_batches(data.draw(st.integers(1, 4))):
+                writer.write_batch(batch)
+        got = everything(open_source(path), data.draw(st.integers(1, 9)))
+    assert got.lengths.tolist() == docs.lengths.tolist()
+    np.testing.assert_array_equal(got.tokens, docs.tokens.astype(np.float32))
 
 
 def test_extension_types(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     assert_same(everything(source), DOCS.with_ids([0, 1, 2, 3]))
     wrong = pa.array([[[1.0]]], pa.list_(pa.list_(pa.float32())))
     write(tmp_path / "part-99.parquet", id=[9], emb=wrong)
-    with pytest.raises(ValueError, match=r"part-99\.parquet: document 0 has a token of 1 numbers"):
+    with pytest.raises(ValueError, match=r"part-99\.parquet has tokens of 1 numbers"):
         read(tmp_path)
     write(tmp_path / "part-99.parquet", other=[1])
     with pytest.raises(ValueError, match=r"part-99\.parquet lacks one of the columns id, emb"):
@@ -169,9 +171,9 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "ids", "message"),
     [
-        ([[[1.0, 2]], [[1.0, 2], [3.0]]], [0, 1], "document 1 has a token of 1 numbers, .* needs 2"),
-        ([[[1.0, 2]], [], [[1.0, 2], None]], [0, 1, 2], "document 2 has a null token"),
-        ([[[1.0, 2]], [], [[1.0, None]]], [0, 1, 2], "document 2 has a null in a token"),
+        ([[[1.0, 2]], [[1.0, 2], [3.0]]], [0, 1], "vectors of 1 and of 2 floats"),
+        ([[[1.0, 2]], [], [[1.0, 2], None]], [0, 1, 2], "a null instead of a vector"),
+        ([[[1.0, 2]], [], [[1.0, None]]], [0, 1, 2], "a null instead of a number"),
         (
             [[[1.0, 2]], [[5.0, 2], [1.0, float("nan")]]],
             [0, 1],
@@ -224,7 +226,7 @@ def test_lancedb_which_table(tmp_path: Path, lancedb: Any) -> None:
     for options, message in (
         ({}, r"has the tables broken, left, right\. Choose one with table="),
         ({"table": "up"}, "has no table 'up', but the tables broken, left, right"),
-        ({"table": "right"}, r"right\.lance has no column of token vectors"),
+        ({"table": "right"}, "has no column of token vectors"),
         ({"table": "broken"}, "is damaged, or is not in the format 'lancedb'"),
     ):
         with pytest.raises(ValueError, match=message):

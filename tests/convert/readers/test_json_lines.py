@@ -120,12 +120,12 @@ def test_paths_to_fields(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has 3 columns, but .* dimension=4"),
+        ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has shape .* dimension=4"),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
         ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3 has in tokens int64 of shape \(4,\)"),
         ({"id": "x", "error": "no"}, "line 3 has no 'tokens', only id, error"),
-        ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has no id"),
-        ({"id": 3, "tokens": [[1, 2, 3, 4]]}, "has an id of type int, but .* of type str"),
+        ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has the id None"),
+        ({"id": 3, "tokens": [[1, 2, 3, 4]]}, "has the id 3 of type int, but .* type str"),
         ({"id": 7.0, "tokens": [[1, 2, 3, 4]]}, r"line 3 has id=7\.0"),
         ({"id": "a", "tokens": [[1, 2, 3, 4]]}, "'a' .*0 and 2"),
         ({"id": "x", "tokens": [[1, 2, 3, float("nan")]]}, r"document 2 \(id 'x'\) has nan .* coordinate 3"),

@@ -157,7 +157,7 @@ def test_one_array_per_document(tmp_path: Path, write: Write) -> None:
     with pytest.raises(ValueError, match=r"has 11 documents up to emb_11: some are missing"):
         open_source(write(tmp_path / "incomplete", arrays))
     arrays["emb_4"] = np.ones((1, 5), np.float32)
-    with pytest.raises(ValueError, match=r"document 4 has 5 columns, but .* dimension=4"):
+    with pytest.raises(ValueError, match=r"document 4 has shape .* dimension=4"):
         everything(open_source(write(tmp_path / "mixed", arrays)))
 
 
@@ -181,7 +181,7 @@ def test_arrays_that_do_not_fit(tmp_path: Path, arrays: Arrays, message: str) ->
 
 def test_numbers_and_bounds_of_any_type(tmp_path: Path) -> None:
     tokens = np.asfortranarray(DOCS.tokens.astype(">f8"))
-    for i, bounds in enumerate([np.array(LENGTHS, np.float64), LENGTHS, np.array([0, 3, 3, 4, 6])]):
+    for i, bounds in enumerate([np.array(LENGTHS, np.float64), LENGTHS]):
         path = write_npy(tmp_path / str(i), {"vectors": tokens, "doclens": bounds, "ids": DOCS.ids.tolist()})
         assert_same(everything(open_source(path)), DOCS)
     # [0, 6] are the lengths of two documents, or the offsets of one: the name decides.
@@ -210,7 +210,7 @@ def test_npy_one_file_with_its_lengths_beside(tmp_path: Path) -> None:
     np.save(folder / "lengths.npy", DOCS.lengths[::-1])  # of the folder; the file's own come first
     assert_same(everything(open_source(folder / "mine.npy")), DOCS.with_ids([4, 5, 6, 7]))
     other = write_npy(tmp_path / "b", {"flat": DOCS.tokens})
-    with pytest.raises(ValueError, match=r"flat\.npy has 6 token vectors"):
+    with pytest.raises(ValueError, match=r"flat\.npy: it has 6 token vectors"):
         open_source(other / "flat.npy")
 
 
@@ -222,7 +222,7 @@ def test_npy_folders_that_are_not_read(tmp_path: Path) -> None:
         find_reader(tmp_path / "index")
     with pytest.raises(ValueError, match=r"looked for tokens, .*found other"):
         open_source(write_npy(tmp_path / "other", {"other": np.ones(3)}), "npy")
-    with pytest.raises(TypeError, match="has dtype uint16"):
+    with pytest.raises(ValueError, match="has dtype uint16"):
         open_source(write_npy(tmp_path / "bits", {"tokens": np.ones((3, 2), np.uint16)}))
 
 
@@ -237,8 +237,8 @@ def test_object_arrays_run_no_code(tmp_path: Path) -> None:
     path = write_npy(tmp_path / "docs", {"embeddings": arrays, "ids": DOCS.ids.tolist()})
     assert_same(everything(open_source(path)), DOCS)
     for value, kind, message in (
-        (np.ones((2, 5), np.float32), ValueError, "document 1 has 5 columns, but .* dimension=4"),
-        (np.ones((1, 4), int), TypeError, "document 1 is int64"),
+        (np.ones((2, 5), np.float32), ValueError, "document 1 has shape .* dimension=4"),
+        (np.ones((1, 4), int), ValueError, "document 1 is int64"),
         (
             Malicious(),
             pickle.UnpicklingError,
@@ -329,9 +329,9 @@ def test_hdf5_groups(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "two", {**docs, "right/deep/tokens": DOCS.tokens})
     assert everything(open_source(path, group="docs")).lengths.tolist() == LENGTHS
     cases: list[tuple[dict[str, Any], str]] = [
-        ({}, r"has the groups docs, right\. Choose one with group="),
-        ({"group": "up"}, "has the groups docs, right"),
-        ({"group": "right/deep"}, r"two\.h5:/right/deep has 6 token vectors"),
+        ({}, r"has docs, right\. Choose one with group="),
+        ({"group": "up"}, "no datasets in the group up"),
+        ({"group": "right/deep"}, "has 6 token vectors"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -368,7 +368,7 @@ def test_hdf5_opens_no_other_file(tmp_path: Path, make: Any, group: str) -> None
         node = file.create_group(group)
         node["lengths"] = [4]
         make(h5py, node, str(secret))
-    with pytest.raises(ValueError, match=r"docs\.h5.*(to another file or to nothing|in other files)"):
+    with pytest.raises(ValueError, match=r"docs\.h5.*(is a link|in other files)"):
         read(tmp_path / "docs.h5", group=group)
 
 
@@ -418,7 +418,7 @@ def test_zarr_consolidated_metadata_does_not_lead_elsewhere(tmp_path: Path) -> N
     inside = {f"../secret/{name}": json.loads((secret / name / "zarr.json").read_text()) for name in names}
     metadata = {"kind": "inline", "must_understand": False, "metadata": inside}
     change_json(path / "zarr.json", consolidated_metadata=metadata)
-    with pytest.raises(ValueError, match="docs has no token vectors under a known name"):
+    with pytest.raises(ValueError, match="no token vectors under a known name"):
         read(path)
 
 
