@@ -32,9 +32,8 @@ def convert(
     option: ReaderOption = None,
     normalize: Annotated[bool, Option("--normalize", help="Scale every token to unit length.")] = False,
     drop_zero_rows: Annotated[
-        str | None,
-        Option(help="Zero rows to drop: trailing, leading or all.  With error, fail on the first one."),
-    ] = None,
+        bool, Option("--drop-zero-rows", help="Drop tokens that are entirely zero, such as padding.")
+    ] = False,
     truncate_dimension: Annotated[
         int | None, Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
     ] = None,
@@ -87,7 +86,7 @@ def convert(
     )
     options = _without_none(
         normalize=normalize or None,
-        drop_zero_rows=drop_zero_rows,
+        drop_zero_rows=drop_zero_rows or None,
         truncate_dimension=truncate_dimension,
         pooling=pooling,
         pool_factor=pool_factor,

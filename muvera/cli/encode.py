@@ -55,7 +55,8 @@ def encode(
     """
     import numpy as np
 
-    from ..convert.writers.vectors import FORMATS, Vectors, write_array, write_vectors
+    from ..convert.writers.vectors import FORMATS, write_array, write_vectors
+    from ..data.multivectors import MultiVectors
     from ..encoders.base import EncoderConfig
     from ..encoders.registry import make_encoder
     from .sources import choose_encoder_only, fit, open_documents, open_queries, stream
@@ -93,18 +94,19 @@ def encode(
     count = empty = 0
     with progress_bar(opened.num_documents, "texts", "encoding", quiet) as advance:
 
-        def blocks() -> Iterator[Vectors]:
+        def blocks() -> Iterator[MultiVectors]:
             nonlocal count, empty
             for batch in stream(opened):
                 for start in range(0, len(batch), step):
                     texts = batch[start : start + step]
                     ids = texts.ids if batch.has_ids else np.arange(count, count + len(texts))
                     count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
-                    yield Vectors(getattr(ready, f"encode_{side}")(texts, threads=threads), ids)
+                    vectors = getattr(ready, f"encode_{side}")(texts, threads=threads)
+                    yield MultiVectors.from_flat(vectors, np.ones(len(texts), np.int64), ids=ids)
                     advance(len(texts))
 
         if to is None:
-            write_array(blocks(), out, floats, overwrite=overwrite)
+            write_array(blocks(), out, overwrite=overwrite)
         else:
             write_vectors(blocks(), out, to, overwrite=overwrite)
     duration = time.perf_counter() - begun

@@ -55,8 +55,9 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     """Return the error to raise: `error` itself if its message is a sentence that names the file."""
     text = " ".join(str(error).split())
     number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
-    named_before = number is not None and reason is None
-    if isinstance(error, ReadError) or named_before or (isinstance(error, FileNotFoundError) and not reason):
+    # Errors that this function made have a number and no reason.
+    sentence = isinstance(error, ReadError) or type(error) is FileNotFoundError or number is not None
+    if sentence and reason is None:
         return error if place in text else type(error)(f"{place}: {text}")
     if len(text) > _MAX_DETAIL_LENGTH:
         text = f"{text[:_MAX_DETAIL_LENGTH]} ..."

@@ -15,7 +15,6 @@ from .pooling import RULES, pool_tokens, unit, with_tokens
 
 __all__ = ["Options"]
 
-_DROPS = ("trailing", "leading", "all", "error")
 _LARGEST_HALF = 65504.0
 
 
@@ -25,9 +24,8 @@ class Options:
 
     Parameters
     ----------
-    drop_zero_rows : {"trailing", "leading", "all", "error"}, optional
-        Drop tokens that are entirely zero (padding, which would score 0): those after a document's
-        last real token, before its first, or all; "error" raises ValueError for the first.
+    drop_zero_rows : bool
+        Drop tokens that are entirely zero (padding, which would score 0).
     truncate_dimension : int, optional
         Keep the first columns, scaled to unit length again.  Only for models trained for it
         (Matryoshka).
@@ -46,7 +44,7 @@ class Options:
         For settings that are unknown or do not fit each other.
     """
 
-    drop_zero_rows: str | None = None
+    drop_zero_rows: bool = False
     truncate_dimension: int | None = None
     normalize: bool = False
     pooling: str | None = None
@@ -54,8 +52,6 @@ class Options:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        if self.drop_zero_rows is not None:
-            require_choice("drop_zero_rows", self.drop_zero_rows, _DROPS)
         if self.truncate_dimension is not None:
             require_int("truncate_dimension", self.truncate_dimension, 1)
         if self.dtype is not None:
@@ -77,8 +73,8 @@ class Options:
             For documents that a transform refuses.
         """
         count = batch.num_tokens
-        if self.drop_zero_rows is not None:
-            batch = _without_zeros(batch, self.drop_zero_rows, first_document)
+        if self.drop_zero_rows:
+            batch = _without_zeros(batch)
         dropped = count - batch.num_tokens
         if self.truncate_dimension is not None:
             batch = _truncated(batch, self.truncate_dimension)
@@ -97,22 +93,10 @@ class Options:
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
-def _without_zeros(documents: MultiVectors, which: str, first: int) -> MultiVectors:
+def _without_zeros(documents: MultiVectors) -> MultiVectors:
     real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
     if real.all():
         return documents
-    if which == "error":
-        row = int(np.argmin(real))
-        raise ValueError(
-            f"{_token_name(documents, row, first)} is entirely zero: padding, or a token that the encoder dropped. "
-            "Drop it with drop_zero_rows='all', 'trailing' or 'leading'."
-        )
-    count = running_total(real)
-    starts, stops = documents.offsets[:-1], documents.offsets[1:]
-    if which == "leading":
-        real = count[1:] > np.repeat(count[starts], documents.lengths)
-    elif which == "trailing":
-        real = count[:-1] < np.repeat(count[stops], documents.lengths)
     return with_tokens(documents, documents.tokens[real], running_total(real)[documents.offsets])
 
 
@@ -129,7 +113,7 @@ def _normalized(documents: MultiVectors, first: int) -> MultiVectors:
     if zero >= 0:
         raise ValueError(
             f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
-            "Drop such rows with drop_zero_rows='all'."
+            "Drop such rows with drop_zero_rows=True."
         )
     return scaled
 

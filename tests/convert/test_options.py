@@ -25,18 +25,10 @@ def applied(batch: MultiVectors, first: int = 0, **options: Any) -> MultiVectors
     return Options(**options).apply(batch, first)[0]
 
 
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [
-        ("all", documents([[1, 2], [3, 4]], [], [[5, 6]], [])),
-        ("trailing", documents([Z, [1, 2], Z, [3, 4]], [], [[5, 6]], [])),
-        ("leading", documents([[1, 2], Z, [3, 4], Z], [], [[5, 6]], [])),
-    ],
-)
-def test_zero_rows(which: str, expected: MultiVectors) -> None:
-    result = applied(DIRTY, drop_zero_rows=which)
-    np.testing.assert_array_equal(result.tokens, expected.tokens)
-    assert result.lengths.tolist() == expected.lengths.tolist()
+def test_zero_rows() -> None:
+    result = applied(DIRTY, drop_zero_rows=True)
+    assert result.tokens.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert result.lengths.tolist() == [2, 0, 1, 0]
 
 
 def test_each_transform() -> None:
@@ -48,17 +40,12 @@ def test_each_transform() -> None:
     half = applied(documents([[1, 2]]), dtype="float16")
     assert half.tokens.dtype == np.float16 and applied(half, dtype="float16") is half
     clean = documents([[1, 2]], [])
-    assert applied(clean, drop_zero_rows="error") is clean
+    assert applied(clean, drop_zero_rows=True) is clean
 
 
 @pytest.mark.parametrize(
     ("options", "batch", "message"),
     [
-        (
-            {"drop_zero_rows": "error"},
-            documents([[1, 2]], [[1, 1], Z], ids=["x", "y"]),
-            r"\[3\] \(id 'y'\) token 1",
-        ),
         ({"normalize": True}, documents([[1, 1]], [], [[1, 1], Z]), r"documents\[4\] token 1"),
         ({"truncate_dimension": 3}, documents([[1, 1]]), "truncate_dimension=3 .* dimension=2"),
         ({"dtype": "float16"}, documents([[1, 2], [1e5, 0]]), r"documents\[2\] .*token 1 .* 65504"),
@@ -70,11 +57,10 @@ def test_documents_that_are_refused(options: dict[str, Any], batch: MultiVectors
 
 
 CHANGES: list[dict[str, Any]] = [
-    {"drop_zero_rows": "trailing"},
-    {"drop_zero_rows": "all", "normalize": True},
-    {"drop_zero_rows": "all", "truncate_dimension": 2, "dtype": "float16"},
-    {"drop_zero_rows": "leading", "pooling": "colbert"},
-    {"drop_zero_rows": "all", "normalize": True, "pooling": "sentence-transformers", "pool_factor": 1.5},
+    {"drop_zero_rows": True, "normalize": True},
+    {"drop_zero_rows": True, "truncate_dimension": 2, "dtype": "float16"},
+    {"drop_zero_rows": True, "pooling": "colbert"},
+    {"drop_zero_rows": True, "normalize": True, "pooling": "sentence-transformers", "pool_factor": 1.5},
 ]
 
 
@@ -139,7 +125,6 @@ def test_normalized_is_measured(norm: float, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"drop_zero_rows": "both"}, "'both'"),
         ({"dtype": "int8"}, "float32, float16, got 'int8'"),
         ({"pooling": "mean"}, "'mean'"),
         ({"pooling": "pylate", "pool_factor": 0}, "pool_factor must be at least 1, got 0"),

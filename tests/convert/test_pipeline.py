@@ -70,12 +70,12 @@ class Watched(Source):
 
 def test_batches_are_bounded_and_the_report_describes_the_source(tmp_path: Path) -> None:
     source = Watched()
-    report = convert(source, tmp_path / "out", drop_zero_rows="all")
+    report = convert(source, tmp_path / "out", drop_zero_rows=True)
     assert source.sizes == [64 * 2**20 // (4 * 128)]
     content = report.to_dict()
     assert (content["format"], content["lossy"], content["nbits"]) == ("watched", True, 2)
     assert (content["dropped_rows"], content["notes"]) == (7, ["exact vectors exist"])
-    assert content["options"] == {"drop_zero_rows": "all"}
+    assert content["options"] == {"drop_zero_rows": True}
     for part in ("watched", "2 bits", "2 documents, 4 tokens, dimension 128", "7 padding rows", source.note):
         assert part in report.text
 

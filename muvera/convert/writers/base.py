@@ -108,6 +108,7 @@ class Gathered:
         return map(self._checked, self._batches)
 
     def _checked(self, batch: MultiVectors) -> MultiVectors:
+        batch.require_finite(first=self.num_documents, place=self.place)
         where = f"{self.place}: the documents from number {self.num_documents} on"
         ids = batch.ids if batch.has_ids else None
         if batch.dimension != self.dimension:
@@ -143,6 +144,11 @@ class Gathered:
     def ids(self) -> Ids | None:
         """All ids, checked to be unique over the batches; None without ids."""
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
+
+    def listed_ids(self) -> list[Any]:
+        """Return all ids as :attr:`ids` does, by default the positions."""
+        ids = self.ids
+        return list(range(self.num_documents)) if ids is None else ids.tolist()
 
 
 @contextmanager

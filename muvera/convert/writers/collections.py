@@ -38,9 +38,6 @@ _SAFETENSORS_TYPES = {
     np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i8"): "I64", np.dtype("u1"): "U8",
 }  # fmt: skip
 
-# Longer string ids do not go into the header of a safetensors file, which may have 100 MB.
-_MAX_METADATA_IDS = 16_000_000
-
 
 def write_npy(
     batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
@@ -82,25 +79,18 @@ def write_safetensors(
 ) -> None:
     """Write the tensors ``tokens`` and ``offsets``, and the ids; needs no library.
 
-    Integer ids are the tensor ``ids``; string ids a JSON list under ``ids`` in the metadata, or if
-    they are very long, tensors.  While writing, the tokens take twice their size on disk.
+    Integer ids are the tensor ``ids``; string ids the tensors ``ids_utf8`` and ``ids_offsets``, because the header
+    is limited to 100 MB.  While writing, the tokens take twice their size on disk.
     """
     gathered = Gathered(batches, place)
     with atomic_file(target, overwrite) as file, spooled(gathered, target) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
-        metadata = {"format": "np"}
-        if documents.has_ids and documents.ids.dtype.kind == "i":
-            tensors["ids"] = documents.ids
-        elif documents.has_ids:
-            names = documents.ids.tolist()
-            text = json.dumps(names, ensure_ascii=False)
-            if len(text) <= _MAX_METADATA_IDS:
-                metadata["ids"] = text
-            else:
-                tensors |= packed_strings(names)
+        if documents.has_ids:
+            integers = documents.ids.dtype.kind == "i"
+            tensors |= {"ids": documents.ids} if integers else packed_strings(documents.ids.tolist())
         # Wide types first: every tensor begins at a multiple of its item size.
         ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
-        header: dict[str, Any] = {"__metadata__": metadata}
+        header: dict[str, Any] = {"__metadata__": {"format": "np"}}
         start = 0
         for name, array in ordered:
             header[name] = {
@@ -117,9 +107,16 @@ def write_safetensors(
 
 
 def write_parquet(
-    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
+    batches: Iterator[MultiVectors],
+    target: Path,
+    *,
+    overwrite: bool,
+    place: str = "the source",
+    column: str = "tokens",
 ) -> None:
-    """Write the columns ``tokens`` (lists of fixed-size lists) and ``id``, a row group per batch.
+    """Write the columns ``id`` and `column`, a row group per batch.
+
+    Cells of ``tokens`` are lists of fixed-size lists, those of ``vector`` a fixed-size list, of one token.
 
     Needs ``muvera-toolkit[parquet]``.
     """
@@ -127,21 +124,22 @@ def write_parquet(
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     gathered = Gathered(batches, place)
     checked = iter(gathered)
-    first = _arrow_table(pa, next(checked))
+    first = _arrow_table(pa, next(checked), column)
     with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first, max(len(first), 1))
         del first
         for batch in checked:
-            table = _arrow_table(pa, batch)
+            table = _arrow_table(pa, batch, column)
             if table.schema != writer.schema:
                 raise TypeError("Documents with int ids and with str ids cannot be in one file.")
             writer.write_table(table, max(len(batch), 1))
         _ = gathered.ids  # raises if an id is repeated
 
 
-def _arrow_table(pa: Any, batch: MultiVectors) -> Any:
+def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
     """Return a batch as an Arrow table, without copying its numbers."""
-    columns = {"tokens": batch.to_arrow()}
+    cells = batch.to_arrow()
+    columns = {column: cells if column == "tokens" else cells.flatten()}
     if batch.has_ids:
         kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
         columns = {"id": pa.array(batch.ids.tolist(), kind), **columns}

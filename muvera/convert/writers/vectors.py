@@ -1,22 +1,25 @@
-"""Writers of document vectors for other vector searches: one float32 vector per document, and its id."""
+"""Writers of document vectors for other vector searches: one float32 vector per document, and its id.
+
+A vector is a document of one token, so vectors come as :class:`~muvera.data.multivectors.MultiVectors`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...data.validation import Ids, as_ids
+from ...data.multivectors import MultiVectors
 from ...utils.atomic_files import write_json
-from ...utils.optional_imports import import_extra
-from .base import atomic_file, new_folder, write_rows
+from .base import Gathered, atomic_file, new_folder, write_rows
+from .collections import write_parquet
 
-__all__ = ["FORMATS", "Vectors", "opensearch_index", "write_array", "write_vectors"]
+__all__ = ["FORMATS", "opensearch_index", "write_array", "write_vectors"]
 
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
@@ -24,33 +27,25 @@ _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
 # Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB by default.
 _BULK_CHARACTERS = 8 << 20
 
-# Links per node and candidates, as in muvera.engines.
+# Links per node and candidates, as GraphSettings in muvera.engines.
 _M, _EF = 16, 128
 
 
-class Vectors(NamedTuple):
-    """Vectors of consecutive documents."""
-
-    #: float32 (n, dimension).
-    vectors: NDArray[np.float32]
-    #: int64 or str (n,).
-    ids: Ids
-
-
-def write_array(batches: Iterator[Vectors], target: Path, dimension: int, *, overwrite: bool = False) -> None:
+def write_array(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool = False) -> None:
     """Write one .npy file (n, dimension), without ids."""
     # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
+    vectors = Gathered(batches, "The vectors")
     with atomic_file(target, overwrite) as file:
-        _save(batches, file, dimension)
+        write_rows(file, (batch.tokens for batch in vectors), vectors.dimension, np.float32)
 
 
-def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrite: bool = False) -> None:
+def write_vectors(batches: Iterator[MultiVectors], target: Path, to: str, *, overwrite: bool = False) -> None:
     """Write vectors with their ids.
 
     Parameters
     ----------
-    batches : iterator of Vectors
-        In order, at least one; only one at a time is in memory.  Ids must be unique.
+    batches : iterator of MultiVectors
+        In order, at least one, with ids and one token per document; only one at a time is in memory.
     target : Path
         The file or folder, which appears when it is complete.
     to : str
@@ -64,79 +59,28 @@ def write_vectors(batches: Iterator[Vectors], target: Path, to: str, *, overwrit
         If a number is not finite, an id is repeated, or OpenSearch does not accept the dimension or
         an id.
     """
-    FORMATS[to](_Checked(batches), target, overwrite)
+    FORMATS[to](batches, target, overwrite=overwrite, place="The vectors")
 
 
-class _Checked:
-    """Iterator that checks batches and collects their ids."""
-
-    def __init__(self, batches: Iterator[Vectors]) -> None:
-        first = next(batches)
-        self.dimension = int(first.vectors.shape[1])
-        self._batches = chain([first], batches)
-        self._ids: list[Any] = []
-
-    @property
-    def ids(self) -> Ids:
-        """All ids so far, checked to be unique."""
-        return as_ids(self._ids, len(self._ids))
-
-    def __iter__(self) -> Iterator[Vectors]:
-        for batch in self._batches:
-            vectors = np.ascontiguousarray(batch.vectors, np.float32)
-            finite = np.isfinite(vectors).all(axis=1)
-            if not finite.all():
-                row = int(np.argmin(finite))
-                name = batch.ids[row : row + 1].tolist()[0]
-                raise ValueError(
-                    f"The vector of document {len(self._ids) + row} (id {name!r}) is not finite. Repair its tokens, "
-                    "or remove it."
-                )
-            self._ids.extend(batch.ids.tolist())
-            yield Vectors(vectors, batch.ids)
-
-
-def _save(batches: Iterable[Vectors], file: Path, dimension: int) -> None:
-    write_rows(file, (batch.vectors for batch in batches), dimension, np.float32)
-
-
-# -- formats: a folder or file with vectors (n, dimension) and ids each ------------
-
-
-def _npy(batches: _Checked, target: Path, overwrite: bool) -> None:
+def _npy(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str) -> None:
     """Write a folder with ``vectors.npy`` and ``ids.json``."""
+    vectors = Gathered(batches, place)
     with new_folder(target, overwrite, ("vectors.npy", "ids.json")) as folder:
-        _save(batches, folder / "vectors.npy", batches.dimension)
-        write_json(folder / "ids.json", batches.ids.tolist())
+        blocks = (batch.tokens for batch in vectors)
+        write_rows(folder / "vectors.npy", blocks, vectors.dimension, np.float32)
+        write_json(folder / "ids.json", vectors.listed_ids())
 
 
-def _parquet(batches: _Checked, target: Path, overwrite: bool) -> None:
-    """Write a file with the columns ``id`` and ``vector`` (fixed-size list)."""
-    pa = import_extra("pyarrow", "parquet", "Writing Parquet")
-    pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
-
-    def table(batch: Vectors) -> Any:
-        kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(batch.vectors.reshape(-1)), batches.dimension)
-        return pa.table({"id": pa.array(batch.ids.tolist(), kind), "vector": lists})
-
-    rows = map(table, batches)
-    first = next(rows)
-    with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
-        for batch in chain([first], rows):
-            writer.write_table(batch)
-        _ = batches.ids  # raises if an id is repeated
-
-
-def _opensearch(batches: _Checked, target: Path, overwrite: bool) -> None:
+def _opensearch(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str) -> None:
     """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
-    if batches.dimension > _MAX_DIMENSION:
+    vectors = Gathered(batches, place)
+    if vectors.dimension > _MAX_DIMENSION:
         raise ValueError(
-            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {batches.dimension}. "
+            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
             "Use an encoder with smaller vectors."
         )
     with new_folder(target, overwrite, ("mapping.json", "bulk-*.ndjson")) as folder:
-        documents = _bulk_documents(batches)
+        documents = _bulk_documents(vectors)
         for number in count():
             first = next(documents, None)
             if first is None:
@@ -148,9 +92,9 @@ def _opensearch(batches: _Checked, target: Path, overwrite: bool) -> None:
                     size += stream.write(document)
                     if size >= _BULK_CHARACTERS:
                         break
-        write_json(
-            folder / "mapping.json", opensearch_index(batches.dimension, batches.ids.dtype.kind == "i")
-        )
+        ids = vectors.listed_ids()
+        mapping = opensearch_index(vectors.dimension, bool(ids) and isinstance(ids[0], int))
+        write_json(folder / "mapping.json", mapping)
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
@@ -172,10 +116,10 @@ def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
     }
 
 
-def _bulk_documents(batches: _Checked) -> Iterator[str]:
+def _bulk_documents(batches: Gathered) -> Iterator[str]:
     """Yield two lines per document: the action and the document."""
     for batch in batches:
-        for name, vector in zip(batch.ids.tolist(), batch.vectors, strict=True):
+        for name, vector in zip(batch.ids.tolist(), batch.tokens, strict=True):
             size = len(str(name).encode())
             if not 0 < size <= _MAX_ID_BYTES:
                 raise ValueError(
@@ -189,9 +133,9 @@ def _bulk_documents(batches: _Checked) -> Iterator[str]:
             yield f'{action}\n{{"id": {identity}, "vector": [{numbers}]}}\n'
 
 
-#: Writer of each format.
-FORMATS: dict[str, Callable[[_Checked, Path, bool], None]] = {
+#: Writer of each format: a folder or file with vectors (n, dimension) and ids.
+FORMATS: dict[str, Callable[..., None]] = {
     "npy": _npy,
-    "parquet": _parquet,
+    "parquet": partial(write_parquet, column="vector"),
     "opensearch": _opensearch,
 }

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 from muvera.convert.writers import vectors as writers
-from muvera.convert.writers.vectors import Vectors, opensearch_index, write_array, write_vectors
+from muvera.convert.writers.vectors import opensearch_index, write_array, write_vectors
+from muvera.data.multivectors import MultiVectors
 from muvera.engines.base import EF_CONSTRUCTION, LINKS
 
 IDS = {"int": [5, -7, 2**40], "str": ["a", 'q"\\ \t', "é\n\u2028"]}
 VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12, 4)).astype(np.float32)
 
 
-def batches(ids: Any = None, vectors: Any = VECTORS, size: int = 2) -> Iterator[Vectors]:
+def batches(ids: Any = None, vectors: Any = VECTORS, size: int = 2) -> Iterator[MultiVectors]:
     names = np.asarray(IDS["int"] if ids is None else ids)
     for start in range(0, len(vectors), size):
-        yield Vectors(vectors[start : start + size], names[start : start + size])
+        part = vectors[start : start + size]
+        yield MultiVectors.from_flat(part, np.ones(len(part), int), ids=names[start : start + size])
 
 
 def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -38,7 +40,7 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 def test_npy(tmp_path: Path, ids: Any) -> None:
     write_vectors(batches(ids), tmp_path / "out", "npy")
-    write_array(batches(ids), tmp_path / "out.npy", 16)
+    write_array(batches(ids), tmp_path / "out.npy")
     for file in (tmp_path / "out" / "vectors.npy", tmp_path / "out.npy"):
         stored = np.load(file)
         assert stored.dtype == np.float32 and stored.flags.c_contiguous
