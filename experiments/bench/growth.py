@@ -30,8 +30,7 @@ from muvera.utils.atomic_files import write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE, DatasetPath
 from ..datasets.loading import load_collection
-from ..evaluation.statistics import growth_exponent
-from ..report.table import Column, Table
+from ..report.table import Table
 from .grown_documents import GrownDocuments
 from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, paths_of
 
@@ -52,18 +51,16 @@ _SEARCHES = {"fast": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
 @dataclass(frozen=True)
 class GrowthSettings:
-    """Collection, backend and preset, and the number of `judged` queries whose exact best documents are computed."""
+    """Collection, backend and encoder, and the number of `judged` queries whose exact best documents are computed."""
 
     collection: str
-    real: bool = False
     backend: str = "scan"
     encoder: str = "moments"
     judged: int = 50
 
     def name(self, count: int) -> str:
         """Return the name of an index of `count` documents."""
-        kind = "real" if self.real else "made"
-        return f"{self.collection}-{kind}-{self.encoder}-{self.backend}-{self.judged}-{count}"
+        return f"{self.collection}-{self.encoder}-{self.backend}-{self.judged}-{count}"
 
 
 def measure_size(path: DatasetPath, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
@@ -95,26 +92,24 @@ def _run(name: str, path: DatasetPath, settings: GrowthSettings, count: int, ind
 
 
 class _Stopwatch:
-    """Stopwatch of wall time and processor time that excludes the generation of documents."""
+    """Stopwatch of wall time that excludes the generation of documents."""
 
     def __init__(self) -> None:
-        self.clock, self.processor = -time.perf_counter(), -time.process_time()
+        self.start = time.perf_counter()
 
     def without(self, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
         """Yield batches; the watch stops while each is generated."""
         while True:
-            clock, processor = time.perf_counter(), time.process_time()
+            paused = time.perf_counter()
             batch = next(batches, None)
-            self.clock += clock - time.perf_counter()
-            self.processor += processor - time.process_time()
+            self.start += time.perf_counter() - paused
             if batch is None:
                 return
             yield batch
 
-    def read(self, name: str) -> dict[str, float]:
-        """Return the times so far."""
-        clock, processor = self.clock + time.perf_counter(), self.processor + time.process_time()
-        return {f"{name}_seconds": clock, f"{name}_processor_seconds": processor}
+    def read(self) -> float:
+        """Return the seconds so far."""
+        return time.perf_counter() - self.start
 
 
 def _build(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
@@ -129,11 +124,10 @@ def _build(collection: Collection, settings: GrowthSettings, count: int, folder:
     watch = _Stopwatch()
     batches = watch.without(documents.batches(count))
     MuveraIndex.build(batches, settings.encoder, path=folder, overwrite=True, **how)
-    taken = watch.read("build")
+    results = {"build_seconds": watch.read(), "build_peak_bytes": _memory()["VmHWM"]}
     sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     exact = sum(size for file, size in sizes.items() if file.name.startswith("tokens-"))
-    memory = {"build_peak_bytes": _memory()["VmHWM"]}
-    return {**taken, **memory, "exact_bytes": exact, "disk_bytes": sum(sizes.values()) - exact}
+    return {**results, "exact_bytes": exact, "disk_bytes": sum(sizes.values()) - exact}
 
 
 def best_documents(
@@ -166,17 +160,16 @@ def _best(collection: Collection, settings: GrowthSettings, count: int, folder: 
 
 
 def _truth(collection: Collection, settings: GrowthSettings, count: int, index: Path) -> dict[str, Any]:
-    watch = _Stopwatch()
+    """Compute the exact answers in a process of their own, so that they are not part of the search's memory."""
     _best(collection, settings, count, index.parent)
-    return watch.read("truth")
+    return {}
 
 
 def _search(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     exact = _best(collection, settings, count, folder.parent)
-    before = _memory()
     watch = _Stopwatch()
     index = MuveraIndex.load(folder)
-    results: dict[str, float] = watch.read("load")
+    results: dict[str, float] = {"load_seconds": watch.read()}
     judged = collection.queries[: settings.judged]
     for name, (candidates, ef, rescore) in _SEARCHES.items():
         how: dict[str, Any] = {"candidates": candidates, "threads": 1, "rescore": rescore}
@@ -194,8 +187,6 @@ def _search(collection: Collection, settings: GrowthSettings, count: int, folder
             results |= {f"{name}_p{share}": float(processor_ms), f"{name}_clock_p{share}": float(clock_ms)}
     memory = _memory()
     results["resident_bytes"] = memory["RssAnon"] + memory["RssFile"]
-    results["anonymous_bytes"] = memory["RssAnon"]
-    results["empty_process_bytes"] = before["RssAnon"] + before["RssFile"]
     return results
 
 
@@ -206,19 +197,15 @@ def _change(collection: Collection, settings: GrowthSettings, count: int, folder
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
     results: dict[str, float] = {}
-    steps: dict[str, Callable[[], Any]] = {
-        "add": lambda: index.add(more),
-        "save": lambda: index.save(folder),
-        "reload": lambda: MuveraIndex.load(folder),
-    }
-    for name, step in steps.items():
+    for name, step in (("add", lambda: index.add(more)), ("save", lambda: index.save(folder))):
         watch = _Stopwatch()
-        reloaded = step()
-        results |= watch.read(name)
+        step()
+        results[f"{name}_seconds"] = watch.read()
     files = {name: entry["bytes"] for name, entry in read_manifest(folder)["files"].items()}
     results["save_bytes"] = sum(size for name, size in files.items() if name not in before)
-    if len(reloaded) != count + len(more):
-        raise RuntimeError(f"{folder} holds {len(reloaded)} documents instead of {count + len(more)}.")
+    found = len(MuveraIndex.load(folder))
+    if found != count + len(more):
+        raise RuntimeError(f"{folder} holds {found} documents instead of {count + len(more)}.")
     return results
 
 
@@ -238,50 +225,41 @@ def _memory() -> dict[str, int]:
     return {name: 1024 * int(named.get(name, "0").split()[0]) for name in ("VmHWM", "RssAnon", "RssFile")}
 
 
-# Key, title, divisor, format, target at a million documents, cost per document (factor and unit).
-_QUANTITIES: list[tuple[str, str, float, str, float | None, tuple[float, str] | None]] = [
-    ("build_seconds", "build, s", 1, "{:,.0f}", 900, (1e6, "us")),
-    ("build_processor_seconds", "build, processor s", 1, "{:,.0f}", None, (1e6, "us")),
-    ("build_peak_bytes", "peak memory of the build, MB", 1e6, "{:,.0f}", 6 * 2.0**30, (1, "B")),
-    ("resident_bytes", "resident memory while searching, MB", 1e6, "{:,.0f}", 3 * 2.0**30, (1, "B")),
-    ("anonymous_bytes", "of which not backed by files, MB", 1e6, "{:,.0f}", None, None),
-    ("disk_bytes", "on disk without exact tokens, MB", 1e6, "{:,.0f}", 4 * 2.0**30, (1, "B")),
-    ("exact_bytes", "exact tokens on disk, MB", 1e6, "{:,.0f}", None, (1, "B")),
-    ("load_seconds", "load, s", 1, "{:.2f}", 2, None),
-    ("load_processor_seconds", "load, processor s", 1, "{:.2f}", None, None),
+# Key, title, divisor, format.
+_QUANTITIES: list[tuple[str, str, float, str]] = [
+    ("build_seconds", "build, s", 1, "{:,.0f}"),
+    ("build_peak_bytes", "peak memory of the build, MB", 1e6, "{:,.0f}"),
+    ("resident_bytes", "resident memory while searching, MB", 1e6, "{:,.0f}"),
+    ("disk_bytes", "on disk without exact tokens, MB", 1e6, "{:,.0f}"),
+    ("exact_bytes", "exact tokens on disk, MB", 1e6, "{:,.0f}"),
+    ("load_seconds", "load, s", 1, "{:.2f}"),
     *(
-        (f"{search}_{name}", f"{search} search: {title}", 1, form, target, None)
+        (f"{search}_{name}", f"{search} search: {title}", 1, form)
         for search in _SEARCHES
-        for name, title, form, target in (
-            ("recall", "10-recall@10", "{:.3f}", 0.97),
-            ("p50", "p50, processor ms", "{:.2f}", 2.5),
-            ("p95", "p95, processor ms", "{:.2f}", 5),
-            ("clock_p50", "p50, wall ms", "{:.2f}", None),
-            ("clock_p95", "p95, wall ms", "{:.2f}", None),
+        for name, title, form in (
+            ("recall", "10-recall@10", "{:.3f}"),
+            ("p50", "p50, processor ms", "{:.2f}"),
+            ("p95", "p95, processor ms", "{:.2f}"),
+            ("clock_p50", "p50, wall ms", "{:.2f}"),
+            ("clock_p95", "p95, wall ms", "{:.2f}"),
         )
     ),
-    ("add_seconds", "add 1,000, s", 1, "{:.2f}", 2, None),
-    ("add_processor_seconds", "add 1,000, processor s", 1, "{:.2f}", None, None),
-    ("save_seconds", "save after that, s", 1, "{:.2f}", None, None),
-    ("save_bytes", "written by that save, MB", 1e6, "{:,.1f}", None, None),
-    ("reload_seconds", "second load, s", 1, "{:.2f}", None, None),
-    ("reload_processor_seconds", "second load, processor s", 1, "{:.2f}", None, None),
+    ("add_seconds", "add 1,000, s", 1, "{:.2f}"),
+    ("save_seconds", "save after that, s", 1, "{:.2f}"),
+    ("save_bytes", "written by that save, MB", 1e6, "{:,.1f}"),
 ]
 
 
-def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]]) -> Table:
-    """Return a row for each quantity, with a column for each size."""
+def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real: bool) -> Table:
+    """Return a row for each quantity, with a column for each size; `real`: no document is generated."""
     sizes = [row["documents"] for row in measured]
-    rows = []
-    for key, title, divisor, form, target, cost in _QUANTITIES:
-        values = [row[key] for row in measured]
-        exponent = None if key.endswith(("recall", "save_bytes")) else growth_exponent(sizes, values)
-        each = f"{cost[0] * values[-1] / sizes[-1]:,.0f} {cost[1]}" if cost else None
-        cells = [form.format(value / divisor) for value in values]
-        rows.append([title, *cells, exponent, each, target and form.format(target / divisor)])
+    rows = [
+        [title, *(form.format(row[key] / divisor) for row in measured)]
+        for key, title, divisor, form in _QUANTITIES
+    ]
     graph = f" ({_GRAPH}, ef=1000 and 2000)" if settings.backend == "hnsw" else ""
-    made = "" if settings.real else ", and generated documents of 48 to 80 tokens"
-    generated = "" if settings.real else "Build times exclude generating documents. "
+    made = "" if real else ", and generated documents of 48 to 80 tokens"
+    generated = "" if real else "Build times exclude generating documents. "
     searches = "; ".join(
         f"a {name} search ranks {candidates} candidates, then the best {rescore} of them by exact tokens"
         for name, (candidates, _, rescore) in _SEARCHES.items()
@@ -289,29 +267,25 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]]) -> Ta
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
         f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens; one thread searches; {searches}. {generated}"
-        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. A quantity grows like "
-        f"the number of documents to the power of its exponent. {measured[-1]['build_machine']}"
+        f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
+        f"{measured[-1]['build_machine']}"
     )
-    title = f"{'Real text' if settings.real else 'Generated documents'}, backend {settings.backend}"
-    columns: list[Column | str] = [
-        "quantity",
-        *(f"{size:,}" for size in sizes),
-        Column("exponent", format="{:.2f}"),
-    ]
-    return Table(title, [*columns, "per document", "target at 1,000,000"], rows, caption)
+    title = f"{'Real text' if real else 'Generated documents'}, backend {settings.backend}"
+    return Table(title, ["quantity", *(f"{size:,}" for size in sizes)], rows, caption)
 
 
 def grow(
     size: Annotated[
-        list[int] | None, typer.Option(min=1000, help="Number of documents; may be repeated.")
+        list[int] | None,
+        typer.Option(
+            min=1000,
+            help="Number of documents; may be repeated. Those beyond the collection are generated. Default: its size.",
+        ),
     ] = None,
     collection: Annotated[
         str, typer.Option(help="Collection of real documents, which are indexed first.")
     ] = "lareqa-en-e5",
     data: Data = None,
-    real: Annotated[
-        bool, typer.Option("--real", help="Only real documents; the last size is the whole collection.")
-    ] = False,
     backend: Annotated[str, typer.Option(help="exact, scan or hnsw.")] = "scan",
     queries: Annotated[int, typer.Option(min=1, help="Number of queries for recall.")] = 50,
     cache: Cache = CACHE,
@@ -321,14 +295,13 @@ def grow(
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)
-    settings = GrowthSettings(collection, real, backend, judged=queries)
-    sizes = sorted(set(size or [10_000, 100_000, 300_000]))
-    if real:
-        whole = len(load_collection(path).documents)
-        sizes = [*(count for count in sizes if count < whole), whole]
+    settings = GrowthSettings(collection, backend, judged=queries)
+    whole = len(load_collection(path).documents)
+    sizes = sorted(set(size or [whole]))
     try:
         rows = [measure_size(path, settings, count, folder) for count in sizes]
     except RuntimeError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    finish("growth", "Cost of an index by number of documents", [growth_table(settings, rows)], save)
+    table = growth_table(settings, rows, sizes[-1] <= whole)
+    finish("growth", "Cost of an index by number of documents", [table], save)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from muvera import LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex, top_k
 from muvera.data.sampling import pseudo_queries
-from muvera.encoders.base import Encoder
+from muvera.encoders.base import Encoder, EncoderConfig
 from muvera.encoders.registry import make_encoder, preset_config
 
 from ..datasets.collection import Collection
@@ -31,15 +27,12 @@ from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, 
 __all__ = [
     "added_table",
     "choice_table",
+    "encoders_table",
     "fit_table",
-    "floats_table",
     "mixed_table",
-    "presets_table",
     "vectors",
     "wide_table",
 ]
-
-_ROOT = Path(__file__).parents[2]
 
 # Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
 _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
@@ -47,31 +40,7 @@ _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 5
 # Depths of recall with more floats.
 _MORE_DEPTHS = (20, 30, 50, 100, 160, 200, 320)
 
-# Presets that are compared after another collection was added, and changes to them.
-_MIXED_PRESETS: dict[str, dict[str, Any]] = {"mean": {}, "fde": {}, "moments": {}, "learned": {}}
-
-# Program that fits moments with the muvera on PYTHONPATH; a first small fit compiles the kernels.
-_FIT = """
-import json, sys, time
-import numpy as np
-from muvera import MomentsConfig, MomentsEncoder, MultiVectors
-data = np.load(sys.argv[1])
-documents, queries = (MultiVectors.from_flat(data[side], data[side + "_lengths"]) for side in ("documents", "queries"))
-config = MomentsConfig(dimension=documents.dimension)
-MomentsEncoder(config).fit(documents[:280], threads=1)
-begun = time.perf_counter()
-encoder = MomentsEncoder(config).fit(documents, threads=1)
-seconds = time.perf_counter() - begun
-single = [queries[i : i + 1] for i in range(len(queries))]
-times = []
-for query in single * 5:
-    begun = time.perf_counter()
-    encoder.encode_queries(query, threads=1)
-    times.append(time.perf_counter() - begun)
-scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-np.save(sys.argv[2], np.argsort(-scores, axis=1, kind="stable")[:, :200])
-print(json.dumps({"fit": seconds, "query": 1e6 * float(np.median(times))}))
-"""
+_CAPTION = f"10-recall of {_QUERIES} queries by number of candidates."
 
 
 def _plain(texts: MultiVectors, rows: Any = None) -> MultiVectors:
@@ -79,6 +48,12 @@ def _plain(texts: MultiVectors, rows: Any = None) -> MultiVectors:
     rows = np.arange(len(texts)) if rows is None else rows
     some = texts[rows[texts.lengths[rows] > 0]]
     return MultiVectors(some.tokens, some.offsets)
+
+
+def _inputs(collection: Collection) -> tuple[MultiVectors, MultiVectors, NDArray[np.int64]]:
+    """Return the documents, some queries and the exact best documents of these."""
+    documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
+    return documents, queries, _best(queries, documents)
 
 
 def _best(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
@@ -96,84 +71,66 @@ def _recalls(
     return [f"{recall(ranked[:, :depth], best).mean():.3f}" for depth in depths]
 
 
-def fit_table(collections: list[Collection], old: Path | None) -> Table:
-    """Fit moments on each collection, with this checkout and with the older one at `old`."""
+def _depths(depths: Sequence[int] = _DEPTHS) -> list[str]:
+    return [f"@{depth}" for depth in depths]
+
+
+def fit_table(collections: list[Collection]) -> Table:
+    """Measure the time to fit moments and to encode a query, on one thread."""
     rows = []
     for collection in collections:
-        documents = _plain(collection.documents)
-        queries = _plain(collection.queries[:_QUERIES])
-        best = _best(queries, documents)
-        with tempfile.TemporaryDirectory() as folder:
-            arrays: dict[str, Any] = {"documents": documents.tokens, "queries": queries.tokens}
-            arrays |= {"documents_lengths": documents.lengths, "queries_lengths": queries.lengths}
-            np.savez(Path(folder) / "texts.npz", **arrays)
-            for label, checkout in (("before", old), ("now", _ROOT)):
-                if checkout is None:
-                    continue
-                arguments = [sys.executable, "-c", _FIT, f"{folder}/texts.npz", f"{folder}/ranked.npy"]
-                environment = {**os.environ, "PYTHONPATH": str(checkout)}
-                output = subprocess.run(
-                    arguments, env=environment, cwd=folder, check=True, capture_output=True
-                )
-                facts = json.loads(output.stdout)
-                cells = [f"{facts['fit']:.1f}", f"{facts['query']:.0f}"]
-                ranked = np.load(Path(folder) / "ranked.npy")
-                rows.append([collection.name, f"{len(documents):,}", label, *cells, *_recalls(ranked, best)])
-                progress(f"{collection.name}, {label}: {cells[0]} s")
-    header = ["collection", "documents", "", "fit, s", "query, us", *(f"@{depth}" for depth in _DEPTHS)]
-    caption = (
-        f"Seconds to fit `moments` and microseconds to encode one query, one thread, and 10-recall of {_QUERIES} "
-        "queries by number of candidates. Before: an older version of the library, measured in the same run."
+        documents, queries, best = _inputs(collection)
+        config, times = preset_config("moments", documents.dimension), []
+        make_encoder(config).fit(documents[:280], threads=1)  # compiles
+        with threadpool_limits(1):
+            begun = time.perf_counter()
+            encoder = make_encoder(config).fit(documents, threads=1)
+            seconds = time.perf_counter() - begun
+            for i in np.tile(np.arange(len(queries)), 5):
+                begun = time.perf_counter()
+                encoder.encode_queries(queries[i : i + 1], threads=1)
+                times.append(time.perf_counter() - begun)
+        cells = [f"{len(documents):,}", f"{seconds:.1f}", f"{1e6 * np.median(times):.0f}"]
+        rows.append([collection.name, *cells, *_recalls(_ranked(encoder, queries, documents), best)])
+        progress(str(rows[-1]))
+    caption = f"Time to fit `moments` and to encode one query, on one thread. {_CAPTION}"
+    return Table(
+        "Fit of moments", ["collection", "documents", "fit, s", "query, us", *_depths()], rows, caption
     )
-    return Table("Fit of moments", header, rows, caption)
 
 
-def presets_table(collections: list[Collection]) -> Table:
-    """Compare moments, the mean token and FDEs."""
+def presets(dimension: int) -> Iterator[tuple[str, EncoderConfig]]:
+    """Yield the presets without fitted features."""
+    for name in ("mean", "fde", "moments"):
+        yield name, preset_config(name, dimension)
+
+
+def more_floats(dimension: int) -> Iterator[tuple[str, EncoderConfig]]:
+    """Yield moments and learned vectors of more floats than the default."""
+    for size in (256, 512, 1024):
+        yield "moments", MomentsConfig(dimension=dimension, compact_dimension=size)
+    for size in (256, 512, 2048):
+        yield "learned", LearnedConfig(dimension=dimension, vector_dimension=size)
+
+
+def encoders_table(
+    title: str, collections: list[Collection], encoders: Any, depths: Sequence[int] = _DEPTHS
+) -> Table:
+    """Compare encoders, which `encoders` yields as names and configurations for a dimension."""
     rows = []
     for collection in collections:
-        documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
-        best = _best(queries, documents)
-        for preset in ("mean", "fde", "moments"):
-            config = preset_config(preset, documents.dimension)
+        documents, queries, best = _inputs(collection)
+        for name, config in encoders(documents.dimension):
             ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
-            sizes = [f"{documents.dimension:,}", preset, f"{config.vector_dimension:,}"]
-            rows.append([collection.name, *sizes, *_recalls(ranked, best)])
+            sizes = [f"{documents.dimension:,}", name, f"{config.vector_dimension:,}"]
+            rows.append([collection.name, *sizes, *_recalls(ranked, best, depths)])
             progress(str(rows[-1]))
-    header = ["collection", "columns", "preset", "floats", *(f"@{depth}" for depth in _DEPTHS)]
-    return Table("Presets", header, rows, f"10-recall of {_QUERIES} queries by number of candidates.")
-
-
-def floats_table(collections: list[Collection]) -> Table:
-    """Compare moments and learned vectors of more floats than the default."""
-    rows = []
-    for collection in collections:
-        documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
-        best = _best(queries, documents)
-        columns = documents.dimension
-        for name, config in (
-            *(
-                ("moments", MomentsConfig(dimension=columns, compact_dimension=size))
-                for size in (256, 512, 1024)
-            ),
-            *(
-                ("learned", LearnedConfig(dimension=columns, vector_dimension=size))
-                for size in (256, 512, 2048)
-            ),
-        ):
-            ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
-            rows.append(
-                [collection.name, name, f"{config.vector_dimension:,}", *_recalls(ranked, best, _MORE_DEPTHS)]
-            )
-            progress(str(rows[-1]))
-    header = ["collection", "vectors", "floats", *(f"@{depth}" for depth in _MORE_DEPTHS)]
-    return Table("More floats", header, rows, f"10-recall of {_QUERIES} queries by number of candidates.")
+    return Table(title, ["collection", "columns", "encoder", "floats", *_depths(depths)], rows, _CAPTION)
 
 
 def wide_table(collection: Collection, widths: list[int]) -> Table:
     """Rotate tokens into more columns, add noise, and measure `moments` of each width."""
-    documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
-    best = _best(queries, documents)
+    documents, queries, best = _inputs(collection)
     rows = []
     for width in [documents.dimension, *widths]:
         turned = [_widened(texts, width) for texts in (documents, queries)]
@@ -182,12 +139,11 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
         ranked = _ranked(encoder, turned[1], turned[0])
         rows.append([f"{width:,}", *_recalls(ranked, own)])
         progress(f"{width} columns: {rows[-1]}")
-    header = ["columns", *(f"@{depth}" for depth in _DEPTHS)]
     caption = (
         f"The tokens of {collection.name}, rotated into more columns, plus normal noise of a tenth of their length, in "
         "float16. 10-recall by number of candidates, each against its own exact ranking."
     )
-    return Table("Wide tokens", header, rows, caption)
+    return Table("Wide tokens", ["columns", *_depths()], rows, caption)
 
 
 def _widened(texts: MultiVectors, width: int) -> MultiVectors:
@@ -277,7 +233,7 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
 
 
 def mixed_table(
-    first: Collection, second: Collection, presets: dict[str, dict[str, Any]] = _MIXED_PRESETS
+    first: Collection, second: Collection, encoders: Sequence[str] = ("mean", "fde", "moments", "learned")
 ) -> Table:
     """Fit encoders on each of two collections, add the other one, and compare with encoders fitted on both."""
     dimension, both = first.documents.dimension, _plain(first.documents)
@@ -287,8 +243,8 @@ def mixed_table(
         queries = _plain(added.queries[:_MIXED_QUERIES])
         ways.append((fitted, added, queries, _best(queries, both)))
     rows = []
-    for name, changes in presets.items():
-        config = preset_config(name, dimension, **changes)
+    for name in encoders:
+        config = preset_config(name, dimension)
         rebuilt, cells = make_encoder(config).fit(both), [name, f"{config.vector_dimension:,}"]
         for fitted, _, queries, best in ways:
             for encoder in (make_encoder(config).fit(fitted.documents), rebuilt):
@@ -324,7 +280,6 @@ def vectors(
             help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` needs pairs."
         ),
     ] = None,
-    old: Annotated[Path | None, typer.Option(help="For fit: an older checkout to compare with.")] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,
@@ -335,9 +290,9 @@ def vectors(
         folder = Path(name)
         chosen += [_documents_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
     tables = {
-        "fit": lambda: fit_table(chosen, old),
-        "presets": lambda: presets_table(chosen),
-        "floats": lambda: floats_table(chosen),
+        "fit": lambda: fit_table(chosen),
+        "presets": lambda: encoders_table("Presets", chosen, presets),
+        "floats": lambda: encoders_table("More floats", chosen, more_floats, _MORE_DEPTHS),
         "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["growth_exponent", "latency", "mean_interval", "pareto_front", "ratio_interval"]
+__all__ = ["latency", "mean_interval", "pareto_front", "ratio_interval"]
 
 # Bootstrap resamples, and the quantiles of a 95% interval.
 _TIMES, _ENDS = 2000, (0.025, 0.975)
@@ -70,19 +70,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
             front.append(i)
             least = points[i][1]
     return front[::-1]
-
-
-def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float | None:
-    """Return the exponent of growth with the size; None for one size, or values that are not positive.
-
-    Examples
-    --------
-    >>> round(growth_exponent([100, 1000, 10000], [10, 20, 40]), 3)
-    0.301
-    """
-    if len(sizes) < 2 or min(values) <= 0:
-        return None
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 @lru_cache(maxsize=8)

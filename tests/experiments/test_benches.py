@@ -115,8 +115,8 @@ def test_growth_measures_each_step_once_and_continues(
     assert again == rows[1] == json.loads(json.dumps(rows[1]))
     assert not list(tmp_path.glob("*.index"))
     assert rows[1]["fast_recall"] > 0.9 and rows[1]["save_bytes"] > 0
-    table = growth.growth_table(settings, rows)
-    assert table.header[1:3] == ["400", "800"] and len(table.cells) == 25
+    table = growth.growth_table(settings, rows, real=False)
+    assert table.header == ["quantity", "400", "800"] and len(table.cells) == 19
 
 
 def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +146,11 @@ def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> No
         return collection_of(documents, queries, name=name)
 
     found = vectors.mixed_table(
-        part("low", slice(0, 8), 0),
-        part("high", slice(8, 16), 1),
-        {"mean": {}, "learned": {"vector_dimension": 24, "num_features": 64, "training_epochs": 0}},
+        part("low", slice(0, 8), 0), part("high", slice(8, 16), 1), ("mean", "moments")
     )
     assert found.header[2] == "low, then high: before" and found.rows[0][1] == "17"
     shares = {row[0]: [float(cell) for cell in row[2:]] for row in found.rows}
-    before, rebuilt, before_2, rebuilt_2 = shares["learned"]
+    before, rebuilt, before_2, rebuilt_2 = shares["moments"]
     assert rebuilt > before + 0.05 and rebuilt_2 > before_2 + 0.05
     assert shares["mean"][0] > shares["mean"][1] - 0.1
 
@@ -164,7 +162,10 @@ def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
     second = Collection("second", other, other[:0], "2", ids, [])
     wide = vectors.wide_table(first, [12])
     assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1
-    assert column(vectors.presets_table([first]), "preset") == ["mean", "fde", "moments"]
+    table = vectors.encoders_table("Presets", [first], vectors.presets)
+    assert column(table, "encoder") == ["mean", "fde", "moments"]
+    (fit,) = vectors.fit_table([first]).rows
+    assert fit[:2] == ["first", "130"] and float(fit[-1]) == 1
     chosen = vectors.choice_table([second])
     assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][4]) > 0.5
     added = vectors.added_table([(second, first)], 60)
