@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,8 +15,8 @@ __all__ = ["ExperimentView", "series_of"]
 # Titles of the axes whose values are no arguments of a configuration.
 _TITLES = {"n": "documents", "vector_dimension": "vector dimension"}
 
-# Minimum number of a parameter's values, or of a recall's depths, for a line.
-_LEAST_VALUES, _LEAST_DEPTHS = 3, 4
+# Minimum number of a parameter's values for a line.
+_LEAST_VALUES = 3
 
 # With more lines than this in a plot, only the best line of each series is kept.
 _MOST_LINES = 12
@@ -64,8 +63,8 @@ class ExperimentView:
     def plots(self) -> list[Plot]:
         """Return all plots, collection by collection.
 
-        The plots show quality by cost, and recall by its depth.  They also show quality and speed by each numeric
-        argument that varies while all others are equal, by the number of documents, and by the vector dimension.
+        The plots show quality by cost.  They also show quality and speed by each numeric argument that varies while all
+        others are equal, by the number of documents, and by the vector dimension.
         """
         plots: list[Plot] = []
         for collection in self.run.collections:
@@ -74,7 +73,6 @@ class ExperimentView:
                 plots += self._tradeoffs(collection, rows)
             for name in dict.fromkeys(name for row in rows for name in _numbers(row)):
                 plots += self._sweeps(collection, rows, name)
-            plots += self._depths(collection, rows)
         return [plot for plot in plots if plot.points]
 
     def _tradeoffs(self, collection: str, rows: list[Row]) -> Iterator[Plot]:
@@ -102,40 +100,23 @@ class ExperimentView:
             known = [point for point in points if point and (quality or point["y"] > 0)]
             yield Plot(collection, x, y_axis, known, quality="y" if quality else "")
 
-    def _depths(self, collection: str, rows: list[Row]) -> Iterator[Plot]:
-        """Plot recall@N by N if it was measured at enough values of N."""
-        depths: dict[str, dict[str, int]] = defaultdict(dict)
-        for measure in self.measures:
-            match = re.fullmatch(r"(.*recall)@(\d+)", measure)
-            if match:
-                depths[match[1]][measure] = int(match[2])
-        for title, of_measure in depths.items():
-            if len(of_measure) >= _LEAST_DEPTHS:
-                points = [
-                    self._point(row, float(depth), _quality(row, measure), k, measure)
-                    for k, (row,) in enumerate(self._fewer([[row] for row in rows]))
-                    for measure, depth in of_measure.items()
-                ]
-                x = _axis("N", list(map(float, of_measure.values())))
-                yield Plot(collection, x, Axis(f"{title}@N"), [point for point in points if point])
-
-    def _point(
-        self, row: Row, x: float | None, y: float | None, line: int = 0, measure: str | None = None
-    ) -> Row | None:
+    def _point(self, row: Row, x: float | None, y: float | None, line: int = 0) -> Row | None:
         if x is None or y is None:
             return None
-        metrics = row.get("metrics") or {}
-        interval = metrics.get(measure or self.main_measure) or {}
-        point = {"x": x, "y": y, "low": interval.get("low"), "high": interval.get("high"), "line": line}
-        point |= {
+        # The reader of the page may choose another measure.
+        metrics = {name: value for name, value in (row.get("metrics") or {}).items() if value}
+        interval = metrics.get(self.main_measure) or {}
+        return {
+            "x": x,
+            "y": y,
+            "low": interval.get("low"),
+            "high": interval.get("high"),
+            "line": line,
             "series": series_of(row),
             "system": row["system"],
             "name": str(row.get("point") or series_of(row)),
+            "measures": {n: [v.get("mean"), v.get("low"), v.get("high")] for n, v in metrics.items()},
         }
-        if measure is None:  # the reader of the page may choose another measure
-            shown = {name: metrics[name] for name in self.measures if metrics.get(name)}
-            point["measures"] = {n: [v.get("mean"), v.get("low"), v.get("high")] for n, v in shown.items()}
-        return point
 
     def _fewer(self, lines: list[list[Row]]) -> list[list[Row]]:
         """Keep only the best line of each series if there are too many lines."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from muvera.utils.atomic_files import write_bytes, write_json
+from muvera.utils.atomic_files import write_json
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import DatasetPath
@@ -106,11 +103,8 @@ def _run(
         "quick": options.quick,
         "measured": session.measured,
     }
-    for part in parts:
-        _write_rankings(options.out, part)
     write_json(options.out / "manifest.json", manifest)
     rows = [row for part in parts for measured in part.points.values() for row in measured.rows]
-    _write_csv(options.out / "results.csv", rows)
     comparisons = [row for part in parts for row in paired_differences(part)]
     # Last, because its existence shows that the run is complete.
     summary = {"rows": rows, "comparisons": comparisons, "tables": result_tables(parts)}
@@ -166,48 +160,3 @@ def _described_part(part: Part) -> dict[str, Any]:
         "queries": len(part.query_ids),
         "checksum": part.checksum,
     }
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows; nested values have columns with dots in their names."""
-    flat = [_flattened(row) for row in rows]
-    stream = io.StringIO(newline="")
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    write_bytes(path, stream.getvalue().encode())
-
-
-def _flattened(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= (
-            _flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-        )
-    return flat
-
-
-def _write_rankings(out: Path, part: Part) -> None:
-    """Write the rankings of a timed experiment's first seed in trec_eval's format."""
-    names = [_field(name) for name in part.document_ids]
-    sized = len(part.experiment.documents) > 1
-    folder = f"{part.collection}-n={part.size}" if sized else part.collection
-    for point, measured in part.points.items():
-        if measured.raw is None:
-            continue
-        tag = re.sub(r"[^\w.=+-]+", "_", point).strip("_")
-        lines = [
-            f"{_field(query)} Q0 {names[position]} {rank + 1} {score:.7g} {tag}\n"
-            for query, ids, scores in zip(part.query_ids, measured.raw.ids, measured.raw.scores, strict=True)
-            for rank, (position, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True))
-            if position >= 0
-        ]
-        path = out / "runs" / part.experiment.name / folder / f"{tag}.trec"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, "".join(lines).encode())
-
-
-def _field(text: str) -> str:
-    """Return an id without white space, which would end a field."""
-    return re.sub(r"\s+", "_", text)

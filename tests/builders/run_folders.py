@@ -17,7 +17,6 @@ FAMILIES = {"muvera": "muvera", "fde": "muvera", "exhaustive": "baseline", "bm25
 COLLECTIONS = ["cranfield-minilm", "lotte500"]
 SIZES = [500, 1000, 2000, 4000]
 CANDIDATES = [10, 20, 50, 100]
-DEPTHS = [1, 10, 50, 100, 500]
 SHAPES = [(5, 3), (10, 3), (20, 4), (40, 6)]
 
 #: The experiments' configurations.
@@ -27,7 +26,6 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "title": "FDE recall by dimension",
     },
     "collection_size": {"title": "Cost by size", "timed": True, "documents": SIZES},
-    "nearest_neighbor": {"title": "The nearest among the first N"},
 }
 
 
@@ -103,9 +101,6 @@ def _rows() -> Iterator[dict[str, Any]]:
                 index = {"vector_dimension": repetitions * 2**bits * 8}
                 recall = lead + repetitions / 60
                 yield row("vector_dimension", collection, "fde", recall, build=build, index=index, **names)
-            metrics = {f"1-recall@{depth}": _spread(lead + depth / 1000) for depth in DEPTHS}
-            build = {"preset": preset}
-            yield row("nearest_neighbor", collection, "fde", None, label=preset, build=build, metrics=metrics)
     for size in SIZES:
         for system in ("muvera", "exhaustive"):
             yield row("collection_size", "lotte500", system, 0.9, n=size, queries_per_second=2e5 / size)

@@ -11,7 +11,6 @@ from builders import small_runs
 from builders.run_folders import (
     CANDIDATES,
     COLLECTIONS,
-    DEPTHS,
     ENTRIES,
     SHAPES,
     SIZES,
@@ -85,7 +84,6 @@ def test_series_are_labels_or_the_words_that_differ(run: Run) -> None:
     assert list(view.marks) == list(ENTRIES) and view.main_measure == "10-recall@10"
     assert len({mark.color for mark in view.marks.values()}) == len(ENTRIES)
     assert list(ExperimentView(run, "vector_dimension").marks) == ["paper R=*", "fde R=*"]
-    assert ExperimentView(run, "nearest_neighbor").main_measure == "1-recall@1"
 
 
 def test_a_timed_experiment_has_tradeoffs_and_sweeps(run: Run) -> None:
@@ -108,8 +106,6 @@ def test_other_experiments_have_lines_by_what_they_vary(run: Run) -> None:
     assert sorted(dimension.x.ticks) == sorted([r * 2**k * 8.0 for r, k in SHAPES] * 2)
     recall, rate = plots(run, "collection_size")
     assert sorted(set(recall.x.ticks)) == SIZES and len(recall.points) == len(rate.points) == 2 * len(SIZES)
-    depths = plots(run, "nearest_neighbor")[-1]
-    assert depths.y.title == "1-recall@N" and [point["x"] for point in depths.points] == DEPTHS * 2
 
 
 def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
