@@ -36,10 +36,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the run. Default: in t
 
 
 def encode(
-    texts: Annotated[
-        str,
-        typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/, or a name of ir_datasets."),
-    ],
+    texts: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels/.")],
     out: Annotated[
         Path | None,
         typer.Option(help="Output folder. Default: in the cache, named by a checksum of the texts."),
@@ -81,40 +78,47 @@ def run(
     out: Out = None,
     cache: Cache = CACHE,
     threads: Annotated[int, typer.Option(min=1, help="Threads per system; peers use one.")] = 1,
-    small: Annotated[
-        bool, typer.Option("--quick", help="Small versions of the experiments, on two tiny collections.")
-    ] = False,
     save: Save = False,
 ) -> None:
     """Run experiments: quality, time and memory of every system; an interrupted run continues where it stopped."""
-    names = config or [ALL]
+    experiments = _load(config)
     try:
-        experiments = load_experiments(names)
-        collections: list[DatasetPath | Collection] = []
-        if not small:
-            collections += find_collections(data, cache, collection).values()
+        collections = list(find_collections(data, cache, collection).values())
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
-    if small:
-        experiments = [quick_experiment(experiment, cache) for experiment in experiments]
-        collections += quick_collections()
-    label = f"{'quick-' if small else ''}{'-'.join(Path(name).stem for name in names)}"
-    folder = out or cache.expanduser() / "runs" / label
-    failed = _run(experiments, collections, Options(folder, cache, threads, progress, small))
+    folder = out or _run_folder(config, cache)
+    failed = _run(experiments, collections, Options(folder, cache, threads, progress))
     if save:
         save_run(folder)
     if failed:
         raise typer.Exit(1)
 
 
-def quick(config: Configurations = None, out: Out = None, cache: Cache = CACHE) -> None:
+def quick(
+    config: Configurations = None,
+    out: Out = None,
+    cache: Cache = CACHE,
+    expected: Annotated[Path, typer.Option(help="File of expected scores.")] = EXPECTED / "quick.jsonl",
+) -> None:
     """Run small versions of experiments and compare their scores with the expected ones; takes minutes."""
+    experiments = [quick_experiment(experiment, cache) for experiment in _load(config)]
+    folder = out or _run_folder(config, cache, "quick-")
+    failed = _run(experiments, quick_collections(), Options(folder, cache, 1, progress, quick=True))
+    check(folder, [expected], None, 0.0)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _load(config: list[str] | None) -> list[Experiment]:
     try:
-        run(config, None, None, out, cache, 1, True, False)
-    finally:
-        label = "-".join(Path(name).stem for name in config or [ALL])
-        folder = out or cache.expanduser() / "runs" / f"quick-{label}"
-        check(folder, [EXPECTED / "quick.jsonl"], None, 0.0)
+        return load_experiments(config or [ALL])
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _run_folder(config: list[str] | None, cache: Path, prefix: str = "") -> Path:
+    label = "-".join(Path(name).stem for name in config or [ALL])
+    return cache.expanduser() / "runs" / f"{prefix}{label}"
 
 
 def _run(

@@ -197,7 +197,11 @@ def _change(collection: Collection, settings: GrowthSettings, count: int, folder
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
     results: dict[str, float] = {}
-    for name, step in (("add", lambda: index.add(more)), ("save", lambda: index.save(folder))):
+    steps: dict[str, Callable[[], object]] = {
+        "add": lambda: index.add(more),
+        "save": lambda: index.save(folder),
+    }
+    for name, step in steps.items():
         watch = _Stopwatch()
         step()
         results[f"{name}_seconds"] = watch.read()

@@ -35,9 +35,8 @@ class Collection:
     #: The model's own single vectors (n, width).
     document_pooled: NDArray[np.float32] | None = None
     query_pooled: NDArray[np.float32] | None = None
-    #: Vocabulary ids of the token vectors.
+    #: Vocabulary ids of the documents' token vectors.
     document_token_ids: list[NDArray[np.int64]] | None = None
-    query_token_ids: list[NDArray[np.int64]] | None = None
     #: For each query the grades of documents by position.
     judgements: list[dict[int, int]] | None = None
     #: Faults of the collection's files, in sentences.
@@ -51,8 +50,8 @@ class Collection:
             digest.update(json.dumps(texts).encode())
         for pooled in (self.document_pooled, self.query_pooled):
             digest.update(b"" if pooled is None else np.ascontiguousarray(pooled).tobytes())
-        for ids in (self.document_token_ids, self.query_token_ids):
-            digest.update(b"".join(np.ascontiguousarray(row, np.int64).tobytes() for row in ids or []))
+        for row in self.document_token_ids or []:
+            digest.update(np.ascontiguousarray(row, np.int64).tobytes())
         return digest.hexdigest()[:16]
 
     def asked(self, count: int) -> Collection:
@@ -107,7 +106,6 @@ class Collection:
             query_ids=_picked(self.query_ids, positions),
             query_texts=_picked(self.query_texts, positions),
             query_pooled=None if self.query_pooled is None else self.query_pooled[positions],
-            query_token_ids=_picked(self.query_token_ids, positions),
             judgements=_picked(self.judgements, positions),
         )
 

@@ -55,8 +55,7 @@ def find_collections(
     encoded = encoded_collections(cache)
     if not folders:
         folders = [DATA] if DATA.is_dir() or not encoded else []
-    fetched = cache.expanduser() / "texts"
-    texts = _text_folders(fetched)
+    texts: dict[str, Path] = {}
     embeddings: dict[str, Path] = {}
     for folder in folders:
         own_embeddings, own_texts = _embedding_folders(folder), _text_folders(folder)
@@ -73,9 +72,7 @@ def find_collections(
         for name, path in embeddings.items()
     }
     used = {path.texts for path in paths.values()}
-    # Texts that another run downloaded are not part of this run.
-    alone = {name: path for name, path in texts.items() if path not in used and path.parent != fetched}
-    paths |= {name: DatasetPath(name, None, path) for name, path in alone.items()}
+    paths |= {name: DatasetPath(name, None, path) for name, path in texts.items() if path not in used}
     for name in names or ():
         require_known(name, paths, "collection")
     return {name: path for name, path in paths.items() if not names or name in names}

@@ -27,24 +27,21 @@ from tqdm import tqdm
 from muvera.texts.encoders.base import TextEncoder, TextSide
 from muvera.texts.encoders.minilm import MiniLMEncoder, unit_rows
 from muvera.texts.encoders.models import SentenceTransformersEncoder
-from muvera.utils.atomic_files import atomic_folder
-from muvera.utils.optional_imports import import_extra
 
-__all__ = ["embed", "encode_texts", "fetch_texts", "fit_reduction", "read_texts", "reduced"]
+__all__ = ["embed", "encode_texts", "fit_reduction", "read_texts", "reduced"]
 
 Texts = list[tuple[str, str]]
 
 
 def encode_texts(
-    texts: str, out: Path | None, model: str, dimension: int | None, split: str, cache: Path
+    folder: Path, out: Path | None, model: str, dimension: int | None, split: str, cache: Path
 ) -> Path:
     """Encode a collection unless its embeddings exist, and return their folder.
 
-    `texts` is a folder in BEIR's layout or a name of ir_datasets, `model` "minilm" or a checkpoint for
-    ``SentenceTransformersEncoder``, `out` by default in the cache under a checksum of the texts, where all commands
-    find it.  Vectors wider than `dimension` are reduced; queries are those with judgements of `split`.
+    `folder` has texts in BEIR's layout, `model` is "minilm" or a checkpoint for ``SentenceTransformersEncoder``.  `out`
+    is by default in the cache under a checksum of the texts, where all commands find it.  Vectors wider than
+    `dimension` are reduced; queries are those with judgements of `split`.
     """
-    folder = Path(texts) if Path(texts).is_dir() else fetch_texts(texts, cache)
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
         if not path.exists():
             raise FileNotFoundError(
@@ -62,42 +59,6 @@ def encode_texts(
 
 def _encoder(model: str) -> TextEncoder:
     return MiniLMEncoder() if model == "minilm" else SentenceTransformersEncoder(model)
-
-
-def fetch_texts(name: str, cache: Path) -> Path:
-    """Return a folder with a collection of ir_datasets in BEIR's layout; the first call downloads it."""
-    folder = cache.expanduser() / "texts" / name.replace("/", "-")
-    if (folder / "corpus.jsonl").exists():
-        return folder
-    library = import_extra("ir_datasets", "experiments", "Downloading texts")
-    try:
-        dataset = library.load(name)
-    except KeyError as error:
-        version = library.__version__
-        raise ValueError(f"{name} is neither a folder nor a name in ir_datasets {version}.") from error
-    for what in ("docs", "queries", "qrels"):
-        if not getattr(dataset, f"has_{what}")():
-            raise ValueError(f"{name} of ir_datasets has no {what}. Give one of its subsets that has them.")
-
-    def lines(rows: Iterable[tuple[str, str]]) -> str:
-        return "".join(json.dumps({"_id": i, "text": t}, ensure_ascii=False) + "\n" for i, t in rows)
-
-    try:
-        with atomic_folder(folder) as place:
-            documents = lines((row.doc_id, row.default_text()) for row in dataset.docs_iter())
-            (place / "corpus.jsonl").write_text(documents, encoding="utf-8")
-            queries = lines((row.query_id, row.default_text()) for row in dataset.queries_iter())
-            (place / "queries.jsonl").write_text(queries, encoding="utf-8")
-            grades = [f"{row.query_id}\t{row.doc_id}\t{row.relevance}\n" for row in dataset.qrels_iter()]
-            (place / "qrels").mkdir()
-            text = "query-id\tcorpus-id\tscore\n" + "".join(grades)
-            (place / "qrels" / "test.tsv").write_text(text, encoding="utf-8")
-    except Exception as error:  # ir_datasets raises errors of many libraries
-        raise OSError(
-            f"{name} could not be downloaded ({type(error).__name__}: {error}). It needs a network; "
-            "without one, give a folder with corpus.jsonl, queries.jsonl and qrels/."
-        ) from error
-    return folder
 
 
 def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:

@@ -151,8 +151,7 @@ def _facts(run: Run) -> dict[str, str]:
     """Return the text about the run: configurations, versions and machine."""
     manifest = run.manifest
     facts = {"created": manifest.get("created"), **(manifest.get("machine") or {})}
-    facts |= {"threads": manifest.get("threads"), "seed": manifest.get("seed")}
-    facts |= {"configuration": manifest.get("config_hash"), **(manifest.get("versions") or {})}
+    facts |= {"threads": manifest.get("threads"), **(manifest.get("versions") or {})}
     return {name.replace("_", " "): number(value) for name, value in facts.items() if value is not None}
 
 

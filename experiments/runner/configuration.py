@@ -27,7 +27,7 @@ FIRST_SEED, SEED_STEP = 42, 1000
 _TABLES = ("metrics", "speed", "size", "speed_at_recall")
 _PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "timed")
 _KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
-_ENTRY_KEYS = ("system", "label", "build", "variants", "grid", "query", "sweep", "allow_fewer")
+_ENTRY_KEYS = ("system", "label", "build", "variants", "query", "sweep", "allow_fewer")
 
 
 @dataclass(frozen=True)
@@ -203,22 +203,21 @@ def _entries(content: dict[str, Any], line: int) -> list[Entry]:
     system = content.get("system", "")
     require_known(system, SYSTEMS, "system")
     entries = []
+    queries = [{**content.get("query", {}), **sweep} for sweep in _product(content.get("sweep", {}))]
     for variant in content.get("variants", [{}]):
-        for values in _product(content.get("grid", {})):
-            changes = {**variant, **values}
-            label = changes.pop("label", content.get("label"))
-            build = {**content.get("build", {}), **changes}
-            if label is None:
-                label = ", ".join([system, *(f"{key}={{{key}}}" for key in changes)])
-            for name in re.findall(r"{(\w+)}", label):
-                require_known(name, build, "build argument of the label")
-            queries = [{**content.get("query", {}), **sweep} for sweep in _product(content.get("sweep", {}))]
-            _require_arguments(system, "build", build)
-            for query in queries:
-                _require_arguments(system, "query", query)
-            plain = {name: "*" if type(value) in (int, float) else value for name, value in build.items()}
-            series, fewer = label.format(**plain), content.get("allow_fewer", False)
-            entries.append(Entry(system, label.format(**build), series, build, tuple(queries), fewer, line))
+        changes = dict(variant)
+        label = changes.pop("label", content.get("label"))
+        build = {**content.get("build", {}), **changes}
+        if label is None:
+            label = ", ".join([system, *(f"{key}={{{key}}}" for key in changes)])
+        for name in re.findall(r"{(\w+)}", label):
+            require_known(name, build, "build argument of the label")
+        _require_arguments(system, "build", build)
+        for query in queries:
+            _require_arguments(system, "query", query)
+        plain = {name: "*" if type(value) in (int, float) else value for name, value in build.items()}
+        series, fewer = label.format(**plain), content.get("allow_fewer", False)
+        entries.append(Entry(system, label.format(**build), series, build, tuple(queries), fewer, line))
     return entries
 
 

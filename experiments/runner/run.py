@@ -21,7 +21,7 @@ from ..report.result_tables import result_tables
 from .configuration import Experiment
 from .measure import measure
 from .provenance import machine, provenance
-from .raw_store import ALL, Failure, RawStore, Session, key_of
+from .raw_store import ALL, Failure, RawStore, Session
 
 __all__ = ["Options", "run_experiments"]
 
@@ -85,16 +85,12 @@ def _run(
     commits = sorted({str(provenance.get("commit")) for provenance in session.measured})
     if len(commits) > 1:
         options.tell(f"The run has results of several commits: {', '.join(commits)}.")
-    # The experiments that ran: a quick run skips most of each configuration.
-    as_run = {experiment.name: vars(experiment) | {"raw": None} for experiment in experiments}
     manifest = {
         "run": options.out.name,
         "created": created,
         "machine": machine(),
         "versions": versions,
         "threads": options.threads,
-        "seed": experiments[0].seeds[0] if experiments else None,
-        "config_hash": key_of(experiments=as_run),
         "experiments": {experiment.name: experiment.raw for experiment in experiments},
         "collections": {collection.name: _described(collection) for collection in loaded},
         "asked": [_described_part(part) for part in parts],

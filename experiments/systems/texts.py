@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
-from muvera.reranking.queries import weight_queries
 from muvera.utils.optional_imports import import_extra
 
 from .base import Answers, Family, Material, Ranked, System, timed_search
@@ -72,19 +71,15 @@ class BM25(System):
 
 
 class Hybrid(System):
-    """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors.
-
-    `idf` multiplies every query token by its inverse document frequency, scaled to a mean of 1.
-    """
+    """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors."""
 
     name: ClassVar[str] = "hybrid"
     family: ClassVar[Family] = "muvera"
 
-    def __init__(self, *, sources: list[str] | None = None, idf: bool = False) -> None:
+    def __init__(self, *, sources: list[str] | None = None) -> None:
         self._sources = ["vectors"] if sources is None else sources
         if not self._sources or not set(self._sources) <= set(_SOURCES):
             raise ValueError(f"sources must be some of {', '.join(_SOURCES)}, got {self._sources}.")
-        self._idf = idf
 
     def build(self, material: Material) -> None:
         """Index token vectors, words and single vectors."""
@@ -95,14 +90,6 @@ class Hybrid(System):
         if "single" in self._sources:
             reason = "The collection has no stored single vectors."
             material.needs("document_pooled", "query_pooled", reason=reason)
-        if self._idf:
-            reason = "The collection has no vocabulary ids of its tokens."
-            material.needs("document_token_ids", "query_token_ids", reason=reason)
-            documents = material.collection.document_token_ids or []
-            self._query_ids = material.collection.query_token_ids or []
-            in_texts = [np.unique(ids) for ids in documents]
-            counts = np.bincount(np.concatenate(in_texts), minlength=1 + max(map(np.max, self._query_ids)))
-            self._rarities = np.log1p((len(documents) - counts + 0.5) / (counts + 0.5)).astype(np.float32)
         if "hybrid" not in material.shared:  # the same for all systems
             how: dict[str, Any] = {"exact_tokens": 0, "threads": self.threads, "backend": "exact"}
             material.shared["hybrid"] = MuveraIndex.build(self.documents, **how)
@@ -130,9 +117,6 @@ class Hybrid(System):
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             position = int(query.ids[0])
-            if self._idf:
-                rarity = self._rarities[self._query_ids[position]]
-                query = weight_queries(query, rarity / rarity.mean())
             rankings = self._rankings(position, candidates)
             best = hybrid_search(self._index, query, rankings, k, threads=self.threads, **how)[0]
             return np.asarray(best.ids, np.int64), best.scores

@@ -51,10 +51,17 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in (("timed", TIMED), ("untimed", UNTIMED)):
         names.append(str(folder / f"{name}.yaml"))
         Path(names[-1]).write_text(yaml.safe_dump(content))
-    result = runner.invoke(
-        app, ["run", *names, "--quick", "--cache", str(folder / "cache"), "--out", str(folder / "run")]
-    )
-    assert result.exit_code == 0, result.output
+    expected = folder / "expected.jsonl"
+    score = {
+        "experiment": "timed",
+        "collection": "quick-wide",
+        "point": "exhaustive",
+        "metric": "10-recall@10",
+    }
+    expected.write_text(json.dumps({**score, "value": 1, "tolerance": 0}))
+    where = ["--cache", str(folder / "cache"), "--out", str(folder / "run"), "--expected", str(expected)]
+    result = runner.invoke(app, ["quick", *names, *where])
+    assert result.exit_code == 0 and "1 OK, 0 FAIL" in result.output, result.output
     return folder / "run"
 
 

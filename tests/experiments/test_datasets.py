@@ -1,11 +1,9 @@
 """Collections: files that belong together, missing parts, samples, and encoding of texts."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -238,41 +236,18 @@ def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
     assert result.exit_code == 0, result.output
     (folder,) = (cache / "embeddings").glob("*/*")
     assert (folder.name, encoder.calls) == ("news-minilm", 2)
-    assert encode.encode_texts(str(texts), None, "minilm", None, "test", cache) == folder
+    assert encode.encode_texts(texts, None, "minilm", None, "test", cache) == folder
     assert encoder.calls == 2
     loaded = load_collection(find_collections([texts], cache)["news-minilm"])
     assert (loaded.document_ids, loaded.query_ids, loaded.judgements) == (["a", "b"], ["q"], [{0: 1}])
     with (texts / "corpus.jsonl").open("a") as file:
         file.write('\n{"_id": "c", "text": "new"}\n')
     others = {
-        encode.encode_texts(str(texts), None, model, dimension, "test", cache)
+        encode.encode_texts(texts, None, model, dimension, "test", cache)
         for model, dimension in (("other/model", None), ("minilm", 2), ("minilm", None))
     }
     assert len(others | {folder}) == 4
     assert CliRunner().invoke(app, [*command, "--split", "dev"]).exit_code == 2
-
-
-def test_collections_of_ir_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = SimpleNamespace(doc_id="a", default_text=lambda: "some words")
-    query = SimpleNamespace(query_id="q", default_text=lambda: "words")
-    grade = SimpleNamespace(query_id="q", doc_id="a", relevance=1)
-    rows: dict[str, Any] = {"docs": [document], "queries": [query], "qrels": [grade]}
-    parts: dict[str, Any] = {f"{name}_iter": lambda name=name: rows[name] for name in rows}
-    judged = {"has_docs": lambda: True, "has_queries": lambda: True, "has_qrels": lambda: bool(rows["qrels"])}
-    known = {"beir/news": SimpleNamespace(**parts, **judged)}
-    library = SimpleNamespace(load=known.__getitem__, __version__="0.6")
-    monkeypatch.setitem(sys.modules, "ir_datasets", library)
-    folder = encode.fetch_texts("beir/news", tmp_path / "first")
-    assert encode.read_texts(folder, "test") == ([("a", "some words")], [("q", "words")])
-    rows["docs"] = None
-    assert encode.fetch_texts("beir/news", tmp_path / "first") == folder  # kept
-    with pytest.raises(OSError, match="could not be downloaded"):
-        encode.fetch_texts("beir/news", tmp_path)
-    rows["qrels"] = []
-    with pytest.raises(ValueError, match="has no qrels"):
-        encode.fetch_texts("beir/news", tmp_path)
-    with pytest.raises(ValueError, match="neither a folder nor a name"):
-        encode.fetch_texts("beir/new", tmp_path)
 
 
 def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -> None:

@@ -61,14 +61,6 @@ def test_a_hybrid_search_of_one_source_is_that_system(tmp_path: Path, source: An
         assert set(own[own >= 0]) <= set(other)
 
 
-def test_rare_tokens_count_more(tmp_path: Path) -> None:
-    plain, idf = (
-        ask(built("hybrid", COLLECTION, tmp_path, idf=idf), COLLECTION.queries, 5).scores
-        for idf in (False, True)
-    )
-    assert not np.allclose(idf, plain)
-
-
 def test_pooled_vectors_and_words_alone(tmp_path: Path) -> None:
     def means(texts: Any) -> np.ndarray:
         rows = np.stack([tokens.astype(float).mean(axis=0) for tokens in texts])
@@ -100,7 +92,6 @@ def test_texts_are_ranked_by_similarity_and_words(tmp_path: Path) -> None:
         ("pooled", {"vectors": "stored"}, "document_pooled"),
         ("hybrid", {}, "query_texts"),
         ("hybrid", {"sources": ["single"]}, "query_pooled"),
-        ("hybrid", {"idf": True}, "query_token_ids"),
         ("tachiom", {}, "document_token_ids"),
     ],
 )
