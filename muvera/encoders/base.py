@@ -378,11 +378,13 @@ def run_tasks(
 
 def _scale_of(documents: MultiVectors) -> float:
     """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
-    # Bit patterns without the sign order as the numbers do, and take a fraction of the time for float16.
-    words = documents.tokens.view(np.uint16 if documents.tokens.dtype == np.float16 else np.uint32)
-    largest = float(
-        (words & words.dtype.type(np.iinfo(words.dtype).max // 2)).max(initial=0).view(documents.tokens.dtype)
-    )
+    # Bit patterns order as positive numbers do; as unsigned integers, negative numbers are above them, in reverse.
+    # This takes a fraction of the time of comparing float16.
+    size = documents.tokens.dtype.itemsize
+    words = documents.tokens.view(f"u{size}")
+    most = int(words.max(initial=0)), int(words.view(f"i{size}").max(initial=0))
+    bits = max(word & (2 ** (8 * size - 1) - 1) for word in most)
+    largest = float(np.array(bits, f"u{size}").view(documents.tokens.dtype))
     if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
         return 1.0
     return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)

@@ -18,19 +18,19 @@ from ..kernels.byte_product import multiply_bytes, round_to_bytes
 from .base import EncoderArrays
 from .matmul import (
     PackedBytes,
+    Ridge,
     gram,
     leading_eigenvectors,
     one_blas_thread,
     product,
     quantize_columns,
-    ridge_solution,
 )
 
 __all__ = ["CompactMaps", "CompactProduct", "fit_maps", "sample_windows"]
 
 # Largest number of windows, and of bytes of their long vectors.  With few documents, fewer windows are as
 # good, and fitting time grows with the square of their number.
-_WINDOWS, _BYTES, _PER_DOCUMENT = 5120, 256 << 20, 6
+_WINDOWS, _BYTES, _PER_DOCUMENT = 5120, 256 << 20, 4
 
 # Tokens of a window.  Single tokens are best if all tokens are alike, long windows if tokens differ and the
 # vector is very short; a few tokens suit both cases.
@@ -183,8 +183,8 @@ def fit_maps(
         Long query vectors of windows.
     documents : float32 (m, L)
         Long document vectors.  Centered in place.
-    similarities : float32 (n, m)
-        Target products, up to a constant per window.  Centered in place.
+    similarities : float32 (m, n)
+        Target products, up to a constant per window.  Overwritten.
     dimension : int
         D.  Columns that the sample cannot fill are zero.
     mean_columns : int
@@ -193,58 +193,53 @@ def fit_maps(
     # M = scale * identity + correction is the long vectors' bilinear form: the first term makes documents outside
     # the sample comparable with those inside, the second is a ridge regression of the rest of the similarities.
     mean = documents.mean(axis=0)
-    reach = float(np.abs(documents).max(initial=0.0))
+    reach = float(max(documents.max(), -documents.min()))
     documents -= mean
-    similarities -= similarities.mean(axis=1, keepdims=True)
+    similarities -= similarities.mean(axis=0)
     count, long = documents.shape
-    products = product(windows, documents.T, threads)
+    products = product(documents, windows.T, threads)
     square = float(np.vdot(products, products))
     scale = float(np.vdot(products, similarities)) / square if square > 0 else 1.0
-    if scale <= 0:  # the sample is too small
-        scale = 1.0
-    scale32 = np.float32(scale)
+    scale32 = np.float32(scale if scale > 0 else 1.0)  # it is negative only if the sample is too small
     products *= scale32
+    between, moment = gram(windows, threads), gram(documents, threads)
+    spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
+    # Row i of M is scale * window i + correction[:, i] @ documents.  All products of the rows follow from the
+    # solutions of two ridge regressions, since matrix @ solution = targets - ridge * solution: no n * L array.
+    window_ridge, document_ridge = Ridge(between, _WINDOW_RIDGE), Ridge(moment, _DOCUMENT_RIDGE)
     rest = similarities
     rest -= products
-    between = gram(windows, threads)
-    window_ridge, by_windows = ridge_solution(between, _WINDOW_RIDGE, rest)
-    moment = gram(documents, threads)
-    spread = np.float32(_SPREAD * max(float(np.trace(moment)), 1e-30) / count / long)
-    ridge, weights = ridge_solution(moment, _DOCUMENT_RIDGE, np.ascontiguousarray(by_windows.T))
-    weights = weights.T
-    # Row i of M is scale * window i + correction i of the documents.  Products of the rows follow from
-    # these: n * n * m operations instead of n * n * L, and no n * L array.
-    correction = product(between, weights, threads)
-    # correction @ moment, without another product: (matrix + r I) @ solution = targets for both ridge solutions.
-    rest -= window_ridge * by_windows
-    rest -= ridge * correction
-    reached = products
-    reached += rest
-    rest *= np.float32(-0.5)
-    rest += reached
-    squared = product(rest, correction.T, threads)
-    squared += squared.T
-    between *= scale32**2
-    squared += between
-    squared *= spread
-    importance = gram(reached, threads)
-    importance /= np.float32(count)
-    importance += squared
+    by_windows = window_ridge.solution(rest.T, threads).T
+    rest -= window_ridge.amount * by_windows
+    correction = document_ridge.solution(rest, threads)
+    rest -= document_ridge.amount * correction  # moment @ correction
     means = np.ascontiguousarray(documents[:, long - mean_columns :])
     mean_spread = np.float32(_MEAN_SPREAD * np.square(means, dtype=np.float64).sum() / count / mean_columns)
-    rows_means = scale32 * windows[:, long - mean_columns :] + product(correction, means, threads)
-    importance += mean_spread * gram(rows_means, threads)
+    # The products of the rows of M with the documents and with the columns of the mean, scaled.
+    reached = np.empty((count + mean_columns, len(windows)), np.float32)
+    np.add(products, rest, out=reached[:count])
+    reached[count:] = scale32 * windows[:, long - mean_columns :].T + product(means.T, correction, threads)
+    reached[count:] *= np.sqrt(np.float32(count) * mean_spread)
+    importance = gram(reached.T, threads)
+    rest *= np.float32(0.5)
+    rest += products
+    squared = gram(correction.T, threads, rest.T)
+    between *= scale32**2
+    squared += between
+    squared *= np.float32(count) * spread
+    importance += squared
     # V spans the leading combinations of the windows' rows of M.
     start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
     _, leading = leading_eigenvectors(importance, dimension, start, threads)
     del squared, importance, between, rest, reached, products
     document_map = scale32 * product(windows.T, leading, threads)
-    document_map += product(documents.T, correction.T @ leading, threads)
+    document_map += product(documents.T, product(correction, leading, threads), threads)
     mapped = product(documents, document_map, threads)
     weighted = product(documents.T, mapped, threads) / np.float32(count) + spread * document_map
     weighted[long - mean_columns :] += mean_spread * document_map[long - mean_columns :]
-    window_weights = product(weights, product(documents, weighted, threads), threads)
-    query_map = scale32 * weighted + product(windows.T, window_weights, threads)
+    document_weights = document_ridge.solution(product(documents, weighted, threads), threads)
+    query_map = scale32 * weighted
+    query_map += product(windows.T, product(by_windows.T, document_weights, threads), threads)
     # Both sides in the documents' principal axes, each scaled by the square root of the spread.
     values, axes = scipy.linalg.eigh((document_map.T @ weighted).astype(np.float64))
     values, axes = values[::-1], axes[:, ::-1]

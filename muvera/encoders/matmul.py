@@ -26,16 +26,19 @@ from ..utils.parallel import run_in_ranges
 __all__ = [
     "Int8Matrix",
     "PackedBytes",
+    "Ridge",
     "gram",
     "leading_eigenvectors",
     "one_blas_thread",
     "product",
     "quantize_columns",
-    "ridge_solution",
 ]
 
 # Rows of a task: BLAS is nearly as fast as on whole matrices.
 _TASK_ROWS = 512
+
+# Columns that are transposed together: they stay in the cache.
+_COPIED = 128
 
 # Extra columns of the subspace iteration, and its rounds.
 _EXTRA, _ROUNDS = 64, 4
@@ -54,13 +57,26 @@ def product(
     return out
 
 
-def gram(rows: NDArray[np.float32], threads: int | None = None) -> NDArray[np.float32]:
-    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of :func:`product`."""
+def gram(
+    rows: NDArray[np.float32], threads: int | None = None, other: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of :func:`product`.
+
+    With `other` (n, m) it is ``rows @ other.T + other @ rows.T``.
+    """
     out = np.empty((len(rows), len(rows)), np.float32)
 
     def work(start: int, stop: int) -> None:
-        np.matmul(rows[start:stop], rows[:stop].T, out=out[start:stop, :stop])
-        out[:start, start:stop] = out[start:stop, :start].T
+        for begin, end in ((0, start), (start, stop)):
+            block = out[start:stop, begin:end]
+            if other is None:
+                np.matmul(rows[start:stop], rows[begin:end].T, out=block)
+            else:
+                np.matmul(rows[start:stop], other[begin:end].T, out=block)
+                block += other[start:stop] @ rows[begin:end].T
+        for first in range(0, start, _COPIED):
+            last = min(first + _COPIED, start)
+            out[first:last, start:stop] = out[start:stop, first:last].T
 
     _run_in_blocks(work, len(rows), threads)
     return out
@@ -106,15 +122,33 @@ def leading_eigenvectors(
     return values[order] * np.float32(scale), basis @ vectors[:, order]
 
 
-def ridge_solution(
-    matrix: NDArray[np.float32], ridge: float, targets: NDArray[np.float32]
-) -> tuple[np.float32, NDArray[np.float32]]:
-    """Return r = ridge * the mean diagonal of the matrix, and (matrix + r I)^-1 targets."""
-    amount = np.float32(ridge * max(float(np.trace(matrix)) / len(matrix), 1e-30))
-    shifted = matrix.copy()
-    shifted.flat[:: len(matrix) + 1] += amount
-    factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    return amount, np.asarray(scipy.linalg.cho_solve(factor, targets, check_finite=False), np.float32)
+class Ridge:
+    """Ridge regressions with one symmetric matrix K: solutions of (K + amount I) @ X = targets.
+
+    Parameters
+    ----------
+    matrix : float32 (n, n)
+    ridge : float
+        The amount in units of the mean of K's diagonal.
+    """
+
+    def __init__(self, matrix: NDArray[np.float32], ridge: float) -> None:
+        self.amount = np.float32(ridge * max(float(np.trace(matrix)) / len(matrix), 1e-30))
+        shifted = matrix.copy()
+        shifted.flat[:: len(matrix) + 1] += self.amount
+        # The transposed matrix is the same, in the order of LAPACK.
+        self._factor = scipy.linalg.cho_factor(shifted.T, lower=True, overwrite_a=True, check_finite=False)
+
+    def solution(self, targets: NDArray[np.float32], threads: int | None = None) -> NDArray[np.float32]:
+        """Return X of targets (n, c), float32 (n, c), in the order of their memory."""
+        out = np.empty_like(targets)
+
+        def work(start: int, stop: int) -> None:
+            columns = slice(start, stop)
+            out[:, columns] = scipy.linalg.cho_solve(self._factor, targets[:, columns], check_finite=False)
+
+        _run_in_blocks(work, targets.shape[1], threads)
+        return out
 
 
 def quantize_columns(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

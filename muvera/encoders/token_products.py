@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..kernels.byte_tile import WIDE
 from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
 from ..utils.parallel import run_in_ranges, split_by_weight
@@ -29,9 +30,8 @@ class TokenProducts:
     """
 
     def __init__(self, vectors: NDArray[np.float32], center: NDArray[np.float32]) -> None:
-        columns = np.ascontiguousarray(vectors.T)
-        rounded, self._units = quantize_columns(columns)
-        self._packed = PackedBytes(rounded, LANES)
+        rounded, self._units = quantize_columns(np.ascontiguousarray(vectors.T))
+        self._packed = PackedBytes(np.pad(rounded, ((0, 0), (0, -len(vectors) % (WIDE * LANES)))), LANES)
         self._center = np.zeros(self._packed.depth, np.float32)
         self._center[: len(center)] = center
         self._center_products = (vectors * center).sum(axis=1, dtype=np.float64).astype(np.float32)
@@ -68,7 +68,7 @@ def window_similarities(
     directions: NDArray[np.float32],
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return approximate similarities of windows with documents, float32 (n, m).
+    """Return approximate similarities of documents with windows, float32 (m, n).
 
     Products with a document's mean token are exact.  Products with the deviations from it are computed in bytes, in
     the coordinates of `directions`.
@@ -99,4 +99,4 @@ def window_similarities(
         out[start:stop] += np.add.reduceat(values, starts, axis=1)
 
     run_in_ranges(work, split_by_weight(documents.offsets, TASK_TOKENS, 256), threads)
-    return np.ascontiguousarray(out.T)
+    return out

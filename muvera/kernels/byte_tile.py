@@ -42,6 +42,9 @@ STEP = 4
 #: Panels of a strip, which has two rows: the high and low bytes of a single query.
 STRIP = ROWS // 2
 
+#: Panels whose maxima are computed together, as many as fit into the registers: loading rows limits the speed of one.
+WIDE = ROWS // 4
+
 #: Bytes of a vector register, and vectors of signed bytes that are multiplied together with a query.
 SPAN, VECTORS = STEP * LANES, 4
 
@@ -113,12 +116,14 @@ def _storing(count: int, panels: int) -> Any:
 
 
 def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the sums and raise the stored values to their maxima over the rows."""
-    target = entry_address(context, builder, signature.args[6], args[6], args[7])
-    best = load_vector(builder, target, _SUMS)
-    for total in _sums(context, builder, signature, args, add)[0]:
-        best = builder.select(builder.icmp_signed(">", total, best), total, best)
-    store_vector(builder, best, target)
+    """Emit the sums of WIDE panels and raise the stored values to their maxima over the rows."""
+    for j, sums in enumerate(_sums(context, builder, signature, args, add, panels=WIDE)):
+        place = builder.add(args[7], ir.Constant(args[7].type, j * LANES))
+        target = entry_address(context, builder, signature.args[6], args[6], place)
+        best = load_vector(builder, target, _SUMS)
+        for total in sums:
+            best = builder.select(builder.icmp_signed(">", total, best), total, best)
+        store_vector(builder, best, target)
     return context.get_dummy_value()
 
 
@@ -231,8 +236,11 @@ def _interpreted_dots(vectors, vector, last, depth, queries, query, out, positio
 
 
 def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
-    best = out[position : position + LANES]
-    best[:] = np.maximum(best, _interpreted_sums(rows, row, last, depth, packed, panel).max(axis=0))
+    best = out[position : position + WIDE * LANES].reshape(WIDE, LANES)
+    for i in range(WIDE):
+        best[i] = np.maximum(
+            best[i], _interpreted_sums(rows, row, last, depth, packed, panel + i).max(axis=0)
+        )
 
 
 @intrinsic
@@ -280,7 +288,7 @@ def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
 
 
 #: ``byte_tile`` writes the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row.  ``byte_max``
-#: raises the integers ``out[position : position + LANES]`` to the maxima over the tile's rows.
+#: raises the integers ``out[position : position + WIDE * LANES]`` to the maxima over the rows, for WIDE panels.
 #: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row.  ``byte_dots`` writes the
 #: products of VECTORS vectors, which are not packed, with the two rows of a query.
 byte_tile, byte_max, byte_strip, byte_dots = make_tiles(list(ADDITIONS)[-1])

@@ -9,7 +9,7 @@ are exact integers, so a text's values do not depend on the machine or on other 
 
 import numpy as np
 
-from .byte_tile import byte_max, byte_tile, round_lanes
+from .byte_tile import WIDE, byte_max, byte_tile, round_lanes
 from .jit import kernel
 from .row_operations import load_rows, longest_text
 from .tile import LANES, ROWS
@@ -33,7 +33,7 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
     longest = longest_text(offsets, first, last)
     rows = np.empty(longest * width + LANES, np.float32)
     tokens = np.empty(longest * width, np.uint8)
-    best = np.empty(LANES, np.int32)
+    best = np.empty(WIDE * LANES, np.int32)
     for document in range(first, last):
         start = offsets[document]
         size = offsets[document + 1] - start
@@ -49,12 +49,12 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
         for i in range(0, size * width, LANES):
             round_lanes(rows, i, per_unit, tokens, i)
         unit = peak / np.float32(127.0)
-        for panel in range(panels):
+        for panel in range(0, panels, WIDE):
             best[:] = _LEAST
             for row in range(0, size, ROWS):
                 byte_max(tokens, row, size - 1, width, packed, panel, best, 0)
             column = panel * LANES
-            for j in range(min(LANES, count - column)):
+            for j in range(min(WIDE * LANES, count - column)):
                 exact = np.float32(best[j] - column_sums[column + j])
                 values[column + j] = unit * units[column + j] * exact
 

@@ -220,7 +220,7 @@ def test_maps_of_full_rank_find_a_bilinear_target() -> None:
     windows, documents = (rng.normal(size=(n, 12)).astype(np.float32) for n in (40, 30))
     target = 3 * windows @ documents.T
     wanted = target - target.mean(axis=1, keepdims=True)
-    maps = fit_maps(windows, documents.copy(), target.copy(), 12, 1, seed=0)
+    maps = fit_maps(windows, documents.copy(), target.T.copy(), 12, 1, seed=0)
     scores = (windows @ maps.queries) @ (documents @ maps.document_map - maps.offset).T
     # The map's entries are rounded to 127ths of their column's largest.
     np.testing.assert_allclose(scores, wanted, atol=2e-2 * abs(wanted).max())
@@ -237,7 +237,7 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     others[:, -quiet:] = rng.normal(size=(100, quiet))
 
     def errors(mean_columns: int) -> Iterator[float]:
-        maps = fit_maps(windows, documents.copy(), windows @ documents.T, 30, mean_columns, seed=0)
+        maps = fit_maps(windows, documents.copy(), documents @ windows.T, 30, mean_columns, seed=0)
         for texts in (documents - documents.mean(axis=0), others):
             difference = windows @ maps.queries @ (texts @ maps.document_map).T - windows @ texts.T
             yield float(np.sqrt(np.mean(difference**2)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muvera.kernels import byte_tile
-from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, pack_bytes
+from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, WIDE, pack_bytes
 from muvera.kernels.jit import kernel
 from muvera.kernels.shuffles import SHUFFLES
 from muvera.kernels.tile import LANES, ROWS
@@ -35,16 +35,18 @@ def test_a_tile_is_exact(addition: str, extreme: bool) -> None:
         rows[:], matrix[:] = 255, -128
     exact = np.zeros((ROWS - 1, 2 * LANES), np.int64)
     exact[:, :columns] = rows.astype(np.int64) @ matrix
-    out, best = np.empty(ROWS * LANES, np.int32), np.empty(LANES, np.int32)
+    out, best = np.empty(ROWS * LANES, np.int32), np.empty(WIDE * LANES, np.int32)
     write, raise_to_maxima = through(addition, 0), through(addition, 1)
     for panel in range(2):
         write(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, out)
         found = out.reshape(ROWS, LANES)[: ROWS - 1]
         wanted = exact[:, panel * LANES : (panel + 1) * LANES]
         np.testing.assert_array_equal(found, wanted)
+    for panel in range(0, 2, WIDE):
         for start in (-(2**31), 0):
             best[:] = start
             raise_to_maxima(rows.reshape(-1), ROWS - 2, depth, pack_bytes(matrix), panel, best)
+            wanted = exact[:, panel * LANES : (panel + WIDE) * LANES]
             np.testing.assert_array_equal(best, np.maximum(wanted.max(axis=0), start))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.learned import adam_step
-from ..matmul import gram, leading_eigenvectors, one_blas_thread, product, ridge_solution
+from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
 __all__ = ["train_features"]
 
@@ -106,4 +106,4 @@ def _first_layer(
     rows = slice(None, None, max(1, len(tokens) // (4 * weights.shape[1])))
     active = np.maximum(product(tokens[rows], weights, threads), 0)
     correlations = product(active.T, targets[rows], threads)
-    return np.ascontiguousarray(ridge_solution(gram(active.T, threads), _RIDGE, correlations)[1])
+    return np.ascontiguousarray(Ridge(gram(active.T, threads), _RIDGE).solution(correlations, threads))
