@@ -55,8 +55,8 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     """Return the error to raise: `error` itself if its message is a sentence that names the file."""
     text = " ".join(str(error).split())
     number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
-    # Errors that this function made have a number and no reason.
-    sentence = isinstance(error, ReadError) or type(error) is FileNotFoundError or number is not None
+    named_before = number is not None or (isinstance(error, MemoryError) and place in text)
+    sentence = isinstance(error, ReadError) or type(error) is FileNotFoundError or named_before
     if sentence and reason is None:
         return error if place in text else type(error)(f"{place}: {text}")
     if len(text) > _MAX_DETAIL_LENGTH:

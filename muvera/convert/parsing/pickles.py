@@ -39,11 +39,6 @@ _INTEGERS = range(-(2**63), 2**64)
 # Bytes that may be passed to stand-ins in addition to the size of the pickle.
 _SMALL = 1 << 16
 
-#: Errors of interpreting a damaged pickle.
-_DAMAGE = (
-    IndexError, KeyError, AttributeError, TypeError, ValueError, OverflowError, MemoryError, RecursionError,
-)  # fmt: skip
-
 
 class RefusedPickleError(ReadError, pickle.UnpicklingError):
     """Error for a pickle that names something other than plain data."""
@@ -65,31 +60,17 @@ def load_pickle(
     names: Mapping[str, Any],
     stored_elsewhere: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return the object of a pickle.
+    """Return the object of a pickle; raise ReadError for other instructions than those of plain data.
 
-    Parameters
-    ----------
-    content : bytes
-    source : str
-        Name of the pickle in messages.
-    names : mapping
-        Stand-in of each ``"module.name"`` that the pickle may use: a function or class to call, or a value
-        that is not callable.  What they return must not be callable.
-    stored_elsewhere : callable, optional
-        Returns the object of a persistent id.
-
-    Raises
-    ------
-    RefusedPickleError
-        If the pickle uses any other name.
-    ReadError
-        If it is damaged, or has instructions that picklers do not write for plain data.
+    `names` has the stand-in of each ``"module.name"`` that the pickle may use: a function or class to call, or a value
+    that is not callable; what they return must not be callable.  `stored_elsewhere` returns the object of a
+    persistent id.  `source` is the pickle in messages.
     """
     try:
         return _Interpreter(content, source, names, stored_elsewhere).run()
     except ReadError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:
         raise ReadError(
             f"{source} is damaged or not a pickle of plain data ({error}). Copy it again."
         ) from error

@@ -18,14 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
-from ...data.validation import as_ids
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import starts_with
-from ..sources.base import Reader, Source, choose
+from ..sources.base import Document, Reader, RowSource, Source, choose
 
 __all__ = ["READERS"]
 
@@ -35,71 +32,48 @@ _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id"
 # Maximum number of rows in a batch.
 _ROWS = 1024
 
-#: Function that yields record batches, each with its file; arguments: columns, approximate bytes of a batch.
-_Tables = Callable[[list[str], int], Iterator[tuple[str, Any]]]
+# Maximum size of a batch.
+_BYTES = 4 << 20
+
+#: Function that yields record batches of some columns, each with its file.
+_Tables = Callable[[list[str]], Iterator[tuple[str, Any]]]
 
 
-class _TableSource(Source):
-    """Source over the rows of Arrow tables; a null document has no tokens."""
+def _source(
+    name: str,
+    schema: Any,
+    tables: _Tables,
+    column: str | None,
+    id_column: str | None,
+    num_documents: int | None = None,
+) -> RowSource:
+    """Return a source over the rows of Arrow tables; a null document has no tokens."""
+    pa = import_extra("pyarrow", "parquet", "Reading Arrow tables")
+    pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
+    column, id_column = _columns(schema, column, id_column)
+    inner = _storage(_storage(schema.field(column).type).value_type)
+    empty = np.empty((0, 0), np.float16 if inner.value_type == pa.float16() else np.float32)
 
-    def __init__(
-        self,
-        name: str,
-        schema: Any,
-        tables: _Tables,
-        column: str | None,
-        id_column: str | None,
-        num_documents: int | None = None,
-    ) -> None:
-        self.name = name
-        self.num_documents = num_documents
-        self._tables = tables
-        self._column, self._id_column = _columns(schema, column, id_column)
-        pa = import_extra("pyarrow", "parquet", "Reading Arrow tables")
-        inner = _storage(_storage(schema.field(self._column).type).value_type)
-        self._empty_dtype = np.float16 if inner.value_type == pa.float16() else np.float32
-        self.dimension = (
-            int(inner.list_size) if pa.types.is_fixed_size_list(inner) else self._found_dimension()
-        )
-
-    def _found_dimension(self) -> int:
-        self.dimension = 0
-        for file, table in self._tables([self._column], 1 << 20):
-            documents = self._documents(file, table.column(self._column), None)
-            if documents.num_tokens:
-                return documents.dimension
-        raise ReadError("it has no document with a token, so its dimension is unknown.")
-
-    def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield the rows in order."""
-        columns = [name for name in (self._id_column, self._column) if name is not None]
-        for file, table in self._tables(columns, 4 * self.dimension * max_tokens):
-            ids = None
-            if self._id_column is not None:
-                cells = table.column(self._id_column)
-                cells.validate(full=True)
-                ids = as_ids(cells.to_pylist(), len(cells), f"{file}: {self._id_column}")
-            documents = self._documents(file, table.column(self._column), ids)
-            yield from collection_batches(documents, max_tokens)
-
-    def _documents(self, file: str, cells: Any, ids: Any) -> MultiVectors:
-        """Return an Arrow array of documents; a null document has no tokens."""
-        pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
-        cells.validate(full=True)  # Arrow does not check offsets when it reads
-        while hasattr(cells, "storage"):
-            cells = cells.storage
-        lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
-        tokens: Any = np.empty((0, max(self.dimension, 1)), self._empty_dtype)
-        if lengths.any():
+    def documents() -> Iterator[Document]:
+        for file, table in tables([column] if id_column is None else [id_column, column]):
+            cells, ids = table.column(column), [None] * len(table)
+            cells.validate(full=True)  # Arrow does not check offsets when it reads
+            if id_column is not None:
+                table.column(id_column).validate(full=True)
+                ids = table.column(id_column).to_pylist()
+            while hasattr(cells, "storage"):
+                cells = cells.storage
+            lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
             try:
-                tokens = MultiVectors.from_arrow(cells.drop_null()).tokens
+                tokens = MultiVectors.from_arrow(cells.drop_null()).tokens if lengths.any() else empty
             except (ValueError, TypeError) as error:
                 raise ReadError(f"{file}: {error}") from error
-        if tokens.shape[1] != (self.dimension or tokens.shape[1]):
-            raise ReadError(
-                f"{file} has tokens of {tokens.shape[1]} numbers, but every token needs {self.dimension} numbers."
-            )
-        return MultiVectors(tokens, running_total(lengths), ids)
+            stops = np.cumsum(lengths)
+            for identity, stop, length in zip(ids, stops.tolist(), lengths.tolist(), strict=True):
+                yield Document(identity, tokens[stop - length : stop], file)
+
+    dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
+    return RowSource(documents, name=name, num_documents=num_documents, dimension=dimension)
 
 
 def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[str, str | None]:
@@ -157,7 +131,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
     files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
 
-    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
         for file in files:
             # Without these options pyarrow holds the bytes of a whole row group.
             with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
@@ -168,11 +142,11 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
                 for group in range(opened.num_row_groups):
                     metadata = opened.metadata.row_group(group)
                     row_bytes = max(metadata.total_byte_size / max(metadata.num_rows, 1), 1)
-                    rows = max(1, min(_ROWS, int(max_bytes / row_bytes)))
+                    rows = max(1, min(_ROWS, int(_BYTES / row_bytes)))
                     for table in opened.iter_batches(rows, [group], columns):
                         yield str(file), table
 
-    return _TableSource("parquet", pq.read_schema(files[0]), tables, column, id_column, count)
+    return _source("parquet", pq.read_schema(files[0]), tables, column, id_column, count)
 
 
 # -- Arrow IPC --------------------------------------------------------------------
@@ -187,7 +161,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
         is_file = starts_with(file, b"ARROW1")
         return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
 
-    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
         for file in files:
             with pa.memory_map(str(file)) as mapped:
                 reader = opened(mapped, file)
@@ -198,7 +172,7 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
 
     with pa.memory_map(str(files[0])) as mapped:
         schema = opened(mapped, files[0]).schema
-    return _TableSource("arrow", schema, tables, column, id_column)
+    return _source("arrow", schema, tables, column, id_column)
 
 
 # -- LanceDB ----------------------------------------------------------------------
@@ -217,11 +191,11 @@ def _open_lancedb(
         _require_no_base_paths(manifest)
     opened = lancedb.connect(str(path)).open_table(name)
 
-    def tables(columns: list[str], max_bytes: int) -> Iterator[tuple[str, Any]]:
+    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
         for batch in opened.search().select(columns).to_batches(256):
             yield str(place), batch
 
-    return _TableSource("lancedb", opened.schema, tables, column, id_column, int(opened.count_rows()))
+    return _source("lancedb", opened.schema, tables, column, id_column, int(opened.count_rows()))
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto

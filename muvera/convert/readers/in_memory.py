@@ -8,10 +8,8 @@ dict with ``colbert_vecs``; answers of embedding APIs; and dicts of id to array.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_ids, as_tokens
@@ -87,10 +85,6 @@ def _looks_like_tokens(value: Any) -> bool:
 
 def _source(items: Iterable[Any], ids: Any) -> RowSource:
     """Return a source over the texts of a list or a generator, which can be read once."""
-    if isinstance(items, Sequence) and len(items) == 0:
-        raise ValueError("An empty list has no text, so the dimension is unknown.")
-    if isinstance(items, Sequence) and isinstance(items[0], (int, float, np.number)):
-        raise ValueError(_SINGLE.format("A list of numbers"))
     names = None if ids is None else as_ids(ids, len(ids)).tolist()
     was_read = False
 
@@ -125,7 +119,7 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
     array = as_tokens(item, name)
     if array.size == 0 and array.ndim <= 2:
         yield array.reshape(0, array.shape[-1] if array.ndim == 2 else 0), 0
-    elif array.ndim == 1:
+    elif array.ndim < 2:
         raise ValueError(_SINGLE.format(f"{name}, of shape {array.shape},"))
     elif array.ndim == 2 and mask is None:
         yield array, 0

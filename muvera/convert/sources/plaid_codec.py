@@ -12,12 +12,12 @@ from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, read_only_view
 from ...kernels.token_codes import byte_table, decode_residuals
-from ...utils.parallel import run_in_ranges, thread_count
+from ...utils.parallel import run_in_ranges, split_by_count
 from .base import FlatSource, Rows
 
 __all__ = ["ChunkedRows", "Codec", "DecodedRows", "QuantizedSource"]
 
-_MIN_TOKENS_PER_TASK = 4096
+_TOKENS_PER_TASK = 4096
 
 
 class Codec:
@@ -36,7 +36,6 @@ class Codec:
         *,
         normalize: bool = True,
         table: NDArray[np.float32] | None = None,
-        threads: int | None = None,
     ) -> None:
         if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
             raise ValueError(f"nbits={nbits!r}, but must be 1, 2, 4 or 8")
@@ -50,7 +49,6 @@ class Codec:
         self.weights = np.asarray(weights, np.float32)
         self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
         self._normalize = normalize
-        self._threads = thread_count(threads)
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
         """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
@@ -78,9 +76,7 @@ class Codec:
                 codes[rows], packed[rows], self.centroids, self._table, self._normalize, out[rows]
             )
 
-        share = max(_MIN_TOKENS_PER_TASK, -(-len(codes) // (4 * self._threads)))
-        ranges = [(i, min(i + share, len(codes))) for i in range(0, len(codes), share)]
-        run_in_ranges(work, ranges, self._threads)
+        run_in_ranges(work, split_by_count(len(codes), _TOKENS_PER_TASK))
         return out
 
 

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,50 +161,38 @@ def test_ragatouille_ids_and_float_lengths(tmp_path: Path) -> None:
         read(folder)
 
 
-def edit(folder: Path, **changes: Any) -> None:
-    metadata = json.loads((folder / "metadata.json").read_text())
-    (folder / "metadata.json").write_text(json.dumps(metadata | changes))
-
-
-Damage = Callable[[Path], Any]
-PLAID_DAMAGE: list[tuple[Damage, str]] = [
-    (lambda f: (f / "1.codes.pt").unlink(), r"1\.codes\.pt cannot be read"),
-    (lambda f: cut(f / "1.residuals.pt", 200), r"1\.residuals\.pt is damaged"),
-    (lambda f: (f / "doclens.1.json").write_text("[3, 2]"), "3 codes or residuals, .* up to 5"),
-    (lambda f: edit(f, config={"nbits": 4}), "4 bucket weights, but nbits=4 needs 16"),
-    (lambda f: edit(f, config={"nbits": 3}), "nbits=3, but must be"),
-    (lambda f: edit(f, config={"dim": 8}), r"centroids\.pt has 16 columns, but metadata\.json has dim=8"),
-    (
-        lambda f: write_pt(f / "1.residuals.pt", np.zeros((3, 8), np.uint8)),
-        r"\(6, 8\), but .*\(6, 4\)|must match exactly",
-    ),
-    (
-        lambda f: write_pt(f / "1.codes.pt", np.array([0, 5, 1], np.int32)),
-        "code 5, but there are 5 centroids",
-    ),
-    (lambda f: write_pt(f / "1.codes.pt", np.zeros(3, np.float32)), "codes must be integers"),
-    (lambda f: write_pt(f / "centroids.pt", np.full((5, 16), np.nan, np.float32)), "has nan in its token 0"),
-]
-FAST_PLAID_DAMAGE: list[tuple[Damage, str]] = [
-    (lambda f: (f / "1.codes.npy").unlink(), r"1\.codes\.npy is missing"),
-    (lambda f: (f / "doclens.1.json").unlink(), r"doclens\.1\.json cannot be read"),
-]
-
-
 def cut(file: Path, count: int) -> None:
     file.write_bytes(file.read_bytes()[:-count])
 
 
 @pytest.mark.parametrize(
-    ("write", "damage", "message"),
-    [(write_plaid, *case) for case in PLAID_DAMAGE]
-    + [(write_fast_plaid, *case) for case in FAST_PLAID_DAMAGE],
+    ("file", "content", "message"),
+    [
+        ("1.codes.pt", None, r"1\.codes\.pt cannot be read: No such file"),
+        ("doclens.1.json", [3, 2], "3 codes or residuals, .* up to 5"),
+        (
+            "metadata.json",
+            {"num_chunks": 2, "config": {"nbits": 4}},
+            "4 bucket weights, but nbits=4 needs 16",
+        ),
+        ("metadata.json", {"num_chunks": 2, "config": {"nbits": 3}}, "nbits=3, but must be"),
+        ("metadata.json", {"num_chunks": 2, "config": {"dim": 8}}, "has 16 columns, but .* dim=8"),
+        ("0.residuals.pt", np.zeros((3, 8), np.uint8), r"\(3, 8\), but .*\(3, 4\)"),
+        ("0.codes.pt", np.array([0, 5, 1], np.int32), "code 5, but there are 5 centroids"),
+        ("0.codes.pt", np.zeros(3, np.float32), "codes must be integers"),
+        ("centroids.pt", np.full((5, 16), np.nan, np.float32), "has nan in its token 0"),
+    ],
 )
-def test_damage_is_one_sentence(tmp_path: Path, write: Any, damage: Damage, message: str) -> None:
-    folder = write(tmp_path / "index", random_index(1, [[2, 1], [3]]))
-    damage(folder)
-    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
-        read(folder)
+def test_damage_is_one_sentence(tmp_path: Path, file: str, content: Any, message: str) -> None:
+    folder = write_plaid(tmp_path / "index", random_index(1, [[2, 1], [3]]))
+    if content is None:
+        (folder / file).unlink()
+    elif isinstance(content, np.ndarray):
+        write_pt(folder / file, content)
+    else:
+        (folder / file).write_text(json.dumps(content))
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        list(open_source(folder).batches(3))
     assert str(folder) in str(caught.value)
 
 
@@ -267,15 +254,14 @@ def test_pylate_folders_of_the_library(kind: str) -> None:
         assert np.einsum("ij,ij->i", documents.tokens, expected.tokens).mean() > 0.97
 
 
-@pytest.mark.parametrize("kind", ["voyager", "fast_plaid", "stanford_plaid", "scann"])
+@pytest.mark.parametrize("kind", ["voyager", "stanford_plaid"])
 def test_an_index_of_a_pylate_folder(kind: str) -> None:
     folder = FOLDER / f"pylate_{kind}"
     documents = everything(open_source(folder))
     index = MuveraIndex.from_pylate(folder)
-    assert sorted(index) == sorted(documents.ids.tolist())
     assert index.info().token_codec["codec"].startswith("plaid") == ("stanford" in kind)
     found = [ranking.ids[0] for ranking in index.search(list(documents), k=1)]
-    assert found == documents.ids.tolist()
+    assert found == documents.ids.tolist() and sorted(index) == sorted(found)
 
 
 def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
@@ -304,7 +290,6 @@ def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> N
     kept = MuveraIndex.from_pylate(folder)
     np.testing.assert_allclose(kept.tokens(["a", "c"]).tokens, documents.tokens, atol=1e-3)
     assert kept.info().token_codec["codec"] == "plaid-2bit"
-    assert MuveraIndex.from_pylate(folder, tokens="float32").info().token_codec["codec"] == "float32"
 
 
 def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
@@ -320,24 +305,13 @@ def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
         ({-1: "a", 3: "b"}, "documents -1 to 3, but its index has 3"),
         ({0: "a", "0": "b"}, "a position twice"),
         ({0.5: "a"}, r"0\.5"),
-        ({"9" * 4000: "a"}, "index"),
         (["a"], "must hold a dict, got list"),
+        (print, r"documents_ids\.pkl .* refers to builtins\.print"),
     ],
 )
 def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -> None:
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         read(mapped(tmp_path, names))
-
-
-def test_pylate_maps_run_no_code(tmp_path: Path) -> None:
-    folder = mapped(tmp_path / "a", {0: "a"})
-    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(b"cos\nsystem\n(S'echo never'\ntR.")
-    with pytest.raises(pickle.UnpicklingError, match=r"documents_ids\.pkl .* refers to os\.system"):
-        read(folder)
-    folder = mapped(tmp_path / "b", {0: "a"}, database=True)
-    (folder / "plaid_ids_to_documents_ids.sqlite").write_bytes(b"no database, but long enough" * 9)
-    with pytest.raises(ValueError, match="not a database"):
-        read(folder)
 
 
 def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
@@ -403,23 +377,15 @@ def test_byaldi_list_of_torch(tmp_path: Path) -> None:
     assert np.array_equal(pages.tokens, np.load(FOLDER / "torch_files" / "expected.npz")["bfloat16"])
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: cut(f / "embed_id_to_doc_id.json.gz", 9), r"embed_id_to_doc_id\.json\.gz is damaged"),
-        (
-            lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 5))), container="list"),
-            "document 2 has shape .* dimension=4",
-        ),
-        (
-            lambda f: write_pt(f / "embeddings" / "embeddings_2.pt", bits(np.ones((2, 4)))),
-            r"embeddings_2\.pt must hold a list of tensors",
-        ),
-        (lambda f: [file.unlink() for file in (f / "embeddings").iterdir()], "no document with a token"),
-    ],
-)
-def test_byaldi_damage(tmp_path: Path, damage: Damage, message: str) -> None:
+def test_byaldi_damage(tmp_path: Path) -> None:
     folder = byaldi_index(tmp_path / "index")
-    damage(folder)
-    with pytest.raises(ValueError, match=message):
+    pages = folder / "embeddings" / "embeddings_2.pt"
+    write_pt(pages, bits(np.ones((2, 5))), container="list")
+    with pytest.raises(ValueError, match=r"embeddings_2\.pt: document 2 has shape .* dimension=4"):
+        read(folder)
+    write_pt(pages, bits(np.ones((2, 4))))
+    with pytest.raises(ValueError, match=r"embeddings_2\.pt must hold a list of tensors"):
+        read(folder)
+    cut(folder / "embed_id_to_doc_id.json.gz", 9)
+    with pytest.raises(ValueError, match=r"embed_id_to_doc_id\.json\.gz is damaged"):
         read(folder)

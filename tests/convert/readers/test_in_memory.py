@@ -163,7 +163,7 @@ def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Any) -> None:
     ("value", "options", "kind", "message"),
     [
         (3, {}, TypeError, "got int"),
-        ([], {}, ValueError, "empty list"),
+        ([], {}, ValueError, "no document with a token"),
         ([np.ones(4)], {}, ValueError, r"item 0, of shape \(4,\), is one vector per text"),
         (["a text"], {}, TypeError, "item 0 is a text"),
         ([np.ones((2, 4), np.int8)], {}, TypeError, "item 0 .*int8"),
