@@ -32,6 +32,10 @@ def test_zero_rows() -> None:
 
 
 def test_each_transform() -> None:
+    random = np.random.default_rng(0)
+    rows = MultiVectors.from_arrays([random.standard_normal((9, 4)).astype(np.float32)])
+    pooled = applied(rows, normalize=True, pooling="pylate")  # which does not normalize
+    np.testing.assert_allclose(np.linalg.norm(pooled.tokens, axis=1), 1, atol=1e-6)
     result = applied(documents([[3, 4]], [[0, 2]], ids=["x", "y"]), normalize=True)
     np.testing.assert_allclose(result.tokens, np.array([[0.6, 0.8], [0, 1]]), atol=1e-7)
     assert result.ids.tolist() == ["x", "y"]
@@ -91,13 +95,6 @@ def test_results_do_not_depend_on_the_batches(change: dict[str, Any], data: st.D
     assert seen.to_dict() == once.to_dict()
 
 
-def test_normalized_output_after_a_pooling_that_does_not() -> None:
-    random = np.random.default_rng(0)
-    batch = MultiVectors.from_arrays([random.standard_normal((9, 4)).astype(np.float32)])
-    pooled, _ = Options(normalize=True, pooling="pylate").apply(batch)
-    np.testing.assert_allclose(np.linalg.norm(pooled.tokens, axis=1), 1, atol=1e-6)
-
-
 def test_measures() -> None:
     measure = Measure()
     measure.add(documents([[3, 4], Z], [], [[0, 1]]))
@@ -113,13 +110,10 @@ def test_measures() -> None:
         "normalized": False,
     }
     assert Measure().normalized is None
-
-
-@pytest.mark.parametrize(("norm", "expected"), [(1.003, True), (0.995, False)])
-def test_normalized_is_measured(norm: float, expected: bool) -> None:
-    measure = Measure()
-    measure.add(documents([[1, 0], [0, norm]]))
-    assert measure.normalized is expected
+    for norm, expected in ((1.003, True), (0.995, False)):
+        measure = Measure()
+        measure.add(documents([[1, 0], [0, norm]]))
+        assert measure.normalized is expected
 
 
 @pytest.mark.parametrize(

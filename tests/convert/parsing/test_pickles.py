@@ -35,11 +35,6 @@ PLAIN: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-class Malicious:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("echo this must never run",)
-
-
 @settings(max_examples=50)
 @given(value=PLAIN, protocol=st.integers(2, pickle.HIGHEST_PROTOCOL))
 def test_plain_data_of_every_protocol(value: Any, protocol: int) -> None:
@@ -59,10 +54,9 @@ def test_large_and_shared_containers() -> None:
 @pytest.mark.parametrize(
     ("value", "name"),
     [
-        ({"a": Malicious()}, r"(posix|nt)\.system"),
+        ({"a": os.system}, r"(posix|nt)\.system"),
         (collections.deque([1]), r"collections\.deque"),
         ({"a": np.zeros(2)}, r"numpy.*_reconstruct"),
-        (print, r"builtins\.print"),
     ],
 )
 def test_all_other_names_are_refused(value: object, name: str, tmp_path: Path) -> None:
@@ -128,7 +122,7 @@ def test_object_arrays_of_other_things(tmp_path: Path) -> None:
     for content, message in (
         (header + pickle.dumps([1]), "a list instead of an array"),
         (header + pickle.dumps(inner), "an array of objects in an array"),
-        (header + pickle.dumps(np.array([Malicious()], object)), r"refers to (posix|nt)\.system"),
+        (header + pickle.dumps(np.array([os.system], object)), r"refers to (posix|nt)\.system"),
         (b"nothing", "is not a .npy file"),
     ):
         path.write_bytes(content)

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +112,6 @@ def test_a_folder_in_use(tmp_path: Path) -> None:
     assert len(read(tmp_path)) == 4
 
 
-class Hostile:
-    """A pickle that makes the file `marker` when it is loaded."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.marker}",)
-
-
 def storage(folder: Path) -> Path:
     return folder / "collection" / "docs" / "storage.sqlite"
 
@@ -136,68 +125,43 @@ def change(folder: Path, statement: str, *values: Any) -> None:
 
 @pytest.mark.parametrize("column", ["point", "id"])
 def test_points_run_no_code(tmp_path: Path, column: str) -> None:
-    folder, marker = make_collection(tmp_path / "db"), tmp_path / "marker"
-    pickled: Any = pickle.dumps(Hostile(marker))
+    folder = make_collection(tmp_path / "db")
+    pickled: Any = pickle.dumps(os.system)
     pickled = base64.b64encode(pickled).decode() if column == "id" else pickled
     change(folder, f"UPDATE points SET {column} = ? WHERE rowid = 2", pickled)
     with pytest.raises(pickle.UnpicklingError, match=rf"{folder}.* refers to (posix|nt)\.system"):
         read(folder)
-    assert not marker.exists()
 
 
-@pytest.mark.parametrize("mode", ["delete", "wal"])
-def test_reading_creates_nothing(tmp_path: Path, mode: str) -> None:
+def test_reading_creates_nothing(tmp_path: Path) -> None:
     make_collection(tmp_path)
     (tmp_path / ".lock").unlink(missing_ok=True)
-    change(tmp_path, f"PRAGMA journal_mode = {mode}")
-
-    def listing() -> dict[str, tuple[int, int]]:
-        return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(tmp_path.rglob("*"))}
-
-    before = listing()
+    change(tmp_path, "PRAGMA journal_mode = wal")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert len(read(tmp_path)) == 4
-    assert listing() == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def replace_table(statement: str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        change(folder, "DROP TABLE points")
-        change(folder, statement)
-
-    return damage
-
-
-def cut(folder: Path) -> None:
-    storage(folder).write_bytes(storage(folder).read_bytes()[:3000])
-
-
-def meta(vectors: Any, name: str = "docs") -> Callable[[Path], Any]:
-    content = json.dumps({"collections": {name: {"vectors": vectors}}})
-    return lambda folder: (folder / "meta.json").write_text(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (
-            replace_table(
-                "CREATE VIEW points AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
-                "SELECT id AS rowid, id, id AS point FROM n"
-            ),
-            "no table 'points' with the columns id and point",
-        ),
-        (
-            lambda f: storage(f).with_name("storage.sqlite-journal").write_bytes(b"x"),
-            "unfinished changes",
-        ),
-        (cut, "is damaged.*malformed"),
-        (lambda f: storage(f).unlink(), r"cannot be read: .*storage\.sqlite"),
-        (meta({}, "../docs"), r"has the collection '\.\./docs', which is not a folder's name"),
-    ],
+VIEW = (
+    "CREATE VIEW points AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+    "SELECT id AS rowid, id, id AS point FROM n"
 )
-def test_folders_that_are_refused(tmp_path: Path, damage: Any, message: str) -> None:
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
     folder = make_collection(tmp_path / "db")
-    damage(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+    journal = storage(folder).with_name("storage.sqlite-journal")
+    journal.write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{folder}.*unfinished changes"):
         read(folder)
-    assert str(folder) in str(caught.value)
+    journal.unlink()
+    change(folder, "DROP TABLE points")
+    change(folder, VIEW)
+    with pytest.raises(ValueError, match="no table 'points' with the columns id and point"):
+        read(folder)
+    storage(folder).write_bytes(storage(folder).read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"is damaged.*malformed"):
+        read(folder)
+    (folder / "meta.json").write_text(json.dumps({"collections": {"../docs": {"vectors": {}}}}))
+    with pytest.raises(ValueError, match=r"has the collection '\.\./docs', which is not a folder's name"):
+        read(folder)
