@@ -138,10 +138,6 @@ def load(
     tokens: Annotated[
         bool, Option("--tokens/--no-tokens", help="Also store the tokens in the database, for exact ranking.")
     ] = True,
-    precision: Annotated[
-        str | None,
-        Option(help="Precision of the stored vectors: float32 or float16 (default: depends on the engine)."),
-    ] = None,
     replace: Annotated[
         bool, Option("--replace", help="Write existing documents again (default: skip them).")
     ] = False,
@@ -168,15 +164,13 @@ def load(
     from ..texts.database import TEXT_ENCODER
     from .sources import IndexSource, choose_encoder_only, fit, open_documents, stream
 
-    if precision not in (None, "float32", "float16"):
-        raise ValueError(f"--precision must be float32 or float16, got {precision!r}.")
     begun = time.perf_counter()
     opened = open_documents(source, format, option)
     engine = open_engine(to)
     try:
         if drop:
             engine.drop()
-        stored: dict[str, Any] = {"tokens": "engine" if tokens else None, "precision": precision}
+        stored: dict[str, Any] = {"tokens": "engine" if tokens else None}
         database = None
         values: Any = None
         contents = None
@@ -190,7 +184,7 @@ def load(
             if encoder is None and config is None and isinstance(opened, IndexSource):
                 chosen = opened.encoder or chosen
         if new and isinstance(chosen, EncoderConfig):
-            engine.require_dimension(chosen.vector_dimension, stored["precision"])
+            engine.require_dimension(chosen.vector_dimension)
             chosen = fit(make_encoder(chosen), opened, quiet)
         index = EngineIndex(engine, chosen, **stored)
         if metadata is not None:

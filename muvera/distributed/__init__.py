@@ -1,6 +1,6 @@
 """Encoding in data-frame engines, and indexes in shards."""
 
-from .encode_documents import EncodeDocuments, sample_files
+from .encode_documents import EncodeDocuments
 from .shards import HTTPShard, ShardedAnswer, ShardedIndex, ShardError
 
-__all__ = ["EncodeDocuments", "HTTPShard", "ShardError", "ShardedAnswer", "ShardedIndex", "sample_files"]
+__all__ = ["EncodeDocuments", "HTTPShard", "ShardError", "ShardedAnswer", "ShardedIndex"]

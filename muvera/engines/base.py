@@ -45,8 +45,6 @@ Vectors = NDArray[np.float32]
 #: Ids, best first, and the engine's scores, for each query.
 Hits = list[tuple[list[Any], Sequence[float]]]
 
-Precision = Literal["float32", "float16"]
-
 Column = Literal["id", "metadata", "tokens"]
 
 #: URL schemes, with the module and class that open them.
@@ -85,8 +83,6 @@ class Description:
     tokens: bool
     #: True if ids are integers, False if they are strings.
     integer_ids: bool
-    #: Precision of the stored vectors.
-    precision: Precision
     #: Hash of the encoder's configuration, and SHA-256 of the fitted encoder.
     config: str
     encoder: str
@@ -120,8 +116,8 @@ class Engine(ABC):
     keeps_tokens: ClassVar[bool] = False
     reranks: ClassVar[bool] = False
 
-    #: Precisions of stored vectors with the maximum dimension (None: unlimited); the default first.
-    precisions: ClassVar[Mapping[Precision, int | None]] = {"float32": None}
+    #: Maximum dimension of stored vectors, or None.
+    max_dimension: ClassVar[int | None] = None
 
     #: Smaller collections have no graph, which is exact and as fast.  PostgreSQL and Milvus always build one.
     graph_from = 4096
@@ -139,18 +135,11 @@ class Engine(ABC):
             raise EngineError(f"{self.location} is empty. Add documents first.")
         return self.description
 
-    @property
-    def default_precision(self) -> Precision:
-        """The first of ``precisions``."""
-        return next(iter(self.precisions))
-
-    def require_dimension(self, floats: int, precision: Precision | None = None) -> None:
+    def require_dimension(self, floats: int) -> None:
         """Raise ValueError if the engine does not accept vectors of this dimension."""
-        chosen = precision or self.default_precision
-        largest = self.precisions[chosen]
-        if largest is not None and floats > largest:
+        if self.max_dimension is not None and floats > self.max_dimension:
             raise ValueError(
-                f"{self.kind} accepts at most {largest} dimensions in {chosen}, got {floats}. Use encoder='moments' or "
+                f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
                 "a smaller configuration."
             )
 
@@ -376,10 +365,6 @@ class Engine(ABC):
         self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         """Search among the documents that satisfy a condition, or among all documents for None."""
-
-    def size_bytes(self) -> int | None:
-        """Return the bytes of documents and graph, or None if the engine does not report them."""
-        return None
 
 
 def visits(count: int) -> int:

@@ -26,10 +26,10 @@ from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCU
 from ..index.windows import BEST
 from ..metadata.filters import Filter
 from ..metadata.values import TEXT, encode_metadata
-from ..reranking.chamfer import Explanation, explain, rerank
+from ..reranking.chamfer import rerank
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, require_choice, require_int
-from .base import Description, Engine, EngineError, Hits, Precision, open_engine
+from .base import Description, Engine, EngineError, Hits, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
@@ -55,13 +55,12 @@ class AddReport(NamedTuple):
 
 
 class EngineInfo(NamedTuple):
-    """Facts about a collection; `bytes` is None if the engine does not report them."""
+    """Facts about a collection."""
 
     engine: str
     location: str
     documents: int
     description: Description | None
-    bytes: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -85,8 +84,6 @@ class EngineIndex:
     tokens : "engine", MuveraIndex or None
         Where the tokens for exact ranking are: in the engine (half precision), in a local index of the same
         documents, or nowhere.  Default: in the engine, if it stores tokens.
-    precision : {"float32", "float16"}, optional
-        Precision of the vectors in a new collection.  Default: the engine's own.
     text_encoder : str, optional
         Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
 
@@ -115,14 +112,10 @@ class EngineIndex:
         encoder: str | EncoderConfig | Encoder | None = None,
         *,
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
-        precision: Precision | None = None,
         text_encoder: str | None = None,
     ) -> None:
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
         try:
-            if precision is not None:
-                require_choice("precision", precision, self._engine.precisions)
-            self._precision: Precision = precision or self._engine.default_precision
             self._text_encoder, self._requested = text_encoder, encoder
             self._encoder: Encoder | None = None
             stored = self._engine.describe()
@@ -254,7 +247,7 @@ class EngineIndex:
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
         config, encoder = as_encoder(self._requested, documents.dimension)
-        self._engine.require_dimension(config.vector_dimension, self._precision)
+        self._engine.require_dimension(config.vector_dimension)
         if encoder is None:
             encoder = make_encoder(config)
             filled = documents[np.flatnonzero(documents.lengths > 0)]
@@ -271,7 +264,6 @@ class EngineIndex:
             token_dimension=config.dimension,
             tokens=self._tokens == "engine",
             integer_ids=documents.ids.dtype.kind == "i",
-            precision=self._precision,
             config=config.hash,
             encoder=_hash(content),
             text_encoder=self._text_encoder,
@@ -449,23 +441,6 @@ class EngineIndex:
         kind = np.int64 if self._engine.stored.integer_ids else np.str_
         return [Ranking(np.array(ids, kind), np.array(scores, np.float32)) for ids, scores in hits]
 
-    def explain(self, query: Any, id: Any) -> Explanation:
-        """Find the best token of the document `id` for each token of one query.
-
-        Raises
-        ------
-        KeyError
-            For an unknown id.
-        EngineError
-            If there are no tokens.
-        """
-        if isinstance(self._tokens, MuveraIndex):
-            return self._tokens.explain(query, id)
-        documents = self._engine.tokens([id])
-        if len(documents) == 0:
-            raise KeyError(f"id {id!r} is not in {self._engine.location}.")
-        return explain(query, documents[0])
-
     def measure_recall(
         self,
         queries: Any,
@@ -538,9 +513,8 @@ class EngineIndex:
         ]
 
     def info(self) -> EngineInfo:
-        """Return the collection's description and size."""
-        size = None if self._engine.description is None else self._engine.size_bytes()
-        return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description, size)
+        """Return the collection's description and number of documents."""
+        return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description)
 
 
 # -- the encoder as bytes -----------------------------------------------------

@@ -36,7 +36,6 @@ class LanceDBEngine(Engine):
 
     kind = "lancedb"
     keeps_tokens = True
-    precisions = {"float32": None, "float16": None}  # noqa: RUF012
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(f"lancedb:{path}", name)
@@ -65,7 +64,7 @@ class LanceDBEngine(Engine):
         pa = self._pa
         columns = {
             "id": pa.int64() if description.integer_ids else pa.string(),
-            "vector": pa.list_(getattr(pa, description.precision)(), description.vector_dimension),
+            "vector": pa.list_(pa.float32(), description.vector_dimension),
             "metadata": pa.string(),
             "terms": pa.list_(pa.string()),
         }
@@ -123,7 +122,7 @@ class LanceDBEngine(Engine):
 
     def _arrow_table(self, rows: list[Row]) -> Any:
         pa, stored, schema = self._pa, self.stored, self._table.schema
-        floats = np.concatenate([row.vector for row in rows], dtype=stored.precision, casting="same_kind")
+        floats = np.concatenate([row.vector for row in rows])
         columns: dict[str, Any] = {
             "id": pa.array([row.id for row in rows], schema.field("id").type),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(floats), stored.vector_dimension),
@@ -178,10 +177,6 @@ class LanceDBEngine(Engine):
             # The distance is 1 - <q, v>.
             hits.append((rows["id"].to_pylist(), 1 - rows["_distance"].to_numpy().astype(np.float32)))
         return hits
-
-    def size_bytes(self) -> int | None:
-        """Return the bytes of the table's current version and its indexes."""
-        return int(self._table.stats()["total_bytes"])
 
 
 class _LanceConditions(SQLConditions):

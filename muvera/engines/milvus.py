@@ -27,7 +27,7 @@ class MilvusEngine(Engine):
     """
 
     kind = "milvus"
-    precisions = {"float32": 32_768}  # noqa: RUF012 (the limit that Milvus documents)
+    max_dimension = 32_768
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
         url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"

@@ -19,8 +19,8 @@ from .conditions import SQLConditions
 
 __all__ = ["PgVectorEngine"]
 
-# A vector of at most this many bytes fits into the table's own pages of 8 kB.
-_INLINE = 4096
+# Vectors of at most this dimension fit into the table's own pages of 8 kB.
+_INLINE = 2048
 
 
 class PgVectorEngine(Engine):
@@ -28,7 +28,7 @@ class PgVectorEngine(Engine):
 
     kind = "pgvector"
     keeps_tokens = True
-    precisions = {"float16": 4_000, "float32": 2_000}  # noqa: RUF012 (limits of pgvector's HNSW index)
+    max_dimension = 4_000  # of halfvec in a graph
 
     def __init__(self, name: str, **settings: Any) -> None:
         user, port = settings.get("user"), settings.get("port")
@@ -96,11 +96,12 @@ class PgVectorEngine(Engine):
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
         self._run(f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)")
         self._run(
-            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, embedding {_vector_type(description)} NOT NULL, "
+            f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, "
+            f"embedding halfvec({description.vector_dimension}) NOT NULL, "
             f"metadata jsonb NOT NULL, terms jsonb NOT NULL, bounds jsonb NOT NULL{tokens})"
         )
         self._run(f"CREATE INDEX ON {self._table} USING gin (terms)")
-        if description.vector_dimension * (2 if description.precision == "float16" else 4) <= _INLINE:
+        if description.vector_dimension <= _INLINE:
             # Stored inside the row, so that a distance needs no second read.
             self._run(f"ALTER TABLE {self._table} ALTER embedding SET STORAGE PLAIN")
 
@@ -117,11 +118,10 @@ class PgVectorEngine(Engine):
 
     def finish(self) -> None:
         """Build the graph if it does not exist; later rows are inserted into it."""
-        kind = _vector_type(self.stored).partition("(")[0]
         with self._errors("could not be indexed"):
             self._run(
                 f'CREATE INDEX IF NOT EXISTS "{self.name}_graph" ON {self._table} USING hnsw '
-                f"(embedding {kind}_ip_ops) WITH (m = {LINKS}, ef_construction = {EF_CONSTRUCTION})"
+                f"(embedding halfvec_ip_ops) WITH (m = {LINKS}, ef_construction = {EF_CONSTRUCTION})"
             )
             self._run(f"ANALYZE {self._table}")
 
@@ -168,7 +168,7 @@ class PgVectorEngine(Engine):
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
-            f"SELECT id, embedding <#> %s::{_vector_type(self.stored)} AS distance FROM {self._table} {where} "
+            f"SELECT id, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "
             f"ORDER BY distance LIMIT {count}"
         )
         hits: Hits = []
@@ -180,10 +180,6 @@ class PgVectorEngine(Engine):
                 rows = cursor.execute(query, [str(vector.tolist())]).fetchall()
                 hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
         return hits
-
-    def size_bytes(self) -> int | None:
-        """Return the bytes of the table with its tokens and its indexes."""
-        return int(self._run("SELECT pg_total_relation_size(%s::regclass)", self._table)[0][0])
 
 
 class _JSONConditions(SQLConditions):
@@ -204,11 +200,6 @@ class _JSONConditions(SQLConditions):
             raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
         text = super().literal(value)
         return "E" + text.replace("\\", "\\\\") if "\\" in text else text
-
-
-def _vector_type(description: Description) -> str:
-    kind = "halfvec" if description.precision == "float16" else "vector"
-    return f"{kind}({description.vector_dimension})"
 
 
 def _values(row: Row) -> list[Any]:

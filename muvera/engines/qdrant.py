@@ -68,7 +68,7 @@ class _Qdrant(Engine):
     kind = "qdrant"
     keeps_tokens = True
     reranks = True
-    precisions = {"float32": 65_535, "float16": 65_535}  # noqa: RUF012 (Qdrant: FAQ)
+    max_dimension = 65_535
 
     # Classes of the client or of the engine, the types of indexed fields, and the name of a first stage.
     _models: Any
@@ -207,7 +207,6 @@ class QdrantEngine(_Qdrant):
                 size=description.vector_dimension,
                 distance=models.Distance.DOT,
                 hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCTION),
-                datatype=models.Datatype.FLOAT16 if description.precision == "float16" else None,
             )
         }
         if description.tokens:
@@ -306,14 +305,13 @@ class QdrantEdgeEngine(_Qdrant):
 
     def _create(self, description: Description) -> None:
         edge = self._models
-        types, dot = edge.VectorStorageDatatype, edge.Distance.Dot
-        precision = types.Float16 if description.precision == "float16" else types.Float32
-        vectors = {_FDE: edge.EdgeVectorParams(description.vector_dimension, dot, datatype=precision)}
+        dot = edge.Distance.Dot
+        vectors = {_FDE: edge.EdgeVectorParams(description.vector_dimension, dot)}
         if description.tokens:
             vectors[_TOKENS] = edge.EdgeVectorParams(
                 description.token_dimension,
                 dot,
-                datatype=types.Float16,
+                datatype=edge.VectorStorageDatatype.Float16,
                 multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
                 # No graph over tokens: the first-stage vectors find the candidates.
                 hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
@@ -380,10 +378,6 @@ class QdrantEdgeEngine(_Qdrant):
 
     def _index_field(self, name: str, kind: Any) -> None:
         self._shard.update(self._models.UpdateOperation.create_field_index(name, kind))
-
-    def size_bytes(self) -> int | None:
-        """Return the bytes that the collection's files occupy on disk; sparse files are shorter than their length."""
-        return sum(512 * path.stat().st_blocks for path in self._folder.rglob("*") if path.is_file())
 
 
 class _QdrantConditions(Conditions):

@@ -254,7 +254,6 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["--to", "mysql://host/x"], "postgresql:"),
         (["--to", "lancedb:"], "names no folder"),
         (["--to", "lancedb:x#1a"], "'1a'"),
-        (["--to", "lancedb:x", "--precision", "int8"], "'int8'"),
         (["--to", "lancedb:x", "--encoder", "none"], "'none'"),
         (["--to", "lancedb:x", "--metadata", "m.jsonl", "-q"], "m.jsonl line 2"),
     ):

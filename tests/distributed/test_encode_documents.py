@@ -1,4 +1,4 @@
-"""EncodeDocuments: tables in and out with the bits of one process, and the sample that an encoder is fitted on."""
+"""EncodeDocuments: tables in and out with the bits of one process."""
 
 import pickle
 from pathlib import Path
@@ -9,10 +9,9 @@ import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEEncoder, MultiVectors
-from muvera.distributed import EncodeDocuments, sample_files
+from muvera.distributed import EncodeDocuments
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-pq = pytest.importorskip("pyarrow.parquet")
 
 DOCUMENTS = documents_like_real(60, dtype=np.float16)
 ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
@@ -55,20 +54,3 @@ def test_wrong_tables_are_refused(tmp_path: Path) -> None:
         EncodeDocuments(FDEEncoder(CONFIG))
     with pytest.raises(FileNotFoundError):
         EncodeDocuments(tmp_path)
-
-
-def test_a_sample_is_drawn_from_all_files(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.parquet" for i in range(3)]
-    for i, path in enumerate(paths):
-        pq.write_table(table_of(DOCUMENTS[20 * i : 20 * i + 20]), path, row_group_size=5)
-    every = sample_files(paths)
-    assert len(every) == 60
-    np.testing.assert_array_equal(every.tokens, DOCUMENTS.tokens)
-    some, again = (sample_files(paths, count=12, seed=3) for _ in range(2))
-    assert len(some) == 12
-    np.testing.assert_array_equal(some.tokens, again.tokens)
-    pq.write_table(table_of(DOCUMENTS[:0]), tmp_path / "empty.parquet")
-    pq.write_table(pa.table({"id": [1]}), tmp_path / "other.parquet")
-    for wrong in ([], [tmp_path / "empty.parquet"], [tmp_path / "other.parquet"]):
-        with pytest.raises(ValueError, match=r"0 files|1 files|tokens"):
-            sample_files(wrong)
