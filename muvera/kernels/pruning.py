@@ -107,10 +107,12 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
 @helper
 def _score(
     rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
-    counts, floats, halves, following, following_stop,
+    counts, parts, floats, halves, following, following_stop,
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
+    Also return an estimate of the score if it is -inf: that of the panels so far, as large a part of the whole as in
+    the documents before, whose sums after each panel are in `parts`.
     `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
     following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
     """
@@ -125,12 +127,16 @@ def _score(
         if longest > 0 and panel > 0:
             _tighten(best, done - LANES, count, norms, longest, slack, cosines, sines, bounds)
             total = 1e-30  # more than the sum of all terms that underflow
+            known = 0.0
             for j in range(done):
+                known += best[j]
                 total += best[j] + norms[j] * longest * slack
             for j in range(done, count):
                 total += norms[j] * longest * (bounds[j] + slack)
             if np.float32(total) < least:
-                return np.float32(-np.inf)
+                if parts[panel - 1] > 0:
+                    known *= parts[panels - 1] / parts[panel - 1]
+                return np.float32(-np.inf), np.float32(known)
         for row in range(first, last, ROWS):
             if panel == next_panel:
                 ahead = following + row - first
@@ -145,13 +151,18 @@ def _score(
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
         total += best[places[token]]
-    return np.float32(total)
+    known = 0.0
+    for panel in range(panels):
+        for j in range(panel * LANES, min(count, (panel + 1) * LANES)):
+            known += best[j]
+        parts[panel] += known
+    return np.float32(total), np.float32(total)
 
 
 @kernel
 def score_with_pruning(
     floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, products,
-    state, estimates, errors, heap, counts, out,
+    state, estimates, errors, heap, counts, parts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
@@ -173,8 +184,8 @@ def score_with_pruning(
         Estimated scores, descending, or none, and the state of :func:`muvera.kernels.recall.record_error`.
     heap : float32 (k,)
         Min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is empty.
-    counts : int64 (1,)
-        Number of multiplied pairs of a document token and a panel.
+    counts, parts : int64 (1,), float64 (panels,)
+        Number of multiplied pairs of a document token and a panel, and sums of scores after each panel.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0
@@ -212,12 +223,12 @@ def score_with_pruning(
                 norm = 0.0
         least = heap[0] if heap.shape[0] > 0 else np.float32(np.inf)
         following = documents[min(i + 1, documents.shape[0] - 1)]
-        out[i] = _score(
+        out[i], estimate = _score(
             rows, first, last, depth, packed, places, norms, cosines, sines, slack, norm, least, best, bounds,
-            counts, flat, bits, offsets[following], offsets[following + 1],
+            counts, parts, flat, bits, offsets[following], offsets[following + 1],
         )  # fmt: skip
         record_error(i, out[i], estimates, errors)
         if out[i] > least:
             enter(heap, out[i])
-        if products.shape[0] > 0 and enough(out[i], products, heap, state):
+        if products.shape[0] > 0 and enough(estimate, products, heap, state):
             return

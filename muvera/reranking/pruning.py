@@ -77,7 +77,7 @@ class RerankOptions:
     early_exit : bool
         Stop scoring a document once it cannot be among the k best.  The result stays the same.
     stop : Stop
-        When to stop ranking.  Every ranked candidate is then scored completely.
+        When to stop ranking.
     estimates : float32 (c,), optional
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
         need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
@@ -158,11 +158,12 @@ def score_candidates(
         try:
             state = states.pop()
         except IndexError:
-            state = _State(options.k if keeps_best else 0)
+            state = _State(options.k if keeps_best else 0, packed.panels)
         score_with_pruning(
             *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
             packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, *options.stop,
-            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.counts, scores,
+            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.counts,
+            state.parts, scores,
         )  # fmt: skip
         states.append(state)
 
@@ -212,7 +213,7 @@ class _PackedQuery:
         self.places = np.arange(count)
         packed = pack_columns(tokens)
         # A query of one panel takes a single product per document token, so no document can be stopped early.
-        if options.early_exit and options.stop is ALL and LANES < count <= _MAX_BOUNDED_TOKENS:
+        if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _MAX_NORM:
                 products = tokens @ tokens.T
@@ -222,12 +223,12 @@ class _PackedQuery:
                 prepare_bounds(products, norms, self.slack, order, self.norms, self.cosines, self.sines)
                 self.places[order] = np.arange(count)
                 packed = pack_columns(tokens[order])
-        self.columns = packed.reshape(-1)
+        self.panels, self.columns = len(packed), packed.reshape(-1)
 
 
 class _State:
     """The k best scores of a task, and its counts."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, panels: int) -> None:
         self.heap = np.full(k, -np.inf, np.float32)
-        self.counts, self.errors = np.zeros(1, np.int64), np.zeros(3)
+        self.counts, self.errors, self.parts = np.zeros(1, np.int64), np.zeros(3), np.zeros(panels)
