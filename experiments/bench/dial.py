@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from ..report.table import Column, Table
 from .plumbing import (
     Cache,
     Data,
-    Folder,
     Rounds,
     Save,
     Seconds,
@@ -27,6 +25,7 @@ from .plumbing import (
     float_queries,
     interleaved,
     load_collections,
+    mean_recall,
     measured_on,
     one_by_one,
     timed,
@@ -45,15 +44,12 @@ _COLLECTIONS = (
 
 
 def measure(
-    collections: Iterable[Collection],
-    rounds: int,
-    kinds: Iterable[Any] = ("float32", "int8"),
-    folder: Path | None = None,
+    collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = ("float32", "int8")
 ) -> Table:
     """Return a row for each collection, token format and target; recall is relative to a ranking of all documents."""
     on, rows = measured_on(), list[dict[str, Any]]()
     for collection in collections:
-        indexes = token_indexes(float_documents(collection), kinds, folder, collection.name)
+        indexes = token_indexes(float_documents(collection), kinds, collection.name)
         for kind, index in indexes.items():
             own = _rows(index, float_queries(collection), rounds)
             rows += [{"name": f"{collection.name}, {kind}", **row} for row in own]
@@ -63,16 +59,11 @@ def measure(
         Column("time", "milliseconds", "{:.2f}", "ms"),
         Column("fixed number with that recall", "fixed"),
         Column("time / fixed number's", "share", "{:.2f}x"),
-        Column("target", lambda row: 0.85 if row["target"] > 0.95 else None, "{:.2f}x"),
-        *(Column("most candidates", "cap"), Column("fixed number by windows", "by_windows")),
-        Column("its recall", "recall_by_windows", "{:.3f}"),
     ]
     caption = (
         "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
-        "has the same recall. The recall should be at most .005 below and .03 above the given one. Most candidates: "
-        "the limit for one query. Fixed number by windows: what the calibration gives without stopping early. Times "
-        "are processor time of whole searches on one thread, one query at a time: the median of "
-        f"{rounds} interleaved rounds. {on}"
+        "has the same recall. Times are processor time of whole searches on one thread, one query at a time: the "
+        f"median of {rounds} interleaved rounds. {on}"
     )
     return Table.of("Recalls and their times", columns, rows, caption)
 
@@ -80,8 +71,7 @@ def measure(
 def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[str, Any]]:
     best = [set(r.ids.tolist()) for r in index.search(queries, _K, candidates=len(index))]
     found = index._contents.candidates
-    calibration = None if found is None else found.calibration
-    if found is None or calibration is None:
+    if found is None or found.calibration is None:
         raise ValueError(f"{len(index)} documents have no calibration: they are too few.")
     hits = np.zeros((len(queries), min(_MOST, len(index))), bool)
     for row, own, (rows, _) in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
@@ -91,14 +81,9 @@ def _rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[s
     jobs: dict[tuple[float, str], Callable[[], Seconds]] = {}
     timed_queries = queries[:_TIMED]
     for target in _TARGETS:
-        rankings = index.search(queries, _K, recall=target)
-        shares = [len(own & set(r.ids.tolist())) / len(own) for r, own in zip(rankings, best, strict=True)]
-        recall = float(np.mean(shares))
+        recall = mean_recall(index.search(queries, _K, recall=target), best)
         fixed = max(_K, int(np.argmax(by_number >= min(recall, by_number[-1]) - 1e-9)) + 1)
-        level = calibration.level(target, _K)
-        by_windows = float(by_number[min(level.fixed, len(by_number)) - 1])
-        facts = {"target": target, "recall": recall, "fixed": fixed, "cap": level.cap}
-        measured.append({**facts, "by_windows": level.fixed, "recall_by_windows": by_windows})
+        measured.append({"target": target, "recall": recall, "fixed": fixed})
         jobs[target, "dial"] = timed(one_by_one(index, timed_queries, _K, recall=target))
         jobs[target, "fixed"] = timed(one_by_one(index, timed_queries, _K, candidates=fixed))
     seconds = interleaved(jobs, rounds)
@@ -115,7 +100,6 @@ def dial(
         list[str] | None,
         typer.Option(help="May be repeated. Default: all shared collections with real queries."),
     ] = None,
-    folder: Folder = None,
     rounds: Rounds = 7,
     cache: Cache = CACHE,
     save: Save = False,
@@ -123,5 +107,5 @@ def dial(
     """Measure search(recall=): its mean recall, and its time compared with the fixed number of candidates."""
     collections = load_collections(collection or list(_COLLECTIONS), data, cache)
     with threadpool_limits(1):
-        table = measure(collections, rounds, folder=folder)
+        table = measure(collections, rounds)
     finish("dial", "A recall instead of candidates", [table], save)

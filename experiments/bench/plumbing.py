@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, MuveraIndex
+from muvera import MultiVectors, MuveraIndex, Ranking
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import DATA, DatasetPath, find_collections
@@ -24,7 +24,6 @@ from ..runner.provenance import machine, machine_text
 __all__ = [
     "Cache",
     "Data",
-    "Folder",
     "Rounds",
     "Save",
     "Seconds",
@@ -34,6 +33,7 @@ __all__ = [
     "in_new_process",
     "interleaved",
     "load_collections",
+    "mean_recall",
     "measured_on",
     "one_by_one",
     "paths_of",
@@ -48,9 +48,6 @@ Data = Annotated[
 ]
 Cache = Annotated[Path, typer.Option(help="Folder of environments, embeddings and exact answers.")]
 Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `results`.")]
-Folder = Annotated[
-    Path | None, typer.Option(help="Folder of the indexes, to measure again without building them.")
-]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; results are medians.")]
 
 _Name = TypeVar("_Name")
@@ -142,20 +139,21 @@ def float_queries(collection: Collection, most: int | None = None) -> MultiVecto
     return MultiVectors.from_arrays(filled[:most])
 
 
-def token_indexes(
-    documents: MultiVectors, kinds: Iterable[Any], folder: Path | None, name: str
-) -> dict[str, MuveraIndex]:
-    """Return an index for each token format, with the same vectors; those in `folder` are not built again."""
+def token_indexes(documents: MultiVectors, kinds: Iterable[Any], name: str) -> dict[str, MuveraIndex]:
+    """Return an index for each token format, with the same vectors."""
     indexes: dict[str, MuveraIndex] = {}
     for kind in kinds:
-        path = None if folder is None else folder / f"{name}-{kind}"
-        if path is not None and path.exists():
-            indexes[kind] = MuveraIndex.load(path)
-        else:
-            progress(f"{name}: index with {kind} tokens")
-            encoder: Any = next(iter(indexes.values())).encoder if indexes else "moments"
-            indexes[kind] = MuveraIndex.build(documents, encoder, tokens=kind, exact_tokens=0, path=path)
+        progress(f"{name}: index with {kind} tokens")
+        encoder: Any = next(iter(indexes.values())).encoder if indexes else "moments"
+        indexes[kind] = MuveraIndex.build(documents, encoder, tokens=kind, exact_tokens=0)
     return indexes
+
+
+def mean_recall(rankings: Iterable[Ranking], best: Iterable[set[int]]) -> float:
+    """Return the mean share of each query's `best` documents in its ranking."""
+    return float(
+        np.mean([len(own & set(r.ids.tolist())) / len(own) for r, own in zip(rankings, best, strict=True)])
+    )
 
 
 def one_by_one(

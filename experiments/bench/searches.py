@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from ..report.table import Column, Table
 from .plumbing import (
     Cache,
     Data,
-    Folder,
     Rounds,
     Save,
     Seconds,
@@ -30,6 +28,7 @@ from .plumbing import (
     float_queries,
     interleaved,
     load_collections,
+    mean_recall,
     measured_on,
     one_by_one,
     progress,
@@ -45,15 +44,10 @@ _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99
 _CANDIDATES = (10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 140, 200, 250, 320, 400, 500, 700, 1000)
 _TIMED, _BATCH, _TINY = 50, 300, 500
 
-# Targets of a batch: one by one / this.
-_BATCH_TARGETS = {"one thread": 1.5, "all threads": 1.7}
-
 _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
 
-def measure(
-    collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS, folder: Path | None = None
-) -> list[Table]:
+def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = _KINDS) -> list[Table]:
     """Return a table of times at equal recall, and one that compares ways to search the last collection."""
     on, codecs = measured_on(), list[dict[str, Any]]()
     stream = np.random.default_rng(0)
@@ -64,7 +58,7 @@ def measure(
     for collection in collections:
         documents, queries = float_documents(collection), float_queries(collection, _BATCH)
         exact = [set(best_first(row, _K).tolist()) for row in chamfer_matrix(queries, documents)]
-        indexes = token_indexes(documents, kinds, folder, collection.name)
+        indexes = token_indexes(documents, kinds, collection.name)
         rows = _at_equal_recall(indexes, queries, exact, rounds)
         codecs += [{**row, "name": f"{collection.name}, {row['kind']}"} for row in rows]
     for kind in [kind for kind in ("float32", "int8") if kind in indexes]:  # of the last collection
@@ -87,16 +81,12 @@ _CODEC_COLUMNS = [
     *(Column("collection, tokens", "name"), Column("10-recall@10 of at least", "target", "{:.2f}")),
     *(Column("candidates"), Column("recall", "recall", "{:.3f}")),
     *(Column("time", "milliseconds", "{:.2f}", "ms"), Column("time / float32's", "share", "{:.2f}x")),
-    Column("target", lambda row: 0.65 if row["kind"] == "int8" and row["target"] < 0.99 else None, "{:.2f}x"),
 ]
 _WAY_COLUMNS = [
     *(Column("index", "name"), Column("way"), Column("threads")),
     Column("time of a query", "microseconds", "{:,.0f}", "us"),
     Column("one by one / this", "one_by_one", "{:.2f}x"),
     Column("one thread / this", "one_thread", "{:.2f}x"),
-    Column(
-        "target", lambda row: _BATCH_TARGETS[row["threads"]] if row["way"] == "batch" else None, "{:.2f}x"
-    ),
 ]
 
 
@@ -108,9 +98,7 @@ def _at_equal_recall(
     chosen: dict[tuple[str, float], tuple[int, float]] = {}
     for kind, index in indexes.items():
         for candidates in _CANDIDATES:
-            found = index.search(queries, _K, candidates=candidates)
-            shares = [len(own & set(r.ids.tolist())) / len(own) for r, own in zip(found, exact, strict=True)]
-            recall = float(np.mean(shares))
+            recall = mean_recall(index.search(queries, _K, candidates=candidates), exact)
             for target in _TARGETS:
                 if recall >= target and (kind, target) not in chosen:
                     chosen[kind, target] = candidates, recall
@@ -174,7 +162,6 @@ def searches(
     collection: Annotated[
         list[str] | None, typer.Option(help="May be repeated. Default: scifact-minilm and cosqa-minilm.")
     ] = None,
-    folder: Folder = None,
     rounds: Rounds = 7,
     cache: Cache = CACHE,
     save: Save = False,
@@ -182,4 +169,4 @@ def searches(
     """Measure whole searches: token codecs at equal recall, single queries and batches, one thread and all."""
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
     with threadpool_limits(1):
-        finish("searches", "Whole searches", measure(collections, rounds, folder=folder), save)
+        finish("searches", "Whole searches", measure(collections, rounds), save)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Axis", "Mark", "Plot", "chart", "config", "marks_of"]
+__all__ = ["Mark", "Plot", "chart", "config", "marks_of"]
 
 #: Colors of text, lines and background: variables of page.css.
 CSS = {name: f"var(--{name})" for name in ("paper", "ink", "muted", "rule")}
@@ -53,41 +53,21 @@ def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
 
 
 @dataclass(frozen=True)
-class Axis:
-    """An axis; Vega chooses ticks unless some are given."""
-
-    title: str
-    log: bool = False
-    ticks: Sequence[float] = ()
-
-    def encoding(self, name: str) -> dict[str, Any]:
-        """Return the Vega-Lite channel for the field `name`."""
-        scale = {"nice": False, "padding": 14, **({"type": "log"} if self.log else {"zero": False})}
-        axis: dict[str, Any] = {"format": ",.4~r", "labelOverlap": "greedy", "labelSeparation": 6}
-        axis |= {"values": sorted(set(self.ticks))} if self.ticks else {"tickCount": 5}
-        return {"field": name, "type": "quantitative", "title": self.title, "scale": scale, "axis": axis}
-
-
-@dataclass(frozen=True)
 class Plot:
-    """Data of a chart for one collection."""
+    """A trade-off of quality and cost on one collection, drawn with its Pareto fronts."""
 
     collection: str
-    x: Axis
-    y: Axis
-    #: "x", "y", "series", "name", and, if known, "low" and "high" of the quality, and "line" (points of one line
-    #: share it).
+    quality: str
+    cost: str
+    #: "more" or "less" of the cost.
+    better: str
+    #: "x" (quality), "y" (cost), "series", "name", and, if known, "low" and "high" of the quality.
     points: list[dict[str, Any]]
-    #: "more" or "less" of `y` for a trade-off of quality (x) and cost (y), drawn with its Pareto fronts; else empty.
-    better: str = ""
-    #: The axis that shows the quality: "x", "y", or empty.
-    quality: str = ""
 
     @property
     def title(self) -> str:
         """Axes of a plot."""
-        first, second = (self.x, self.y) if self.better else (self.y, self.x)
-        return f"{first.title} by {second.title}"
+        return f"{self.quality} by {self.cost}"
 
 
 def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
@@ -97,45 +77,58 @@ def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
         for name in ("color", "shape")
     )
     line = {"type": "line", "strokeWidth": 1.5}
-    if plot.better:
-        band = {**line, "strokeWidth": 7, "opacity": 0.16, "strokeCap": "round", "strokeJoin": "round"}
-        ink = {"color": {"value": CSS["ink"]}}
-        own = {"detail": {"field": "series", "type": "nominal"}}
-        lines = [
-            {"transform": _front(plot.better, []), "mark": band, "encoding": ink},
-            {"transform": _front(plot.better, ["series"]), "mark": line, "encoding": own},
-        ]
-    else:
-        mean = {"aggregate": "mean", "field": "y", "type": "quantitative"}  # over seeds
-        lines = [{"mark": line, "encoding": {"y": mean, "detail": {"field": "line", "type": "nominal"}}}]
-    if plot.quality:
-        ends = {plot.quality: {"field": "low", "type": "quantitative"}, f"{plot.quality}2": {"field": "high"}}
-        valid = [{"filter": "isValid(datum.low) && isValid(datum.high)"}]
-        lines.append({"transform": valid, "mark": {"type": "rule", "opacity": 0.4}, "encoding": ends})
+    band = {**line, "strokeWidth": 7, "opacity": 0.16, "strokeCap": "round", "strokeJoin": "round"}
     tip = [
         {"field": "name", "type": "nominal", "title": "configuration"},
-        {"field": "x", "type": "quantitative", "title": plot.x.title, "format": ",.4~r"},
-        {"field": "y", "type": "quantitative", "title": plot.y.title, "format": ",.4~r"},
+        {"field": "x", "type": "quantitative", "title": plot.quality, "format": ",.4~r"},
+        {"field": "y", "type": "quantitative", "title": plot.cost, "format": ",.4~r"},
         {"field": "interval", "type": "nominal", "title": "95% interval"},
     ]
-    points = {
-        "mark": {
-            "type": "point",
-            "filled": True,
-            "opacity": 1,
-            "size": 100,
-            "stroke": CSS["paper"],
-            "strokeWidth": 1,
-        },
-        "encoding": {"shape": {"field": "series", "type": "nominal", "scale": shapes}, "tooltip": tip},
+    point = {
+        "type": "point",
+        "filled": True,
+        "opacity": 1,
+        "size": 100,
+        "stroke": CSS["paper"],
+        "strokeWidth": 1,
     }
-    color = {"field": "series", "type": "nominal", "scale": colors}
+    layers: list[dict[str, Any]] = [
+        {"transform": _front(plot.better, []), "mark": band, "encoding": {"color": {"value": CSS["ink"]}}},
+        {
+            "transform": _front(plot.better, ["series"]),
+            "mark": line,
+            "encoding": {"detail": {"field": "series", "type": "nominal"}},
+        },
+        {
+            "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
+            "mark": {"type": "rule", "opacity": 0.4},
+            "encoding": {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": point,
+            "encoding": {"shape": {"field": "series", "type": "nominal", "scale": shapes}, "tooltip": tip},
+        },
+    ]
     return {
         "data": {"values": plot.points},
         "transform": [{"calculate": _INTERVAL, "as": "interval"}],
-        "encoding": {"x": plot.x.encoding("x"), "y": plot.y.encoding("y"), "color": color},
-        "layer": [*lines, points],
-        "usermeta": {"quality": plot.quality, "title": plot.title},
+        "encoding": {
+            "x": _axis("x", plot.quality, {"zero": False}),
+            "y": _axis("y", plot.cost, {"type": "log"}),
+            "color": {"field": "series", "type": "nominal", "scale": colors},
+        },
+        "layer": layers,
+    }
+
+
+def _axis(field: str, title: str, scale: dict[str, Any]) -> dict[str, Any]:
+    axis = {"format": ",.4~r", "labelOverlap": "greedy", "labelSeparation": 6, "tickCount": 5}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"nice": False, "padding": 14, **scale},
+        "axis": axis,
     }
 
 

@@ -12,7 +12,6 @@
   document.head.append(script);
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-  const measure = document.getElementById("measure");
   const hidden = () => new Set(all("#filters input:not(:checked)").map((box) => box.value));
 
   function filter() {
@@ -30,22 +29,11 @@
     }
   }
 
-  // A chart with the chosen measure, and without the systems that are filtered out.
+  // A chart without the systems that are filtered out.
   function specification(chart, off) {
-    const { quality } = chart.usermeta;
-    const name = measure.value;
-    const chosen = quality && chart.data.values.some(({ measures }) => name in measures);
-    const values = chart.data.values.filter(({ system }) => !off.has(system)).flatMap((point) => {
-      if (!chosen) return [point];
-      const [mean, low, high] = point.measures[name] ?? [];
-      return mean == null ? [] : [{ ...point, [quality]: mean, low, high }];
-    });
-    const result = structuredClone({ ...chart, data: { values } });
-    if (chosen) {
-      result.usermeta.title = result.usermeta.title.replace(result.encoding[quality].title, name);
-      result.encoding[quality].title = name;
-    }
-    return { ...result, width: "container", height: 260, autosize: { type: "fit", contains: "padding" } };
+    const values = chart.data.values.filter(({ system }) => !off.has(system));
+    const size = { width: "container", height: 260, autosize: { type: "fit", contains: "padding" } };
+    return { ...structuredClone(chart), data: { values }, ...size };
   }
 
   const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
@@ -59,7 +47,6 @@
       if (mine !== round) return; // a later drawing has begun
       if (!element.clientWidth) continue;
       const view = specification(charts[Number(element.dataset.chart)], off);
-      element.previousElementSibling.textContent = view.usermeta.title;
       if (view.data.values.length) await vegaEmbed(element, view, options);
       else element.replaceChildren("Nothing to show with these filters.");
       await new Promise((resolve) => setTimeout(resolve)); // clicks and scrolling go first

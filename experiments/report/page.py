@@ -68,7 +68,6 @@ def page_of(run: Run) -> str:
             "systems": len(run.systems), "measurements": len(run.rows),
         },
         families=[(word, [n for n, f in run.systems.items() if f == key]) for key, word in FAMILIES.items()],
-        measures=list(dict.fromkeys(name for row in run.rows for name in row.get("metrics") or {})),
         experiments=experiments,
         facts=_facts(run),
         collections_table=html(_collections(run)),

@@ -142,36 +142,31 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
 
 def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     _require_keys(content, _KEYS, "key of an experiment")
-    given: dict[str, Any] = {
-        "k": 100,
-        "queries": 300,
-        "seeds": 1,
-        "documents": ["all"],
-        "collections": [],
-    }
-    given |= {"metrics": [], "tables": ["metrics"], "systems": [], "compare": [], **content}
-    _require("title" in given, "title is missing: describe what the experiment shows.")
+    _require("title" in content, "title is missing: describe what the experiment shows.")
+    given = {"k": 100, "queries": 300, "seeds": 1, "documents": ["all"], **content}
     for key in ("k", "queries", "seeds"):
         _require(
             type(given[key]) is int and given[key] > 0,
             f"{key} must be an int of at least 1, got {given[key]!r}.",
         )
-    sizes, collections = given["documents"], given["collections"]
+    sizes, collections = given["documents"], given.get("collections", [])
     _require(
         all(size == "all" or (type(size) is int and size > 0) for size in sizes),
         f"documents must be a list of numbers and 'all', got {sizes!r}.",
     )
     _require(isinstance(collections, list), f"collections must be a list of names, got {collections!r}.")
-    for metric in given["metrics"]:
+    metrics, tables = (
+        tuple(given.get(key, default)) for key, default in (("metrics", ()), ("tables", ("metrics",)))
+    )
+    for metric in metrics:
         if parse_metric(metric).cutoff > given["k"]:
             raise ValueError(f"{metric} reads more documents than k={given['k']}. Raise k.")
-    for table in given["tables"]:
+    for table in tables:
         require_known(table, _TABLES, "table")
-    entries = [entry for line, row in enumerate(given["systems"]) for entry in _entries(row, line)]
+    entries = [entry for line, row in enumerate(given.get("systems", [])) for entry in _entries(row, line)]
     names = [point.name for entry in entries for point in entry.points()]
     for point in names:
         _require(names.count(point) == 1, f"Two points have the name {point!r}. Give their systems labels.")
-    metrics = tuple(given["metrics"])
     return Experiment(
         name=name,
         entries=tuple(entries),
@@ -179,8 +174,8 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         documents=tuple(None if size == "all" else size for size in sizes),
         collections=tuple(collections),
         metrics=metrics,
-        tables=tuple(given["tables"]),
-        comparisons=tuple(_comparison(row, names, metrics) for row in given["compare"]),
+        tables=tables,
+        comparisons=tuple(_comparison(row, names, metrics) for row in given.get("compare", [])),
         raw=content,
         **{key: given[key] for key in _PLAIN_KEYS if key in given},
     )
