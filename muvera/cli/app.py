@@ -16,11 +16,10 @@ from .convert import convert, formats
 from .demo import demo
 from .encode import encode, load
 from .index import index, info
-from .mcp import mcp
 from .measure import diagnose, tune
 from .output import note, one_line, warn
 from .search import search
-from .serve import serve
+from .serve import mcp, serve
 from .texts import texts
 
 __all__ = ["app", "main"]
@@ -113,22 +112,9 @@ def start(
         typer.echo(ctx.get_help())
 
 
-for command, summary in (
-    (demo, "Search a bundled sample: no download, no model."),
-    (index, "Build an index of token embeddings."),
-    (search, "Find the best documents for each query."),
-    (serve, "Serve an index over HTTP, with a web page."),
-    (mcp, "Serve an index of texts to agents (MCP)."),
-    (info, "Describe an index or token embeddings."),
-    (diagnose, "Measure token embeddings and recommend an encoder."),
-    (tune, "Choose the encoder for your documents and queries."),
-    (convert, "Convert token embeddings from one format to another."),
-    (encode, "Write one vector per document, for another vector search."),
-    (load, "Load documents into a vector database."),
-    (formats, "List the formats that can be read and written."),
-):
-    app.command(command.__name__, short_help=summary)(command)
-app.add_typer(texts, name="texts", short_help="Index, change and search texts.")
+for command in (demo, index, search, serve, mcp, info, diagnose, tune, convert, encode, load, formats):
+    app.command(command.__name__)(command)
+app.add_typer(texts, name="texts")
 
 
 def main() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from .options import Format, Json, Overwrite, Quiet, ReaderOption, Source, parse_options
+from .options import Format, Json, Overwrite, ReaderOption, Source, parse_options
 from .output import columns, print_json
 
 __all__ = ["convert", "formats"]
@@ -39,7 +39,9 @@ def convert(
     ] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
-    dtype: Annotated[str | None, Option(help="float32 or float16 (default: the type in SOURCE).")] = None,
+    dtype: Annotated[
+        Literal["float32", "float16"] | None, Option(help="Default: the type in SOURCE.")
+    ] = None,
     nbits: Annotated[
         int | None,
         Option(
@@ -63,11 +65,11 @@ def convert(
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Convert token embeddings to another format, by default to a folder of .npy files.
+    """Convert token embeddings to another format.
 
-    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete.
+    The default is a folder of .npy files.  SOURCE is read in batches, so memory use is bounded.  OUT is
+    created only when it is complete.
 
     A damaged or hostile file can crash or hang the library that reads it.  With --isolated, a crash
     or hang becomes an error.
@@ -84,25 +86,21 @@ def convert(
     limits = _without_none(
         seconds=time_limit, memory_bytes=None if memory_limit is None else memory_limit << 20
     )
-    options = _without_none(
-        normalize=normalize or None,
-        drop_zero_rows=drop_zero_rows or None,
-        truncate_dimension=truncate_dimension,
-        pooling=pooling,
-        pool_factor=pool_factor,
-        dtype=dtype,
-        nbits=nbits,
-        bucket_means=bucket_means or None,
-    )
     report = pipeline.convert(
         open_index(source) if format is None and is_index(source) else source,
         out,
         to,
         format=format,
         overwrite=overwrite,
-        progress=not quiet and sys.stderr.isatty(),
+        progress=sys.stderr.isatty(),
         isolated=IsolationLimits(**limits) if isolated or limits else False,
-        **options,
+        normalize=normalize,
+        drop_zero_rows=drop_zero_rows,
+        truncate_dimension=truncate_dimension,
+        pooling=pooling,
+        pool_factor=pool_factor,
+        dtype=dtype,
+        **_without_none(nbits=nbits, bucket_means=bucket_means or None),
         **parse_options(option),
     )
     if json_:
@@ -116,7 +114,7 @@ def _without_none(**options: Any) -> dict[str, Any]:
 
 
 def formats(json_: Json = False) -> None:
-    """List the formats of token embeddings that can be read and written.
+    """List the formats that can be read and written.
 
     For any other format, write two arrays with NumPy: tokens.npy (tokens, dimension) with the tokens
     of all texts, and lengths.npy with the number of tokens of each text.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from itertools import tee
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from .options import Config, Format, Json, Overwrite, Quiet, ReaderOption, Source, Threads
+from .options import Config, Format, Json, Overwrite, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
 from .output import note, print_json, progress_bar, seconds
 
@@ -24,12 +23,14 @@ _BLOCK_BYTES = 16 << 20
 
 def encode(
     source: Source,
-    out: Annotated[Path, Argument(metavar="OUT", help="A new .npy file, or the target of --to.")],
-    side: Annotated[str, Option(help="documents or queries; they are encoded differently.")] = "documents",
+    out: Annotated[Path, Argument(metavar="OUT", help="A new folder, or for parquet a file.")],
+    side: Annotated[
+        Literal["documents", "queries"], Option(help="They are encoded differently.")
+    ] = "documents",
     to: Annotated[
-        str | None,
-        Option(help="Format with ids: npy (a folder), parquet (a file) or opensearch (a folder)."),
-    ] = None,
+        Literal["npy", "parquet", "opensearch"],
+        Option(help="Output format; each has the vectors and their ids."),
+    ] = "npy",
     encoder: EncoderOption = None,
     config: Config = None,
     save_encoder: Annotated[
@@ -40,39 +41,33 @@ def encode(
     threads: Threads = None,
     overwrite: Overwrite = False,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Write one float32 vector per text; compare documents and queries by inner product.
+    """Write one vector per text, for another vector search.
 
-    Most encoders are fitted to the documents.  Save the encoder with --save-encoder, and encode
-    queries with --encoder FOLDER.  Without --to, OUT is one .npy file (texts, floats) in SOURCE's
-    order.  OUT is created only when it is complete.
+    Compare documents and queries by inner product.  Most encoders are fitted to the documents.  Save the
+    encoder with --save-encoder, and encode queries with --encoder FOLDER.  OUT is created only when it is
+    complete; npy is a folder with vectors.npy (texts, floats) and ids.json.
 
     \b
     Example: vectors of documents and queries from one encoder.
-      muvera encode docs docs.npy --save-encoder encoder
-      muvera encode queries queries.npy --side queries --encoder encoder
+      muvera encode docs doc-vectors --save-encoder encoder
+      muvera encode queries query-vectors --side queries --encoder encoder
     """
     import numpy as np
 
-    from ..convert.writers.vectors import FORMATS, write_array, write_vectors
+    from ..convert.writers.vectors import write_vectors
     from ..data.multivectors import MultiVectors
     from ..encoders.base import EncoderConfig
     from ..encoders.registry import make_encoder
-    from .sources import choose_encoder_only, fit, open_documents, open_queries, stream
+    from ..utils.checks import counted
+    from .sources import choose_encoder, fit, open_documents, open_queries, stream
 
-    if side not in ("documents", "queries"):
-        raise ValueError(f"--side must be documents or queries, got {side!r}.")
-    if to is not None and to not in FORMATS:
-        raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}.")
-    if to is None and out.suffix != ".npy":
-        raise ValueError(f"Without --to, OUT is a file that ends in .npy, got {out}.")
     for path in (out, save_encoder):  # before the work
         if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
-    chosen = choose_encoder_only(encoder, config, opened.dimension)
     begun = time.perf_counter()
+    chosen = choose_encoder(encoder, config, opened.dimension)
     ready = make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
     if ready.needs_fit and side == "queries":
         raise ValueError(
@@ -80,19 +75,15 @@ def encode(
             "documents' index, or the folder of encode --save-encoder. Or encode both sides with an encoder that "
             "is not fitted, such as --encoder paper."
         )
-    if ready.needs_fit:
-        ready = fit(ready, opened, quiet)
-        if save_encoder is None and not quiet:
-            note(
-                "muvera: note: The encoder was fitted to these documents. To encode queries for them, save it with "
-                "--save-encoder FOLDER and use it with --encoder FOLDER."
-            )
+    forgotten = ready.needs_fit and save_encoder is None
+    fit(ready, opened, threads)
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
+    encode_side = ready.encode_documents if side == "documents" else ready.encode_queries
     floats = ready.config.vector_dimension
     step = max(1, _BLOCK_BYTES // (4 * floats))
     count = empty = 0
-    with progress_bar(opened.num_documents, "texts", "encoding", quiet) as advance:
+    with progress_bar(opened.num_documents, "texts", "encoding") as advance:
 
         def blocks() -> Iterator[MultiVectors]:
             nonlocal count, empty
@@ -101,22 +92,25 @@ def encode(
                     texts = batch[start : start + step]
                     ids = texts.ids if batch.has_ids else np.arange(count, count + len(texts))
                     count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
-                    vectors = getattr(ready, f"encode_{side}")(texts, threads=threads)
+                    vectors = encode_side(texts, threads=threads)
                     yield MultiVectors.from_flat(vectors, np.ones(len(texts), np.int64), ids=ids)
                     advance(len(texts))
 
-        if to is None:
-            write_array(blocks(), out, overwrite=overwrite)
-        else:
-            write_vectors(blocks(), out, to, overwrite=overwrite)
+        write_vectors(blocks(), out, to, overwrite=overwrite)
     duration = time.perf_counter() - begun
     if json_:
-        facts = {"out": str(out), "to": to or "npy file", "side": side, "vectors": count, "dimension": floats}
+        facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
         facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
         print_json(facts)
         return
-    zeros = f", {empty} of them zero because their texts have no tokens" if empty else ""
-    typer.echo(f"{out}: {count:,} vectors of {side}, {floats:,} floats each{zeros}, in {seconds(duration)}")
+    zeros = f", {empty:,} of them zero because their texts have no tokens" if empty else ""
+    vectors = f"{counted(count, 'vector')} of {side}, {counted(floats, 'float')} each"
+    typer.echo(f"{out}: {vectors}{zeros}, in {seconds(duration)}")
+    if forgotten:
+        note(
+            "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
+            "FOLDER and use it with --encoder FOLDER."
+        )
 
 
 def load(
@@ -146,12 +140,12 @@ def load(
     option: ReaderOption = None,
     threads: Threads = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Load documents into a vector database; an interrupted load continues where it stopped.
+    """Load documents into a vector database.
 
-    The encoder of SOURCE is used if SOURCE is an index that has one.  If SOURCE is an index of texts,
-    its texts and metadata are loaded, too.  Search them with: muvera texts search URL QUESTION.
+    An interrupted load continues where it stopped.  The encoder of SOURCE is used if SOURCE is an index
+    that has one.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them
+    with: muvera texts search URL QUESTION.
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.
@@ -162,34 +156,33 @@ def load(
     from ..encoders.registry import make_encoder
     from ..engines import EngineIndex, open_engine
     from ..texts.database import TEXT_ENCODER
-    from .sources import IndexSource, choose_encoder_only, fit, open_documents, stream
+    from ..utils.checks import counted
+    from .sources import IndexSource, choose_encoder, fit, open_documents, stream
 
     begun = time.perf_counter()
-    opened = open_documents(source, format, option)
+    opened: Any = open_documents(source, format, option)
     engine = open_engine(to)
     try:
         if drop:
             engine.drop()
-        stored: dict[str, Any] = {"tokens": "engine" if tokens else None}
-        database = None
-        values: Any = None
-        contents = None
-        if isinstance(opened, IndexSource) and (database := opened.texts) is not None:
-            stored["text_encoder"] = database.property(TEXT_ENCODER)
-            first, second = tee(opened.documents(database))
-            values, contents = (one.metadata for one in first), (one.text for one in second)
-        new, chosen = engine.describe() is None, None
-        if new or encoder is not None or config is not None:
-            chosen = choose_encoder_only(encoder, config, opened.dimension)
-            if encoder is None and config is None and isinstance(opened, IndexSource):
-                chosen = opened.encoder or chosen
+        database = opened.texts if isinstance(opened, IndexSource) else None
+        name = None if database is None else database.property(TEXT_ENCODER)
+        chosen: Any = None
+        new = engine.describe() is None
+        if encoder is not None or config is not None:
+            chosen = choose_encoder(encoder, config, opened.dimension)
+        elif new:
+            chosen = getattr(opened, "encoder", None) or choose_encoder(None, None, opened.dimension)
         if new and isinstance(chosen, EncoderConfig):
             engine.require_dimension(chosen.vector_dimension)
-            chosen = fit(make_encoder(chosen), opened, quiet)
-        index = EngineIndex(engine, chosen, **stored)
-        if metadata is not None:
-            values = _read_metadata(metadata)
-        with progress_bar(opened.num_documents, "documents", "loading", quiet) as advance:
+            chosen = fit(make_encoder(chosen), opened)
+        index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=name)
+        values: Any = None if metadata is None else _read_metadata(metadata)
+        contents = None
+        if database is not None:
+            contents = (document.text for document in opened.documents(database))
+            values = values or (document.metadata for document in opened.documents(database))
+        with progress_bar(opened.num_documents, "documents", "loading") as advance:
             report = index.add(
                 stream(opened), values, texts=contents, resume=not replace, threads=threads, progress=advance
             )
@@ -202,12 +195,10 @@ def load(
         return
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     empty = f", {report.without_tokens:,} without tokens" if report.without_tokens else ""
-    typer.echo(
-        f"{engine.location}: {report.added:,} documents loaded{skipped}{empty}; {facts['documents']:,} in total."
-    )
-    if not quiet:
-        ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
-        note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
+    loaded = counted(report.added, "document")
+    typer.echo(f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total.")
+    ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
+    note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
 
 
 def _read_metadata(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .options import Config, Encoder, Format, Json, Overwrite, Quiet, ReaderOption, Source, Threads
-from .output import megabytes, note, print_json, progress_bar, seconds, warn
+from .options import (
+    Backend,
+    Config,
+    Encoder,
+    Format,
+    Json,
+    Overwrite,
+    ReaderOption,
+    Source,
+    Threads,
+    Tokens,
+)
+from .output import megabytes, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
@@ -27,21 +38,12 @@ def index(
     option: ReaderOption = None,
     encoder: Encoder = None,
     config: Config = None,
-    backend: Annotated[
-        str | None,
-        Option(help="auto, exact (reads every vector), scan (reads 4-bit codes) or hnsw (searches a graph)."),
-    ] = None,
+    backend: Backend = None,
     exact_tokens: Annotated[
         int | None,
         Option(help="Search without vectors, and exactly, if there are at most this many tokens; 0: never."),
     ] = None,
-    tokens: Annotated[
-        str | None,
-        Option(
-            help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
-            "(1/4, 1/7 or 1/13; fewer bits lower recall). Default: float16 if SOURCE is, otherwise float32."
-        ),
-    ] = None,
+    tokens: Tokens = None,
     keep_exact: Annotated[
         bool,
         Option("--keep-exact", help="With codes, also store exact tokens, which rerank the best candidates."),
@@ -52,12 +54,10 @@ def index(
     threads: Threads = None,
     overwrite: Overwrite = False,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Build an index of token embeddings.
 
-    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete. --config
-    may also contain backend, hnsw, exact_tokens, tokens and keep_exact.
+    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete.
 
     \b
     Example: index your own arrays, one (tokens, dimension) array per document.
@@ -76,22 +76,24 @@ def index(
 
     require_place(out, overwrite)
     opened = open_documents(source, format, option)
-    chosen, values = choose_encoder(encoder, config, opened.dimension)
-    options = {"backend": backend, "exact_tokens": exact_tokens, "tokens": tokens}
-    values |= {name: value for name, value in options.items() if value is not None}
-    if keep_exact:
-        values["keep_exact"] = True
-    settings = IndexSettings.of(**values)
+    chosen: Any = choose_encoder(encoder, config, opened.dimension)
+    given: dict[str, Any] = {
+        "backend": backend,
+        "exact_tokens": exact_tokens,
+        "tokens": tokens,
+        "keep_exact": keep_exact,
+    }
+    settings = IndexSettings.of(**{name: value for name, value in given.items() if value is not None})
     begun = time.perf_counter()
-    ready: Any = chosen
-    choose = encoder is None and chosen == MomentsConfig(dimension=opened.dimension)
     if isinstance(chosen, EncoderConfig):
-        ready = _fitted(chosen, opened, settings, threads, quiet, choose)
-    with progress_bar(opened.num_documents, "documents", "indexing", quiet) as advance:
+        default = encoder is None and chosen == MomentsConfig(dimension=opened.dimension)
+        chosen = _fitted(chosen, opened, settings, threads, default)
+    with progress_bar(opened.num_documents, "documents", "indexing") as advance:
         build: Any = MuveraIndex.from_plaid if keep_codes else MuveraIndex.build
+        content = opened if keep_codes else stream(opened)
         built = build(
-            opened if keep_codes else stream(opened),
-            ready,
+            content,
+            chosen,
             settings=settings,
             path=out,
             overwrite=overwrite,
@@ -103,13 +105,7 @@ def index(
         facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}
         print_json({**facts, **built.to_dict()})
         return
-    if not quiet:
-        warn(*built.warnings)
-        if built.vectors is None and settings.backend != "auto":
-            note(
-                f"This index is searched exactly; backend {settings.backend} is used above "
-                f"{built.exact_tokens:,} tokens (--exact-tokens 0: always)."
-            )
+    warn(*built.warnings)
     typer.echo(
         f"{out}: {counted(built.documents, 'document')}, {counted(built.tokens, 'token')} of "
         f"{counted(built.dimension, 'dimension')}, {_size(built)}, in {seconds(duration)}"
@@ -117,12 +113,10 @@ def index(
     typer.echo(f"searched {_search(built)}")
 
 
-def _fitted(
-    config: EncoderConfig, source: Any, settings: Any, threads: int | None, quiet: bool, choose: bool
-) -> Any:
+def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, default: bool) -> Any:
     """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed.
 
-    With `choose`, return the encoder that the default setting would choose, or None instead of `config`.
+    With `default`, return the encoder that the default setting would choose, or None instead of `config`.
     """
     from ..encoders.registry import make_encoder
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS
@@ -131,10 +125,8 @@ def _fitted(
     exact = source.num_tokens is not None and source.num_tokens <= settings.exact_tokens
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
     if exact or (few and config.needs_fit_sample):
-        return None if choose else config
-    if choose:
-        return chosen_by_recall(source, quiet, threads)
-    return fit(make_encoder(config), source, quiet, threads)
+        return None if default else config
+    return chosen_by_recall(source, threads) if default else fit(make_encoder(config), source, threads)
 
 
 def info(
@@ -143,11 +135,12 @@ def info(
     ],
     format: Format = None,
     option: ReaderOption = None,
-    verify: Annotated[
-        bool, Option("--verify", help="Read an index in full and compare every checksum.")
-    ] = False,
-    survey: Annotated[
-        bool, Option("--survey", help="Read embeddings in full: norms, empty texts, invalid numbers.")
+    full: Annotated[
+        bool,
+        Option(
+            "--full",
+            help="Read everything: checksums of an index; norms, empty texts and invalid numbers of embeddings.",
+        ),
     ] = False,
     json_: Json = False,
 ) -> None:
@@ -164,56 +157,53 @@ def info(
     from .sources import is_index
 
     if format is None and is_index(path):
-        facts, lines = _index_facts(path, verify)
+        facts, lines = _index_facts(path, full)
     elif format is None and is_encoder_folder(path):
         facts, lines = _encoder_facts(path)
     else:
-        facts, lines = _embedding_facts(path, format, option, survey)
+        facts, lines = _embedding_facts(path, format, option, full)
     if json_:
         print_json({"path": str(path), **facts})
     else:
         typer.echo(f"{path}: " + "\n".join(lines))
 
 
-def _index_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[str]]:
+def _index_facts(path: Path, full: bool) -> tuple[dict[str, Any], list[str]]:
     from ..index.manifest import read_manifest, texts_file
     from ..index.muvera_index import MuveraIndex
     from ..texts.database import TEXT_ENCODER, DocumentDatabase
     from ..utils.checks import counted
 
-    loaded = MuveraIndex.load(path, verify_files=True if verify else None)
-    facts = loaded.info()
+    facts = MuveraIndex.load(path, verify_files=full or None).info()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     texts: dict[str, Any] = {}
-    file = texts_file(path)
-    if file is not None:
+    if (file := texts_file(path)) is not None:
         with closing(DocumentDatabase.open(file)) as database:
             texts = {"texts": len(database), "text_encoder": database.property(TEXT_ENCODER)}
-    codec = facts.token_codec
-    exact = (
-        f", and {codec['exact_bytes_per_token']:,} for exact tokens" if codec["exact_bytes_per_token"] else ""
-    )
-    documents = counted(facts.documents, "document")
-    empty = f", {facts.empty_documents:,} of them without tokens" if facts.empty_documents else ""
-    deleted = f", {facts.deleted_documents:,} deleted" if facts.deleted_documents else ""
-    graph = {
-        name: value for name, value in (facts.vectors or {}).items() if name in ("m", "ef_construction", "ef")
-    }
+    codec, vectors = facts.token_codec, facts.vectors or {}
+    exact = codec["exact_bytes_per_token"]
+    parts = {"without tokens": facts.empty_documents, "deleted": facts.deleted_documents}
+    documents = [counted(facts.documents, "document")]
+    documents += [f"{count:,} {name}" for name, count in parts.items() if count]
+    settings = _named({name: vectors.get(name) for name in ("m", "ef_construction", "ef")})
     limit = f"exact up to {facts.exact_tokens:,} tokens" if facts.exact_tokens else "never exact"
-    lines = [
-        f"an index of {documents}{empty}{deleted}",
-        *([f"texts       {texts['texts']:,}, encoded by {texts['text_encoder']}"] if texts else []),
-        f"tokens      {facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
-        f"stored      {codec['bytes_per_token']:,} bytes per token ({codec['codec']}){exact}",
-        f"search      {_search(facts)}",
-        f"size        {_size(facts)}, {megabytes(size)} on disk",
-        f"settings    {', '.join(filter(None, [_named(graph), limit]))}",
-        f"encoder     {_named(facts.encoder)}",
-        *(f"warning     {text}" for text in facts.warnings),
-    ]
-    if verify:
-        lines.append(f"verified    {counted(len(read_manifest(path)['files']), 'file')}, all checksums match")
-    return {"kind": "index", "bytes_on_disk": size, "verified": verify, **texts, **facts.to_dict()}, lines
+    rows = {
+        "texts": f"{texts['texts']:,}, encoded by {texts['text_encoder']}" if texts else "",
+        "tokens": f"{facts.tokens:,} of {counted(facts.dimension, 'dimension')}",
+        "stored": f"{codec['bytes_per_token']:,} bytes per token ({codec['codec']})"
+        + (f", and {exact:,} for exact tokens" if exact else ""),
+        "search": _search(facts),
+        "size": f"{_size(facts)}, {megabytes(size)} on disk",
+        "settings": f"{settings}, {limit}" if settings else limit,
+        "encoder": _named(facts.encoder),
+        "verified": f"{counted(len(read_manifest(path)['files']), 'file')}, all checksums match"
+        if full
+        else "",
+    }
+    lines = [f"an index of {', '.join(documents)}"]
+    lines += [f"{name:<12}{value}" for name, value in rows.items() if value]
+    lines += [f"warning     {text}" for text in facts.warnings]
+    return {"kind": "index", "bytes_on_disk": size, "verified": full, **texts, **facts.to_dict()}, lines
 
 
 def _encoder_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -225,31 +215,27 @@ def _encoder_facts(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _embedding_facts(
-    path: Path, format: str | None, option: list[str] | None, survey: bool
+    path: Path, format: str | None, option: list[str] | None, full: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    from ..convert import survey as read_all
+    from ..convert import survey
+    from ..utils.checks import counted
     from .sources import open_documents
 
     source = open_documents(path, format, option)
-    facts = {
-        "kind": "embeddings",
-        "format": source.name,
-        "documents": source.num_documents,
-        "tokens": source.num_tokens,
-        "dimension": source.dimension,
-        "lossy": source.lossy,
-        "nbits": source.nbits,
-    }
-    if survey:
-        report = read_all(source)
+    names = ("documents", "tokens")
+    counts = dict(zip(names, (source.num_documents, source.num_tokens), strict=True))
+    facts = {"kind": "embeddings", "format": source.name, **counts, "dimension": source.dimension}
+    facts |= {"lossy": source.lossy, "nbits": source.nbits}
+    if full:
+        report = survey(source)
         return {**facts, "survey": report.to_dict()}, ["token embeddings, read in full", report.text]
-    counts = ", ".join(
-        f"{count:,} {unit}" if count is not None else f"{unit} unknown (count them with --survey)"
-        for count, unit in ((source.num_documents, "documents"), (source.num_tokens, "tokens"))
+    shown = ", ".join(
+        f"{name} unknown (count them with --full)" if count is None else counted(count, name[:-1])
+        for name, count in counts.items()
     )
     bits = f", {source.nbits} bits per coordinate" if source.nbits else ""
     kind = f"lossy{bits}" if source.lossy else "exact"
-    return facts, [f"{source.name} ({kind}): {counts}, {source.dimension} dimensions"]
+    return facts, [f"{source.name} ({kind}): {shown}, {counted(source.dimension, 'dimension')}"]
 
 
 def _search(facts: IndexInfo) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from .options import Format, Json, Queries, Quiet, ReaderOption, Source, Threads
+from .options import Format, Json, Queries, ReaderOption, Source, Threads
 from .output import note, print_json, progress_bar
 
 __all__ = ["diagnose", "tune"]
@@ -22,9 +22,8 @@ def diagnose(
     sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1000,
     threads: Threads = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Measure token embeddings and the presets on a sample, and recommend one preset.
+    """Measure token embeddings, and recommend an encoder.
 
     --format and --option apply to SOURCE; the format of --queries is detected.  If a folder
     contains documents and queries, --queries reads its queries.
@@ -36,7 +35,7 @@ def diagnose(
     from ..diagnostics.diagnose import diagnose as run
     from .sources import read_collections
 
-    with progress_bar(None, "steps", "measuring", quiet) as advance:
+    with progress_bar(None, "steps", "measuring") as advance:
         documents, query_vectors = read_collections(source, queries, format, option)
         diagnosis = run(documents, query_vectors, sample=sample, threads=threads, progress=advance)
     if json_:
@@ -64,11 +63,11 @@ def tune(
     ] = None,
     threads: Threads = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Compare encoders on a sample, and estimate the recall of the best on held-out queries.
+    """Choose the encoder for your documents and queries.
 
-    Takes a few minutes.  --format and --option apply to SOURCE; the format of --queries is detected.
+    Many encoders are compared on a sample, which takes a few minutes.  Held-out queries estimate the recall of
+    the choice.   --format and --option apply to SOURCE; the format of --queries is detected.
     If a folder contains documents and queries, --queries reads its queries.
 
     \b
@@ -81,7 +80,7 @@ def tune(
 
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
-    with progress_bar(None, "steps", "measuring", quiet) as advance:
+    with progress_bar(None, "steps", "measuring") as advance:
         documents, query_vectors = read_collections(source, queries, format, option)
         tuning = run(
             documents,
@@ -99,5 +98,5 @@ def tune(
         print_json({"source": str(source), **tuning.to_dict()})
         return
     typer.echo(tuning.text)
-    if out is not None and not quiet:
+    if out is not None:
         note(f"wrote {out}, for: muvera index {source} INDEX --config {out}")

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
 __all__ = [
+    "Backend",
     "Config",
     "Encoder",
     "Format",
     "Json",
     "Overwrite",
     "Queries",
-    "Quiet",
     "ReaderOption",
     "Recall",
     "Source",
     "TextEncoder",
     "Threads",
+    "Tokens",
     "Where",
     "parse_json",
     "parse_options",
@@ -61,6 +62,23 @@ Config = Annotated[
     Path | None,
     Option("--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'),
 ]
+Backend = Annotated[
+    Literal["auto", "exact", "scan", "hnsw"] | None,
+    Option(
+        "--backend",
+        metavar="NAME",
+        help="auto (default), exact (reads every vector), scan (reads 4-bit codes) or hnsw (searches a graph).",
+    ),
+]
+Tokens = Annotated[
+    Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
+    Option(
+        "--tokens",
+        metavar="KIND",
+        help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
+        "(1/4, 1/7 or 1/13; fewer bits lower recall).",
+    ),
+]
 TextEncoder = Annotated[
     str | None,
     Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
@@ -76,7 +94,6 @@ Recall = Annotated[
 Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="Print no progress bar and no notes.")]
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:

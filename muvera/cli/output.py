@@ -75,9 +75,7 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
 
 
 @contextmanager
-def progress_bar(
-    total: int | None, unit: str, title: str, quiet: bool = False
-) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[[int], object]]:
     """Show a progress bar on standard error, and yield the function that advances it.
 
     The bar appears only on a terminal, because in a log every step would be a line.  Its clock also runs during
@@ -87,37 +85,26 @@ def progress_bar(
 
     from ..utils.stages import listening
 
-    hidden = quiet or not sys.stderr.isatty()
+    hidden = not sys.stderr.isatty()
     with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, disable=hidden, leave=False) as bar:
-        if hidden:
-            yield bar.update
-            return
-        ended = threading.Event()
-
-        def show(stage: str = "") -> None:
-            if total and bar.n >= total:
-                bar.bar_format = "{desc}[{elapsed}]"
-                bar.set_description(stage or "finishing")
-            else:
-                bar.set_description(stage or title)
-
-        def advance(count: int) -> None:
-            bar.update(count)
-            if total and bar.n >= total:
-                show()
+        stages, ended = [""], threading.Event()
 
         def redraw() -> None:
             while not ended.wait(_REDRAW_SECONDS):
-                bar.refresh()
+                complete = total is not None and bar.n >= total > 0
+                bar.bar_format = "{desc}[{elapsed}]" if complete or not (total or bar.n) else None
+                bar.set_description(stages[-1] or ("finishing" if complete else title))
 
         thread = threading.Thread(target=redraw, daemon=True)
-        thread.start()
+        if not hidden:
+            thread.start()
         try:
-            with listening(show):
-                yield advance
+            with listening(stages.append):
+                yield bar.update
         finally:
             ended.set()
-            thread.join()
+            if not hidden:
+                thread.join()
 
 
 def columns() -> int:

@@ -6,13 +6,13 @@ import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from .options import Format, Json, Quiet, ReaderOption, Recall, Threads, Where, parse_json
-from .output import note, print_json, progress_bar, seconds, warn
+from .options import Format, Json, ReaderOption, Recall, Threads, Where, parse_json
+from .output import note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
     from ..data.ranking import Ranking
@@ -22,9 +22,6 @@ __all__ = ["search"]
 
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
-
-# Formats that never contain queries.
-_DOCUMENTS_ONLY = ("muvera index", "plaid", "fast_plaid", "pylate", "warp", "byaldi")
 
 
 def search(
@@ -44,29 +41,23 @@ def search(
         int | None,
         Option(help="Number of candidates to rank exactly (default: 100, at least k)."),
     ] = None,
-    ids: Annotated[
-        Path | None, Option(help="Search only the documents with the ids in this file, one id per line.")
-    ] = None,
     recall: Recall = None,
     where: Where = None,
     rerank: Annotated[
-        str | None,
-        Option(
-            help="For a URL, what ranks the candidates: here (this program), engine, none or auto (default)."
-        ),
-    ] = None,
+        Literal["auto", "here", "engine", "none"],
+        Option(help="For a URL, what ranks the candidates: here is this program."),
+    ] = "auto",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
     option: ReaderOption = None,
     threads: Threads = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Print the best documents for each query: rank, Chamfer score, id.
+    """Print the best documents for each query.
 
-    A score is a sum over query tokens; higher is better.  A query without tokens has an empty
-    ranking.  If QUERIES also contains documents, its queries are read.  --ids works only with an
-    index; --where and --rerank work only with a URL.
+    Each line has rank, Chamfer score and id.  A score is a sum over query tokens; higher is better.  A
+    query without tokens has an empty ranking.  If QUERIES also contains documents, its queries are
+    read.  --where and --rerank work only with a URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.
@@ -86,57 +77,42 @@ def search(
     with ExitStack() as stack:
         searched: Any
         if is_engine_url(index):
-            if ids is not None:
-                raise ValueError("--ids needs an index. For a URL use --where.")
-            plan |= _engine_options(where, rerank)
+            plan["where"] = parse_json("--where", where)
+            plan["rerank"] = None if rerank == "none" else rerank
             searched = _open_collection(index)
             stack.callback(searched.close)
             place = str(searched.engine.location)
+        elif where is not None or rerank != "auto":
+            raise ValueError("--where and --rerank need the URL of an engine.")
         else:
-            if where is not None or rerank is not None:
-                raise ValueError("--where and --rerank need the URL of an engine. For an index use --ids.")
             searched, place = _open_index(index, queries), index
-        source = open_queries(queries, format, option)
-        if source.name in _DOCUMENTS_ONLY and not quiet:
-            warn(f"{queries} contains documents and no queries: each document is used as a query.")
-        texts = read(source)
-        if ids is not None:
-            plan["ids"] = _read_ids(ids, searched, quiet)
+        texts = read(open_queries(queries, format, option))
         begun = time.perf_counter()
         rankings: list[Ranking] = []
-        with progress_bar(len(texts), "queries", "searching", quiet) as advance:
+        with progress_bar(len(texts), "queries", "searching") as advance:
             for start in range(0, len(texts), _QUERIES_AT_ONCE):
                 block = texts[start : start + _QUERIES_AT_ONCE]
                 rankings += searched.search(block, **plan)
                 advance(len(block))
         duration = time.perf_counter() - begun
-        names = texts.ids.tolist()
-        empty = [name for name, length in zip(names, texts.lengths, strict=True) if length == 0]
-        if empty and not quiet:
-            warn(
-                f"{counted(len(empty), 'query', 'queries')} without tokens: empty rankings ({_first(empty)})."
-            )
-        if trec:
-            _print_run(names, rankings)
-            return
-        if json_:
-            results = [
-                {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
-                for name, ranking in zip(names, rankings, strict=True)
-            ]
-            plain = {"index": place, "k": k, "candidates": candidates, "recall": recall}
-            print_json({**plain, "seconds": round(duration, 4), "queries": results})
-            return
-        _print_results(names, rankings)
-        if not quiet:
-            sizes = f"{counted(len(names), 'query', 'queries')} among {counted(len(searched), 'document')}"
-            note(f"{sizes} in {seconds(duration)}")
-
-
-def _engine_options(where: str | None, rerank: str | None) -> dict[str, Any]:
-    if rerank not in (None, "auto", "here", "engine", "none"):
-        raise ValueError(f"--rerank must be auto, here, engine or none, got {rerank!r}.")
-    return {"where": parse_json("--where", where), "rerank": None if rerank == "none" else rerank or "auto"}
+        documents = len(searched)
+    names = texts.ids.tolist()
+    if trec:
+        _print_run(names, rankings)
+    elif json_:
+        results = [
+            {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
+            for name, ranking in zip(names, rankings, strict=True)
+        ]
+        plain = {"index": place, "k": k, "candidates": candidates, "recall": recall}
+        print_json({**plain, "seconds": round(duration, 4), "queries": results})
+    else:
+        for name, ranking in zip(names, rankings, strict=True):
+            typer.echo(f"query {name}")
+            for rank, (id, score) in enumerate(ranking, start=1):
+                typer.echo(f"{rank:4d}  {score:10.4f}  {id}")
+        sizes = f"{counted(len(names), 'query', 'queries')} among {counted(documents, 'document')}"
+        note(f"{sizes} in {seconds(duration)}")
 
 
 def _open_collection(url: str) -> Any:
@@ -163,37 +139,6 @@ def _open_index(index: str, queries: Path) -> MuveraIndex:
             f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
         )
     return loaded
-
-
-def _read_ids(file: Path, index: MuveraIndex, quiet: bool) -> list[Any]:
-    """Return the ids in `file`, of the index's kind."""
-    integers = index.ids.dtype.kind == "i"
-    ids: list[Any] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        text = line.removesuffix("\r")
-        if not text.strip():
-            continue
-        try:
-            ids.append(int(text) if integers else text)
-        except ValueError:
-            raise ValueError(
-                f"{file} line {number}: {text!r} is not an integer, but this index has integer ids."
-            ) from None
-    unknown = [name for name in ids if name not in index]
-    if unknown and not quiet:
-        warn(f"{len(unknown):,} of {len(ids):,} ids in {file} are not in the index: {_first(unknown)}.")
-    return ids
-
-
-def _first(names: list[Any]) -> str:
-    return f"{names[0]!r}{', ...' if len(names) > 1 else ''}"
-
-
-def _print_results(names: list[Any], rankings: list[Ranking]) -> None:
-    for query, ranking in zip(names, rankings, strict=True):
-        typer.echo(f"query {query}")
-        for rank, (name, score) in enumerate(ranking, start=1):
-            typer.echo(f"{rank:4d}  {score:10.4f}  {name}")
 
 
 def _print_run(names: list[Any], rankings: list[Ranking]) -> None:

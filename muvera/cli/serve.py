@@ -1,4 +1,4 @@
-"""``muvera serve``: serve an index over HTTP."""
+"""``muvera serve`` and ``muvera mcp``: serve an index over HTTP, or to agents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..index.muvera_index import MuveraIndex
     from ..texts.text_index import TextIndex
 
-__all__ = ["serve"]
+__all__ = ["mcp", "serve"]
 
 # Environment variables of the tokens; an option would be visible in the list of processes.
 _TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
@@ -28,10 +28,7 @@ _MIN_TOKEN_LENGTH = 16
 def serve(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
     encoder: TextEncoder = None,
-    host: Annotated[
-        str,
-        Option(help="Address to listen on."),
-    ] = "127.0.0.1",
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     allowed_host: Annotated[
         list[str] | None,
         Option(metavar="HOST", help="Host name to accept in requests, or * for any (default: --host)."),
@@ -42,10 +39,11 @@ def serve(
     ] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
 ) -> None:
-    """Serve an index: /search, /explain, /documents, /info, /health, /openapi.json, and a page at /.
+    """Serve an index over HTTP, with a search page.
 
-    A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the server; if
-    the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
+    The addresses are /search, /explain, /documents, /info, /health and /openapi.json; the page is at /.
+    A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the
+    server; if the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:
@@ -59,6 +57,7 @@ def serve(
     from ..serve.run import LOCAL
     from ..serve.run import serve as run
     from ..texts.text_index import TextIndex
+    from ..utils.checks import counted
     from ..utils.parallel import thread_count
 
     token, read_token = (os.environ.get(name) or None for name in (_TOKEN, _READ_TOKEN))
@@ -84,7 +83,8 @@ def serve(
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:
-        typer.echo(f"{index}: {len(loaded):,} documents at http://{address}:{port}/ (Ctrl-C stops)")
+        documents = counted(len(loaded), "document")
+        typer.echo(f"{index}: {documents} at http://{address}:{port}/ (Ctrl-C stops)")
 
     try:
         run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
@@ -100,3 +100,31 @@ def _close(index: TextIndex) -> None:
     except (OSError, ValueError) as error:
         warn(f"The index was not saved, but its journal keeps all changes: {error}")
         raise typer.Exit(1) from None
+
+
+def mcp(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
+    encoder: TextEncoder = None,
+    writable: Annotated[
+        bool, Option("--writable", help="Also offer the tool add, which adds texts.")
+    ] = False,
+) -> None:
+    """Serve an index of texts to agents (Model Context Protocol).
+
+    Agents call it over standard input and output. The tools are search, get and explain. Answers have ids, titles
+    and the best passages with their character positions. Needs the extra mcp.
+
+    \b
+    Example: on the command line, and in a client's configuration.
+      muvera mcp /path/to/my-index
+      {"mcpServers": {"my-texts": {
+        "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
+    """
+    from ..texts.text_index import TextIndex
+    from ..utils.optional_imports import import_extra
+
+    import_extra("mcp.server", "mcp", "muvera mcp")
+    from ..integrations.mcp import make_server
+
+    with TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder) as opened:
+        make_server(opened, writable=writable).run()

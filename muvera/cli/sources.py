@@ -24,9 +24,8 @@ from ..encoders.registry import (
     preset_config,
 )
 from ..encoders.registry import load_encoder as load_saved_encoder
-from ..index.manifest import MANIFEST, IndexFolderError, texts_file
+from ..index.manifest import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexSettings
 from ..reranking.codecs.residual import ResidualCodec
 from ..utils.atomic_files import read_json
 from .options import parse_options
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "IndexSource",
     "choose_encoder",
-    "choose_encoder_only",
     "chosen_by_recall",
     "fit",
     "is_index",
@@ -111,22 +109,15 @@ def is_index(path: Path) -> bool:
 
 def open_index(path: Path) -> IndexSource:
     """Return the source of an index's folder, with the changes in its journal."""
-    folder = path.expanduser().resolve()
+    folder, texts = path.expanduser().resolve(), None
     if texts_file(folder) is None:
-        index, texts = MuveraIndex.load(folder), None
+        index = MuveraIndex.load(folder)
     else:
-        from ..texts.text_index import TextIndex, load_folder
+        from ..texts.encoders.base import NoEncoder
+        from ..texts.text_index import TextIndex
 
-        index, texts, changes = load_folder(folder)
-        if changes:
-            try:
-                loaded = TextIndex.load(folder)
-            except ValueError as error:  # of another text encoder than the built-in ones
-                raise IndexFolderError(
-                    f"{path} has changes in its journal that are not saved yet. Stop the program that writes it, or "
-                    "save them with TextIndex.open(path, encoder).close()."
-                ) from error
-            index, texts = loaded.index, loaded._database
+        loaded = TextIndex.load(folder, NoEncoder())
+        index, texts = loaded.index, loaded._database
     codec = index.codec if index.settings.tokens is None else None
     if isinstance(codec, ResidualCodec):
         return CodedIndexSource(index, codec, texts)
@@ -184,10 +175,8 @@ class CodedIndexSource(IndexSource):
             yield documents, numbers, packed
 
 
-def choose_encoder(
-    name: str | None, config: Path | None, dimension: int
-) -> tuple[EncoderConfig | Encoder, dict[str, Any]]:
-    """Return the encoder of --encoder and --config, and the index settings in the file.
+def choose_encoder(name: str | None, config: Path | None, dimension: int) -> EncoderConfig | Encoder:
+    """Return the encoder of --encoder and --config.
 
     `name` is a preset (default: moments), or the folder of an index or of a saved encoder.  `config` is
     a JSON object of parameters that change the preset; if it names its "encoder", it needs no preset.
@@ -195,24 +184,15 @@ def choose_encoder(
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
         raise ValueError(f"{config} must contain a JSON object of parameters, got {type(values).__name__}.")
-    settings = {field: values.pop(field) for field in IndexSettings.of().to_dict() if field in values}
     if name is not None and name not in PRESETS:
         if values:
             raise ValueError(
                 f"--encoder {name} is fitted already. Leave out {', '.join(values)} in {config}."
             )
-        return load_encoder(name), settings
+        return load_encoder(name)
     if name is None and "encoder" in values:
-        return config_from_dict({"dimension": dimension, **values}), settings
-    return preset_config(name or DEFAULT_PRESET, **{"dimension": dimension, **values}), settings
-
-
-def choose_encoder_only(name: str | None, config: Path | None, dimension: int) -> EncoderConfig | Encoder:
-    """Return the encoder of --encoder and --config, a file without settings of an index."""
-    chosen, settings = choose_encoder(name, config, dimension)
-    if settings:
-        raise ValueError(f"{config} has {', '.join(settings)}, which are settings of an index. Remove them.")
-    return chosen
+        return config_from_dict({"dimension": dimension, **values})
+    return preset_config(name or DEFAULT_PRESET, **{"dimension": dimension, **values})
 
 
 def load_encoder(name: str) -> Encoder:
@@ -233,26 +213,25 @@ def load_encoder(name: str) -> Encoder:
     return encoder
 
 
-def chosen_by_recall(source: Source, quiet: bool, threads: int | None = None) -> Encoder | None:
+def chosen_by_recall(source: Source, threads: int | None = None) -> Encoder | None:
     """Choose and fit the default encoder on a sample of a source's documents; None if there are too few."""
     columns = source.dimension
     sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
-    with progress_bar(source.num_documents, "documents", "sampling", quiet) as advance:
-        for batch in sample.sample_while_yielding(stream(source)):
-            advance(len(batch))
-    with progress_bar(None, "documents", "learning the vectors", quiet):
+    for _ in _fitting(source, sample.sample_while_yielding(stream(source))):
+        pass
+    with progress_bar(None, "documents", "learning the vectors"):
         return MuveraIndex.build(sample.documents(columns), exact_tokens=0, threads=threads).encoder
 
 
-def fit(encoder: Encoder, source: Source, quiet: bool, threads: int | None = None) -> Encoder:
+def fit(encoder: Encoder, source: Source, threads: int | None = None) -> Encoder:
     """Fit an encoder to all documents of a source, if it needs that, and return it."""
     if encoder.needs_fit:
-        with progress_bar(source.num_documents, "documents", "fitting", quiet) as advance:
-
-            def batches() -> Iterator[MultiVectors]:
-                for batch in stream(source):
-                    yield batch
-                    advance(len(batch))
-
-            encoder.fit(batches(), threads=threads)
+        encoder.fit(_fitting(source, stream(source)), threads=threads)
     return encoder
+
+
+def _fitting(source: Source, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:
+    with progress_bar(source.num_documents, "documents", "fitting") as advance:
+        for batch in batches:
+            yield batch
+            advance(len(batch))

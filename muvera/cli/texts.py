@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
 from .hits import print_document, print_hits, print_list
-from .options import Json, Overwrite, Quiet, Recall, TextEncoder, Threads, Where, parse_json
+from .options import Backend, Json, Overwrite, Recall, TextEncoder, Threads, Tokens, Where, parse_json
 from .output import megabytes, note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
     from ..texts.text_files import TextFile
     from ..texts.text_index import TextIndex
 
-__all__ = ["converse", "texts"]
+__all__ = ["texts"]
 
 # Number of texts per change.
 _BATCH = 64
@@ -47,6 +47,23 @@ MetadataColumns = Annotated[
         help="Columns to keep as metadata, such as year,author; rest (all other columns) or none.",
     ),
 ]
+
+# One function has both commands, so that they have the same options.
+_ADD = """Add texts with new ids.
+
+\b
+Example:
+  muvera texts add my-index more.csv --text title,body --id url
+"""
+_UPDATE = """Replace texts and metadata by id, and add texts with new ids.
+
+Only new and different texts are encoded.  Metadata that TEXTS does not contain stays; null removes it.  A
+file without texts changes only metadata.
+
+\b
+Example:
+  muvera texts update my-index pages.csv --text title,body --id url
+"""
 
 texts = typer.Typer(
     rich_markup_mode=None,
@@ -81,19 +98,15 @@ def build(
             "sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
         ),
     ] = "minilm",
-    tokens: Annotated[
-        str | None, Option(help="How tokens are stored: float32, float16, int8, 4bit, 2bit or 1bit.")
-    ] = None,
+    tokens: Tokens = None,
     vectors: Annotated[
-        str | None, Option(help="Document vectors: moments, learned, mean, fde, paper or reference.")
+        Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
+        Option(metavar="NAME", help="Document vectors: moments, learned, mean, fde, paper or reference."),
     ] = None,
-    backend: Annotated[
-        str | None, Option(help="How document vectors are searched: auto, exact, scan or hnsw.")
-    ] = None,
+    backend: Backend = None,
     overwrite: Overwrite = False,
     threads: Threads = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Encode texts and build an index of them, with their metadata.
 
@@ -106,33 +119,29 @@ def build(
       muvera texts search my-index "a question" --where '{"year": {"$gte": 2000}}'
       muvera serve my-index
     """
-    from ..encoders.registry import PRESETS
     from ..index.generations import require_place
-    from ..index.settings import IndexSettings
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_index import TextIndex
-    from ..utils.checks import require_choice
+    from ..utils.checks import counted
 
     require_place(out, overwrite)
     content = _read(source, text, id, metadata)
-    given = {"tokens": tokens, "backend": backend}
+    given = {"vectors": vectors, "tokens": tokens, "backend": backend}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    IndexSettings(**settings)  # refuse wrong options before texts are encoded
-    if vectors is not None:
-        require_choice("vectors", vectors, PRESETS)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)
     try:
-        with progress_bar(len(content.metadata), "texts", "encoding", quiet) as advance:
+        with progress_bar(len(content.metadata), "texts", "encoding") as advance:
             index = TextIndex.build(
                 content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
-                overwrite=overwrite, threads=threads, progress=advance, vectors=vectors, **settings,
+                overwrite=overwrite, threads=threads, progress=advance, **settings,
             )  # fmt: skip
     except BaseException:
         if len(model):
-            note(f"muvera: {cache} keeps {len(model):,} encoded texts. Run the command again to continue.")
+            encoded = counted(len(model), "encoded text")
+            note(f"muvera: {cache} keeps {encoded}. Run the command again to continue.")
         model.close(keep=True)
         raise
     model.close(keep=False)
@@ -142,9 +151,8 @@ def build(
     if json_:
         print_json({**facts, "seconds": round(duration, 3)})
         return
-    typer.echo(
-        f"{out}: {len(index):,} texts, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}"
-    )
+    number = counted(len(index), "text")
+    typer.echo(f"{out}: {number}, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}")
 
 
 def _read(source: Path, text: str | None, id: str | None, metadata: str, **options: Any) -> TextFile:
@@ -155,16 +163,20 @@ def _read(source: Path, text: str | None, id: str | None, metadata: str, **optio
 
 
 @contextmanager
-def _opened(index: str, encoder: str | None, *, change: bool = False) -> Iterator[TextIndex]:
+def _opened(
+    index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
+) -> Iterator[TextIndex]:
     """Open an index of texts.  If `change` is true, its changes are durable."""
     from ..engines.base import is_engine_url
+    from ..texts.encoders.base import NoEncoder
     from ..texts.text_index import TextIndex
 
+    model = NoEncoder() if encoder is None and not encodes else encoder
     if change or is_engine_url(index):
-        with TextIndex.open(index, encoder) as opened:
+        with TextIndex.open(index, model) as opened:
             yield opened
     else:
-        yield TextIndex.load(index, encoder)
+        yield TextIndex.load(index, model)
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
@@ -175,8 +187,10 @@ def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
     return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
-@texts.command("add")
-def add(
+@texts.command("add", help=_ADD)
+@texts.command("update", help=_UPDATE)
+def change(
+    context: typer.Context,
     index: Index,
     source: Texts,
     text: TextColumns = None,
@@ -184,77 +198,57 @@ def add(
     metadata: MetadataColumns = "rest",
     encoder: TextEncoder = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Add texts with new ids.
-
-    \b
-    Example:
-      muvera texts add my-index more.csv --text title,body --id url
-    """
-    content = _read(source, text, id, metadata)
-    with _opened(index, encoder, change=True) as opened:
-        for used in opened.get(content.ids or [], missing="ignore"):
-            raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
-        _in_batches(opened.add, content, quiet)
-        _report(json_, index, opened, added=len(content.metadata))
-
-
-@texts.command("update")
-def update(
-    index: Index,
-    source: Texts,
-    text: TextColumns = None,
-    id: IdColumn = None,
-    metadata: MetadataColumns = "rest",
-    encoder: TextEncoder = None,
-    json_: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Replace texts and metadata by id, and add texts with new ids.
-
-    Only new and different texts are encoded.  Metadata that TEXTS does not contain stays; null removes it.  A
-    file without texts changes only metadata.
-
-    \b
-    Example:
-      muvera texts update my-index pages.csv --text title,body --id url
-    """
-    from ..texts.text_files import TextFile
-
-    content = _read(source, text, id, metadata, optional_text=True)
-    if content.ids is None:
+    update = context.command.name == "update"
+    content = _read(source, text, id, metadata, optional_text=update)
+    if update and content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True) as opened:
-        ids = _stored_ids(opened, content.ids)
-        missing: Any = "ignore" if content.texts else "raise"
-        stored = {document.id: document for document in opened.get(ids, missing=missing)}
-        contents = content.texts or [stored[name].text for name in ids]
-        encode: dict[Any, tuple[str, dict[str, Any]]] = {}
-        change: dict[Any, dict[str, Any]] = {}
-        for name, new, row in zip(ids, contents, content.metadata, strict=True):
-            before = stored[name].metadata if name in stored else {}
-            values = {key: value for key, value in {**before, **row}.items() if value is not None}
-            if name not in stored or new != stored[name].text:
-                encode[name] = new, values
-            elif values != before:
-                change[name] = values
-        if change:
-            opened.update(ids=list(change), metadata=list(change.values()))
-        pairs = list(encode.values())
-        different = TextFile([new for new, _ in pairs], list(encode), [values for _, values in pairs])
-        _in_batches(opened.update, different, quiet)
-        added = sum(name not in stored for name in encode)
-        _report(
-            json_, index, opened, added=added, replaced=len(encode) - added, metadata_changed=len(change),
-            unchanged=len(ids) - len(encode) - len(change),
-        )  # fmt: skip
+        if update:
+            counts = _update(opened, content)
+        else:
+            for used in opened.get(content.ids or [], missing="ignore"):
+                raise ValueError(
+                    f"{index} contains the id {used.id!r}. Use muvera texts update to replace it."
+                )
+            _in_batches(opened.add, content)
+            counts = {"added": len(content.metadata)}
+        _report(json_, index, opened, **counts)
 
 
-def _in_batches(change: Callable[..., object], content: TextFile, quiet: bool) -> None:
+def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
+    """Encode the new and different texts, change metadata of the others, and return how many changed."""
+    from ..texts.text_files import TextFile
+
+    ids = _stored_ids(index, content.ids or [])
+    stored = {row.id: row for row in index.get(ids, missing="ignore" if content.texts else "raise")}
+    contents = content.texts or [stored[name].text for name in ids]
+    encode: dict[Any, tuple[str, dict[str, Any]]] = {}
+    change: dict[Any, dict[str, Any]] = {}
+    for name, text, row in zip(ids, contents, content.metadata, strict=True):
+        before = stored[name].metadata if name in stored else {}
+        values = {key: value for key, value in {**before, **row}.items() if value is not None}
+        if name not in stored or text != stored[name].text:
+            encode[name] = text, values
+        elif values != before:
+            change[name] = values
+    if change:
+        index.update(ids=list(change), metadata=list(change.values()))
+    texts, metadata = zip(*encode.values(), strict=True) if encode else ((), ())
+    _in_batches(index.update, TextFile(list(texts), list(encode), list(metadata)))
+    added = len(encode.keys() - stored.keys())
+    return {
+        "added": added,
+        "replaced": len(encode) - added,
+        "metadata_changed": len(change),
+        "unchanged": len(ids) - len(encode) - len(change),
+    }
+
+
+def _in_batches(change: Callable[..., object], content: TextFile) -> None:
     """Call `change` with a few texts at a time; an interrupt does not undo the earlier calls."""
     texts = content.texts or []
-    with progress_bar(len(texts), "texts", "encoding", quiet) as advance:
+    with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
             ids = None if content.ids is None else content.ids[rows]
@@ -263,11 +257,13 @@ def _in_batches(change: Callable[..., object], content: TextFile, quiet: bool) -
 
 
 def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
+    from ..utils.checks import counted
+
     if json_:
         print_json({"index": name, "texts": len(index), **counts})
         return
     shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
-    typer.echo(f"{name}: {shown}; {len(index):,} texts")
+    typer.echo(f"{name}: {shown}; {counted(len(index), 'text')}")
 
 
 @texts.command("delete")
@@ -281,7 +277,7 @@ def delete(
     """Delete texts by id or by a condition."""
     if bool(ids) == (where is not None):
         raise ValueError("Give either ids or --where.")
-    with _opened(index, encoder, change=True) as opened:
+    with _opened(index, encoder, change=True, encodes=False) as opened:
         names = _stored_ids(opened, ids) if ids else opened.select(parse_json("--where", where))
         opened.delete(names)
         _report(json_, index, opened, deleted=len(names))
@@ -295,7 +291,7 @@ def get(
     json_: Json = False,
 ) -> None:
     """Print texts and their metadata."""
-    with _opened(index, encoder) as opened:
+    with _opened(index, encoder, encodes=False) as opened:
         documents = opened.get(_stored_ids(opened, ids))
     if json_:
         print_json({"index": index, "documents": [vars(document) for document in documents]})
@@ -314,17 +310,18 @@ def list_(
     json_: Json = False,
 ) -> None:
     """List texts in the order in which they were added."""
-    with _opened(index, encoder) as opened:
+    from ..utils.checks import counted
+
+    with _opened(index, encoder, encodes=False) as opened:
         ids = opened.select(parse_json("--where", where) or {})
         documents = opened.get(ids[offset : offset + limit])
     if json_:
-        print_json(
-            {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
-        )
+        rows = [vars(document) for document in documents]
+        print_json({"index": index, "found": len(ids), "documents": rows})
         return
     print_list(documents)
-    rows = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
-    note(f"{rows} of {len(ids):,} texts")
+    shown = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
+    note(f"{shown} of {counted(len(ids), 'text')}")
 
 
 @texts.command("search")
@@ -335,7 +332,7 @@ def search(
     ] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
-    unit: Annotated[str, Option(help="What to find: document or sentence.")] = "document",
+    unit: Annotated[Literal["document", "sentence"], Option(help="What to find.")] = "document",
     words: Annotated[
         float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
     ] = 0.1,
@@ -346,7 +343,6 @@ def search(
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,
     json_: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Search an index of texts with a question.
 
@@ -354,8 +350,8 @@ def search(
     Example:
       muvera texts search my-index "a question" -k 3 --explain
     """
-    if unit not in ("document", "sentence"):
-        raise ValueError(f"--unit must be document or sentence, got {unit!r}.")
+    from ..utils.checks import counted
+
     condition = parse_json("--where", where)
     with _opened(index, encoder) as loaded:
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
@@ -365,7 +361,7 @@ def search(
         marks = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
         answer = partial(method, **plan, explain=marks)
         if query is None:
-            converse(answer, explain)
+            _converse(answer, explain)
             return
         begun = time.perf_counter()
         hits = answer(query)
@@ -375,11 +371,10 @@ def search(
         print_json({"index": index, "query": query, "seconds": round(duration, 4), "hits": rows})
         return
     print_hits(hits, explain)
-    if not quiet:
-        note(f"{len(hits):,} of {count:,} texts in {seconds(duration)}")
+    note(f"{len(hits):,} of {counted(count, 'text')} in {seconds(duration)}")
 
 
-def converse(answer: Callable[[str], Any], explain: bool) -> None:
+def _converse(answer: Callable[[str], Any], explain: bool) -> None:
     """Answer questions from standard input until an empty line."""
     terminal = sys.stdin.isatty()
     while True:

@@ -14,7 +14,7 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
-from ..texts.encoders.base import TextEncoder, encode_texts
+from ..texts.encoders.base import NoEncoder, TextEncoder, encode_texts
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.search_options import Parts, SearchOptions, add_words
 from ..texts.text_index import TextIndex, required_encoder
@@ -58,7 +58,7 @@ class EngineTextIndex(TextIndex):
         try:
             stored, location = collection.engine.description, collection.engine.location
             if stored is None:
-                if encoder is None:
+                if encoder is None or isinstance(encoder, NoEncoder):
                     raise EngineError(
                         f"{location} is empty. Load texts with muvera load, or give their encoder."
                     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import Body, FastAPI, Request
+from fastapi import Body, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -207,12 +207,7 @@ def make_app(
         return response
 
     _add_reading(app, server)
-    if limits.writable:
-        _add_writing(app, server)
-    else:
-        for address in ("/documents", "/save"):
-            methods = ["POST", "PUT", "PATCH", "DELETE"]
-            app.add_api_route(address, _refuse_writing, methods=methods, include_in_schema=False)
+    _add_writing(app, server)
     for address, name in _FILES.items():
         app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
     return app
@@ -236,8 +231,12 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
 
 def _add_writing(app: FastAPI, server: _Server) -> None:
-    responses = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
-    options: dict[str, Any] = {"dependencies": [bearer_token(server.settings.token)], "responses": responses}
+    writable = server.settings.writable
+    options: dict[str, Any] = {
+        "dependencies": [bearer_token(server.settings.token) if writable else Depends(_refuse_writing)],
+        "responses": problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507),
+        "include_in_schema": writable,
+    }
     for method, address, status, answer, summary in (
         ("POST", "/documents", 201, server.add, "Add documents"),
         ("PUT", "/documents", 200, server.update, "Add or replace documents"),

@@ -29,7 +29,7 @@ from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, require_int, require_number
 from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
-from .encoders.base import TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
+from .encoders.base import NoEncoder, TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
 from .hit import Hit, TextExplanation, explain_texts, sentences_of
 from .journal import Change, Journal, as_change, join_updates, read_journal
@@ -448,7 +448,15 @@ class TextIndex:
     def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
         """Return an index and the number of texts in its journal."""
         index, database, changes = load_folder(folder)
-        loaded = cls(index, database, required_encoder(str(database.property(TEXT_ENCODER)), encoder, folder))
+        name = str(database.property(TEXT_ENCODER))
+        if isinstance(encoder, NoEncoder) and any("texts" in arguments for _, arguments in changes):
+            if name not in BUILT_IN:
+                raise IndexFolderError(
+                    f"{folder} has texts in its journal that are not saved yet. Stop the program that writes it, or "
+                    f"open and close the index with its encoder {name!r}."
+                )
+            encoder = None
+        loaded = cls(index, database, required_encoder(name, encoder, folder))
         try:
             for method, arguments in join_updates(changes):
                 if method == "delete":
@@ -805,6 +813,8 @@ def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None
 
 def required_encoder(name: str, encoder: TextEncoder | str | None, folder: Path | str) -> TextEncoder:
     """Return the encoder of an index that was built with the encoder `name`."""
+    if isinstance(encoder, NoEncoder):
+        return NoEncoder(name)
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
             f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "

@@ -1,19 +1,17 @@
-"""``muvera demo``, ``diagnose`` and ``tune``, and all commands on a ColBERT index."""
+"""``muvera demo``, ``diagnose`` and ``tune``."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
-from builders.paths import SHARED
 
-from muvera import top_k
 from muvera.data.demo_sample import load_demo_sample
 from muvera.texts.encoders.minilm import SampleEncoder
 
 SAMPLE = load_demo_sample()
-COLBERT = SHARED / "plaid-colbertv2-lotte500"
 
 
 def test_the_sample_fits_together() -> None:
@@ -40,21 +38,9 @@ def test_the_demo_in_text() -> None:
     assert code == 0 and SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
     assert "<- a labelled answer" in out and "JSON=json" in out and "##" not in out
     assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
-    assert "--threads must be at least 1, got 0" in muvera("demo", "--threads", 0)[2]
     fails("demo", "--queries", -1)
-
-
-def test_the_demo_in_numbers() -> None:
-    facts = answer("demo", "--queries", 24)
-    assert 16 <= facts["answered_in_top_3"] <= 20
-    times = facts["seconds"]
-    assert times["search_query"] > 0 and times["all"] < 60
-    first = [query["hits"][0] for query in facts["shown"]]
-    exact = top_k(SAMPLE.queries, SAMPLE.documents, 3)
-    assert np.mean([hit["id"] in best.ids for hit, best in zip(first, exact, strict=True)]) >= 0.9
-    for hit in first:
-        total = sum(match["similarity"] for match in hit["explanation"]["matches"])
-        assert total == pytest.approx(hit["parts"]["maxsim"], abs=0.05)  # words at int8
+    answered = re.search(r"(\d+) of 24 questions", out)
+    assert answered is not None and 16 <= int(answered[1]) <= 20
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
-from builders.engine_collections import missing
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
@@ -37,37 +36,40 @@ def small(docs: Path) -> list[Any]:
     return ["--encoder", "fde", "--config", docs.parent / "small.json"]
 
 
+def vectors(folder: Path) -> Any:
+    return np.load(folder / "vectors.npy")
+
+
 def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
-    assert answer("encode", docs, tmp_path / "m.npy")["config"] == MomentsConfig(dimension=16).to_dict()
-    code, out, err = muvera("encode", docs, tmp_path / "d.npy", *small(docs))
+    assert answer("encode", docs, tmp_path / "m")["config"] == MomentsConfig(dimension=16).to_dict()
+    code, out, err = muvera("encode", docs, tmp_path / "d", *small(docs))
     assert code == 0 and "30 vectors of documents, 65 floats each, 1 of them zero" in out
     assert "--save-encoder" in err
-    stored = np.load(tmp_path / "d.npy")
-    assert stored.dtype == np.float32
-    np.testing.assert_array_equal(stored, VECTORS)
+    assert vectors(tmp_path / "d").dtype == np.float32
+    np.testing.assert_array_equal(vectors(tmp_path / "d"), VECTORS)
+    assert json.loads((tmp_path / "d" / "ids.json").read_text()) == some_texts().ids.tolist()
     given = [*small(docs), "--overwrite", "--save-encoder", tmp_path / "encoder"]
-    assert muvera("encode", docs, tmp_path / "d.npy", *given)[2] == ""
+    assert muvera("encode", docs, tmp_path / "d", *given)[2] == ""
     saved = ["--side", "queries", "--encoder", tmp_path / "encoder"]
-    facts = answer("encode", tmp_path / "queries", tmp_path / "q.npy", *saved)
+    facts = answer("encode", tmp_path / "queries", tmp_path / "q", *saved)
     assert (facts["side"], facts["config"], facts["vectors"]) == ("queries", CONFIG.to_dict(), 5)
     expected = FDEEncoder(CONFIG).fit(some_texts()).encode_queries(QUERIES)
-    np.testing.assert_array_equal(np.load(tmp_path / "q.npy"), expected)
+    np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
 
 
 def test_blocks_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera.cli.sources._BATCH_BYTES", 16 * 4 * 50)
     monkeypatch.setattr("muvera.cli.encode._BLOCK_BYTES", 65 * 4 * 7)
-    answer("encode", docs, tmp_path / "d.npy", *small(docs))
-    np.testing.assert_allclose(np.load(tmp_path / "d.npy"), VECTORS, atol=1e-5)
     some_texts(ids=False).save(tmp_path / "numbered")
-    answer("encode", tmp_path / "numbered", tmp_path / "npy", *small(docs), "--to", "npy")
+    answer("encode", tmp_path / "numbered", tmp_path / "npy", *small(docs))
+    np.testing.assert_allclose(vectors(tmp_path / "npy"), VECTORS, atol=1e-5)
     assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
 
 
 def test_a_source_of_unknown_length(docs: Path, tmp_path: Path) -> None:
     rows = [{"id": f"d{i}", "embedding": text.tolist()} for i, text in enumerate(some_texts()) if len(text)]
     (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out.npy", "--encoder", "mean")
+    facts = answer("encode", tmp_path / "docs.jsonl", tmp_path / "out", "--encoder", "mean")
     assert (facts["vectors"], facts["dimension"], facts["without_tokens"]) == (29, 17, 0)
 
 
@@ -79,25 +81,19 @@ def test_targets_with_ids(to: str, docs: Path, tmp_path: Path) -> None:
     assert answer(*given)["to"] == to
     assert "--overwrite" in fails(*given)
     assert answer(*given, "--overwrite")["vectors"] == 30
-    if to == "npy":
-        np.testing.assert_array_equal(np.load(tmp_path / "out" / "vectors.npy"), VECTORS)
-        assert json.loads((tmp_path / "out" / "ids.json").read_text()) == some_texts().ids.tolist()
 
 
 def test_only_own_results_are_replaced(docs: Path, tmp_path: Path) -> None:
-    for extra in (["--save-encoder", docs], ["--to", "npy"]):
-        out = docs if "--to" in extra else tmp_path / "new.npy"
-        assert "docs holds" in fails("encode", docs, out, *small(docs), *extra, "--overwrite", "-q")
-    assert (docs / "tokens.npy").is_file() and not (tmp_path / "new.npy").exists()
+    for out, extra in ((tmp_path / "new", ["--save-encoder", docs]), (docs, [])):
+        assert "docs holds" in fails("encode", docs, out, "--encoder", "mean", *extra, "--overwrite")
+    assert (docs / "tokens.npy").is_file() and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--side", "both"], "--side must be documents or queries, got 'both'."),
         (["--side", "queries"], "--encoder FOLDER"),
-        (["--to", "pgvector"], "--to must be one of npy, parquet, opensearch, got 'pgvector'."),
-        (["--config", {"backend": "hnsw"}], "backend"),
+        (["--to", "pgvector"], "'npy', 'parquet', 'opensearch'"),
         (["--config", {"num_repetitions": 0, "encoder": "fde"}], "num_repetitions must be at least 1"),
     ],
     ids=str,
@@ -106,16 +102,16 @@ def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path
     if isinstance(arguments[-1], dict):
         (tmp_path / "small.json").write_text(json.dumps(arguments[-1]))
         arguments = ["--config", tmp_path / "small.json"]
-    assert text in fails("encode", docs, tmp_path / "out.npy", *arguments)
-    assert not (tmp_path / "out.npy").exists()
+    assert text in fails("encode", docs, tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.npy"
+    out = tmp_path / "out"
     MuveraIndex.build(some_texts(), path=tmp_path / "exact")
     assert "has no encoder" in fails("encode", docs, out, "--encoder", tmp_path / "exact")
     encoder = tmp_path / "encoder"
-    answer("encode", docs, tmp_path / "d.npy", *small(docs), "--save-encoder", encoder)
+    answer("encode", docs, tmp_path / "d", *small(docs), "--save-encoder", encoder)
     MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
     assert "4 columns" in fails("encode", tmp_path / "narrow", out, "--encoder", encoder)
     (encoder / "encoder_center.npy").write_bytes(b"short")
@@ -143,12 +139,8 @@ def many(tmp_path: Path) -> Path:
     return tmp_path / "many"
 
 
-@pytest.mark.parametrize("kind", ["lancedb", "qdrant-edge", "pgvector"])
-def test_loaded_documents_are_found(many: Path, kind: str, request: pytest.FixtureRequest) -> None:
-    if (reason := missing(kind)) is not None:
-        pytest.skip(reason)
-    url = request.getfixturevalue("postgres") if kind == "pgvector" else f"{kind}:{many.parent / 'engine'}"
-    where, queries = f"{url}#loaded", many.parent / "queries"
+def test_loaded_documents_are_found(many: Path) -> None:
+    where, queries = f"lancedb:{many.parent / 'engine'}#loaded", many.parent / "queries"
     given = ("--metadata", many.parent / "metadata.jsonl")
     facts = answer("load", many, "--to", where, "--encoder", "mean", *given, "--drop")
     assert (facts["added"], facts["without_tokens"], facts["documents"]) == (299, 1, 299)
@@ -159,15 +151,9 @@ def test_loaded_documents_are_found(many: Path, kind: str, request: pytest.Fixtu
     expected = index.search(QUERIES[[0, 1, 2, 4]], 3)
     rankings = [[entry["id"] for entry in query["results"]] for query in found["queries"]]
     assert [row for row in rankings if row] == [ranking.ids.tolist() for ranking in expected]
-    assert found["index"] == facts["location"] and "s3cret" not in json.dumps([found, facts])
     year = ["--where", '{"year": 2003}', "--rerank", "none"]
     for query in answer("search", where, queries, "-k", 5, *year)["queries"]:
         assert all(int(entry["id"][1:]) % 10 == 3 for entry in query["results"])
-    if kind == "pgvector":
-        from muvera.engines import EngineIndex
-
-        with EngineIndex(where) as collection:
-            collection.drop()
 
 
 def test_an_index_is_loaded_with_its_encoder(many: Path, tmp_path: Path) -> None:
@@ -189,7 +175,7 @@ def slowly(self, *arguments):
     print("batch", flush=True)
     time.sleep(0.5)
 module.LanceDBEngine.add = slowly
-sys.argv = ["muvera", "load", *sys.argv[1:], "--quiet"]
+sys.argv = ["muvera", "load", *sys.argv[1:]]
 main()
 """
 
@@ -216,14 +202,8 @@ def test_changes_in_a_journal_are_loaded(tmp_path: Path, monkeypatch: pytest.Mon
         TextIndex.build(["a b"], HashEncoder(name=name), path=tmp_path / name)
         with TextIndex.open(tmp_path / name, HashEncoder(name=name)) as writer:
             writer.add(["c d"], metadata=[{"n": 1}])
-            given = [
-                "load",
-                tmp_path / name,
-                "--to",
-                f"lancedb:{tmp_path / 'lance'}#{name}",
-                "--encoder",
-                "mean",
-            ]
+            url = f"lancedb:{tmp_path / 'lance'}#{name}"
+            given = ["load", tmp_path / name, "--to", url, "--encoder", "mean"]
             if name == "minilm":
                 assert answer(*given)["documents"] == 2
             else:
@@ -255,12 +235,11 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["--to", "lancedb:"], "names no folder"),
         (["--to", "lancedb:x#1a"], "'1a'"),
         (["--to", "lancedb:x", "--encoder", "none"], "'none'"),
-        (["--to", "lancedb:x", "--metadata", "m.jsonl", "-q"], "m.jsonl line 2"),
+        (["--to", "lancedb:x", "--metadata", "m.jsonl"], "m.jsonl line 2"),
     ):
         assert text in fails("load", many, *arguments)
     searches: list[tuple[list[Any], str]] = [
         ([f"lancedb:{tmp_path / 'none'}", many], "none"),
-        ([f"lancedb:{tmp_path / 'none'}", many, "--ids", many], "--ids needs an index"),
         ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "--where must be JSON"),
     ]
     for words, text in searches:

@@ -119,50 +119,6 @@ def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
         assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
 
 
-def test_theorem_2_1_holds_under_its_angle() -> None:
-    """With the k of the theorem, if each query token has a document token within `largest_angle`."""
-    eps, delta, dimension = 0.5, 0.05, 16
-    required = theorem_2_1(eps, delta, 4, 12)
-    rng = np.random.default_rng(1)
-    for _ in range(40):
-        query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
-        off = unit(rng, 4, dimension)
-        off -= (off * query).sum(axis=1, keepdims=True) * query
-        off /= np.linalg.norm(off, axis=1, keepdims=True)
-        document[:4] = math.cos(required.largest_angle) * query + math.sin(required.largest_angle) * off
-        exact = oracle.chamfer(query, document) / 4
-        normals = rng.standard_normal((required.num_simhash_projections, dimension))
-        assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
-
-
-def test_the_k_of_the_theorem_is_not_enough_for_any_angle() -> None:
-    """The gap at display (8): an orthogonal best token beside ten that are 2 eps worse.
-
-    Their Hamming distances' means are 2 eps k / pi apart, their spread is sqrt(k / 2): with k of order
-    1 / eps a small eps is lost, with 1 / eps^2 it is not (that is a billion hyperplanes at this eps).
-    """
-    eps, delta, rivals = 0.001, 0.05, 10
-    required = theorem_2_1(eps, delta, 1, rivals + 1)
-    query = np.eye(1, rivals + 2)
-    worse = math.asin(2 * eps)
-    document = np.zeros((rivals + 1, rivals + 2))
-    document[0, 1] = 1.0
-    document[1:, 2:] = math.cos(worse) * np.eye(rivals)
-    document[1:, 0] = -math.sin(worse)
-    exact = oracle.chamfer(query, document)
-    assert exact == 0.0
-    rng = np.random.default_rng(2)
-    misses = sum(
-        estimate(query, document, rng.standard_normal((required.num_simhash_projections, rivals + 2)))
-        < exact - eps
-        for _ in range(6)
-    )
-    # In most draws, although the theorem promises at most one in 20.
-    assert misses >= 3
-    at = math.sqrt(2 * required.any_angle_simhash_projections) * 2 * eps / math.pi
-    assert at > 20, "the means are this many standard deviations apart with the k for any angle"
-
-
 def test_the_floats_of_the_parameters() -> None:
     little = Parameters(2, 5, 5, 16, 0.1)
     assert little.log10_vector_dimension == pytest.approx(math.log10(2 * 2**5 * 16))

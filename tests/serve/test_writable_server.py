@@ -57,7 +57,7 @@ def test_signals(tmp_path: Path, number: signal.Signals, saves: str, status: int
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     server = started(folder, port, saves)
-    assert server.stdout is not None and "1 documents" in server.stdout.readline()
+    assert server.stdout is not None and "1 document at" in server.stdout.readline()
     headers = {"Authorization": f"Bearer {'x' * 20}", "Content-Type": "application/json"}
     request = Request(f"http://127.0.0.1:{port}/documents", json.dumps({"texts": ["two"]}).encode(), headers)
     with urlopen(request, timeout=60) as answer:

@@ -16,10 +16,10 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...utils.atomic_files import write_json
-from .base import Gathered, atomic_file, new_folder, write_rows
+from .base import Gathered, new_folder, write_rows
 from .collections import write_parquet
 
-__all__ = ["FORMATS", "opensearch_index", "write_array", "write_vectors"]
+__all__ = ["FORMATS", "opensearch_index", "write_vectors"]
 
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
@@ -29,14 +29,6 @@ _BULK_CHARACTERS = 8 << 20
 
 # Links per node and candidates, as GraphSettings in muvera.engines.
 _M, _EF = 16, 128
-
-
-def write_array(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool = False) -> None:
-    """Write one .npy file (n, dimension), without ids."""
-    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
-    vectors = Gathered(batches, "The vectors")
-    with atomic_file(target, overwrite) as file:
-        write_rows(file, (batch.tokens for batch in vectors), vectors.dimension, np.float32)
 
 
 def write_vectors(batches: Iterator[MultiVectors], target: Path, to: str, *, overwrite: bool = False) -> None:

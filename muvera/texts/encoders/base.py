@@ -20,6 +20,7 @@ from ...metadata.filters import is_utf8
 __all__ = [
     "CachedEncoder",
     "ModelEncoder",
+    "NoEncoder",
     "TextEncoder",
     "TextSide",
     "as_texts",
@@ -90,6 +91,29 @@ class ModelEncoder(ABC):
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector, or None if the model does not return them."""
+        return None
+
+
+class NoEncoder:
+    """Opens an index whose texts are only read or deleted; encoding raises ValueError.
+
+    Parameters
+    ----------
+    name : str
+        Name of the index's encoder.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+        """Raise ValueError."""
+        raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
+
+    encode_queries = encode_documents
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return None."""
         return None
 
 

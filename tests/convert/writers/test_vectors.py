@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from muvera.convert.writers import vectors as writers
-from muvera.convert.writers.vectors import opensearch_index, write_array, write_vectors
+from muvera.convert.writers.vectors import opensearch_index, write_vectors
 from muvera.data.multivectors import MultiVectors
 from muvera.engines.base import EF_CONSTRUCTION, LINKS
 
@@ -40,11 +40,9 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 def test_npy(tmp_path: Path, ids: Any) -> None:
     write_vectors(batches(ids), tmp_path / "out", "npy")
-    write_array(batches(ids), tmp_path / "out.npy")
-    for file in (tmp_path / "out" / "vectors.npy", tmp_path / "out.npy"):
-        stored = np.load(file)
-        assert stored.dtype == np.float32 and stored.flags.c_contiguous
-        np.testing.assert_array_equal(stored, VECTORS)
+    stored = np.load(tmp_path / "out" / "vectors.npy")
+    assert stored.dtype == np.float32 and stored.flags.c_contiguous
+    np.testing.assert_array_equal(stored, VECTORS)
     assert json.loads((tmp_path / "out" / "ids.json").read_text(encoding="utf-8")) == ids
 
 
