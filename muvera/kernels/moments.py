@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import load_rows, longest_text
+from .products import tree_sum
+from .row_operations import load_rows, longest_text, set_scaled
 from .tile import LANES, ROWS, tile_dot
 
 
@@ -51,17 +52,23 @@ def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, t
     """
     root = np.float32(math.sqrt(2.0)) * scale
     for t in range(count):
+        row, weight = rows[t * width : (t + 1) * width], weights[t]
         for j in range(width):
-            value = rows[t * width + j]
-            turned[j * count + t] = value * weights[t]
-            packed[((j // LANES) * count + t) * LANES + j % LANES] = value
+            turned[j * count + t] = row[j] * weight
+        for panel in range(width // LANES):
+            begin = (panel * count + t) * LANES
+            packed[begin : begin + LANES] = row[panel * LANES : (panel + 1) * LANES]
     for panel in range(width // LANES):
         first = panel * LANES
-        for row in range(0, min(first + LANES, depth), ROWS):
+        last = min(first + LANES, depth)
+        for row in range(0, last, ROWS):
             tile_dot(turned, row, width - 1, count, packed, panel, tile, 0)
-            for i in range(row, min(row + ROWS, depth)):
+            for i in range(row, min(row + ROWS, last)):
                 start = at + i * depth - i * (i - 1) // 2 - i
-                for j in range(max(first, i), min(first + LANES, depth)):
+                if i < first and last - first == LANES:
+                    set_scaled(tile, (i - row) * LANES, LANES, root, out, start + first)
+                    continue
+                for j in range(max(first, i), last):
                     value = tile[(i - row) * LANES + j - first]
                     out[start + j] = value * (scale if i == j else root)
 
@@ -145,7 +152,8 @@ def query_matrices(floats, halves, offsets, first, last, at, metric, unit, out):
     center = np.zeros(width, np.float32)
     turned = np.empty((width + ROWS) * longest, np.float32)
     packed = np.empty(width * longest, np.float32)
-    weights = np.empty(longest + ROWS, np.float32)
+    weights = np.empty(longest, np.float32)
+    sums = np.empty(longest * LANES, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
     for query in range(first, last):
         start = offsets[query]
@@ -154,17 +162,20 @@ def query_matrices(floats, halves, offsets, first, last, at, metric, unit, out):
             out[query - first, at : at + depth * (depth + 1) // 2] = 0.0
             continue
         load_rows(floats, halves, start, start + count, depth, width, center, rows)
-        weights[:] = 0.0
+        sums[: count * LANES] = 0.0
         for panel in range(width // LANES):
             for row in range(0, count, ROWS):
                 tile_dot(rows, row, count - 1, width, metric, panel, tile, 0)
                 for i in range(min(ROWS, count - row)):
+                    products, t = tile[i * LANES : (i + 1) * LANES], row + i
+                    total = sums[t * LANES : (t + 1) * LANES]
+                    token = rows[t * width + panel * LANES : t * width + (panel + 1) * LANES]
                     for j in range(LANES):
-                        value = rows[(row + i) * width + panel * LANES + j]
-                        weights[row + i] += tile[i * LANES + j] * value
+                        total[j] += products[j] * token[j]
         for t in range(count):
+            square = tree_sum(sums, t * LANES)
             # No document varies in the direction of a token with weight 0.
-            weights[t] = 0.5 / math.sqrt(weights[t]) if weights[t] > 1e-12 else 0.0
+            weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
         scale = np.float32(1.0) / unit
         _write_triangle(
             rows, count, width, depth, weights, scale, turned, packed, tile, out[query - first], at

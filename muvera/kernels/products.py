@@ -60,7 +60,7 @@ def add_count_sketch(block, targets, signs, out):
 
 
 @helper
-def _tree_sum(tile, first):
+def tree_sum(tile, first):
     """Return the sum of the LANES partial sums ``tile[first:]``, which this function overwrites."""
     half = LANES // 2
     while half > 0:
@@ -82,7 +82,7 @@ def inner_products(vectors, start, stop, width, queries, count, out):
         for query in range(count):
             lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
             for i in range(min(ROWS, stop - row)):
-                out[row - start + i, query] = _tree_sum(tile, i * LANES)
+                out[row - start + i, query] = tree_sum(tile, i * LANES)
 
 
 @kernel
@@ -104,4 +104,4 @@ def inner_products_at(vectors, rows, query, out):
             block[i * width : (i + 1) * width] = flat[begin : begin + width]
         lane_dot(block, 0, count - 1, width, query, 0, tile, 0)
         for i in range(count):
-            out[first + i] = _tree_sum(tile, i * LANES)
+            out[first + i] = tree_sum(tile, i * LANES)
