@@ -45,7 +45,6 @@ SLOW = (
     "engines/",
     "experiments/",
     "index/test_damaged_folders.py",
-    "index/test_interrupted_saves.py",
     "index/test_saves.py",
     "index/test_writers_and_readers.py",
     "serve/test_server_page.py",

@@ -146,7 +146,7 @@ def info(
 ) -> None:
     """Describe an index, an encoder or token embeddings.
 
-    For an index: sizes, settings, the recall of its vector search, and the recall of its candidates.  For
+    For an index: sizes, settings, and the recall of its candidates.  For
     embeddings: format and size.
 
     \b
@@ -251,8 +251,7 @@ def _search(facts: IndexInfo) -> str:
     if vectors["kind"] in ("exact", "scan"):
         text += ", all of which are read" + ("" if vectors["kind"] == "exact" else " as 4-bit codes")
     else:
-        recall = "unknown" if vectors["recall"] is None else f"{vectors['recall']:.1%}"
-        text += f" in a graph with recall {recall}"
+        text += " in a graph"
     first = facts.first_stage
     if first is None:
         return text

@@ -39,7 +39,7 @@ def load_demo_sample() -> DemoSample:
     --------
     >>> sample = load_demo_sample()
     >>> sample.documents
-    MultiVectors(677 texts, 14009 tokens, dimension=128, float16)
+    MultiVectors(677 texts, 14,009 tokens, dimension=128, float16)
     >>> sample.query_texts[1]
     'pick a random element from a list'
     """

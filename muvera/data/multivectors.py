@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_array, write_json
-from ..utils.checks import given
+from ..utils.checks import counted, given
 from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
 from .offsets import as_offsets, offsets_from_lengths, rows_of_texts, running_total
@@ -46,6 +46,7 @@ class MultiVectors:
     tokens are allowed: they keep their position and are never returned by a search.
 
     Treat the arrays as immutable: slices share memory with them, and the results of validation are cached.
+    Numbers are checked when texts are indexed, encoded or scored: a NaN or an infinity raises ValueError then.
 
     Parameters
     ----------
@@ -253,7 +254,9 @@ class MultiVectors:
         memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
-            i = range(len(self))[int(key)]  # raises IndexError; negative indices count from the end
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"There is no text {key}: the collection has {counted(len(self), 'text')}.")
+            i = int(key) % len(self)
             return self.tokens[self.offsets[i] : self.offsets[i + 1]]
         positions = np.arange(len(self))[key]
         ids = self.ids[positions]
@@ -274,8 +277,8 @@ class MultiVectors:
         return view
 
     def __repr__(self) -> str:
-        size = f"{len(self)} texts, {self.num_tokens} tokens, dimension={self.dimension}"
-        return f"MultiVectors({size}, {self.tokens.dtype})"
+        size = f"{counted(len(self), 'text')}, {counted(self.num_tokens, 'token')}"
+        return f"MultiVectors({size}, dimension={self.dimension}, {self.tokens.dtype})"
 
     # -- checks ---------------------------------------------------------------
 
@@ -473,40 +476,28 @@ def _joined(
 def _from_arrow_lists(array: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return an Arrow array of lists of lists of floats as flat tokens (n_tokens, dimension) and lengths."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow")
-    import_extra("pyarrow.compute", "parquet", "Reading Arrow")
+    lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
     if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-
-    def is_list(kind: Any) -> bool:
-        types = pa.types
-        return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-    def lengths_of(lists: Any) -> NDArray[np.int64]:
-        values: NDArray[Any] = pa.compute.list_value_length(lists).to_numpy(zero_copy_only=False)
-        return values.astype(np.int64)
-
-    if not isinstance(array, pa.Array) or not is_list(array.type) or not is_list(array.type.value_type):
+        array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
+    levels: list[Any] = [array]
+    while len(levels) < 3 and isinstance(
+        levels[-1], (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)
+    ):
+        levels[-1].validate(full=True)
+        levels.append(levels[-1].flatten())
+    if (
+        len(levels) < 3
+        or not pa.types.is_floating(levels[2].type)
+        or any(level.null_count for level in levels)
+    ):
         kind = array.type if isinstance(array, pa.Array) else given(array)
-        raise TypeError(f"array must be an Arrow array of lists of lists of floats, got {kind}.")
-    array.validate(full=True)
-    vectors = _without_null(array, "text's vectors").flatten()
-    numbers = _without_null(vectors, "vector").flatten()
-    if not pa.types.is_floating(numbers.type):
-        raise TypeError(f"array must hold floats, got {numbers.type}. Convert them to float32 first.")
-    if pa.types.is_fixed_size_list(vectors.type):
-        dimension = vectors.type.list_size
-    else:
-        widths = np.unique(lengths_of(vectors))
-        if len(widths) != 1:
-            shown = f"vectors of {widths[0]} and of {widths[-1]} floats" if len(widths) else "no vectors"
-            raise ValueError(f"array must hold vectors of one width, got {shown}.")
-        dimension = int(widths[0])
-    values = _without_null(numbers, "number").to_numpy(zero_copy_only=False)
-    return values.reshape(-1, dimension), lengths_of(array)
-
-
-def _without_null(array: Any, expected: str) -> Any:
-    if array.null_count:
-        position = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-        raise ValueError(f"array has a null instead of a {expected} at position {position}. Drop or fill it.")
-    return array
+        raise TypeError(
+            f"array must be an Arrow array of lists of lists of floats, without nulls, got {kind}."
+        )
+    _, vectors, numbers = levels
+    fixed = isinstance(vectors, pa.FixedSizeListArray)
+    widths = [vectors.type.list_size] if fixed else np.unique(lengths_of(vectors).to_numpy()).tolist()
+    if len(widths) != 1:
+        raise ValueError(f"array must hold vectors of one width, got vectors of {widths or 'no'} floats.")
+    lengths = lengths_of(array).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0]), lengths

@@ -36,22 +36,26 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
         raise TypeError(f"{name} must be whole numbers in one axis: {error}.") from None
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis, got shape {array.shape}.")
-    if isinstance(values, (list, tuple)) and any(isinstance(value, (bool, np.bool_)) for value in values):
-        raise TypeError(f"{name} must be whole numbers, got a bool.")
     if not array.size:
         return np.empty(0, np.int64)
-    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
-        i = int(np.argmax(array))
-        raise ValueError(f"{name}[{i}] is {array[i]}, which is outside signed 64 bits.")
-    if array.dtype.kind in "iu":
-        return array.astype(np.int64)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}.")
-    whole = np.isfinite(array) & (np.abs(array) <= _LARGEST_EXACT_FLOAT)
-    whole[whole] = array[whole] == np.rint(array[whole])
+    kind = array.dtype.kind
+    has_bool = isinstance(values, (list, tuple)) and any(
+        isinstance(value, (bool, np.bool_)) for value in values
+    )
+    if kind not in "iuf" or has_bool:
+        raise TypeError(
+            f"{name} must be whole numbers, got {'a bool' if has_bool else f'dtype {array.dtype}'}."
+        )
+    if kind == "f":
+        with np.errstate(invalid="ignore"):
+            whole = (np.abs(array) <= _LARGEST_EXACT_FLOAT) & (array == np.rint(array))
+    else:
+        whole = array <= np.iinfo(np.int64).max
     if not whole.all():
         i = int(np.argmin(whole))
-        raise TypeError(f"{name} must be whole numbers, but {name}[{i}] is {array[i]} ({array.dtype}).")
+        raise TypeError(
+            f"{name} must be whole numbers of 64 bits, but {name}[{i}] is {array[i]} ({array.dtype})."
+        )
     return array.astype(np.int64)
 
 

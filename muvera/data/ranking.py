@@ -66,8 +66,7 @@ class Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
             return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall)
-        rank = range(len(self))[key]  # raises IndexError; negative indices count from the end
-        return self.ids[rank : rank + 1].tolist()[0], float(self.scores[rank])
+        return self.ids[key : key + 1 or None].tolist()[0], float(self.scores[key])
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return lists: "ids" and "scores", best first."""

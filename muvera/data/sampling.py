@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -41,14 +40,13 @@ _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 def as_batches(documents: Any) -> Iterator[MultiVectors]:
     """Return `documents` as an iterator of collections: the given ones, or one collection."""
-    if isinstance(documents, (str, bytes, os.PathLike)):
-        kind = "path" if isinstance(documents, os.PathLike) else "text"
-        raise TypeError(
-            f"documents must be token vectors, got the {kind} {given(documents)}. Read a saved folder with "
-            "MultiVectors.load; encode texts with your model first."
-        )
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise TypeError(
+            f"documents must be token vectors, got {given(documents)}. Read a saved folder with MultiVectors.load; "
+            "encode texts with your model first."
+        )
     values = iter(documents)
     first = next(values, None)
     if first is None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.norms import first_beyond
-from ..utils.checks import given
+from ..utils.checks import counted, given
 
 __all__ = [
     "MAX_ID_LENGTH",
@@ -160,7 +160,8 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(f"{name} must be all int or all str, got {names}.")
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} entries for {count} texts. Give one per text.")
+        entries = counted(len(values), "entry", "entries")
+        raise ValueError(f"{name} has {entries} for {counted(count, 'text')}. Give one per text.")
     if kinds <= {int}:
         try:
             ids: Ids = np.asarray(values, np.int64)

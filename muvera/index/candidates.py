@@ -14,9 +14,8 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
-from .recall import MAX_RANKED, Calibration, Level
+from .recall import MAX_RANKED, Calibration, Level, MeasuredWindows
 from .settings import IndexSettings
-from .windows import MeasuredWindows
 
 __all__ = ["SCAN_FROM", "CandidateSearch"]
 
@@ -26,12 +25,6 @@ SCAN_FROM = 8192
 
 # Bytes of vectors per encoded block.
 _BLOCK_BYTES = 128 << 20
-
-# A search that finds less than this share of the exact best vectors gets a warning.
-_LOW_SEARCH_RECALL = 0.95
-
-# Best vectors to find when a search's recall is measured.
-_MEASURED_K = 100
 
 
 class CandidateSearch:
@@ -43,10 +36,9 @@ class CandidateSearch:
 
     def __init__(self, encoder: Encoder, settings: IndexSettings, fitted_on: int = 0) -> None:
         self.encoder, self.settings, self.fitted_on = encoder, settings, fitted_on
-        self.recall: float | None = None
-        self.recall_size = 0
-        #: Measured windows, and the first row that was added after the encoder was fitted.
+        #: Measured windows, the number of vectors when all were measured, and the first row added after the fit.
         self.windows: MeasuredWindows | None = None
+        self.measured_size = 0
         self.fitted_rows = 0
         self.calibration: Calibration | None = None
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
@@ -91,8 +83,7 @@ class CandidateSearch:
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
             scan.add(block, before.vectors(block), threads)
-        self.search = scan
-        self.recall, self.recall_size = None, 0
+        self.search, self.measured_size = scan, 0
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Remove the vectors of rows; rows without a vector are ignored."""
@@ -114,13 +105,6 @@ class CandidateSearch:
         labels, scores = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
         return [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
 
-    def measure(self, queries: MultiVectors, threads: int | None = None) -> float | None:
-        """Measure how many of the exact best vectors the search finds."""
-        vectors = self.encoder.encode_queries(queries, threads=threads)
-        self.recall = self.search.measure_recall(vectors, _MEASURED_K, threads)
-        self.recall_size = len(self.search)
-        return self.recall
-
     def level(self, recall: float, k: int) -> Level | None:
         """Return the stopping rule for a mean recall; None to rank every document of a small collection."""
         if self.calibration is not None:
@@ -132,36 +116,10 @@ class CandidateSearch:
         )
 
     @property
-    def recall_is_stale(self) -> bool:
-        """True if recall was never measured, or the number of vectors has doubled or halved since."""
-        size = len(self.search)
-        return self.recall_size == 0 or size > 2 * self.recall_size or size < self.recall_size / 2
-
-    @property
     def fitted_on_too_few(self) -> bool:
         """True if maps were fitted on few documents, and on less than half of the current ones."""
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
-
-    def info(self) -> dict[str, Any]:
-        """Return the information about the vector search and its measured recall."""
-        size = 0 if self.recall is None else self.recall_size
-        return {**self.search.info(), "recall": self.recall, "recall_measured_at": size}
-
-    def warnings(self) -> list[str]:
-        """Return warnings for users."""
-        sentences = []
-        if self.recall is not None and self.recall < _LOW_SEARCH_RECALL:
-            sentences.append(
-                f"The search finds only {self.recall:.1%} of the exact best vectors: use backend 'exact', or raise m "
-                "or ef of a graph."
-            )
-        if self.fitted_on_too_few:
-            sentences.append(
-                f"The encoder was fitted on only {self.fitted_on} documents, but the index now has {len(self.search)}: "
-                "rebuild() fits it again."
-            )
-        return sentences
 
     # -- saving ---------------------------------------------------------------
 
@@ -173,8 +131,7 @@ class CandidateSearch:
             "search": state,
             "kept": kept,
             "fitted_on": self.fitted_on,
-            "recall": self.recall,
-            "recall_size": self.recall_size,
+            "recall_size": self.measured_size,
             "windows": None if self.windows is None else self.windows.to_dict(),
             "fitted_rows": self.fitted_rows,
             "compared": self.encoder.compared,
@@ -200,8 +157,7 @@ class CandidateSearch:
             state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
         )
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
-        loaded.recall = None if state["recall"] is None else float(state["recall"])
-        loaded.recall_size = int(state["recall_size"])
+        loaded.measured_size = int(state["recall_size"])
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"])
         loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")

@@ -47,13 +47,11 @@ Attempted = set[tuple[Path, "Generation"]]
 
 @dataclass(frozen=True)
 class Generation:
-    """One saved state of a folder; the random stamp distinguishes it from another index with the same number.
-
-    `journal_bytes` is the size of its journal at the time of loading; a longer one has changes that were not loaded.
-    """
+    """One saved state of a folder; the random stamp distinguishes it from another index with the same number."""
 
     number: int
     stamp: str
+    #: Size of its journal when it was loaded; a longer one has changes that were not loaded.
     journal_bytes: int = field(default=0, compare=False)
 
     @classmethod
@@ -93,8 +91,7 @@ def require_place(target: Path, overwrite: bool = False) -> None:
 class Save:
     """A save in progress: a new generation's `folder` to write into, and the old files that it keeps.
 
-    `place` is the index's folder `target`, or the folder beside it that will replace it.  `old` describes the files
-    that can be kept, by their names within `target`.
+    `place` is the index's folder `target`, or the folder beside it that will replace it; `old` describes its files.
     """
 
     def __init__(self, target: Path, place: Path, number: int, old: dict[str, Any]) -> None:
@@ -108,44 +105,30 @@ class Save:
         self.kept: list[str] = []  # the names of old files in the new generation
 
     def run(self, write: Callable[[Save], dict[str, Any]], attempted: Attempted) -> Generation:
-        """Write the generation, make it current and remove files that it does not name; see :func:`commit`."""
-        content, files = self._write(write)
-        attempted.add((self.target, self.generation))
-        self._make_current({**content, "files": files})
-        with suppress(OSError):  # the next writer removes the rest
-            _remove_unnamed(self._place, {*files, self.generation.journal})
-        return self.generation
-
-    def _write(self, write: Callable[[Save], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Fill the folder and rename it; return the content of the manifest, and the description of each file."""
+        """Write the generation, make it current and remove files that the manifest does not name."""
         new, name = self.generation, self.generation.folder
         try:
             self.folder.mkdir()
             content = write(self)
             files = {kept: self._old[kept] for kept in self.kept}
-            for path in sorted(self.folder.rglob("*")):
-                if path.is_file():
-                    sync(path)
-                    files[f"{name}/{path.relative_to(self.folder).as_posix()}"] = described_file(path)
+            for path in sorted(self.folder.iterdir()):
+                sync(path)
+                files[f"{name}/{path.name}"] = described_file(path)
             sync(self.folder)
             self.folder.replace(self._place / name)
             sync(self._place)
-        except BaseException:
-            remove_folder(self.folder)
-            raise
-        return {"generation": new.number, "stamp": new.stamp, "folder": name, **content}, files
-
-    def _make_current(self, manifest: dict[str, Any]) -> None:
-        """Replace the manifest; if that fails, remove the generation, unless it is the index already."""
-        try:
-            write_manifest(self._place, manifest)
-        except BaseException:
-            current = None
-            with suppress(OSError, ValueError, KeyError):
-                current = Generation.of(read_manifest(self._place))
-            if current != self.generation:
-                remove_folder(self._place / self.generation.folder)
-            raise
+            attempted.add((self.target, new))
+            entries = {
+                "generation": new.number,
+                "stamp": new.stamp,
+                "folder": name,
+                **content,
+                "files": files,
+            }
+            write_manifest(self._place, entries)
+        finally:
+            _remove_unnamed(self._place)
+        return new
 
 
 def commit(
@@ -158,25 +141,9 @@ def commit(
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
-    Parameters
-    ----------
-    target : Path
-    write : callable
-        Called with a :class:`Save`; writes its files and returns the manifest's entries.
-    expected_generation : Generation or None
-        The generation that the caller last loaded from or wrote to this folder; None for a new index.
-    overwrite : bool
-        Replace any index in `target`, in one step.
-    attempted : set, optional
-        Folders and generations that interrupted saves of the caller may have committed.  They can be replaced, too, but
-        none of their files are kept.  The new generation is added before it is committed.
-    holds_lock : bool
-        True if the caller has held the folder's lock since it loaded the index, see :func:`hold`.
-
-    Raises
-    ------
-    IndexFolderError, FileExistsError
-        If another process is writing the folder or has changed it, or it is not an index.
+    `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
+    generation that the caller last loaded or wrote (None for a new index), or one that its interrupted saves have
+    `attempted`; no files of those are kept.  `holds_lock`: the caller has held the lock since it loaded the index.
     """
     attempted = set() if attempted is None else attempted
     remove_stale_siblings(target)
@@ -198,8 +165,7 @@ def commit(
         current = Generation.of(manifest)
         if not holds_lock:
             _require_known(target, current, expected_generation, attempted)
-        with suppress(OSError):  # leftovers of killed writers
-            _remove_unnamed(target, {*manifest["files"], current.journal})
+        _remove_unnamed(target)
         old = manifest["files"] if current == expected_generation else {}
         return Save(target, target, current.number + 1, old).run(write, attempted)
 
@@ -225,28 +191,31 @@ def _require_known(
     )
 
 
-def _remove_unnamed(target: Path, named: set[str]) -> None:
-    """Remove leftover files of writers, except those in `named`; never follow a link."""
-    for path in target.iterdir():
-        if path.is_symlink():
-            continue
-        void = path.name not in named and _JOURNAL.fullmatch(path.name)
-        if _PARTIAL.fullmatch(path.name):
-            remove_folder(path)
-        elif (void or path.name.startswith(f".{MANIFEST}.")) and path.is_file():
-            path.unlink(missing_ok=True)
-        elif _GENERATION.fullmatch(path.name) and path.is_dir():
-            for file in path.iterdir():
-                ours = is_index_file(file.name) and file.is_file() and not file.is_symlink()
-                if ours and file.relative_to(target).as_posix() not in named:
-                    file.unlink(missing_ok=True)
-            if not any(path.iterdir()):
-                path.rmdir()
+def _remove_unnamed(place: Path) -> None:
+    """Remove files of writers that the manifest does not name, as far as possible; never follow a link."""
+    with suppress(OSError, ValueError, KeyError):  # the next writer removes the rest
+        manifest = read_manifest(place)
+        named = {*manifest["files"], Generation.of(manifest).journal}
+        for path in place.iterdir():
+            if path.is_symlink():
+                continue
+            void = path.name not in named and _JOURNAL.fullmatch(path.name)
+            if _PARTIAL.fullmatch(path.name):
+                remove_folder(path)
+            elif (void or path.name.startswith(f".{MANIFEST}.")) and path.is_file():
+                path.unlink(missing_ok=True)
+            elif _GENERATION.fullmatch(path.name) and path.is_dir():
+                for file in path.iterdir():
+                    ours = is_index_file(file.name) and file.is_file() and not file.is_symlink()
+                    if ours and file.relative_to(place).as_posix() not in named:
+                        file.unlink(missing_ok=True)
+                if not any(path.iterdir()):
+                    path.rmdir()
 
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder for tokens beside `target`; see also :func:`require_place`."""
+    """Yield a temporary folder for tokens beside `target`, to which an index can be written."""
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
 from ..utils.atomic_files import read_json, save_array, write_bytes
-from ..utils.checks import has_repeats, require_choice
+from ..utils.checks import given, has_repeats, require_choice
 from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 
@@ -72,7 +72,7 @@ class IdMap:
         self._new_rows = changed
 
     def __contains__(self, id: object) -> bool:
-        return _is_id(type(id)) and self._row(id) >= 0  # type: ignore[arg-type]
+        return _is_id(id) and self._row(id) >= 0  # type: ignore[arg-type]
 
     @property
     def num_rows(self) -> int:
@@ -94,13 +94,12 @@ class IdMap:
     def rows(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
         """Return the rows of `ids` in their order; ids of another type than those of the index raise TypeError."""
         require_choice("missing", missing, get_args(Missing))
-        wrong = {type(id).__name__ for id in ids if not _is_id(type(id))}
-        if wrong:
-            raise TypeError(f"ids must be int or str, got {min(wrong)}.")
         kind = self._kind
-        other = [id for id in ids if isinstance(id, str) != (kind == "str")]
-        if other and kind:
-            raise TypeError(f"This index has {kind} ids, got {other[0]!r}, a {type(other[0]).__name__}.")
+        for id in ids:
+            if not _is_id(id):
+                raise TypeError(f"ids must be int or str, got {given(id)}.")
+            if kind and isinstance(id, str) != (kind == "str"):
+                raise TypeError(f"This index has {kind} ids, got {given(id)}.")
         rows = [self._row(id) for id in ids]
         unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown and missing == "raise":
@@ -183,9 +182,9 @@ class IdMap:
         values, following = content["ids"], content["next"]
         kinds = set(map(type, values))
         if kinds - {int} and kinds - {str}:
-            raise ValueError(f"{folder / IDS} is damaged: its ids are not all integers or all strings.")
+            raise ValueError(f"{folder / IDS} has ids that are not all integers or all strings.")
         if kinds == {str} and any(value.endswith("\0") for value in values):  # NumPy would cut it off
-            raise ValueError(f"{folder / IDS} is damaged: an id ends in a NUL character.")
+            raise ValueError(f"{folder / IDS} has an id that ends in a NUL character.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
             raise ValueError(f"{folder} has {len(values)} ids for {alive.dtype} {alive.shape} rows.")
         loaded = cls(following)
@@ -198,8 +197,8 @@ class IdMap:
         """Raise ValueError if an id has two live rows; `path` is the file of the ids."""
         ids = self._ids.values[self.live]
         if len(set(ids.tolist())) != len(ids) if ids.dtype == object else has_repeats(ids):
-            raise ValueError(f"{path} is damaged: it has an id twice.")
+            raise ValueError(f"{path} has an id twice.")
 
 
-def _is_id(kind: type) -> bool:
-    return issubclass(kind, (int, np.integer, str)) and not issubclass(kind, (bool, np.bool_))
+def _is_id(id: object) -> bool:
+    return isinstance(id, (int, np.integer, str)) and not isinstance(id, bool)

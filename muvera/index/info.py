@@ -50,8 +50,8 @@ class FirstStageRecall:
         source = "windows of document tokens" if self.pseudo_queries else "queries"
         return (
             f"Only {self.recall:.0%} of the exact {self.k} best documents are among {self.candidates} candidates "
-            f"(measured with {self.queries} {source}). Search with more candidates, or find a better encoder with "
-            "muvera.diagnose or muvera.tune."
+            f"(measured with {self.queries} {source}). Search with more candidates, raise m or ef of a graph, or find "
+            "a better encoder with muvera.diagnose or muvera.tune."
         )
 
 
@@ -77,8 +77,7 @@ class IndexInfo:
         The encoder's configuration, its "vector_dimension", and "compared": the first-stage recall of each kind of
         vectors among which this one was chosen; None without a comparison.
     vectors : dict or None
-        Kind, settings and "bytes_per_vector" of the vector search, and "recall": the share of the exact best
-        vectors that it finds.  None while all tokens are read.
+        Kind, settings and "bytes_per_vector" of the vector search.  None while all tokens are read.
     token_codec : dict
         How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
         candidate, and "exact_bytes_per_token" that it reads of the best candidates (0 without exact tokens).

@@ -27,7 +27,7 @@ from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import RerankOptions
-from ..utils.checks import as_id_list, require_int
+from ..utils.checks import as_id_list, counted, require_int
 from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
 from ..utils.readers_writer_lock import ReadersWriterLock
@@ -72,11 +72,6 @@ class MuveraIndex:
         How tokens are stored and vectors are searched.
     **changes
         Single fields of :class:`muvera.IndexSettings`, such as ``backend="hnsw"`` or ``tokens="2bit"``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a wrong encoder or setting.
 
     Examples
     --------
@@ -208,11 +203,6 @@ class MuveraIndex:
             A PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.
         encoder, **options
             As for :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the source has no codes in PLAID's layout, or as for :meth:`build`.
         """
         from ..convert import open_source
 
@@ -237,11 +227,6 @@ class MuveraIndex:
             The folder ``index_folder/index_name`` of PyLate, such as ``"pylate-index/index"``.
         *args, **options
             As for :meth:`build`.
-
-        Raises
-        ------
-        FileNotFoundError, TypeError, ValueError
-            If the folder is not a complete index of PyLate, or as for :meth:`build`.
         """
         from ..convert import open_source
 
@@ -266,8 +251,7 @@ class MuveraIndex:
         Raises
         ------
         TypeError, ValueError
-            For an id that is in use (see :meth:`update`), another dimension, or a number that is not finite.
-            Nothing is added then.
+            For an id that is in use, another dimension, or a number that is not finite.  Nothing is added then.
         """
         with self._changing:
             contents, _ = self._appended(_with_ids(documents, ids), threads)
@@ -302,18 +286,9 @@ class MuveraIndex:
             warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
-        """Add documents and replace those whose id is in use.
+        """Add documents and replace those whose id is in use; otherwise as :meth:`add`.
 
-        Parameters
-        ----------
-        documents, ids, threads
-            As for :meth:`add`, but the documents must have ids.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For documents without ids or with ids of another kind, another dimension, or a number that is not
-            finite.  Nothing is changed then.
+        The documents must have ids, which are of the same type as those of the index.
         """
         thread_count(threads)
         checked = self._checked(_with_ids(documents, ids), "documents")
@@ -328,16 +303,7 @@ class MuveraIndex:
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
 
-        Parameters
-        ----------
-        ids : collection of int or of str
-        missing : {"raise", "ignore"}
-            What to do about ids that are not in the index.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index, with ``missing="raise"``.  Nothing is deleted then.
+        For an id that is not in the index, nothing is deleted and KeyError is raised, unless ``missing="ignore"``.
         """
         with self._changing:
             self._replace_contents(self._without(as_id_list(ids), missing))
@@ -427,15 +393,8 @@ class MuveraIndex:
         TypeError, ValueError
             For queries of another dimension, numbers that are not finite, or a wrong setting.
         """
-        plan = SearchPlan(
-            k=k,
-            ids=None if ids is None else as_id_list(ids),
-            candidates=candidates,
-            recall=recall,
-            ef=ef,
-            rescore=rescore,
-            threads=threads,
-        )
+        selected = None if ids is None else as_id_list(ids)
+        plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
         texts = self._checked(queries, "queries")
         with self._lock.shared():
             contents = self._contents
@@ -468,20 +427,18 @@ class MuveraIndex:
         Returns
         -------
         list of Ranking
-            One per query; ties go to the document that was added first.
+            As for :meth:`search`.
 
         Raises
         ------
         KeyError
             For an id that is not in the index, with ``missing="raise"``.
-        TypeError, ValueError
-            As for :meth:`search`, or if the number of collections differs from that of queries.
         """
         texts = self._checked(queries, "queries")
         proposals = as_id_list(ids)
         if len(proposals) != len(texts):
             raise ValueError(
-                f"There are {len(proposals)} collections of ids for {len(texts)} queries. Give one per query."
+                f"ids must be one collection of ids per query, got {len(proposals)} for {len(texts)}."
             )
         plan = SearchPlan(k=DEFAULT_K if k is None else k, threads=threads)
         contents = self._contents
@@ -494,13 +451,7 @@ class MuveraIndex:
         return contents.rank(texts, rows, options, plan.threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
-        """Find the best matching token of the document `id` for each token of one query.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index.
-        """
+        """Find the best matching token of the document `id` for each token of one query."""
         return explain(query, self.tokens([id])[0])
 
     def measure_recall(
@@ -579,7 +530,8 @@ class MuveraIndex:
         yield from self.ids.tolist()
 
     def __repr__(self) -> str:
-        return f"MuveraIndex({len(self)} documents, dimension={self.config.dimension}, {self._contents.kind})"
+        size = counted(len(self), "document")
+        return f"MuveraIndex({size}, dimension={self.config.dimension}, {self._contents.kind})"
 
     @property
     def config(self) -> EncoderConfig:
@@ -609,12 +561,9 @@ class MuveraIndex:
         return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents with their ids, in the order of `ids`, each document once.
+        """Return the token vectors of documents, in the order of `ids`, each document once.
 
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index.
+        Raise KeyError for an id that is not in the index.
         """
         contents = self._contents
         rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
@@ -623,15 +572,7 @@ class MuveraIndex:
         return texts.with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
-        """Return the token codes of documents with their codec, in the order of `ids`, each document once.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index.
-        ValueError
-            If the index stores no codes.
-        """
+        """Return the token codes of documents as :meth:`tokens`; raise ValueError if the index stores no codes."""
         contents = self._contents
         rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
         codes = contents.store.codes

@@ -19,7 +19,6 @@ from ..encoders.registry import config_from_dict, read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
 from ..utils.atomic_files import recover_folder, save_array
-from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Attempted, Generation, Save, commit
@@ -84,7 +83,7 @@ def _write_files(
     codec, codes = contents.store.codec, None
     if codec is not None:
         codes = {"codec": write_codec(codec, save.folder), "segments": segments["codes"]}
-    save_array(save.folder / LENGTHS, contents.lengths.values)
+    save_array(save.folder / LENGTHS, contents.lengths)
     contents.ids.save(save.folder)
     if write_texts is not None:
         write_texts(save.folder / TEXTS)
@@ -110,20 +109,13 @@ def _write_files(
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
-    """Raise IndexFolderError with `advice` unless ids, lengths, tokens and vectors belong to the same documents."""
-    lengths, ids = contents.lengths.values, contents.ids
+    """Raise IndexFolderError with `advice` unless ids, tokens, codes and vectors belong to the same documents."""
+    ids = contents.ids
     for level in contents.store.levels:
-        rows = (ids.num_rows, len(lengths), len(level))
-        if len(set(rows)) > 1:
-            raise IndexFolderError(
-                f"{folder} has {rows[0]} ids, {rows[1]} lengths and {rows[2]} token sets. {advice}"
-            )
-        for segment in level.segments:
-            stop = segment.first + len(segment.vectors)
-            if not np.array_equal(segment.vectors.lengths, lengths[segment.first : stop]):
-                raise IndexFolderError(
-                    f"{folder} has token sets from row {segment.first} on that do not match {LENGTHS}. {advice}"
-                )
+        if ids.num_rows != len(level):
+            raise IndexFolderError(f"{folder} has {ids.num_rows} ids and {len(level)} token sets. {advice}")
+        if not np.array_equal(level.lengths, contents.lengths):
+            raise IndexFolderError(f"{folder} has {level.prefix} that do not match {LENGTHS}. {advice}")
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
         labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
@@ -211,7 +203,6 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     chooses = bool(manifest.get("chooses", False))
     loaded = IndexContents(config, settings, encoder=encoder, codec=codec, chooses=chooses)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
-    loaded.lengths = GrowingArray(lengths)
     loaded.ids = IdMap.load(files)
     floats, codes = loaded.store.floats, loaded.store.codes
     if floats is not None:

@@ -77,6 +77,13 @@ class TokenStore(Generic[_Texts]):
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text, int64 (n,)."""
+        return np.concatenate(
+            [np.empty(0, np.int64), *(segment.vectors.lengths for segment in self.segments)]
+        )
+
     # -- changing -------------------------------------------------------------
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
@@ -216,10 +223,6 @@ class TokenStore(Generic[_Texts]):
             size = tokens.shape[1] * tokens.itemsize
             ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
         return ranges
-
-    def look_again(self) -> None:
-        """Check at the next request if the files are in memory."""
-        self._requests = 0
 
     def let_go(self, rows: NDArray[np.int64]) -> None:
         """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held.

@@ -23,17 +23,26 @@ from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import require_int
-from ..utils.growing_array import GrowingArray
 from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import IdMap
 from .info import LOW_RECALL, FirstStageRecall, IndexInfo
-from .recall import Ends, calibrate_on_windows, ranking_tokens, require_recall
+from .recall import (
+    BEST,
+    CANDIDATES,
+    Ends,
+    MeasuredWindows,
+    calibrate_on_windows,
+    document_windows,
+    exact_best,
+    ranking_tokens,
+    require_recall,
+    shares_found,
+)
 from .settings import IndexSettings
 from .token_levels import TokenLevels
-from .windows import BEST, CANDIDATES, MeasuredWindows, document_windows, exact_best, shares_found
 
 __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "SearchPlan"]
 
@@ -64,7 +73,7 @@ _CLEARLY = 0.03
 _PRODUCTS, _MIN_QUERIES, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SearchPlan:
     """Validated arguments of a search; see :meth:`muvera.MuveraIndex.search`."""
 
@@ -116,13 +125,13 @@ class IndexContents:
         self._encoder = encoder
         self.ids = IdMap(first_id)
         self.store = TokenLevels(settings, config.dimension, codec)
-        self.lengths = GrowingArray(np.empty(0, np.int64))
         self.candidates: CandidateSearch | None = None
         #: Generations by folder, as last read or written.
         self.generations: Mapping[Path, Generation] = {}
         #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
         self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
+        self._lengths: NDArray[np.int64] | None = None
         self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     def __copy__(self) -> IndexContents:
@@ -131,7 +140,6 @@ class IndexContents:
             vars(self),
             ids=copy(self.ids),
             store=copy(self.store),
-            lengths=copy(self.lengths),
             candidates=copy(self.candidates),
         )
         return copied
@@ -142,11 +150,18 @@ class IndexContents:
         return self._encoder if self.candidates is None else self.candidates.encoder
 
     @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row; cached until the next change."""
+        if self._lengths is None:
+            self._lengths = self.store.levels[0].lengths
+        return self._lengths
+
+    @property
     def searchable(self) -> tuple[NDArray[np.int64], int]:
         """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
         if self._searchable is None:
             live = self.ids.live
-            lengths = self.lengths.values[live]
+            lengths = self.lengths[live]
             self._searchable = live[lengths > 0], int(lengths.sum())
         return self._searchable
 
@@ -161,8 +176,8 @@ class IndexContents:
         k, allowed = min(plan.k, len(rows)), None
         if plan.ids is not None:
             rows = self.ids.existing_rows(plan.ids)
-            rows = allowed = rows[self.lengths.values[rows] > 0]
-            tokens = int(self.lengths.values[rows].sum())
+            rows = allowed = rows[self.lengths[rows] > 0]
+            tokens = int(self.lengths[rows].sum())
         candidates, options = self.candidates, RerankOptions(k)
         level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
         count = plan.num_candidates if level is None else level.cap
@@ -268,7 +283,6 @@ class IndexContents:
         self.store.append(documents, threads, codes)
         if self.candidates is not None:
             self.candidates.add(rows, documents, threads, guard)
-        self.lengths.extend(documents.lengths)
         self.ids.append(ids)
         self.remove(replaced)
         self._build_if_needed(threads)
@@ -280,7 +294,6 @@ class IndexContents:
         count = 0 if self.candidates is None else self.candidates.search.next_label - len(self.store)
         if count > 0:
             self.store.append_empty(count)
-            self.lengths.extend(np.zeros(count, np.int64))
             self.ids.reserve(count)
 
     def _build_if_needed(self, threads: int | None) -> None:
@@ -348,7 +361,7 @@ class IndexContents:
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
         self.ids.drop(rows)
-        self._searchable = None
+        self._lengths = self._searchable = None
         if self.candidates is not None:
             self.candidates.remove(rows)
 
@@ -373,23 +386,22 @@ class IndexContents:
     # -- measuring ------------------------------------------------------------
 
     def measure(self, threads: int | None) -> None:
-        """Measure recall if it is unknown, the size has doubled or halved, or many documents were added.
+        """Measure first-stage recall if it is unknown, the size has doubled or halved, or many documents were added.
 
-        The recall of the vector search and of the first stage is measured with windows of documents, because no real
-        queries are available here.
+        It is measured with windows of documents, because no real queries are available here.
         """
         rows, search = self.searchable[0], self.candidates
-        if search is None or len(rows) == 0:
+        if search is None or len(rows) <= CANDIDATES + 1:
             return
         measured = search.windows
-        if search.recall_is_stale or (measured is None and len(rows) > CANDIDATES + 1):
+        if measured is None or not len(rows) / 2 <= search.measured_size <= 2 * len(rows):
             groups = [
                 group for group in np.split(rows, [np.searchsorted(rows, search.fitted_rows)]) if len(group)
             ]
             count, measured = _MAX_QUERIES // len(groups), None
         else:
-            groups = [] if measured is None else [rows[rows >= measured.stop]]
-            if not groups or len(groups[0]) < max(_PART, len(rows) // _PART):
+            groups = [rows[rows >= measured.stop]]
+            if len(groups[0]) < max(_PART, len(rows) // _PART):
                 return
             count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
         windows, sources = zip(*(document_windows(self, count, group) for group in groups), strict=True)
@@ -410,13 +422,11 @@ class IndexContents:
         threads: int | None,
         earlier: MeasuredWindows | None = None,
     ) -> None:
-        """Measure the recall of windows and, without `earlier` windows, of the vector search; add to `earlier`."""
+        """Measure the recall of windows, and add it to that of `earlier` windows."""
         search, (rows, tokens) = self.candidates, self.searchable
         assert search is not None
         if earlier is None:
-            search.measure(queries, threads)
-        if len(rows) <= CANDIDATES + 1:
-            return
+            search.measured_size = len(rows)
         among = None
         if tokens > _MAX_TOKENS:  # search fewer documents
             count = int(len(rows) * _MAX_TOKENS / tokens)
@@ -470,8 +480,13 @@ class IndexContents:
         live, deleted = len(self.ids), len(self.store) - len(self.ids)
         filled, tokens = self.searchable
         store, candidates = self.store.info(), self.candidates
-        vectors = None if candidates is None else candidates.info()
-        warnings = [] if candidates is None else candidates.warnings()
+        vectors = None if candidates is None else candidates.search.info()
+        warnings = []
+        if candidates is not None and candidates.fitted_on_too_few:
+            warnings.append(
+                f"The encoder was fitted on only {candidates.fitted_on} documents, but the index now has "
+                f"{len(filled)}: rebuild() fits it again."
+            )
         first_stage, added = self._recalls()
         drift = self.drift_warning
         if drift is not None:

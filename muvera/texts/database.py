@@ -91,31 +91,27 @@ class Row(NamedTuple):
     values: list[tuple[str, str, Any]]
 
 
-class _Budget:
-    """The number of characters that may still be read, see :func:`limited_reading`."""
-
-    def __init__(self, characters: int) -> None:
-        self.most = self.left = characters
-
-    def spend(self, characters: int) -> None:
-        self.left -= characters
-        if self.left < 0:
-            raise ValueError(
-                f"The documents have more than {self.most:,} characters together. Read fewer at a time."
-            )
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+_count_read: ContextVar[Callable[[int], object] | None] = ContextVar("count_read", default=None)
 
 
 @contextmanager
 def limited_reading(characters: int) -> Iterator[None]:
     """Raise ValueError in a block as soon as it has read documents with more than this many characters."""
-    token = _budget.set(_Budget(characters))
+    left = characters
+
+    def count_read(number: int) -> None:
+        nonlocal left
+        left -= number
+        if left < 0:
+            raise ValueError(
+                f"The documents have more than {characters:,} characters together. Read fewer at a time."
+            )
+
+    token = _count_read.set(count_read)
     try:
         yield
     finally:
-        _budget.reset(token)
+        _count_read.reset(token)
 
 
 class DocumentDatabase:
@@ -287,13 +283,13 @@ class DocumentDatabase:
     ) -> list[TextDocument]:
         """Return documents by id, in the order of `ids`; raise KeyError for an unknown one or ignore it."""
         documents: dict[int | str, TextDocument] = {}
-        budget = _budget.get()
+        count_read = _count_read.get()
         with self._lock, _damage_named():
             for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
                 for identity, text, metadata in self._settled().execute(query, batch):
-                    if budget is not None:
-                        budget.spend(len(text) + len(metadata))
+                    if count_read is not None:
+                        count_read(len(text) + len(metadata))
                     documents[identity] = TextDocument(identity, text, json.loads(metadata))
         absent = [identity for identity in ids if identity not in documents]
         if absent and missing == "raise":
@@ -302,7 +298,7 @@ class DocumentDatabase:
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in insertion order."""
-        expression, parameters = to_sql(where)
+        expression, parameters = to_sql(where).as_set
         query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
         return [identity for (identity,) in self._read(query, parameters)]
 
@@ -316,7 +312,7 @@ class DocumentDatabase:
         """
         conditions, parameters = ["words MATCH ?"], []
         if where:
-            expression, values = to_sql(where)
+            expression, values = to_sql(where).as_probe  # few documents share rare words
             conditions.append(expression)
             parameters += values
         if ids is not None:
@@ -477,11 +473,6 @@ def _connect(name: str) -> sqlite3.Connection:
 _Expression = tuple[str, list[Any]]
 
 
-def to_sql(where: Filter) -> _Expression:
-    """Translate a condition into SQL on the column ``documents.row``, and the values of its question marks."""
-    return build_condition(where, _SQLBuilder()).as_set
-
-
 class _Term(NamedTuple):
     """A condition in the two forms that SQLite can answer.
 
@@ -493,6 +484,11 @@ class _Term(NamedTuple):
     as_set: _Expression
     as_probe: _Expression
     selective: bool
+
+
+def to_sql(where: Filter) -> _Term:
+    """Translate a condition into SQL on the column ``documents.row``, and the values of its question marks."""
+    return build_condition(where, _SQLBuilder())
 
 
 class _SQLBuilder:

@@ -18,17 +18,8 @@ _MAX_CHARACTERS = 10_000_000
 # A title is prepended to a text.
 _DEFAULT_TEXT = ("title", "text")
 
-# First bytes of files that are not text, and the kind of file.
-_NOT_TEXT = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "an Office document or a ZIP archive",
-    b"\xd0\xcf\x11\xe0": "an Office document",
-    b"\x1f\x8b": "compressed by gzip",
-    b"{\\rtf": "an RTF document",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-_MARKUP = re.compile(r"\s*<(!doctype|html|\?xml|svg)\b", re.IGNORECASE)
+# The beginning of a file that is text, but not the text to index.
+_MARKUP = re.compile(r"\s*(<(!doctype|html|\?xml|svg)\b|\{\\rtf|%PDF)", re.IGNORECASE)
 
 # A CSV column of such cells contains numbers; "007" is not one.
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
@@ -146,9 +137,6 @@ def _rows(path: Path, columns: _Columns) -> Iterator[tuple[Any, str]]:
 def _content(path: Path) -> str:
     """Return the characters of a file, or raise ValueError if it is not a text file in UTF-8."""
     content = path.read_bytes()
-    for start, kind in _NOT_TEXT.items():
-        if content.startswith(start):
-            raise ValueError(f"{path} is {kind}. Save its texts as CSV, JSON lines or plain text in UTF-8.")
     try:
         if b"\0" in content:
             raise UnicodeDecodeError("utf-8", content, content.index(b"\0"), 0, "it contains binary data")
@@ -156,10 +144,10 @@ def _content(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path}, line {line} is not UTF-8: {error.reason}. Save its texts as CSV or plain text in UTF-8."
+            f"{path}, line {line} is not UTF-8: {error.reason}. Save its texts as CSV, JSON or plain text in UTF-8."
         ) from None
     if _MARKUP.match(characters):
-        raise ValueError(f"{path} is HTML or XML. Save its texts as CSV, JSON lines or plain text.")
+        raise ValueError(f"{path} is HTML, XML, RTF or PDF. Save its texts as CSV, JSON lines or plain text.")
     return characters
 
 

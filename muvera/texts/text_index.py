@@ -17,7 +17,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..index.generations import Generation, journal_bytes
+from ..index.generations import Generation, journal_bytes, require_place
 from ..index.id_map import IdMap, Missing
 from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
@@ -27,7 +27,7 @@ from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.atomic_files import recover_folder
-from ..utils.checks import as_id_list, require_int, require_number
+from ..utils.checks import as_id_list, counted, require_int, require_number
 from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import NoEncoder, TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
@@ -119,8 +119,8 @@ class TextIndex:
         FileExistsError
             If `path` exists and `overwrite` is False.
         """
-        if path is not None and not overwrite and Path(path).exists():
-            raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
+        if path is not None:
+            require_place(Path(path), overwrite)
         model, contents = as_text_encoder(encoder), as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         database = DocumentDatabase()
@@ -149,15 +149,8 @@ class TextIndex:
     ) -> list[int | str]:
         """Add texts under new ids, all of them or none, and return these ids.
 
-        Parameters
-        ----------
-        texts, ids, metadata, threads
-            As for :meth:`build`.  Default ids: the next integers.
-
-        Raises
-        ------
-        ValueError
-            For an id that is in use, see :meth:`update`.
+        The parameters are those of :meth:`build`.  Default ids: the next integers.  Raise ValueError for an id that
+        is in use.
         """
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
@@ -237,8 +230,6 @@ class TextIndex:
         ------
         KeyError
             For an unknown id, without `texts`.
-        ValueError
-            Without `texts` and `metadata`, or if `ids` or `metadata` do not fit the texts.
         OSError
             If the disk is full.  Nothing is changed then.
         """
@@ -266,13 +257,7 @@ class TextIndex:
         self._commit(None, checked_rows(ids, texts, metadata))
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
-        """Delete texts by id.
-
-        Raises
-        ------
-        KeyError
-            For an unknown id, unless ``missing="ignore"``.  Nothing is deleted then.
-        """
+        """Delete texts by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
         names = require_ids(as_id_list(ids))
         with self._changing():
             self._commit(self._vectors._without(names, missing), deleted=names)
@@ -393,10 +378,7 @@ class TextIndex:
     def close(self) -> None:
         """Save changes and release the folder of an index from :meth:`open`, which can still be searched.
 
-        Raises
-        ------
-        OSError
-            If the disk is full.  The folder is released nevertheless, and its journal contains all changes.
+        If the disk is full, OSError is raised.  The folder is released nevertheless; its journal contains all changes.
         """
         journal = self._open_journal
         if journal is None:
@@ -435,9 +417,7 @@ class TextIndex:
 
         Raises
         ------
-        FileNotFoundError
-            If the folder does not exist.
-        IndexFolderError
+        FileNotFoundError, IndexFolderError
             If the folder contains no index, a damaged one, or one of another format version.
         ValueError
             For an index without texts, a missing `encoder`, or an encoder that did not build the index.
@@ -521,17 +501,15 @@ class TextIndex:
 
         Raises
         ------
-        FilterError
-            For an invalid condition.
         TypeError, ValueError
-            For a wrong setting, both `candidates` and `recall`, or `recall` without a calibration.
+            For an invalid condition (FilterError), a wrong setting, or `recall` without a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
 
         def hits(_: Any, parts: Parts) -> list[Hit]:
             return [
                 Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
-                for text in self._documents(parts)
+                for text in self._get(list(parts), "ignore")  # some may have been deleted since the search
             ]
 
         answer = partial(self._answer, queries, options, hits)
@@ -563,11 +541,6 @@ class TextIndex:
             As for :meth:`search`.
         alpha : float
             Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
-
-        Raises
-        ------
-        ValueError
-            If the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
         texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
@@ -636,7 +609,7 @@ class TextIndex:
         return [add_words(known, shared, options.words, k) for known, shared in pairs], encoded
 
     def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
-        documents = self._documents(parts)
+        documents = self._get(list(parts), "ignore")
         if not documents:
             return []
         sentences = [sentences_of(document.text) for document in documents]
@@ -660,19 +633,10 @@ class TextIndex:
         """Return the token vectors of texts; EngineTextIndex reads them from its engine."""
         return self.index.tokens(ids)
 
-    def _documents(self, parts: Parts) -> list[TextDocument]:
-        # Another thread may have deleted some of them since the search.
-        return self._get(list(parts), "ignore")
-
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
 
-        Raises
-        ------
-        KeyError
-            For an unknown id.
-        ValueError
-            For a blank query or text, or an encoder that cannot map tokens to characters.
+        Raise ValueError for a blank query or text, or an encoder that cannot map tokens to characters.
         """
         return self.explain_all(query, [id])[0]
 
@@ -723,26 +687,14 @@ class TextIndex:
     # -- reading --------------------------------------------------------------
 
     def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata by id, in the order of `ids`.
-
-        Raises
-        ------
-        KeyError
-            For an unknown id, unless ``missing="ignore"``.
-        """
+        """Return texts and metadata by id, in their order; raise KeyError for an unknown id or ignore it."""
         return self._get(require_ids(as_id_list(ids)), missing)
 
     def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
         return self._database.get(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all.
-
-        Raises
-        ------
-        FilterError
-            For an invalid condition.
-        """
+        """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all."""
         return self._database.select(where)
 
     def __len__(self) -> int:
@@ -755,7 +707,7 @@ class TextIndex:
         return self._database.documents()
 
     def __repr__(self) -> str:
-        return f"TextIndex({len(self)} texts, encoder={self._encoder.name!r})"
+        return f"TextIndex({counted(len(self), 'text')}, encoder={self._encoder.name!r})"
 
     @property
     def index(self) -> MuveraIndex:
@@ -776,15 +728,7 @@ def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
 
 
 def load_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
-    """Load the vectors and texts of the last save, and the later changes in the journal.
-
-    Raises
-    ------
-    FileNotFoundError, IndexFolderError
-        If the folder contains no index, a damaged one, or one of another format version.
-    ValueError
-        For an index without texts.
-    """
+    """Load the vectors and texts of the last save, and the later changes in the journal."""
 
     def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
         contents = read_generation(folder, manifest)
@@ -839,7 +783,8 @@ def _ids_for(texts: list[str] | None, ids: Any) -> list[int | str]:
 def _metadata_for(texts: Sized, metadata: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
     values = [{}] * len(texts) if metadata is None else list(metadata)
     if len(values) != len(texts):
-        raise ValueError(f"metadata has {len(values)} entries for {len(texts)} texts. Give one per text.")
+        entries = counted(len(values), "entry", "entries")
+        raise ValueError(f"metadata has {entries} for {counted(len(texts), 'text')}. Give one per text.")
     return values
 
 

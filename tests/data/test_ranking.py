@@ -26,11 +26,5 @@ def test_a_ranking_is_a_list_of_pairs() -> None:
     assert ranking[0] == ("b", 4.0) and ranking[-1] == ("d", -0.5) and ranking[np.int64(1)] == ("a", 2.0)
     assert isinstance(ranking[:2], Ranking) and list(ranking[:2]) == [("b", 4.0), ("a", 2.0)]
     assert json.loads(json.dumps(ranking[:2].to_dict())) == {"ids": ["b", "a"], "scores": [4.0, 2.0]}
-    assert all(
-        type(name) is int and type(score) is float
-        for name, score in Ranking(np.arange(2), ranking.scores[:2])
-    )
     with pytest.raises(IndexError):
         ranking[4]
-    with pytest.raises(ValueError, match="zip"):
-        list(Ranking(np.array([1, 2]), np.ones(1, np.float32)))

@@ -38,10 +38,6 @@ def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
     index.add(np.stack(arrays[3:5]), ids=np.array(["d", "e"]))
     index.update([arrays[5]], ids=["a"])
     assert [ranking.ids[0] for ranking in index.search(arrays[1:], 1)] == ["b", "c", "d", "e", "a"]
-    with pytest.raises(ValueError, match="2"):
-        index.add([arrays[0]], ids=["f", "g"])
-    with pytest.raises(ValueError, match="no ids"):
-        index.update([arrays[0]])
 
 
 @every_way
@@ -209,22 +205,6 @@ def test_changes_that_fail_late(
         assert index.search(new[0] * 9, k=1, candidates=100)[0].ids[0] == index.ids[-20]
 
 
-def test_a_fault_while_vectors_are_first_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = built(DOCUMENTS[:100], backend="exact", exact_tokens=1200)
-    before = facts(index)
-
-    def breaks(*_: Any, **__: Any) -> Any:
-        raise FaultError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FDEEncoder, "encode_documents", breaks)
-        with pytest.raises(FaultError):
-            index.add(DOCUMENTS[100:])
-    assert facts(index) == before and before[1].search == "all tokens"
-    index.add(DOCUMENTS[100:])
-    assert index.info().search == "exact" and len(index) == 200
-
-
 # -- threads ------------------------------------------------------------------
 
 # Searches that differ in everything that one could leave behind for the next.
@@ -254,30 +234,3 @@ def test_eight_threads_answer_as_one(way: dict[str, Any], loaded: bool, tmp_path
     with ThreadPoolExecutor(8) as pool:  # first, before anything is cached
         together = list(pool.map(search, range(60)))
     assert together == [search(number) for number in range(60)]
-
-
-@pytest.mark.slow
-@every_way
-def test_searches_beside_saves_and_rebuilds(way: dict[str, Any], tmp_path: Path) -> None:
-    index = built(**way)
-    everything: dict[str, Any] = {"k": 8, "candidates": 200}  # all candidates: a rebuilt graph differs
-    expected = answers(index, **everything)
-    with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(lambda: answers(index, **everything)) for _ in range(12)]
-        for number in range(3):
-            index.save(tmp_path / f"index {number}")
-            index.rebuild(threads=1)
-    assert all(future.result() == expected for future in futures)
-
-
-def test_changes_wait_for_each_other() -> None:
-    index = built()
-    parts = [
-        documents_like_real(10, seed).with_ids(range(1000 * seed, 1000 * seed + 10)) for seed in range(1, 9)
-    ]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(index.add, parts))
-        list(pool.map(lambda seed: index.delete([1000 * seed]), range(1, 9)))
-    assert len(index) == 200 + 8 * 9
-    assert index.search(parts[3][5], k=1)[0].ids.tolist() == [4005]
-    assert set(WAYS) == set(MARGINS)

@@ -118,13 +118,6 @@ def test_saved_changed_and_rebuilt(tmp_path: Path, keep_exact: bool, staged: boo
     assert bool(manifest["segments"]) == keep_exact and manifest["codes"]["codec"] == "residual"
 
 
-def test_threads_change_no_answer() -> None:
-    index, other = built(tokens="2bit", threads=2), built(tokens="2bit")
-    expected = [ranking.to_dict() for ranking in other.search(QUERIES, 5, threads=1)]
-    assert [ranking.to_dict() for ranking in index.search(QUERIES, 5, threads=2)] == expected
-    assert [index.search(query, 5, threads=2)[0].to_dict() for query in QUERIES] == expected
-
-
 def test_floats_until_a_codec_can_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_levels, "FIT_TOKENS", 500)
     index = MuveraIndex.build(DOCUMENTS[:1], tokens="int8")

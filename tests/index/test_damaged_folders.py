@@ -71,7 +71,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other dimension": (edited(config=OTHER.to_dict(), config_hash=OTHER.hash), "is damaged"),
     "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
     "unknown setting": (edited(settings={"pq": {}}), "'pq'"),
-    "no segments": (edited(segments=[]), "200 ids, 200 lengths and 0 token sets. Restore the folder from a copy"),
+    "no segments": (edited(segments=[]), "200 ids and 0 token sets. Restore the folder from a copy"),
     **{
         f"segments from {starts}": (
             edited(segments=[{"first": first, "file": TOKENS} for first in starts]), "must ascend from 0 to at most 200"

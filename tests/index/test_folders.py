@@ -1,8 +1,6 @@
 """The folder of an index: generations, manifest, locks, faults, and files of others."""
 
 import errno
-import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from builders.indexes import files
 import muvera.index.generations as module
 import muvera.index.manifest as manifest_module
 from muvera.index.generations import Generation, Save, commit, staging_beside
-from muvera.index.manifest import FORMAT_VERSION, IndexFolderError, read_manifest, verify, write_manifest
+from muvera.index.manifest import IndexFolderError, read_manifest, verify, write_manifest
 from muvera.utils import atomic_files
 from muvera.utils.atomic_files import sibling_folder
 
@@ -47,40 +45,6 @@ OLD = ["generation-000001/tokens-a.npy", "manifest.json"]
 # -- generations --------------------------------------------------------------
 
 
-def test_a_generation_keeps_what_it_names(folder: Path) -> None:
-    first = commit(folder, writing({"a": b"1", "b": b"22"}), None)
-    assert files(folder) == [
-        "generation-000001/tokens-a.npy",
-        "generation-000001/tokens-b.npy",
-        "manifest.json",
-    ]
-    stat = (folder / "generation-000001/tokens-b.npy").stat()
-    second = commit(folder, writing({"c": b"333"}, ["generation-000001/tokens-b.npy"]), first)
-    assert files(folder) == [
-        "generation-000001/tokens-b.npy",
-        "generation-000002/tokens-c.npy",
-        "manifest.json",
-    ]
-    after = (folder / "generation-000001/tokens-b.npy").stat()
-    assert (after.st_ino, after.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
-    manifest = read_manifest(folder)
-    assert Generation.of(manifest) == second and manifest["content"] == ["c"]
-    assert (manifest["format"], manifest["format_version"]) == ("muvera-index", FORMAT_VERSION)
-    verify(folder, manifest["files"], True)
-    commit(folder, writing({}), second)
-    assert files(folder) == ["manifest.json"] and not (folder / "generation-000001").exists()
-
-
-def test_lost_updates_are_refused(folder: Path) -> None:
-    first = commit(folder, writing({"a": b"1"}), None)
-    second = commit(folder, writing({"a": b"2"}), first)
-    for known in (first, None, Generation(2, "0000")):
-        with pytest.raises(IndexFolderError, match="contains generation 2"):
-            commit(folder, writing({"a": b"3"}), known)
-    assert Generation.of(read_manifest(folder)) == second
-    assert (folder / "generation-000002/tokens-a.npy").read_bytes() == b"2"
-
-
 def test_only_an_index_is_replaced(folder: Path) -> None:
     folder.mkdir()
     commit(folder, writing({"a": b"1"}), None)  # into an empty folder
@@ -101,7 +65,7 @@ def test_only_an_index_is_replaced(folder: Path) -> None:
     assert sorted(path.name for path in folder.parent.iterdir()) == ["index", "other"]
 
 
-def test_two_writers(folder: Path) -> None:
+def test_another_writer_is_first(folder: Path) -> None:
     def overtaken(save: Save) -> Any:
         commit(folder, writing({"a": b"1"}), None)
         return writing({"a": b"2"})(save)
@@ -109,24 +73,6 @@ def test_two_writers(folder: Path) -> None:
     with pytest.raises(IndexFolderError, match="Another process has written"):
         commit(folder, overtaken, None)
     assert (folder / "generation-000001/tokens-a.npy").read_bytes() == b"1"
-    first = Generation.of(read_manifest(folder))
-    entered, may_go = threading.Event(), threading.Event()
-    generations: list[Any] = []
-
-    def slow(save: Save) -> Any:
-        entered.set()
-        assert may_go.wait(20)
-        return writing({"a": b"2"})(save)
-
-    writer = threading.Thread(target=lambda: generations.append(commit(folder, slow, first)))
-    writer.start()
-    assert entered.wait(20)
-    with pytest.raises(IndexFolderError, match="Another process is writing"):
-        commit(folder, writing({"a": b"3"}), first)
-    may_go.set()
-    writer.join()
-    assert Generation.of(read_manifest(folder)) == generations[0]
-    verify(folder, read_manifest(folder)["files"], True)
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
 
 
@@ -179,11 +125,7 @@ def test_faults_after_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     manifest = read_manifest(folder)
     verify(folder, manifest["files"], True)
-
-    def denied(*_: Any) -> Any:
-        raise PermissionError
-
-    monkeypatch.setattr(module, "_remove_unnamed", denied)
+    monkeypatch.setattr(module, "_remove_unnamed", lambda _: None)  # as if the process had died
     third = commit(folder, writing({"a": b"3"}), Generation.of(manifest))
     monkeypatch.undo()
     assert manifest["generation"] == 2 and "generation-000002/tokens-a.npy" in files(folder)
@@ -273,19 +215,6 @@ def test_other_manifests(folder: Path, content: str, message: str) -> None:
         read_manifest(folder)
 
 
-@pytest.mark.parametrize("change", [{"generation": 2}, {"content": ["b"]}, {"sha256": None}], ids=str)
-def test_changed_manifests(folder: Path, change: dict[str, Any]) -> None:
-    commit(folder, writing({"a": b"1"}), None)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) == {
-        "format", "format_version", "generation", "stamp", "folder", "content", "files", "segments", "codes",
-        "candidates", "sha256",
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps({**manifest, **change}))
-    with pytest.raises(IndexFolderError, match="checksum"):
-        read_manifest(folder)
-
-
 LISTED = {"bytes": 1, "sha256": "0"}
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "absolute file": ({"files": {"/etc/hostname": LISTED}}, "'/etc/hostname'"),
@@ -316,19 +245,11 @@ def test_hostile_manifests(folder: Path, changes: dict[str, Any], message: str) 
         read_manifest(folder)
 
 
-def test_damaged_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_checked_by_size_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(folder, writing({"a": b"1234"}), None)
-    path, listed = folder / OLD[0], read_manifest(folder)["files"]
-    path.write_bytes(b"123")
-    with pytest.raises(IndexFolderError, match=r"tokens-a\.npy has 3 bytes instead of 4"):
-        verify(folder, listed, False)
-    path.write_bytes(b"1235")
-    for thorough in (True, None):
-        with pytest.raises(IndexFolderError, match=r"tokens-a\.npy .*checksum"):
-            verify(folder, listed, thorough)
-    verify(folder, listed, False)
+    (folder / OLD[0]).write_bytes(b"1235")
+    listed = read_manifest(folder)["files"]
+    with pytest.raises(IndexFolderError, match=r"tokens-a\.npy .*checksum"):
+        verify(folder, listed)
     monkeypatch.setattr(atomic_files, "_QUICK_BYTES", 3)
-    verify(folder, listed)  # larger files are checked by size only
-    path.unlink()
-    with pytest.raises(IndexFolderError, match=r"tokens-a\.npy"):
-        verify(folder, listed, False)
+    verify(folder, listed)

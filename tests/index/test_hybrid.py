@@ -1,15 +1,11 @@
-"""hybrid_search and SparseVectors."""
+"""hybrid_search: exact scores of the candidates of several sources, and their weighted sums."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import sparse
 
 from muvera import MultiVectors, MuveraIndex, Ranking, fuse, hybrid_search, top_k
-from muvera.index.hybrid import SparseVectors
 
 IDS = [f"d{i}" for i in range(30)]
 RNG = np.random.default_rng(0)
@@ -56,7 +52,7 @@ def test_weights() -> None:
     ("changed", "message"),
     [
         ({"rankings": {"maxsim": []}}, "'maxsim'"),
-        ({"rankings": {"words": [ranking("d1")]}}, "1 rankings for 4 queries"),
+        ({"rankings": {"words": [ranking("d1")]}}, "one ranking per query, got 1 for 4"),
         ({"weights": {"words": 1.0}}, "maxsim, words, got words"),
         ({"k": 0}, "k"),
         ({"candidates": -1}, "candidates"),
@@ -67,63 +63,3 @@ def test_bad_hybrid_searches(changed: dict[str, Any], message: str) -> None:
     values: dict[str, Any] = {"rankings": {"words": [ranking("d1")] * 4}, **changed}
     with pytest.raises((TypeError, ValueError), match=message):
         hybrid_search(INDEX, QUERIES, **values)
-
-
-# -- vectors of whole documents -----------------------------------------------
-
-TERMS = st.dictionaries(
-    st.sampled_from(["a", "b", "c", "d", 1, 2]), st.integers(-4, 4).map(float), max_size=4
-)
-
-
-@settings(max_examples=30)
-@given(st.lists(TERMS, min_size=1, max_size=8), st.lists(TERMS, min_size=1, max_size=4), st.integers(1, 10))
-def test_sparse_scores_are_sums_over_shared_terms(documents: Any, queries: Any, k: int) -> None:
-    for query, row in zip(queries, SparseVectors(documents).search(queries, k), strict=True):
-        scores = {
-            i: score
-            for i, document in enumerate(documents)
-            if (score := sum(query[term] * document[term] for term in query.keys() & document.keys()))
-        }
-        expected = sorted(scores, key=lambda i: -scores[i])[:k]
-        assert row.ids.tolist() == expected and row.scores.tolist() == [scores[i] for i in expected]
-
-
-@pytest.mark.parametrize("form", ["csr_array", "csc_matrix", "coo_array", "dok_array"])
-def test_sparse_matrices(form: str) -> None:
-    rng = np.random.default_rng(0)
-    dense, rows = (rng.random((n, 30)) * (rng.random((n, 30)) < 0.2) for n in (40, 5))
-    vectors = SparseVectors(getattr(sparse, form)(dense), [f"d{i}" for i in range(40)])
-    assert len(vectors) == 40
-    scores = rows @ dense.T
-    for i, row in enumerate(vectors.search(sparse.csr_array(rows), 10)):
-        assert list(row) == list(vectors.search(sparse.csr_array(rows[i : i + 1]), 10)[0])
-        assert row.scores == pytest.approx(sorted(scores[i][scores[i] > 0], reverse=True)[:10], rel=1e-6)
-
-
-def test_empty_sparse_vectors() -> None:
-    assert [len(row) for row in SparseVectors([]).search([{"a": 1.0}])] == [0]
-    assert SparseVectors([{"a": 1.0}]).search([]) == []
-
-
-EYE = sparse.csr_array(np.eye(3))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: SparseVectors("text"), "got str"),
-        (lambda: SparseVectors({"a": 1.0}), "got dict"),
-        (lambda: SparseVectors([{"a": 1.0}, ["a"]]), r"documents\[1\] .* list"),
-        (lambda: SparseVectors([{1.5: 1.0}]), r"documents\[0\] .* 1.5"),
-        (lambda: SparseVectors([{"a": 1.0}, {"a": float("nan")}]), r"documents\[1\] .* nan"),
-        (lambda: SparseVectors([{"a": 1.0}], ids=["x", "y"]), "2 .* 1 "),
-        (lambda: SparseVectors([{"a": 1.0}] * 2, ids=["x", "x"]), "x"),
-        (lambda: SparseVectors(EYE).search(sparse.csr_array(np.eye(2))), "2 columns, .* 3 terms"),
-        (lambda: SparseVectors(EYE).search([{0: 1.0}]), "sparse matrix"),
-        (lambda: SparseVectors([{"a": 1.0}]).search([{"a": 1.0}], 0), "k"),
-    ],
-)
-def test_bad_vectors(make: Any, message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        make()

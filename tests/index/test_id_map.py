@@ -42,38 +42,13 @@ def test_growing_arrays() -> None:
     assert grown.values.tolist() == list(range(2000)) and len(buffers) < 40
 
 
-def test_rows_of_ids() -> None:
-    names = named("b", "a", "c")
-    assert len(names) == 3 and "a" in names and "x" not in names and 0 not in names
-    assert names.rows(["c", "b", "c"]) == [2, 0, 2] and names.rows(["x", "c"], "ignore") == [2]
-    assert names.existing_rows(np.array(["x", "a"])).tolist() == [1]
-    assert names.existing_rows([]).tolist() == [] and names.rows([]) == []
-    with pytest.raises(KeyError, match=r"'x' .*2 of the 3"):
-        names.rows(["a", "x", "y"])
-    with pytest.raises(ValueError, match="'skip'"):
-        names.rows(["a"], "skip")  # type: ignore[arg-type]
-    numbers = named(1, 2)
-    assert numbers.existing_rows([np.int32(2), np.uint8(9)]).tolist() == [1]
-    assert np.int64(1) in numbers and True not in numbers and 1.0 not in numbers
-
-
 def test_new_ids() -> None:
-    names = named(7, 3)
-    assert names.new_ids(without_ids(2)).tolist() == [8, 9]
-    names.drop(np.array(names.rows([7])))
-    assert names.new_ids(without_ids(1)).tolist() == [8]  # an id is not given twice
     assert IdMap(5).new_ids(without_ids(2)).tolist() == [5, 6]
     assert named("a").new_ids(without_ids(0)).tolist() == []
-    wrong: list[tuple[IdMap, MultiVectors, type[Exception], str]] = [
-        (named(2**63 - 2), without_ids(1), ValueError, "9223372036854775807"),
-        (named("a"), without_ids(1), TypeError, "0, 1"),
-        (named("a"), without_ids(1).with_ids([7]), TypeError, "str ids, got int ids"),
-        (named(0), without_ids(1).with_ids(["a"]), TypeError, "int ids, got str ids"),
-        (named("a", "b"), without_ids(2).with_ids(["c", "b"]), ValueError, "'b'"),
-    ]
-    for known, documents, error, message in wrong:
-        with pytest.raises(error, match=message):
-            known.new_ids(documents)
+    with pytest.raises(ValueError, match="9223372036854775807"):
+        named(2**63 - 2).new_ids(without_ids(1))
+    with pytest.raises(TypeError, match="0, 1"):
+        named("a").new_ids(without_ids(1))
 
 
 def test_dropped_replaced_and_reserved_rows() -> None:

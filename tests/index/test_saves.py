@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.indexes import DOCUMENTS, MORE, WAYS, answers, batches, built, every_way, files, token_files
-from builders.realistic_collections import CONFIG, DIM, documents_like_real
+from builders.indexes import DOCUMENTS, MORE, WAYS, answers, built, every_way, files, token_files
+from builders.realistic_collections import CONFIG, DIM
 
 import muvera.mips.graph_file as saved_graph
-from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index import persistence, token_store, two_stage_search
 from muvera.index.manifest import IndexFolderError, read_manifest
 
@@ -42,17 +42,6 @@ def test_a_loaded_index_is_the_same(way: dict[str, Any], ids: str, folder: Path)
     loaded.add(MORE.with_ids(names))
     loaded.save(folder)
     assert answers(MuveraIndex.load(folder)) == answers(loaded)
-
-
-@pytest.mark.compiled("maps are learned from hundreds of documents")
-def test_learned_maps(folder: Path) -> None:
-    documents = documents_like_real(300)
-    index = built(documents, MomentsConfig(dimension=DIM, compact_dimension=48), path=folder)
-    loaded = MuveraIndex.load(folder, verify_files=True)
-    assert answers(loaded) == answers(index) and loaded.info() == index.info()
-    for each in (loaded, index):
-        each.add(documents[:20].with_ids(range(1000, 1020)), threads=1)
-    assert answers(loaded) == answers(index)
 
 
 def test_empty_indexes_and_unused_encoders(folder: Path, tmp_path: Path) -> None:
@@ -93,15 +82,6 @@ def test_token_files_stay_and_old_generations_go(folder: Path) -> None:
     index.save(folder)
     assert sum(stats[1] for stats in token_files(folder).values()) < 0.6 * size
     assert answers(MuveraIndex.load(folder)) == answers(index)
-
-
-def test_many_small_saves_make_few_files(folder: Path) -> None:
-    index = MuveraIndex(CONFIG)
-    for batch in batches(DOCUMENTS, 10):
-        index.add(batch)
-        index.save(folder)
-    assert len(token_files(folder)) <= 5
-    assert answers(MuveraIndex.load(folder)) == answers(built(**WAYS["all tokens"]))
 
 
 def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
 from muvera.index import two_stage_search
-from muvera.index.windows import MeasuredWindows, document_windows, exact_best
+from muvera.index.recall import MeasuredWindows, document_windows, exact_best
 from muvera.utils.stages import listening
 
 DIMENSION = 24

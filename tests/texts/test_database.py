@@ -1,7 +1,6 @@
 """Texts and metadata in SQLite: whole changes, files that never change, and filters."""
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -145,18 +144,6 @@ def test_a_row_that_is_no_document_is_refused(
         connection.execute(f"UPDATE documents SET {change} WHERE row = 2")
     with pytest.raises(ValueError, match=r"texts\.sqlite.*row 2 is not"):
         DocumentDatabase.open(tmp_path / "texts.sqlite")
-
-
-def test_threads_share_a_database(database: DocumentDatabase) -> None:
-    def work(number: int) -> None:
-        for i in range(30):
-            database.put([f"{number}-{i}"], ["text"], [{"thread": number}])
-            assert database.get(["b"])[0].text == "two"
-            assert len(database.select({"thread": number})) == i + 1
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    assert len(database) == 123
 
 
 def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase) -> None:

@@ -13,7 +13,7 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.cli.sources import open_index
 from muvera.index.manifest import IndexFolderError
-from muvera.texts.journal import join_updates, read_journal
+from muvera.texts import journal as module
 
 ENCODER = HashEncoder(8)
 
@@ -36,7 +36,8 @@ def content(index: TextIndex) -> Any:
 
 def change(index: TextIndex) -> None:
     assert index.add(["new one", "new two"], metadata=[{"n": 9}, {"deep": {"a": [1]}}]) == [6, 7]
-    index.update(["new three"], ids=[3])
+    index.update(["new two"], ids=[2])
+    index.update(["new three", "new one"], ids=[3, 6])
     index.delete([0, 6])
     index.update(ids=[1], metadata=[{"only": "metadata"}])
     index.add(["new \u00e9\r\n four"])
@@ -222,30 +223,11 @@ def test_a_rebuild_is_saved(folder: Path) -> None:
         assert content(TextIndex.load(copied(folder), ENCODER)) == content(index)
 
 
-def test_updates_are_joined_in_order() -> None:
-    def update(*ids: int) -> Any:
-        return "update", {"ids": list(ids), "texts": [f"t{i}" for i in ids], "metadata": [{}] * len(ids)}
-
-    label = "update", {"ids": [1], "metadata": [{}]}
-    changes = [update(1), update(2, 3), update(2), ("delete", {"ids": [2]}), update(4), label]
-    joined = [(method, arguments["ids"]) for method, arguments in join_updates(changes)]
-    assert joined == [
-        ("update", [1, 2, 3]),
-        ("update", [2]),
-        ("delete", [2]),
-        ("update", [4]),
-        ("update", [1]),
-    ]
-
-
 @pytest.mark.parametrize(
     "line", [["update", {"ids": [1]}], ["save", {"ids": []}], ["delete", {"ids": [1.5]}], 3, []]
 )
 def test_other_lines_are_refused(tmp_path: Path, line: Any) -> None:
-    from muvera.texts import journal
-
-    path = tmp_path / "journal"
     body = json.dumps(line).encode()
-    path.write_bytes(journal._checksum(body) + b" " + body + b"\n")
+    (tmp_path / "journal").write_bytes(module._checksum(body) + b" " + body + b"\n")
     with pytest.raises(IndexFolderError, match="line 1"):
-        list(read_journal(path))
+        list(module.read_journal(tmp_path / "journal"))
