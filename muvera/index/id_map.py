@@ -99,7 +99,7 @@ class IdMap:
             if not _is_id(id):
                 raise TypeError(f"ids must be int or str, got {given(id)}.")
             if kind and isinstance(id, str) != (kind == "str"):
-                raise TypeError(f"This index has {kind} ids, got {given(id)}.")
+                raise TypeError(f"This index has {kind} ids, got {given(id)}. Convert it.")
         rows = [self._row(id) for id in ids]
         unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown and missing == "raise":
@@ -116,11 +116,6 @@ class IdMap:
     def _kind(self) -> str | None:
         return id_kind(self._ids.values) if len(self._ids) else None
 
-    def require_kind(self, ids: Ids) -> None:
-        """Raise TypeError if `ids` are of another type than those of the index."""
-        if self._kind and len(ids) and id_kind(ids) != self._kind:
-            raise TypeError(f"This index has {self._kind} ids, got {id_kind(ids)} ids. Convert them.")
-
     def new_ids(self, documents: MultiVectors) -> Ids:
         """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
         if documents.has_ids:
@@ -134,10 +129,10 @@ class IdMap:
                     f"{self.next + 1}, ... Give strings as ids=, one per document."
                 )
             ids = np.arange(self.next, self.next + len(documents))
-        self.require_kind(ids)
-        for id in ids.tolist():
-            if self._row(id) >= 0:
-                raise ValueError(f"id {id!r} is in the index already. Use update to replace it.")
+        used = self.rows(ids.tolist(), "ignore")
+        if used:
+            id = self._ids.values[used[:1]].tolist()[0]
+            raise ValueError(f"id {id!r} is in the index already. Use update to replace it.")
         return ids
 
     def append(self, ids: Ids) -> None:

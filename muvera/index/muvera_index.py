@@ -263,9 +263,11 @@ class MuveraIndex:
         """Return contents with these documents, for :meth:`_replace_contents`, and their ids."""
         thread_count(threads)
         checked = self._checked(documents, "documents")
+        if update and not checked.has_ids:
+            raise ValueError(
+                "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
+            )
         contents = copy(self._contents)
-        if update:
-            contents.ids.require_kind(checked.ids)
         ids = checked.ids if update else contents.ids.new_ids(checked)
         contents.append(ids, checked, threads, guard=self._lock.alone)
         contents.measure(threads)
@@ -290,14 +292,8 @@ class MuveraIndex:
 
         The documents must have ids, which are of the same type as those of the index.
         """
-        thread_count(threads)
-        checked = self._checked(_with_ids(documents, ids), "documents")
-        if not checked.has_ids:
-            raise ValueError(
-                "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
-            )
         with self._changing:
-            contents, _ = self._appended(checked, threads, update=True)
+            contents, _ = self._appended(_with_ids(documents, ids), threads, update=True)
             self._replace_contents(contents)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:

@@ -15,7 +15,7 @@ from threading import RLock
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from ..metadata.filters import COMPARISONS, Filter, build_condition, kind_of
+from ..metadata.filters import COMPARISONS, Filter, build_condition, is_utf8, kind_of
 from ..metadata.values import comparable_values, encode_metadata
 from ..utils.fork import hold_during_fork
 
@@ -436,13 +436,10 @@ def require_ids(ids: Sequence[Any]) -> list[int | str]:
 
 
 def _require_utf8(text: str, name: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+    if not is_utf8(text):
         raise ValueError(
-            f"{name} has a lone surrogate at {error.start}, which UTF-8 cannot encode. Decode it again with "
-            "errors='replace'."
-        ) from None
+            f"{name} has a lone surrogate, which UTF-8 cannot encode. Decode it again with errors='replace'."
+        )
 
 
 def _batches(ids: Sequence[int | str]) -> Iterator[tuple[list[int | str], str]]:

@@ -45,7 +45,7 @@ def test_documents_come_back_in_order(database: DocumentDatabase) -> None:
 @pytest.mark.parametrize(
     ("text", "metadata", "part"),
     [
-        ("\ud800", {}, "surrogate at 0"),
+        ("\ud800", {}, "surrogate"),
         ("x", {"a": ["\ud800"]}, "surrogate"),
         ("x", {"\ud800": 1}, "ud800"),
         ("y", {"a.b": 1}, "'a.b'"),
