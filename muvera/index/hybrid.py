@@ -44,8 +44,7 @@ def hybrid_search(
     candidates : int
         Documents that the index's own vectors propose; 0: none.
     weights : mapping of str to float, optional
-        Rank by the weighted sum of the sources' scores, including "maxsim";
-        :func:`muvera.reranking.fusion.tune_weights` finds weights.  Default: rank by exact Chamfer similarity.
+        Rank by the weighted sum of the sources' scores, including "maxsim".  Default: rank by exact Chamfer similarity.
     method : {"minmax", "zscore", "sum", "rrf"}
         How scores of different kinds are made comparable; see :func:`muvera.fuse`.
     ids : collection of ids, optional

@@ -7,9 +7,8 @@ few judgements are enough to weight the lists (Bruch et al., TOIS 2023).  "rrf" 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.ranking import Ranking
 from ..utils.checks import require_choice, require_int
 
-__all__ = ["Method", "fuse", "ndcg", "tune_weights"]
+__all__ = ["Method", "fuse"]
 
 Method = Literal["sum", "minmax", "zscore", "rrf"]
 
@@ -93,86 +92,3 @@ def _scaled(ranking: Ranking, method: Method) -> NDArray[np.float64]:
     spread = np.ptp(scores) if method == "minmax" else scores.std()
     # The lowest score becomes 0, so that a missing document counts as the lowest.
     return (scores - scores.min()) / spread if spread > 0 else np.ones(len(scores))
-
-
-def tune_weights(
-    rankings: Sequence[Mapping[str, Ranking]],
-    relevant: Sequence[Mapping[Any, float]],
-    method: Method = "minmax",
-    *,
-    step: float = 0.1,
-    cutoff: int = 10,
-    folds: int = 5,
-    seed: int = 0,
-) -> tuple[dict[str, float], float]:
-    """Choose the weights of a fusion with judged queries.
-
-    Parameters
-    ----------
-    rankings : sequence of mappings
-        For each query, its rankings by source, as for :func:`fuse`.
-    relevant : sequence of mappings of id to grade
-        For each query, the relevant documents and their grades (1 for binary judgements).
-    method : str
-        As for :func:`fuse`.
-    step : float
-        Weights are multiples of it that add up to 1; smaller is finer and slower.
-    cutoff : int
-        Number of documents over which nDCG is measured.
-    folds : int
-        Number of folds for the estimate.
-    seed : int
-        Fixes the folds.
-
-    Returns
-    -------
-    weights : dict of str to float
-        The weights with the largest mean nDCG over all queries; of equals, the most even ones.
-    estimate : float
-        Cross-validated mean nDCG: each fold is measured with the weights chosen on the other folds.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 2 queries have a relevant document, or sources differ between queries.
-    """
-    if len(rankings) != len(relevant):
-        raise ValueError(f"There are rankings of {len(rankings)} queries and judgements of {len(relevant)}.")
-    judged = [i for i, grades in enumerate(relevant) if any(grade > 0 for grade in grades.values())]
-    if len(judged) < 2:
-        raise ValueError(f"tune_weights needs at least 2 queries with relevant documents, got {len(judged)}.")
-    sources = list(rankings[judged[0]])
-    if any(set(rankings[i]) != set(sources) for i in judged):
-        raise ValueError("Every query must have a ranking of every source. Give empty rankings if needed.")
-    parts = round(1 / step)
-    grid = [
-        dict(zip(sources, (count / parts for count in counts), strict=True))
-        for counts in product(range(parts + 1), repeat=len(sources))
-        if sum(counts) == parts
-    ]
-    grid.sort(key=lambda weights: sum(value * value for value in weights.values()))
-    gains = np.array(
-        [[ndcg(fuse(rankings[i], weights, method), relevant[i], cutoff) for i in judged] for weights in grid]
-    )
-    order = np.random.default_rng(seed).permutation(len(judged))
-    held_out = []
-    for fold in np.array_split(order, min(folds, len(judged))):
-        rest = np.setdiff1d(order, fold)
-        held_out += gains[int(np.argmax(gains[:, rest].mean(axis=1))), fold].tolist()
-    return grid[int(np.argmax(gains.mean(axis=1)))], float(np.mean(held_out))
-
-
-def ndcg(ranking: Ranking, relevant: Mapping[Any, float], cutoff: int) -> float:
-    """Return the normalized discounted cumulative gain (linear gains) of the first `cutoff` documents.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> ndcg(Ranking(np.array(["a", "b"]), np.float32([2, 1])), {"b": 1}, 10)
-    0.6309297535714575
-    """
-    discounts = 1 / np.log2(2 + np.arange(cutoff))
-    gains = [max(0.0, relevant.get(identity, 0)) for identity in ranking.ids[:cutoff].tolist()]
-    ideal = sorted((grade for grade in relevant.values() if grade > 0), reverse=True)[:cutoff]
-    best = float(np.dot(ideal, discounts[: len(ideal)]))
-    return float(np.dot(gains, discounts[: len(gains)])) / best if best else 0.0

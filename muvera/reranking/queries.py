@@ -1,24 +1,16 @@
-"""Transformations of queries before a search: merge similar tokens, weight tokens.
-
-Weighted Chamfer similarity is ``sum_i w_i max_j <q_i, p_j>``.  Multiplying each query token by its weight gives
-the same scores, so every search accepts weighted queries.  A query's vector is a sum over its tokens, so the
-weights apply to it, too.  One exception changes candidates slightly: the soft cells of an FDE depend on the
-lengths of token vectors.
-"""
+"""Merge similar tokens of queries before a search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
-from ..data.validation import as_array
+from ..data.multivectors import MultiVectors, checked_texts
 from ..utils.checks import require_number
 
-__all__ = ["carve_queries", "weight_queries"]
+__all__ = ["carve_queries"]
 
 # Maximum rounding error of the cosine of a token with itself.
 _ROUNDING = 1e-12
@@ -81,47 +73,3 @@ def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
             sums[count] = tokens[joins].sum(axis=0)
             count += 1
     return sums[:count]
-
-
-def weight_queries(queries: Any, weights: Any) -> MultiVectors:
-    """Multiply the token vectors of queries by weights.
-
-    Parameters
-    ----------
-    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-    weights : float (tokens,), or a sequence of such arrays
-        At least 0, one per token vector, in order; a single array contains the weights of all queries, one
-        after another.
-
-    Returns
-    -------
-    MultiVectors
-        float32, with the same ids.
-
-    Raises
-    ------
-    ValueError
-        If the number of weights differs from that of tokens, or a weight is negative or not finite.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> weight_queries(np.eye(2), [2.0, 0.5]).tokens.tolist()
-    [[2.0, 0.0], [0.0, 0.5]]
-    """
-    texts = as_multivectors(queries, "queries")
-    if isinstance(weights, Sequence) and len(weights) and np.ndim(weights[0]):
-        weights = np.concatenate([np.asarray(as_array(one), np.float32) for one in weights])
-    flat = np.asarray(as_array(weights), np.float32)
-    if flat.shape != (texts.num_tokens,):
-        raise ValueError(
-            f"weights have shape {flat.shape} for {texts.num_tokens} query tokens. Give one per token."
-        )
-    wrong = np.flatnonzero(~(np.isfinite(flat) & (flat >= 0)))
-    if len(wrong):
-        raise ValueError(
-            f"weights[{wrong[0]}] is {flat[wrong[0]]}: weights must be finite and at least 0. A negative one "
-            "would search for the least similar token."
-        )
-    scaled = np.asarray(texts.tokens, np.float32) * flat[:, np.newaxis]
-    return MultiVectors(scaled, texts.offsets, texts.ids if texts.has_ids else None)

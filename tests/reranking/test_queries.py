@@ -1,4 +1,4 @@
-"""Carved and weighted queries: against a plain loop, and identities with Chamfer."""
+"""Carved queries: against a plain loop, and identities with Chamfer."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ import strategies as some
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera import MultiVectors, chamfer
-from muvera.reranking.queries import carve_queries, weight_queries
+from muvera import MultiVectors
+from muvera.reranking.queries import carve_queries
 
 
 def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
@@ -56,23 +56,6 @@ def test_ids_and_queries_without_tokens_stay() -> None:
     assert carved.ids.tolist() == ["a", "b"] and carved.lengths.tolist() == [1, 0]
     assert carved[0].tolist() == [[4.0, 4.0, 4.0]]
     assert not carve_queries(MultiVectors.from_flat(queries.tokens, queries.lengths), 0.7).has_ids
-    assert weight_queries(queries, np.ones(4)).ids.tolist() == ["a", "b"]
-
-
-def collection(seed: int, count: int) -> MultiVectors:
-    rng = np.random.default_rng(seed)
-    return MultiVectors.from_arrays([rng.normal(size=(rng.integers(2, 6), 8)) for _ in range(count)])
-
-
-def test_weighted_chamfer_is_the_weighted_sum_of_maxima() -> None:
-    queries, documents = collection(0, 3), collection(1, 5)
-    weights = [np.random.default_rng(2).random(len(query)) for query in queries]
-    weights[0][1:] = 0
-    for query, own, scaled in zip(queries, weights, weight_queries(queries, weights), strict=True):
-        for document in documents:
-            expected = float(own @ (np.asarray(query) @ np.asarray(document).T).max(axis=1))
-            assert chamfer(scaled, document) == pytest.approx(expected, abs=1e-5)
-    assert np.array_equal(weight_queries(queries, np.ones(queries.num_tokens)).tokens, queries.tokens)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +68,6 @@ def test_weighted_chamfer_is_the_weighted_sum_of_maxima() -> None:
             ValueError,
             "inf in its token 0, coordinate 1",
         ),
-        (lambda: weight_queries(np.eye(2), np.ones(3)), ValueError, r"\(3,\) .*2"),
-        (lambda: weight_queries(np.eye(2), [1.0, -1.0]), ValueError, r"weights\[1\] is -1"),
     ],
 )
 def test_bad_input(call: Any, kind: type[Exception], words: str) -> None:
