@@ -17,7 +17,7 @@ from muvera.utils.atomic_files import write_bytes
 from .charts import chart, config
 from .run_folder import FAMILIES, Run, load_run
 from .table import Column, Table, html, number
-from .views import ExperimentView, series_of
+from .views import ExperimentView
 
 __all__ = ["page", "page_of"]
 
@@ -59,7 +59,7 @@ def page_of(run: Run) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    names = {str(row[key]): row["system"] for row in run.rows for key in ("label", "point") if row.get(key)}
+    names = {row[key]: row["system"] for row in run.rows for key in ("label", "point")}
     packed = {"config": config(), "charts": charts, "systems": names}
     return environment.get_template("page.html.jinja").render(
         run=run,
@@ -71,10 +71,7 @@ def page_of(run: Run) -> str:
         experiments=experiments,
         facts=_facts(run),
         collections_table=html(_collections(run)),
-        failures=[
-            (", ".join(str(row[key]) for key in ("experiment", "collection", "system") if row.get(key)), row)
-            for row in run.failures
-        ],
+        failures=run.manifest["failures"],
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
@@ -92,22 +89,21 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
         groups.setdefault(plot.collection, []).append({"number": len(charts), "title": plot.title})
         charts.append(chart(plot, marks))
     tables = [
-        Table(str(table.get("title") or "").removeprefix(f"{view.title}: "), table["header"], table["rows"])
+        Table(table["title"].removeprefix(f"{view.title}: "), table["header"], table["rows"])
         for table in run.tables
         if table["experiment"] == view.name
     ]
-    system_of = {series_of(row): row["system"] for row in view.rows}
+    system_of = {row["series"]: row["system"] for row in view.rows}
     return {
         "identity": f"experiment-{run.experiments.index(view.name)}",
         "title": view.title,
-        "caption": view.caption,
+        "caption": view.configuration.get("caption", ""),
         "reproduces": view.configuration.get("reproduces"),
-        "samples": _samples(run, view.name),
         "configuration": json.dumps(view.configuration, indent=2, ensure_ascii=False),
         "key": [(name, system_of[name], mark) for name, mark in view.marks.items()] if groups else [],
         "groups": groups,
         "tables": [html(table) for table in tables],
-        "measurements": html(_measurements(view)) if view.rows else "",
+        "measurements": html(_measurements(view)),
     }
 
 
@@ -115,14 +111,14 @@ def _measurements(view: ExperimentView) -> Table:
     """Return all measurements, one row per configuration."""
 
     def inside(name: str, key: str) -> Callable[[dict[str, Any]], Any]:
-        return lambda row: (row.get(name) or {}).get(key)
+        return lambda row: (row[name] or {}).get(key)
 
     def arguments(name: str) -> Callable[[dict[str, Any]], str]:
-        return lambda row: ", ".join(f"{k}={number(v)}" for k, v in (row.get(name) or {}).items())
+        return lambda row: ", ".join(f"{k}={number(v)}" for k, v in row[name].items())
 
     columns = [
         *(Column("collection"), Column("system")),
-        Column("configuration", lambda row: row.get("point") or row.get("label")),
+        Column("configuration", "point"),
         *(Column(name, inside("metrics", name), _SHARE) for name in view.measures),
         Column("queries/s", "queries_per_second"),
         *(Column(name, inside("latency_ms", name), unit="ms") for name in ("mean", "p50", "p95", "p99")),
@@ -139,30 +135,17 @@ def _measurements(view: ExperimentView) -> Table:
 
 
 def _collections(run: Run) -> Table:
-    described = run.manifest.get("collections") or {}
     keys = ("name", "documents", "tokens", "queries", "dimension", "judged", "checksum")
-    names = dict.fromkeys([*described, *run.collections])
-    rows = [{**(described.get(name) or {}), "name": name} for name in names]
+    rows = [{**facts, "name": name} for name, facts in run.manifest["collections"].items()]
     return Table.of("Collections", [Column(key) for key in keys], rows)
 
 
 def _facts(run: Run) -> dict[str, str]:
     """Return the text about the run: configurations, versions and machine."""
     manifest = run.manifest
-    facts = {"created": manifest.get("created"), **(manifest.get("machine") or {})}
-    facts |= {"threads": manifest.get("threads"), **(manifest.get("versions") or {})}
+    facts = {"created": manifest["created"], **manifest["machine"]}
+    facts |= {"threads": manifest["threads"], **manifest["versions"]}
     return {name.replace("_", " "): number(value) for name, value in facts.items() if value is not None}
-
-
-def _samples(run: Run, experiment: str) -> str:
-    """Return a text about the collections of which an experiment used a sample."""
-    whole = run.manifest.get("collections") or {}
-    return "; ".join(
-        f"{part['collection']}: {part['documents']:,} documents, {part['queries']:,} queries"
-        for part in run.manifest.get("asked") or []
-        if part["experiment"] == experiment
-        and any(part[k] < (whole.get(part["collection"]) or {}).get(k, 0) for k in ("documents", "queries"))
-    )
 
 
 @cache

@@ -15,34 +15,23 @@ FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run: its manifest, rows of measurements (any number may be None), and tables."""
+    """A run: its manifest, rows of measurements, and tables."""
 
     manifest: dict[str, Any]
     rows: list[dict[str, Any]]
     tables: list[dict[str, Any]]
 
     @property
-    def name(self) -> str:
-        """Name of the run."""
-        return str(self.manifest.get("run") or "unnamed")
-
-    @property
-    def failures(self) -> list[dict[str, Any]]:
-        """The failures and their reasons."""
-        return list(self.manifest.get("failures") or [])
-
-    @property
     def experiments(self) -> list[str]:
-        """Names of the experiments: those configured, then any others that were measured."""
-        measured = [str(part["experiment"]) for part in (*self.rows, *self.tables)]
-        return list(dict.fromkeys([*(self.manifest.get("experiments") or {}), *measured]))
+        """Names of the experiments that were measured, in the manifest's order."""
+        measured = {row["experiment"] for row in self.rows}
+        return [name for name in self.manifest["experiments"] if name in measured]
 
     @property
     def collections(self) -> list[str]:
         """Names of the measured collections, in the manifest's order."""
-        measured = dict.fromkeys(row["collection"] for row in self.rows)
-        described = [name for name in self.manifest.get("collections") or {} if name in measured]
-        return list(dict.fromkeys([*described, *measured]))
+        measured = {row["collection"] for row in self.rows}
+        return [name for name in self.manifest["collections"] if name in measured]
 
     @property
     def systems(self) -> dict[str, str]:
@@ -54,19 +43,18 @@ class Run:
 def load_run(folder: Path) -> Run:
     """Read a run's folder; raises ValueError if nothing was measured."""
     manifest, summary = _read(folder / "manifest.json"), _read(folder / "summary.json")
-    rows, failures = summary.get("rows") or [], manifest.get("failures") or []
+    rows, failures = summary["rows"], manifest["failures"]
     if not rows:
-        first = f" and {len(failures)} failures, the first: {failures[0].get('message')}" if failures else ""
+        first = f" and {len(failures)} failures, the first: {failures[0]['message']}" if failures else ""
         raise ValueError(f"{folder / 'summary.json'} holds no rows{first}. Run the experiments again.")
-    return Run(manifest, rows, summary.get("tables") or [])
+    return Run(manifest, rows, summary["tables"])
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}. Give the folder of a finished run.")
     try:
-        # NaN counts as missing.
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}). Run the experiments again.") from None
     if not isinstance(content, dict):

@@ -58,25 +58,16 @@ def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = R
     save_results(name, values, folder)
 
 
-def save_run(folder: Path, results: Path = RESULTS) -> list[str]:
-    """Store the tables of a finished run, and return the names of its experiments."""
+def save_run(folder: Path, results: Path = RESULTS) -> None:
+    """Store the tables of a finished run, one file for each experiment with tables."""
     run = load_run(folder)
     manifest = run.manifest
-    names = []
-    for name, configuration in manifest["experiments"].items():
+    on = {"machine": manifest["machine"], "threads": manifest["threads"]}
+    on["commits"] = sorted({str(one["commit"]) for one in manifest["measured"]})
+    for name in dict.fromkeys(table["experiment"] for table in run.tables):
         tables = [table for table in run.tables if table["experiment"] == name]
-        if tables:
-            names.append(name)
-            stored = {
-                "experiment": name,
-                "configuration": configuration,
-                "machine": manifest["machine"],
-                "threads": manifest["threads"],
-                "commits": sorted({str(one.get("commit")) for one in manifest.get("measured", [])}),
-                "tables": tables,
-            }
-            save_results(name, stored, results)
-    return names
+        stored = {"experiment": name, "configuration": manifest["experiments"][name], **on, "tables": tables}
+        save_results(name, stored, results)
 
 
 def _lines(value: Any, indent: int = 0) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from .charts import Mark, Plot, marks_of
 from .run_folder import Run
 
-__all__ = ["ExperimentView", "series_of"]
+__all__ = ["ExperimentView"]
 
 Row = dict[str, Any]
 
@@ -19,17 +19,16 @@ class ExperimentView:
 
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name
-        self.configuration: Row = (run.manifest.get("experiments") or {}).get(name) or {}
+        self.configuration: Row = run.manifest["experiments"][name]
         self.rows = [row for row in run.rows if row["experiment"] == name]
-        self.title = str(self.configuration.get("title") or name)
-        self.caption = str(self.configuration.get("caption") or "")
+        self.title: str = self.configuration["title"]
         #: True if times can be compared: only timed experiments measure systems alternately.
         self.timed = bool(self.configuration.get("timed"))
 
     @cached_property
     def measures(self) -> list[str]:
         """Names of the quality measures that have a value here."""
-        names = dict.fromkeys(name for row in self.rows for name in row.get("metrics") or {})
+        names = dict.fromkeys(name for row in self.rows for name in row["metrics"])
         return [name for name in names if any(_quality(row, name) is not None for row in self.rows)]
 
     @cached_property
@@ -45,17 +44,17 @@ class ExperimentView:
         """Color and shape of each series, those of muvera first."""
         order = list(self.run.systems)
         rows = sorted(self.rows, key=lambda row: order.index(row["system"]))
-        return marks_of({series_of(row): row["family"] for row in rows})
+        return marks_of({row["series"]: row["family"] for row in rows})
 
     def plots(self) -> Iterator[Plot]:
         """Yield plots of the quality by speed and by bytes, for each collection and number of documents."""
         kinds = [("queries_per_second", "queries per second", "more")] if self.timed else []
         kinds += [("total_bytes_per_document", "bytes per document", "less")]
-        parts = dict.fromkeys((row["collection"], row.get("n")) for row in self.rows)
+        parts = dict.fromkeys((row["collection"], row["n"]) for row in self.rows)
         for collection, size in sorted(parts, key=lambda part: self.run.collections.index(part[0])):
-            rows = [row for row in self.rows if (row["collection"], row.get("n")) == (collection, size)]
+            rows = [row for row in self.rows if (row["collection"], row["n"]) == (collection, size)]
             for key, title, better in kinds:
-                points = [point for row in rows if (point := self._point(row, row.get(key)))]
+                points = [point for row in rows if (point := self._point(row, row[key]))]
                 if len({point["y"] for point in points}) > 1:
                     y_title = title if size is None else f"{title}, {size:,} documents"
                     yield Plot(collection, self.main_measure, y_title, better, points)
@@ -66,24 +65,18 @@ class ExperimentView:
         if quality is None or not cost:
             return None
         interval = row["metrics"][self.main_measure]
-        series = series_of(row)
         return {
             "x": quality,
             "y": cost,
-            "low": interval.get("low"),
-            "high": interval.get("high"),
-            "series": series,
+            "low": interval["low"],
+            "high": interval["high"],
+            "series": row["series"],
             "system": row["system"],
-            "name": str(row.get("point") or series),
+            "name": row["point"],
         }
 
 
-def series_of(row: Row) -> str:
-    """Return the name of a row's series, which contains the rows of one system that differ only in numbers."""
-    return str(row.get("series") or row.get("label") or row["system"])
-
-
 def _quality(row: Row, measure: str) -> float | None:
-    """Return the mean of a measure."""
-    value = (row.get("metrics") or {}).get(measure)
-    return value.get("mean") if isinstance(value, dict) else None
+    """Return the mean of a measure, or None if it is unknown."""
+    value = row["metrics"].get(measure)
+    return value and float(value["mean"])

@@ -42,10 +42,9 @@ def machine() -> dict[str, Any]:
 
 def machine_text(on: dict[str, Any]) -> str:
     """Describe the machine and the versions that results were measured with."""
-    numba = f", numba {on['numba']}" if "numba" in on else ""
     return (
         f"{on['processor']}, {on['cores']} cores (load {on['load']} at the start), Python {on['python']}, "
-        f"NumPy {on['numpy']}{numba}"
+        f"NumPy {on['numpy']}, numba {on['numba']}"
     )
 
 

@@ -93,7 +93,6 @@ def _run(
         "threads": options.threads,
         "experiments": {experiment.name: experiment.raw for experiment in experiments},
         "collections": {collection.name: _described(collection) for collection in loaded},
-        "asked": [_described_part(part) for part in parts],
         "failures": [vars(failure) for failure in session.failures],
         "left_out": [vars(failure) for failure in session.left_out],
         "quick": options.quick,
@@ -145,14 +144,4 @@ def _described(collection: Collection) -> dict[str, Any]:
         "dimension": collection.documents.dimension,
         "checksum": collection.checksum,
         "judged": collection.judgements is not None,
-    }
-
-
-def _described_part(part: Part) -> dict[str, Any]:
-    return {
-        "experiment": part.experiment.name,
-        "collection": part.collection,
-        "documents": part.size,
-        "queries": len(part.query_ids),
-        "checksum": part.checksum,
     }

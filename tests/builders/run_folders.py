@@ -29,10 +29,16 @@ def write_run(folder: Path, rows: list[dict[str, Any]] | None = None, **manifest
     """Write manifest.json and summary.json; `manifest` replaces entries of the manifest."""
     whole = {
         "run": "study <1>",
+        "created": "today",
         "machine": {"processor": "AMD EPYC", "load": None},
+        "versions": {},
+        "threads": 1,
+        "quick": False,
         "experiments": EXPERIMENTS,
         "collections": {name: {"documents": 5183, "judged": True} for name in COLLECTIONS},
-        "failures": [{"experiment": "end_to_end", "system": "plaid", "message": "<needed> 12 GB"}],
+        "failures": [
+            {"experiment": "end_to_end", "collection": "all", "system": "plaid", "message": "<needed> 12 GB"}
+        ],
     } | manifest
     tables = [
         {
@@ -57,9 +63,12 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "system": system,
         "family": FAMILIES.get(system, "peer"),
         "label": system,
-        "point": rest.get("label", system),
+        "point": system,
+        "series": rest.get("label", system),
         "build": {},
         "query": {},
+        "index": {},
+        "n": None,
         "metrics": {"10-recall@10": _spread(recall)},
         "queries_per_second": 100.0,
         "latency_ms": {"p50": 0.9, "p95": 1.6, "p99": 2.4, "mean": 1.0},

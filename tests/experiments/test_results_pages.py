@@ -10,7 +10,7 @@ from experiments.report.results_pages import SUBJECTS, experiment_section, updat
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
 
-MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "numpy": "2.0"}
+MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "numpy": "2.0", "numba": "1.0"}
 
 
 def stored(**content: Any) -> dict[str, Any]:
@@ -96,6 +96,7 @@ def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
         "experiments": {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}},
         "machine": MACHINE,
         "threads": 1,
+        "failures": [],
         "measured": [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

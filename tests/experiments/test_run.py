@@ -150,7 +150,6 @@ def test_sizes_and_manifest(tmp_path: Path) -> None:
     assert manifest["experiments"]["mine"]["title"] == "Mine"
     described = manifest["collections"]["quick-wide"]
     assert (described["documents"], described["queries"], described["dimension"]) == (40, 12, 128)
-    assert [entry["documents"] for entry in manifest["asked"]] == [20, 40]
     assert manifest["measured"][0]["machine"]["cores"] >= 1
     assert {"muvera", "numpy", "commit"} <= manifest["versions"].keys()
     assert manifest["threads"] == 1
