@@ -1,4 +1,4 @@
-"""Rows and paired differences from raw results."""
+"""Rows of a summary from raw results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..runner.raw_store import Raw, Session, raw_path
 from .metrics import ExactAnswers, Judge, parse_metric
 from .statistics import latency, mean_interval
 
-__all__ = ["Measured", "Part", "paired_differences", "summarize"]
+__all__ = ["Measured", "Part", "summarize"]
 
 # Minimum number of exact Chamfer's best documents to compute.
 _LEAST_TOP = 10
@@ -92,29 +92,6 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
     return part
 
 
-def paired_differences(part: Part) -> list[dict[str, Any]]:
-    """Return the differences over the same queries that the configuration lists."""
-    rows = []
-    for comparison in part.experiment.comparisons:
-        base = part.points.get(comparison.to)
-        for name in comparison.what:
-            other = part.points.get(name)
-            for metric in comparison.metrics if base and other else ():
-                assert base is not None and other is not None
-                if metric in base.values and metric in other.values:
-                    found = mean_interval(other.values[metric] - base.values[metric])
-                    if found is not None:
-                        row: dict[str, Any] = {
-                            "experiment": part.experiment.name,
-                            "collection": part.collection,
-                        }
-                        row |= {"metric": metric, "a": name, "b": comparison.to, "n": part.size}
-                        rows.append(
-                            {**row, "difference": found["mean"], "low": found["low"], "high": found["high"]}
-                        )
-    return rows
-
-
 def _row(
     part: Part, point: Point, seed: int, raw: Raw, values: dict[str, NDArray[np.float64]]
 ) -> dict[str, Any]:
@@ -123,10 +100,8 @@ def _row(
         "experiment": experiment.name,
         "collection": part.collection,
         "system": point.entry.system,
-        "family": facts["family"],
         "label": point.entry.label,
         "point": point.name,
-        "series": point.entry.series,
         "build": point.entry.build,
         "index": facts["index"],
         "query": point.query,

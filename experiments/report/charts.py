@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,34 +21,34 @@ _COLORS = (
 )
 
 
-# Family -> Vega's shapes and the characters for them in a key: triangles are other people's systems.
+# Vega's shapes, and the characters for them in a key.
 _SHAPES = {
-    "muvera": {"circle": "\u25cf", "diamond": "\u25c6"},
-    "baseline": {"square": "\u25a0", "cross": "\u271a"},
-    "peer": {
-        "triangle-up": "\u25b2", "triangle-down": "\u25bc", "triangle-right": "\u25b6", "triangle-left": "\u25c0",
-    },
-}  # fmt: skip
+    "circle": "\u25cf",
+    "square": "\u25a0",
+    "diamond": "\u25c6",
+    "triangle-up": "\u25b2",
+    "cross": "\u271a",
+    "triangle-down": "\u25bc",
+}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Color and shape of a series, and the shape as a character."""
+    """Color and shape of a curve, and the shape as a character."""
 
     color: str
     shape: str
     character: str
 
 
-def marks_of(series: Mapping[str, str]) -> dict[str, Mark]:
-    """Return a mark for each series, given its family; no color is used twice."""
+def marks_of(labels: Iterable[str]) -> dict[str, Mark]:
+    """Return a mark for each label; no color is used twice."""
     marks: dict[str, Mark] = {}
-    for k, (name, family) in enumerate(series.items()):
+    for k, label in enumerate(dict.fromkeys(labels)):
         # Past the last color, hues follow the golden angle.
         color = _COLORS[k] if k < len(_COLORS) else f"hsl({k * 137.508 % 360:.1f}, 55%, 50%)"
-        used = [mark.shape for mark in marks.values()]
-        shape = min(_SHAPES[family], key=used.count)
-        marks[name] = Mark(color, shape, _SHAPES[family][shape])
+        shape = list(_SHAPES)[k % len(_SHAPES)]
+        marks[label] = Mark(color, shape, _SHAPES[shape])
     return marks
 
 
@@ -61,7 +61,7 @@ class Plot:
     cost: str
     #: "more" or "less" of the cost.
     better: str
-    #: "x" (quality), "y" (cost), "series", "name", and, if known, "low" and "high" of the quality.
+    #: "x" (quality), "y" (cost), "label", "name", and, if known, "low" and "high" of the quality.
     points: list[dict[str, Any]]
 
     @property
@@ -71,7 +71,7 @@ class Plot:
 
 
 def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
-    """Return a plot as Vega-Lite, without size and configuration; `marks` has those of its series."""
+    """Return a plot as Vega-Lite, without size and configuration; `marks` has those of its labels."""
     colors, shapes = (
         {"domain": list(marks), "range": [getattr(mark, name) for mark in marks.values()]}
         for name in ("color", "shape")
@@ -95,9 +95,9 @@ def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
     layers: list[dict[str, Any]] = [
         {"transform": _front(plot.better, []), "mark": band, "encoding": {"color": {"value": CSS["ink"]}}},
         {
-            "transform": _front(plot.better, ["series"]),
+            "transform": _front(plot.better, ["label"]),
             "mark": line,
-            "encoding": {"detail": {"field": "series", "type": "nominal"}},
+            "encoding": {"detail": {"field": "label", "type": "nominal"}},
         },
         {
             "transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}],
@@ -106,7 +106,7 @@ def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
         },
         {
             "mark": point,
-            "encoding": {"shape": {"field": "series", "type": "nominal", "scale": shapes}, "tooltip": tip},
+            "encoding": {"shape": {"field": "label", "type": "nominal", "scale": shapes}, "tooltip": tip},
         },
     ]
     return {
@@ -115,7 +115,7 @@ def chart(plot: Plot, marks: Mapping[str, Mark]) -> dict[str, Any]:
         "encoding": {
             "x": _axis("x", plot.quality, {"zero": False}),
             "y": _axis("y", plot.cost, {"type": "log"}),
-            "color": {"field": "series", "type": "nominal", "scale": colors},
+            "color": {"field": "label", "type": "nominal", "scale": colors},
         },
         "layer": layers,
     }

@@ -15,7 +15,7 @@ import typer
 from muvera.utils.atomic_files import write_bytes
 
 from .charts import chart, config
-from .run_folder import FAMILIES, Run, load_run
+from .run_folder import Run, load_run
 from .table import Column, Table, html, number
 from .views import ExperimentView
 
@@ -67,7 +67,6 @@ def page_of(run: Run) -> str:
             "experiments": len(run.experiments), "collections": len(run.collections),
             "systems": len(run.systems), "measurements": len(run.rows),
         },
-        families=[(word, [n for n, f in run.systems.items() if f == key]) for key, word in FAMILIES.items()],
         experiments=experiments,
         facts=_facts(run),
         collections_table=html(_collections(run)),
@@ -84,7 +83,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
     run = view.run
     groups: dict[str, list[dict[str, Any]]] = {}
     for plot in view.plots():
-        shown = {point["series"] for point in plot.points}
+        shown = {point["label"] for point in plot.points}
         marks = {name: mark for name, mark in view.marks.items() if name in shown}
         groups.setdefault(plot.collection, []).append({"number": len(charts), "title": plot.title})
         charts.append(chart(plot, marks))
@@ -93,7 +92,7 @@ def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str,
         for table in run.tables
         if table["experiment"] == view.name
     ]
-    system_of = {row["series"]: row["system"] for row in view.rows}
+    system_of = {row["label"]: row["system"] for row in view.rows}
     return {
         "identity": f"experiment-{run.experiments.index(view.name)}",
         "title": view.title,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
-from ..evaluation.summary import Measured, Part, paired_differences
+from ..evaluation.summary import Measured, Part
 from .table import Column, Table
 
 __all__ = ["result_tables", "seconds_at"]
@@ -20,7 +20,7 @@ _SPEED_RECALLS = (0.8, 0.9, 0.95, 0.99)
 # Tolerance, because a mean of recalls is rounded.
 _ROUNDING = 1e-9
 
-_SHARE = "{:.3f}"
+_SHARE, _LATENCY = "{:.3f}", "median latency"
 
 
 def result_tables(parts: Sequence[Part]) -> list[dict[str, Any]]:
@@ -83,21 +83,35 @@ def _size(parts: list[Part]) -> list[Table]:
 
 
 def _differences(parts: list[Part]) -> Table:
+    """Return the differences over the same queries that the configuration lists."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for part in parts:
-        for row in paired_differences(part):
-            text = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-            cells.setdefault((f"{row['a']} minus {row['b']}", row["metric"]), {})[part.heading] = text
-            first, second = part.points[row["a"]], part.points[row["b"]]
-            if first.timed_with(second):
-                assert first.raw is not None and second.raw is not None
-                ratio = ratio_interval(first.raw.seconds, second.raw.seconds)
-                cells.setdefault((f"{row['a']} over {row['b']}", "median latency"), {})[part.heading] = (
-                    "{:.3g}x [{:.3g}, {:.3g}]".format(*ratio)
-                )
+        for comparison in part.experiment.comparisons:
+            for name in comparison.what:
+                if name in part.points and comparison.to in part.points:
+                    own = _compared(part.points[name], part.points[comparison.to], comparison.metrics)
+                    for metric, text in own.items():
+                        word = "over" if metric == _LATENCY else "minus"
+                        key = f"{name} {word} {comparison.to}", metric
+                        cells.setdefault(key, {})[part.heading] = text
     headings = list(dict.fromkeys(heading for texts in cells.values() for heading in texts))
     rows = [[*key, *(texts.get(heading) for heading in headings)] for key, texts in cells.items()]
     return Table("paired differences", ["difference", "metric", *headings], rows)
+
+
+def _compared(first: Measured, second: Measured, metrics: Sequence[str]) -> dict[str, str]:
+    """Return the differences of two points by metric, and the ratio of their times if they were timed in turns."""
+    texts = {}
+    for metric in metrics:
+        if metric in first.values and metric in second.values:
+            found = mean_interval(first.values[metric] - second.values[metric])
+            if found is not None:
+                texts[metric] = "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**found)
+    if texts and first.timed_with(second):
+        assert first.raw is not None and second.raw is not None
+        ratio = ratio_interval(first.raw.seconds, second.raw.seconds)
+        texts[_LATENCY] = "{:.3g}x [{:.3g}, {:.3g}]".format(*ratio)
+    return texts
 
 
 def _speed_at_recall(parts: list[Part]) -> list[Table]:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FAMILIES", "Run", "load_run"]
-
-#: Families of systems, in the order in which they are shown.
-FAMILIES = {"muvera": "this library", "baseline": "baselines", "peer": "peers"}
+__all__ = ["Run", "load_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +31,9 @@ class Run:
         return [name for name in self.manifest["collections"] if name in measured]
 
     @property
-    def systems(self) -> dict[str, str]:
-        """Name of a system -> its family, in the order of the families."""
-        families = {row["system"]: row["family"] for row in self.rows}
-        return dict(sorted(families.items(), key=lambda item: list(FAMILIES).index(item[1])))
+    def systems(self) -> list[str]:
+        """Names of the measured systems."""
+        return list(dict.fromkeys(row["system"] for row in self.rows))
 
 
 def load_run(folder: Path) -> Run:

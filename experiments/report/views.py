@@ -41,10 +41,8 @@ class ExperimentView:
 
     @cached_property
     def marks(self) -> dict[str, Mark]:
-        """Color and shape of each series, those of muvera first."""
-        order = list(self.run.systems)
-        rows = sorted(self.rows, key=lambda row: order.index(row["system"]))
-        return marks_of({row["series"]: row["family"] for row in rows})
+        """Color and shape of each label."""
+        return marks_of(row["label"] for row in self.rows)
 
     def plots(self) -> Iterator[Plot]:
         """Yield plots of the quality by speed and by bytes, for each collection and number of documents."""
@@ -70,7 +68,7 @@ class ExperimentView:
             "y": cost,
             "low": interval["low"],
             "high": interval["high"],
-            "series": row["series"],
+            "label": row["label"],
             "system": row["system"],
             "name": row["point"],
         }

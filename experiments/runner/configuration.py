@@ -37,8 +37,6 @@ class Entry:
     system: str
     #: Name of the curve.
     label: str
-    #: The label with "*" for numbers: curves that differ only in numbers share it.
-    series: str
     build: dict[str, Any]
     #: Query arguments of each point of the curve.
     queries: tuple[dict[str, Any], ...]
@@ -210,9 +208,8 @@ def _entries(content: dict[str, Any], line: int) -> list[Entry]:
         _require_arguments(system, "build", build)
         for query in queries:
             _require_arguments(system, "query", query)
-        plain = {name: "*" if type(value) in (int, float) else value for name, value in build.items()}
-        series, fewer = label.format(**plain), content.get("allow_fewer", False)
-        entries.append(Entry(system, label.format(**build), series, build, tuple(queries), fewer, line))
+        fewer = content.get("allow_fewer", False)
+        entries.append(Entry(system, label.format(**build), build, tuple(queries), fewer, line))
     return entries
 
 

@@ -161,7 +161,6 @@ class _Group:
             "turns": turns,
             "token_bytes_per_document": one.system.token_bytes_per_document() if reads_tokens else 0.0,
             "system": one.entry.system,
-            "family": one.system.family,
             "point": point.name,
             "faults": [fault for fault in faults if fault is not None],
             "measured": self.session.provenance,

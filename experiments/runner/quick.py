@@ -64,4 +64,4 @@ def _ends(values: list[_T]) -> list[_T]:
 def _is_ready(entry: Entry, cache: Path) -> bool:
     system = SYSTEMS[entry.system]
     library = PEERS.get(getattr(system, "library", ""))
-    return system.family != "peer" or (library is not None and is_made(library, cache))
+    return library is None or is_made(library, cache)

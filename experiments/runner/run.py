@@ -15,7 +15,7 @@ from muvera.utils.atomic_files import write_json
 from ..datasets.collection import Collection
 from ..datasets.discovery import DatasetPath
 from ..datasets.loading import load_collection
-from ..evaluation.summary import Part, paired_differences, summarize
+from ..evaluation.summary import Part, summarize
 from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import Experiment
@@ -100,10 +100,8 @@ def _run(
     }
     write_json(options.out / "manifest.json", manifest)
     rows = [row for part in parts for measured in part.points.values() for row in measured.rows]
-    comparisons = [row for part in parts for row in paired_differences(part)]
     # Last, because its existence shows that the run is complete.
-    summary = {"rows": rows, "comparisons": comparisons, "tables": result_tables(parts)}
-    write_json(options.out / "summary.json", summary)
+    write_json(options.out / "summary.json", {"rows": rows, "tables": result_tables(parts)})
     return session.failures
 
 

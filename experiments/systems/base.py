@@ -23,7 +23,6 @@ from ..datasets.collection import Collection
 
 __all__ = [
     "Answers",
-    "Family",
     "Material",
     "NotApplicableError",
     "Ranked",
@@ -31,8 +30,6 @@ __all__ = [
     "arguments_of",
     "timed_search",
 ]
-
-Family = Literal["muvera", "baseline", "peer"]
 
 #: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -90,7 +87,6 @@ class System(ABC):
 
     #: Name in :data:`experiments.systems.registry.SYSTEMS`.
     name: ClassVar[str]
-    family: ClassVar[Family] = "baseline"
     #: True if the scores are exact Chamfer similarities.  The runner then compares them with its own, except with
     #: the query argument ``rerank: false``.
     chamfer: bool = False

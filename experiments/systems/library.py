@@ -16,7 +16,7 @@ from muvera.encoders.registry import ENCODERS, PRESETS, make_encoder, preset_con
 from muvera.mips import make_search
 
 from ..known_names import require_known
-from .base import Answers, Family, Material, Ranked, System, timed_search
+from .base import Answers, Material, Ranked, System, timed_search
 
 __all__ = ["FirstStage", "Muvera", "encoder_config"]
 
@@ -42,8 +42,6 @@ def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, An
 
 class _LibrarySystem(System):
     """Base class of systems with a preset and parameters of any encoder."""
-
-    family: ClassVar[Family] = "muvera"
 
     def __init__(self, preset: str, changes: dict[str, Any]) -> None:
         encoder_config(preset, 128, 0, changes)  # raises for wrong names and values before anything is built

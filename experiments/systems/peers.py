@@ -12,7 +12,7 @@ from muvera import MultiVectors
 
 from ..known_names import require_known
 from ..peers.environments import PEERS, Worker, save_texts
-from .base import Answers, Family, Material, Ranked, System, timed_search
+from .base import Answers, Material, Ranked, System, timed_search
 
 __all__ = ["Lemur", "Plaid", "Qdrant", "Tachiom", "Warp", "WorkerSystem"]
 
@@ -20,7 +20,6 @@ __all__ = ["Lemur", "Plaid", "Qdrant", "Tachiom", "Warp", "WorkerSystem"]
 class WorkerSystem(System):
     """A library, by its name in PEERS, that builds and searches an index in its own environment and process."""
 
-    family: ClassVar[Family] = "peer"
     own_process: ClassVar[bool] = True
     library: ClassVar[str]
     index_name: ClassVar[str] = "index"

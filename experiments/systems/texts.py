@@ -12,7 +12,7 @@ from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
 from muvera.utils.optional_imports import import_extra
 
-from .base import Answers, Family, Material, Ranked, System, timed_search
+from .base import Answers, Material, Ranked, System, timed_search
 
 __all__ = ["BM25", "Hybrid", "Texts"]
 
@@ -74,7 +74,6 @@ class Hybrid(System):
     """:func:`muvera.hybrid_search` over several first stages: "vectors", "words" (BM25) and "single" vectors."""
 
     name: ClassVar[str] = "hybrid"
-    family: ClassVar[Family] = "muvera"
 
     def __init__(self, *, sources: list[str] | None = None) -> None:
         self._sources = ["vectors"] if sources is None else sources
@@ -164,7 +163,6 @@ class Texts(System):
     """:class:`muvera.TextIndex` with the collection's tokens; `settings` are for :meth:`muvera.TextIndex.build`."""
 
     name: ClassVar[str] = "texts"
-    family: ClassVar[Family] = "muvera"
 
     def __init__(self, *, settings: dict[str, Any] | None = None) -> None:
         self._settings = settings or {}

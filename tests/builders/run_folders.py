@@ -13,7 +13,6 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     'plaid & "warp"': ("plaid", {}),
     "xtr": ("</script><b>xtr", {}),
 }
-FAMILIES = {"muvera": "muvera", "fde": "muvera", "exhaustive": "baseline", "bm25": "baseline"}
 COLLECTIONS = ["cranfield-minilm", "lotte500"]
 SIZES = [500, 1000, 2000, 4000]
 CANDIDATES = [10, 20, 50, 100]
@@ -61,10 +60,8 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "experiment": experiment,
         "collection": collection,
         "system": system,
-        "family": FAMILIES.get(system, "peer"),
         "label": system,
         "point": system,
-        "series": rest.get("label", system),
         "build": {},
         "query": {},
         "index": {},

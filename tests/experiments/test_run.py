@@ -137,10 +137,12 @@ def test_differences_are_over_the_same_queries(tmp_path: Path) -> None:
     ]
     compare = [{"to": "faulty", "metrics": ["5-recall@5"]}]
     assert run(tmp_path, systems, timed=True, compare=compare) == []
-    (row,) = summary(tmp_path)["comparisons"]
-    assert (row["a"], row["b"], row["collection"]) == ("exhaustive", "faulty", "quick-wide")
-    assert row["difference"] == pytest.approx(4 * 0.2 / 12)
-    assert 0 <= row["low"] < row["difference"] < row["high"]
+    table = summary(tmp_path)["tables"][-1]
+    quality, latency = table["rows"]
+    assert quality[:2] == ["exhaustive minus faulty", "5-recall@5"]
+    difference, low, high = map(float, re.findall(r"[-+.\d]+", quality[2]))
+    assert difference == round(4 * 0.2 / 12, 3) and 0 <= low < difference < high
+    assert latency[:2] == ["exhaustive over faulty", "median latency"]
 
 
 def test_sizes_and_manifest(tmp_path: Path) -> None:
