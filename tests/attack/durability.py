@@ -1,17 +1,9 @@
-"""Kill a process with eight writers at random moments, and compare its acknowledged changes with its folder.
-
-A script::
-
-    durability.py kills 500 http|open    kill so many times, through HTTP or TextIndex.open, with counts each 20
-    durability.py cost                   milliseconds of a write with the journal and without
-"""
+"""Kill a process with eight writers at random moments, and compare its acknowledged changes with its folder."""
 
 import http.client
 import json
 import os
 import random
-import signal
-import statistics
 import sys
 import tempfile
 import threading
@@ -24,12 +16,10 @@ from typing import Any
 import numpy as np
 from builders.text_encoders import HashEncoder
 
-from attack.processes import HEADERS, forked, start_server
-from muvera import FDEConfig, TextIndex
+from attack.processes import CONFIG, HEADERS, forked, kill, start_server
+from muvera import TextIndex
 
-WRITERS, DIMENSION = 8, 8
-ENCODER = HashEncoder(DIMENSION)
-CONFIG = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
+WRITERS, ENCODER = 8, HashEncoder(8)
 
 #: Texts and metadata by id.
 State = dict[str, tuple[str, dict[str, Any]]]
@@ -127,7 +117,8 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
 
     threads = running(write, writers)
     answered.wait()
-    kill(child, seconds)
+    time.sleep(seconds)
+    kill(child)
     for thread in threads:
         thread.join()
 
@@ -150,19 +141,13 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
     child = forked(work)
     os.close(write)
     acknowledged = [*os.read(read, 1)]
-    kill(child, seconds)
+    time.sleep(seconds)
+    kill(child)
     with os.fdopen(read, "rb") as pipe:
         acknowledged += pipe.read()
     for writer in writers:
         left = iter(range(acknowledged.count(writer.number)))
         writer.run(lambda _, left=left: next(left, None) is not None, seed)  # type: ignore[misc]
-
-
-def kill(child: int, seconds: float) -> None:
-    """Kill a process after some time."""
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
 
 
 def contents(folder: Path) -> State:
@@ -188,71 +173,27 @@ def contents(folder: Path) -> State:
     return {key: (text, metadata) for key, (text, metadata) in json.loads(text).items()}
 
 
-def kills(count: int, way: str) -> dict[str, int]:
+def kill_writers(count: int, way: str) -> dict[str, int]:
     """Kill repeatedly; return the numbers of changes that were acknowledged, lost and half applied."""
     attack = {"http": over_http, "open": through_open}[way]
     writers = [Writer(number) for number in range(WRITERS)]
-    counts = dict.fromkeys(("kills", "acknowledged", "lost", "half applied", "unloadable"), 0)
+    counts = dict.fromkeys(("lost", "half applied"), 0)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
-        if os.waitpid(forked(lambda: build(folder, 0)), 0)[1]:
+        if os.waitpid(forked(lambda: build(folder)), 0)[1]:
             raise RuntimeError("the index could not be built")
         for number in range(count):
             seed = f"{way} {number}"
             attack(folder, writers, seed, random.Random(seed).uniform(0, 0.6))
-            try:
-                found = contents(folder)
-            except RuntimeError:
-                counts["unloadable"] += 1
-                break
+            found = contents(folder)
             for writer in writers:
                 own = {key: found[key] for key in found if key.startswith(f"{writer.number}-")}
                 lost, half_applied = writer.wrong(own)
                 counts["lost"] += lost
                 counts["half applied"] += half_applied
-            counts["kills"] = number + 1
-            counts["acknowledged"] = sum(writer.acknowledged for writer in writers)
-            if counts["kills"] % 20 == 0:
-                sys.stderr.write(json.dumps(counts) + "\n")
-    return counts
+    return {"acknowledged": sum(writer.acknowledged for writer in writers), **counts}
 
 
-def build(folder: Path, count: int) -> None:
-    TextIndex.build(
-        [f"word{i} of document" for i in range(count)], ENCODER, vectors=CONFIG, path=folder, threads=1,
-        ids=[f"x{i}" for i in range(count)], exact_tokens=0, backend="exact", tokens="float32",
-    )  # fmt: skip
-
-
-def times(work: Callable[[int], object], count: int = 200) -> dict[str, float]:
-    """Return the median and the 95th percentile of the milliseconds of a call."""
-    taken = []
-    for i in range(count + 20):
-        begun = time.perf_counter()
-        work(i)
-        taken.append(1000 * (time.perf_counter() - begun))
-    taken = sorted(taken[20:])
-    return {"median": round(statistics.median(taken), 2), "p95": round(taken[int(0.95 * count)], 2)}
-
-
-def cost() -> dict[str, dict[str, float]]:
-    """Return the milliseconds of a write with a journal, of one without, and of fsync alone."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent, "index")
-        build(folder, 2000)
-        without = TextIndex.load(folder, ENCODER)
-        answers = {"without a journal": times(lambda i: without.add([f"word{i}"], ids=[f"a{i}"], threads=1))}
-        with TextIndex.open(folder, ENCODER, save_changes=10**9, save_seconds=10**6) as index:
-            answers["journal"] = times(lambda i: index.add([f"word{i}"], ids=[f"a{i}"], threads=1))
-        with Path(parent, "file").open("ab", buffering=0) as file:
-
-            def synced(_: int) -> None:
-                file.write(bytes(100))
-                os.fsync(file.fileno())
-
-            answers["fsync alone"] = times(synced)
-    return answers
-
-
-if __name__ == "__main__":
-    print(json.dumps(cost() if sys.argv[1] == "cost" else kills(int(sys.argv[2]), sys.argv[3])))
+def build(folder: Path) -> None:
+    settings: dict[str, Any] = {"exact_tokens": 0, "backend": "exact", "tokens": "float32"}
+    TextIndex.build([], ENCODER, vectors=CONFIG, path=folder, threads=1, ids=[], **settings)

@@ -1,8 +1,4 @@
-"""Change indexes of texts while a disk is full: ``full_disk.py temporary|folder INDEX FILLER``.
-
-FILLER is a file that fills the disk.  If it is empty, no file may grow beyond 200 kB instead.  This is a script because
-SQLite reads the folder of temporary files from the environment when it starts.
-"""
+"""Change indexes of texts while a disk is full.  SQLite reads its folder of temporary files when the process starts."""
 
 import resource
 import sys
@@ -82,8 +78,11 @@ def in_folder(folder: Path, filler: str) -> None:
     assert contents(TextIndex.load(folder, ENCODER)) == contents(index)
 
 
-if __name__ == "__main__":
+def fill(what: str, folder: str, filler: str) -> None:
+    """Fill the disk of temporary files, or that of the index, with the file `filler`.
+
+    If `filler` is empty, no file may grow beyond 200 kB instead.
+    """
     texts = [f"document {i} " + "- " * 100_000 for i in range(20)]  # more than SQLite keeps in memory
-    place = Path(sys.argv[2])
-    TextIndex.build(texts, ENCODER, path=place, threads=1)
-    {"temporary": temporary, "folder": in_folder}[sys.argv[1]](place, sys.argv[3])
+    TextIndex.build(texts, ENCODER, path=folder, threads=1)
+    {"temporary": temporary, "folder": in_folder}[what](Path(folder), filler)

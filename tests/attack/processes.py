@@ -1,33 +1,43 @@
-"""Processes of the attacks: scripts of this folder, forks, and servers in forks."""
+"""Processes of the attacks: calls in new processes, forks, kills, and servers in forks."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 from builders.paths import ROOT
 
-from muvera import TextIndex
+from muvera import FDEConfig, TextIndex
 from muvera.serve import ServerSettings
 from muvera.serve.run import serve
 
-TOKEN = "secret"
-HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+#: Encoder of tiny indexes.
+CONFIG = FDEConfig(dimension=8, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
+
+HEADERS = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+
+_CALL = """
+import importlib, json, sys
+module, name, *arguments = json.loads(sys.argv[1])
+print(json.dumps(getattr(importlib.import_module(f"attack.{module}"), name)(*arguments)))
+"""
 
 
 def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **variables}
 
 
-def run_script(name: str, *arguments: object, **variables: str) -> str:
-    """Run a script of this folder in a new process, because forks need one without threads; return what it prints."""
-    command = [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
+def run_alone(module: str, name: str, *arguments: object, **variables: str) -> Any:
+    """Call a function of this package in a new process, because forks need one without threads; return its result."""
+    command = [sys.executable, "-c", _CALL, json.dumps([module, name, *arguments], default=str)]
     ended = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    return json.loads(ended.stdout)
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -43,12 +53,16 @@ def forked(work: Callable[[], object]) -> int:
     return child
 
 
+def kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def start_server(index: Callable[[], TextIndex]) -> tuple[int, int]:
     """Serve an index in a child process; return its number and port once it accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = ServerSettings(writable=True, token=TOKEN)
-    child = forked(lambda: serve(index(), settings, port=port))
+    child = forked(lambda: serve(index(), ServerSettings(writable=True, token="secret"), port=port))
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

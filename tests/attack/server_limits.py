@@ -1,28 +1,20 @@
-"""Send many kinds of requests to a server; measure its memory, and how long another client waits for /health.
-
-A script: ``server_limits.py [SHAPE...]`` prints for each shape the status, the longest wait in milliseconds, and by how
-many MB the server's peak of memory grew.
-"""
+"""Send many kinds of requests to a server; measure its memory, and how long another client waits for /health."""
 
 import http.client
 import json
-import os
-import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from builders.text_encoders import HashEncoder
 
-from attack.processes import HEADERS, start_server
-from muvera import FDEConfig, TextIndex
+from attack.processes import CONFIG, HEADERS, kill, start_server
+from muvera import TextIndex
 
 MB = 1 << 20
-CONFIG = FDEConfig(dimension=8, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
 
 
 def body(**fields: Any) -> bytes:
@@ -63,14 +55,6 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a deletion of wrong ids": ("DELETE /documents*", lambda: body(ids=["x"] * 290_000)),
     "a save": ("POST /save*", lambda: b""),
 }  # fmt: skip
-
-
-class Measured(NamedTuple):
-    """The status of an answer, the longest wait of another client in milliseconds, and memory in MB."""
-
-    status: int
-    wait: float
-    memory: float
 
 
 def build(folder: Path, documents: int) -> TextIndex:
@@ -114,8 +98,11 @@ def peak(process: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure(name: str, documents: int = 3000) -> Measured:
-    """Send one request to a new server."""
+def measure(name: str, documents: int = 3000) -> tuple[int, float, float]:
+    """Send one request to a new server.
+
+    Return the status, the longest wait of another client in milliseconds, and by how many MB the peak of memory grew.
+    """
     with tempfile.TemporaryDirectory() as parent:
         child, port = start_server(lambda: build(Path(parent, "index"), documents))
         for _ in range(2):
@@ -132,12 +119,5 @@ def measure(name: str, documents: int = 3000) -> Measured:
         ended.set()
         watch.join()
         memory = peak(child) - before
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return Measured(status, max(waits), memory)
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:] or SHAPES:
-        status, wait, memory = measure(name)
-        print(f"{name}: {status}, {wait:.0f} ms, {memory:.0f} MB", flush=True)
+        kill(child)
+    return status, max(waits), memory

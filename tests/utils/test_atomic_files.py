@@ -16,12 +16,30 @@ from muvera.convert.writers.base import atomic_file
 from muvera.utils.atomic_files import atomic_folder, recover_folder, save_array, sync, write_bytes, write_json
 
 
+class Killed(BaseException):
+    """Simulates a signal."""
+
+
+FULL = OSError(28, "No space left on device")
+
+FAULTS = pytest.mark.parametrize("error", [FULL, Killed()], ids=["full", "killed"])
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-class Killed(BaseException):
-    """Simulates a signal."""
+def replace(target: Path, content: str) -> None:
+    """Replace a folder by one with the file "file"."""
+    with atomic_folder(target, overwrite=True) as beside:
+        (beside / "file").write_text(content)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A folder with old content."""
+    replace(tmp_path / "target", "old")
+    return tmp_path / "target"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -40,16 +58,12 @@ def test_files_and_folders_follow_the_umask(tmp_path: Path, mask: int) -> None:
         assert (tmp_path / name).stat().st_mode & 0o777 == full & ~mask
 
 
-FAULTS = pytest.mark.parametrize("error", [OSError(28, "No space left"), Killed()], ids=["full", "killed"])
-
-
 @FAULTS
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"first")
     write_bytes(path, b"old\0\n")
-    assert names(tmp_path) == ["file"]
 
     def fail(*_: object) -> None:
         raise error
@@ -66,19 +80,17 @@ def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write_json(tmp_path / "file", content)
     with pytest.raises(TypeError):
         write_json(tmp_path / "file", object())
-    text = (tmp_path / "file").read_text(encoding="utf-8")
-    assert json.loads(text) == content and "ä" in text and text.endswith("\n")
+    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == content
     save_array(tmp_path / "array.npy", np.arange(3))
     assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
 
     def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise FULL
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match=r"array\.npy .*Is the disk full") as caught:
         save_array(tmp_path / "array.npy", np.arange(3))
     assert caught.value.errno == 28
-    sync(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "nothing")
 
@@ -92,16 +104,16 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (beside / "inside").mkdir()
         (beside / "inside" / "file").write_text("old")
         assert beside.parent == target.parent and not target.exists()
-    assert (target / "inside" / "file").read_text() == "old" and target.stat().st_mode & 0o777 == 0o755
-    with pytest.raises(FileExistsError, match="overwrite=True"), atomic_folder(target):
-        raise AssertionError("the block must not run")
-    with atomic_folder(target, overwrite=True) as beside:
-        (beside / "file").write_text("new")
-        assert names(target) == ["inside"]
-    assert names(target) == ["file"] and names(target.parent) == ["target"]
-    for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match="is a file"), atomic_folder(target / "file", overwrite):
+    assert (target / "inside" / "file").read_text() == "old"
+    for place, overwrite, message in (
+        (target, False, "overwrite=True"),
+        (target / "inside" / "file", False, "is a file"),
+        (target / "inside" / "file", True, "is a file"),
+    ):
+        with pytest.raises(FileExistsError, match=message), atomic_folder(place, overwrite):
             raise AssertionError("the block must not run")
+    replace(target, "new")
+    assert names(target) == ["file"] and names(target.parent) == ["target"]
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     with atomic_folder("empty") as beside:
@@ -114,8 +126,7 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failed_block(tmp_path: Path, existing: bool, error: BaseException) -> None:
     target = tmp_path / "target"
     if existing:
-        target.mkdir()
-        (target / "file").write_text("old")
+        replace(target, "old")
     with pytest.raises(type(error)), atomic_folder(target, overwrite=True) as beside:
         (beside / "file").write_text("half")
         raise error
@@ -123,29 +134,24 @@ def test_a_failed_block(tmp_path: Path, existing: bool, error: BaseException) ->
     assert not existing or (target / "file").read_text() == "old"
 
 
-def test_a_failed_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "exchange", lambda *_: False)  # as on other systems than Linux
-    target, replace = tmp_path / "target", Path.replace
-    target.mkdir()
-    (target / "file").write_text("old")
+    rename = Path.replace
 
     def fail_for_the_new(self: Path, to: Path) -> Path:
         if "partial" in self.name:
-            raise OSError(28, "No space left on device")
-        return replace(self, to)
+            raise FULL
+        return rename(self, to)
 
     monkeypatch.setattr(Path, "replace", fail_for_the_new)
-    with pytest.raises(OSError, match="No space"), atomic_folder(target, overwrite=True):
-        pass
-    assert (target / "file").read_text() == "old"
-    assert not [name for name in names(tmp_path) if "partial" in name]
+    with pytest.raises(OSError, match="No space"):
+        replace(target, "new")
+    assert (target / "file").read_text() == "old" and names(target.parent) == ["target"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges folders")
-def test_the_target_exists_at_every_moment(tmp_path: Path) -> None:
-    target, missing, done = tmp_path / "target", list[int](), threading.Event()
-    with atomic_folder(target) as beside:
-        (beside / "file").touch()
+def test_the_target_exists_at_every_moment(target: Path) -> None:
+    missing, done = list[int](), threading.Event()
 
     def watch() -> None:
         while not done.is_set():
@@ -155,11 +161,10 @@ def test_the_target_exists_at_every_moment(tmp_path: Path) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     for _ in range(40):
-        with atomic_folder(target, overwrite=True) as beside:
-            (beside / "file").touch()
+        replace(target, "new")
     done.set()
     watcher.join()
-    assert missing == [] and names(tmp_path) == ["target"]
+    assert missing == [] and names(target.parent) == ["target"]
 
 
 KILLED = """
@@ -189,20 +194,16 @@ with module.atomic_folder(target, overwrite=True) as beside:
     ("place", "content"),
     [("while writing", "old"), ("between two renames", None), ("after the exchange", "new")],
 )
-def test_kills(tmp_path: Path, place: str, content: Any) -> None:
-    target = tmp_path / "target"
-    with atomic_folder(target) as beside:
-        (beside / "file").write_text("old")
+def test_kills(target: Path, place: str, content: str | None) -> None:
     for _ in range(2):  # leftovers do not pile up
         run = subprocess.run([sys.executable, "-c", KILLED, place, str(target)], check=False)
-        assert run.returncode == -9 and len(names(tmp_path)) <= 4
+        assert run.returncode == -9 and len(names(target.parent)) <= 4
     if content is None:
         assert not target.exists()
         recover_folder(target)
     assert (target / "file").read_text() == (content or "old")
-    with atomic_folder(target, overwrite=True) as beside:
-        (beside / "file").write_text("last")
-    assert (target / "file").read_text() == "last" and names(tmp_path) == ["target"]
+    replace(target, "last")
+    assert (target / "file").read_text() == "last" and names(target.parent) == ["target"]
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -213,8 +214,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     for purpose in ("partial", "staging", "old", "lock"):  # like leftovers of a killed writer
         link = tmp_path / f".target.{purpose}-0123456789abcdef"
         link.symlink_to(photos / ("tokens.npy" if purpose == "lock" else ""))
-    with atomic_folder(target, overwrite=True) as beside:
-        (beside / "file").write_text("new")
+    replace(target, "new")
     assert (photos / "tokens.npy").read_text() == "dear"
     assert names(target) == ["file"] and not target.is_symlink()
 
@@ -232,21 +232,10 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     assert names(target) == ["one"] and names(tmp_path) == ["target"]
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that keeps no files")
-def test_a_folder_that_keeps_no_files() -> None:
-    with pytest.raises(OSError), atomic_folder("/proc/muvera"):
+def test_only_a_folder_of_its_kind_is_replaced(target: Path) -> None:
+    with pytest.raises(FileExistsError, match="file"), atomic_folder(target, True, own=("*.npy",)):
         pass
-
-
-def test_only_a_folder_of_its_kind_is_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "photos"
-    target.mkdir()
-    (target / "one.jpg").write_text("dear")
-    own = ("tokens.npy",)
-    with pytest.raises(FileExistsError, match=r"one\.jpg"), atomic_folder(target, overwrite=True, own=own):
-        pass
-    assert (target / "one.jpg").read_text() == "dear"
-    (target / "one.jpg").rename(target / "tokens.npy")
-    with atomic_folder(target, overwrite=True, own=own) as beside:
-        (beside / "tokens.npy").touch()
-    assert names(target) == ["tokens.npy"]
+    assert (target / "file").read_text() == "old"
+    with atomic_folder(target, True, own=("f*",)) as beside:
+        (beside / "array.npy").touch()
+    assert names(target) == ["array.npy"]

@@ -20,33 +20,23 @@ def test_accepted_values() -> None:
     assert has_repeats(np.array([3, 1, 3])) and not has_repeats(np.array([3, 1, 2]))
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: require_int("k", True), TypeError, "k must be an int, got bool True"),
-        (lambda: require_int("k", 2.0), TypeError, "got float 2.0"),
-        (lambda: require_int("k", "x" * 500), TypeError, r"got str 'x+\.\.\.x+'"),
-        (lambda: require_int("k", 9, None, 8), ValueError, "at most 8, got 9"),
-        (lambda: require_int("k", 9, 1, 8), ValueError, "between 1 and 8, got 9"),
-        (lambda: require_int("k", 0, 1, hint="Use None."), ValueError, r"got 0\. Use None\.$"),
-        (lambda: require_number("tau", False), TypeError, "tau must be a number, got bool False"),
-        (lambda: require_number("tau", float("nan")), ValueError, "finite, got nan"),
-        (lambda: require_number("tau", 10**400), ValueError, "finite, got inf"),
-        (lambda: require_number("tau", 1.5, 0, 1), ValueError, "between 0 and 1, got 1.5"),
-        (
-            lambda: require_choice("to", "x", ("npy", None)),
-            ValueError,
-            "to must be one of npy, None, got 'x'",
-        ),
-        (
-            lambda: as_id_list("12"),
-            TypeError,
-            r"ids must be a collection of ids, got the string '12'\. Give \['12'\]",
-        ),
-        (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
-        (lambda: as_id_list({"a": 1}), TypeError, "dict"),
-    ],
-)
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: require_int("k", True), TypeError, "k must be an int, got bool True"),
+    (lambda: require_int("k", "x" * 500), TypeError, r"got str 'x+\.\.\.x+'"),
+    (lambda: require_int("k", 9, None, 8), ValueError, "at most 8, got 9"),
+    (lambda: require_int("k", 9, 1, 8), ValueError, "between 1 and 8, got 9"),
+    (lambda: require_int("k", 0, 1, hint="Use None."), ValueError, r"at least 1, got 0\. Use None\.$"),
+    (lambda: require_number("tau", False), TypeError, "tau must be a number, got bool False"),
+    (lambda: require_number("tau", float("nan")), ValueError, "finite, got nan"),
+    (lambda: require_number("tau", 10**400), ValueError, "finite, got inf"),
+    (lambda: require_choice("to", "x", ("npy", None)), ValueError, "to must be one of npy, None, got 'x'"),
+    (lambda: as_id_list("12"), TypeError, r"ids must be .*, got the string '12'\. Give \['12'\]"),
+    (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
+    (lambda: as_id_list({"a": 1}), TypeError, "dict"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
 def test_refused_values(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()

@@ -34,10 +34,8 @@ LARGE = 4611686018427387904
     ("dtype", "order", "shape", "message"),
     [
         ("<f4", False, "(4, 4), (", "damaged"),
-        ("<f4", False, "(" * 3000, "damaged"),
         ("<f4", False, "(-1, -4)", r"\(-1, -4\)"),
         ("<U9999999999", False, "(4, 4)", "damaged|truncated"),
-        ("<f4", False, f"({4 * LARGE}, 4)", "295147905179352825856 bytes"),
         ("<f4", True, f"({LARGE}, 4)", "73786976294838206464 bytes .* 16"),
         ("<f4", False, f"({LARGE}, {LARGE}, 0)", "shape"),
         ("|O", False, "(4,)", "pickled"),

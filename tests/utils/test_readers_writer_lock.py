@@ -2,19 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 
 from muvera.utils.readers_writer_lock import ReadersWriterLock
 
 
-def started(work: Callable[[], Any]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
+def started(*works: object) -> list[threading.Thread]:
+    """Start a thread for each function, one after another."""
+    threads = [threading.Thread(target=work, daemon=True) for work in works]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    return threads
 
 
 def test_readers_share_and_nobody_overtakes_a_writer() -> None:
@@ -28,13 +29,8 @@ def test_readers_share_and_nobody_overtakes_a_writer() -> None:
         with lock.shared():
             hold(name)
 
-    threads = []
-    for name in ("reader 1", "reader 2", "writer", "reader 3", "reader 4"):
-        if name == "writer":
-            threads.append(started(lambda: lock.alone(lambda: hold("writer"))))
-        else:
-            threads.append(started(partial(read, name)))
-        time.sleep(0.02)
+    first, second, third, fourth = (partial(read, f"reader {i}") for i in range(1, 5))
+    threads = started(first, second, lambda: lock.alone(lambda: hold("writer")), third, fourth)
     assert order == ["reader 1", "reader 2"]
     leave.set()
     for thread in threads:
@@ -49,18 +45,18 @@ def test_changes_are_never_seen_half() -> None:
         for _ in range(300):
             with lock.shared():
                 wrong.append(pair[0] - pair[1])
+            time.sleep(0)
 
     def change() -> None:
         pair[0] += 1
-        time.sleep(0)
+        time.sleep(1e-4)
         pair[1] += 1
 
     def write() -> None:
         for _ in range(100):
             lock.alone(change)
 
-    threads = [started(work) for work in (read, write, read, write)]
-    for thread in threads:
+    for thread in started(write, read, write, read):
         thread.join(60)
     assert pair == [200, 200] and len(wrong) == 600 and not any(wrong)
 

@@ -1,0 +1,417 @@
+"""Calls that change or save a tiny index and do not end: interrupted at a line, or killed before a file operation.
+
+Afterwards the index and its folder must hold the complete state before or after the call.
+"""
+
+import ast
+import itertools
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import numpy as np
+from builders.text_encoders import HashEncoder
+
+import muvera
+from attack.processes import CONFIG, forked
+from muvera import FDEEncoder, HNSWSettings, MultiVectors, MuveraIndex, TextIndex
+from muvera.index import candidates, token_levels
+
+DIMENSION, DOCUMENTS = 8, 14
+GRAPH = HNSWSettings(m=8, ef_construction=40, ef=40)
+
+#: Settings of the indexes.  The last three begin to have vectors, codes and a scan during a change.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "all tokens": {"exact_tokens": 10**6},
+    "exact": {"exact_tokens": 0, "backend": "exact"},
+    "scan": {"exact_tokens": 0, "backend": "scan"},
+    "hnsw": {"exact_tokens": 0, "backend": "hnsw", "hnsw": GRAPH},
+    "exact 2bit": {"exact_tokens": 0, "backend": "exact", "tokens": "2bit"},
+    "scan 4bit": {"exact_tokens": 0, "backend": "scan", "tokens": "4bit"},
+    "hnsw int8 exact": {
+        "exact_tokens": 0, "backend": "hnsw", "hnsw": GRAPH, "tokens": "int8", "keep_exact": True,
+    },
+    "hnsw first vectors": {"exact_tokens": 3 * DOCUMENTS + 4, "backend": "hnsw", "hnsw": GRAPH},
+    "first codes": {"exact_tokens": 0, "backend": "exact", "tokens": "1bit"},
+    "first scan": {"exact_tokens": 0},
+}  # fmt: skip
+
+
+def documents(ids: list[int], seed: int = 0) -> MultiVectors:
+    """Return documents of three tokens; every seventh has none."""
+    stream = np.random.default_rng([seed, *ids])
+    arrays = [stream.standard_normal((0 if i % 7 == 6 else 3, DIMENSION)).astype(np.float32) for i in ids]
+    return MultiVectors.from_arrays(arrays, ids=ids, dimension=DIMENSION)
+
+
+QUERIES = documents([900, 901])
+
+
+class VectorCase:
+    """An index of token vectors with unsaved changes, and calls that change or save it."""
+
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        "add": lambda index, _: index.add(documents([100, 101, 104]), threads=1),
+        "update": lambda index, _: index.update(documents([2, 5, 200], 1), threads=1),
+        "delete": lambda index, _: index.delete([3, 4]),
+        "rebuild": lambda index, _: index.rebuild(threads=1),
+        "rebuild path": lambda index, folder: index.rebuild(path=folder, threads=1),
+        "save": lambda index, folder: index.save(folder),
+        "save new": lambda index, folder: index.save(folder.with_name("new")),
+        "save over": lambda index, folder: index.save(folder, overwrite=True),
+    }
+    #: True if changes are durable without a save.
+    durable = False
+
+    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
+        self.template, self._expected = folder, dict[str, tuple[Any, Any, Any]]()
+        self.build({"path": folder, "threads": 1, **settings})
+
+    def run(self, call: str, index: Any, folder: Path) -> object:
+        return self.calls[call](index, folder)
+
+    def build(self, settings: dict[str, Any]) -> None:
+        encoder = FDEEncoder(CONFIG).fit(documents(list(range(50))))
+        if settings.get("tokens") == "1bit":  # a build fits the codec, additions wait for enough tokens
+            folder, threads = settings.pop("path"), settings.pop("threads")
+            index = MuveraIndex(encoder, **settings)
+            index.add(documents(list(range(DOCUMENTS))), threads=threads)
+            index.save(folder)
+        else:
+            MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, **settings)
+
+    def load(self, folder: Path) -> Any:
+        return MuveraIndex.load(folder, verify_files=True)
+
+    def open(self, folder: Path) -> Any:
+        """Return the index in `folder` for changes."""
+        return self.load(folder)
+
+    def change(self, index: Any) -> None:
+        """Make the changes that are not saved."""
+        index.update(documents([0]), threads=1)
+        index.delete([1])
+
+    def prepare(self, folder: Path) -> Any:
+        """Return a fresh index in `folder`, with changes."""
+        shutil.copytree(self.template, folder)
+        index = self.open(folder)
+        self.change(index)
+        return index
+
+    def close(self, index: Any) -> None:
+        """Release the folder of an index."""
+
+    def state(self, index: Any) -> Any:
+        """Return all that can be read from an index; ids, tokens and answers."""
+        ids = index.ids.tolist()
+        tokens = [row.tolist() for row in index.tokens(ids)]
+        answers = [list(row) for row in index.search(QUERIES, 3, candidates=7, threads=1)]
+        some = [list(row) for row in index.search(QUERIES, 2, candidates=3, ids=ids[::2], threads=1)]
+        return ids, tokens, answers, some, len(index), index.info().empty_documents
+
+    def expected(self, call: str, work: Path) -> tuple[Any, Any, Any]:
+        """Return the states before and after a call, and the state of the folder before."""
+        if call not in self._expected:
+            index = self.prepare(work / "index")
+            saved, before = self.state(self.load(work / "index")), self.state(index)
+            self.run(call, index, work / "index")
+            self._expected[call] = before, self.state(index), saved
+            self.close(index)
+            shutil.rmtree(work)
+        return self._expected[call]
+
+    def check(self, call: str, index: Any, work: Path, copied: bool = False) -> None:
+        """Require the state before or after a call, in memory and on disk; if it is the one before, repeat the call."""
+
+        def stored(path: Path) -> Any:
+            return self.state(self.load(path))
+
+        before, after, saved = self.expected(call, work.with_name("expected"))
+        state, place, new = self.state(index), work / "index", work / "new"
+        assert state in (before, after), "the index is neither as before nor as after"
+        correct = (
+            (state,) if self.durable else (saved, after) if "save" in call or "path" in call else (saved,)
+        )
+        assert stored(place) in correct, "the folder is wrong"
+        assert not new.exists() or stored(new) == after, "the new folder is wrong"
+        if state == before:  # before and after are the same for saves
+            self.run(call, index, place)
+            assert self.state(index) == after, "the second attempt fails"
+        self.close(index)
+        assert not self.durable or stored(place) == after, "the folder is wrong after it was closed"
+        for path in [place] * (not self.durable) + [work / "copy"] * copied:
+            index.save(path)
+            assert stored(path) == self.state(index) == after, f"a later save to {path.name} is wrong"
+
+
+class TextCase(VectorCase):
+    """An index of texts."""
+
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        "add": lambda index, _: index.add(
+            ["a new cat", "a new dog"], ids=[100, 101], metadata=[{"n": 9}, {}], threads=1
+        ),
+        "update": lambda index, _: index.update(["a red cat", "a hen"], ids=[2, 200], threads=1),
+        **{name: VectorCase.calls[name] for name in ("delete", "save", "save new", "save over")},
+        "save and rebuild path": lambda index, folder: (
+            index.save(folder),
+            index.index.rebuild(path=folder, threads=1),
+        ),
+    }
+
+    def build(self, settings: dict[str, Any]) -> None:
+        animals = ("cat", "dog", "hen", "owl", "fox", "cow", "")
+        texts = [f"{animals[i % 7]} number{i}" if i % 7 < 6 else "" for i in range(DOCUMENTS)]
+        metadata = [{"n": i % 4} for i in range(DOCUMENTS)]
+        TextIndex.build(texts, HashEncoder(DIMENSION), vectors=CONFIG, metadata=metadata, **settings)
+
+    def load(self, folder: Path) -> Any:
+        return TextIndex.load(folder, HashEncoder(DIMENSION))
+
+    def change(self, index: Any) -> None:
+        index.update(["cat number0"], ids=[0], threads=1)
+        index.delete([1])
+
+    def state(self, index: Any) -> Any:
+        ids = index.index.ids.tolist()
+        tokens = [row.tolist() for row in index.index.tokens(ids)]
+        kept = sorted((each.id, each.text, sorted(each.metadata.items())) for each in index)
+        hits = index.search("a red cat", 3, threads=1)
+        return ids, tokens, kept, [(hit.id, hit.score, hit.text) for hit in hits], index.select({"n": 3})
+
+
+def reopen(index: Any, folder: Path) -> None:
+    """Close the index, open it again and close it."""
+    index.close()
+    TextIndex.open(folder, HashEncoder(DIMENSION)).close()
+
+
+class DurableCase(TextCase):
+    """An index of texts with a journal."""
+
+    durable = True
+    calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
+        **{name: TextCase.calls[name] for name in ("add", "update", "delete", "save", "save new")},
+        "metadata": lambda index, _: index.update(ids=[2, 5], metadata=[{"n": 3}, {}]),
+        "rebuild": lambda index, _: index.rebuild(threads=1),
+        "close": lambda index, _: index.close(),
+        "open": reopen,
+    }
+
+    def open(self, folder: Path) -> Any:
+        return TextIndex.open(folder, HashEncoder(DIMENSION))
+
+    def close(self, index: Any) -> None:
+        index.close()
+
+
+#: Kind of index and its settings.
+CASES: dict[str, tuple[type[VectorCase], str]] = {
+    **{name: (VectorCase, name) for name in SETTINGS},
+    "texts exact": (TextCase, "exact"),
+    "texts hnsw": (TextCase, "hnsw"),
+    "durable exact": (DurableCase, "exact"),
+}
+
+
+def _made(name: str, parent: Path) -> VectorCase:
+    kind, settings = CASES[name]
+    return kind(SETTINGS[settings], parent / "template")
+
+
+# -- interrupts -------------------------------------------------------------------
+
+_TRACED = tuple(
+    str(Path(muvera.__file__).parent / folder) + "/" for folder in ("index", "mips", "texts", "utils")
+)
+
+
+@cache
+def _with_lines(path: str) -> frozenset[int]:
+    """Return the lines of a file on which a ``with`` statement begins."""
+    statements = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.With)]
+    lines = [statement.lineno for statement in statements]
+    lines += [item.context_expr.lineno for statement in statements for item in statement.items]
+    return frozenset(lines)
+
+
+def _leaves_with(frame: FrameType) -> bool:
+    """Return True at the end of a ``with`` statement: Python delivers no signal between a block and its exit."""
+    if frame.f_lineno not in _with_lines(frame.f_code.co_filename):
+        return False
+    starts = [start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno]
+    return frame.f_lasti > min(starts)
+
+
+class Interrupt:
+    """Count the lines of a call, or raise an error at one of them."""
+
+    def __init__(self, line: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.line, self.error, self.count, self.place = line, error, 0, ""
+
+    def run(self, work: Callable[[], object]) -> None:
+        sys.settrace(self._called)
+        try:
+            work()
+        except BaseException as error:
+            if not self.place or isinstance(error, TimeoutError):
+                raise
+        finally:
+            sys.settrace(None)
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> Any:
+        code = frame.f_code
+        traced = code.co_filename.startswith(_TRACED) and code.co_name != "__del__"
+        return self._stepped if traced else None
+
+    def _stepped(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line" and not _leaves_with(frame):
+            if self.count == self.line:
+                self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                raise self.error
+            self.count += 1
+        return self._stepped
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in a block that runs longer, as if a lock stays held; a stopped process does not run."""
+    ticks = itertools.count(1)
+
+    def tick(*_: Any) -> None:
+        if next(ticks) >= seconds:  # again and again: a clean-up may wait, too
+            raise TimeoutError("a lock stays held")
+
+    before = signal.signal(signal.SIGALRM, tick)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def small_limits() -> Iterator[None]:
+    """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
+    with (
+        patch.object(token_levels, "FIT_TOKENS", 40),
+        patch.object(candidates, "SCAN_FROM", DOCUMENTS),
+        patch.object(os, "fsync"),
+    ):
+        yield
+
+
+def interrupt(name: str, parent: Path, choose: Callable[[range], Iterable[int]]) -> list[str]:
+    """Interrupt each call of a case at some of its lines; return what is wrong afterwards."""
+    case, work, faults = _made(name, parent), parent / "work", list[str]()
+    with small_limits():
+        for call in case.calls:
+            counted, index = Interrupt(), case.prepare(work / "index")
+            counted.run(lambda: case.run(call, index, work / "index"))  # noqa: B023 (run at once)
+            case.close(index)
+            for line in choose(range(counted.count)):
+                shutil.rmtree(work, ignore_errors=True)
+                interrupted = Interrupt(line, (KeyboardInterrupt, MemoryError)[line % 2])
+                try:
+                    case.expected(call, parent / "expected")
+                    index = case.prepare(work / "index")
+                    with deadline(20), warnings.catch_warnings():
+                        interrupted.run(lambda: case.run(call, index, work / "index"))  # noqa: B023
+                        case.check(call, index, work, copied=line % 5 == 0)
+                except Exception as error:
+                    fault = f"{call} interrupted at {interrupted.place}: {type(error).__name__}: {error}"
+                    faults.append(fault[:500])
+            shutil.rmtree(work, ignore_errors=True)
+    return faults
+
+
+# -- kills ------------------------------------------------------------------------
+
+#: Audit events of operations that change a disk; "open" is one if it may write.
+CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "os.chmod")
+
+
+def _die_before(number: int) -> None:
+    """Kill this process before its file operation of this number."""
+    operations, sync = itertools.count(1), os.fsync
+
+    def count() -> None:
+        if next(operations) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            count()
+
+    def counted(descriptor: Any) -> None:
+        count()
+        sync(descriptor)
+
+    os.fsync = counted  # type: ignore[assignment]
+    sys.addaudithook(hook)
+
+
+def _killed(case: VectorCase, call: str, work: Path, number: int) -> bool:
+    """Call in a child process that dies before its file operation of this number; return False if it ended before."""
+
+    def run() -> None:
+        index = case.prepare(work / "index")
+        _die_before(number)
+        case.run(call, index, work / "index")
+
+    status = os.waitpid(forked(run), 0)[1]
+    if status not in (0, signal.SIGKILL):
+        raise RuntimeError(f"The call itself failed: its process ended with status {status}.")
+    return status == signal.SIGKILL
+
+
+def _files_after(case: VectorCase, call: str, work: Path) -> int:
+    """Check what a call left, make it again, and return the number of files."""
+    after, new = case.expected(call, work.with_name("expected"))[1], work / "new"
+    if new.exists():
+        assert case.state(case.load(new)) == after, "the new folder is wrong"
+        shutil.rmtree(new)  # only its writer may save there again
+    index = case.open(work / "index")
+    if not case.durable and case.state(index) != after:
+        case.change(index)
+    case.check(call, index, work)
+    if case.durable:  # the next save removes the files of a killed one
+        index = case.open(work / "index")
+        index.update(["a last cat"], ids=[300], threads=1)
+        index.save()
+        index.close()
+    return sum(path.is_file() for path in work.rglob("*"))
+
+
+def kill_each(name: str, every: int) -> tuple[int, list[str]]:
+    """Kill the calls of a case before each `every`-th file operation; return the number of kills, and the faults."""
+    kills, faults = 0, []
+    with tempfile.TemporaryDirectory() as parent:
+        work, case = Path(parent, "work"), _made(name, Path(parent))
+        for call in case.calls:
+            _killed(case, call, work, 0)
+            files = _files_after(case, call, work)
+            shutil.rmtree(work)
+            number = 1
+            while _killed(case, call, work, number):
+                try:
+                    left = _files_after(case, call, work)
+                    assert left == files, f"{left} files instead of {files}"
+                except Exception as error:
+                    faults.append(f"{name}, {call}, operation {number}: {type(error).__name__}: {error}")
+                shutil.rmtree(work)
+                kills, number = kills + 1, number + every
+            shutil.rmtree(work)
+    return kills, faults
