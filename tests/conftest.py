@@ -40,7 +40,7 @@ SLOW = (
     "convert/writers/",
     "diagnostics/test_diagnose.py",
     "docs/",
-    "encoders/test_fde_statistics.py",
+    "encoders/test_fde_draws.py",
     "encoders/test_learned.py",
     "engines/",
     "experiments/",

@@ -1,7 +1,6 @@
 """Change indexes of texts while a disk is full.  SQLite reads its folder of temporary files when the process starts."""
 
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from builders.indexes import WAYS
 
-from attack.changes import Stress, change_at_random
 from attack import server_limits
+from attack.changes import Stress, change_at_random
 from attack.cut_short import CASES, interrupt
 from attack.processes import run_alone
 

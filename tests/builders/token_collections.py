@@ -78,6 +78,22 @@ def three(dtype: Any = np.float32) -> MultiVectors:
     return MultiVectors.from_flat(np.arange(20, dtype=dtype).reshape(5, 4), [2, 0, 3], ids=["a", "b", "c"])
 
 
+def ragged(
+    dimension: int, count: int = 40, seed: int = 0, longest: int = 30, dtype: Any = np.float32
+) -> MultiVectors:
+    """Return texts of 1 to `longest` tokens around a common direction, of lengths about 1; the middle one is empty."""
+    rng = np.random.default_rng([seed, dimension])
+    lengths = rng.integers(1, longest + 1, count)
+    lengths[count // 2] = 0
+    tokens = (rng.standard_normal((lengths.sum(), dimension)) + 0.5) / np.sqrt(dimension)
+    return MultiVectors.from_flat(tokens.astype(dtype), lengths)
+
+
+def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = 5e-6) -> None:
+    """Compare up to rounding errors of float32 sums of some hundred terms, relative to the largest entry."""
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=rounding * max(1.0, np.abs(wanted).max()))
+
+
 def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
     """Return texts of one to `most` unit vectors."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -24,19 +23,12 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 1, 1), (200, 300, 33), (391, 17, 5)])
-def test_products(rows: int, depth: int, columns: int) -> None:
-    rng = np.random.default_rng(rows)
-    left, right = rng.normal(size=(rows, depth)), rng.normal(size=(depth, columns))
-    result = product(left.astype(np.float32), right.astype(np.float32), 1)
-    # Some roundings of 2**-24 of sums of `depth` products of size one.
-    np.testing.assert_allclose(result, left @ right, atol=1e-5 * np.sqrt(depth) * 3)
-
-
 def test_threads_and_order_in_memory_change_no_bit() -> None:
     rng = np.random.default_rng(0)
-    left, right = (rng.normal(size=(400, 400)).astype(np.float32) for _ in range(2))
+    left, right = (rng.normal(size=(600, 400))[:size].astype(np.float32) for size in (600, 400))
     whole = product(left, right, 1)
+    # Some roundings of 2**-24 of sums of 400 products of size one.
+    np.testing.assert_allclose(whole, left.astype(np.float64) @ right, atol=6e-4)
     assert product(left, right, 2).tobytes() == whole.tobytes()
     assert product(np.asfortranarray(left), right.T.copy().T, 2).tobytes() == whole.tobytes()
     many = rng.normal(size=(1100, 40)).astype(np.float32)
@@ -61,20 +53,15 @@ def test_the_blas_limit_ends_with_the_last_thread() -> None:
         assert set(between) == {1} and blas_threads() == before
 
 
-@pytest.mark.parametrize("library", ["scipy.linalg", "milvus_lite"])
-def test_a_blas_that_is_loaded_later_is_limited(library: str) -> None:
-    if find_spec(library.partition(".")[0]) is None:
-        pytest.skip(f"{library} is not installed")
-    code = f"""
-import warnings
+def test_a_blas_that_is_loaded_later_is_limited() -> None:
+    code = """
 from muvera.encoders.matmul import one_blas_thread
 with one_blas_thread():
     pass
-warnings.simplefilter("ignore")
-import {library}
+import scipy.linalg
 from threadpoolctl import threadpool_info
 with one_blas_thread():
-    print(sorted({{each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}}))
+    print(sorted({each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}))
 """
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=100).stdout == "[1]\n"

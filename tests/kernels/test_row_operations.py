@@ -61,6 +61,7 @@ def test_vectors_are_whole(count: int) -> None:
 @pytest.mark.compiled("it compiles an intrinsic")
 @pytest.mark.parametrize("native", sorted({HAS_HALVES, False}))
 def test_halves_are_widened_by_every_processor(native: bool) -> None:
+    """Every bit pattern of float16, subnormals and infinities too."""
     widen = make_halves_to_floats(native)
 
     @kernel
@@ -77,20 +78,17 @@ def test_halves_are_widened_by_every_processor(native: bool) -> None:
     assert np.isnan(out[~known]).all()
 
 
-@pytest.mark.parametrize("stop", [5, 20, 21, 40, 65536])
-def test_halves_are_widened_exactly(stop: int) -> None:
-    """Every bit pattern of float16, subnormals and infinities too."""
-    halves = np.arange(65536, dtype=np.uint16)
-    out = np.full(stop - 5 + LANES, 7, np.float32)
-    _widen(halves, 5, stop, out)
-    with np.errstate(invalid="ignore"):  # signalling NaNs, on arm64
-        wanted = halves[5:stop].view(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(out[: stop - 5], wanted)
-
-
 @kernel
 def _widen(halves: Array, start: int, stop: int, out: Array) -> None:
     widen_halves(halves, start, stop, out, 0)
+
+
+@pytest.mark.parametrize("stop", [5, 20, 21, 40])
+def test_halves_are_widened_from_anywhere(stop: int) -> None:
+    halves = np.arange(14_000, dtype=np.uint16)
+    out = np.full(stop - 5 + LANES, 7, np.float32)
+    _widen(halves, 5, stop, out)
+    np.testing.assert_array_equal(out[: stop - 5], halves[5:stop].view(np.float16))
 
 
 @kernel

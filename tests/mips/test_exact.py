@@ -48,21 +48,6 @@ def test_search_sorts_all_products(
     assert all(len(set(row)) == k for row in best.tolist())
 
 
-@needs_kernels
-def test_same_bits_in_any_batch_block_and_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    vectors, rows = vectors_of(rng, 70, 37), vectors_of(rng, 9, 37)
-    best, scores = filled(vectors).search(rows, 20)
-    monkeypatch.setattr(base, "_TASK", 1000)
-    monkeypatch.setattr(base, "_BLOCK", 700)
-    for i in range(len(rows)):
-        alone = filled(vectors).search(rows[i : i + 1], 20, threads=2)
-        np.testing.assert_array_equal(alone, (best[i : i + 1], scores[i : i + 1]))
-        among = filled(vectors).search(rows[i : i + 1], 70, allowed=best[i])
-        np.testing.assert_array_equal(among[0][0, :20], best[i])
-        np.testing.assert_array_equal(among[1][0, :20], scores[i])
-
-
 def test_ties_go_to_the_earlier_vector() -> None:
     search = filled(np.ones((5, 3), np.float32), [1, 3, 5, 7, 9])
     assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
@@ -72,16 +57,6 @@ def test_ties_go_to_the_earlier_vector() -> None:
             search.add(np.array(used), np.ones((len(used), 3), np.float32))
     search.add(np.array([12]), np.ones((1, 3), np.float32))
     assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[1, 5, 7, 9, 12]]
-
-
-@pytest.mark.parametrize("allowed", [[], [4], [1, 4, 4, 99, -3], range(10)])
-def test_allowed_labels(allowed: Any) -> None:
-    rng = np.random.default_rng(2)
-    vectors, rows = vectors_of(rng, 6, 8), vectors_of(rng, 2, 8)
-    best, scores = filled(vectors).search(rows, 6, allowed=np.array(allowed, np.int64))
-    for row, own, expected in zip(best, scores, np.argsort(-(rows @ vectors.T), axis=1), strict=True):
-        wanted = [label for label in expected if label in allowed]
-        assert row.tolist() == wanted + [-1] * (6 - len(wanted)) and (own[len(wanted) :] == -np.inf).all()
 
 
 def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +160,3 @@ def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
     empty = ExactSearch(7)
     empty.save(tmp_path, lambda path: None)
     assert len(ExactSearch.load(tmp_path, 7, SavedState({}, []))) == 0
-
-
-def test_bytes_per_vector() -> None:
-    assert ExactSearch(2048).info()["bytes_per_vector"] == 4 * 2048 + (2048 + 3 * 4) + 8
-    assert ExactSearch(2049).info()["bytes_per_vector"] == 4 * 2064 + 8

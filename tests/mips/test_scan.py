@@ -1,6 +1,5 @@
 """ScanSearch: its recall; additions, removals, filters, threads and the disk do not change results."""
 
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +49,6 @@ def test_the_scan_finds_nearly_all() -> None:
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
-def test_same_bits_in_any_batch_and_with_any_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = filled(VECTORS)
-    expected = search.search(QUERIES, 20, threads=1)
-    monkeypatch.setattr(module, "_BLOCKS_PER_TASK", 10)
-    for threads in (1, 2, 3):
-        np.testing.assert_array_equal(search.search(QUERIES, 20, threads=threads), expected)
-        for q in range(0, len(QUERIES), 7):
-            alone = search.search(QUERIES[q : q + 1], 20, threads=threads)
-            np.testing.assert_array_equal(alone, [part[q : q + 1] for part in expected])
-
-
 def test_centroids_are_fitted_again_while_the_collection_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 2000)
     grown = filled(VECTORS, step=300)
@@ -69,27 +57,6 @@ def test_centroids_are_fitted_again_while_the_collection_is_small(monkeypatch: p
     centroids = grown._centroids
     grown.add(np.arange(10_000, 10_000 + len(VECTORS)), VECTORS)
     assert grown._centroids is centroids
-
-
-@pytest.mark.parametrize("count", [5, 1500, 5000])
-def test_removed_and_forbidden_vectors_are_never_returned(count: int) -> None:
-    search = filled(VECTORS)
-    rng = np.random.default_rng(3)
-    removed = rng.permutation(6000)[:1000]
-    search.remove(removed)
-    assert len(search) == 5000 and not len(search.existing(removed))
-    allowed = rng.permutation(6000)[:count]
-    labels, _ = search.search(QUERIES, 10, allowed=np.append(allowed, 77_777))
-    visible = np.setdiff1d(allowed, removed)
-    assert np.isin(labels, np.append(visible, -1)).all()
-    products = QUERIES @ VECTORS[visible].T
-    best = visible[np.argsort(-products, axis=1)[:, : min(10, len(visible))]]
-    shares = [np.isin(a, b).mean() for a, b in zip(best, labels, strict=True)]
-    assert np.mean(shares) > 0.95
-    with pytest.raises(KeyError, match=str(removed[0])):
-        search.remove(removed[:1])
-    with pytest.raises(ValueError, match="once"):
-        search.add(removed[:1], VECTORS[:1])
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 7, 300])
@@ -149,16 +116,6 @@ def test_saving_writes_only_new_codes_and_bytes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.search(QUERIES, 20), whole.search(QUERIES, 20))
     assert loaded._fitted_on == 4000
     np.testing.assert_array_equal(loaded.vectors(np.array([5001, 1])), whole.vectors(np.array([5001, 1])))
-
-
-def test_copies_that_grow_apart() -> None:
-    search = filled(VECTORS[:3000])
-    one, other = copy(search), copy(search)
-    one.add(np.arange(3000, 4000), VECTORS[3000:4000])
-    other.add(np.arange(3000, 4000), VECTORS[4000:5000])
-    for each, rows in ((search, []), (one, range(3000, 4000)), (other, range(4000, 5000))):
-        expected = filled(VECTORS[[*range(3000), *rows]], step=3000)
-        np.testing.assert_array_equal(each.search(QUERIES, 20), expected.search(QUERIES, 20))
 
 
 @pytest.mark.parametrize("name", ["codes", "bytes", "sums", "units", "labels", "centroids", "columns"])

@@ -57,7 +57,7 @@ def test_negative_similarities_are_not_clamped() -> None:
 
 @bitwise
 @given(pairs(), st.data())
-def test_bits_do_not_depend_on_the_batch(
+def test_bits_depend_on_the_values_of_both_texts_alone(
     both: tuple[MultiVectors, MultiVectors], data: st.DataObject
 ) -> None:
     queries, documents = both
@@ -68,33 +68,19 @@ def test_bits_do_not_depend_on_the_batch(
     for q, query in enumerate(queries):
         for p, document in enumerate(documents):
             if len(document):
-                assert chamfer(query, document) == scores[q, p]
-
-
-@bitwise
-@settings(max_examples=15)
-@given(st.data())
-def test_dtype_strides_and_flags_do_not_matter(data: st.DataObject) -> None:
-    dimension = data.draw(some.dimensions)
-    query, document = (data.draw(some.token_arrays(dimension, least=1)).astype(np.float16) for _ in range(2))
-    expected = chamfer(query.astype(np.float32), document.astype(np.float32))
-    for dtype in (np.float16, np.float32, np.float64):
-        pair = [data.draw(some.disguised(array.astype(dtype))) for array in (query, document)]
-        assert chamfer(*pair) == expected
+                one, other = (data.draw(some.disguised(text)) for text in (query, document))
+                assert chamfer(query, document) == chamfer(one, other.astype(np.float64)) == scores[q, p]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(("lengths", "dimension"), [([300, 3, 0, 513, 256], 128), ([9, 17, 0, 1], 40_000)])
 def test_documents_of_several_blocks(lengths: list[int], dimension: int, dtype: Any) -> None:
-    rng = np.random.default_rng(dimension)
-    tokens = rng.standard_normal((sum(lengths), dimension)).astype(dtype)
-    documents = MultiVectors.from_flat(tokens, lengths)
-    query = rng.standard_normal((19, dimension)).astype(np.float32)
-    products = query.astype(np.float64) @ tokens.astype(np.float64).T
-    scores = chamfer_matrix(query, documents, threads=1)[0]
-    for score, start, stop in zip(scores, documents.offsets[:-1], documents.offsets[1:], strict=True):
-        expected = products[:, start:stop].max(axis=1).sum() if stop > start else -np.inf
-        assert score == pytest.approx(expected, rel=1e-5, abs=1e-2)
+    documents, query = sample(0, lengths, dimension), sample(1, [19], dimension)
+    documents = MultiVectors.from_flat(documents.tokens.astype(dtype), lengths)
+    products = query.tokens.astype(np.float64) @ documents.tokens.astype(np.float64).T
+    parts = np.split(products, documents.offsets[1:-1], axis=1)
+    expected = [part.max(axis=1).sum() if part.size else -np.inf for part in parts]
+    np.testing.assert_allclose(chamfer_matrix(query, documents, threads=1)[0], expected, rtol=1e-5, atol=1e-2)
 
 
 @bitwise

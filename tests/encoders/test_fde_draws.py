@@ -1,0 +1,249 @@
+"""Random matrices of FDEs: their structure, and the paper's proofs, measured.
+
+Every margin is five standard errors of the tested mean, estimated from the same draws; seeds are fixed.
+"""
+
+import dataclasses
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import strategies as some
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.encoders.fde.config import PRESETS
+from muvera.encoders.fde.matrices import cell_positions, draw_matrices, generator
+
+STANDARD_ERRORS = 5.0
+
+# float32 entries of orthonormal rows, or similarities of unit vectors, summed over at most a few hundred terms.
+ROUNDING = 1e-5
+
+KINDS: list[dict[str, Any]] = [
+    {"projection": projection, "hyperplanes": hyperplanes}
+    for projection in ("complementary", "rademacher", "count_sketch", "identity")
+    for hyperplanes in ("orthogonal", "gaussian")
+]
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(kind.values()))
+
+
+def projections_of(config: FDEConfig) -> np.ndarray:
+    return np.asarray(draw_matrices(config).projections[:, :, : config.dimension], np.float64)
+
+
+# -- structure ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimension", [1, 17, 130])
+def test_orthogonal_hyperplanes(dimension: int) -> None:
+    config = FDEConfig(dimension=dimension, num_repetitions=30, num_simhash_projections=5)
+    normals = draw_matrices(config).hyperplanes.astype(np.float64)
+    assert len(normals) == 150
+    for start in range(0, len(normals), dimension):
+        rows = normals[start : start + dimension]
+        np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("dimension", "block"), [(1, 1), (70, 7), (130, 16)])
+def test_complementary_projections_lose_nothing_together(dimension: int, block: int) -> None:
+    group = -(-dimension // block)
+    config = FDEConfig(dimension=dimension, num_repetitions=2 * group, projection_dimension=block)
+    inner = projections_of(config)
+    for start in (0, group):
+        total = sum(rows.T @ rows for rows in inner[start : start + group])
+        np.testing.assert_allclose(total / group, np.eye(dimension), atol=ROUNDING)
+    assert dimension == 1 or not np.allclose(inner[:group], inner[group:])
+
+
+@each_kind
+@pytest.mark.parametrize("dimension", [7, 130])
+def test_repetitions_do_not_depend_on_their_number(dimension: int, kind: dict[str, Any]) -> None:
+    common = {"dimension": dimension, "num_simhash_projections": 3, **kind}
+    few, many = (draw_matrices(FDEConfig(num_repetitions=count, **common)) for count in (3, 17))
+    np.testing.assert_allclose(few.hyperplanes, many.hyperplanes[:9], atol=ROUNDING)
+    np.testing.assert_allclose(few.projections, many.projections[:3], atol=ROUNDING)
+
+
+@each_kind
+def test_repetitions_and_seeds_differ(kind: dict[str, Any]) -> None:
+    common = {"dimension": 32, "num_repetitions": 4, "num_simhash_projections": 4, **kind}
+    matrices, other = (draw_matrices(FDEConfig(seed=seed, **common)) for seed in (0, 1))
+    planes = matrices.hyperplanes.reshape(4, 4, -1)
+    for r in range(1, 4):
+        assert not np.array_equal(planes[0], planes[r])
+        # The next seed is not the next repetition.
+        assert not np.array_equal(other.hyperplanes.reshape(4, 4, -1)[0], planes[r])
+    if kind["projection"] != "identity":
+        assert len({rows.tobytes() for rows in matrices.projections}) == 4
+    streams = {generator(0, p, *key).bytes(16) for p in range(3) for key in ((), (0,), (1,), (0, 0))}
+    assert len(streams) == 12
+
+
+def test_entries_of_projections() -> None:
+    common: dict[str, Any] = {"dimension": 20, "projection_dimension": 9}
+    inner = projections_of(FDEConfig(projection="rademacher", **common))
+    np.testing.assert_allclose(np.abs(inner), 1 / 3, rtol=1e-7)
+    inner = projections_of(FDEConfig(projection="count_sketch", **common))
+    np.testing.assert_array_equal(np.abs(inner).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_cells_are_numbered_once(name: str) -> None:
+    for bits in (0, 1, 4, 7):
+        positions = cell_positions(FDEConfig.preset(name, dimension=16, num_simhash_projections=bits))
+        np.testing.assert_array_equal(np.sort(positions), np.arange(2**bits))
+        codes = np.argsort(positions).tolist()
+        if name == "reference":  # Gray code: neighbors in position differ in one sign
+            assert all((a ^ b).bit_count() == 1 for a, b in pairwise(codes))
+        else:
+            assert codes == list(range(2**bits))
+
+
+def test_arrays_of_compiled_code_are_checked() -> None:
+    """Compiled code reads them, and writes to their positions, without bounds checks."""
+    final: dict[str, Any] = {"final_projection": "count_sketch", "final_projection_dimension": 30}
+    config = FDEConfig(dimension=96, num_repetitions=2, center=False, split_mean=False, **final)
+    matrices = draw_matrices(config)
+    targets = matrices.final_targets
+    changes: list[dict[str, np.ndarray]] = [
+        {"final_targets": np.append(targets[1:], 30)},
+        {"final_targets": np.append(targets[1:], -1)},
+        {"final_targets": targets[:-1]},
+        {"final_targets": targets.astype(np.int32)},
+        {"projections": matrices.projections[:1]},
+        {"hyperplanes": matrices.hyperplanes.astype(np.float64)},
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match=next(iter(change))):
+            FDEEncoder(config, matrices=dataclasses.replace(matrices, **change))
+    FDEEncoder(config, matrices=matrices)
+
+
+# -- proofs ---------------------------------------------------------------------
+
+
+def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
+    tokens = rng.standard_normal((count, dimension))
+    return np.asarray(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), np.float32)
+
+
+def assert_mean(samples: list[float], wanted: float) -> None:
+    error = np.std(samples, ddof=1) / np.sqrt(len(samples))
+    assert abs(np.mean(samples) - wanted) < STANDARD_ERRORS * error + 1e-6, (wanted, error)
+
+
+def pair(dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two unit vectors at an angle of 1, with most of their length in few columns."""
+    rng = np.random.default_rng(dimension)
+    q, p = rng.standard_normal((2, dimension)) / np.sqrt(1 + np.arange(dimension))
+    q /= np.linalg.norm(q)
+    p -= (p @ q) * q
+    return q, np.cos(1) * q + np.sin(1) * p / np.linalg.norm(p)
+
+
+@pytest.mark.parametrize("dimension", [3, 130])
+@pytest.mark.parametrize("kind", ["complementary", "rademacher", "count_sketch"])
+def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
+    """E <psi(q), psi(p)> = <q, p> (Fact A.2)."""
+    q, p = pair(dimension)
+    common: dict[str, Any] = {"projection": kind, "projection_dimension": min(dimension, 7)}
+    samples = []
+    for seed in range(120):
+        config = FDEConfig(dimension=dimension, num_repetitions=1, seed=seed, **common)
+        (rows,) = projections_of(config)
+        samples.append(float(rows @ q @ (rows @ p)))
+    assert_mean(samples, float(q @ p))
+
+
+def test_final_projections_are_unbiased() -> None:
+    """E <psi'(F), psi'(G)> = <F, G> over the seeds of the last map."""
+    rng = np.random.default_rng(0)
+    query, document = unit(rng, 6, 12), unit(rng, 9, 12)
+    changes: dict[str, Any] = {"num_repetitions": 2, "num_simhash_projections": 2, "projection": "identity"}
+    long = FDEConfig.preset("paper", 12, **changes)
+    matrices = draw_matrices(long)
+    samples = []
+    for seed in range(150):
+        final: dict[str, Any] = {"final_projection": "count_sketch", "final_projection_dimension": 30}
+        config = dataclasses.replace(long, seed=seed, **final)
+        same = {"hyperplanes": matrices.hyperplanes, "projections": matrices.projections}
+        drawn = dataclasses.replace(draw_matrices(config), **same)
+        samples.append(estimate(FDEEncoder(config, matrices=drawn), query, document))
+    assert_mean(samples, estimate(FDEEncoder(long), query, document))
+
+
+@pytest.mark.parametrize("dimension", [2, 130])
+@pytest.mark.parametrize("hyperplanes", ["orthogonal", "gaussian"])
+def test_bits_differ_as_often_as_the_angle_says(hyperplanes: Any, dimension: int) -> None:
+    """Pr[signs differ] = angle / pi (Claim A.4), and squared entries have one mean in all columns."""
+    q, p = pair(dimension)
+    common = {"dimension": dimension, "hyperplanes": hyperplanes}
+    samples = []
+    for seed in range(60):
+        config = FDEConfig(num_repetitions=10, num_simhash_projections=5, seed=seed, **common)
+        normals = draw_matrices(config).hyperplanes[:, :dimension].astype(np.float64)
+        samples.append(float(np.mean((normals @ q > 0) != (normals @ p > 0))))
+    assert_mean(samples, 1.0 / np.pi)
+    # Orthogonal normals are no worse than independent ones: binomial, and a third for luck.
+    assert np.std(samples) < 1.33 * np.sqrt(1 / np.pi * (1 - 1 / np.pi) / 50)
+    normals = draw_matrices(FDEConfig(num_repetitions=666, **common)).hyperplanes[:, :dimension].astype(float)
+    energy = (normals**2).mean(axis=0)
+    assert np.abs(energy / energy.mean() - 1).max() < STANDARD_ERRORS * np.sqrt(2 / len(normals))
+
+
+def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> float:
+    """Return <Fq, Fd> / R in float64."""
+    fdes = encoder.encode_queries(query)[0], encoder.encode_documents(document)[0]
+    return float(fdes[0].astype(np.float64) @ fdes[1].astype(np.float64) / encoder.config.num_repetitions)
+
+
+@given(st.data(), st.integers(1, 70), st.integers(0, 6), st.integers(1, 5))
+def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
+    """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer; it is exact for one token."""
+    query, document = (data.draw(some.token_arrays(dimension, least=1, most=16, unit=True)) for _ in range(2))
+    config = FDEConfig.preset(
+        "paper",
+        dimension,
+        projection="identity",
+        num_simhash_projections=bits,
+        num_repetitions=repetitions,
+        hyperplanes=data.draw(st.sampled_from(["orthogonal", "gaussian"])),
+        seed=data.draw(st.integers(0, 1000)),
+    )
+    encoder = FDEEncoder(config)
+    assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING
+    exact = oracle.chamfer(query, document[:1])
+    assert estimate(encoder, query, document[:1]) == pytest.approx(exact, abs=ROUNDING)
+
+
+@pytest.mark.compiled("600 documents are encoded four times")
+def test_the_defaults_beat_the_paper_on_a_narrow_cone() -> None:
+    """10-recall@50 on 600 documents whose tokens share a direction (mean cosine about .7).
+
+    Measured over three seeds: .93 to .95 against .65 to .67; floor and ceiling leave .05.
+    """
+    rng = np.random.default_rng(7)
+    topics = unit(np.random.default_rng(8), 60, 32)
+    lengths = rng.integers(8, 24, 600)
+    owner = np.repeat(rng.integers(0, 60, (600, 3)), lengths, axis=0)
+    rows = owner[np.arange(lengths.sum()), rng.integers(0, 3, lengths.sum())]
+    tokens = topics[rows] + 0.15 * rng.standard_normal((lengths.sum(), 32)) + 1.4 * unit(rng, 1, 32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
+    queries = [documents[i][:8] + 0.02 * rng.standard_normal((8, 32)).astype(np.float32) for i in range(30)]
+    top = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
+    common = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
+
+    def recall(name: str, seed: int) -> float:
+        encoder = FDEEncoder(FDEConfig.preset(name, 32, seed=seed, **common)).fit(documents)
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        best = np.argsort(-scores, axis=1)[:, :50]
+        return float(np.mean([np.isin(t, b).mean() for t, b in zip(top, best, strict=True)]))
+
+    for seed in range(2):
+        assert recall("fde", seed) > 0.88 and recall("paper", seed) < 0.72
