@@ -43,9 +43,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; warnings are errors."""
+    """Build the documentation; warnings are errors, and so is a page that loads files from other hosts."""
     session.install("-e", ".[docs]")
-    session.run("mkdocs", "build", "-q", "--strict", *session.posargs)
+    site = Path(session.create_tmp()) / "site"
+    session.run("mkdocs", "build", "-q", "--strict", "--site-dir", str(site), *session.posargs)
+    foreign = r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|srcset|href)=[\"']?(?:https?:)?//[^>]*>"
+    for page in site.rglob("*.html"):
+        if found := re.findall(foreign, page.read_text(encoding="utf-8")):
+            session.error(f"{page} loads {found[0]}")
 
 
 @nox.session

@@ -51,12 +51,13 @@ SLOW = (
     "tuning/",
 )
 
-#: Files that take minutes; they start first if files run in several processes.
-FIRST = ROOT / "tests" / "experiments" / "test_commands.py"
+#: Files that take longest; they start first if files run in several processes.
+FIRST = ("attack/", "docs/", "engines/", "experiments/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks."""
+    """Name the marks; let pytest-xdist keep the order of files, not start with those of most tests."""
+    config.option.loadscopereorder = False
     config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
     config.addinivalue_line("markers", "shared: reads ../shared/data; skipped if that folder does not exist")
     config.addinivalue_line(
@@ -66,13 +67,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests; skip tests that cannot run, or are too slow, with interpreted kernels."""
-    items.sort(key=lambda item: item.path != FIRST)
-    for item in items:
+    names = {item: item.path.as_posix().rpartition("/tests/")[2] for item in items}
+    items.sort(key=lambda item: not names[item].startswith(FIRST))
+    for item, name in names.items():
         if hasattr(getattr(item, "module", None), "SHARED"):
             item.add_marker(pytest.mark.shared)
-        if item.path.is_relative_to(ROOT / "tests") and str(item.path.relative_to(ROOT / "tests")).startswith(
-            SLOW
-        ):
+        if name.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
     if not INTERPRETED:
         return
