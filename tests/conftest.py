@@ -6,11 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from builders.kernel_cache import kernel_cache_folder
-from builders.paths import ROOT
+from builders.paths import kernel_cache
 
 # Before numba is imported, which reads it once; processes that tests start inherit it.
-os.environ["NUMBA_CACHE_DIR"] = kernel_cache_folder(ROOT)
+os.environ["NUMBA_CACHE_DIR"] = kernel_cache()
 
 import pytest
 from hypothesis import HealthCheck, settings

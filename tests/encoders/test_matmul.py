@@ -15,7 +15,6 @@ from muvera.encoders.matmul import (
     leading_eigenvectors,
     one_blas_thread,
     product,
-    quantize_columns,
 )
 
 
@@ -88,7 +87,8 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     length: int, width: int, count: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-3, 4, width)).astype(np.float32)
+    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
+    matrix[:, ::5] = 0
     block = rng.normal(size=(count, length)).astype(np.float32)
     out = np.empty((count, width), np.float32)
     Int8Matrix(matrix).multiply(block, out)
@@ -98,13 +98,3 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     bound = sizes * units / 2 + row_units / 2 * abs(matrix).sum(axis=0) * 1.01
     error = abs(out - block.astype(np.float64) @ matrix)
     assert (error <= 1.001 * bound + 1e-6 * sizes * abs(matrix).max(axis=0)).all()
-
-
-@pytest.mark.parametrize("matrix", [np.zeros((5, 3)), np.full((5, 3), 1e-30), np.eye(5, 3) * 1e30])
-def test_int8_extremes(matrix: np.ndarray) -> None:
-    rounded, units = quantize_columns(matrix.astype(np.float32))
-    np.testing.assert_allclose(rounded * units, matrix, rtol=0.01)
-    out = np.empty((2, 3), np.float32)
-    Int8Matrix(matrix.astype(np.float32)).multiply(np.array([np.zeros(5), np.ones(5)], np.float32), out)
-    assert not out[0].any()
-    np.testing.assert_allclose(out[1], matrix.sum(axis=0), rtol=0.01)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.filter_conditions import CONDITIONS, METADATA
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex

@@ -10,11 +10,8 @@ from muvera.kernels.jit import kernel
 from muvera.kernels.norms import first_beyond
 from muvera.kernels.row_operations import (
     HAS_HALVES,
-    add_scaled,
     half_at,
     make_halves_to_floats,
-    set_scaled,
-    square_sum,
     widen_halves,
 )
 from muvera.kernels.tile import LANES
@@ -22,40 +19,6 @@ from muvera.kernels.tile import LANES
 Array = NDArray[Any]
 
 # Intrinsics are called from compiled code only: one wrapper each.
-
-
-@kernel
-def _vectors(
-    source: Array, position: int, count: int, weight: float, out: Array, start: int, add: bool
-) -> None:
-    if add:
-        add_scaled(source, position, count, np.float32(weight), out, start)
-    else:
-        set_scaled(source, position, count, np.float32(weight), out, start)
-
-
-@kernel
-def _square_sum(source: Array, position: int, count: int) -> float:
-    return square_sum(source, position, count)  # type: ignore[no-any-return]
-
-
-def normals(count: int) -> NDArray[np.float32]:
-    return np.random.default_rng(count).standard_normal(count).astype(np.float32)
-
-
-@pytest.mark.parametrize("count", [0, 15, 16, 40])
-def test_vectors_are_whole(count: int) -> None:
-    source, start = normals(64), normals(64)[::-1].copy()
-    whole = count // LANES * LANES
-    for add in (False, True):
-        out = start.copy()
-        _vectors(source, 3, count, 0.5, out, 5, add)
-        wanted = start.copy()
-        wanted[5 : 5 + whole] = source[3 : 3 + whole] * 0.5 + (start[5 : 5 + whole] if add else 0)
-        np.testing.assert_allclose(out, wanted, rtol=1e-6)
-        np.testing.assert_array_equal(out[5 + whole :], start[5 + whole :])
-    squares = (source[3 : 3 + whole].astype(np.float64) ** 2).sum()
-    assert _square_sum(source, 3, count) == pytest.approx(squares, rel=1e-6)
 
 
 @pytest.mark.compiled("it compiles an intrinsic")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.filter_conditions import CONDITIONS, METADATA
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import CONDITIONS, METADATA
 
 from muvera.metadata.filters import FilterError, matches
 from muvera.texts.database import DocumentDatabase, TextDocument, checked_rows, to_sql
