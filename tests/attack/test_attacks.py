@@ -15,7 +15,7 @@ import pytest
 from builders.indexes import WAYS
 
 from attack import server_limits
-from attack.changes import Stress, change_at_random
+from attack.changes import Changes
 from attack.cut_short import CASES, interrupt
 from attack.processes import run_alone
 
@@ -77,17 +77,14 @@ def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path)
 
 @compiled
 @pytest.mark.parametrize("way", WAYS)
-def test_searches_beside_changes_see_all_of_a_change_or_nothing(way: str, tmp_path: Path) -> None:
-    stress = Stress(SECONDS, tmp_path / "index", **WAYS[way])
-    stress.run()
-    assert stress.faults == []
-    assert stress.searches > 5 and stress.changes > 2
-
-
-@compiled
-@pytest.mark.parametrize("way", WAYS)
-def test_an_index_that_changes_at_random_does_not_drift(way: str, tmp_path: Path) -> None:
-    assert change_at_random(SECONDS, tmp_path / "index", **WAYS[way]) > 2
+@pytest.mark.parametrize(("readers", "writers"), [(4, 2), (0, 1)], ids=["beside searches", "alone"])
+def test_changes_are_seen_whole_or_not_and_do_not_drift(
+    way: str, readers: int, writers: int, tmp_path: Path
+) -> None:
+    changes = Changes(SECONDS, tmp_path / "index", **WAYS[way])
+    changes.run(readers, writers)
+    assert changes.faults == []
+    assert changes.searches > 5 and changes.changes > 2
 
 
 @linux

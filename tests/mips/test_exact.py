@@ -48,8 +48,10 @@ def test_search_sorts_all_products(
     assert all(len(set(row)) == k for row in best.tolist())
 
 
-def test_ties_go_to_the_earlier_vector() -> None:
+def test_ties_go_to_the_earlier_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     search = filled(np.ones((5, 3), np.float32), [1, 3, 5, 7, 9])
+    assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
+    monkeypatch.setattr(base, "_BLOCK", 2 * 4 * 16)  # two vectors
     assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
     search.remove(np.array([3]))
     for used in ([3], [11, 10], [12, 12], [-1]):  # labels are used once, and ascend
