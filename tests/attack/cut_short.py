@@ -395,8 +395,12 @@ def _files_after(case: VectorCase, call: str, work: Path) -> int:
     return sum(path.is_file() for path in work.rglob("*"))
 
 
-def kill_each(name: str, every: int) -> tuple[int, list[str]]:
-    """Kill the calls of a case before each `every`-th file operation; return the number of kills, and the faults."""
+def kill_each(names: list[str], every: int) -> list[tuple[int, list[str]]]:
+    """Kill the calls of cases before each `every`-th file operation; return the kills and the faults of each case."""
+    return [_kill_each(name, every) for name in names]
+
+
+def _kill_each(name: str, every: int) -> tuple[int, list[str]]:
     kills, faults = 0, []
     with tempfile.TemporaryDirectory() as parent:
         work, case = Path(parent, "work"), _made(name, Path(parent))

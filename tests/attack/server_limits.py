@@ -98,11 +98,16 @@ def peak(process: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure(name: str, documents: int = 3000) -> tuple[int, float, float]:
-    """Send one request to a new server.
+def measure_all(names: list[str]) -> list[tuple[str, int, float, float]]:
+    """Send each request to a new server.
 
-    Return the status, the longest wait of another client in milliseconds, and by how many MB the peak of memory grew.
+    Return its name and status, the longest wait of another client in milliseconds, and the growth of the peak memory
+    in MB.
     """
+    return [(name, *measure(name)) for name in names]
+
+
+def measure(name: str, documents: int = 3000) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as parent:
         child, port = start_server(lambda: build(Path(parent, "index"), documents))
         for _ in range(2):
