@@ -104,8 +104,8 @@ def test_damaged_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"encoder_center\.npy.*checksum"):
         load_encoder(file.parent)
     for array, message in ((np.full(8, np.nan, np.float32), "NaN"), (np.array(["x"] * 8), "<U1")):
-        np.save(center, array)
-        with pytest.raises(ValueError, match=rf"encoder_center\.npy.*{message}"):
+        np.save(file.with_name("encoder_hyperplanes.npy"), array)
+        with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{message}"):
             read_encoder(tmp_path / "encoder", config)
 
 
