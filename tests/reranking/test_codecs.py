@@ -38,10 +38,7 @@ def tokens(seed: int, count: int, dimension: int) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-@pytest.fixture(params=CODECS)
-def name(request: pytest.FixtureRequest) -> str:
-    """A codec's name."""
-    return str(request.param)
+each_codec = pytest.mark.parametrize("name", CODECS)
 
 
 @pytest.fixture(params=CODECS, scope="module")
@@ -50,6 +47,7 @@ def codec(request: pytest.FixtureRequest) -> TokenCodec:
     return fit_codec(request.param, tokens(0, 3000, 24), threads=1)
 
 
+@each_codec
 def test_bytes_and_loss_of_128_coordinates(name: str) -> None:
     sample = np.random.default_rng(5).standard_normal((6000, 128)).astype(np.float32)
     codec, rest = fit_codec(name, sample[:5000]), sample[5000:]
@@ -85,6 +83,7 @@ def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCod
         np.testing.assert_array_equal(array, again[key])
 
 
+@each_codec
 def test_any_dimension_and_few_tokens(name: str) -> None:
     for dimension, count in ((1, 1), (1, 2), (2, 300), (3, 1), (13, 2), (48, 1), (48, 300)):
         rows = tokens(0, count, dimension)
@@ -95,6 +94,7 @@ def test_any_dimension_and_few_tokens(name: str) -> None:
             np.testing.assert_allclose(decoded, rows, atol=5e-3)
 
 
+@each_codec
 def test_constant_zero_and_long_tokens(name: str) -> None:
     same = np.tile(np.array([0.6, 0.8, 0], np.float32), (50, 1))
     codec = fit_codec(name, same)
@@ -162,9 +162,6 @@ def test_files_are_read_again_and_damaged_ones_refused(codec: TokenCodec, tmp_pa
         np.save(path, before)
     with pytest.raises(ValueError, match=r"'zip'.*int8, residual"):
         read_codec(tmp_path, "zip", 24)
-
-
-def test_tokens_and_codes_of_another_codec_are_refused(codec: TokenCodec) -> None:
     with pytest.raises(ValueError, match=r"8 columns.*dimension=24"):
         codec.encode(tokens(0, 3, 8))
     wrong: list[Any] = [np.zeros((3, 5), np.uint8), np.zeros((3, codec.bytes_per_token), np.int16)]
@@ -213,7 +210,7 @@ def test_centroids_and_bits_of_plaid() -> None:
 # -- scores -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CODECS)
+@each_codec
 @pytest.mark.parametrize(("dimension", "query_tokens"), [(1, 1), (13, 17), (128, 32)])
 def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_tokens: int) -> None:
     documents = MultiVectors.from_flat(tokens(0, 78, dimension), [3, 0, 1, 40, 9, 8, 17])
@@ -231,7 +228,7 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
     np.testing.assert_array_equal(scores[2], scores[0])
 
 
-@pytest.mark.parametrize("name", CODECS)
+@each_codec
 def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
     documents = MultiVectors.from_flat(tokens(0, 1000, 20), [5, 0, 80, 40, 9, *[18] * 48, 2])
     query, positions = tokens(1, 19, 20), np.arange(54)[::-1].copy()
