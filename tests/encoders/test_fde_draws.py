@@ -4,7 +4,6 @@ Every margin is five standard errors of the tested mean, estimated from the same
 """
 
 import dataclasses
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
-from muvera.encoders.fde.config import PRESETS
-from muvera.encoders.fde.matrices import cell_positions, draw_matrices, generator
+from muvera.encoders.fde.matrices import draw_matrices, generator
 
 STANDARD_ERRORS = 5.0
 
@@ -82,26 +80,6 @@ def test_repetitions_and_seeds_differ(kind: dict[str, Any]) -> None:
         assert len({rows.tobytes() for rows in matrices.projections}) == 4
     streams = {generator(0, p, *key).bytes(16) for p in range(3) for key in ((), (0,), (1,), (0, 0))}
     assert len(streams) == 12
-
-
-def test_entries_of_projections() -> None:
-    common: dict[str, Any] = {"dimension": 20, "projection_dimension": 9}
-    inner = projections_of(FDEConfig(projection="rademacher", **common))
-    np.testing.assert_allclose(np.abs(inner), 1 / 3, rtol=1e-7)
-    inner = projections_of(FDEConfig(projection="count_sketch", **common))
-    np.testing.assert_array_equal(np.abs(inner).sum(axis=1), 1)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_cells_are_numbered_once(name: str) -> None:
-    for bits in (0, 1, 4, 7):
-        positions = cell_positions(FDEConfig.preset(name, dimension=16, num_simhash_projections=bits))
-        np.testing.assert_array_equal(np.sort(positions), np.arange(2**bits))
-        codes = np.argsort(positions).tolist()
-        if name == "reference":  # Gray code: neighbors in position differ in one sign
-            assert all((a ^ b).bit_count() == 1 for a, b in pairwise(codes))
-        else:
-            assert codes == list(range(2**bits))
 
 
 def test_arrays_of_compiled_code_are_checked() -> None:

@@ -13,7 +13,6 @@ from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_to
 from muvera.encoders.learned.training import train_features
 from muvera.encoders.matmul import quantize_columns
 from muvera.encoders.token_products import TokenProducts
-from muvera.kernels.learned import adam_step
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
 
@@ -114,23 +113,6 @@ def test_samples(documents: MultiVectors) -> None:
 
 
 # -- training ---------------------------------------------------------------------
-
-
-def test_steps_of_adam() -> None:
-    rng = np.random.default_rng(0)
-    weights = rng.standard_normal(50).astype(np.float32)
-    expected = weights.astype(np.float64)
-    first, second = np.zeros((2, 50), np.float32)
-    moments = np.zeros((2, 50))
-    for step in range(1, 6):
-        gradient = rng.standard_normal(50).astype(np.float32)
-        gradient[7] = 0
-        adam_step(weights, gradient, first, second, step, np.float32(0.1 / step))
-        moments[0] = 0.9 * moments[0] + 0.1 * gradient
-        moments[1] = 0.999 * moments[1] + 0.001 * gradient.astype(np.float64) ** 2
-        mean, square = moments[0] / (1 - 0.9**step), moments[1] / (1 - 0.999**step)
-        expected -= 0.1 / step * mean / (np.sqrt(square) + 1e-8)
-        np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.compiled("trains on thousands of tokens")

@@ -10,7 +10,6 @@ from muvera.kernels.jit import kernel
 from muvera.kernels.tile import (
     LANES,
     ROWS,
-    lane_dot,
     pack_columns,
     tile_dot,
     tile_max,
@@ -25,11 +24,6 @@ Array = NDArray[Any]
 @kernel
 def _dot(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array) -> None:
     tile_dot(rows, row, last, depth, packed, panel, out, 0)
-
-
-@kernel
-def _lane_dot(rows: Array, row: int, last: int, depth: int, packed: Array, panel: int, out: Array) -> None:
-    lane_dot(rows, row, last, depth, packed, panel, out, 0)
 
 
 @kernel
@@ -76,22 +70,6 @@ def test_rows_past_the_last_repeat_it(last: int) -> None:
     np.testing.assert_array_equal(masks[1::3], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
     assert not masks[0::3].any()
     assert not masks[2::3].any()
-
-
-def test_lane_by_lane_is_the_dense_product_of_interleaved_rows() -> None:
-    depth, last = 48, 4
-    rows = normals(last + 1, depth)
-    matrix = normals(2 * LANES, depth)
-    matrix[np.arange(2 * LANES)[:, None] % LANES != np.arange(depth) % LANES] = 0
-    lanes = matrix.reshape(2, LANES, depth // LANES, LANES)
-    packed = np.ascontiguousarray(np.einsum("pjgj->pgj", lanes))
-    row = last // ROWS * ROWS
-    picked = rows[np.minimum(np.arange(row, row + ROWS), last)].astype(np.float64)
-    for panel in range(2):
-        wanted = picked @ matrix[panel * LANES : (panel + 1) * LANES].T
-        out = np.empty(ROWS * LANES, np.float32)
-        _lane_dot(rows.reshape(-1), row, last, depth, packed.reshape(-1), panel, out)
-        np.testing.assert_allclose(out.reshape(ROWS, LANES), wanted, atol=2e-5)
 
 
 def test_zero_and_nan_are_not_positive() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("hnswlib", reason="hnswlib is not installed")
 
-import hnswlib
 
 from muvera.mips import HNSWSearch, HNSWSettings, SavedState
 from muvera.mips.graph_file import GRAPH
@@ -236,30 +235,6 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 # -- checks that hnswlib lacks ------------------------------------------------
-
-
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
-def test_a_large_k_searches_as_widely_as_ef(share: float) -> None:
-    """A search with ef=1 and k=max(wanted, ef) finds what a search with that ef finds, also with a filter."""
-    vectors, queries = like_fdes(0, 600, 16), like_fdes(1, 30, 16)
-    index = hnswlib.Index("ip", 16)
-    index.init_index(600, M=8, ef_construction=50)
-    index.add_items(vectors, num_threads=1)
-    for label in range(60):
-        index.mark_deleted(label)
-    allowed = np.random.default_rng(2).permutation(np.arange(60, 600))[: int(share * 540)]
-    accept = set(allowed.tolist()).__contains__
-
-    def walk(ef: int, k: int) -> Any:
-        index.set_ef(ef)
-        try:
-            return np.asarray(index.knn_query(queries, k=k, num_threads=1, filter=accept)[0])
-        except RuntimeError:
-            return "fewer were found"
-
-    for ef in (10, 80):
-        k = min(max(5, ef), len(allowed))
-        np.testing.assert_array_equal(walk(1, k), walk(ef, k))
 
 
 def test_unreachable_vectors_are_found() -> None:

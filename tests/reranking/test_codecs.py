@@ -17,12 +17,10 @@ from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, rank_decoded, score_coded
 from muvera.reranking.codecs.int8 import Int8Codec
 from muvera.reranking.codecs.residual import (
-    NORMAL_LEVELS,
     ResidualCodec,
     fit_plaid_codec,
     plaid_centroids,
     require_plaid_bits,
-    thresholds_between,
 )
 
 #: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its decoded code: a little
@@ -131,17 +129,6 @@ def test_the_format_is_the_documented_one(bits: int) -> None:
     np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
     codes[3, 0] = 255  # a damaged number beyond the centroids
     assert np.isfinite(ResidualCodec.fit(tokens(0, 20, dimension), bits).decode(codes)).all()
-
-
-@pytest.mark.parametrize("bits", NORMAL_LEVELS)
-def test_levels_are_a_fixed_point(bits: int) -> None:
-    half = np.array(NORMAL_LEVELS[bits])
-    levels = np.concatenate([-half[::-1], half])
-    grid = np.linspace(-9, 9, 2_000_001)
-    weights = np.exp(-(grid**2) / 2)
-    bucket = np.searchsorted(thresholds_between(levels.astype(np.float32)), grid)
-    means = np.bincount(bucket, weights * grid) / np.bincount(bucket, weights)
-    np.testing.assert_allclose(means, levels, atol=1e-4)
 
 
 def test_files_are_read_again_and_damaged_ones_refused(codec: TokenCodec, tmp_path: Path) -> None:

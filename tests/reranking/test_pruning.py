@@ -92,17 +92,6 @@ def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
     assert early.products == [(3 * 2 + 50) * 2 * LANES]
 
 
-def test_norms_are_cached() -> None:
-    query, documents = collection("long and short", 1, [2, 3, 0, 4], 20, 20, np.float16)
-    assert documents.longest_tokens.tolist() == [-1] * 4
-    rerank([query], documents, [[0, 1, 2, 3]], 1, threads=1)
-    known = documents.longest_tokens
-    assert known[0] == -1 and known[2] == -1  # the first had nothing to be compared with
-    lengths = [np.linalg.norm(text.astype(np.float32), axis=1).max() for text in (documents[1], documents[3])]
-    np.testing.assert_allclose(known[[1, 3]], lengths, rtol=3e-5)
-    assert (known[[1, 3]] >= lengths).all()
-
-
 def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
     """Number of candidates that are scored before the coding errors rule out the next one."""
     errors: list[float] = []
