@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.foreign_indexes import random_index, write_fast_plaid, write_plaid, write_pt, write_warp
+from builders.foreign_indexes import random_index, write_byaldi, write_fast_plaid, write_plaid, write_warp
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
@@ -63,15 +63,8 @@ def rows(row: Callable[[str, list[Any]], Any], name: str = "rows.jsonl") -> Make
 
 
 def byaldi(place: Path) -> Path:
-    (place / "embeddings").mkdir()
-    for start in (0, 2):
-        pages = [np.full((2 + page, DIMENSION), start + page + 0.5, np.float32) for page in range(2)]
-        halves = [(page.view(np.uint32) >> 16).astype(np.uint16) for page in pages]
-        write_pt(place / "embeddings" / f"embeddings_{start}.pt", *halves, container="list")
-    names = {str(i): {"doc_id": i, "page_id": 1} for i in range(4)}
-    for name, value in (("embed_id_to_doc_id", names), ("index_config", {})):
-        (place / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode()))
-    return place
+    pages = [np.full((2 + i % 2, DIMENSION), 0.5 + i, np.float32) for i in range(4)]
+    return write_byaldi(place / "byaldi", pages, per_file=2)
 
 
 def qdrant(place: Path) -> Path:

@@ -1,6 +1,5 @@
 """Small indexes of RAGatouille, PyLate, byaldi, Qdrant and LanceDB, 32 columns each."""
 
-import gzip
 import importlib.util
 import json
 import pickle
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .foreign_indexes import random_index, write_plaid, write_pt
+from .foreign_indexes import random_index, write_byaldi, write_plaid
 
 LENGTHS = [[5, 3], [4, 6]]
 
@@ -31,14 +30,7 @@ def write_other_tools(folder: Path) -> None:
     names = {i: f"d{i}" for i in range(4)}
     (path / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(names))
 
-    path = folder / ".byaldi" / "my_index"
-    (path / "embeddings").mkdir(parents=True)
-    pages = [(document.view(np.uint32) >> 16).astype(np.uint16) for document in documents]
-    write_pt(path / "embeddings" / "embeddings_0.pt", *pages, container="list")
-    ids = {str(i): {"doc_id": 0, "page_id": i + 1} for i in range(2)}
-    (path / "embed_id_to_doc_id.json.gz").write_bytes(gzip.compress(json.dumps(ids).encode()))
-    (path / "index_config.json.gz").write_bytes(gzip.compress(b"{}"))
-
+    write_byaldi(folder / ".byaldi" / "my_index", documents)
     if importlib.util.find_spec("qdrant_client"):
         from qdrant_client import QdrantClient, models
 

@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.command_line import muvera as run_muvera
 from builders.engine_collections import missing
 from builders.foreign_indexes import random_index, write_plaid
 from builders.other_tools import write_other_tools
@@ -76,6 +78,13 @@ def blocks(path: Path) -> Iterator[Block]:
         if before == SERVER:
             reason = missing("pgvector") or ""
         yield Block(match[1], match[2], text.count("\n", 0, match.start()) + 2, reason, bool(needs))
+
+
+def plain_commands(code: str) -> list[list[str]]:
+    """Return the arguments of a block of ``muvera`` commands; none if the block needs a shell."""
+    lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
+    shell = set("$|&;<>*`") & set(code) or any(line[0] != "muvera" for line in lines if line)
+    return [] if shell else [line[1:] for line in lines if line]
 
 
 def write_tokens(folder: Path) -> None:
@@ -156,6 +165,10 @@ def test_blocks_run_in_order(
                 if block.foreign:
                     warnings.simplefilter("default")  # other libraries may warn
                 exec(code, namespace)
+        elif block.language == "sh" and plain_commands(block.code):
+            for arguments in plain_commands(block.code):  # a process of its own takes a second more
+                exit_code, out, err = run_muvera(*arguments)
+                assert exit_code == 0, f"{page}, line {block.line}:\n{out}{err}"
         elif block.language == "sh":
             done = subprocess.run(
                 ["bash", "-c", SHELL + block.code], capture_output=True, text=True, check=False
