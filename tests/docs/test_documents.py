@@ -167,7 +167,9 @@ def test_blocks_run_in_order(
                 exec(code, namespace)
         elif block.language == "sh" and plain_commands(block.code):
             for arguments in plain_commands(block.code):  # a process of its own takes a second more
-                exit_code, out, err = run_muvera(*arguments)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("default")
+                    exit_code, out, err = run_muvera(*arguments)
                 assert exit_code == 0, f"{page}, line {block.line}:\n{out}{err}"
         elif block.language == "sh":
             done = subprocess.run(
