@@ -82,7 +82,8 @@ def blocks(path: Path) -> Iterator[Block]:
 
 def plain_commands(code: str) -> list[list[str]]:
     """Return the arguments of a block of ``muvera`` commands; none if the block needs a shell."""
-    lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
+    code = re.sub(r"(^|\s)#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE)
+    lines = [shlex.split(line) for line in code.splitlines()]
     shell = set("$|&;<>*`") & set(code) or any(line[0] != "muvera" for line in lines if line)
     return [] if shell else [line[1:] for line in lines if line]
 
