@@ -132,13 +132,13 @@ class Changes:
 
 def agrees(ranking: Ranking, query: np.ndarray, held: State, complete: bool, missing: int) -> bool:
     """Return True if the scores are those of `held`; if `complete`, at most `missing` of the best may be missing."""
-    exact = {
+    exact: dict[Any, float] = {
         i: float((query.astype(float) @ tokens.T.astype(float)).max(axis=1).sum())
         for i, tokens in held.items()
         if len(tokens)
     }
     scores = dict(ranking)
-    if len(scores) < len(ranking) or any(abs(exact.get(i, np.inf) - scores[i]) > 1e-4 for i in scores):  # type: ignore[call-overload]
+    if len(scores) < len(ranking) or any(abs(exact.get(i, np.inf) - scores[i]) > 1e-4 for i in scores):
         return False
     best = sorted(exact.values(), reverse=True)[: 10 + missing]
     possible = [best[:i] + best[i + 1 :] for i in range(len(best))] if len(best) > 10 else [best]

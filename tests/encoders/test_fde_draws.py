@@ -149,7 +149,7 @@ def test_final_projections_are_unbiased() -> None:
     for seed in range(150):
         final: dict[str, Any] = {"final_projection": "count_sketch", "final_projection_dimension": 30}
         config = dataclasses.replace(long, seed=seed, **final)
-        same = {"hyperplanes": matrices.hyperplanes, "projections": matrices.projections}
+        same: Any = {"hyperplanes": matrices.hyperplanes, "projections": matrices.projections}
         drawn = dataclasses.replace(draw_matrices(config), **same)
         samples.append(estimate(FDEEncoder(config, matrices=drawn), query, document))
     assert_mean(samples, estimate(FDEEncoder(long), query, document))
