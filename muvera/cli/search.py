@@ -44,7 +44,7 @@ def search(
     recall: Recall = None,
     where: Where = None,
     rerank: Annotated[
-        Literal["auto", "here", "engine", "none"],
+        Literal["auto", "here", "none"],
         Option(help="For a URL, what ranks the candidates: here is this program."),
     ] = "auto",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,

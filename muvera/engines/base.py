@@ -83,8 +83,7 @@ class Description:
     tokens: bool
     #: True if ids are integers, False if they are strings.
     integer_ids: bool
-    #: Hash of the encoder's configuration, and SHA-256 of the fitted encoder.
-    config: str
+    #: SHA-256 of the fitted encoder.
     encoder: str
     #: Name of the text encoder of a collection with texts.
     text_encoder: str | None = None

@@ -32,7 +32,7 @@ from .base import Description, Engine, EngineError, Hits, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
-Rerank = Literal["auto", "here", "engine"]
+Rerank = Literal["auto", "here"]
 
 # Bytes of vectors and tokens in one write.
 _BATCH_BYTES = 8 << 20
@@ -137,15 +137,14 @@ class EngineIndex:
         if self._requested is None:
             return
         config, encoder = as_encoder(self._requested, stored.token_dimension)
-        name, ours, theirs = "configuration", config.hash, stored.config
-        if encoder is not None:
-            name, ours, theirs = "encoder", _hash(_to_bytes(encoder)), stored.encoder
-        if ours != theirs:
+        same = (
+            config == self.encoder.config if encoder is None else _hash(_to_bytes(encoder)) == stored.encoder
+        )
+        if not same:
             raise EngineError(
-                f"{self._engine.location} was filled with the {name} {theirs[:16]}, got {ours[:16]}: their vectors are "
-                "not comparable. Leave the encoder out, or use another collection."
+                f"{self._engine.location} was filled with another encoder than this one of {config.hash[:16]}: their "
+                "vectors are not comparable. Leave the encoder out, or use another collection."
             )
-        self._encoder = encoder
 
     # -- changing -------------------------------------------------------------
 
@@ -263,7 +262,6 @@ class EngineIndex:
             token_dimension=config.dimension,
             tokens=self._tokens == "engine",
             integer_ids=documents.ids.dtype.kind == "i",
-            config=config.hash,
             encoder=_hash(content),
             text_encoder=self._text_encoder,
         )
@@ -315,10 +313,10 @@ class EngineIndex:
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  The calibration is that
             of :meth:`calibrate`, or of the local index of ``tokens=``.  All queries use the same number.
-        rerank : {"auto", "here", "engine"} or None
-            Where to rank the candidates: in this process, or in the engine with half-precision tokens.  None
-            keeps the order and scores of the vectors.  "auto": in the engine if it can, because sending the
-            tokens would dominate the latency.
+        rerank : {"auto", "here"} or None
+            Where to rank the candidates: "here" is this process.  "auto" is the engine with its half-precision tokens,
+            if it can rank, because sending tokens would dominate the latency.  None keeps the order and scores of
+            the vectors.
 
         Returns
         -------
@@ -336,7 +334,14 @@ class EngineIndex:
         """
         require_int("k", k, 1)
         count = self.num_candidates(k, candidates, recall)
-        how = self._ranker(rerank)
+        if rerank is not None:
+            require_choice("rerank", rerank, ("auto", "here"))
+            if self._tokens is None:
+                raise EngineError(
+                    f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
+                    "index of the same documents, or rerank=None."
+                )
+        there = rerank == "auto" and self._engine.reranks and self._tokens == "engine"
         allowed = None if ids is None else as_id_list(ids)
         texts = self._checked(queries)
         rankings = self._as_rankings([([], [])] * len(texts))
@@ -346,33 +351,17 @@ class EngineIndex:
             block = texts[rows]
             hits = self._engine.search(
                 self.encoder.encode_queries(block, threads=threads),
-                k if how is None else count,
+                k if rerank is None else count,
                 where=where,
                 ids=allowed,
-                queries=block if how == "engine" else None,
+                queries=block if there else None,
                 k=k,
             )
-            best = self._rank(block, hits, k, threads) if how == "here" else self._as_rankings(hits)
+            plain = there or rerank is None
+            best = self._as_rankings(hits) if plain else self._rank(block, hits, k, threads)
             for i, ranking in zip(rows.tolist(), best, strict=True):
                 rankings[i] = ranking
         return rankings
-
-    def _ranker(self, rerank: Rerank | None) -> Rerank | None:
-        """Return "here", "engine" or None, or raise if this collection cannot be ranked there."""
-        if rerank is None:
-            return None
-        require_choice("rerank", rerank, ("auto", "here", "engine"))
-        there = self._engine.reranks and self._tokens == "engine"
-        if rerank == "engine" and not there:
-            raise EngineError(f"{self._engine.location} cannot rank by tokens. Use rerank='here'.")
-        if rerank == "auto" and there:
-            return "engine"
-        if rerank != "engine" and self._tokens is None:
-            raise EngineError(
-                f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
-                "index of the same documents, or rerank=None."
-            )
-        return "here" if rerank == "auto" else rerank
 
     def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
         """Return the number of candidates for these arguments of :meth:`search`.
