@@ -1,10 +1,9 @@
 """The folder of a saved index: generations of files behind one manifest.
 
 ``manifest.json`` names every file with its size and checksum.  A save writes a new generation beside the old
-one, replaces the manifest with one rename, and then removes files that it does not name.  So a crash, a kill
-or a full disk at any moment leaves the old index or the new one, and readers can keep using the old files
-that they have mapped.  The next writer removes leftover files.  Writers hold a lock, which the system frees
-when they die; readers need no lock.
+one and replaces the manifest with one rename.  Then it removes files that the manifest does not name.  So a
+crash, a kill or a full disk at any moment leaves the old index or the new one.  Readers can keep using the old
+files that they have mapped.  Writers hold a lock, which the system frees when they die; readers need no lock.
 
 A text index can have a journal beside the manifest, with changes since the generation in the journal's name.  The next
 generation contains these changes, so its commit also invalidates the journal.
@@ -142,8 +141,8 @@ def commit(
     """Write a new generation of the index in `target`, make it current and return it.
 
     `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
-    generation that the caller last loaded or wrote (None for a new index), or one that its interrupted saves have
-    `attempted`; no files of those are kept.  `holds_lock`: the caller has held the lock since it loaded the index.
+    generation that the caller expects (None for a new index), or one that its interrupted saves have `attempted`.
+    No files of those are kept.  `holds_lock`: the caller has held the lock since it loaded the index.
     """
     attempted = set() if attempted is None else attempted
     remove_stale_siblings(target)

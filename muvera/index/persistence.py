@@ -19,6 +19,7 @@ from ..encoders.registry import config_from_dict, read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..reranking.codecs.base import CodedVectors
 from ..utils.atomic_files import recover_folder, save_array
+from ..utils.checks import counted
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Attempted, Generation, Save, commit
@@ -113,16 +114,16 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
     ids = contents.ids
     for level in contents.store.levels:
         if ids.num_rows != len(level):
-            raise IndexFolderError(f"{folder} has {ids.num_rows} ids and {len(level)} token sets. {advice}")
+            sizes = f"{counted(ids.num_rows, 'id')} and {counted(len(level), 'token set')}"
+            raise IndexFolderError(f"{folder} has {sizes}. {advice}")
         if not np.array_equal(level.lengths, contents.lengths):
             raise IndexFolderError(f"{folder} has {level.prefix} that do not match {LENGTHS}. {advice}")
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
         labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
         if not np.array_equal(labels, wanted):
-            raise IndexFolderError(
-                f"{folder} has vectors of {len(labels)} documents, but {len(wanted)} documents with tokens. {advice}"
-            )
+            sizes = f"{counted(len(labels), 'vector')} for {counted(len(wanted), 'document')} with tokens"
+            raise IndexFolderError(f"{folder} has {sizes}. {advice}")
 
 
 def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:

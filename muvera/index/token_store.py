@@ -20,8 +20,8 @@ from ..utils.page_cache import ask_for, forget, resident_share
 
 __all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
 
-# Segments in memory are merged until each is this many times its successor, so that adding one by one stays cheap,
-# and so do searches.  Larger segments than this are not merged: that would read a mapped file into memory.
+# Segments in memory are merged until each is this many times its successor: adding one by one and searches stay cheap.
+# Larger segments than this are not merged: that would read a mapped file into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
 # Bytes of tokens in memory before they are written to the staging file.

@@ -22,7 +22,7 @@ from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
 from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import RerankOptions
-from ..utils.checks import require_int
+from ..utils.checks import counted, require_int
 from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
@@ -484,8 +484,8 @@ class IndexContents:
         warnings = []
         if candidates is not None and candidates.fitted_on_too_few:
             warnings.append(
-                f"The encoder was fitted on only {candidates.fitted_on} documents, but the index now has "
-                f"{len(filled)}: rebuild() fits it again."
+                f"The encoder was fitted on only {counted(candidates.fitted_on, 'document')}, but the index now has "
+                f"{len(filled):,}: rebuild() fits it again."
             )
         first_stage, added = self._recalls()
         drift = self.drift_warning
@@ -495,8 +495,8 @@ class IndexContents:
             warnings.append(first_stage.warning)
         if candidates is None and tokens > self.settings.exact_tokens and len(filled):
             warnings.append(
-                f"{len(filled)} documents are too few to fit the encoder, so searches read all tokens. Add documents "
-                f"until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
+                f"The index has too few documents to fit the encoder ({len(filled)}), so searches read all tokens. Add "
+                f"documents until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
             )
         if deleted > max(100, live // 2):
             warnings.append(f"{deleted} deleted documents still take memory: call rebuild().")

@@ -33,7 +33,7 @@ __all__ = [
 #: The property that holds the name of the texts' encoder.
 TEXT_ENCODER = "text_encoder"
 
-# ``metadata_values`` has one row for each comparable value of each field (list elements one by one), and one
+# ``metadata_values`` has one row for each comparable value of each field; list elements are values.  It has another
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
 _SCHEMA = f"""

@@ -749,9 +749,10 @@ def load_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Chang
 
 def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
     if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
+        sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
         raise ValueError(
-            f"{name} has {len(database)} texts and {len(ids)} sets of token vectors, and their ids must be the same: "
-            "the vectors were changed without the texts. Build the index again."
+            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the texts. Build "
+            "the index again."
         )
 
 

@@ -127,5 +127,5 @@ def test_vectors_of_other_documents(saved: Path, folder: Path) -> None:
     lengths = np.load(file_of(folder, "lengths.npy"))
     lengths[3], lengths[4] = 0, lengths[3] + lengths[4]
     np.save(file_of(folder, "lengths.npy"), lengths)
-    with pytest.raises(IndexFolderError, match=r"189 documents, but 188 .* Restore the folder"):
+    with pytest.raises(IndexFolderError, match=r"189 vectors for 188 documents .* Restore the folder"):
         MuveraIndex.load(folder, verify_files=False)

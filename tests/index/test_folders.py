@@ -97,20 +97,6 @@ def test_a_failed_save_leaves_the_old_state(folder: Path, error: BaseException) 
     assert commit(folder, writing({"a": b"2"}), first).number == 2
 
 
-@pytest.mark.parametrize("name", ["described_file", "sync", "write_manifest"])
-def test_a_fault_in_any_step(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    first = commit(folder, writing({"a": b"1"}), None)
-
-    def full(*_: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(module, name, full)
-    with pytest.raises(OSError, match="No space left"):
-        commit(folder, writing({"a": b"2"}), first)
-    monkeypatch.undo()
-    assert files(folder) == OLD and Generation.of(read_manifest(folder)) == first
-
-
 def test_faults_after_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new generation is already the index: its files stay, and the next writer removes the old ones."""
     first = commit(folder, writing({"a": b"1"}), None)

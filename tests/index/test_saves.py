@@ -13,7 +13,7 @@ from builders.realistic_collections import CONFIG, DIM
 
 import muvera.mips.graph_file as saved_graph
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
-from muvera.index import persistence, token_store, two_stage_search
+from muvera.index import persistence, token_store
 from muvera.index.manifest import IndexFolderError, read_manifest
 
 
@@ -216,20 +216,16 @@ def test_a_rebuild_on_disk_is_one_in_memory_saved(
     assert len(MuveraIndex.load(tmp_path / "three")) == 160 == len(MuveraIndex.load(tmp_path / "two"))
 
 
-@pytest.mark.parametrize("step", ["measure", "save"])
-def test_a_rebuild_that_fails(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = built(path=tmp_path / "index")
     index.delete([1, 2])
     before, unchanged = answers(index), files(tmp_path / "index")
 
-    def breaks(*_: Any, **__: Any) -> None:
+    def breaks(*_: Any) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        if step == "measure":
-            patch.setattr(two_stage_search.IndexContents, "measure", breaks)
-        else:
-            patch.setattr(persistence, "save_array", breaks)
+        patch.setattr(persistence, "save_array", breaks)
         with pytest.raises(MemoryError):
             index.rebuild(path=tmp_path / "index")
     assert answers(index) == before and index.info().deleted_documents == 2

@@ -139,24 +139,6 @@ def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> Non
 # -- staging ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtypes", [(np.float32, np.float32), (np.float16, np.float32), (np.float16,) * 2])
-def test_files_are_npy_files(tmp_path: Path, staged_early: pytest.MonkeyPatch, dtypes: Any) -> None:
-    staged_early.setattr(module, "_ROWS", 4)
-    batches = [texts(0, [3, 0, 6], dtypes[0]), texts(1, [0, 5], dtypes[1])]
-    write_tokens(tmp_path / "tokens.npy", batches)
-    lengths = np.concatenate([batch.lengths for batch in batches])
-    rows = mapped(tmp_path / "tokens.npy", lengths, MultiVectors.from_flat)
-    assert_same(rows, [text for batch in batches for text in batch])
-    np.save(tmp_path / "numpy.npy", np.load(tmp_path / "tokens.npy"))
-    assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "tokens.npy").read_bytes()
-    (tmp_path / "staging").mkdir()
-    store = float_store()
-    store.append(texts(0, [0, 0]))
-    store.stage(tmp_path / "staging")
-    store.append(texts(1, [0, 3]), tmp_path / "staging")
-    assert store.rows(np.arange(4)).lengths.tolist() == [0, 0, 0, 3]
-
-
 # -- advice to the system -----------------------------------------------------
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")
