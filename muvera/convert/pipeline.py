@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..data.batches import CodedSource, coded_source
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..utils.checks import require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options
 from .registry import NamedSource, open_source
 from .report import Report
+from .writers.base import Writer, new_target, write_documents
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
-from .writers.plaid import write_codes, write_plaid
+from .writers.plaid import PLAID_FILES, write_codes, write_plaid
 
 __all__ = ["WRITERS", "convert", "read", "survey"]
 
 
-class Writer(NamedTuple):
-    """A format that :func:`convert` writes."""
-
-    #: Write batches to a target, see :mod:`muvera.convert.writers.collections`.
-    write: Callable[..., None]
-    #: Names of the writer's options.
-    options: tuple[str, ...] = ()
-
-
 #: Writer of each format.
 WRITERS: dict[str, Writer] = {
-    "npy": Writer(write_npy),
+    "npy": Writer(write_npy, MULTIVECTORS_FILES),
     "npz": Writer(write_npz),
     "safetensors": Writer(write_safetensors),
     "parquet": Writer(write_parquet),
-    "plaid": Writer(write_plaid, ("nbits", "bucket_means")),
+    "plaid": Writer(write_plaid, PLAID_FILES, ("nbits", "bucket_means")),
 }
 
 _BATCH_BYTES = 64 * 2**20
@@ -180,14 +172,16 @@ def convert(
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
-    common: dict[str, Any] = {"overwrite": overwrite, "place": stream.place}
     coded = coded_source(stream.source) if to == "plaid" else None
     if coded is None or writer_options or stream.report.options:
         batches = stream.with_progress(stream.batches(max_tokens), progress)
-        writer.write(batches, destination, **common, **writer_options)
+        write_documents(
+            writer, batches, destination, overwrite=overwrite, place=stream.place, **writer_options
+        )
     else:
         codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
-        write_codes(codes, coded.centroids, coded.bucket_weights, destination, **common)
+        with new_target(destination, overwrite, writer.own) as folder:
+            write_codes(codes, coded.centroids, coded.bucket_weights, folder, stream.place)
     stream.report.to, stream.report.target = to, str(target)
     return stream.report
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,61 @@ from ...utils.atomic_files import atomic_folder, sync
 
 __all__ = [
     "Gathered",
+    "Writer",
     "atomic_file",
-    "new_folder",
+    "new_target",
     "packed_strings",
     "spooled",
+    "write_documents",
     "write_rows",
 ]
 
 
+class Writer(NamedTuple):
+    """A format that is written; see :func:`write_documents`."""
+
+    #: Write documents, a :class:`Gathered`, to a new file or into a new folder; its options are further parameters.
+    write: Callable[..., None]
+    #: Patterns of the files in its folder; None for a format of one file.
+    own: tuple[str, ...] | None = None
+    #: Names of its options.
+    options: tuple[str, ...] = ()
+
+
+def write_documents(
+    writer: Writer,
+    batches: Iterator[MultiVectors],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    place: str = "the source",
+    **options: Any,
+) -> None:
+    """Write batches in order; only one at a time is in memory.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` exists and `overwrite` is False, or it contains something else.
+    ValueError, TypeError
+        If the batches do not fit each other (dimensions, kinds of ids, repeated ids); `place` is their source.
+    OSError
+        If `target` cannot be written; the message names it.
+    """
+    with new_target(target, overwrite, writer.own) as path:
+        writer.write(Gathered(batches, place), path, **options)
+
+
 @contextmanager
-def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Convert a system error, such as a full disk, to one of the same class that names the target."""
+def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
+    """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.
+
+    A system error, such as a full disk, becomes one of the same class that names the target.
+    """
+    new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
-        yield
+        with new as path:
+            yield path
     except OSError as error:
         # With a file name, or without the system's words, the message is already a sentence.
         if error.errno is None or error.strerror is None or error.filename is not None:
@@ -41,13 +83,6 @@ def naming_target(target: str | os.PathLike[str]) -> Iterator[None]:
         named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
         named.errno = error.errno
         raise named from error
-
-
-@contextmanager
-def new_folder(target: str | os.PathLike[str], overwrite: bool, own: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder that becomes `target` if the block succeeds; files other than `own` are not replaced."""
-    with naming_target(target), atomic_folder(target, overwrite, own=own) as folder:
-        yield folder
 
 
 @contextmanager
@@ -62,11 +97,10 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
     try:
         partial.touch(exist_ok=False)
-        with naming_target(target):
-            yield partial
-            sync(partial)
-            partial.replace(path)
-            sync(path.parent)
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -152,13 +186,12 @@ class Gathered:
 
 
 @contextmanager
-def spooled(gathered: Gathered, target: Path) -> Iterator[MultiVectors]:
-    """Yield all documents, with their tokens in a temporary file beside `target`.
+def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
+    """Yield all documents, with their tokens in a temporary file beside `path`.
 
     Formats that begin with their sizes, or are made of several passes, are written from it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with naming_target(target), tempfile.TemporaryFile(dir=target.parent, prefix=".muvera-") as file:
+    with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
         for batch in gathered:
             file.write(np.ascontiguousarray(batch.tokens).data)
         file.flush()

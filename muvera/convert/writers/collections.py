@@ -1,36 +1,19 @@
-"""Writers of token embeddings as arrays: npy folders, and npz, safetensors and Parquet files.
-
-All take the same arguments:
-
-batches : iterator of MultiVectors
-    In order; only one at a time is in memory.
-target : Path
-    The file or folder, which appears when it is complete.
-overwrite : bool
-    Replace an existing file or folder.
-place : str
-    Where the batches come from, for messages.
-
-All raise FileExistsError if `target` exists and `overwrite` is False, or it contains something else;
-ValueError or TypeError if the batches do not fit each other (dimensions, kinds of ids, repeated
-ids); and OSError, naming the target, if it cannot be written.
-"""
+"""Writers of token embeddings as arrays: npy folders, and npz, safetensors and Parquet files."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MULTIVECTORS_FILES, MultiVectors
+from ...data.multivectors import MultiVectors
 from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
-from .base import Gathered, atomic_file, new_folder, packed_strings, spooled, write_rows
+from .base import Gathered, packed_strings, spooled, write_rows
 
 __all__ = ["write_npy", "write_npz", "write_parquet", "write_safetensors"]
 
@@ -39,30 +22,23 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-def write_npy(
-    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
-) -> None:
+def write_npy(documents: Gathered, folder: Path) -> None:
     """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``."""
-    gathered = Gathered(batches, place)
-    with new_folder(target, overwrite, MULTIVECTORS_FILES) as folder:
-        blocks = (batch.tokens for batch in gathered)
-        write_rows(folder / "tokens.npy", blocks, gathered.dimension, gathered.dtype)
-        save_array(folder / "lengths.npy", gathered.lengths)
-        ids = gathered.ids
-        if ids is not None:
-            write_json(folder / "ids.json", ids.tolist())
+    blocks = (batch.tokens for batch in documents)
+    write_rows(folder / "tokens.npy", blocks, documents.dimension, documents.dtype)
+    save_array(folder / "lengths.npy", documents.lengths)
+    ids = documents.ids
+    if ids is not None:
+        write_json(folder / "ids.json", ids.tolist())
 
 
-def write_npz(
-    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
-) -> None:
+def write_npz(gathered: Gathered, file: Path) -> None:
     """Write the members ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress.
 
     String ids are an array of NumPy strings; if one is much longer than the others, they are the
     members ``ids_utf8`` and ``ids_offsets``.  While writing, the tokens take twice their size on disk.
     """
-    gathered = Gathered(batches, place)
-    with atomic_file(target, overwrite) as file, spooled(gathered, target) as documents:
+    with spooled(gathered, file) as documents:
         arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
         if documents.has_ids:
             ids = documents.ids
@@ -74,16 +50,13 @@ def write_npz(
                     np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def write_safetensors(
-    batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str = "the source"
-) -> None:
+def write_safetensors(gathered: Gathered, file: Path) -> None:
     """Write the tensors ``tokens`` and ``offsets``, and the ids; needs no library.
 
     Integer ids are the tensor ``ids``; string ids the tensors ``ids_utf8`` and ``ids_offsets``, because the header
     is limited to 100 MB.  While writing, the tokens take twice their size on disk.
     """
-    gathered = Gathered(batches, place)
-    with atomic_file(target, overwrite) as file, spooled(gathered, target) as documents:
+    with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
         if documents.has_ids:
             integers = documents.ids.dtype.kind == "i"
@@ -106,14 +79,7 @@ def write_safetensors(
                 stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def write_parquet(
-    batches: Iterator[MultiVectors],
-    target: Path,
-    *,
-    overwrite: bool,
-    place: str = "the source",
-    column: str = "tokens",
-) -> None:
+def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
     """Write the columns ``id`` and `column`, a row group per batch.
 
     Cells of ``tokens`` are lists of fixed-size lists, those of ``vector`` a fixed-size list, of one token.
@@ -122,18 +88,17 @@ def write_parquet(
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
-    gathered = Gathered(batches, place)
-    checked = iter(gathered)
-    first = _arrow_table(pa, next(checked), column)
-    with atomic_file(target, overwrite) as file, pq.ParquetWriter(file, first.schema) as writer:
+    batches = iter(documents)
+    first = _arrow_table(pa, next(batches), column)
+    with pq.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first, max(len(first), 1))
         del first
-        for batch in checked:
+        for batch in batches:
             table = _arrow_table(pa, batch, column)
             if table.schema != writer.schema:
                 raise TypeError("Documents with int ids and with str ids cannot be in one file.")
             writer.write_table(table, max(len(batch), 1))
-        _ = gathered.ids  # raises if an id is repeated
+        _ = documents.ids  # raises if an id is repeated
 
 
 def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:

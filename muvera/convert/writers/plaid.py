@@ -22,9 +22,9 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import as_ids
 from ...reranking.codecs.residual import ResidualCodec, fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...utils.atomic_files import write_json
-from .base import Gathered, new_folder, spooled
+from .base import Gathered, spooled
 
-__all__ = ["write_codes", "write_plaid", "write_torch"]
+__all__ = ["PLAID_FILES", "write_codes", "write_plaid", "write_torch"]
 
 #: Documents, the centroid numbers of their tokens, and packed residuals.
 Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
@@ -38,7 +38,15 @@ _TOKENS_PER_CENTROID, _MIN_SAMPLE = 16, 1 << 16
 # Tokens encoded at a time.
 _TOKENS = 1 << 17
 
-_OWN_FILES = ("*.pt", "doclens.*.json", "*.metadata.json", "metadata.json", "plan.json", "pid_docid_map.json")
+#: Files of an index.
+PLAID_FILES = (
+    "*.pt",
+    "doclens.*.json",
+    "*.metadata.json",
+    "metadata.json",
+    "plan.json",
+    "pid_docid_map.json",
+)
 
 _STORAGES = {
     "<f4": "FloatStorage", "<f2": "HalfStorage", "<i8": "LongStorage", "<i4": "IntStorage", "|u1": "ByteStorage",
@@ -51,49 +59,27 @@ _ALIGNMENT = 64
 _HEADER_SIZE, _PADDING_TAG = 30, b"FB"
 
 
-def write_plaid(
-    batches: Iterator[MultiVectors],
-    target: Path,
-    *,
-    overwrite: bool,
-    place: str = "the source",
-    nbits: int = 2,
-    bucket_means: bool = False,
-) -> None:
+def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
     """Fit a codec to the tokens, and write a PLAID index, which stores only their directions.
 
     While writing, a temporary copy of the tokens is stored beside the target.
 
     Parameters
     ----------
-    batches, target, overwrite, place
-        As for every writer, see :mod:`muvera.convert.writers.collections`.
+    gathered, folder
+        As for every writer, see :class:`muvera.convert.writers.base.Writer`.
     nbits : {1, 2, 4, 8}
         Bits per coordinate.
     bucket_means : bool
         Decode a bucket to the mean of its values, which loses less than ColBERT's midpoint.
     """
-    gathered = Gathered(batches, place)
     require_plaid_bits(nbits, gathered.dimension)
-    with new_folder(target, overwrite, _OWN_FILES) as folder, spooled(gathered, target) as documents:
-        _require_tokens(documents.num_tokens, place)
+    with spooled(gathered, folder) as documents:
+        _require_tokens(documents.num_tokens, gathered.place)
         codec = _fitted(documents.tokens, nbits, bucket_means)
         arrays = codec.to_arrays()
-        _write_index(folder, _coded(documents, codec), arrays["centroids"], arrays["levels"], place)
-
-
-def write_codes(
-    batches: Iterator[Coded],
-    centroids: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    target: Path,
-    *,
-    overwrite: bool,
-    place: str = "the source",
-) -> None:
-    """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
-    with new_folder(target, overwrite, _OWN_FILES) as folder:
-        _write_index(folder, batches, centroids, weights, place)
+        coded = _coded(documents, codec)
+        write_codes(coded, arrays["centroids"], arrays["levels"], folder, gathered.place)
 
 
 def _require_tokens(count: int, place: str) -> None:
@@ -115,13 +101,14 @@ def _coded(documents: MultiVectors, codec: ResidualCodec) -> Iterator[Coded]:
         yield batch, numbers, packed
 
 
-def _write_index(
-    folder: Path,
+def write_codes(
     batches: Iterator[Coded],
     centroids: NDArray[np.float32],
     weights: NDArray[np.float32],
+    folder: Path,
     place: str,
 ) -> None:
+    """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
     ids: list[Any] = []
     all_lengths, all_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     count = total = chunks = 0

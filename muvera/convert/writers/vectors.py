@@ -6,7 +6,7 @@ A vector is a document of one token, so vectors come as :class:`~muvera.data.mul
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...utils.atomic_files import write_json
-from .base import Gathered, new_folder, write_rows
+from .base import Gathered, Writer, write_documents, write_rows
 from .collections import write_parquet
 
 __all__ = ["FORMATS", "opensearch_index", "write_vectors"]
@@ -51,42 +51,39 @@ def write_vectors(batches: Iterator[MultiVectors], target: Path, to: str, *, ove
         If a number is not finite, an id is repeated, or OpenSearch does not accept the dimension or
         an id.
     """
-    FORMATS[to](batches, target, overwrite=overwrite, place="The vectors")
+    write_documents(FORMATS[to], batches, target, overwrite=overwrite, place="The vectors")
 
 
-def _npy(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str) -> None:
+def _npy(vectors: Gathered, folder: Path) -> None:
     """Write a folder with ``vectors.npy`` and ``ids.json``."""
-    vectors = Gathered(batches, place)
-    with new_folder(target, overwrite, ("vectors.npy", "ids.json")) as folder:
-        blocks = (batch.tokens for batch in vectors)
-        write_rows(folder / "vectors.npy", blocks, vectors.dimension, np.float32)
-        write_json(folder / "ids.json", vectors.listed_ids())
+    blocks = (batch.tokens for batch in vectors)
+    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
+    write_rows(folder / "vectors.npy", blocks, vectors.dimension, np.float32)
+    write_json(folder / "ids.json", vectors.listed_ids())
 
 
-def _opensearch(batches: Iterator[MultiVectors], target: Path, *, overwrite: bool, place: str) -> None:
+def _opensearch(vectors: Gathered, folder: Path) -> None:
     """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
-    vectors = Gathered(batches, place)
     if vectors.dimension > _MAX_DIMENSION:
         raise ValueError(
             f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
             "Use an encoder with smaller vectors."
         )
-    with new_folder(target, overwrite, ("mapping.json", "bulk-*.ndjson")) as folder:
-        documents = _bulk_documents(vectors)
-        for number in count():
-            first = next(documents, None)
-            if first is None:
-                break
-            path = folder / f"bulk-{number:05d}.ndjson"
-            with path.open("w", encoding="utf-8", newline="\n") as stream:
-                size = 0
-                for document in chain([first], documents):
-                    size += stream.write(document)
-                    if size >= _BULK_CHARACTERS:
-                        break
-        ids = vectors.listed_ids()
-        mapping = opensearch_index(vectors.dimension, bool(ids) and isinstance(ids[0], int))
-        write_json(folder / "mapping.json", mapping)
+    documents = _bulk_documents(vectors)
+    for number in count():
+        first = next(documents, None)
+        if first is None:
+            break
+        path = folder / f"bulk-{number:05d}.ndjson"
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            size = 0
+            for document in chain([first], documents):
+                size += stream.write(document)
+                if size >= _BULK_CHARACTERS:
+                    break
+    ids = vectors.listed_ids()
+    mapping = opensearch_index(vectors.dimension, bool(ids) and isinstance(ids[0], int))
+    write_json(folder / "mapping.json", mapping)
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
@@ -126,8 +123,8 @@ def _bulk_documents(batches: Gathered) -> Iterator[str]:
 
 
 #: Writer of each format: a folder or file with vectors (n, dimension) and ids.
-FORMATS: dict[str, Callable[..., None]] = {
-    "npy": _npy,
-    "parquet": partial(write_parquet, column="vector"),
-    "opensearch": _opensearch,
+FORMATS: dict[str, Writer] = {
+    "npy": Writer(_npy, ("vectors.npy", "ids.json")),
+    "parquet": Writer(partial(write_parquet, column="vector")),
+    "opensearch": Writer(_opensearch, ("mapping.json", "bulk-*.ndjson")),
 }

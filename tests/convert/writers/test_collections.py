@@ -6,6 +6,7 @@ import gc
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,31 +17,29 @@ from hypothesis import strategies as st
 
 from muvera.convert import open_source
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.registry import find_reader
-from muvera.convert.writers import collections as writers
+from muvera.convert.writers.base import write_documents
 from muvera.data.multivectors import MultiVectors
 
 NAMES = {"npy": "out", "npz": "out.npz", "safetensors": "out.safetensors", "parquet": "out.parquet"}
-Writer = tuple[Callable[..., None], str]
+Write = Callable[[Iterator[MultiVectors], Path], None]
 
 
 @pytest.fixture(params=list(NAMES))
-def writer(request: pytest.FixtureRequest) -> Writer:
+def writer(request: pytest.FixtureRequest) -> tuple[Write, str]:
     if request.param == "parquet":
         pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
-    return WRITERS[request.param].write, NAMES[request.param]
+    return partial(write_documents, WRITERS[request.param]), NAMES[request.param]
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(docs=collections(), size=st.integers(1, 4), max_tokens=st.integers(1, 9))
 def test_a_round_trip_keeps_everything(
-    writer: Writer, docs: MultiVectors, size: int, max_tokens: int
+    writer: tuple[Write, str], docs: MultiVectors, size: int, max_tokens: int
 ) -> None:
     write, name = writer
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "new" / name
-        write(cuts(docs, size), target, overwrite=False)
-        assert WRITERS[find_reader(target).name].write is write
+        write(cuts(docs, size), target)
         source = open_source(target)
         assert (source.dimension, source.lossy, source.nbits) == (docs.dimension, False, None)
         assert_same(everything(source, max_tokens), docs)
@@ -58,22 +57,26 @@ def test_a_round_trip_keeps_everything(
     ],
 )
 def test_batches_that_do_not_fit_each_other(
-    writer: Writer, tmp_path: Path, batches: list[MultiVectors], kind: type[Exception], message: str
+    writer: tuple[Write, str],
+    tmp_path: Path,
+    batches: list[MultiVectors],
+    kind: type[Exception],
+    message: str,
 ) -> None:
     write, name = writer
     with pytest.raises(kind, match=message):
-        write(iter(batches), tmp_path / name, overwrite=False)
+        write(iter(batches), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float16_batches_after_float32(writer: Writer, tmp_path: Path) -> None:
+def test_float16_batches_after_float32(writer: tuple[Write, str], tmp_path: Path) -> None:
     write, name = writer
     parts = [collection([2], ids=["a"]), collection([1], ids=["b"], dtype=np.float16, seed=2)]
-    write(iter(parts), tmp_path / name, overwrite=False)
+    write(iter(parts), tmp_path / name)
     assert_same(everything(open_source(tmp_path / name)), MultiVectors.concatenate(parts))
 
 
-def test_batches_are_written_as_they_come(writer: Writer, tmp_path: Path) -> None:
+def test_batches_are_written_as_they_come(writer: tuple[Write, str], tmp_path: Path) -> None:
     """At most two batches are in memory at a time."""
     write, name = writer
     alive: list[weakref.ref[np.ndarray]] = []
@@ -87,11 +90,11 @@ def test_batches_are_written_as_they_come(writer: Writer, tmp_path: Path) -> Non
             yield batch
             del batch
 
-    write(watched(), tmp_path / name, overwrite=False)
+    write(watched(), tmp_path / name)
     assert len(alive) == 6
 
 
-def test_a_full_disk_is_an_error_that_names_the_target(writer: Writer, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_target(writer: tuple[Write, str], tmp_path: Path) -> None:
     """A limit on file sizes stands in for the disk."""
     resource = pytest.importorskip("resource", reason="Windows has no limit of file sizes")
     write, name = writer
@@ -100,7 +103,7 @@ def test_a_full_disk_is_an_error_that_names_the_target(writer: Writer, tmp_path:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         with pytest.raises(OSError, match=str(tmp_path)):
-            write(iter([docs]), tmp_path / name, overwrite=False)
+            write(iter([docs]), tmp_path / name)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -108,9 +111,9 @@ def test_a_full_disk_is_an_error_that_names_the_target(writer: Writer, tmp_path:
 
 def test_numpy_reads_npy_and_npz(tmp_path: Path) -> None:
     docs = collection([2, 0, 3], ids=["a", "b", "cé"])
-    writers.write_npy(cuts(docs, 1), tmp_path / "out", overwrite=False)
+    write_documents(WRITERS["npy"], cuts(docs, 1), tmp_path / "out")
     assert_same(MultiVectors.load(tmp_path / "out"), docs)
-    writers.write_npz(cuts(docs, 2), tmp_path / "out.npz", overwrite=False)
+    write_documents(WRITERS["npz"], cuts(docs, 2), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as archive:
         np.testing.assert_array_equal(archive["tokens"], docs.tokens)
         assert archive["lengths"].tolist() == [2, 0, 3]
@@ -122,7 +125,7 @@ def test_the_safetensors_library_reads_its_files(tmp_path: Path, ids: list[int] 
     library = pytest.importorskip("safetensors", reason="safetensors is not installed")
     docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dimension=3)
     path = tmp_path / "out.safetensors"
-    writers.write_safetensors(cuts(docs, 2), path, overwrite=False)
+    write_documents(WRITERS["safetensors"], cuts(docs, 2), path)
     assert_same(everything(open_source(path)), docs)
     with library.safe_open(path, "np") as opened:
         np.testing.assert_array_equal(opened.get_tensor("tokens"), docs.tokens)
