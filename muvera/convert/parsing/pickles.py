@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...utils.npy_files import load_npy, read_npy_header
-from ..damage import ReadError
+from ..damage import ReadError, naming_errors
 
 __all__ = ["RefusedPickleError", "StandIn", "load_npy_safely", "load_pickle", "load_plain", "read_objects"]
 
@@ -66,14 +66,8 @@ def load_pickle(
     that is not callable; what they return must not be callable.  `stored_elsewhere` returns the object of a
     persistent id.  `source` is the pickle in messages.
     """
-    try:
+    with naming_errors(source, "pickle of plain data"):
         return _Interpreter(content, source, names, stored_elsewhere).run()
-    except ReadError:
-        raise
-    except Exception as error:
-        raise ReadError(
-            f"{source} is damaged or not a pickle of plain data ({error}). Copy it again."
-        ) from error
 
 
 class _Interpreter:

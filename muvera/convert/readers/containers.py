@@ -36,20 +36,24 @@ def _is_npy(path: Path) -> bool:
     if not path.is_dir() or any((path / name).exists() for name in ("centroids.npy", "centroids.pt")):
         return False
     present = {file.stem for file in path.glob("*.npy")}
-    return any(find(names_of(part).tokens, present) for part in ("docs", "queries"))
+    return any(find(names_of(part)["tokens"], present) for part in ("docs", "queries"))
+
+
+#: Kinds of arrays that may be beside the tokens.
+_BESIDE = ("lengths", "offsets", "ids", "mask")
 
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
     """Open a folder, or a .npy file with its lengths beside it."""
     names = names_of(part)
     if path.is_file():
-        files = {**_files_beside(path, part), names.tokens[0]: path}
+        files = {**_files_beside(path, part), names["tokens"][0]: path}
     else:
         files = {other.stem: other for other in sorted(path.iterdir()) if other.suffix in (".npy", ".json")}
-    key = find(names.tokens, files)
+    key = find(names["tokens"], files)
     if key is None:
         raise missing_tokens(part, files)
-    known = (key, *(find(kind, files) for kind in (names.lengths, names.offsets, names.ids, names.mask)))
+    known = (key, *(find(names[kind], files) for kind in _BESIDE))
     arrays = {name: _values(files[name]) for name in known if name is not None}
     return source_of(arrays, name="npy", part=part)
 
@@ -59,7 +63,7 @@ def _files_beside(path: Path, part: str) -> dict[str, Path]:
     names = names_of(part)
     stems = (f"{path.stem}_", f"{path.stem.removesuffix('_tokens')}_", "")
     files: dict[str, Path] = {}
-    for word in (*names.lengths, *names.offsets, *names.ids, *names.mask):
+    for word in (word for kind in _BESIDE for word in names[kind]):
         candidates = [path.with_name(f"{stem}{word}{end}") for stem in stems for end in (".npy", ".json")]
         for file in reversed(candidates):
             if file != path and file.is_file():
@@ -80,7 +84,7 @@ def _values(file: Path) -> Any:
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
     """Open a .npz file; members that are stored without compression stay on disk."""
-    known = {name for other in ("docs", "queries") for names in names_of(other) for name in names}
+    known = {name for other in ("docs", "queries") for names in names_of(other).values() for name in names}
     arrays: dict[str, Any] = {}
     with zipfile.ZipFile(path) as archive:
         content: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -218,7 +222,7 @@ def _open_zarr(path: Path, *, part: str = "docs", group: str = "") -> Source:
                     f"{key} uses the codec {codec!r}, which may run programs. Write the array with one "
                     f"of {', '.join(sorted(_ZARR_CODECS))}."
                 )
-        if key in names_of(part).tokens:
+        if key in names_of(part)["tokens"]:
             _require_chunks(array, path / array.path, key)
     return source_of(arrays, name="zarr", part=part)
 

@@ -15,13 +15,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..damage import IF_TEXTS, ReadError
+from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..sources.base import Document, Reader, RowSource, Source
 
 __all__ = ["READERS"]
@@ -38,9 +37,6 @@ _IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "pu
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 
-#: Errors for a row of an unexpected form.
-_FORM_ERRORS = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
-
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
     """Open a file; ``field`` and ``id_field`` are paths in a row (default: detected)."""
@@ -50,21 +46,11 @@ def _open(path: Path, *, field: str | None = None, id_field: str | None = None) 
 
     def documents() -> Iterator[Document]:
         for where, row in rows():
-            with _naming_row(where):
+            with naming_errors(where, "jsonl"):
                 document = Document(_id(row, id_field), _tokens(row, field), where)
             yield document
 
     return RowSource(documents, name="jsonl")
-
-
-@contextmanager
-def _naming_row(where: str) -> Iterator[None]:
-    """Name the row in errors about its form."""
-    try:
-        yield
-    except _FORM_ERRORS as error:
-        text = str(error) if isinstance(error, ValueError) else f"has an unknown form ({error!r})"
-        raise ReadError(f"{where} {text.rstrip('.')}.") from error
 
 
 # -- rows of a file ---------------------------------------------------------------
@@ -85,7 +71,7 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
     except json.JSONDecodeError as error:
         if error.msg.startswith("Extra data"):
             return lines  # JSON lines under another name
-        raise ReadError(f"it is truncated or not JSON: {error}. Export it again.") from None
+        raise
     rows = _rows_in(content)
     return lambda: ((f"row {i}", row) for i, row in enumerate(rows))
 
@@ -99,11 +85,8 @@ def _lines(stream: Iterable[str]) -> _Rows:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
-        with _naming_row(f"line {number}"):
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ReadError(f"is truncated or not JSON: {error}. Export it again.") from None
+        with naming_errors(f"line {number}", "jsonl"):
+            value = json.loads(line)
             # A line with an empty list is a document without tokens.
             rows = _rows_in(value) if value != [] else [{"tokens": []}]
         for row in rows:
@@ -116,7 +99,7 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
         rows = [value] if _is_matrix(value) else value
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
     if not isinstance(value, dict):
-        raise ValueError(f"is {json.dumps(value)[:40]}, which contains no documents.")
+        raise ReadError(f"it is {json.dumps(value)[:40]}, which contains no documents.")
     if any(value.get(key) == [] or _is_matrix(value.get(key)) for key in _TOKENS):
         return [value]
     for path in _ROWS:
@@ -154,7 +137,7 @@ def _first_field(rows: _Rows) -> str:
     fields = None
     for where, row in rows:
         fields = fields or ", ".join(row) or "nothing"
-        with _naming_row(where):
+        with naming_errors(where, "jsonl"):
             field = _field(row)
         if field is not None:
             return field
@@ -181,7 +164,7 @@ def _field(row: dict[str, Any]) -> str | None:
                 candidates.append(key)
         usual = [key for key in candidates if key in _TOKENS]
         if len(candidates) > 1 and len(usual) != 1:
-            raise ValueError(f"has token vectors in {', '.join(candidates)}. Choose one with field=.")
+            raise ReadError(f"it has token vectors in {', '.join(candidates)}. Choose one with field=.")
         if candidates:
             return ".".join(filter(None, (container, (usual or candidates)[0])))
     return None
@@ -211,11 +194,11 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
     """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null or an absent named vector."""
     value = _at(row, field)
     if value is None and field not in row and "." not in field:
-        raise ValueError(f"has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
+        raise ReadError(f"it has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
     if isinstance(value, dict):
         if "int8" in str(value.get("type")):
-            raise ValueError(
-                f"has packed int8 cells in {field}, which are not supported. Export float cells."
+            raise ReadError(
+                f"it has packed int8 cells in {field}, which are not supported. Export float cells."
             )
         blocks = value.get("blocks", value)
         if isinstance(blocks, list):
@@ -227,8 +210,8 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
         return np.empty((0, 0), np.float32)
     array = np.asarray([json.loads(vector) if isinstance(vector, str) else vector for vector in value])
     if array.ndim != 2 or array.dtype.kind not in "if":
-        raise ValueError(
-            f"has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
+        raise ReadError(
+            f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
             "lists of numbers."
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
@@ -243,9 +226,9 @@ def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             return value
         if value is not None:
-            raise ValueError(f"has {path}={value!r}, but an id must be a whole number or a text.")
+            raise ReadError(f"it has {path}={value!r}, but an id must be a whole number or a text.")
     if id_field is not None:
-        raise ValueError(f"has no id in {id_field!r}; its fields are {', '.join(row)}.")
+        raise ReadError(f"it has no id in {id_field!r}; its fields are {', '.join(row)}.")
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,50 +19,38 @@ from ...data.validation import Ids, as_ids
 from ..damage import ReadError
 from .base import Document, FlatSource, Rows, RowSource, Source, unpadded
 
-__all__ = ["Names", "find", "missing_tokens", "names_of", "source_of"]
+__all__ = ["find", "missing_tokens", "names_of", "source_of"]
 
 # Padded documents that are read at a time.
 _PADDED = 64
 
 
-class Names(NamedTuple):
-    """Names of a collection's arrays; the first name that exists is used."""
-
-    tokens: tuple[str, ...]
-    lengths: tuple[str, ...]
-    offsets: tuple[str, ...]
-    ids: tuple[str, ...]
-    mask: tuple[str, ...]
-
-
-def _names(prefixes: tuple[str, ...], tokens: tuple[str, ...], plain: bool) -> Names:
-    """Return names such as ``docs_tokens`` for each prefix, and ``tokens`` itself if `plain`."""
-
-    def every(*words: str) -> tuple[str, ...]:
-        return (words if plain else ()) + tuple(f"{p}_{w}" for p in prefixes for w in words)
-
-    return Names(
-        tokens=every("tokens", "embeddings", "vectors") + tokens,
-        lengths=every("lengths", "lens", "doclens", "counts"),
-        offsets=every("offsets", "indptr"),
-        ids=every("ids", "doc_ids"),
-        mask=every("mask", "attention_mask", "masks"),
-    )
-
-
-_PARTS = {
-    "docs": _names(("docs", "doc", "documents", "train"), ("documents", "train"), plain=True),
-    "queries": _names(
-        ("queries", "query", "test"), ("queries", "query_embedding", "query_embeddings", "test"), plain=False
-    ),
+#: Words in the names of a collection's arrays; the first name that exists is used.
+_WORDS = {
+    "tokens": ("tokens", "embeddings", "vectors"),
+    "lengths": ("lengths", "lens", "doclens", "counts"),
+    "offsets": ("offsets", "indptr"),
+    "ids": ("ids", "doc_ids"),
+    "mask": ("mask", "attention_mask", "masks"),
+}  # fmt: skip
+_PREFIXES = {
+    "docs": ("", "docs_", "doc_", "documents_", "train_"),
+    "queries": ("queries_", "query_", "test_"),
+}
+#: Further names of the tokens.
+_TOKENS = {
+    "docs": ("documents", "train"),
+    "queries": ("queries", "query_embedding", "query_embeddings", "test"),
 }
 
 
-def names_of(part: str) -> Names:
-    """Return the names of `part`, which must be "docs" or "queries"."""
-    if part not in _PARTS:
+def names_of(part: str) -> dict[str, list[str]]:
+    """Return the names of the arrays of `part`, which must be "docs" or "queries", by the keys of `_WORDS`."""
+    if part not in _PREFIXES:
         raise ReadError(f"part must be 'docs' or 'queries', got {part!r}.")
-    return _PARTS[part]
+    names = {kind: [p + word for p in _PREFIXES[part] for word in words] for kind, words in _WORDS.items()}
+    names["tokens"] += _TOKENS[part]
+    return names
 
 
 def find(names: Iterable[str], present: Container[str]) -> str | None:
@@ -73,7 +61,7 @@ def find(names: Iterable[str], present: Container[str]) -> str | None:
 def missing_tokens(part: str, present: Iterable[str]) -> ReadError:
     """Return the error for a container without token vectors under a known name."""
     return ReadError(
-        f"it has no token vectors under a known name: looked for {', '.join(names_of(part).tokens)} "
+        f"it has no token vectors under a known name: looked for {', '.join(names_of(part)['tokens'])} "
         f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}."
     )
 
@@ -81,14 +69,14 @@ def missing_tokens(part: str, present: Iterable[str]) -> ReadError:
 def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids: Any = None) -> Source:
     """Return a source over a container's arrays; `ids` replace the ids in the container."""
     names = names_of(part)
-    key, ids_key = find(names.tokens, arrays), find(names.ids, arrays)
+    key, ids_key = find(names["tokens"], arrays), find(names["ids"], arrays)
     if ids is None and ids_key is not None:
         ids = arrays[ids_key][:]
     elif ids is None and {"ids_utf8", "ids_offsets"} <= arrays.keys():  # as our writers pack strings
         text = np.asarray(arrays["ids_utf8"][:], np.uint8).tobytes()
         ids = [text[start:stop] for start, stop in pairwise(as_offsets(arrays["ids_offsets"][:], len(text)))]
     if key is None:
-        rest = {other: arrays[other] for other in arrays if other not in (*names.ids, "n")}
+        rest = {other: arrays[other] for other in arrays if other not in (*names["ids"], "n")}
         if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
             raise missing_tokens(part, arrays)
         return _per_document(rest, ids, name)
@@ -102,9 +90,9 @@ def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids:
         )
     if len(shape) not in (2, 3) or 0 in shape[1:]:
         raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
-    lengths, offsets = find(names.lengths, arrays), find(names.offsets, arrays)
+    lengths, offsets = find(names["lengths"], arrays), find(names["offsets"], arrays)
     if len(shape) == 3:
-        mask = find(names.mask, arrays)
+        mask = find(names["mask"], arrays)
         if mask is not None:
             return _padded(tokens, arrays[mask], ids, name)
         return _padded(
@@ -117,7 +105,7 @@ def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids:
     else:
         raise ReadError(
             f"it has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
-            f"{', '.join(names.lengths + names.offsets)}."
+            f"{', '.join(names['lengths'] + names['offsets'])}."
         )
     return FlatSource(tokens, bounds, _checked_ids(ids, len(bounds) - 1), name=name)
 

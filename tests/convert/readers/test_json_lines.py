@@ -93,7 +93,7 @@ def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     row = {"id": "id:n:d::1", "fields": {"c": {"type": "tensor<float>(dt{},x[2])", "blocks": blocks}}}
     assert read(lines(tmp_path / "rows.jsonl", [row])).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
     row["fields"]["c"]["type"] = "tensor<int8>(dt{},x[2])"  # type: ignore[index]
-    with pytest.raises(ValueError, match="line 1 has packed int8 cells"):
+    with pytest.raises(ValueError, match="line 1: it has packed int8 cells"):
         read(lines(tmp_path / "rows.jsonl", [row]))
 
 
@@ -105,13 +105,15 @@ def test_paths_to_fields(tmp_path: Path) -> None:
     )
     assert read(path, id_field="n").ids.tolist() == [0, 1, 2, 3]
     for options, message in (
-        ({"field": "up"}, "line 1 has no 'up', only n, left, meta"),
-        ({"field": "left", "id_field": "up"}, "line 1 has no id in 'up'"),
+        ({"field": "up"}, "line 1: it has no 'up', only n, left, meta"),
+        ({"field": "left", "id_field": "up"}, "line 1: it has no id in 'up'"),
     ):
         with pytest.raises(ValueError, match=message):
             read(path, **options)  # type: ignore[arg-type]
     both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
-    with pytest.raises(ValueError, match=r"line 1 has token vectors in left, right\. Choose one with field="):
+    with pytest.raises(
+        ValueError, match=r"line 1: it has token vectors in left, right\. Choose one with field="
+    ):
         read(both)
     structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]
     assert_same(read(lines(tmp_path / "structs.jsonl", structs), field="clips.vec"), DOCS)
@@ -122,11 +124,11 @@ def test_paths_to_fields(tmp_path: Path) -> None:
     [
         ({"id": "x", "tokens": [[1, 2, 3]]}, "line 3: document 2 has shape .* dimension=4"),
         ({"id": "x", "tokens": [[1, 2, 3, 4], [1, 2]]}, "line 3"),
-        ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3 has in tokens int64 of shape \(4,\)"),
-        ({"id": "x", "error": "no"}, "line 3 has no 'tokens', only id, error"),
+        ({"id": "x", "tokens": [1, 2, 3, 4]}, r"line 3: it has in tokens int64 of shape \(4,\)"),
+        ({"id": "x", "error": "no"}, "line 3: it has no 'tokens', only id, error"),
         ({"tokens": [[1, 2, 3, 4]]}, "line 3: document 2 has the id None"),
         ({"id": 3, "tokens": [[1, 2, 3, 4]]}, "has the id 3 of type int, but .* type str"),
-        ({"id": 7.0, "tokens": [[1, 2, 3, 4]]}, r"line 3 has id=7\.0"),
+        ({"id": 7.0, "tokens": [[1, 2, 3, 4]]}, r"line 3: it has id=7\.0"),
         ({"id": "a", "tokens": [[1, 2, 3, 4]]}, "'a' .*0 and 2"),
         ({"id": "x", "tokens": [[1, 2, 3, float("nan")]]}, r"document 2 \(id 'x'\) has nan .* coordinate 3"),
         ({"id": "x", "tokens": [[1, 1e300, 3, 4]]}, r"document 2 \(id 'x'\) has inf .* coordinate 1"),
@@ -143,12 +145,12 @@ def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", f"{json.dumps(NAMED[0])}\n[[", "line 2 is truncated or not JSON"),
+        ("a.jsonl", f"{json.dumps(NAMED[0])}\n[[", "line 2 is damaged"),
         ("a.jsonl", "", "has no documents"),
         ("a.jsonl", '{"id": 1, "n": 2}', "no row with token vectors, .* first has the fields id, n"),
         ("a.json", '["a text", "another"]', "If it holds texts, .* muvera texts index"),
         ("a.txt", "Two words.", "in no known format. If it holds texts, .* muvera texts index"),
-        ("a.jsonl", "[" * 100_000, "line 1 is truncated or not JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1 is damaged"),
         ("a.jsonl", '{"id": 1, "emb": "{\\"[1,2]\\",\\"[1,2\\"}"}', "line 1"),
         ("a.jsonl.gz", gzip.compress(json.dumps(NAMED[0]).encode() * 50, mtime=0)[:-20], "is damaged"),
         ("a.json", b'["\xff"]', "is damaged"),
