@@ -26,22 +26,14 @@ _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 @kernel
 def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines):
-    """Write an order of the query's tokens, and their norms and angles in this order.
+    """Write an order of the query's tokens, and their norms, cosines and sines in this order.
 
     The first token is the most central one; each next token is the least similar to the ones before it.  In
     this order the maxima of the first panel give the tightest bounds for the rest.
 
-    Parameters
-    ----------
-    products, norms : float32 (M, M), float64 (M,)
-        Inner products of all tokens with each other, and their norms.
-    slack : float
-        Bound on the rounding error of an inner product, relative to the norms.
-    order, ordered_norms : int64 (M,), float64 (M,)
-        Receive the order, and the norms in this order.
-    cosines, sines : float32 (M, M)
-        Receive the cosines and sines of the angles between tokens in this order, the angles
-        rounded up.  Tokens that are too short to have a direction count as opposite to all others.
+    `products` float32 (M, M) and `norms` float64 (M,) are those of the tokens.  `slack` bounds the rounding error of a
+    product, relative to the norms; angles are rounded up by it.  Tokens that are too short to have a direction count as
+    opposite to all others.
     """
     count = norms.shape[0]
     similarity = np.empty((count, count))

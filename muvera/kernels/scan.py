@@ -225,19 +225,12 @@ def _keep_best(sums, rows, count, wanted, counts):
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found, last):
     """Scan the blocks `start` to `stop`, and keep the `wanted` rows with the greatest sums for each of m queries.
 
-    Several calls can scan one part of the rows after another, in ascending order; the state is in `bounds`, `sums`,
-    `rows` and `found`.  More than `wanted` rows may remain until the call with `last`.
+    Several calls can scan one part of the rows after another, in ascending order.  Their state is in `bounds`, uint16
+    (m,), the smallest sums that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at
+    first.  The results are `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least
+    ``wanted + BLOCK``; more is faster.  More than `wanted` rows may remain until the call with `last`.
 
-    Parameters
-    ----------
-    words : uint64 (blocks,)
-        Bit i is set if a search can return row i of the block.
-    first : int
-        Row i of block b has the number ``first + BLOCK * b + i``.
-    bounds, found : uint16 (m,), int64 (m,)
-        Smallest sum that can still enter, and number of results.  Zero at first.
-    sums, rows : uint16 (m, room), int64 (m, room)
-        Receive the results, in ascending order of rows.  `room` is at least ``wanted + BLOCK``; more is faster.
+    Bit i of a block's entry of `words` is set if a search can return its row i, number ``first + BLOCK * block + i``.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)

@@ -132,18 +132,11 @@ def write_residuals(
     """Write the residuals' bits of each row and the norm of the decoded vector.
 
     Only the direction of that vector matters, since its length is restored by the factor.  So the row is
-    stretched by one of several factors, the one with the smallest angle.
+    stretched by the one of the `stretches` with the smallest angle; of equals, by the first.
 
-    Parameters
-    ----------
-    rows, centers, numbers : float32 (n, d), float32 (K, d), int64 (n,)
-        Tokens, centroids, and the centroid of each token.
-    inverse_scales, thresholds, levels, scales : float32
-        Bucket i of a coordinate lies above i thresholds; the levels are in units of the coordinate's scale.
-    stretches : float32 (s,)
-        Factors to try; the first of equals is taken.
-    packed, norms : uint8 (n, bytes), float64 (n,)
-        Receive the bits and the norms; the bits are zero before.
+    `numbers`, int64 (n,), are the centroids of the `rows` (n, d) among the `centers` (K, d).  Bucket i of a coordinate
+    lies above i thresholds, and the levels are in units of the coordinate's scale.  The bits in `packed`, uint8
+    (n, bytes), are zero before.
     """
     count, dimension = rows.shape
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)

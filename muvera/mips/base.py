@@ -245,17 +245,9 @@ class VectorSearch(ABC):
 
 @dataclass(frozen=True)
 class SavedState:
-    """Information that an index stores about the files of a search.
+    """The state and the kept files of :meth:`VectorSearch.save`, and the `settings` of a graph.
 
-    Parameters
-    ----------
-    state : dict
-        The state that :meth:`VectorSearch.save` returned.
-    kept : list of Path
-        The kept files.
-    settings : HNSWSettings, optional
-    live : int64 (n,), optional
-        The labels that a search can return, ascending; the files may contain others.  Default: all.
+    `live` are the labels that a search can return, ascending.  Default: all in the files.
     """
 
     state: dict[str, Any]

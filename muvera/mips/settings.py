@@ -47,10 +47,9 @@ class HNSWSettings:
         TypeError, ValueError
             If `value` has another type, or a setting is invalid.
         """
-        if value is None:
-            return cls()
         if isinstance(value, cls):
             return value
+        value = {} if value is None else value
         if not isinstance(value, Mapping):
             raise TypeError(f"hnsw must be HNSWSettings or a dict of its values, got {given(value)}.")
         known = [field.name for field in fields(cls)]
