@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,10 +122,6 @@ def load(
             "lancedb:FOLDER#NAME or milvus:FILE.db#NAME.",
         ),
     ],
-    metadata: Annotated[
-        Path | None,
-        Option(help="JSON lines file with one object per document, in SOURCE's order, for search --where."),
-    ] = None,
     encoder: EncoderOption = None,
     config: Config = None,
     tokens: Annotated[
@@ -177,14 +172,13 @@ def load(
             engine.require_dimension(chosen.vector_dimension)
             chosen = fit(make_encoder(chosen), opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=name)
-        values: Any = None if metadata is None else _read_metadata(metadata)
-        contents = None
+        texts = metadata = None
         if database is not None:
-            contents = (document.text for document in opened.documents(database))
-            values = values or (document.metadata for document in opened.documents(database))
+            texts = (document.text for document in opened.documents(database))
+            metadata = (document.metadata for document in opened.documents(database))
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             report = index.add(
-                stream(opened), values, texts=contents, resume=not replace, threads=threads, progress=advance
+                stream(opened), metadata, texts=texts, resume=not replace, threads=threads, progress=advance
             )
         facts = {**index.info().to_dict(), **report.to_dict()}
     finally:
@@ -199,15 +193,3 @@ def load(
     typer.echo(f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total.")
     ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
     note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
-
-
-def _read_metadata(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path} line {number} is not JSON: {error}.") from None
-            if not isinstance(value, dict):
-                raise ValueError(f"{path} line {number} must be a JSON object, got {type(value).__name__}.")
-            yield value

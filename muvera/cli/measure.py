@@ -32,11 +32,13 @@ def diagnose(
     Example:
       muvera diagnose docs --queries docs
     """
+    from ..convert import read
     from ..diagnostics.diagnose import diagnose as run
-    from .sources import read_collections
+    from .sources import open_documents, open_queries
 
     with progress_bar(None, "steps", "measuring") as advance:
-        documents, query_vectors = read_collections(source, queries, format, option)
+        documents = read(open_documents(source, format, option))
+        query_vectors = None if queries is None else read(open_queries(queries))
         diagnosis = run(documents, query_vectors, sample=sample, threads=threads, progress=advance)
     if json_:
         print_json({"source": str(source), **diagnosis.to_dict()})
@@ -75,13 +77,15 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
+    from ..convert import read
     from ..tuning.tune import tune as run
-    from .sources import read_collections
+    from .sources import open_documents, open_queries
 
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
     with progress_bar(None, "steps", "measuring") as advance:
-        documents, query_vectors = read_collections(source, queries, format, option)
+        documents = read(open_documents(source, format, option))
+        query_vectors = None if queries is None else read(open_queries(queries))
         tuning = run(
             documents,
             query_vectors,

@@ -67,6 +67,7 @@ def search(
     if trec and json_:
         raise ValueError("--trec prints only a run. Leave out --json.")
     from ..convert import read
+    from ..engines import EngineIndex
     from ..engines.base import is_engine_url
     from ..utils.checks import counted
     from .sources import open_queries
@@ -79,8 +80,7 @@ def search(
         if is_engine_url(index):
             plan["where"] = parse_json("--where", where)
             plan["rerank"] = None if rerank == "none" else rerank
-            searched = _open_collection(index)
-            stack.callback(searched.close)
+            searched = stack.enter_context(EngineIndex(index))
             place = str(searched.engine.location)
         elif where is not None or rerank != "auto":
             raise ValueError("--where and --rerank need the URL of an engine.")
@@ -115,23 +115,10 @@ def search(
         note(f"{sizes} in {seconds(duration)}")
 
 
-def _open_collection(url: str) -> Any:
-    from ..engines import EngineError, EngineIndex
-
-    collection = EngineIndex(url)
-    if collection.info().description is None:
-        raise EngineError(f"{collection.engine.location} is empty. Load documents with muvera load.")
-    return collection
-
-
 def _open_index(index: str, queries: Path) -> MuveraIndex:
-    from ..engines.base import SCHEMES
     from ..index.manifest import texts_file
     from ..index.muvera_index import MuveraIndex
 
-    if "://" in index:
-        schemes = ", ".join(f"{name}:" for name in SCHEMES)
-        raise ValueError(f"INDEX must be a folder, or a URL that begins with one of {schemes}, got {index}.")
     loaded = MuveraIndex.load(index)
     if not queries.exists() and texts_file(Path(index)) is not None:
         raise ValueError(

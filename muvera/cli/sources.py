@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert import Source, open_source, read
+from ..convert import Source, open_source
 from ..convert.registry import find_reader
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
@@ -44,7 +44,6 @@ __all__ = [
     "open_documents",
     "open_index",
     "open_queries",
-    "read_collections",
     "stream",
 ]
 
@@ -80,16 +79,6 @@ def open_queries(path: Path, format: str | None = None, options: list[str] | Non
         if path.is_dir() and any(file.stem.startswith(("quer", "test")) for file in path.iterdir()):
             raise
         return open_source(path, format, part="docs", **values)
-
-
-def read_collections(
-    documents: Path, queries: Path | None, format: str | None, options: list[str] | None
-) -> tuple[MultiVectors, MultiVectors | None]:
-    """Read documents and queries into memory; format and options apply to the documents."""
-    return (
-        read(open_documents(documents, format, options)),
-        None if queries is None else read(open_queries(queries)),
-    )
 
 
 def stream(source: Source) -> Iterator[MultiVectors]:

@@ -41,22 +41,24 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 
 def show_problems(app: FastAPI) -> None:
     """Answer errors of `app` as problem+json.  Only errors of the request name their cause."""
+    described: dict[type[Exception], Callable[[Request, Any], tuple[Any, ...]]] = {
+        HTTPException: lambda _, error: (error.status_code, str(error.detail), dict(error.headers or {})),
+        RequestValidationError: lambda request, error: (422, _body_error(request, error.errors()[0])),
+        ValueError: lambda _, error: (422, str(error)),
+        TypeError: lambda _, error: (422, str(error)),
+        KeyError: lambda _, error: (404, str(error.args[0]) if error.args else "There is no such document."),
+        ConnectionError: lambda *_: (502, "The text encoder's server did not answer."),
+        TimeoutError: lambda *_: (504, "The request took too long. Send fewer queries or candidates."),
+    }
 
-    def answer(kind: type[Exception], describe: Callable[[Request, Any], tuple[Any, ...]]) -> None:
+    def handler(describe: Callable[[Request, Any], tuple[Any, ...]]) -> Any:
         async def handle(request: Request, error: Exception) -> Response:
             return problem(*describe(request, error))
 
-        app.add_exception_handler(kind, handle)
+        return handle
 
-    answer(HTTPException, lambda _, error: (error.status_code, str(error.detail), dict(error.headers or {})))
-    answer(RequestValidationError, lambda request, error: (422, _body_error(request, error.errors()[0])))
-    for kind in (ValueError, TypeError):
-        answer(kind, lambda _, error: (422, str(error)))
-    answer(
-        KeyError, lambda _, error: (404, str(error.args[0]) if error.args else "There is no such document.")
-    )
-    answer(ConnectionError, lambda *_: (502, "The text encoder's server did not answer."))
-    answer(TimeoutError, lambda *_: (504, "The request took too long. Send fewer queries or candidates."))
+    for kind, describe in described.items():
+        app.add_exception_handler(kind, handler(describe))
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:

@@ -151,13 +151,7 @@ def protocol(settings: ServerSettings) -> Any:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; early connections wait in its backlog.
-
-    Raises
-    ------
-    OSError
-        For an address that is not of this machine, or a port in use.
-    """
+    """Return a listening socket; early connections wait in its backlog."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:

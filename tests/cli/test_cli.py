@@ -80,8 +80,7 @@ def test_help_and_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "names"),
-    [("convert", [*WRITERS, *RULES]), ("encode", [*FORMATS, *PRESETS]), ("index", PRESETS)],
+    ("command", "names"), [("convert", [*WRITERS, *RULES]), ("encode", [*FORMATS, *PRESETS])]
 )
 def test_help_lists_every_name(command: str, names: list[str]) -> None:
     """The lists are written out, because help must not import the tables."""
@@ -119,10 +118,7 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1 and "in broken" in err
 
 
-@pytest.mark.parametrize("command", ["index", "encode"])
-def test_an_interrupt_in_the_middle_leaves_nothing(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some_texts().save(tmp_path / "docs")
 
     def interrupted(*_: object) -> object:
@@ -130,8 +126,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("muvera.cli.sources.stream", interrupted)
-    extra = ["--exact-tokens", 0] if command == "index" else []
-    code, out, err = muvera(command, tmp_path / "docs", tmp_path / "out.npy", "--encoder", "paper", *extra)
+    given = ["--encoder", "paper", "--exact-tokens", 0]
+    code, out, err = muvera("index", tmp_path / "docs", tmp_path / "out", *given)
     assert (code, out) == (130, "") and "interrupted" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
 

@@ -131,7 +131,6 @@ def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path
 
 def test_bad_sources(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert "nothing does not exist" in fails("index", tmp_path / "nothing", out)
     (tmp_path / "a.txt").write_text("text")
     assert "muvera texts index" in fails("index", tmp_path / "a.txt", out)
     (tmp_path / "a.bin").write_bytes(b"\0\1")
@@ -184,8 +183,6 @@ def test_info_of_an_index(tmp_path: Path) -> None:
     content[-1] ^= 1
     tokens.write_bytes(content)
     assert "checksum" in fails("info", tmp_path / "index", "--full")
-    tokens.write_bytes(content[:-8])
-    assert "cut off" in fails("info", tmp_path / "index")
 
 
 def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:

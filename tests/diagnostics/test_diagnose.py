@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
 from muvera.data.demo_sample import load_demo_sample
-from muvera.diagnostics.diagnose import MeasuredEncoder
+from muvera.diagnostics.diagnose import MeasuredEncoder, token_geometry
 from muvera.diagnostics.sample import draw_sample
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
 
@@ -44,11 +47,16 @@ def test_results_depend_on_the_seed_not_on_threads() -> None:
     assert first.documents == 90 and first.sampled_documents == 70 and first.exact_search
 
 
-def test_given_queries_and_windows() -> None:
+def test_given_queries_windows_and_empty_documents() -> None:
     documents, queries = cones(0.2), cones(0.2, count=12, seed=9)
     given, cut = diagnose(documents, queries), diagnose(documents)
     assert (given.pseudo_queries, given.queries, cut.pseudo_queries, cut.queries) == (False, 12, True, 60)
-    assert diagnose(documents, MultiVectors.from_arrays([np.empty((0, 32)), *queries])).queries == 12
+    empty = np.empty((0, 32), np.float32)
+    some = diagnose(
+        MultiVectors.from_arrays([empty, *documents]), MultiVectors.from_arrays([empty, *queries])
+    )
+    assert (some.queries, some.documents, some.empty_documents, some.sampled_documents) == (12, 61, 1, 60)
+    assert some.tokens_per_document == {"min": 8, "median": 8.0, "p95": 8.0, "max": 8}
 
 
 def test_spread_of_maxsim() -> None:
@@ -58,13 +66,6 @@ def test_spread_of_maxsim() -> None:
     tokens[:, 0, 30] = np.linspace(0, 1, 30)
     spread = diagnose(tokens, [np.eye(31)[30:]]).maxsim
     assert (spread.best, spread.tenth, spread.median) == pytest.approx((1, 20 / 29, 0.5), abs=1e-6)
-
-
-def test_empty_documents_are_counted_and_skipped() -> None:
-    empty = np.empty((0, 32), np.float32)
-    diagnosis = diagnose(MultiVectors.from_arrays([empty, *cones(0.2), empty]))
-    assert (diagnosis.documents, diagnosis.empty_documents, diagnosis.sampled_documents) == (62, 2, 60)
-    assert diagnosis.tokens_per_document == {"min": 8, "median": 8.0, "p95": 8.0, "max": 8}
 
 
 @pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (20, [10]), (100, [10, 50])])
@@ -149,3 +150,39 @@ def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input(changes: dict[str, Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         diagnose(**{"documents": cones(0.2, count=5), **changes})
+
+
+# -- the geometry of known tokens ---------------------------------------------
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+@given(seed=seeds, count=st.integers(2, 30), dimension=st.integers(1, 9))
+def test_geometry_is_that_of_all_pairs_and_eigenvalues(seed: int, count: int, dimension: int) -> None:
+    rng = np.random.default_rng(seed)
+    tokens = rng.normal(size=(count, dimension)) + rng.uniform(0, 4) * rng.normal(size=dimension)
+    tokens *= rng.uniform(0.1, 9, (count, 1))
+    cosines = (unit(tokens) @ unit(tokens).T)[~np.eye(count, dtype=bool)]
+    geometry = token_geometry(tokens)
+    assert geometry.mean_cosine == pytest.approx(cosines.mean(), abs=1e-9)
+    # A variance as a difference of squares loses half the digits.
+    assert geometry.cosine_deviation == pytest.approx(cosines.std(), abs=1e-6)
+    # The participation ratio of the eigenvalues, about zero and about the mean.
+    for rows, rank in (
+        (tokens, geometry.effective_rank),
+        (tokens - tokens.mean(0), geometry.centered_effective_rank),
+    ):
+        values = np.linalg.eigvalsh(rows.T @ rows)
+        assert rank == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-6)
+
+
+def test_norms_and_zero_vectors() -> None:
+    geometry = token_geometry(np.array([[3.0, 4], [0, 0], [1, 0], [0, 2]]))
+    assert geometry.norms == pytest.approx((1.0, 8 / 3, 5.0))
+    assert (geometry.zero_tokens, geometry.unit_norms) == (1, False)
+    assert not token_geometry(np.array([[1.0, 0], [0, 0], [0, 1]])).unit_norms
+    assert token_geometry(np.array([[1.003, 0], [0, 0.997]])).unit_norms
+    with pytest.raises(ValueError, match=r"2 tokens .*1"):
+        token_geometry(np.array([[0.0, 0], [1, 0]]))

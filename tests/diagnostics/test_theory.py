@@ -1,10 +1,9 @@
-"""The theorems' parameters: the bounds of the proofs recomputed, and tried on hashed tokens."""
+"""The theorems' parameters: the bounds of the proofs recomputed."""
 
 import math
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,55 +67,6 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
     assert theorem_2_2(eps, None, queries, documents, n) == theorem_2_2(
         eps, 1 / max(n, 2), queries, documents, n
     )
-
-
-# -- on tokens ------------------------------------------------------------------------
-
-
-def estimate(
-    query: np.ndarray, document: np.ndarray, normals: np.ndarray, signs: np.ndarray | None = None
-) -> float:
-    """<Fq, Fd> / |Q| for one repetition, cell by cell, because 2**k blocks do not fit into memory."""
-    query_bits, document_bits = query @ normals.T > 0, document @ normals.T > 0
-    if signs is not None:
-        query, document = (x @ signs.T / math.sqrt(len(signs)) for x in (query, document))
-    total = 0.0
-    for q, bits in zip(query, query_bits, strict=True):
-        distances = (bits != document_bits).sum(axis=1)
-        members = distances == 0 if (distances == 0).any() else np.arange(len(document)) == distances.argmin()
-        total += float(q @ document[members].mean(axis=0))
-    return total / len(query)
-
-
-def unit(rng: np.random.Generator, count: int, dimension: int) -> np.ndarray:
-    tokens = rng.standard_normal((count, dimension))
-    return np.asarray(tokens / np.linalg.norm(tokens, axis=1, keepdims=True))
-
-
-def test_the_estimate_by_cells_is_the_oracle() -> None:
-    rng = np.random.default_rng(0)
-    query, document, normals = unit(rng, 5, 6), unit(rng, 7, 6), rng.standard_normal((6, 6))
-    signs = rng.choice([-1.0, 1.0], (4, 6))
-    for inner in (None, signs):
-        scaled = None if inner is None else inner[np.newaxis] / 2
-        fq = oracle.query_fde(query, normals[np.newaxis], scaled)
-        fd = oracle.document_fde(document, normals[np.newaxis], scaled, fill=True)
-        assert estimate(query, document, normals, inner) == pytest.approx(fq @ fd / 5)
-
-
-@pytest.mark.parametrize("dimension", [8, 64])
-def test_theorem_2_1_holds_for_any_angle(dimension: int) -> None:
-    """No failure in 8 draws with `any_angle_simhash_projections`."""
-    eps, delta = 0.5, 0.05
-    required = theorem_2_1(eps, delta, 4, 12)
-    rng = np.random.default_rng(dimension)
-    for _ in range(8):
-        query, document = unit(rng, 4, dimension), unit(rng, 12, dimension)
-        normals = rng.standard_normal((required.any_angle_simhash_projections, dimension))
-        signs = rng.choice([-1.0, 1.0], (required.projection_dimension, dimension))
-        exact = oracle.chamfer(query, document) / 4
-        assert abs(estimate(query, document, normals, signs) - exact) <= eps
-        assert exact - eps / 2 <= estimate(query, document, normals) <= exact + 1e-12
 
 
 def test_the_floats_of_the_parameters() -> None:

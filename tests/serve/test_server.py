@@ -46,7 +46,9 @@ def vectors() -> MuveraIndex:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    settings = ServerSettings(max_k=50, max_queries=3, max_search_bytes=20_000, max_text_characters=100)
+    settings = ServerSettings(
+        max_k=50, max_queries=3, max_hits=99, max_search_bytes=20_000, max_text_characters=100
+    )
     with TestClient(make_app(texts(), settings)) as made:
         yield made
 
@@ -130,20 +132,18 @@ def test_integer_ids_have_one_spelling() -> None:
         ({"query": "a", "queries": ["b"]}, "query"),
         ({"query": "a", "k": 51}, "50 in one request, got 51"),
         ({"queries": ["a"] * 4}, "3 in one request, got 4"),
+        ({"queries": ["a"] * 2, "k": 50}, "99 in one request, got 100"),
         ({"query": "a" * 101}, "100 in one request, got 101"),
         ({"q": "a"}, "'q'"),
         ({"query": "a", "where": {"x": {"$near": 1}}}, "'$near'"),
-        ({"query": "a", "where": {"$or": [{"x": {"$in": [0] * 6000}}] * 2}}, "10000"),
         ({"query": 3}, "query"),
         ({"queries": [[[1, 2]]]}, "vectors"),
         ({"query": "a", "recall": 1.0}, "recall"),
         ({"query": "a", "recall": 0.9, "candidates": 10}, "not both"),
     ],
 )
-def test_wrong_requests_are_problems(body: dict[str, Any], part: str) -> None:
-    settings = ServerSettings(max_k=50, max_queries=3, max_text_characters=100)
-    with TestClient(make_app(texts(), settings)) as client:
-        assert part in problem(client.post("/search", json=body), 422)
+def test_wrong_requests_are_problems(client: TestClient, body: dict[str, Any], part: str) -> None:
+    assert part in problem(client.post("/search", json=body), 422)
 
 
 def test_bodies_are_limited_declared_or_not(client: TestClient) -> None:
@@ -174,24 +174,6 @@ def test_writing_needs_rights_and_the_token(client: TestClient, writer: TestClie
         ServerSettings(writable=True)
 
 
-def test_writing(writer: TestClient) -> None:
-    def send(method: str, body: dict[str, Any]) -> Any:
-        return writer.request(method, "/documents", json=body, headers=TOKEN)
-
-    made = send("POST", {"texts": ["a zebra"], "ids": ["z"]})
-    assert (made.status_code, made.json()) == (201, {"ids": ["z"]})
-    assert writer.post("/search", json={"query": "zebra", "k": 1}).json()["results"][0][0]["id"] == "z"
-    send("PUT", {"texts": ["an okapi"], "ids": ["z"]}).raise_for_status()
-    assert writer.get("/documents/z").json()["text"] == "an okapi"
-    assert send("DELETE", {"ids": ["z"]}).status_code == 200
-    problem(writer.get("/documents/z"), 404)
-    problem(send("DELETE", {"ids": ["z"]}), 404)
-    assert "PUT" in problem(send("POST", {"texts": ["x"], "ids": ["apple"]}), 422)
-    problem(send("PUT", {"texts": ["x"]}), 422)
-    problem(send("DELETE", {"ids": "whale"}), 422)
-    assert writer.get("/info").json()["documents"] == 3
-
-
 def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient) -> None:
     folder = tmp_path / "index"
     texts().save(folder)
@@ -201,18 +183,27 @@ def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient
 
     with TextIndex.open(folder, HashEncoder()) as index, TestClient(make_app(index, WRITABLE)) as client:
 
-        def send(method: str, path: str, **body: Any) -> Any:
+        def send(method: str, path: str = "/documents", **body: Any) -> Any:
             return client.request(method, path, json=body, headers=TOKEN)
 
-        assert send("POST", "/documents", texts=["x y"], ids=["new"]).status_code == 201
-        body = {"ids": ["whale"], "metadata": [{"kind": "mammal"}]}
-        assert send("PATCH", "/documents", **body).json() == {"ids": ["whale"]}
-        problem(send("PATCH", "/documents", ids=["no"], metadata=[{}]), 404)
+        made = send("POST", texts=["a zebra"], ids=["z"])
+        assert (made.status_code, made.json()) == (201, {"ids": ["z"]})
+        assert client.post("/search", json={"query": "zebra", "k": 1}).json()["results"][0][0]["id"] == "z"
+        assert send("PUT", texts=["an okapi"], ids=["z"]).status_code == 200
+        changed = send("PATCH", ids=["whale"], metadata=[{"kind": "mammal"}])
+        assert changed.json() == {"ids": ["whale"]}
+        assert "PUT" in problem(send("POST", texts=["x"], ids=["apple"]), 422)
+        problem(send("PUT", texts=["x"]), 422)
+        problem(send("PATCH", ids=["no"], metadata=[{}]), 404)
+        problem(send("DELETE", ids="whale"), 422)
         stored = TextIndex.load(folder, HashEncoder())
-        assert stored.get(["new"])[0].text == "x y" and stored.select({"kind": "mammal"}) == ["whale"]
+        assert stored.get(["z"])[0].text == "an okapi" and stored.select({"kind": "mammal"}) == ["whale"]
         assert journals() == 1
         assert send("POST", "/save").json() == {"documents": 4} and journals() == 0
         problem(client.post("/save"), 401)
+        assert send("DELETE", ids=["z"]).status_code == 200
+        problem(client.get("/documents/z"), 404)
+        problem(send("DELETE", ids=["z"]), 404)
     assert "path" in problem(writer.post("/save", headers=TOKEN), 422)
 
 
@@ -285,16 +276,11 @@ def test_a_wrong_list_stops_at_its_first_error(model: type[Any], body: dict[str,
     assert caught.value.error_count() <= 4
 
 
-def test_only_the_token_allows_large_bodies_and_many_hits(client: TestClient, writer: TestClient) -> None:
+def test_only_the_token_allows_large_bodies(writer: TestClient) -> None:
     body = {"texts": ["x" * 1000] * 1500, "ids": ["a"] * 1500}
     problem(writer.post("/documents", json=body), 413)
-    assert "1,000 in one request, got 1,500" in problem(
-        writer.post("/documents", json=body, headers=TOKEN), 422
-    )
-    with TestClient(make_app(texts(), ServerSettings(max_hits=20))) as few:
-        assert "20 in one request, got 22" in problem(
-            few.post("/search", json={"queries": ["a"] * 2, "k": 11}), 422
-        )
+    refused = writer.post("/documents", json=body, headers=TOKEN)
+    assert "1,000 in one request, got 1,500" in problem(refused, 422)
 
 
 def test_bodies_of_many_values_are_refused_before_they_are_parsed() -> None:
@@ -319,20 +305,23 @@ def test_a_request_reads_few_characters() -> None:
 
 def test_reading_can_require_a_token() -> None:
     settings = ServerSettings(read_token="read", writable=True, token="secret")
+    requests: list[tuple[str, str, Any]] = [
+        ("POST", "/search", {"query": "a"}),
+        ("POST", "/explain", {"query": "a", "ids": ["apple"]}),
+        ("GET", "/documents/apple", None),
+        ("GET", "/info", None),
+    ]
     with TestClient(make_app(texts(), settings)) as client:
-        requests = [("POST", "/search", {"query": "a"}), ("POST", "/explain", {"query": "a", "ids": ["apple"]}),
-                    ("GET", "/documents/apple", None), ("GET", "/info", None)]  # fmt: skip
-        for method, path, body in requests:
-            for token in (None, "wrong"):
-                headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-                problem(client.request(method, path, json=body, headers=headers), 401)
+
+        def send(token: str, method: str, path: str, body: Any) -> Any:
+            return client.request(method, path, json=body, headers={"Authorization": f"Bearer {token}"})
+
+        for request in requests:
+            problem(client.request(request[0], request[1], json=request[2]), 401)
+            problem(send("wrong", *request), 401)
             for token in ("read", "secret"):
-                client.request(
-                    method, path, json=body, headers={"Authorization": f"Bearer {token}"}
-                ).raise_for_status()
-        problem(
-            client.post("/documents", json={"texts": ["x"]}, headers={"Authorization": "Bearer read"}), 401
-        )
+                send(token, *request).raise_for_status()
+        problem(send("read", "POST", "/documents", {"texts": ["x"]}), 401)
         assert client.get("/health").status_code == client.get("/").status_code == 200
 
 

@@ -139,11 +139,8 @@ def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"target_recall": 0.0}, ValueError, "target_recall .*0.0"),
         ({"target_recall": 1.5}, ValueError, "target_recall .*1.5"),
         ({"max_bytes": 15}, ValueError, "max_bytes=15"),
-        ({"max_bytes": 1e3}, TypeError, "max_bytes .*float"),
-        ({"candidates": 5}, ValueError, "10 .*424 .*5"),
         ({"candidates": 300}, ValueError, "424 .*300"),
         ({"sample": 49}, ValueError, "sample .*50.* 49"),
         ({"seed": -1}, ValueError, "seed .*-1"),

@@ -131,7 +131,7 @@ function card(one) {
   const [from, to] = [one.head, text.length];
   one.title = make("span", {}, title ?? String(hit.id));
   const heading = [isAddress(hit.id) ? make("a", { href: hit.id, rel: "noreferrer" }, one.title) : one.title];
-  if (title !== null) heading.push(make("span", { class: "id" }, String(hit.id)));
+  if (title !== null && title !== String(hit.id)) heading.push(make("span", { class: "id" }, String(hit.id)));
   const whole = text.slice(from).join("").trim();
   const start = to - from > SNIPPET ? `${whole.slice(0, SNIPPET)} …` : whole;
   one.text = make("p", { class: "text" }, start);
@@ -281,7 +281,7 @@ const given = new URLSearchParams(location.search).get("q");
 if (given) $("query").value = given;
 ask("info").then((info) => {
   const texts = info.text_encoder !== null;
-  $("about").textContent = `${info.documents.toLocaleString("en")} documents` + (texts ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
+  $("about").textContent = `${info.documents.toLocaleString("en")} document${info.documents === 1 ? "" : "s"}` + (texts ? `, encoded by ${info.text_encoder}` : "; no texts: search by vectors through the API");
   if (!texts) for (const part of $("form").elements) part.disabled = true;
   else if (given) search();
 }).catch((error) => say(error.message, true));
