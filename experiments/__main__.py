@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from .bench.dial import dial
 from .bench.first_stage import first_stage
 from .bench.growth import grow
-from .bench.searches import searches
+from .bench.searches import dial, searches
 from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors

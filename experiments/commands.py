@@ -161,16 +161,12 @@ def check(
         raise typer.Exit(1)
 
 
-def results(
-    out: Annotated[Path | None, typer.Option(help="Folder of the pages. Default: docs/results.")] = None,
-) -> None:
-    """Write the stored results as Markdown pages, and the README's table."""
+def results() -> None:
+    """Write the stored results as Markdown pages into docs/results, and the README's table."""
     root = Path(__file__).parents[1]
-    folder = out or root / "docs" / "results"
-    if out is None:
-        readme = root / "README.md"
-        readme.write_text(update_readme(readme.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
-    for path in write_pages(folder, RESULTS):
+    readme = root / "README.md"
+    readme.write_text(update_readme(readme.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    for path in write_pages(root / "docs" / "results", RESULTS):
         typer.echo(str(path))
 
 

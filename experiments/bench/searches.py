@@ -1,4 +1,4 @@
-"""Whole searches of an index: token codecs at equal recall, one query or many, one thread or all."""
+"""Whole searches: token codecs at equal recall, one query or many, one thread or all, a recall as the limit."""
 
 from __future__ import annotations
 
@@ -36,13 +36,19 @@ from .plumbing import (
     token_indexes,
 )
 
-__all__ = ["measure", "searches"]
+__all__ = ["dial", "measure", "measure_dial", "searches"]
 
 _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99)
 
 # Possible numbers of candidates, queries per round, queries per batch, and copies of the tiny index's query.
 _CANDIDATES = (10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 140, 200, 250, 320, 400, 500, 700, 1000)
 _TIMED, _BATCH, _TINY = 50, 300, 500
+
+# Of `dial`: recalls, largest number of candidates, and default collections: all shared ones with real queries.
+_RECALLS, _MOST = (0.9, 0.95, 0.98, 0.99), 1000
+_COLLECTIONS = (
+    *("scifact-minilm", "cosqa-minilm", "cranfield-minilm", "cisi-e5", "lareqa-en-minilm", "lareqa-en-e5"),
+)
 
 _Jobs = dict[tuple[str, str], Callable[[], Seconds]]
 
@@ -170,3 +176,71 @@ def searches(
     collections = load_collections(collection or ["scifact-minilm", "cosqa-minilm"], data, cache)
     with threadpool_limits(1):
         finish("searches", "Whole searches", measure(collections, rounds), save)
+
+
+def measure_dial(
+    collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = ("float32", "int8")
+) -> Table:
+    """Return a row for each collection, token format and target; recall is relative to a ranking of all documents."""
+    on, rows = measured_on(), list[dict[str, Any]]()
+    for collection in collections:
+        indexes = token_indexes(float_documents(collection), kinds, collection.name)
+        for kind, index in indexes.items():
+            own = _dial_rows(index, float_queries(collection), rounds)
+            rows += [{"name": f"{collection.name}, {kind}", **row} for row in own]
+    columns = [
+        *(Column("collection, tokens", "name"), Column("`recall=`", "target", "{:.2f}")),
+        Column("10-recall@10", "recall", "{:.3f}"),
+        Column("time", "milliseconds", "{:.2f}", "ms"),
+        Column("fixed number with that recall", "fixed"),
+        Column("time / fixed number's", "share", "{:.2f}x"),
+    ]
+    caption = (
+        "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "
+        "has the same recall. Times are processor time of whole searches on one thread, one query at a time: the "
+        f"median of {rounds} interleaved rounds. {on}"
+    )
+    return Table.of("Recalls and their times", columns, rows, caption)
+
+
+def _dial_rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[str, Any]]:
+    best = [set(r.ids.tolist()) for r in index.search(queries, _K, candidates=len(index))]
+    found = index._contents.candidates
+    if found is None or found.calibration is None:
+        raise ValueError(f"{len(index)} documents have no calibration: they are too few.")
+    hits = np.zeros((len(queries), min(_MOST, len(index))), bool)
+    for row, own, (rows, _) in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
+        row[: len(rows)] = np.isin(index._contents.ids.of(rows), list(own))
+    by_number = np.cumsum(hits.mean(axis=0)) / np.mean([len(own) for own in best])
+    measured: list[dict[str, Any]] = []
+    jobs: dict[tuple[float, str], Callable[[], Seconds]] = {}
+    timed_queries = queries[:_TIMED]
+    for target in _RECALLS:
+        recall = mean_recall(index.search(queries, _K, recall=target), best)
+        fixed = max(_K, int(np.argmax(by_number >= min(recall, by_number[-1]) - 1e-9)) + 1)
+        measured.append({"target": target, "recall": recall, "fixed": fixed})
+        jobs[target, "dial"] = timed(one_by_one(index, timed_queries, _K, recall=target))
+        jobs[target, "fixed"] = timed(one_by_one(index, timed_queries, _K, candidates=fixed))
+    seconds = interleaved(jobs, rounds)
+    for facts in measured:
+        times, fixed_times = (seconds[facts["target"], way][1] for way in ("dial", "fixed"))
+        facts["milliseconds"] = 1000 * float(np.median(times)) / len(timed_queries)
+        facts["share"] = float(np.median(times / fixed_times))
+    return measured
+
+
+def dial(
+    data: Data = None,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated. Default: all shared collections with real queries."),
+    ] = None,
+    rounds: Rounds = 7,
+    cache: Cache = CACHE,
+    save: Save = False,
+) -> None:
+    """Measure search(recall=): its mean recall, and its time compared with the fixed number of candidates."""
+    collections = load_collections(collection or list(_COLLECTIONS), data, cache)
+    with threadpool_limits(1):
+        table = measure_dial(collections, rounds)
+    finish("dial", "A recall instead of candidates", [table], save)

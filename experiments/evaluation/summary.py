@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
-from ..runner.raw_store import Raw, Session, raw_path
+from ..runner.raw_store import Raw, Session, load_raw, raw_path
 from .metrics import ExactAnswers, Judge, parse_metric
 from .statistics import latency, mean_interval
 
@@ -73,7 +73,7 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
     for point in experiment.points():
         rows, by_seed, first = [], list[dict[str, NDArray[np.float64]]](), None
         for seed in experiment.seeds:
-            raw = session.store.load(raw_path(session, experiment, collection.name, content, point, seed))
+            raw = load_raw(raw_path(session, experiment, collection.name, content, point, seed))
             if raw is None:
                 continue  # the system failed and is in the list of failures
             # All exact answers that any metric needs, computed once.

@@ -101,8 +101,8 @@ def _folder(library: Library, cache: Path) -> Path:
     return cache.expanduser().absolute() / "environments" / f"{name}-{version}"
 
 
-def process_environment(library: Library, **changes: str) -> dict[str, str]:
-    """Return a worker's environment variables, with `changes`.
+def process_environment(library: Library) -> dict[str, str]:
+    """Return a worker's environment variables.
 
     They limit libraries to one thread.  They keep the processor's own BLAS kernels and add the checkout for muvera.
     """
@@ -114,7 +114,7 @@ def process_environment(library: Library, **changes: str) -> dict[str, str]:
     variables |= dict.fromkeys(THREAD_VARIABLES, "1")
     if library.requirement is None:
         variables["PYTHONPATH"] = str(CHECKOUT)
-    return variables | changes
+    return variables
 
 
 class Worker:

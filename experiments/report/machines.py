@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from muvera.mips.exact import byte_depth
 
@@ -48,13 +49,12 @@ class Machine:
     most_ms: float = 100
 
 
-@dataclass(frozen=True)
-class ScanCost:
+class ScanCost(NamedTuple):
     """Measured cost of a scan: bytes in memory and mapped from disk, and milliseconds of a query."""
 
     memory: float
     mapped: float
-    documents: int
+    documents: float
     ms: float
 
 
@@ -63,12 +63,11 @@ def scan_cost() -> ScanCost:
     table = next(
         table for table in load_results("first_stage")["tables"] if f": {CANDIDATES} " in table["title"]
     )
-    rows = [dict(zip(table["header"], row, strict=True)) for row in table["rows"]]
-    counts = {_number(row["vectors"].split()[-2]): row for row in rows if row["search"] == "scan"}
-    largest = counts[max(counts)]
-    mapped = byte_depth(FLOATS)
-    memory = _number(largest["bytes per vector"]) - mapped
-    return ScanCost(memory, mapped, int(max(counts)), _number(largest["one query, processor ms"]))
+    scans = [dict(zip(table["header"], row, strict=True)) for row in table["rows"] if row[1] == "scan"]
+    documents, largest = max((_number(row["vectors"].split()[0]), k) for k, row in enumerate(scans))
+    row, mapped = scans[largest], byte_depth(FLOATS)
+    memory = _number(row["bytes per vector"]) - mapped
+    return ScanCost(memory, mapped, documents, _number(row["one query, processor ms"]))
 
 
 def query_ms() -> float:

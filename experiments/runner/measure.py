@@ -20,7 +20,7 @@ from ..systems.base import Answers, Material, NotApplicableError, System
 from ..systems.registry import SYSTEMS
 from .configuration import Entry, Experiment, Point
 from .faults import chamfer_of, require_answers, score_fault, too_few
-from .raw_store import Failure, Raw, Session, raw_path
+from .raw_store import Failure, Raw, Session, load_raw, raw_path, save_raw
 
 __all__ = ["measure"]
 
@@ -50,7 +50,7 @@ def measure(session: Session, experiment: Experiment, part: Collection, seed: in
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
     for entry in experiment.entries:
         points = [(p, raw_path(session, experiment, part.name, content, p, seed)) for p in entry.points()]
-        missing = [(point, path) for point, path in points if session.store.load(path) is None]
+        missing = [(point, path) for point, path in points if load_raw(path) is None]
         if missing:
             work.append((entry, missing))
     if experiment.timed and work and len(work) < len(experiment.entries):
@@ -171,7 +171,7 @@ class _Group:
             np.asarray(answers.seconds, np.float64),
             facts,
         )
-        self.session.store.save(path, raw)
+        save_raw(path, raw)
 
 
 def _close(system: System) -> None:

@@ -18,7 +18,7 @@ from muvera.utils.atomic_files import write_bytes, write_json
 
 from .configuration import Experiment, Point
 
-__all__ = ["ALL", "Failure", "Raw", "RawStore", "Session", "key_of", "raw_path"]
+__all__ = ["ALL", "Failure", "Raw", "Session", "load_raw", "raw_path", "save_raw"]
 
 #: Special name: the failure of a collection in all experiments.
 ALL = "all"
@@ -40,34 +40,25 @@ class Raw:
     facts: dict[str, Any]
 
 
-class RawStore:
-    """A folder of raw results; each result is complete or absent."""
+def save_raw(path: Path, raw: Raw) -> None:
+    """Write a result: facts first, arrays last, each atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_suffix(".json"), raw.facts)
+    stream = io.BytesIO()
+    np.savez(stream, **{name: getattr(raw, name) for name in _ARRAYS})
+    write_bytes(path, stream.getvalue())
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def path(self, collection: str, system: str, key: str) -> Path:
-        """Return the path of a result, which may not exist yet."""
-        return self.folder / collection / f"{system}-{key}.npz"
-
-    def save(self, path: Path, raw: Raw) -> None:
-        """Write a result: facts first, arrays last, each atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path.with_suffix(".json"), raw.facts)
-        stream = io.BytesIO()
-        np.savez(stream, **{name: getattr(raw, name) for name in _ARRAYS})
-        write_bytes(path, stream.getvalue())
-
-    def load(self, path: Path) -> Raw | None:
-        """Return a result, or None if it is missing or damaged."""
-        try:
-            # From memory, because NumPy does not close a file that it refuses.
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
-            facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            return None
-        return Raw(**arrays, facts=facts)
+def load_raw(path: Path) -> Raw | None:
+    """Return a result, or None if it is missing or damaged."""
+    try:
+        # From memory, because NumPy does not close a file that it refuses.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _ARRAYS}
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+    return Raw(**arrays, facts=facts)
 
 
 @dataclass(frozen=True)
@@ -84,7 +75,8 @@ class Failure:
 class Session:
     """Shared state of a run; the cache holds peers' environments and exact answers."""
 
-    store: RawStore
+    #: Folder of raw results.
+    raw: Path
     cache: Path
     threads: int
     #: Versions, commit and machine, stored beside every result.
@@ -115,20 +107,16 @@ def raw_path(
     together = None
     if experiment.timed:  # times depend on the systems that were measured together
         together = [(entry.system, entry.build, entry.queries) for entry in experiment.entries]
-    key = key_of(
-        system=point.entry.system,
-        build=point.entry.build,
-        query=point.query,
-        seed=seed,
-        k=experiment.k,
-        content=content,
-        threads=session.threads,
-        together=together,
-    )
-    return session.store.path(collection, point.entry.system, key)
-
-
-def key_of(**values: Any) -> str:
-    """Return sixteen hexadecimal digits that depend only on `values`."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    inputs = {
+        "system": point.entry.system,
+        "build": point.entry.build,
+        "query": point.query,
+        "seed": seed,
+        "k": experiment.k,
+        "content": content,
+        "threads": session.threads,
+        "together": together,
+    }
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return session.raw / collection / f"{point.entry.system}-{key}.npz"

@@ -21,7 +21,7 @@ from ..report.result_tables import result_tables
 from .configuration import Experiment
 from .measure import measure
 from .provenance import machine, provenance
-from .raw_store import ALL, Failure, RawStore, Session
+from .raw_store import ALL, Failure, Session
 
 __all__ = ["Options", "run_experiments"]
 
@@ -62,7 +62,7 @@ def _run(
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     versions = provenance()
     session = Session(
-        RawStore(options.out / "raw"),
+        options.out / "raw",
         options.cache,
         options.threads,
         {**versions, "machine": machine()},

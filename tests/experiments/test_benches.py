@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders.system_inputs import collection_of
 
-from experiments.bench import dial, first_stage, growth, plumbing, searches, speed, tokens, vectors
+from experiments.bench import first_stage, growth, plumbing, searches, speed, tokens, vectors
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection
 from experiments.peers.environments import MUVERA, PEERS
@@ -57,7 +57,7 @@ def test_every_codec_has_a_row(real: MultiVectors) -> None:
 
 
 def test_dial_and_fixed_numbers(real: MultiVectors) -> None:
-    table = dial.measure([collection_of(real)], rounds=1, kinds=("float32",))
+    table = searches.measure_dial([collection_of(real)], rounds=1, kinds=("float32",))
     assert column(table, "`recall=`") == [0.9, 0.95, 0.98, 0.99]
     for target, recall in zip(column(table, "`recall=`"), column(table, "10-recall@10"), strict=True):
         assert recall > target - 0.1

@@ -116,7 +116,7 @@ def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     variables = process_environment(PEERS["muvera-python"])
     assert "PYTHONPATH" not in variables and "OPENBLAS_CORETYPE" not in variables
     assert {variables[name] for name in peers.THREAD_VARIABLES} == {"1"}
-    assert process_environment(MUVERA, X="y")["PYTHONPATH"] == str(peers.CHECKOUT)
+    assert process_environment(MUVERA)["PYTHONPATH"] == str(peers.CHECKOUT)
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
     system = SYSTEMS["plaid"]()
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):

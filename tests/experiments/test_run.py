@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from experiments.datasets.discovery import DatasetPath
 from experiments.runner.configuration import load_experiments
-from experiments.runner.raw_store import RawStore
+from experiments.runner.raw_store import load_raw
 from experiments.runner.run import Options, run_experiments
 
 pytestmark = pytest.mark.compiled("searches whole collections")
@@ -97,7 +97,7 @@ def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Pat
     assert row["total_bytes_per_document"] == round(tokens.tokens.nbytes / len(tokens), 1)
     assert row["queries_per_second"] > 0 and row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
     (path,) = (tmp_path / "out" / "raw").rglob("*.npz")
-    raw = RawStore(tmp_path).load(path)
+    raw = load_raw(path)
     assert raw is not None and raw.ids.shape == raw.scores.shape == (12, 5) and (raw.seconds > 0).all()
 
 
