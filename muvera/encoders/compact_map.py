@@ -1,12 +1,10 @@
 """Compact maps: reduce long vectors to a few hundred floats by a reduced-rank regression, see docs/how-it-works.md.
 
-The documents' map and every long vector are rounded to bytes before the product; the sums are exact integers.
 Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a compact one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +12,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.byte_product import multiply_bytes, round_to_bytes
 from .base import EncoderArrays
 from .matmul import (
-    PackedBytes,
     Ridge,
     gram,
     leading_eigenvectors,
@@ -26,7 +22,7 @@ from .matmul import (
     quantize_columns,
 )
 
-__all__ = ["CompactMaps", "CompactProduct", "fit_maps", "sample_windows"]
+__all__ = ["CompactMaps", "fit_maps", "sample_windows"]
 
 # Largest number of windows, and of bytes of their long vectors.  5,120 had the same recall and 3,072 less, by up to
 # .008 (mean of four seeds).  Fitting time grows with the square of their number.
@@ -51,9 +47,6 @@ _MEAN_SPREAD = 1.0
 # Children of the configuration's seed.
 _PICKING, _STARTING = 0xC1, 0xC2
 
-# Number of long vectors per block: few enough to stay in a cache until they are rounded.
-_ROUNDED_TEXTS = 12
-
 
 @dataclass(frozen=True)
 class CompactMaps(EncoderArrays):
@@ -62,12 +55,10 @@ class CompactMaps(EncoderArrays):
     Parameters
     ----------
     queries : float32 (L, D)
-        Map of queries, also applied in bytes.
+        Map of queries.
     documents : int8 (L, D)
         Map of documents, column j in units of ``scales[j]``.
     scales : float32 (D,)
-    reach : float32 (1,)
-        Entries of long document vectors are rounded to 127ths of it, and clipped to it.
     offset : float32 (D,)
         The mapped mean document, which is subtracted.  This does not change the ranking, and graphs work
         better if vectors share no direction.
@@ -76,7 +67,6 @@ class CompactMaps(EncoderArrays):
     queries: NDArray[np.float32]
     documents: NDArray[np.int8]
     scales: NDArray[np.float32]
-    reach: NDArray[np.float32]
     offset: NDArray[np.float32]
 
     @property
@@ -91,49 +81,9 @@ class CompactMaps(EncoderArrays):
                 "queries": ((long, compact), np.float32),
                 "documents": ((long, compact), np.int8),
                 "scales": ((compact,), np.float32),
-                "reach": ((1,), np.float32),
                 "offset": ((compact,), np.float32),
             }
         )
-        if self.reach[0] <= 0:
-            raise ValueError(
-                f"The encoder's reach must be positive, got {self.reach[0]}. Restore the encoder from a copy."
-            )
-
-
-class CompactProduct:
-    """Products of long document vectors with the documents' map, both in bytes.
-
-    Parameters
-    ----------
-    maps : CompactMaps
-    """
-
-    def __init__(self, maps: CompactMaps) -> None:
-        self._long = len(maps.documents)
-        self._packed = PackedBytes(maps.documents)
-        self._per_unit = np.float32(127 / maps.reach[0])
-        self._scales = maps.scales / self._per_unit
-        self._start = -maps.offset
-
-    def write(
-        self,
-        write_long: Callable[[int, int, NDArray[np.float32]], None],
-        start: int,
-        stop: int,
-        out: NDArray[np.float32],
-    ) -> None:
-        """Write the compact vectors of documents start..stop to `out` (stop - start, D).
-
-        ``write_long(first, last, block)`` must write the long vectors of documents first..last.
-        """
-        rows = np.zeros((stop - start, self._packed.depth), np.uint8)
-        block = np.empty((min(_ROUNDED_TEXTS, stop - start), self._long), np.float32)
-        for first in range(start, stop, _ROUNDED_TEXTS):
-            last = min(first + _ROUNDED_TEXTS, stop)
-            write_long(first, last, block[: last - first])
-            round_to_bytes(block[: last - first], self._per_unit, rows[first - start : last - start])
-        multiply_bytes(rows, self._packed.panels, self._packed.sums, self._scales, self._start, out)
 
 
 def sample_windows(
@@ -193,7 +143,6 @@ def fit_maps(
     # M = scale * identity + correction is the long vectors' bilinear form: the first term makes documents outside
     # the sample comparable with those inside, the second is a ridge regression of the rest of the similarities.
     mean = documents.mean(axis=0)
-    reach = float(max(documents.max(), -documents.min()))
     documents -= mean
     similarities -= similarities.mean(axis=0)
     count, long = documents.shape
@@ -249,5 +198,4 @@ def fit_maps(
     maps[0, :, : len(values)] = query_map @ (axes * values**-0.75)
     maps[1, :, : len(values)] = document_map @ (axes * values**-0.25)
     rounded, scales = quantize_columns(maps[1])
-    clip = np.full(1, reach if reach > 0 else 1.0, np.float32)
-    return CompactMaps(maps[0], rounded, scales, clip, mean @ (rounded * scales))
+    return CompactMaps(maps[0], rounded, scales, mean @ (rounded * scales))

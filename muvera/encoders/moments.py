@@ -24,7 +24,7 @@ from .base import (
     run_tasks,
 )
 from .calibration import SAMPLE_DOCUMENTS, calibrate
-from .compact_map import CompactMaps, CompactProduct, fit_maps, sample_windows
+from .compact_map import CompactMaps, fit_maps, sample_windows
 from .matmul import Int8Matrix
 from .moment_blocks import BlockWriter, MomentBlocks, moment_dimension
 from .token_products import window_similarities
@@ -34,8 +34,8 @@ __all__ = ["MomentsConfig", "MomentsEncoder"]
 # Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
 _MAX_DIMENSION = 32768
 
-# Number of tokens and texts per task with compact maps: each task reads the whole map.
-_COMPACT_TASK = 32768, 204
+# Number of texts per task with compact maps: many share the reading of a map, few keep long vectors in the cache.
+_COMPACT_TEXTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class MomentsEncoder(Encoder):
         if self.config.compact_dimension is None:
             raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
         maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._query_map, self._document_product = Int8Matrix(maps.queries), CompactProduct(maps)
+        self._products = {"queries": Int8Matrix(maps.queries), "documents": Int8Matrix(maps.document_map)}
         self.compact = maps
 
     # -- fitting --------------------------------------------------------------
@@ -197,20 +197,20 @@ class MomentsEncoder(Encoder):
     # -- encoding -------------------------------------------------------------
 
     def _task_size(self, side: Side) -> tuple[int, int | None]:
-        return super()._task_size(side) if self.compact is None else _COMPACT_TASK
+        tokens, most = super()._task_size(side)
+        return tokens, most if self.compact is None else _COMPACT_TEXTS
 
     def _write(
         self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        write_long = partial(self._writer.write, side, 0, arrays)
         if self.compact is None:
-            write_long(start, stop, out)
-        elif side == "documents":
-            self._document_product.write(write_long, start, stop, out)
-        else:
-            block = np.empty((stop - start, self.config.long_dimension), np.float32)
-            write_long(start, stop, block)
-            self._query_map.multiply(block, out)
+            self._writer.write(side, 0, arrays, start, stop, out)
+            return
+        block = np.empty((stop - start, self.config.long_dimension), np.float32)
+        self._writer.write(side, 0, arrays, start, stop, block)
+        self._products[side].multiply(block, out)
+        if side == "documents":
+            out -= self.compact.offset
 
     # -- saving ---------------------------------------------------------------
 

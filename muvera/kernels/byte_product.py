@@ -5,53 +5,9 @@ Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for
 
 import numpy as np
 
-from .byte_tile import STRIP, VECTORS, byte_dots, byte_strip, byte_tile, round_lanes
+from .byte_tile import STRIP, VECTORS, byte_dots, byte_strip, byte_tile
 from .jit import helper, kernel
 from .tile import LANES, ROWS
-
-
-@kernel
-def round_to_bytes(block, per_unit, out):
-    """Write ``128 + block * per_unit``, rounded and clipped to 1..255, to `out` (uint8, 2-D).
-
-    Other columns of `out` are not changed.
-    """
-    width = block.shape[1]
-    whole = width // LANES * LANES
-    source, target = block.reshape(-1), out.reshape(-1)
-    rest, rest_bytes = np.zeros(LANES, np.float32), np.zeros(LANES, np.uint8)
-    for i in range(block.shape[0]):
-        for j in range(0, whole, LANES):
-            round_lanes(source, i * width + j, per_unit, target, i * out.shape[1] + j)
-        if whole < width:
-            for j in range(whole, width):
-                rest[j - whole] = block[i, j]
-            round_lanes(rest, 0, per_unit, rest_bytes, 0)
-            for j in range(whole, width):
-                out[i, j] = rest_bytes[j - whole]
-
-
-@kernel
-def multiply_bytes(rows, packed, column_sums, scales, start, out):
-    """Write ``start + scales * ((rows - 128) @ M)`` to `out` (b, D), float32.
-
-    `rows` uint8 (b, depth); `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,)
-    is 128 times the sum of each column of M; `scales` and `start` float32 (D,).
-    """
-    count, depth = rows.shape
-    width = out.shape[1]
-    flat = rows.reshape(-1)
-    sums = np.empty(ROWS * LANES, np.int32)
-    for panel in range((width + LANES - 1) // LANES):
-        first = panel * LANES
-        used = min(LANES, width - first)
-        for row in range(0, count, ROWS):
-            byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
-            for i in range(min(ROWS, count - row)):
-                for j in range(used):
-                    column = first + j
-                    exact = np.float32(sums[i * LANES + j] - column_sums[column])
-                    out[row + i, column] = start[column] + scales[column] * exact
 
 
 @kernel

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from muvera.kernels.byte_product import (
-    multiply_bytes,
     multiply_rows,
+    multiply_split,
     round_rows,
     split_to_bytes,
 )
@@ -14,13 +14,12 @@ from muvera.kernels.byte_tile import MAX_DEPTH, SPAN, pack_bytes
 
 def test_the_greatest_depth_does_not_overflow() -> None:
     assert 255 * 128 * MAX_DEPTH < 2**31
-    rows = np.full((1, MAX_DEPTH), 255, np.uint8)
+    rows = np.full((2, MAX_DEPTH), 255, np.uint8)
     matrix = np.full((MAX_DEPTH, 1), -128, np.int8)
     sums = np.full(1, 128 * -128 * MAX_DEPTH, np.int32)
-    out = np.empty((1, 1), np.float32)
-    one = np.ones(1, np.float32)
-    multiply_bytes(rows, pack_bytes(matrix), sums, one, 0 * one, out)
-    assert out[0, 0] == np.float32(127 * -128 * MAX_DEPTH)
+    out, one = np.empty((1, 1), np.float32), np.ones(1, np.float32)
+    multiply_split(rows, pack_bytes(matrix), sums, one, one, out)
+    assert out[0, 0] == pytest.approx((256 * 127 + 255) * -128 * MAX_DEPTH, rel=1e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])
