@@ -161,7 +161,7 @@ ENCODERS = {
     "reference": preset_config("reference", DIMENSION, num_repetitions=2),
     "compact": preset_config("moments", 24),
     "projected": preset_config(
-        "paper", DIMENSION, final_projection="count_sketch", final_projection_dimension=8
+        "paper", DIMENSION, final_projection_dimension=8
     ),
     "learned": LearnedConfig(
         dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0

@@ -23,7 +23,7 @@ SIDES = ["encode_documents", "encode_queries"]
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"center": False},
-    {"split_mean": False, "hyperplanes": "gaussian", "document_cells": "mean"},
+    {"split_mean": False, "document_cells": "mean"},
     {"fill_empty_partitions": True, "center": False, "document_cells": "mean", "soft_query_cells": 0.0},
     {"fill_empty_partitions": True, "soft_query_cells": 0.2},
     {"num_simhash_projections": 0},
@@ -143,7 +143,7 @@ def test_final_projections(final: int, monkeypatch: pytest.MonkeyPatch) -> None:
     common = {"dimension": 5, "num_repetitions": 15, **WHOLE}
     documents = ragged(5, 5)
     long = made(documents, **common)
-    encoder = made(documents, **common, final_projection="count_sketch", final_projection_dimension=final)
+    encoder = made(documents, **common, final_projection_dimension=final)
     matrices = encoder.matrices
     for side in SIDES:
         short = getattr(encoder, side)(documents)
@@ -194,14 +194,12 @@ def test_golden_vectors() -> None:
 def encoders(draw: st.DrawFn) -> FDEEncoder:
     """Return a fitted encoder of any projection."""
     dimension = draw(some.dimensions)
-    final = draw(st.sampled_from([None, "count_sketch"]))
     return made(
         ragged(dimension, 5),
         dimension=dimension,
         projection=draw(st.sampled_from(["complementary", "rademacher", "count_sketch", "identity"])),
         num_repetitions=draw(st.integers(1, 7)),
-        final_projection=final,
-        final_projection_dimension=None if final is None else draw(st.integers(1, 40)),
+        final_projection_dimension=draw(st.none() | st.integers(1, 40)),
         **draw(st.sampled_from([{}, WHOLE, {"center": False, "fill_empty_partitions": True, **WHOLE}])),
     )
 
@@ -277,7 +275,7 @@ def test_sizes_and_presets() -> None:
     assert (config.block_width, config.num_cells, config.sketch_dimension) == (16, 8, 5120)
     assert FDEConfig(dimension=5).block_width == 5
     assert FDEConfig(dimension=128, projection="identity").block_width == 128
-    short = FDEConfig(dimension=128, final_projection="count_sketch", final_projection_dimension=100)
+    short = FDEConfig(dimension=128, final_projection_dimension=100)
     assert (short.sketch_dimension, short.vector_dimension) == (5120, 100 + 128 + 1)
     sizes = {name: FDEConfig.preset(name, 128).vector_dimension for name in PRESETS}
     assert sizes == {"fde": 5120 + 128 + 1, "paper": 10240, "reference": 10240}
@@ -290,14 +288,13 @@ def test_sizes_and_presets() -> None:
 def test_dictionaries_and_hashes_have_every_value() -> None:
     changes: dict[str, Any] = {
         "dimension": 127, "num_repetitions": 21, "num_simhash_projections": 4, "projection_dimension": 15,
-        "projection": "rademacher", "hyperplanes": "gaussian", "center": False, "fill_empty_partitions": True,
-        "document_cells": "mean", "split_mean": False, "soft_query_cells": 0.1, "seed": 2**70,
+        "projection": "rademacher", "center": False, "fill_empty_partitions": True, "document_cells": "mean",
+        "split_mean": False, "soft_query_cells": 0.1, "final_projection_dimension": 10, "seed": 2**70,
     }  # fmt: skip
     base = FDEConfig(dimension=128)
     configs = [base, *(dataclasses.replace(base, **{name: value}) for name, value in changes.items())]
-    final = {"final_projection": "count_sketch", "final_projection_dimension": 10}
-    configs += [dataclasses.replace(base, **final), FDEConfig.preset("reference", 128)]  # type: ignore[arg-type]
-    assert {"dialect", *changes, *final} == {field.name for field in dataclasses.fields(FDEConfig)}
+    configs.append(FDEConfig.preset("reference", 128))
+    assert {"dialect", *changes} == {field.name for field in dataclasses.fields(FDEConfig)}
     assert len({config.hash for config in configs}) == len(configs)
     for config in configs:
         through_json = FDEConfig.from_dict(json.loads(json.dumps(config.to_dict())))
@@ -316,10 +313,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
     ({"projection": "gauss"}, ValueError, "'gauss'"),
     ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
-    ({"final_projection": "count_sketch"}, ValueError, "'count_sketch' and None"),
-    ({"final_projection": "rademacher", "final_projection_dimension": 9}, ValueError, "'rademacher'"),
+    ({"final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
     ({"seed": -1}, ValueError, "at least 0, got -1"),
-    ({"dialect": "reference", "projection": "identity"}, ValueError, "'orthogonal'"),
+    ({"dialect": "reference"}, ValueError, "dialect='reference'.*'complementary'"),
 ]
 
 

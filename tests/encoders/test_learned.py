@@ -91,7 +91,7 @@ def test_full_rank_is_the_ridge_regression(documents: MultiVectors) -> None:
     level = np.trace(covariance) / len(covariance)
     values = np.stack([(maps.landmarks @ np.asarray(text).T).max(axis=1) for text in documents])
     targets = activations.T @ (values - values.mean(axis=0)).T / len(activations)
-    weights = np.linalg.solve(covariance + config.ridge * level * np.eye(32), targets)
+    weights = np.linalg.solve(covariance + 0.03 * level * np.eye(32), targets)
     queries = random_texts(10, seed=5)
     sums = np.stack([np.maximum(np.asarray(text) @ maps.features.T, 0).sum(axis=0) for text in queries])
     scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
@@ -164,7 +164,6 @@ def test_maps_of_another_size(encoder: LearnedEncoder) -> None:
         ({"vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
         ({"num_landmarks": 1.5}, TypeError, "float 1.5"),
         ({"training_epochs": -1}, ValueError, "at least 0, got -1"),
-        ({"ridge": 0}, ValueError, r"0\.001 and 100, got 0"),
     ],
 )
 def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -28,7 +28,7 @@ def config_of(case: dict[str, Any]) -> FDEConfig:
         "seed": case["seed"] % 2**32,  # the program uses signed seeds modulo 2**32
     }
     if case["final_dimension"]:
-        changes |= {"final_projection": "count_sketch", "final_projection_dimension": case["final_dimension"]}
+        changes["final_projection_dimension"] = case["final_dimension"]
     return FDEConfig.preset("reference", case["dimension"], **changes)
 
 

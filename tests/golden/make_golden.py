@@ -30,17 +30,17 @@ from builders.muvfde import muvfde_fdes  # noqa: E402
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors  # noqa: E402
 
-#: Both kinds of hyperplanes, every projection, a final projection, with and without blocks.
+#: Every projection, a final projection, with and without blocks.
 WHOLE: Any = {"split_mean": False, "document_cells": "unit"}
 SPLIT: Any = {"split_mean": True, "document_cells": "length"}
 OUR_CASES = [
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **WHOLE),
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, projection="identity", **WHOLE),
-    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=5, hyperplanes="gaussian",
+    FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=5,
               projection_dimension=5, **WHOLE),
     FDEConfig.preset("paper", 96, num_repetitions=3, num_simhash_projections=3),
     FDEConfig.preset("paper", 96, num_repetitions=3, projection="count_sketch",
-                     final_projection="count_sketch", final_projection_dimension=60),
+                     final_projection_dimension=60),
     FDEConfig(dimension=96, num_repetitions=3, num_simhash_projections=2, **SPLIT),
 ]  # fmt: skip
 

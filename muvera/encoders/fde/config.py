@@ -13,7 +13,6 @@ __all__ = ["PRESETS", "Dialect", "FDEConfig"]
 
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
 DocumentCells = Literal["mean", "unit", "length"]
-Hyperplanes = Literal["orthogonal", "gaussian"]
 
 #: Source of the random draws and of the cell numbering: this library or Google's C++ reference.
 Dialect = Literal["muvera", "reference"]
@@ -43,8 +42,6 @@ class FDEConfig(EncoderConfig):
         How d columns become p.  "complementary": every d/p repetitions share the rows of one random rotation, so
         that together they preserve inner products exactly.  "rademacher": the paper's dense +-1/sqrt(p).
         "count_sketch": one +-1 per column.  "identity": p = d.
-    hyperplanes : {"orthogonal", "gaussian"}
-        "orthogonal": rows of random rotations.  "gaussian": the paper's; recall is the same.
     center : bool
         Subtract the mean document token from document tokens, and from the tokens of both sides before they
         are assigned to cells.  The ranking by Chamfer does not change.  Recall rises a lot for models whose
@@ -62,11 +59,9 @@ class FDEConfig(EncoderConfig):
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell across it, with weight
         exp(-m / tau) / 2.  0 turns it off.
-    final_projection : {"count_sketch"}, optional
-        A last map of the whole sketch to `final_projection_dimension` floats.
     final_projection_dimension : int, optional
-        Size after the last map.  A long sketch that is reduced has higher recall than a short one, but
-        encoding takes longer.
+        Floats after a last map of the whole sketch, a count sketch.  A long sketch that is reduced has higher
+        recall than a short one, but encoding takes longer.
     seed : int
         Seed of all random draws.
     dialect : {"muvera", "reference"}
@@ -89,13 +84,11 @@ class FDEConfig(EncoderConfig):
     num_simhash_projections: int = 3
     projection_dimension: int | None = None
     projection: Projection = "complementary"
-    hyperplanes: Hyperplanes = "orthogonal"
     center: bool = True
     fill_empty_partitions: bool = False
     document_cells: DocumentCells = "length"
     split_mean: bool = True
     soft_query_cells: float = 0.05
-    final_projection: Literal["count_sketch"] | None = None
     final_projection_dimension: int | None = None
     seed: int = 42
     dialect: Dialect = "muvera"
@@ -107,26 +100,20 @@ class FDEConfig(EncoderConfig):
         require_int("seed", self.seed, 0)
         for name, kind in (
             ("projection", Projection),
-            ("hyperplanes", Hyperplanes),
             ("dialect", Dialect),
             ("document_cells", DocumentCells),
         ):
             require_choice(name, getattr(self, name), get_args(kind))
-        require_choice("final_projection", self.final_projection, [None, "count_sketch"])
         for name in ("center", "fill_empty_partitions", "split_mean"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
         self._settle_projection_dimension()
         tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
         object.__setattr__(self, "soft_query_cells", tau)
-        if (self.final_projection is None) != (self.final_projection_dimension is None):
-            raise ValueError(
-                "final_projection and final_projection_dimension go together, got "
-                f"{self.final_projection!r} and {self.final_projection_dimension!r}."
-            )
         if self.final_projection_dimension is not None:
             require_int("final_projection_dimension", self.final_projection_dimension, 1)
-        self._require_dialect()
+        if self.dialect == "reference":
+            require_choice("projection of dialect='reference'", self.projection, ["count_sketch", "identity"])
 
     def _settle_projection_dimension(self) -> None:
         width = self.projection_dimension
@@ -142,20 +129,6 @@ class FDEConfig(EncoderConfig):
                 f"projection='identity' keeps all {self.dimension} columns, got "
                 f"projection_dimension={width}. Leave it out, or use projection='complementary'."
             )
-
-    def _require_dialect(self) -> None:
-        """Raise ValueError for settings that the C++ reference does not have."""
-        if self.dialect == "muvera":
-            return
-        for name, allowed in (
-            ("projection", ("count_sketch", "identity")),
-            ("hyperplanes", ("gaussian",)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"dialect='reference' needs {name} {' or '.join(map(repr, allowed))}, "
-                    f"got {getattr(self, name)!r}."
-                )
 
     @classmethod
     def preset(cls, name: str, dimension: int, **changes: Any) -> FDEConfig:
@@ -202,7 +175,6 @@ _PAPER: dict[str, Any] = {
     "num_repetitions": 20,
     "num_simhash_projections": 5,
     "projection": "rademacher",
-    "hyperplanes": "gaussian",
     "center": False,
     "fill_empty_partitions": True,
     "document_cells": "mean",

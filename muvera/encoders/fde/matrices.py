@@ -73,8 +73,7 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
         planes = reference_draws.hyperplanes(seed, dimension, repetitions, bits)
         count_sketch, final = reference_draws.count_sketches, reference_draws.count_sketch
     else:
-        draw = orthogonal_hyperplanes if config.hyperplanes == "orthogonal" else gaussian_hyperplanes
-        planes = draw(seed, dimension, repetitions, bits)
+        planes = gaussian_hyperplanes(seed, dimension, repetitions, bits)
         count_sketch, final = count_sketches, final_count_sketch
     projections = np.empty((0, 0, 0), np.float32)
     if config.projection == "count_sketch":
@@ -128,21 +127,8 @@ def orthonormal_rows(stream: np.random.Generator, count: int, size: int) -> NDAr
     return np.asarray((q * np.sign(np.diag(r))).T, np.float64)
 
 
-def orthogonal_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
-    """Draw unit normals in sets of orthogonal ones, float32 (repetitions * bits, dimension)."""
-    rows = [
-        orthonormal_rows(
-            generator(seed, _HYPERPLANES, first // dimension),
-            min(dimension, repetitions * bits - first),
-            dimension,
-        )
-        for first in range(0, repetitions * bits, dimension)
-    ]
-    return np.concatenate([*rows, np.empty((0, dimension))]).astype(np.float32)
-
-
 def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
-    """Draw the paper's hyperplanes, float32 (repetitions * bits, dimension)."""
+    """Draw Gaussian normals, float32 (repetitions * bits, dimension)."""
     rows = [generator(seed, _HYPERPLANES, r).standard_normal((bits, dimension)) for r in range(repetitions)]
     return np.concatenate(rows).astype(np.float32)
 

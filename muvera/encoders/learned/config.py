@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...kernels.byte_tile import MAX_DEPTH
-from ...utils.checks import require_int, require_number
+from ...utils.checks import require_int
 from ..base import EncoderConfig
 
 __all__ = ["LearnedConfig"]
@@ -32,9 +32,6 @@ class LearnedConfig(EncoderConfig):
         Number of passes over about ten thousand sampled tokens to train the features.  0 keeps them random,
         which lowers recall and saves most of the fitting time.  Trained features have at least the recall of
         twice as many random ones.
-    ridge : float
-        Regularization, in units of the features' mean variance.  A third or three times the default hardly
-        changes recall.
     seed : int
         Seed of all random draws.
 
@@ -56,7 +53,6 @@ class LearnedConfig(EncoderConfig):
     num_landmarks: int = 8192
     num_features: int = 2048
     training_epochs: int = 8
-    ridge: float = 0.03
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -71,7 +67,6 @@ class LearnedConfig(EncoderConfig):
                 f"vector_dimension must be at most num_features={self.num_features}, got "
                 f"{self.vector_dimension}. Raise num_features, too."
             )
-        object.__setattr__(self, "ridge", require_number("ridge", self.ridge, 0.001, 100))
 
     @property
     def needs_fit_sample(self) -> bool:
