@@ -10,12 +10,12 @@ The child limits time and memory.  It is not a sandbox: it has the rights of its
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,16 @@ from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
 from .sources.base import FlatSource, Source
 
-__all__ = ["IsolationLimits", "isolated_source"]
+__all__ = ["ERRORS", "IsolationLimits", "isolated_source"]
 
 #: Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
-_ERRORS = (
+ERRORS = (
     pickle.UnpicklingError, FileNotFoundError, PermissionError, OSError, ImportError, MemoryError, TypeError,
     ValueError,
 )  # fmt: skip
 
-#: Attributes of the child's report.
-_REPORTED = ("format", "lossy", "nbits", "dropped_rows", "notes")
-
-#: Program of the child.  It is not a module of its own, so that Python does not import it twice.
-_PROGRAM = "from muvera.convert.isolation import answer; answer()"
+#: Command that starts the child; the last argument is the request.
+_COMMAND = (sys.executable, "-m", "muvera.convert.isolated_reader")
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,11 @@ class IsolationLimits:
 
 
 def isolated_source(
-    path: Path, format: str | None, options: dict[str, Any], limits: IsolationLimits, program: str = _PROGRAM
+    path: Path,
+    format: str | None,
+    options: dict[str, Any],
+    limits: IsolationLimits,
+    command: Sequence[str] = _COMMAND,
 ) -> Source:
     """Return a source of what a child process reads; refuse links that lead out of a folder `path`."""
     if sys.platform == "win32":
@@ -76,7 +77,7 @@ def isolated_source(
             "seconds": limits.seconds,
             "memory_bytes": limits.memory_bytes,
         }
-        reason = _run(program, json.dumps(request), limits)
+        reason = _run(command, json.dumps(request), limits)
         try:
             report = json.loads(Path(folder, "report.json").read_bytes())
             if "error" not in report:
@@ -86,7 +87,7 @@ def isolated_source(
                 source.dropped_rows = int(report["dropped_rows"])
                 source.note = " ".join(report["notes"]) or None
                 return source
-            kinds = {kind.__name__: kind for kind in _ERRORS}
+            kinds = {kind.__name__: kind for kind in ERRORS}
             error: Exception = kinds.get(report["error"], ValueError)(str(report["text"]))
             if isinstance(error, OSError):
                 error.errno = report["errno"]
@@ -98,12 +99,12 @@ def isolated_source(
     raise error
 
 
-def _run(program: str, request: str, limits: IsolationLimits) -> str:
+def _run(command: Sequence[str], request: str, limits: IsolationLimits) -> str:
     """Run the child, and return how it ended."""
     patience = 4 * limits.seconds
     try:
         done = subprocess.run(
-            [sys.executable, "-c", program, request],
+            [*command, request],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -128,38 +129,3 @@ def _require_no_links_out(path: Path) -> None:
                 f"{entry} is a link out of {path}; isolated reading accepts only files in the folder. "
                 "Replace the link by the file itself."
             )
-
-
-# -- the child --------------------------------------------------------------------
-
-
-def answer() -> None:
-    """Convert the file of the request in the arguments, and report on it."""
-    from .pipeline import convert  # which imports this module
-
-    request = json.loads(sys.argv[1])
-    _limit(request["seconds"], request["memory_bytes"])
-    folder = Path(request["folder"])
-    try:
-        done = convert(request["path"], folder / "tokens", format=request["format"], **request["options"])
-        report: dict[str, Any] = {name: getattr(done, name) for name in _REPORTED}
-    except Exception as error:
-        kind = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "")
-        report = {"error": kind, "text": str(error), "errno": getattr(error, "errno", None)}
-    Path(folder, "report.json").write_text(json.dumps(report))
-
-
-def _limit(seconds: float, memory_bytes: int) -> None:
-    import resource  # not on Windows
-
-    def lower(limit: int, value: int) -> None:
-        """Set a limit unless it is lower already."""
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
-
-    lower(resource.RLIMIT_CORE, 0)
-    spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
-    lower(resource.RLIMIT_CPU, math.ceil(spent.ru_utime + spent.ru_stime + seconds))
-    # Own memory only, so that a file of any size can be mapped.
-    lower(resource.RLIMIT_DATA, memory_bytes)

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def reporting(report: Any) -> str:
 def test_a_crash_or_a_false_answer_is_one_sentence(docs: Path, script: str, why: str) -> None:
     seconds = 1 if "4 seconds" in why else 60
     with pytest.raises(ChildProcessError) as caught:
-        isolated_source(docs, None, {}, IsolationLimits(seconds), SCRIPT + script)
+        isolated_source(docs, None, {}, IsolationLimits(seconds), (sys.executable, "-c", SCRIPT + script))
     assert str(caught.value).startswith(f"{docs} could not be read: the reading process {why}")
     assert f"{seconds} seconds or 4096 MiB" in str(caught.value)
 
@@ -111,4 +112,4 @@ def test_a_crash_or_a_false_answer_is_one_sentence(docs: Path, script: str, why:
 def test_an_unknown_kind_of_error_is_a_value_error(docs: Path) -> None:
     report = reporting({"error": "LanceError", "text": "it is damaged.", "errno": None})
     with pytest.raises(ValueError, match=r"^it is damaged\.$"):
-        isolated_source(docs, None, {}, IsolationLimits(), SCRIPT + report)
+        isolated_source(docs, None, {}, IsolationLimits(), (sys.executable, "-c", SCRIPT + report))

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
-from ..damage import ReadError
+from ..damage import ReadError, naming_errors
 from ..parsing.files import starts_with
 from ..sources.base import Document, Reader, RowSource, Source, choose
 
@@ -57,17 +57,15 @@ def _source(
     def documents() -> Iterator[Document]:
         for file, table in tables([column] if id_column is None else [id_column, column]):
             cells, ids = table.column(column), [None] * len(table)
-            cells.validate(full=True)  # Arrow does not check offsets when it reads
-            if id_column is not None:
-                table.column(id_column).validate(full=True)
-                ids = table.column(id_column).to_pylist()
-            while hasattr(cells, "storage"):
-                cells = cells.storage
-            lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
-            try:
+            with naming_errors(file, name):
+                cells.validate(full=True)  # Arrow does not check offsets when it reads
+                if id_column is not None:
+                    table.column(id_column).validate(full=True)
+                    ids = table.column(id_column).to_pylist()
+                while hasattr(cells, "storage"):
+                    cells = cells.storage
+                lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy(zero_copy_only=False)
                 tokens = MultiVectors.from_arrow(cells.drop_null()).tokens if lengths.any() else empty
-            except (ValueError, TypeError) as error:
-                raise ReadError(f"{file}: {error}") from error
             stops = np.cumsum(lengths)
             for identity, stop, length in zip(ids, stops.tolist(), lengths.tolist(), strict=True):
                 yield Document(identity, tokens[stop - length : stop], file)
