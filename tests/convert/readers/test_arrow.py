@@ -171,9 +171,9 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "ids", "message"),
     [
-        ([[[1.0, 2]], [[1.0, 2], [3.0]]], [0, 1], "vectors of 1 and of 2 floats"),
-        ([[[1.0, 2]], [], [[1.0, 2], None]], [0, 1, 2], "a null instead of a vector"),
-        ([[[1.0, 2]], [], [[1.0, None]]], [0, 1, 2], "a null instead of a number"),
+        ([[[1.0, 2]], [[1.0, 2], [3.0]]], [0, 1], "is damaged"),
+        ([[[1.0, 2]], [], [[1.0, 2], None]], [0, 1, 2], "is damaged"),
+        ([[[1.0, 2]], [], [[1.0, None]]], [0, 1, 2], "is damaged"),
         (
             [[[1.0, 2]], [[5.0, 2], [1.0, float("nan")]]],
             [0, 1],
