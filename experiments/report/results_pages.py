@@ -20,15 +20,33 @@ __all__ = [
     "write_pages",
 ]
 
-#: Name of a page -> the question that it answers, and experiments.
-SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "systems": ("How fast are other engines at the same recall?", ("headline", "speed")),
-    "vectors": ("Which encoder, and how many floats?", ("end_to_end", "default_vectors")),
-    "fdes": ("How good are FDEs, and which of their options matter?", ("vector_dimension", "ablation", "limit")),
-    "tokens": ("How should tokens be stored?", ("searches", "tokens")),
-    "texts": ("Do words improve the ranking of texts?", ("texts", "words", "hybrid")),
-    "dial": ("A recall or a number of candidates?", ("dial",)),
-    "size": ("Which search for which size, and what does a large index cost?", ("first_stage", "growth", "crossover")),
+#: Name of a page -> the question that it answers, the advice that follows from it, and experiments.
+SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "systems": (
+        "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)", ("headline", "speed"),
+    ),
+    "vectors": (
+        "Which encoder, and how many floats?", "[Encoders](../settings.md#encoders)", ("end_to_end", "default_vectors"),
+    ),
+    "fdes": (
+        "How good are FDEs, and which of their options matter?",
+        "[FDEs](../how-it-works.md#fixed-dimensional-encodings-fdes)",
+        ("vector_dimension", "ablation", "limit"),
+    ),
+    "tokens": (
+        "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)", ("searches", "tokens"),
+    ),
+    "texts": (
+        "Do words improve the ranking of texts?", "[Texts](../how-to/search-texts.md)", ("texts", "words", "hybrid"),
+    ),
+    "dial": (
+        "A recall or a number of candidates?", "[Recall](../settings.md#a-recall-instead-of-candidates)", ("dial",),
+    ),
+    "size": (
+        "Which search for which size, and what does a large index cost?",
+        "[Search of vectors](../settings.md#how-vectors-are-searched)",
+        ("first_stage", "growth", "crossover"),
+    ),
 }  # fmt: skip
 
 # Commands of benches with other names than their results.
@@ -59,14 +77,13 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     pages: dict[str, str] = {}
     questions = []
-    for name, (question, members) in SUBJECTS.items():
+    for name, (question, advice, members) in SUBJECTS.items():
         stored = [values for values in (load_results(member, results) for member in members) if values]
         if stored:
             pages[name] = "\n\n".join([f"# {question}", *map(experiment_section, stored)])
-            titles = ", ".join(values["configuration"]["title"].partition(",")[0] for values in stored)
-            questions.append([f"[{question}]({name}.md)", titles])
+            questions.append([f"[{question}]({name}.md)", advice])
     pages["index"] = "\n\n".join(
-        ["# Results", _GUIDE, markdown(Table("", ["question", "experiments"], questions))]
+        ["# Results", _GUIDE, markdown(Table("", ["measurements", "advice"], questions))]
     )
     paths = [folder / f"{name}.md" for name in pages]
     for path, page in zip(paths, pages.values(), strict=True):

@@ -77,7 +77,7 @@ def test_compared_points_come_first_in_one_table() -> None:
 
 
 def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
-    shown = [name for _, names in SUBJECTS.values() for name in names]
+    shown = [name for _, _, names in SUBJECTS.values() for name in names]
     assert len(shown) == len(set(shown))
     assert {path.stem for path in RESULTS.glob("*.json")} <= set(shown)
     assert {experiment.name for experiment in load_experiments(["study"])} <= set(shown)
