@@ -86,12 +86,11 @@ def test_an_index_and_its_retriever() -> None:
     assert retrieve("pear", 1) == ["b"]
 
 
-async def test_the_asynchronous_methods(store: MuveraVectorStore) -> None:
-    assert (await store.aquery(VectorStoreQuery(query_str="pear", similarity_top_k=1))).ids == ["b"]
-    await store.async_add([TextNode(id_="b", text="a yellow banana")])
-    await store.adelete_nodes(["c"])
-    assert [one.node_id for one in await store.aget_nodes()] == ["a", "d", "b"]
-    await store.aclear()
+def test_nodes_are_replaced_and_deleted(store: MuveraVectorStore) -> None:
+    store.add([TextNode(id_="b", text="a yellow banana")])
+    store.delete_nodes(["c"])
+    assert [one.node_id for one in store.get_nodes()] == ["a", "d", "b"]
+    store.clear()
     assert len(store.client) == 0
 
 

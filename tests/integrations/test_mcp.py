@@ -118,10 +118,3 @@ def test_an_encoder_without_spans_shows_the_beginning() -> None:
         assert (await client.call_tool("explain", {"query": "apple", "id": 0})).is_error
 
     converse(make_server(TextIndex.build(TEXTS[:1], Without())), talk)
-
-
-@pytest.mark.slow
-def test_the_command_names_what_is_missing(saved: Path) -> None:
-    from builders.command_line import fails
-
-    assert "hash" in fails("mcp", saved)

@@ -69,9 +69,6 @@ class ModelEncoder(ABC):
 
     name: str
 
-    #: Columns of the vectors of no texts.
-    dimension: int = 1
-
     @abstractmethod
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
         """Return the token vectors of each text, as documents or as queries."""
@@ -85,9 +82,8 @@ class ModelEncoder(ABC):
         return self._encode(list(texts), "query")
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
-        if not texts:
-            return MultiVectors.from_arrays([], dimension=self.dimension)
-        return MultiVectors.from_arrays(self.matrices(texts, side), name="matrices")
+        # Without texts, one is encoded to learn the dimension.
+        return MultiVectors.from_arrays(self.matrices(texts or ["a"], side), name="matrices")[: len(texts)]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
         """Return the characters of each token vector, or None if the model does not return them."""
@@ -117,7 +113,7 @@ class NoEncoder:
         return None
 
 
-class CachedEncoder:
+class CachedEncoder(ModelEncoder):
     """A text encoder that stores vectors in a file, so that an interrupted build can resume.
 
     Parameters
@@ -154,38 +150,23 @@ class CachedEncoder:
         if hasattr(self, "_connection"):
             self._connection.close()
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents."""
-        return self._encode(texts, "document", self._encoder.encode_documents)
-
-    def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries."""
-        return self._encode(texts, "query", self._encoder.encode_queries)
-
-    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector."""
-        return self._encoder.token_spans(text, side)
-
-    def _encode(
-        self, texts: Sequence[str], side: TextSide, encode: Callable[[Sequence[str]], MultiVectors]
-    ) -> MultiVectors:
-        if not texts:
-            return encode([])
+    def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
+        """Return the stored vectors of each text, after storing those of new texts."""
         keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
         matrices = {key: stored for key in set(keys) if (stored := self._read(key)) is not None}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in matrices}
         if missing:
-            encoded = [np.ascontiguousarray(matrix) for matrix in encode(list(missing.values()))]
-            matrices.update(zip(missing, encoded, strict=True))
+            encode = self._encoder.encode_queries if side == "query" else self._encoder.encode_documents
+            new = dict(zip(missing, map(np.ascontiguousarray, encode(list(missing.values()))), strict=True))
+            rows = [(key, array.dtype.str, array.shape[1], array.tobytes()) for key, array in new.items()]
             with self._naming_errors(), self._connection:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)",
-                    [
-                        (key, matrix.dtype.str, matrix.shape[1], matrix.tobytes())
-                        for key, matrix in zip(missing, encoded, strict=True)
-                    ],
-                )
-        return MultiVectors.from_arrays([matrices[key] for key in keys])
+                self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
+            matrices.update(new)
+        return [matrices[key] for key in keys]
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector."""
+        return self._encoder.token_spans(text, side)
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:

@@ -82,7 +82,6 @@ class MiniLMEncoder(ModelEncoder):
             n_heads=config["num_attention_heads"],
             layer_norm_eps=config["layer_norm_eps"],
         )
-        self.dimension = self._model.weights["embeddings.word_embeddings.weight"].shape[1]
         self._tokenizer = _need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(256)  # the model was trained with 256 tokens

@@ -45,7 +45,6 @@ class SentenceTransformersEncoder(ModelEncoder):
             card = getattr(model, "model_card_data", None)
             base = getattr(card, "base_model", None) or type(model).__name__
             self.name, self._model = f"sentence-transformers:{base}", model
-        self.dimension = getattr(self._model, "get_sentence_embedding_dimension", lambda: None)() or 1
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text."""
