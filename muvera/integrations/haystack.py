@@ -116,24 +116,6 @@ class MuveraDocumentStore:
         """Delete documents; unknown ids are ignored."""
         self.index.delete(document_ids, missing="ignore")
 
-    def search(
-        self, query: str, top_k: int = 10, filters: dict[str, Any] | None = None, **options: Any
-    ) -> list[Document]:
-        """Return the best documents with their scores.
-
-        Parameters
-        ----------
-        query : str
-        top_k : int
-        filters : dict, optional
-            Haystack's filters.
-        **options
-            As for :meth:`muvera.TextIndex.search`.
-        """
-        ids = None if not filters else [document.id for document in self.filter_documents(filters)]
-        hits = self.index.search(query, top_k, ids=ids, **options)
-        return [replace(_document(hit.metadata), score=hit.score) for hit in hits]
-
 
 @component
 class MuveraRetriever:
@@ -156,7 +138,10 @@ class MuveraRetriever:
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
         """Return ``{"documents": [...]}``, best first."""
-        return {"documents": self.document_store.search(query, top_k or self.top_k, filters or self.filters)}
+        store, chosen = self.document_store, filters or self.filters
+        ids = None if not chosen else [document.id for document in store.filter_documents(chosen)]
+        hits = store.index.search(query, top_k or self.top_k, ids=ids)
+        return {"documents": [replace(_document(hit.metadata), score=hit.score) for hit in hits]}
 
 
 def _document(metadata: dict[str, Any]) -> Document:

@@ -12,7 +12,6 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
 from muvera.engines.engine_index import _from_bytes
-from muvera.metadata.values import flatten
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
@@ -132,12 +131,6 @@ def test_a_changed_encoder_is_refused(postgres: str, filled: EngineIndex) -> Non
 def test_wrong_urls(url: str) -> None:
     with pytest.raises((ValueError, ImportError)):
         open_engine(url)
-
-
-def test_equal_numbers_have_one_term() -> None:
-    assert flatten({"a": [1, 1.0, True]}).terms == ['["a"]', '["a",1]']
-    bounds = flatten({"a": {"b": [2.5, "x", None]}}).bounds
-    assert bounds["high_number_x_612e62"] == 2.5 and bounds["low_text_x_612e62"] == "x"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ def test_a_pipeline_retrieves_ranked_and_filtered() -> None:
     assert [one.content for one in found] == ["a red apple"]
     assert found[0].score == store.index.search("red apple", 1)[0].score
     condition = {"field": "meta.kind", "operator": "==", "value": "thing"}
-    assert [one.content for one in store.search("red apple", filters=condition)] == ["a red car"]
+    found = MuveraRetriever(store, condition).run("red apple")["documents"]
+    assert [one.content for one in found] == ["a red car"]
 
 
 def test_a_store_is_made_again_from_its_description(tmp_path: object) -> None:
