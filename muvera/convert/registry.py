@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data.multivectors import MultiVectors
-from ..utils.checks import require_int
+from ..utils.checks import require_choice, require_int
 from .damage import IF_TEXTS, naming_errors
 from .isolation import IsolationLimits, isolated_source
 from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
 from .readers.in_memory import open_object
 from .sources.base import Reader, Source
 
-__all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source", "reader"]
+__all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source"]
 
 #: Reader by format, in the order of detection.  An index that also contains another format's files
 #: comes before that format; a folder of plain arrays comes after every kind of index.
@@ -24,14 +24,6 @@ READERS: dict[str, Reader] = {
     for module in (pylate, plaid, qdrant, containers, json_lines, arrow)
     for entry in module.READERS
 }
-
-
-def reader(name: str) -> Reader:
-    """Return the reader of the format `name`."""
-    key = name.lower().replace("-", "_")
-    if key not in READERS:
-        raise ValueError(f"format must be one of {', '.join(READERS)}, got {name!r}.")
-    return READERS[key]
 
 
 def formats() -> dict[str, str]:
@@ -46,7 +38,9 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
             f"{path} does not exist. Give a file or folder of embeddings; encode texts with your model first."
         )
     if format is not None:
-        return reader(format)
+        name = format.lower().replace("-", "_")
+        require_choice("format", name, READERS)
+        return READERS[name]
     for entry in READERS.values():
         if entry.matches(path):
             return entry

@@ -21,7 +21,7 @@ from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import float32_of_bfloat16, read_json, starts_with, stored_bytes
 from ..parsing.pickles import load_npy_safely, read_objects
-from ..sources.base import Reader, Source
+from ..sources.base import LazyRows, Reader, Source
 from ..sources.named_arrays import find, missing_tokens, names_of, source_of
 
 __all__ = ["READERS"]
@@ -119,19 +119,6 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-class _Bfloat16Rows:
-    """Rows of bfloat16 bit patterns, read as float32."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, bits: NDArray[np.uint16]) -> None:
-        self.bits = bits
-        self.shape = bits.shape
-
-    def __getitem__(self, key: slice) -> NDArray[np.float32]:
-        return float32_of_bfloat16(self.bits[key])
-
-
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
     """Open a .safetensors file, memory-mapped; BF16 becomes float32.
 
@@ -159,8 +146,12 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
         array = (
             np.memmap(path, dtype, "r", 8 + length + start, shape) if stop > start else np.empty(shape, dtype)
         )
-        arrays[key] = _Bfloat16Rows(array) if entry["dtype"] == "BF16" else array
+        arrays[key] = _of_bfloat16(array) if entry["dtype"] == "BF16" else array
     return source_of(arrays, name="safetensors", part=part, ids=ids)
+
+
+def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
+    return LazyRows(bits.shape, lambda key: float32_of_bfloat16(bits[key]))
 
 
 # -- HDF5 -------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..parsing.files import read_json, read_json_object
 from ..parsing.pickles import load_npy_safely
 from ..parsing.torch_file import read_array, read_torch
 from ..sources.base import Document, FlatSource, Reader, RowSource
-from ..sources.plaid_codec import ChunkedRows, Codec, DecodedRows, QuantizedSource
+from ..sources.plaid_codec import ChunkedRows, Codec, QuantizedSource
 
 __all__ = ["READERS", "open_fast_plaid", "open_plaid"]
 
@@ -171,7 +171,7 @@ def _open_warp(path: Path) -> FlatSource:
         raise ValueError(f"it has {len(packed)} residuals of {len(numbers)} tokens")
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)
     codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    tokens, order = DecodedRows(codec, codes, packed), np.argsort(numbers, kind="stable")
+    tokens, order = codec.rows(len(codes), codes, packed), np.argsort(numbers, kind="stable")
     source = FlatSource(tokens, running_total(np.bincount(numbers)), None, name="warp", rows=order)
     source.lossy, source.nbits = True, nbits
     return source

@@ -18,7 +18,17 @@ from ...data.offsets import running_total
 from ...data.validation import Ids, TokenArray, as_array, as_ids
 from ..damage import ReadError
 
-__all__ = ["Document", "FlatSource", "Reader", "RowSource", "Rows", "Source", "choose", "unpadded"]
+__all__ = [
+    "Document",
+    "FlatSource",
+    "LazyRows",
+    "Reader",
+    "RowSource",
+    "Rows",
+    "Source",
+    "choose",
+    "unpadded",
+]
 
 
 class Source(ABC):
@@ -77,8 +87,21 @@ class Reader(NamedTuple):
         return list(inspect.signature(self.open_source).parameters)[1:]
 
 
-#: An array whose rows are read by slices: a memory map, an HDF5 dataset, decoded codes.
+#: An array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows.
 Rows = Any
+
+
+class LazyRows:
+    """Float32 rows that `read` returns for a slice, or for row numbers, when they are used."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[Any], NDArray[np.float32]]) -> None:
+        self.shape = shape
+        self.read = read
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        return self.read(key)
 
 
 class FlatSource(Source):

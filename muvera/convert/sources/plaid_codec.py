@@ -13,9 +13,9 @@ from ...data.offsets import running_total
 from ...data.validation import Ids, read_only_view
 from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.parallel import run_in_ranges, split_by_count
-from .base import FlatSource, Rows
+from .base import FlatSource, LazyRows, Rows
 
-__all__ = ["ChunkedRows", "Codec", "DecodedRows", "QuantizedSource"]
+__all__ = ["ChunkedRows", "Codec", "QuantizedSource"]
 
 _TOKENS_PER_TASK = 4096
 
@@ -49,6 +49,10 @@ class Codec:
         self.weights = np.asarray(weights, np.float32)
         self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
         self._normalize = normalize
+
+    def rows(self, count: int, codes: Rows, packed: Rows) -> LazyRows:
+        """Return the vectors of codes and residuals, decoded when they are used."""
+        return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
         """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
@@ -106,17 +110,6 @@ class ChunkedRows:
         return array
 
 
-class DecodedRows:
-    """Token vectors that are decoded when they are read."""
-
-    def __init__(self, codec: Codec, codes: Rows, packed: Rows) -> None:
-        self.codec, self.codes, self.packed = codec, codes, packed
-        self.shape = (None, codec.dimension)
-
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        return self.codec.decode(self.codes[key], self.packed[key])
-
-
 class QuantizedSource(FlatSource):
     """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`."""
 
@@ -132,8 +125,9 @@ class QuantizedSource(FlatSource):
         *,
         name: str,
     ) -> None:
-        super().__init__(DecodedRows(codec, codes, packed), offsets, ids, name=name)
-        self.codec, self.nbits = codec, codec.nbits
+        super().__init__(codec.rows(int(offsets[-1]), codes, packed), offsets, ids, name=name)
+        self.codec, self.codes, self.packed = codec, codes, packed
+        self.nbits = codec.nbits
         self.centroids, self.bucket_weights = codec.centroids, codec.weights
 
     def coded_batches(
@@ -141,5 +135,5 @@ class QuantizedSource(FlatSource):
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
         """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
         for rows, offsets, ids in self._split(max_tokens):
-            codes, packed = self.tokens.codes[rows], self.tokens.packed[rows]
+            codes, packed = self.codes[rows], self.packed[rows]
             yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed

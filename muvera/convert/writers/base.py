@@ -179,11 +179,6 @@ class Gathered:
         """All ids, checked to be unique over the batches; None without ids."""
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
 
-    def listed_ids(self) -> list[Any]:
-        """Return all ids as :attr:`ids` does, by default the positions."""
-        ids = self.ids
-        return list(range(self.num_documents)) if ids is None else ids.tolist()
-
 
 @contextmanager
 def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:

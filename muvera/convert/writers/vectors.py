@@ -59,7 +59,7 @@ def _npy(vectors: Gathered, folder: Path) -> None:
     blocks = (batch.tokens for batch in vectors)
     # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
     write_rows(folder / "vectors.npy", blocks, vectors.dimension, np.float32)
-    write_json(folder / "ids.json", vectors.listed_ids())
+    write_json(folder / "ids.json", np.asarray(vectors.ids).tolist())
 
 
 def _opensearch(vectors: Gathered, folder: Path) -> None:
@@ -81,9 +81,8 @@ def _opensearch(vectors: Gathered, folder: Path) -> None:
                 size += stream.write(document)
                 if size >= _BULK_CHARACTERS:
                     break
-    ids = vectors.listed_ids()
-    mapping = opensearch_index(vectors.dimension, bool(ids) and isinstance(ids[0], int))
-    write_json(folder / "mapping.json", mapping)
+    integers = np.asarray(vectors.ids).dtype.kind == "i"
+    write_json(folder / "mapping.json", opensearch_index(vectors.dimension, integers))
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
