@@ -245,10 +245,8 @@ _ARRAYS: dict[str, Any] = {
 }
 
 
-def load_plain(content: Path | bytes, source: str = "The pickle") -> Any:
+def load_plain(content: bytes, source: str) -> Any:
     """Read a pickle of dicts, lists, tuples, strings, bytes and numbers (also NumPy's)."""
-    if isinstance(content, Path):
-        return load_pickle(content.read_bytes(), content.name, _PLAIN)
     return load_pickle(content, source, _PLAIN)
 
 

@@ -110,14 +110,14 @@ def _has_map(folder: Path, stem: str) -> bool:
 def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
     pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
     if pickled.is_file():
-        value = load_plain(pickled)
+        value = load_plain(pickled.read_bytes(), pickled.name)
         if not isinstance(value, dict):
             raise ReadError(f"{pickled.name} must hold a dict, got {type(value).__name__}. Copy it again.")
         return value
     with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
         rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
     return {
-        key: load_plain(value, str(database)) if isinstance(value, bytes) else value for key, value in rows
+        key: load_plain(value, database.name) if isinstance(value, bytes) else value for key, value in rows
     }
 
 
