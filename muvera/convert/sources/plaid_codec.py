@@ -93,6 +93,7 @@ class ChunkedRows:
     def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
         self.bounds = running_total(counts)
         self.load = load
+        self._last: tuple[int, NDArray[Any]] | None = None
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
@@ -102,12 +103,14 @@ class ChunkedRows:
         return np.concatenate([self._chunk(i)[rows[chunks == i] - self.bounds[i]] for i in numbers])
 
     def _chunk(self, i: int) -> NDArray[Any]:
-        array, count = self.load(int(i)), int(self.bounds[i + 1] - self.bounds[i])
-        if len(array) != count:
-            raise ValueError(
-                f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {count}"
-            )
-        return array
+        if self._last is None or self._last[0] != i:
+            array, count = self.load(int(i)), int(self.bounds[i + 1] - self.bounds[i])
+            if len(array) != count:
+                raise ValueError(
+                    f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {count}"
+                )
+            self._last = i, array
+        return self._last[1]
 
 
 class QuantizedSource(FlatSource):
