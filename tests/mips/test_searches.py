@@ -156,6 +156,7 @@ def test_number_types_and_layouts(make: Any) -> None:
     np.testing.assert_allclose(stored, values, atol=rounding * np.abs(values).max(), rtol=1e-6)
     np.testing.assert_array_equal(search.vectors(np.arange(4)), other.vectors(np.arange(4)))
     assert search.search(values[1:2].astype(np.float16), 2)[0].tolist() == [[3, 2]]
+    assert search.measure_recall(values, 2) == 1 and search.info()["bytes_per_vector"] >= DIM
 
 
 @pytest.mark.parametrize(
