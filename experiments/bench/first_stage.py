@@ -7,7 +7,7 @@ difference of two others.  Made vectors are for timing; their recall is not that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -36,19 +36,15 @@ _JUDGED, _TIMED, _ROUNDS, _BLOCK = 200, 16, 5, 1 << 17
 
 
 def measure(
-    name: str,
-    vectors: Callable[[int, int], NDArray[np.float32]],
-    queries: NDArray[np.float32],
-    sizes: dict[int, bool],
-    graphs: int,
+    name: str, own: NDArray[np.float32], queries: NDArray[np.float32], sizes: Iterable[int], graphs: int
 ) -> Iterator[dict[str, Any]]:
     """Yield a row per size, search and number of candidates; no graph has more than `graphs` vectors.
 
-    `vectors` returns the vectors start..stop.  `sizes` maps numbers of vectors to True if all of them are real.
+    Vectors beyond `own`, those of the documents, are made.
     """
-    for size, real in sizes.items():
+    for size in sizes:
         kinds = ["exact", "scan", *["hnsw"] * (size <= graphs)]
-        built = {kind: _built(kind, vectors, size, queries.shape[1]) for kind in kinds}
+        built = {kind: _built(kind, own, size) for kind in kinds}
         for count in COUNTS:
             searches: dict[str, Callable[..., Any]] = {}
             for kind, (search, _) in built.items():
@@ -66,7 +62,7 @@ def measure(
             for label, each in searches.items():
                 found = each(queries[:_JUDGED])[0]
                 kind = label.partition(",")[0]
-                row = {"collection": name, "real": real, "documents": size, "search": label}
+                row = {"collection": name, "real": size <= len(own), "documents": size, "search": label}
                 row |= {"candidates": count, "build_seconds": built[kind][1]}
                 row |= {"bytes": built[kind][0].info()["bytes_per_vector"]}
                 row["recall"] = float(
@@ -77,16 +73,16 @@ def measure(
                 yield row
 
 
-def _built(
-    kind: str, vectors: Callable[[int, int], NDArray[np.float32]], size: int, dimension: int
-) -> tuple[VectorSearch, float]:
+def _built(kind: str, own: NDArray[np.float32], size: int) -> tuple[VectorSearch, float]:
     """Return a search of `size` vectors, and the seconds of adding them on one thread."""
     graph = HNSWSettings() if kind == "hnsw" else None
-    make_search(kind, dimension, graph).add(np.arange(300), vectors(0, 300), threads=1)  # compiles
-    search, seconds = make_search(kind, dimension, graph), 0.0
+    make_search(kind, own.shape[1], graph).add(
+        np.arange(300), made_vectors(own, 0, 300), threads=1
+    )  # compiles
+    search, seconds = make_search(kind, own.shape[1], graph), 0.0
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
-        block = vectors(start, stop)
+        block = made_vectors(own, start, stop)
         began = time.process_time()
         search.add(np.arange(start, stop), block, threads=1)
         seconds += time.process_time() - began
@@ -149,8 +145,7 @@ def first_stage(
         for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):
             encoder = make_encoder(preset_config("moments", loaded.documents.dimension)).fit(loaded.documents)
             own, queries = encoder.encode_documents(loaded.documents), encoder.encode_queries(loaded.queries)
-            sizes = {count: count <= len(own) for count in sorted({*(size or ()), len(own)})}
-            for row in measure(loaded.name, partial(made_vectors, own), queries, sizes, graphs):
+            for row in measure(loaded.name, own, queries, sorted({*(size or ()), len(own)}), graphs):
                 progress(", ".join(f"{key}={value}" for key, value in row.items()))
                 rows.append(row)
     finish("first_stage", "First stage", tables_of(rows, on), save)
