@@ -22,7 +22,6 @@ from .validation import (
     as_ids,
     as_tokens,
     first_unusable,
-    id_kind,
     read_only_view,
 )
 
@@ -180,21 +179,14 @@ class MultiVectors:
         """Join collections.  Ids must stay unique; positions continue if no collection has ids."""
         if not parts:
             raise ValueError("There is nothing to concatenate.")
-        dimension = parts[0].dimension
         for i, part in enumerate(parts):
-            if part.dimension != dimension:
-                raise ValueError(
-                    f"parts[{i}] has dimension={part.dimension}, but parts[0] has dimension={dimension}."
-                )
-        dtype = np.result_type(*(part.tokens.dtype for part in parts))
+            part.require_dimension(parts[0].dimension, f"parts[{i}]", "parts[0]")
+        tokens = np.concatenate([part.tokens for part in parts])
         lengths = np.concatenate([part.lengths for part in parts])
-        tokens = np.concatenate([part.tokens for part in parts]).astype(dtype, copy=False)
-        ids = None
-        if any(part.has_ids for part in parts):
-            if len({id_kind(part.ids) for part in parts}) > 1:
-                raise TypeError("Collections with int ids and with str ids cannot be joined.")
-            ids = [name for part in parts for name in part.ids.tolist()]
-        return cls.from_flat(tokens, lengths, ids=ids)
+        named = any(part.has_ids for part in parts)
+        return cls.from_flat(
+            tokens, lengths, ids=[id for part in parts for id in part.ids.tolist()] if named else None
+        )
 
     # -- access ---------------------------------------------------------------
 

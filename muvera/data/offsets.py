@@ -61,13 +61,13 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
     """Return `values` as lengths (n,) that are not negative and add up to `rows`, or fit in int64 without `rows`."""
-    lengths = as_integers(values, name)
-    if (lengths < 0).any():
-        i = int(np.argmax(lengths < 0))
-        raise ValueError(f"{name}[{i}] is {lengths[i]}; a length must not be negative.")
-    if rows is not None and (lengths > rows).any():
-        i = int(np.argmax(lengths > rows))
-        raise ValueError(f"{name}[{i}] is {lengths[i]}, but there are {rows} token vectors in total.")
+    lengths, most = as_integers(values, name), _LARGEST_TOTAL if rows is None else rows
+    wrong = (lengths < 0) | (lengths > most)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name}[{i}] is {lengths[i]}; a length must be from 0 to {most}, the number of token vectors."
+        )
     if float(lengths.sum(dtype=np.float64)) > _LARGEST_TOTAL:
         raise ValueError(f"{name} add up to more than {_LARGEST_TOTAL} token vectors.")
     total = int(lengths.sum())

@@ -155,6 +155,8 @@ class TextIndex:
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
         values = _metadata_for(contents, metadata)
+        if not contents:  # which few models can encode
+            return []
         encoded = encode_texts(self._encoder.encode_documents, contents)
         encoded = encoded if names is None else encoded.with_ids(names)
         with self._changing():
@@ -237,6 +239,8 @@ class TextIndex:
             raise ValueError("An update needs texts or metadata, got neither. Give one of them.")
         contents = None if texts is None else as_texts(texts)
         names = _ids_for(contents, ids)
+        if not names:
+            return
         if contents is not None:
             encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
         with self._changing():
@@ -290,10 +294,6 @@ class TextIndex:
         ------
         FileExistsError, IndexFolderError
             As for :meth:`muvera.MuveraIndex.save`.
-        ValueError
-            Without `path`, if the index is not from :meth:`open` or is closed.
-        OSError
-            If the disk is full.
         """
         with self.index._changing:
             self._settle()
@@ -346,12 +346,10 @@ class TextIndex:
 
         Raises
         ------
-        IndexFolderError
-            If another process writes the folder, or the folder is damaged.
+        FileNotFoundError, IndexFolderError, ValueError
+            As for :meth:`load`, and if another process writes the folder.
         EngineError
             If the database cannot be reached, or the collection has no texts.
-        FileNotFoundError, ValueError
-            As for :meth:`load`.
         """
         from ..engines.base import is_engine_url
 

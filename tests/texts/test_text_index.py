@@ -268,6 +268,8 @@ def test_add_update_delete(index: TextIndex) -> None:
     assert (len(index), "fox" in index, ids(list(index))) == (3, False, ["apple", "pear", "db"])
     index.delete(["pear", "fox"], missing="ignore")
     assert ids(list(index)) == index.select({}) == ["apple", "db"]
+    index.update([], ids=[])
+    assert index.add([]) == [] and len(index) == 2
     numbered = TextIndex.build(TEXTS[:2], HashEncoder())
     assert numbered.add(TEXTS[2:]) == [2, 3]
     assert numbered.get(np.array([3]))[0].text == TEXTS[3]
