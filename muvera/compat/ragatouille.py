@@ -17,8 +17,8 @@ from ..convert.parsing.files import read_json, read_json_object
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..texts.database import DocumentDatabase
-from ..texts.encoders.base import TextEncoder, as_texts, require_text_encoder
-from ..texts.encoders.registry import BUILT_IN, load_text_encoder
+from ..texts.encoders.base import TextEncoder, as_texts
+from ..texts.encoders.registry import BUILT_IN, as_text_encoder, load_text_encoder
 from ..texts.hit import Hit, sentences_of
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import write_json
@@ -465,7 +465,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
     """Return a text encoder and the name to store for it."""
     if not isinstance(model, (str, os.PathLike)):
-        return require_text_encoder(model), model.name
+        return as_text_encoder(model), model.name
     checkpoint = os.fspath(model)
     prefixes = ("http", "https", *(module.replace("_", "-") for module in _LIBRARIES))
     if checkpoint in BUILT_IN or checkpoint.partition(":")[0] in prefixes:

@@ -82,23 +82,13 @@ class MuveraSearch:
         """
         if self._index is None:
             raise RuntimeError("There is no index yet. Call index first.")
-        texts = {}
+        scores = {}
         for row in queries:
             if not isinstance(row.get("text"), str):
                 raise TypeError(f"Query {row['id']!r} must be a text, got {type(row.get('text')).__name__}.")
-            texts[row["id"]] = f"{row['text']} {row.get('instruction') or ''}".strip()
-        if top_ranked is None:
-            candidates = max(self._candidates, top_k)
-            hits = self._index.search(list(texts.values()), top_k, candidates=candidates, words=self._words)
-        else:
-            hits = [
-                self._index.search(
-                    text,
-                    top_k,
-                    ids=top_ranked[name],
-                    candidates=max(top_k, len(top_ranked[name])),
-                    words=self._words,
-                )
-                for name, text in texts.items()
-            ]
-        return {name: {str(hit.id): hit.score for hit in own} for name, own in zip(texts, hits, strict=True)}
+            text = f"{row['text']} {row.get('instruction') or ''}".strip()
+            ids = None if top_ranked is None else top_ranked[row["id"]]
+            count = max(self._candidates, top_k, len(ids or ()))
+            hits = self._index.search(text, top_k, ids=ids, candidates=count, words=self._words)
+            scores[row["id"]] = {str(hit.id): hit.score for hit in hits}
+        return scores

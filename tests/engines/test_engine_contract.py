@@ -80,8 +80,6 @@ def test_the_engine_ranks_by_half_precision_tokens(filled: EngineIndex) -> None:
         {"year": {"$gte": 2000, "$lt": 2003}},
         {"tags": "b", "who.x": {"$in": ["1", "2"]}},
         {"$not": {"tags": "b"}},
-        {"none": {"$exists": True}},
-        {"none": {"$gt": 3}},
         {},
     ],
 )
@@ -176,18 +174,6 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
 
-def test_tokens_may_be_in_a_local_index(collections: Any) -> None:
-    index = opened(collections("local"), tokens=LOCAL)
-    index.add(DOCUMENTS)
-    assert ids(index.search(QUERIES, 10, candidates=200)) == ids(top_k(QUERIES, FILLED, 10))
-    assert index.measure_recall(QUERIES, candidates=200).recall == 1.0
-    expected = ids(index.search(QUERIES, 3, rerank=None))
-    without = EngineIndex(collections("local"))
-    with pytest.raises(EngineError):
-        without.search(QUERIES)
-    assert ids(without.search(QUERIES, 3, rerank=None)) == expected
-
-
 @pytest.mark.parametrize("integers", [True, False])
 def test_documents_are_replaced_deleted_and_resumed(collections: Any, integers: bool) -> None:
     names: Any = np.arange(60) if integers else [f'it\'s "{i}" \\ \u2713' for i in range(60)]
@@ -234,6 +220,10 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
     with pytest.raises(EngineError):
         index.search(QUERIES)
     index.add(SOME)
+    without = EngineIndex(index.engine, tokens=None)
+    with pytest.raises(EngineError, match="rerank=None"):
+        without.search(QUERIES)
+    assert ids(without.search(QUERIES, 3, rerank=None)) == ids(index.search(QUERIES, 3, rerank=None))
     big = MultiVectors.from_arrays([np.full((1, DIM), 1e5, np.float32)], ids=["big"])
     for documents, metadata, kind in (
         (MultiVectors.from_arrays([np.ones((3, 8), np.float32)], ids=["x"]), None, ValueError),

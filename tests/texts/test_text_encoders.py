@@ -17,7 +17,6 @@ from muvera.texts.encoders.base import (
     TextEncoder,
     as_texts,
     encode_in_batches,
-    require_text_encoder,
 )
 from muvera.texts.encoders.minilm import Bert
 from muvera.texts.encoders.models import (
@@ -26,7 +25,7 @@ from muvera.texts.encoders.models import (
     PyLateEncoder,
     SentenceTransformersEncoder,
 )
-from muvera.texts.encoders.registry import load_text_encoder
+from muvera.texts.encoders.registry import as_text_encoder, load_text_encoder
 
 TEXTS = ["one two three", "four", "five six"]
 
@@ -150,9 +149,9 @@ def test_wrong_texts_encoders_and_names() -> None:
     for wrong, part in ((["a", np.ones(3)], r"texts\[1\].*ndarray"), (3, "int")):
         with pytest.raises(TypeError, match=part):
             as_texts(wrong)
-    assert isinstance(require_text_encoder(HashEncoder()), TextEncoder)
-    with pytest.raises(TypeError, match="token_spans, got str"):
-        require_text_encoder("minilm")
+    assert isinstance(as_text_encoder(HashEncoder()), TextEncoder)
+    with pytest.raises(TypeError, match="token_spans, got int"):
+        as_text_encoder(3)
     for name in ("bert", "http://x"):
         with pytest.raises(ValueError, match=f"'{name}'.*minilm"):
             load_text_encoder(name)
@@ -180,7 +179,7 @@ class Model:
 
 @pytest.mark.parametrize("kind", [PyLateEncoder, SentenceTransformersEncoder, FastembedEncoder])
 def test_loaded_models(kind: Any) -> None:
-    encoder = require_text_encoder(kind(Model()))
+    encoder = as_text_encoder(kind(Model()))
     assert encoder.encode_documents(TEXTS).tokens.sum() == 0
     assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
     assert encoder.token_spans("x", "query") is None

@@ -26,7 +26,6 @@ __all__ = [
     "as_texts",
     "encode_in_batches",
     "encode_texts",
-    "require_text_encoder",
 ]
 
 TextSide = Literal["document", "query"]
@@ -183,16 +182,6 @@ class CachedEncoder(ModelEncoder):
             "SELECT dtype, columns, content FROM vectors WHERE key = ?", (key,)
         ).fetchone()
         return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(-1, row[1])
-
-
-def require_text_encoder(encoder: Any) -> TextEncoder:
-    """Return `encoder`, or raise TypeError if it is not a text encoder."""
-    if not isinstance(encoder, TextEncoder):
-        raise TypeError(
-            "encoder must be a text encoder with name, encode_documents, encode_queries and token_spans, got "
-            f"{type(encoder).__name__}. Use muvera.load_text_encoder('minilm') or another of its names."
-        )
-    return encoder
 
 
 def as_texts(texts: Any, name: str = "texts") -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import TextEncoder, require_text_encoder
+from .base import TextEncoder
 
 __all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
 
@@ -66,4 +66,11 @@ def load_text_encoder(name: str) -> TextEncoder:
 
 def as_text_encoder(encoder: Any) -> TextEncoder:
     """Return the text encoder of a name, or `encoder` itself if it is a text encoder; else raise TypeError."""
-    return load_text_encoder(encoder) if isinstance(encoder, str) else require_text_encoder(encoder)
+    if isinstance(encoder, str):
+        return load_text_encoder(encoder)
+    if not isinstance(encoder, TextEncoder):
+        raise TypeError(
+            "encoder must be a text encoder with name, encode_documents, encode_queries and token_spans, got "
+            f"{type(encoder).__name__}. Use muvera.load_text_encoder('minilm') or another of its names."
+        )
+    return encoder
