@@ -66,6 +66,11 @@ def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
         directions = blocks.directions if blocks.directions.size else np.eye(dimension)
         assert len(directions) == min(dimension, MAX_DIRECTIONS)
         np.testing.assert_allclose(directions @ directions.T, np.eye(len(directions)), atol=1e-3)
+        rests = [
+            (text - text.mean(axis=0, dtype=np.float64)) @ directions.T for text in documents if len(text)
+        ]
+        mean = np.mean([rest.T @ rest / len(rest) for rest in rests], axis=0)
+        np.testing.assert_allclose(metric, mean, atol=1e-3 * mean.max())
     vectors, queries = encoder.encode_documents(documents), encoder.encode_queries(documents)
     assert vectors.shape == queries.shape == (len(documents), moment_dimension(dimension, covariance))
     for tokens, vector, query in zip(documents, vectors, queries, strict=True):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.foreign_indexes import decode_slowly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,18 @@ def test_centroids_and_bits_of_plaid() -> None:
         require_plaid_bits(5, 128)
     with pytest.raises(ValueError, match=r"dimension=100 .*nbits=1 .*100 bits"):
         fit_plaid_codec(tokens(0, 3, 100), 1, 4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_codes_of_a_plaid_index_decode_as_plaid_does(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    weights = np.sort(0.1 * rng.standard_normal(2**bits)).astype(np.float32)
+    centroids, numbers = tokens(bits, 300, 32), rng.integers(0, 300, 20)
+    packed = rng.integers(0, 256, (20, 4 * bits)).astype(np.uint8)
+    codec = ResidualCodec.of_plaid(centroids, weights)
+    expected = decode_slowly(numbers, packed, centroids, weights, bits)
+    # The factor of a token has 11 bits.
+    np.testing.assert_allclose(codec.decode(codec.plaid_codes(numbers, packed)), expected, atol=1e-3)
 
 
 # -- scores -------------------------------------------------------------------
