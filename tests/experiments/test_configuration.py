@@ -1,5 +1,6 @@
 """Configurations: their expansion, and a message for every fault."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from experiments.known_names import require_known
+from experiments.runner.check import EXPECTED
 from experiments.runner.configuration import CONFIGS, Experiment, load_experiments
 
 
@@ -21,6 +23,13 @@ def test_the_study_has_every_configuration() -> None:
     study = load_experiments(["study"])
     assert {experiment.name for experiment in study} == names
     assert all(experiment.points() for experiment in study)
+
+
+def test_expected_scores_are_of_configured_points() -> None:
+    points = {(run.name, point.name) for run in load_experiments(["study"]) for point in run.points()}
+    for path in EXPECTED.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert {(row["experiment"], row["point"].partition(", n=")[0]) for row in rows} <= points, path
 
 
 def test_variants_are_labelled(tmp_path: Path) -> None:
