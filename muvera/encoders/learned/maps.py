@@ -193,7 +193,7 @@ def fit_maps(
     documents = np.zeros((len(landmarks), size), np.float32)
     queries = np.zeros((len(features), size), np.float32)
     rank = len(spread)
-    weights = ridge.solution(metric @ (axes / root), threads)
+    weights = ridge.solution((metric @ (axes / root)).astype(np.float32), threads)
     documents[:, :rank] = product(activations, weights, threads) / count
     queries[:, :rank] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
     rounded, units = quantize_columns(documents)  # as the encoder rounds them
