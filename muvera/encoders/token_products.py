@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.byte_tile import WIDE
 from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
 from ..utils.parallel import run_in_ranges, split_by_weight
@@ -31,7 +30,7 @@ class TokenProducts:
 
     def __init__(self, vectors: NDArray[np.float32], center: NDArray[np.float32]) -> None:
         rounded, self._units = quantize_columns(np.ascontiguousarray(vectors.T))
-        self._packed = PackedBytes(np.pad(rounded, ((0, 0), (0, -len(vectors) % (WIDE * LANES)))), LANES)
+        self._packed = PackedBytes(rounded, LANES)
         self._center = np.zeros(self._packed.depth, np.float32)
         self._center[: len(center)] = center
         self._center_products = (vectors * center).sum(axis=1, dtype=np.float64).astype(np.float32)

@@ -5,7 +5,7 @@ Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for
 
 import numpy as np
 
-from .byte_tile import STRIP, VECTORS, byte_dots, byte_strip, byte_tile
+from .byte_tile import STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile
 from .jit import helper, kernel
 from .tile import LANES, ROWS
 
@@ -50,7 +50,7 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
     width = out.shape[1]
     panels = (width + LANES - 1) // LANES
     flat = rows.reshape(-1)
-    sums = np.empty(ROWS * LANES, np.int32)
+    sums = np.empty(ROWS * WIDE * LANES, np.int32)
     # A tile of many rows would repeat the rows of a single query.
     begun = panels // STRIP * STRIP if count == 2 else 0
     for panel in range(0, begun, STRIP):
@@ -60,16 +60,15 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
             out[0, first + j] = joined(
                 sums[j], sums[STRIP * LANES + j], column_sums[first + j], units[0] * scales[first + j]
             )
-    for panel in range(begun, panels):
+    for panel in range(begun, panels, WIDE):
         first = panel * LANES
         for row in range(0, count, ROWS):
             byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
             for i in range(0, min(ROWS, count - row), 2):
-                for j in range(min(LANES, width - first)):
-                    out[(row + i) // 2, first + j] = joined(
-                        sums[i * LANES + j], sums[(i + 1) * LANES + j], column_sums[first + j],
-                        units[(row + i) // 2] * scales[first + j],
-                    )  # fmt: skip
+                high, low = sums[i * WIDE * LANES :], sums[(i + 1) * WIDE * LANES :]
+                for j in range(min(WIDE * LANES, width - first)):
+                    unit = units[(row + i) // 2] * scales[first + j]
+                    out[(row + i) // 2, first + j] = joined(high[j], low[j], column_sums[first + j], unit)
 
 
 @kernel

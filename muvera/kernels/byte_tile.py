@@ -42,7 +42,7 @@ STEP = 4
 #: Panels of a strip, which has two rows: the high and low bytes of a single query.
 STRIP = ROWS // 2
 
-#: Panels whose maxima are computed together, as many as fit into the registers: loading rows limits the speed of one.
+#: Panels that are multiplied together, as many as fit into the registers: loading rows limits the speed of one.
 WIDE = ROWS // 4
 
 #: Bytes of a vector register, and vectors of signed bytes that are multiplied together with a query.
@@ -55,9 +55,9 @@ _SUMS = ir.VectorType(INT32, LANES)
 
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
-    """Pack the columns of `matrix` int8 (depth, n), depth a multiple of STEP, flat."""
+    """Pack the columns of `matrix` int8 (depth, n), depth a multiple of STEP, in a multiple of WIDE panels, flat."""
     depth, count = matrix.shape
-    panels = -(-count // LANES)
+    panels = -(-count // (WIDE * LANES)) * WIDE
     padded = np.zeros((depth, panels * LANES), np.int8)
     padded[:, :count] = matrix
     return np.ascontiguousarray(
@@ -280,14 +280,14 @@ if _HAS_VNNI:
 def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
     """Return the four intrinsics (sums, maxima, strip, dots), made with one of the ADDITIONS."""
     if INTERPRETED:
-        return _interpreted(ROWS, 1), _interpreted_max, _interpreted(2, STRIP), _interpreted_dots
+        return _interpreted(ROWS, WIDE), _interpreted_max, _interpreted(2, STRIP), _interpreted_dots
     add = ADDITIONS[addition]
-    emitted = (_storing(ROWS, 1), _emit_maxima, _storing(2, STRIP), _emit_dots)
+    emitted = (_storing(ROWS, WIDE), _emit_maxima, _storing(2, STRIP), _emit_dots)
     tile, maxima, strip, dots = (_intrinsic(add, emit) for emit in emitted)
     return tile, maxima, strip, dots
 
 
-#: ``byte_tile`` writes the tile's ROWS * LANES sums (int32) to ``out[position:]``, row by row.  ``byte_max``
+#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to ``out[position:]``, row by row.  ``byte_max``
 #: raises the integers ``out[position : position + WIDE * LANES]`` to the maxima over the rows, for WIDE panels.
 #: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row.  ``byte_dots`` writes the
 #: products of VECTORS vectors, which are not packed, with the two rows of a query.

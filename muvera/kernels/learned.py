@@ -74,8 +74,8 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
     rows = np.empty(longest * width + LANES, np.float32)
     tokens = np.empty(longest * width, np.uint8)
     token_units = np.empty(longest, np.float32)
-    tile = np.empty(ROWS * LANES, np.int32)
-    total = np.empty(LANES, np.float32)
+    tile = np.empty(ROWS * WIDE * LANES, np.int32)
+    total = np.empty(WIDE * LANES, np.float32)
     for text in range(first, last):
         size = offsets[text + 1] - offsets[text]
         load_rows(floats, halves, offsets[text], offsets[text + 1], depth, width, center, rows)
@@ -87,16 +87,16 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
             per_unit = np.float32(127) / peak if peak > 0 else np.float32(0)
             for j in range(i * width, (i + 1) * width, LANES):
                 round_lanes(rows, j, per_unit, tokens, j)
-        for panel in range((count + LANES - 1) // LANES):
+        for panel in range(0, (count + LANES - 1) // LANES, WIDE):
             column = panel * LANES
-            used = min(LANES, count - column)
+            used = min(WIDE * LANES, count - column)
             total[:] = 0
             for row in range(0, size, ROWS):
                 byte_tile(tokens, row, size - 1, width, packed, panel, tile, 0)
                 for i in range(min(ROWS, size - row)):
                     unit = token_units[row + i]
                     for j in range(used):
-                        exact = np.float32(tile[i * LANES + j] - column_sums[column + j])
+                        exact = np.float32(tile[i * WIDE * LANES + j] - column_sums[column + j])
                         value = start[column + j] + unit * units[column + j] * exact
                         total[j] += max(value, np.float32(0))
             for j in range(used):
