@@ -103,7 +103,8 @@ class CandidateSearch:
         if len(self.search) == 0:
             return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
         labels, scores = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
-        return [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
+        found = np.count_nonzero(labels >= 0, axis=1).tolist()  # a row is filled up with -1
+        return [(rows[:n], own[:n]) for rows, own, n in zip(labels, scores, found, strict=True)]
 
     def level(self, recall: float, k: int) -> Level | None:
         """Return the stopping rule for a mean recall; None to rank every document of a small collection."""
