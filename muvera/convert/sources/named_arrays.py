@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
 from ...data.validation import Ids, as_ids
@@ -90,14 +89,9 @@ def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids:
         )
     if len(shape) not in (2, 3) or 0 in shape[1:]:
         raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
-    lengths, offsets = find(names["lengths"], arrays), find(names["offsets"], arrays)
     if len(shape) == 3:
-        mask = find(names["mask"], arrays)
-        if mask is not None:
-            return _padded(tokens, arrays[mask], ids, name)
-        return _padded(
-            tokens, None if lengths is None else _mask(arrays[lengths][:], lengths, shape), ids, name
-        )
+        return _padded(tokens, _mask(arrays, names, shape), ids, name)
+    lengths, offsets = find(names["lengths"], arrays), find(names["offsets"], arrays)
     if lengths is not None:
         bounds = offsets_from_lengths(arrays[lengths][:], shape[0], lengths)
     elif offsets is not None:
@@ -110,13 +104,19 @@ def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids:
     return FlatSource(tokens, bounds, _checked_ids(ids, len(bounds) - 1), name=name)
 
 
-def _mask(values: Any, key: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the mask (n, longest) of padded documents with these lengths."""
-    lengths = as_integers(values, key)
+def _mask(arrays: Mapping[str, Rows], names: dict[str, list[str]], shape: tuple[int, ...]) -> Rows | None:
+    """Return the mask (n, longest) of padded documents, perhaps made of their lengths."""
+    mask, key = find(names["mask"], arrays), find(names["lengths"], arrays)
+    if mask is not None:
+        if tuple(arrays[mask].shape) != shape[:2]:
+            raise ValueError(f"{mask} has shape {tuple(arrays[mask].shape)}, but the tokens need {shape[:2]}")
+        return arrays[mask]
+    if key is None:
+        return None
+    lengths = as_integers(arrays[key][:], key)
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
         raise ValueError(f"{key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents")
-    mask: NDArray[np.bool_] = np.arange(shape[1]) < lengths[:, None]
-    return mask
+    return np.arange(shape[1]) < lengths[:, None]
 
 
 def _checked_ids(values: Any, count: int) -> Ids | None:
@@ -132,10 +132,6 @@ def _checked_ids(values: Any, count: int) -> Ids | None:
 def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
     """Return a source over a padded array (n, longest, dimension)."""
     count = int(tokens.shape[0])
-    if mask is not None and tuple(mask.shape) != tuple(tokens.shape[:2]):
-        raise ValueError(
-            f"the mask has shape {tuple(mask.shape)}, but the tokens need {tuple(tokens.shape[:2])}"
-        )
     named = _checked_ids(ids, count)
     given = [None] * count if named is None else named.tolist()
 
