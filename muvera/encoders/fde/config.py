@@ -9,12 +9,11 @@ from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import EncoderConfig
 from ..moment_blocks import moment_dimension
 
-__all__ = ["PRESETS", "Dialect", "FDEConfig"]
+__all__ = ["PRESETS", "FDEConfig"]
 
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
 DocumentCells = Literal["mean", "unit", "length"]
-
-#: Source of the random draws and of the cell numbering: this library or Google's C++ reference.
+# Source of the random draws and of the cell numbering: this library or Google's C++ reference.
 Dialect = Literal["muvera", "reference"]
 
 # 2**k cells per repetition; more would not fit into memory.

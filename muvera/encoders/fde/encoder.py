@@ -74,34 +74,30 @@ class FDEEncoder(Encoder):
         self._positions = cell_positions(config)
         self._sketch_columns = config.final_projection_dimension or config.sketch_dimension
         self._padded_center = np.zeros(padded_width(config.dimension), np.float32)
-        self._has_center = False
+        self._has_center = not config.center
         self.blocks: MomentBlocks | None = None
         if center is not None:
             vector = as_array(center, "center").astype(np.float32).reshape(-1)
             if vector.shape != (config.dimension,):
                 raise ValueError(f"center has {vector.size} entries, but dimension={config.dimension}.")
-            self._use(vector, None)
+            if config.center:
+                self._padded_center[: config.dimension] = vector
+                self._has_center = True
         if blocks is not None:
             if not config.split_mean:
                 raise ValueError("blocks were given, but the configuration has split_mean=False.")
             blocks.require_shape(config.dimension, covariance=False)
-            self._use(None, blocks)
+            self._use_blocks(blocks)
 
-    def _use(self, center: NDArray[np.float32] | None, blocks: MomentBlocks | None) -> None:
-        if center is not None and self.config.center:
-            self._padded_center[: self.config.dimension] = center
-            self._has_center = True
-        if blocks is not None:
-            self._writer, self.blocks = BlockWriter(blocks), blocks
+    def _use_blocks(self, blocks: MomentBlocks) -> None:
+        self._writer, self.blocks = BlockWriter(blocks), blocks
 
     # -- fitting --------------------------------------------------------------
 
     @property
     def needs_fit(self) -> bool:
         """True if :meth:`fit` must be called before encoding."""
-        return (self.config.center and not self._has_center) or (
-            self.config.split_mean and self.blocks is None
-        )
+        return not self._has_center or (self.config.split_mean and self.blocks is None)
 
     @property
     def center(self) -> NDArray[np.float32]:
@@ -119,7 +115,6 @@ class FDEEncoder(Encoder):
         config = self.config
         if config.center:
             self._padded_center[: config.dimension] = sample.mean
-        blocks = None
         if config.split_mean:
 
             def sketches(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
@@ -132,7 +127,8 @@ class FDEEncoder(Encoder):
                 sample.documents, sample.queries, covariance=False, balance="length", seed=config.seed,
                 sketches=sketches, threads=threads,
             )  # fmt: skip
-        self._use(sample.mean, blocks)
+            self._use_blocks(blocks)
+        self._has_center = True
 
     # -- encoding -------------------------------------------------------------
 
