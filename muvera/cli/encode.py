@@ -16,9 +16,6 @@ from .output import note, print_json, progress_bar, seconds
 
 __all__ = ["encode", "load"]
 
-# Bytes of vectors in memory at a time.
-_BLOCK_BYTES = 16 << 20
-
 
 def encode(
     source: Source,
@@ -80,22 +77,19 @@ def encode(
         ready.save(save_encoder, overwrite=overwrite)
     encode_side = ready.encode_documents if side == "documents" else ready.encode_queries
     floats = ready.config.vector_dimension
-    step = max(1, _BLOCK_BYTES // (4 * floats))
     count = empty = 0
     with progress_bar(opened.num_documents, "texts", "encoding") as advance:
 
-        def blocks() -> Iterator[MultiVectors]:
+        def vectors() -> Iterator[MultiVectors]:
             nonlocal count, empty
-            for batch in stream(opened):
-                for start in range(0, len(batch), step):
-                    texts = batch[start : start + step]
-                    ids = texts.ids if batch.has_ids else np.arange(count, count + len(texts))
-                    count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
-                    vectors = encode_side(texts, threads=threads)
-                    yield MultiVectors.from_flat(vectors, np.ones(len(texts), np.int64), ids=ids)
-                    advance(len(texts))
+            for texts in stream(opened):
+                ids = texts.ids if texts.has_ids else np.arange(count, count + len(texts))
+                count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
+                rows = encode_side(texts, threads=threads)
+                yield MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
+                advance(len(texts))
 
-        write_vectors(blocks(), out, to, overwrite=overwrite)
+        write_vectors(vectors(), out, to, overwrite=overwrite)
     duration = time.perf_counter() - begun
     if json_:
         facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
@@ -103,8 +97,8 @@ def encode(
         print_json(facts)
         return
     zeros = f", {empty:,} of them zero because their texts have no tokens" if empty else ""
-    vectors = f"{counted(count, 'vector')} of {side}, {counted(floats, 'float')} each"
-    typer.echo(f"{out}: {vectors}{zeros}, in {seconds(duration)}")
+    written = f"{counted(count, 'vector')} of {side}, {counted(floats, 'float')} each"
+    typer.echo(f"{out}: {written}{zeros}, in {seconds(duration)}")
     if forgotten:
         note(
             "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "

@@ -199,11 +199,12 @@ def change(
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
+    """Add or update texts; the help is above."""
     update = context.command.name == "update"
     content = _read(source, text, id, metadata, optional_text=update)
     if update and content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
-    with _opened(index, encoder, change=True) as opened:
+    with _opened(index, encoder, change=True, encodes=content.texts is not None) as opened:
         if update:
             counts = _update(opened, content)
         else:

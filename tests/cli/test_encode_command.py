@@ -57,9 +57,8 @@ def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
 
 
-def test_blocks_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera.cli.sources._BATCH_BYTES", 16 * 4 * 50)
-    monkeypatch.setattr("muvera.cli.encode._BLOCK_BYTES", 65 * 4 * 7)
     some_texts(ids=False).save(tmp_path / "numbered")
     answer("encode", tmp_path / "numbered", tmp_path / "npy", *small(docs))
     np.testing.assert_allclose(vectors(tmp_path / "npy"), VECTORS, atol=1e-5)
