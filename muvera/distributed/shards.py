@@ -7,15 +7,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import Ranking
-from ..index.muvera_index import MuveraIndex
-from ..utils.checks import require_choice, require_int
+from ..utils.checks import require_choice
 
 __all__ = ["HTTPShard", "Shard", "ShardError", "ShardedAnswer", "ShardedIndex"]
 
@@ -32,8 +30,7 @@ class Shard(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ShardedAnswer:
+class ShardedAnswer(NamedTuple):
     """Rankings over all shards that answered.
 
     Parameters
@@ -60,19 +57,13 @@ class ShardedIndex:
     Raises
     ------
     ValueError
-        For no shards, or local indexes with different encoder configurations.
+        For no shards.
     """
 
     def __init__(self, shards: dict[str, Shard]) -> None:
         if not shards:
             raise ValueError("There are no shards. Give at least one.")
         self._shards = dict(shards)
-        hashes = {name: shard.config.hash for name, shard in shards.items() if isinstance(shard, MuveraIndex)}
-        if len(set(hashes.values())) > 1:
-            raise ValueError(
-                f"The shards {', '.join(map(repr, hashes))} have different encoder configurations. Build all with one "
-                "encoder: MuveraIndex.build(documents, encoder)."
-            )
 
     def search(
         self,
@@ -98,7 +89,6 @@ class ShardedIndex:
         ShardError
             If a shard does not answer, or with "report" if none does.
         """
-        require_int("k", k, 1)
         require_choice("on_failure", on_failure, ("raise", "report"))
         texts = as_multivectors(queries, "queries")
 

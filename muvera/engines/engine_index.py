@@ -78,11 +78,11 @@ class EngineIndex:
         Such as ``"postgresql://user@host/database#docs"`` or ``"lancedb:folder#docs"``, see
         :func:`muvera.engines.open_engine`.
     encoder : str, configuration or fitted encoder, optional
-        Makes the vectors of a new collection, and must agree with that of an existing one.  Default: the stored
-        encoder, or "moments" for a new collection.
+        Makes the vectors of a new collection.  An existing collection must have the same encoder.  Default: the
+        stored encoder, or "moments" for a new collection.
     tokens : "engine", MuveraIndex or None
-        Where the tokens for exact ranking are: in the engine (half precision), in a local index of the same
-        documents, or nowhere.  Default: in the engine, if it stores tokens.
+        Where the tokens for exact ranking are: in the engine, in a local index of the same documents, or nowhere.
+        Default: in the engine with half precision, if it stores tokens.
     text_encoder : str, optional
         Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
 

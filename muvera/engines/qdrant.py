@@ -60,9 +60,9 @@ def qdrant_id(id: Any) -> int | str:
 class _Qdrant(Engine):
     """Base class of both engines.
 
-    A point has the vector "fde", the multivector "tokens" in half precision, and as payload the id, the metadata,
-    its terms and its least and greatest numbers.  These are indexed, because Qdrant's graph loses documents under
-    a condition on unindexed fields.
+    A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload is the id, the metadata,
+    the terms, and the least and greatest numbers.  Terms and numbers are indexed, because Qdrant's graph loses
+    documents under a condition on unindexed fields.
     """
 
     kind = "qdrant"
