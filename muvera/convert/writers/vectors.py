@@ -27,7 +27,7 @@ _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
 # Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB by default.
 _BULK_CHARACTERS = 8 << 20
 
-# Links per node and candidates, as GraphSettings in muvera.engines.
+# Links per node and candidates, as in muvera.engines.
 _M, _EF = 16, 128
 
 
