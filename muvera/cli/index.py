@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .options import (
-    Backend,
-    Config,
-    Encoder,
-    Format,
-    Json,
-    Overwrite,
-    ReaderOption,
-    Source,
-    Threads,
-    Tokens,
-)
+from .options import Backend, Config, Encoder, Format, Json, Overwrite, ReaderOption, Source, Threads, Tokens
 from .output import megabytes, print_json, progress_bar, seconds, warn
 
 if TYPE_CHECKING:
@@ -146,8 +135,7 @@ def info(
 ) -> None:
     """Describe an index, an encoder or token embeddings.
 
-    For an index: sizes, settings, and the recall of its candidates.  For
-    embeddings: format and size.
+    For an index: sizes, settings and the recall of its candidates.  For embeddings: format and size.
 
     \b
     Example:
