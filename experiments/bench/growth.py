@@ -3,9 +3,9 @@
 The first documents are real.  Generated documents may follow; they are mixtures of real ones, so their recall is not
 that of real text.
 
-Each step of each size runs in its own process, whose memory is measured, and writes its results to a file, so
-an interrupted command continues after the last step.  The exact best documents are found by reading all
-documents in batches; larger sizes continue from smaller ones, because they begin with the same documents.
+Each step of each size runs in its own process, whose memory is measured.  It writes its results to a file, so an
+interrupted command continues after the last step.  The exact best documents are found by reading all documents in
+batches.  Larger sizes continue from smaller ones, because they begin with the same documents.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ def embed(
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> NDArray[np.float32]:
     """Return the map (dim_in, dimension) that keeps most of the vectors' energy (PCA without centering).
 
-    Its columns are the leading eigenvectors of the uncentered second moment, so on average it preserves inner
-    products as well as any map of this size.  Each column's largest entry is positive.
+    Its columns are the leading eigenvectors of the uncentered second moment.  On average no map of this size
+    preserves inner products better.  Each column's largest entry is positive.
     """
     moment: NDArray[np.float64] | None = None
     for sample in samples:

@@ -1,8 +1,8 @@
 """Build the bundled demo sample again: ``python -m experiments.demo.make_demo_sample``.
 
 The sample's ``ids.json`` names the documents, objects of the Python standard library, and ``queries.json`` has a
-newcomer's questions with their answers.  The command reads the docstrings, encodes everything as MiniLM token states
-of 128 dimensions, writes the other files and the README, and prints the rank of each question's best answer under
+newcomer's questions with their answers.  The command reads the docstrings and encodes everything as MiniLM token states
+of 128 dimensions.  It writes the other files and the README, and prints the rank of each question's best answer under
 exact MaxSim.
 """
 
