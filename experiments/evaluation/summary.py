@@ -103,7 +103,6 @@ def _row(
         "label": point.entry.label,
         "point": point.name,
         "build": point.entry.build,
-        "index": facts["index"],
         "query": point.query,
         "n": None if experiment.documents == (None,) else part.size,
         "seed": seed,

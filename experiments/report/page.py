@@ -127,7 +127,7 @@ def _measurements(view: ExperimentView) -> Table:
             Column("with tokens", "total_bytes_per_document"),
         ),
         *(Column("seed"), Column("documents", "n"), Column("build arguments", arguments("build"))),
-        *(Column("query arguments", arguments("query")), Column("index", arguments("index"))),
+        Column("query arguments", arguments("query")),
     ]
     caption = "Means with 95% intervals over queries in brackets; times are of one query."
     return Table.of(f"{len(view.rows):,} measurements", columns, view.rows, caption).without_empty_columns()

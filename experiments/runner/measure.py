@@ -114,8 +114,7 @@ class _Group:
             start = time.perf_counter()
             system.build(material)
             seconds = time.perf_counter() - start if system.build_seconds is None else system.build_seconds
-            facts = {"build_seconds": seconds, "index": system.facts()}
-            facts["bytes_per_document"] = float(system.bytes_per_document())
+            facts = {"build_seconds": seconds, "bytes_per_document": float(system.bytes_per_document())}
             stack.push(own.pop_all())
             return _Built(entry, system, facts, points)
 

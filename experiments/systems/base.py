@@ -127,10 +127,6 @@ class System(ABC):
         """Return True if answers with these query arguments need the stored tokens."""
         return bool(query.get("rerank", True))
 
-    def facts(self) -> dict[str, float]:
-        """Return facts about the built index, which are stored with the results."""
-        return {}
-
     def close(self) -> None:  # noqa: B027 (most systems hold nothing outside the object)
         """Free memory and end processes; also called after an error."""
 

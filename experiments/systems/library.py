@@ -105,14 +105,6 @@ class Muvera(_LibrarySystem):
 
         return timed_search(queries, k, answer)
 
-    def facts(self) -> dict[str, float]:
-        """Return the floats of a vector and the measured recall of the search."""
-        info = self._index.info()
-        facts = {"vector_dimension": float(info.encoder["vector_dimension"])}
-        if info.vectors is not None and info.vectors.get("recall") is not None:
-            facts["search_recall"] = float(info.vectors["recall"])
-        return facts
-
     def token_bytes_per_document(self) -> float:
         """Return the bytes of stored tokens: codes and exact tokens together."""
         info = self._index.info()
@@ -164,10 +156,6 @@ class FirstStage(_LibrarySystem):
         vectors = self._encoder.encode_queries(queries, threads=self.threads)
         ids, scores = self._search.search(vectors, k, threads=self.threads)
         return Answers(ids, scores, np.full(len(queries), np.nan))
-
-    def facts(self) -> dict[str, float]:
-        """Return the floats of a vector."""
-        return {"vector_dimension": float(self._encoder.config.vector_dimension)}
 
     def reads_tokens(self, **_: Any) -> bool:
         """Return False: nothing is ranked exactly."""

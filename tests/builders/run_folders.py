@@ -64,7 +64,6 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "point": system,
         "build": {},
         "query": {},
-        "index": {},
         "n": None,
         "metrics": {"10-recall@10": _spread(recall)},
         "queries_per_second": 100.0,
