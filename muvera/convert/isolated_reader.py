@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ __all__: list[str] = []
 def main() -> None:
     """Answer the request in the arguments."""
     request = json.loads(sys.argv[1])
-    _limit(request["seconds"], request["memory_bytes"])
     folder = Path(request["folder"])
+    _limit(request["seconds"], request["memory_bytes"], shutil.disk_usage(folder).free // 2)
     try:
         done = convert(request["path"], folder / "tokens", format=request["format"], **request["options"])
         reported = ("format", "lossy", "nbits", "dropped_rows", "notes")
@@ -30,12 +31,14 @@ def main() -> None:
     Path(folder, "report.json").write_text(json.dumps(report))
 
 
-def _limit(seconds: float, memory_bytes: int) -> None:
+def _limit(seconds: float, memory_bytes: int, file_bytes: int) -> None:
     _lower(resource.RLIMIT_CORE, 0)
     spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
     _lower(resource.RLIMIT_CPU, math.ceil(spent.ru_utime + spent.ru_stime + seconds))
     # Own memory only, so that a file of any size can be mapped.
     _lower(resource.RLIMIT_DATA, memory_bytes)
+    # A hostile file may contain few bytes and many tokens, which must not fill the disk.
+    _lower(resource.RLIMIT_FSIZE, file_bytes)
 
 
 def _lower(limit: int, value: int) -> None:

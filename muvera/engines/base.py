@@ -171,7 +171,12 @@ class Engine(ABC):
             part = self._read_part(0) if self._is_ours() else None
             if part is None:
                 return None
-            stored = Description(**json.loads(part))
+            try:
+                stored = Description(**json.loads(part))
+            except TypeError:
+                raise EngineError(
+                    f"{self.location} was filled by another version of muvera. Load the documents under another name."
+                ) from None
             floats = self._open(stored) if self._exists(self.name) else 0
         if floats != stored.vector_dimension:
             raise EngineError(

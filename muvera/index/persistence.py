@@ -16,8 +16,10 @@ from ..data.multivectors import MultiVectors
 from ..data.offsets import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
+from ..kernels.token_codes import FACTOR_BYTES
 from ..reranking.codecs import read_codec, write_codec
-from ..reranking.codecs.base import CodedVectors
+from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.codecs.int8 import Int8Codec
 from ..utils.atomic_files import recover_folder, save_array
 from ..utils.checks import counted
 from ..utils.npy_files import load_npy
@@ -214,7 +216,8 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
                 raise ValueError(
                     f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
                 )
-    if codes is not None:
+    if codec is not None and codes is not None:
+        _require_padded(codec, folder, coded["segments"])
         codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
     if manifest["candidates"] is not None:
         if encoder is None:
@@ -226,6 +229,19 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
         )
     _require_consistent(loaded, folder, "Restore the folder from a copy.")
     return loaded
+
+
+def _require_padded(codec: TokenCodec, folder: Path, entries: list[dict[str, Any]]) -> None:
+    """Raise IndexFolderError for int8 codes whose bytes earlier versions did not pad."""
+    unpadded = FACTOR_BYTES + codec.dimension
+    if codec.kind != Int8Codec.kind or unpadded == codec.bytes_per_token:
+        return
+    for entry in entries:
+        if load_npy(folder / entry["file"]).shape[1:] == (unpadded,):
+            raise IndexFolderError(
+                f"{folder} has int8 tokens of {unpadded} bytes, but this muvera reads {codec.bytes_per_token} bytes at "
+                f"dimension={codec.dimension}. Use the muvera that wrote it, or build the index again."
+            )
 
 
 def _read_segments(

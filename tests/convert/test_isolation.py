@@ -63,6 +63,20 @@ def test_too_little_memory_is_an_error_of_the_child(tmp_path: Path) -> None:
         convert.read(tmp_path / "bomb.npz", isolated=IsolationLimits(60, 512 << 20))
 
 
+def test_the_child_cannot_fill_the_disk(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", tokens=np.zeros((1 << 18, 2), np.float32), lengths=[1 << 18])
+    script = """
+import shutil
+from types import SimpleNamespace
+from muvera.convert import isolated_reader
+shutil.disk_usage = lambda folder: SimpleNamespace(free=1 << 20)
+isolated_reader.main()
+"""
+    command = (sys.executable, "-c", script)
+    with pytest.raises(OSError, match="could not be written: File too large"):
+        isolated_source(tmp_path / "bomb.npz", None, {}, IsolationLimits(), command)
+
+
 def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
     (docs / "inside.npy").symlink_to("tokens.npy")
     assert_same(convert.read(docs, isolated=True), DOCS)

@@ -97,6 +97,14 @@ def test_a_changed_table_is_noticed(postgres: str, filled: EngineIndex) -> None:
         EngineIndex(f"{postgres}#filled")
 
 
+def test_a_collection_of_another_version_is_refused(postgres: str, filled: EngineIndex) -> None:
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("UPDATE filled_encoder SET content = '{\"precision\": \"float16\"}' WHERE part = 0")
+    with pytest.raises(EngineError, match="filled by another version of muvera") as caught:
+        EngineIndex(f"{postgres}#filled")
+    require_sentence(caught.value)
+
+
 def test_a_batch_that_fails_is_not_half_written(filled: EngineIndex) -> None:
     with pytest.raises(EngineError):
         filled.add(DOCUMENTS.with_ids([*(f"new {i}" for i in range(39)), "a \0 b"]))

@@ -1,4 +1,4 @@
-"""Several indexes that write and read one folder, and saves on a full disk."""
+"""Several indexes and processes that write and read one folder, and saves on a full disk."""
 
 import signal
 from pathlib import Path
@@ -10,6 +10,49 @@ from builders.indexes import answers, built, ended, files, start_script
 import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
 from muvera.index.manifest import IndexFolderError, verify
+
+
+WRITER = """
+    import sys
+    import muvera.index.persistence as folder_module
+    from muvera import MuveraIndex
+
+    index = MuveraIndex.load(sys.argv[1])
+    index.delete([int(sys.argv[2])])
+    save = folder_module.write_encoder_arrays
+
+    def slow(encoder, folder):
+        print("writing", flush=True)
+        sys.stdin.readline()
+        save(encoder, folder)
+
+    folder_module.write_encoder_arrays = slow
+    index.save(sys.argv[1])
+    print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_writing_one_folder(folder: Path) -> None:
+    built(path=folder)
+    second = MuveraIndex.load(folder)
+    with start_script(WRITER, folder, 7) as first:
+        assert first.stdout is not None and first.stdin is not None
+        assert first.stdout.readline() == "writing\n"
+        second.delete([8])
+        with pytest.raises(IndexFolderError, match="Another process is writing"):
+            second.save(folder)
+        assert len(MuveraIndex.load(folder)) == 200  # a reader sees the old one meanwhile
+        first.stdin.write("go\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "done\n"
+    with pytest.raises(IndexFolderError, match=r"generation 2, .* generation 1"):
+        second.save(folder)
+    loaded = MuveraIndex.load(folder, verify_files=True)
+    assert 7 not in loaded and 8 in loaded
+    loaded.delete([8])
+    loaded.save(folder)
+    assert len(MuveraIndex.load(folder)) == 198
 
 
 def test_an_index_with_two_folders(folder: Path) -> None:

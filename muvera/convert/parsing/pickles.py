@@ -85,6 +85,8 @@ class _Interpreter:
             if instruction.name not in _ACTIONS:
                 raise ValueError(f"{instruction.name} is not an instruction of plain data")
             _ACTIONS[instruction.name](self, argument)
+            if instruction.name == "STOP":
+                break
             if numbers := _RUN.match(self.content, stream.tell()):
                 kind = _NUMBERS[self.content[numbers.start()]]
                 self.stack.extend(np.frombuffer(numbers[0], kind)["value"].tolist())

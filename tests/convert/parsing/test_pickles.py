@@ -92,6 +92,10 @@ def test_instructions_that_no_pickler_writes_are_refused(content: bytes) -> None
     assert time.process_time() - start < 5
 
 
+def test_numbers_after_the_end_are_ignored() -> None:
+    assert load_plain(pickle.dumps("a") + b"K\x07", "map.pkl") == "a"
+
+
 def test_copies_of_one_string_are_bounded() -> None:
     """Each call of 3 bytes would copy a megabyte."""
     text = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6 + b"q\x00"
