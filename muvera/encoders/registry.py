@@ -184,7 +184,13 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         raise ValueError(f"{file} does not describe an encoder that this version of muvera reads.")
     if state.pop("sha256", None) != content_checksum(state):
         raise ValueError(f"{file} does not match its checksum. Restore it from a copy.")
-    config = config_from_dict(state["config"])
+    try:
+        config = config_from_dict(state["config"])
+    except ValueError as error:  # the file matches its checksum
+        raise ValueError(
+            f"{file} has the configuration of another version: {error} Use the muvera that wrote it, or fit the "
+            "encoder again."
+        ) from error
     present = {path.name for path in folder.glob("encoder_*.npy")}
     for name in sorted(present.union(state["files"])):
         plain = Path(name).name == name and fnmatch(name, "encoder_*.npy")

@@ -192,7 +192,13 @@ def read_generation(
 
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
-    config = config_from_dict(manifest["config"])
+    try:
+        config = config_from_dict(manifest["config"])
+    except ValueError as error:  # the manifest matches its checksum
+        raise IndexFolderError(
+            f"{folder} has the configuration of another version: {error} Use the muvera that wrote it, or build the "
+            "index again."
+        ) from error
     if config.hash != manifest["config_hash"]:
         raise IndexFolderError(
             f"{folder} was built with configuration {manifest['config_hash']}, but its manifest "

@@ -92,6 +92,10 @@ def test_damaged_folders(tmp_path: Path) -> None:
         (content.replace('"format_version": 1', '"format_version": 2'), "does not describe an encoder"),
         (content.replace('"seed": 42', '"seed": 43'), "checksum"),
         (with_checksum(content, lambda state: state["config"].update(encoder="deep")), "'deep'"),
+        (
+            with_checksum(content, lambda state: state["config"].update(color=1)),
+            "another version: .* fit the",
+        ),
         (with_checksum(content, lambda state: state.update(files={})), "'encoder_"),
         (with_checksum(content, lambda state: state["files"].update({"../x": {}})), "'../x'"),
     ):

@@ -99,7 +99,7 @@ def test_a_changed_table_is_noticed(postgres: str, filled: EngineIndex) -> None:
 
 def test_a_collection_of_another_version_is_refused(postgres: str, filled: EngineIndex) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("UPDATE filled_encoder SET content = '{\"precision\": \"float16\"}' WHERE part = 0")
+        connection.execute('UPDATE filled_encoder SET content = \'{"precision": "float16"}\' WHERE part = 0')
     with pytest.raises(EngineError, match="filled by another version of muvera") as caught:
         EngineIndex(f"{postgres}#filled")
     require_sentence(caught.value)

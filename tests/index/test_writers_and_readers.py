@@ -11,7 +11,6 @@ import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
 from muvera.index.manifest import IndexFolderError, verify
 
-
 WRITER = """
     import sys
     import muvera.index.persistence as folder_module
