@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from muvera import MultiVectors
 
-from ..known_names import require_known
 from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Material, Ranked, System, timed_search
 
@@ -25,18 +23,8 @@ class WorkerSystem(System):
     index_name: ClassVar[str] = "index"
     _worker: Worker | None = None
 
-    #: Names and default values of the build arguments.
-    defaults: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, **settings: Any) -> None:
-        for name in settings:
-            require_known(name, self.defaults, f"build argument of {self.name}")
-        self._settings = {**self.defaults, **settings}
-
-    @classmethod
-    def open_arguments(cls) -> Iterable[str]:
-        """Return the names of the build arguments."""
-        return cls.defaults
+    #: Settings of the library's build.
+    settings: ClassVar[dict[str, Any]] = {}
 
     def prepare(self, material: Material) -> None:
         """Create the library's environment if it is missing, start its process and import the library."""
@@ -49,7 +37,7 @@ class WorkerSystem(System):
         self.folder, self._index = material.folder, material.folder / self.index_name
         save_texts(self.folder, "documents", list(material.documents))
         how: dict[str, Any] = {"index": str(self._index), "seed": material.seed, "threads": material.threads}
-        self.build_seconds = float(self.worker.time("build", **how, **self._settings)[0].sum())
+        self.build_seconds = float(self.worker.time("build", **how, **self.settings)[0].sum())
         for name in ("documents.npy", "documents_lengths.npy"):
             (self.folder / name).unlink()
 
@@ -107,7 +95,7 @@ class Plaid(WorkerSystem):
 
     name: ClassVar[str] = "plaid"
     library: ClassVar[str] = "fast-plaid"
-    defaults: ClassVar[dict[str, Any]] = {
+    settings: ClassVar[dict[str, Any]] = {
         "nbits": 4, "kmeans_niters": 4, "max_points_per_centroid": 256, "n_samples_kmeans": None,
     }  # fmt: skip
 
@@ -140,7 +128,7 @@ class Warp(WorkerSystem):
 
     name: ClassVar[str] = "warp"
     library: ClassVar[str] = "xtr-warp"
-    defaults: ClassVar[dict[str, Any]] = {"nbits": 4, "kmeans_niters": 4}
+    settings: ClassVar[dict[str, Any]] = {"nbits": 4, "kmeans_niters": 4}
 
     def search(
         self,
@@ -148,14 +136,10 @@ class Warp(WorkerSystem):
         k: int,
         *,
         nprobe: int | None = None,
-        t_prime: int | None = None,
         candidates: int = 0,
     ) -> Answers:
-        """Answer queries; rank the best `candidates` by exact Chamfer.
-
-        Missing similarities are estimated after `t_prime` tokens.  None: its own choice.
-        """
-        return self.answers(queries, k, candidates, nprobe=nprobe, t_prime=t_prime)
+        """Answer queries; rank the best `candidates` by exact Chamfer."""
+        return self.answers(queries, k, candidates, nprobe=nprobe)
 
     def counts(self, path: Path) -> bool:
         """Return False for the chunks of the build, numbered files that are copied into the compacted ones."""
@@ -171,7 +155,6 @@ class Tachiom(WorkerSystem):
     name: ClassVar[str] = "tachiom"
     library: ClassVar[str] = "tachiom"
     index_name: ClassVar[str] = "index.bin"
-    defaults: ClassVar[dict[str, Any]] = {"total_centroids": None, "ef_construction": None}
 
     def build(self, material: Material) -> None:
         """Build the index of tokens and their vocabulary ids."""
@@ -204,12 +187,12 @@ class Tachiom(WorkerSystem):
 class Lemur(WorkerSystem):
     """LEMUR by its authors: trained features of query tokens, exact search, and our exact Chamfer.
 
-    Its environment has torch (some gigabytes).  More `epochs` improve the vectors and take longer to train.
+    Its environment has torch (some gigabytes).
     """
 
     name: ClassVar[str] = "lemur"
     library: ClassVar[str] = "lemur"
-    defaults: ClassVar[dict[str, Any]] = {"epochs": 10, "final_hidden_dim": 2048}
+    settings: ClassVar[dict[str, Any]] = {"epochs": 10, "final_hidden_dim": 2048}
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
         """Answer queries: rank `candidates` of its vectors by exact Chamfer."""
@@ -226,7 +209,7 @@ class Qdrant(WorkerSystem):
     name: ClassVar[str] = "qdrant"
     library: ClassVar[str] = "qdrant-edge"
     index_name: ClassVar[str] = "shard"
-    defaults: ClassVar[dict[str, Any]] = {"m": 16, "ef_construct": 100}
+    settings: ClassVar[dict[str, Any]] = {"m": 16, "ef_construct": 100}
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100) -> Answers:
         """Answer queries by MaxSim of `candidates`."""

@@ -21,30 +21,27 @@ _SOURCES = ("vectors", "words", "single")
 
 
 class _Words:
-    """BM25 over texts."""
+    """BM25 over English texts."""
 
-    def __init__(self, texts: list[str], stopwords: str | None, **settings: float) -> None:
+    def __init__(self, texts: list[str]) -> None:
         self._library = import_extra("bm25s", "experiments", "BM25")
-        self._stopwords, self._count = stopwords, len(texts)
-        self.index: Any = self._library.BM25(**settings)
-        words = self._library.tokenize(texts, stopwords=stopwords, show_progress=False)
+        self._count = len(texts)
+        self.index: Any = self._library.BM25()
+        words = self._library.tokenize(texts, stopwords="en", show_progress=False)
         self.index.index(words, show_progress=False)
 
     def scores(self, text: str) -> NDArray[np.float32]:
-        how = {"stopwords": self._stopwords, "return_ids": False, "show_progress": False}
+        how = {"stopwords": "en", "return_ids": False, "show_progress": False}
         words = self._library.tokenize(text, **how)[0]
         # bm25s refuses a query without words, for example of stop words only.
         return np.asarray(self.index.get_scores(words) if words else np.zeros(self._count), np.float32)
 
 
 class BM25(System):
-    """BM25 as the first stage; `stopwords` is a language whose most common words are ignored."""
+    """BM25 as the first stage, without the most common English words."""
 
     name: ClassVar[str] = "bm25"
     chamfer: bool = True
-
-    def __init__(self, *, k1: float = 1.5, b: float = 0.75, stopwords: str | None = "en") -> None:
-        self._settings: dict[str, Any] = {"k1": k1, "b": b, "stopwords": stopwords}
 
     def build(self, material: Material) -> None:
         """Count the documents' words."""
@@ -52,7 +49,7 @@ class BM25(System):
         material.needs("document_texts", "query_texts", reason=reason)
         super().build(material)
         self._queries = material.collection.query_texts or []
-        self._words = _Words(material.collection.document_texts or [], **self._settings)
+        self._words = _Words(material.collection.document_texts or [])
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
         """Search by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
@@ -94,7 +91,7 @@ class Hybrid(System):
             material.shared["hybrid"] = MuveraIndex.build(self.documents, **how)
         self._index = material.shared["hybrid"]
         if "words" in self._sources:
-            self._words = _Words(material.collection.document_texts or [], "en")
+            self._words = _Words(material.collection.document_texts or [])
         if "single" in self._sources:
             pooled: Any = self._data.document_pooled
             self._single = MuveraIndex.build(

@@ -121,7 +121,6 @@ def test_codes_and_arguments(tmp_path: Path) -> None:
     for name, build, message in (
         ("muvera", {"centre": True}, "Did you mean 'center'"),
         ("muvera", {"preset": "default"}, "There is no preset 'default'"),
-        ("plaid", {"nbit": 4}, "Did you mean 'nbits'"),
         ("hybrid", {"sources": ["bm25"]}, "vectors, words, single"),
     ):
         with pytest.raises(ValueError, match=message):
