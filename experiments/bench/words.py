@@ -15,6 +15,7 @@ from muvera.texts.database import DocumentDatabase
 from muvera.utils.optional_imports import import_extra
 
 from ..datasets.encode import Texts, read_texts
+from ..datasets.loading import read_judgements
 from ..report.table import Column, Table
 from .plumbing import Save, finish
 
@@ -28,7 +29,7 @@ Search = Callable[[str], list[str]]
 def measure(folder: Path, split: str = "test") -> dict[str, Any]:
     """Return a row: nDCG@10 of the database's words, and of bm25s over words and over pairs of characters."""
     documents, queries = read_texts(folder, split)
-    judgements = _judgements(folder / "qrels" / f"{split}.tsv")
+    judgements = [ir_measures.Qrel(*row) for row in read_judgements(folder / "qrels" / f"{split}.tsv")]
     row: dict[str, Any] = {"collection": folder.resolve().name, "documents": len(documents)}
     searches = {"own": _own(documents), "words": _bm25s(documents, partial(re.findall, r"\w+"))}
     searches["pairs"] = _bm25s(documents, lambda text: [text[i : i + 2] for i in range(len(text) - 1)])
@@ -38,11 +39,6 @@ def measure(folder: Path, split: str = "test") -> dict[str, Any]:
             ir_measures.nDCG @ _K
         ]
     return row | {"queries": len(queries)}
-
-
-def _judgements(path: Path) -> list[Any]:
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    return [ir_measures.Qrel(query, document, int(grade)) for query, document, grade in rows]
 
 
 def _own(documents: Texts) -> Search:

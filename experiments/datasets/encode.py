@@ -28,6 +28,8 @@ from muvera.texts.encoders.base import TextEncoder, TextSide
 from muvera.texts.encoders.minilm import MiniLMEncoder, unit_rows
 from muvera.texts.encoders.models import SentenceTransformersEncoder
 
+from .loading import read_judgements, read_rows
+
 __all__ = ["embed", "encode_texts", "fit_reduction", "read_texts", "reduced"]
 
 Texts = list[tuple[str, str]]
@@ -63,17 +65,9 @@ def _encoder(model: str) -> TextEncoder:
 
 def read_texts(folder: Path, split: str) -> tuple[Texts, Texts]:
     """Return the documents (title, space, body) and the judged queries of a split, as (id, text) in file order."""
-
-    def rows(name: str) -> Iterator[dict[str, Any]]:
-        with (folder / name).open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-    judgements = (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    judged = {line.split("\t")[0] for line in judgements}
-    documents = [
-        (row["_id"], f"{row.get('title') or ''} {row['text']}".strip()) for row in rows("corpus.jsonl")
-    ]
-    return documents, [(row["_id"], row["text"]) for row in rows("queries.jsonl") if row["_id"] in judged]
+    judged = {query for query, _, _ in read_judgements(folder / "qrels" / f"{split}.tsv")}
+    queries = [row for row in read_rows(folder / "queries.jsonl") if row[0] in judged]
+    return list(read_rows(folder / "corpus.jsonl")), queries
 
 
 def embed(

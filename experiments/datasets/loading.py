@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from muvera.convert import read
 from .collection import Collection, tokens_checksum
 from .discovery import PLAID_QUERIES, DatasetPath, files_of_side
 
-__all__ = ["load_collection"]
+__all__ = ["load_collection", "read_judgements", "read_rows"]
 
 #: Preferred file of judgements.
 SPLIT = "test"
@@ -100,7 +101,7 @@ def _with_texts(loaded: Collection, folder: Path) -> Collection:
         ("document_texts", "corpus.jsonl", loaded.document_ids),
         ("query_texts", "queries.jsonl", loaded.query_ids),
     ):
-        texts = _read_texts(folder / file) if (folder / file).exists() else {}
+        texts = dict(read_rows(folder / file)) if (folder / file).exists() else {}
         missing = [name for name in ids if name not in texts]
         changes[side] = None if missing else [texts[name] for name in ids]
         if missing and texts:
@@ -108,18 +109,28 @@ def _with_texts(loaded: Collection, folder: Path) -> Collection:
             changes["problems"].append(f"{folder / file} has no text of {missing[0]!r} and {others} others.")
     files = sorted((folder / "qrels").glob("*.tsv"), key=lambda file: (file.stem != SPLIT, file))
     if files:
-        changes["judgements"], problem = _read_judgements(files[0], loaded.document_ids, loaded.query_ids)
+        changes["judgements"], problem = _graded(files[0], loaded.document_ids, loaded.query_ids)
         changes["problems"] += [problem] if problem else []
     return replace(loaded, **changes)
 
 
-def _read_texts(path: Path) -> dict[str, str]:
+def read_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield id and text (title, space, body) of each line of ``corpus.jsonl`` or ``queries.jsonl``."""
     with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return {str(row["_id"]): f"{row.get('title') or ''} {row['text']}".strip() for row in rows}
+        for row in map(json.loads, filter(str.strip, lines)):
+            whole = f"{row.get('title') or ''} {row['text']}".strip()
+            yield str(row["_id"]), row["text"] if path.stem == "queries" else whole
 
 
-def _read_judgements(
+def read_judgements(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield query, document and grade of each line of ``qrels/SPLIT.tsv``, without its header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.reader(file, delimiter="\t"):
+            if len(row) >= 3 and row[2].strip().lstrip("-").isdigit():
+                yield row[0], row[1], int(row[2])
+
+
+def _graded(
     path: Path, document_ids: list[str], query_ids: list[str]
 ) -> tuple[list[dict[int, int]] | None, str]:
     """Return grades by position for each query, or None and the reason why they cannot be used."""
@@ -127,13 +138,10 @@ def _read_judgements(
     queries = {name: i for i, name in enumerate(query_ids)}
     grades: list[dict[int, int]] = [{} for _ in query_ids]
     lines = 0
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.reader(file, delimiter="\t"):
-            if len(row) < 3 or not row[2].strip().lstrip("-").isdigit():
-                continue  # the header
-            lines += 1
-            if row[0] in queries and row[1] in documents:
-                grades[queries[row[0]]][documents[row[1]]] = int(row[2])
+    for query, document, grade in read_judgements(path):
+        lines += 1
+        if query in queries and document in documents:
+            grades[queries[query]][documents[document]] = grade
     if any(grades):
         return grades, ""
     return None, (

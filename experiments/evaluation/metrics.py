@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from muvera import top_k
+from muvera.utils.atomic_files import write_bytes
 
 from ..datasets.collection import Collection
 
@@ -99,12 +100,10 @@ class ExactAnswers:
         rankings = top_k(self._collection.queries, self._collection.documents, count)
         best = np.stack([ranking.ids for ranking in rankings]).astype(np.int64)
         self._cache.mkdir(parents=True, exist_ok=True)
-        path = self._cache / f"top{count}-{self._collection.checksum}.npy"
+        stream = io.BytesIO()
+        np.save(stream, best)
         # Another run may read the file at any time, so it is written atomically.
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            np.save(file, best)
-        partial.replace(path)
+        write_bytes(self._cache / f"top{count}-{self._collection.checksum}.npy", stream.getvalue())
         return best
 
 
