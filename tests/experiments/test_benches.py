@@ -42,9 +42,9 @@ def test_jobs_take_turns_after_a_round_that_does_not_count() -> None:
     def job(name: str) -> Any:
         return lambda: (calls.append(name), (len(calls), 1.0))[1]  # type: ignore[func-returns-value]
 
-    seconds = plumbing.interleaved({name: job(name) for name in "abc"}, 2, lambda: calls.append("|"))
-    assert "".join(calls) == "|abc|abc|bca"
-    assert seconds["a"].tolist() == [[6, 12], [1, 1]]
+    seconds = plumbing.interleaved({name: job(name) for name in "abc"}, 2)
+    assert "".join(calls) == "abcabcbca"
+    assert seconds["a"].tolist() == [[4, 9], [1, 1]]
 
 
 def test_every_codec_has_a_row(real: MultiVectors) -> None:
