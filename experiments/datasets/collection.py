@@ -65,44 +65,21 @@ class Collection:
             order = order[np.argsort(~judged[order], kind="stable")]
         return self._with_queries(np.sort(order[:count]))
 
-    def sampled(self, count: int | None) -> Collection:
-        """Keep `count` random documents; None keeps all.
-
-        Documents that are relevant to a query come first, up to half of the sample, because metrics need them.
-        """
-        total = len(self.document_ids)
-        if count is None or count >= total:
-            return self
-        order = np.random.default_rng(0).permutation(total)
-        if self.judgements is not None:
-            relevant = np.zeros(total, np.bool_)
-            relevant[[p for row in self.judgements for p, grade in row.items() if grade > 0]] = True
-            first = order[relevant[order]][: count // 2]
-            order = np.concatenate([first, order[~np.isin(order, first)]])
-        return self.with_documents(np.sort(order[:count]))
-
-    def with_documents(self, positions: NDArray[np.int64]) -> Collection:
-        """Keep the documents at these positions, and their judgements."""
-        new = {int(old): position for position, old in enumerate(positions)}
-        judgements = self.judgements and [
-            {new[p]: grade for p, grade in row.items() if p in new} for row in self.judgements
-        ]
-        return replace(
-            self,
-            documents=_renumbered(self.documents[positions]),
-            checksum=_derived(self.checksum, "documents", positions),
-            document_ids=_picked(self.document_ids, positions),
-            document_texts=_picked(self.document_texts, positions),
-            document_pooled=None if self.document_pooled is None else self.document_pooled[positions],
-            document_token_ids=_picked(self.document_token_ids, positions),
-            judgements=judgements,
-        )
+    def with_documents(self, count: int) -> Collection:
+        """Keep the first `count` documents, without judgements."""
+        names = ("documents", "document_ids", "document_texts", "document_pooled", "document_token_ids")
+        values = {name: getattr(self, name) for name in names}
+        kept = {name: None if value is None else value[:count] for name, value in values.items()}
+        return replace(self, judgements=None, **kept)
 
     def _with_queries(self, positions: NDArray[np.int64]) -> Collection:
+        digest = hashlib.sha256(f"{self.checksum} queries ".encode())
+        digest.update(np.ascontiguousarray(positions, np.int64).tobytes())
+        queries = self.queries[positions]
         return replace(
             self,
-            queries=_renumbered(self.queries[positions]),
-            checksum=_derived(self.checksum, "queries", positions),
+            queries=MultiVectors(queries.tokens, queries.offsets),
+            checksum=digest.hexdigest()[:16],
             query_ids=_picked(self.query_ids, positions),
             query_texts=_picked(self.query_texts, positions),
             query_pooled=None if self.query_pooled is None else self.query_pooled[positions],
@@ -121,14 +98,3 @@ def tokens_checksum(*sides: MultiVectors) -> str:
 
 def _picked(values: Any, positions: NDArray[np.int64]) -> Any:
     return None if values is None else [values[i] for i in positions]
-
-
-def _renumbered(texts: MultiVectors) -> MultiVectors:
-    """Return the same texts with their positions as ids."""
-    return MultiVectors(texts.tokens, texts.offsets)
-
-
-def _derived(checksum: str, what: str, positions: NDArray[np.int64]) -> str:
-    digest = hashlib.sha256(f"{checksum} {what} ".encode())
-    digest.update(np.ascontiguousarray(positions, np.int64).tobytes())
-    return digest.hexdigest()[:16]

@@ -40,33 +40,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment on one collection at one size: its results by point, without the token vectors."""
+    """An experiment on one collection: its results by point, without the token vectors."""
 
     experiment: Experiment
     collection: str
-    document_ids: list[str]
-    query_ids: list[str]
-    checksum: str
     points: dict[str, Measured] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Number of documents."""
-        return len(self.document_ids)
-
-    @property
-    def heading(self) -> str:
-        """The collection, and the number of documents if the experiment has several."""
-        return (
-            f"{self.collection}, n={self.size:,}" if len(self.experiment.documents) > 1 else self.collection
-        )
 
 
 def summarize(session: Session, experiment: Experiment, collection: Collection) -> Part:
     """Compute the metrics of an experiment's raw results, and add recorded faults to the session's failures."""
-    part = Part(
-        experiment, collection.name, collection.document_ids, collection.query_ids, collection.checksum
-    )
+    part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)
     judge = Judge(experiment.metrics, exact, collection.judgements)
     content = collection.content
@@ -104,7 +87,6 @@ def _row(
         "point": point.name,
         "build": point.entry.build,
         "query": point.query,
-        "n": None if experiment.documents == (None,) else part.size,
         "seed": seed,
         "metrics": {
             metric: mean_interval(values[metric]) if metric in values else None

@@ -18,12 +18,12 @@
     const off = hidden();
     for (const element of all("[data-name]")) element.hidden = off.has(element.dataset.name);
     for (const { tHead, tBodies } of all("main table")) {
-      const columns = [...tHead.rows[0].cells].map((cell) => off.has(cell.textContent.split(", n=")[0]));
+      const columns = [...tHead.rows[0].cells].map((cell) => off.has(cell.textContent));
       for (const row of [tHead.rows[0], ...tBodies[0].rows]) {
         [...row.cells].forEach((cell, k) => { cell.hidden = columns[k]; });
       }
       for (const row of tBodies[0].rows) {
-        const names = [...row.cells].flatMap((cell) => cell.textContent.split(/ minus | over |, n=/));
+        const names = [...row.cells].flatMap((cell) => cell.textContent.split(/ minus | over /));
         row.hidden = names.some((name) => off.has(systems[name] ?? name));
       }
     }

@@ -126,7 +126,7 @@ def _measurements(view: ExperimentView) -> Table:
             Column("bytes per document", "bytes_per_document"),
             Column("with tokens", "total_bytes_per_document"),
         ),
-        *(Column("seed"), Column("documents", "n"), Column("build arguments", arguments("build"))),
+        *(Column("seed"), Column("build arguments", arguments("build"))),
         Column("query arguments", arguments("query")),
     ]
     caption = "Means with 95% intervals over queries in brackets; times are of one query."

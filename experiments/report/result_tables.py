@@ -48,7 +48,7 @@ def _grid(
             value = cell(measured)
             if value not in (None, ""):
                 rows.setdefault(measured.rows[0][by], [None] * len(parts))[k] = value
-    columns = [Column(part.heading, format=format) for part in parts]
+    columns = [Column(part.collection, format=format) for part in parts]
     return Table(title, ["system", *columns], [[name, *values] for name, values in rows.items()])
 
 
@@ -93,7 +93,7 @@ def _differences(parts: list[Part]) -> Table:
                     for metric, text in own.items():
                         word = "over" if metric == _LATENCY else "minus"
                         key = f"{name} {word} {comparison.to}", metric
-                        cells.setdefault(key, {})[part.heading] = text
+                        cells.setdefault(key, {})[part.collection] = text
     headings = list(dict.fromkeys(heading for texts in cells.values() for heading in texts))
     rows = [[*key, *(texts.get(heading) for heading in headings)] for key, texts in cells.items()]
     return Table("paired differences", ["difference", "metric", *headings], rows)
@@ -138,7 +138,7 @@ def _speed_at_recall(parts: list[Part]) -> list[Table]:
                 base = own[0], times
             row = own[0].rows[0]
             rows.append([entry.label, *cells, row["total_bytes_per_document"], row["build_seconds"]])
-        title = f"queries per second by {experiment.metrics[0]}, {part.heading}"
+        title = f"queries per second by {experiment.metrics[0]}, {part.collection}"
         tables.append(Table(title, columns, rows))
     return tables
 

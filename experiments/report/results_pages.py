@@ -45,7 +45,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "size": (
         "Which search for which size, and what does a large index cost?",
         "[Search of vectors](../settings.md#how-vectors-are-searched)",
-        ("first_stage", "growth", "crossover"),
+        ("first_stage", "growth"),
     ),
 }  # fmt: skip
 
@@ -178,13 +178,8 @@ def update_readme(text: str, results: Path) -> str:
 
 
 def _conditions(content: dict[str, Any]) -> str:
-    """Describe the queries, documents and seeds of a configuration."""
-    sizes = content.get("documents", ["all"])
-    samples = ", ".join(f"{size:,}" for size in sizes if size != "all")
-    documents = f"random samples of {samples}" if samples else "all"
-    if samples and "all" in sizes:
-        documents += " documents, and all documents"
+    """Describe the queries and seeds of a configuration."""
     return (
-        f"Documents: {documents}. Queries: at most {content.get('queries', 300)} per collection, judged ones "
+        f"Documents: all. Queries: at most {content.get('queries', 300)} per collection, judged ones "
         f"first. Seeds: {content.get('seeds', 1)}."
     )

@@ -45,17 +45,15 @@ class ExperimentView:
         return marks_of(row["label"] for row in self.rows)
 
     def plots(self) -> Iterator[Plot]:
-        """Yield plots of the quality by speed and by bytes, for each collection and number of documents."""
+        """Yield plots of the quality by speed and by bytes, for each collection."""
         kinds = [("queries_per_second", "queries per second", "more")] if self.timed else []
         kinds += [("total_bytes_per_document", "bytes per document", "less")]
-        parts = dict.fromkeys((row["collection"], row["n"]) for row in self.rows)
-        for collection, size in sorted(parts, key=lambda part: self.run.collections.index(part[0])):
-            rows = [row for row in self.rows if (row["collection"], row["n"]) == (collection, size)]
+        for collection in self.run.collections:
+            rows = [row for row in self.rows if row["collection"] == collection]
             for key, title, better in kinds:
                 points = [point for row in rows if (point := self._point(row, row[key]))]
                 if len({point["y"] for point in points}) > 1:
-                    y_title = title if size is None else f"{title}, {size:,} documents"
-                    yield Plot(collection, self.main_measure, y_title, better, points)
+                    yield Plot(collection, self.main_measure, title, better, points)
 
     def _point(self, row: Row, cost: float | None) -> Row | None:
         """Return a point, or None if its quality or cost is unknown."""

@@ -74,10 +74,9 @@ def _scores(run: Path) -> dict[tuple[str, ...], float]:
         raise FileNotFoundError(f"{run} has no summary.json: it is not the folder of a finished run.")
     values: dict[tuple[str, ...], list[float]] = {}
     for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
-        point = row["point"] if row["n"] is None else f"{row['point']}, n={row['n']}"
         for metric, value in row["metrics"].items():
             if value is not None:
-                key = (row["experiment"], row["collection"], point, metric)
+                key = (row["experiment"], row["collection"], row["point"], metric)
                 values.setdefault(key, []).append(value["mean"])
     return {key: float(np.mean(means)) for key, means in values.items()}
 

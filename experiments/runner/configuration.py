@@ -26,7 +26,7 @@ FIRST_SEED, SEED_STEP = 42, 1000
 
 _TABLES = ("metrics", "speed", "size", "speed_at_recall")
 _PLAIN_KEYS = ("title", "caption", "reproduces", "k", "queries", "timed")
-_KEYS = (*_PLAIN_KEYS, "documents", "seeds", "collections", "metrics", "systems", "compare", "tables")
+_KEYS = (*_PLAIN_KEYS, "seeds", "collections", "metrics", "systems", "compare", "tables")
 _ENTRY_KEYS = ("system", "label", "build", "variants", "query", "sweep", "allow_fewer")
 
 
@@ -86,8 +86,6 @@ class Experiment:
     reproduces: str = ""
     k: int = 100
     queries: int = 300
-    #: Sizes of the collection; None is all documents.
-    documents: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (FIRST_SEED,)
     timed: bool = False
     #: Names; empty: all.
@@ -141,17 +139,13 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
 def _experiment(name: str, content: dict[str, Any]) -> Experiment:
     _require_keys(content, _KEYS, "key of an experiment")
     _require("title" in content, "title is missing: describe what the experiment shows.")
-    given = {"k": 100, "queries": 300, "seeds": 1, "documents": ["all"], **content}
+    given = {"k": 100, "queries": 300, "seeds": 1, **content}
     for key in ("k", "queries", "seeds"):
         _require(
             type(given[key]) is int and given[key] > 0,
             f"{key} must be an int of at least 1, got {given[key]!r}.",
         )
-    sizes, collections = given["documents"], given.get("collections", [])
-    _require(
-        all(size == "all" or (type(size) is int and size > 0) for size in sizes),
-        f"documents must be a list of numbers and 'all', got {sizes!r}.",
-    )
+    collections = given.get("collections", [])
     _require(isinstance(collections, list), f"collections must be a list of names, got {collections!r}.")
     metrics, tables = (
         tuple(given.get(key, default)) for key, default in (("metrics", ()), ("tables", ("metrics",)))
@@ -169,7 +163,6 @@ def _experiment(name: str, content: dict[str, Any]) -> Experiment:
         name=name,
         entries=tuple(entries),
         seeds=tuple(FIRST_SEED + SEED_STEP * i for i in range(given["seeds"])),
-        documents=tuple(None if size == "all" else size for size in sizes),
         collections=tuple(collections),
         metrics=metrics,
         tables=tables,

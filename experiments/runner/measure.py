@@ -43,7 +43,7 @@ class _Built:
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment that have no results yet.
 
-    `part` is the collection, sampled to the experiment's size and queries.  Failures are added to the session
+    `part` is the collection with the experiment's queries.  Failures are added to the session
     under their system's label; the other systems continue.
     """
     content = part.content
@@ -180,10 +180,10 @@ def _close(system: System) -> None:
 
 def _warm_up(entry: Entry, material: Material) -> None:
     """Build the same system from a few documents, so that the timed build does not compile or load kernels."""
-    few = np.arange(min(_WARMING_DOCUMENTS, len(material.documents)))
     with suppress(Exception):  # the build itself will report it
         system = SYSTEMS[entry.system](**entry.build)
-        system.build(replace(material, collection=material.collection.with_documents(few), shared={}))
+        few = material.collection.with_documents(_WARMING_DOCUMENTS)
+        system.build(replace(material, collection=few, shared={}))
         system.close()
 
 

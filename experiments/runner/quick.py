@@ -17,8 +17,8 @@ __all__ = ["quick_collections", "quick_experiment"]
 
 _T = TypeVar("_T")
 
-# Number of documents (enough to fit encoders) and of sampled documents.
-_DOCUMENTS, _SAMPLE = 300, 60
+# Number of documents, enough to fit encoders.
+_DOCUMENTS = 300
 
 # Build arguments that make fitting fast, by preset.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -52,7 +52,6 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
         entries=tuple(entries),
         comparisons=tuple(comparisons),
         seeds=experiment.seeds[:2],
-        documents=(_SAMPLE, None) if len(experiment.documents) > 1 else (None,),
         collections=NAMES[:1] if experiment.collections else (),
     )
 

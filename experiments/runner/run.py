@@ -71,17 +71,16 @@ def _run(
     parts = list[Part]()
     loaded = _loaded(collections, session)
     work = [
-        (experiment, collection, size)
+        (experiment, collection)
         for experiment in experiments
         for collection in _of_experiment(experiment, loaded, session)
-        for size in _sizes(experiment, collection)
     ]
-    for number, (experiment, collection, size) in enumerate(work, 1):
-        options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}, {size:,} documents")
-        sampled = collection.asked(experiment.queries).sampled(size)
+    for number, (experiment, collection) in enumerate(work, 1):
+        options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}")
+        asked = collection.asked(experiment.queries)
         for seed in experiment.seeds:
-            measure(session, experiment, sampled, seed)
-        parts.append(summarize(session, experiment, sampled))
+            measure(session, experiment, asked, seed)
+        parts.append(summarize(session, experiment, asked))
     commits = sorted({str(provenance.get("commit")) for provenance in session.measured})
     if len(commits) > 1:
         options.tell(f"The run has results of several commits: {', '.join(commits)}.")
@@ -127,11 +126,6 @@ def _of_experiment(experiment: Experiment, loaded: list[Collection], session: Se
             session.fail(experiment.name, name, "collection", str(error))
     names = experiment.collections
     return [collection for collection in loaded if not names or collection.name in names]
-
-
-def _sizes(experiment: Experiment, collection: Collection) -> list[int]:
-    total = len(collection.document_ids)
-    return list(dict.fromkeys(total if size is None else min(size, total) for size in experiment.documents))
 
 
 def _described(collection: Collection) -> dict[str, Any]:

@@ -17,8 +17,7 @@ TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
 #: Token kinds that are codes, learned from the documents.
 CODES = ("int8", "4bit", "2bit", "1bit")
 
-#: Collections of at most this many tokens are searched exactly: the two stages would not be faster
-#: (measured by `python -m experiments run crossover`).
+#: Collections of at most this many tokens are searched exactly: the two stages would not be faster.
 EXACT_TOKENS = 20_000
 
 

@@ -14,13 +14,11 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "xtr": ("</script><b>xtr", {}),
 }
 COLLECTIONS = ["cranfield-minilm", "lotte500"]
-SIZES = [500, 1000, 2000, 4000]
 CANDIDATES = [10, 20, 50, 100]
 
 #: The experiments' configurations.
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "end_to_end": {"title": "End to <end>", "timed": True},
-    "collection_size": {"title": "Cost by size", "timed": True, "documents": SIZES},
 }
 
 
@@ -64,7 +62,6 @@ def row(experiment: str, collection: str, system: str, recall: float | None, **r
         "point": system,
         "build": {},
         "query": {},
-        "n": None,
         "metrics": {"10-recall@10": _spread(recall)},
         "queries_per_second": 100.0,
         "latency_ms": {"p50": 0.9, "p95": 1.6, "p99": 2.4, "mean": 1.0},
@@ -95,9 +92,4 @@ def _rows() -> Iterator[dict[str, Any]]:
                 )
                 made["metrics"]["nDCG@10"] = _spread(0.5 + k / 100) if collection == COLLECTIONS[0] else None
                 yield made
-    for size in SIZES:
-        for k, system in enumerate(("muvera", "exhaustive")):
-            yield row(
-                "collection_size", "lotte500", system, 0.9, n=size, queries_per_second=(2 - k) * 1e5 / size
-            )
-    yield row("collection_size", "lotte500", "bm25", None, n=500, queries_per_second=None)
+    yield row("end_to_end", "lotte500", "bm25", None, queries_per_second=None)

@@ -30,7 +30,6 @@ TIMED = {
 UNTIMED = {
     "title": "Untimed",
     "seeds": 3,
-    "documents": [50, "all"],
     "metrics": ["10-recall@50"],
     "systems": [
         {"system": "fde", "build": {"preset": "mean"}},
@@ -79,7 +78,6 @@ def test_a_quick_run_writes_all_results(quick: Path) -> None:
         ("untimed", "fde"),
         ("untimed", "pooled"),
     }
-    assert {row["n"] for row in summary["rows"]} == {None, 60, 300}
     exact = [
         row["metrics"] for row in summary["rows"] if row["point"] in ("exhaustive", "muvera, candidates=300")
     ]

@@ -62,23 +62,6 @@ def test_texts_judgements_and_pooled_vectors_are_those_of_the_texts_with_tokens(
     assert loaded.problems == []
 
 
-def test_samples_keep_what_is_relevant_and_know_what_was_picked(tmp_path: Path) -> None:
-    names = [f"d{i}" for i in range(40)]
-    write_embeddings(tmp_path / "news-model", names, ["q", "r"])
-    write_texts(tmp_path / "news", names, ["q", "r"], ["q\td7\t1", "q\td9\t0"])
-    loaded = load_collection(find_collections([tmp_path], tmp_path / "cache")["news-model"])
-    for size in (4, 10):
-        sample = loaded.sampled(size)
-        assert len(sample.document_ids) == size and "d7" in sample.document_ids
-        assert sample.judgements is not None and 1 in sample.judgements[0].values()
-    # Other judgements select other queries, so the checksum differs and no stored result is reused.
-    assert loaded.judgements is not None
-    turned = replace(loaded, judgements=loaded.judgements[::-1])
-    assert loaded.asked(1).query_ids == ["q"]
-    assert turned.asked(1).query_ids == ["r"]
-    assert loaded.asked(1).checksum != turned.asked(1).checksum
-
-
 def test_embeddings_belong_to_the_longest_name_that_fits_and_come_from_the_cache(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "news-en-model", ["a", "b"], ["q"])
     for name in ("news", "news-en"):
@@ -122,24 +105,24 @@ def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) ->
 
 def test_parts_keep_what_belongs_together() -> None:
     whole = synthetic_collection("quick-wide")
-    part = whole.asked(5).sampled(140)
+    part, few = whole.asked(5), whole.with_documents(8)
     assert len(part.query_ids) == len(part.queries) == 5
-    assert len(part.document_ids) == len(part.documents) == 140
     assert part.content != whole.content == synthetic_collection("quick-wide").content
     assert part.checksum != whole.checksum
     assert part.judgements is not None and part.document_texts is not None and part.query_texts is not None
-    assert whole.document_texts is not None
-    for name, text, tokens in zip(part.document_ids, part.document_texts, part.documents, strict=True):
-        original = whole.document_ids.index(name)
-        assert text == whole.document_texts[original]
-        np.testing.assert_array_equal(tokens, whole.documents[original])
-    kept = 0
+    for name, text, tokens in zip(part.query_ids, part.query_texts, part.queries, strict=True):
+        original = whole.query_ids.index(name)
+        assert whole.query_texts is not None and text == whole.query_texts[original]
+        np.testing.assert_array_equal(tokens, whole.queries[original])
     for text, judged in zip(part.query_texts, part.judgements, strict=True):
-        for position in judged:  # a query repeats words of its document
-            kept += 1
-            assert set(text.split()) <= set(part.document_texts[position].split())
-    assert kept >= 3
-    assert whole.asked(1000) is whole.sampled(None) is whole.sampled(10**6) is whole
+        (position,) = judged  # a query repeats words of its document
+        assert set(text.split()) <= set(part.document_texts[position].split())
+    assert len(few.document_ids) == len(few.documents) == len(few.document_texts or []) == 8
+    assert whole.asked(1000) is whole
+    # Other judgements select other queries, so the checksum differs and no stored result is reused.
+    judged_alone = [replace(whole, judgements=[{0: 1} if i == q else {} for i in range(12)]) for q in (3, 4)]
+    assert [one.asked(1).query_ids for one in judged_alone] == [["q3"], ["q4"]]
+    assert judged_alone[0].asked(1).checksum != judged_alone[1].asked(1).checksum
 
 
 def test_exact_answers_are_chamfers_and_kept(tmp_path: Path) -> None:

@@ -48,11 +48,10 @@ def stored(**content: Any) -> dict[str, Any]:
 
 
 def test_a_section_has_its_conditions_and_every_table() -> None:
-    section = experiment_section(stored(reproduces="figure 6", documents=[1000, "all"], seeds=3))
+    section = experiment_section(stored(reproduces="figure 6", seeds=3))
     for part in (
         "One thread.",
         "figure 6",
-        "1,000 documents, and all documents",
         "300 per",
         "Seeds: 3",
         "Abacus, 2 cores",

@@ -145,9 +145,8 @@ def test_differences_are_over_the_same_queries(tmp_path: Path) -> None:
     assert latency[:2] == ["exhaustive over faulty", "median latency"]
 
 
-def test_sizes_and_manifest(tmp_path: Path) -> None:
-    run(tmp_path, [{"system": "exhaustive"}], timed=True, documents=[20, "all"], collections=["quick-wide"])
-    assert [row["n"] for row in summary(tmp_path)["rows"]] == [20, 40]
+def test_the_manifest_describes_the_run(tmp_path: Path) -> None:
+    run(tmp_path, [{"system": "exhaustive"}], timed=True, collections=["quick-wide"])
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["experiments"]["mine"]["title"] == "Mine"
     described = manifest["collections"]["quick-wide"]
