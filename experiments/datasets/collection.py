@@ -69,7 +69,9 @@ class Collection:
         """Keep the first `count` documents, without judgements."""
         names = ("documents", "document_ids", "document_texts", "document_pooled", "document_token_ids")
         values = {name: getattr(self, name) for name in names}
-        kept = {name: None if value is None else value[:count] for name, value in values.items()}
+        kept: dict[str, Any] = {
+            name: None if value is None else value[:count] for name, value in values.items()
+        }
         return replace(self, judgements=None, **kept)
 
     def _with_queries(self, positions: NDArray[np.int64]) -> Collection:
