@@ -71,8 +71,8 @@ def search(inputs, index, top_k, **settings):
         return out
     return work
 
-OPERATIONS = {name: globals()[name] for name in ("scaled", "count", "end", "build", "search")}
-OPERATIONS["load"] = lambda _: lambda: None
+def load(inputs):
+    return lambda: None
 """
 
 

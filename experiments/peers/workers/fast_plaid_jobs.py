@@ -49,6 +49,3 @@ def search(_: Mapping[str, Any], index: str, **settings: int) -> Work:
         return np.array(opened.search(tokens, show_progress=False, n_processes=1, **settings)[0])
 
     return work
-
-
-OPERATIONS = {"build": build, "search": search}

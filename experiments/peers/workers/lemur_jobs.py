@@ -51,6 +51,3 @@ def search(_: Mapping[str, Any], index: str, top_k: int) -> Work:
         return np.stack([ids[0].numpy(), scores[0].numpy()], axis=1).astype(np.float64)
 
     return work
-
-
-OPERATIONS = {"build": build, "search": search}

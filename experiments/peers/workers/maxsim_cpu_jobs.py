@@ -19,6 +19,3 @@ def chamfer_ragged(inputs: Mapping[str, Any]) -> Work:
     library = importlib.import_module("maxsim_cpu")
     tokens, documents = inputs["query"], list(inputs["equal_documents"])
     return lambda: library.maxsim_scores_variable(tokens, documents)
-
-
-OPERATIONS = {"chamfer": chamfer, "chamfer_ragged": chamfer_ragged}

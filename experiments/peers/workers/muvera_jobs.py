@@ -46,12 +46,3 @@ def chamfer(inputs: Inputs) -> Work:
     """Score one query with documents of equal lengths."""
     tokens, documents = inputs["query"], MultiVectors.from_arrays(inputs["equal_documents"])
     return lambda: chamfer_matrix(tokens, documents, threads=1)[0]
-
-
-OPERATIONS: dict[str, Callable[..., Work]] = {
-    "documents_batch": documents_batch,
-    "documents_list": documents_list,
-    "documents_single": documents_single,
-    "query": query,
-    "chamfer": chamfer,
-}

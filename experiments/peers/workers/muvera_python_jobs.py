@@ -24,6 +24,3 @@ def documents_batch(inputs: Mapping[str, Any]) -> Callable[[], Any]:
     """Encode the whole batch at once."""
     encode, documents = encoders()[0], inputs["documents"]
     return lambda: encode(documents)
-
-
-OPERATIONS = {"documents_batch": documents_batch}

@@ -90,6 +90,3 @@ def search(_: Mapping[str, Any], index: str, top_k: int, search_width: int) -> W
         return np.array([(one.id, one.score) for one in shard.query(request)])
 
     return work
-
-
-OPERATIONS = {"build": build, "search": search}

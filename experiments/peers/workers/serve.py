@@ -1,10 +1,9 @@
 """Answer one JSON request per line: ``serve.py MODULE FOLDER``.
 
-``MODULE`` is in this folder.  Its ``OPERATIONS`` maps names to functions of the inputs and options that
-return a function, whose calls are timed.  A library that encodes has ``encoders`` instead or in addition: a
-function that returns functions of one document and of one query, from which operations are made.  "load" imports
-``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged ones with
-NAME_lengths.npy.
+``MODULE`` is in this folder.  Its public functions are operations: functions of the inputs and options that return a
+function, whose calls are timed.  The exception is ``encoders``, which returns functions of one document and of one
+query; operations are made from them.  "load" imports ``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged
+ones with NAME_lengths.npy.
 
 Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and processor seconds of
 each call; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in
@@ -14,6 +13,7 @@ NumPy, because it runs in the environments of other libraries.
 """
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -42,9 +42,12 @@ class Inputs:
 
 def operations_of(module: Any) -> dict[str, Callable[..., Callable[..., Any]]]:
     """Return a worker's operations by name."""
-    found = dict(getattr(module, "OPERATIONS", {}))
-    if hasattr(module, "encoders"):
-        found |= _encoder_operations(module.encoders)
+    found: dict[str, Callable[..., Any]] = {}
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_"):
+            found[name] = value
+    if "encoders" in found:
+        found |= _encoder_operations(found.pop("encoders"))
     if hasattr(module, "LIBRARY"):
         found["load"] = lambda _: importlib.import_module(module.LIBRARY) and (lambda: None)
     return found

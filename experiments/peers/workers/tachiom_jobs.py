@@ -45,6 +45,3 @@ def search(_: Mapping[str, Any], index: str, top_k: int, **settings: Any) -> Wor
         return np.stack([ids[found], scores[found]], axis=1)
 
     return work
-
-
-OPERATIONS = {"build": build, "search": search}

@@ -48,6 +48,3 @@ def search(_: Mapping[str, Any], index: str, top_k: int, **settings: Any) -> Wor
         return np.array(found[:top_k])
 
     return work
-
-
-OPERATIONS = {"build": build, "search": search}
