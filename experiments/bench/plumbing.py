@@ -18,7 +18,7 @@ from ..datasets.collection import Collection
 from ..datasets.discovery import DATA, DatasetPath, find_collections
 from ..datasets.loading import load_collection
 from ..report.stored_results import RESULTS, save_tables
-from ..report.table import Table, text
+from ..report.table import Table, markdown
 from ..runner.provenance import machine, machine_text
 
 __all__ = [
@@ -120,7 +120,8 @@ def finish(name: str, title: str, tables: Sequence[Table], save: bool) -> None:
     """Print tables, and store them with `save`."""
     if save:
         save_tables(name, title, tables)
-    typer.echo("\n\n".join(map(text, tables)))
+    for table in tables:
+        typer.echo(f"{table.title}\n\n{markdown(table)}\n\n{table.caption}\n")
 
 
 def float_documents(collection: Collection) -> MultiVectors:

@@ -1,4 +1,4 @@
-"""Tables: one model, rendered to Markdown, to HTML and to the terminal."""
+"""Tables: one model, rendered to Markdown and to HTML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-__all__ = ["Column", "Table", "html", "markdown", "number", "text"]
+__all__ = ["Column", "Table", "html", "markdown", "number"]
 
 
 @dataclass(frozen=True)
@@ -114,27 +114,6 @@ def markdown(table: Table) -> str:
     rule = ["---:" if numeric else "---" for numeric in table.numeric]
     rows = [[cell.replace("|", "/") for cell in row] for row in (table.header, *table.cells)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rule, *rows[1:]))
-
-
-def text(table: Table) -> str:
-    """Return title, aligned columns and caption for the terminal.
-
-    Examples
-    --------
-    >>> print(text(Table("", ["what", "ms"], [["one", 1.5], ["three", 10]])))
-    what     ms
-    -----  ----
-    one    1.50
-    three    10
-    """
-    rows = [table.header, *table.cells]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    lines = []
-    for row in rows:
-        aligned = zip(row, widths, table.numeric, strict=True)
-        lines.append("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in aligned).rstrip())
-    return "\n".join(part for part in (table.title, *lines, table.caption) if part)
 
 
 def html(table: Table) -> str:
