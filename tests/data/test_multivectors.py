@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import strategies as some
+from builders.tensors import FakeTensor
 from builders.token_collections import three
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,27 +24,6 @@ flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
 MASKED: Any = np.ma.masked_equal([[1.0, 2, 3], [4, 5, 6]], 2)
 
 
-class Tensor:
-    """A tensor of any library: on a device, with a graph."""
-
-    def __init__(self, array: np.ndarray, dtype: str = "float32", on_device: bool = True) -> None:
-        self.array, self.dtype, self.on_device = array, f"torch.{dtype}", on_device
-
-    def detach(self) -> "Tensor":
-        return self
-
-    def cpu(self) -> "Tensor":
-        return Tensor(self.array, self.dtype.removeprefix("torch."), on_device=False)
-
-    def float(self) -> "Tensor":
-        return Tensor(self.array, "float32", self.on_device)
-
-    def numpy(self) -> np.ndarray:
-        if self.on_device or "bfloat16" in self.dtype:
-            raise TypeError("not without cpu() and float()")
-        return self.array
-
-
 @given(st.data(), some.dimensions)
 def test_all_constructors_agree(data: st.DataObject, dimension: int) -> None:
     texts = data.draw(some.ragged_arrays(dimension))
@@ -56,12 +36,12 @@ def test_all_constructors_agree(data: st.DataObject, dimension: int) -> None:
     for made in (
         arrays(texts, dimension=dimension),
         arrays(iter([text.astype(np.float64) for text in texts]), dimension=dimension),
-        arrays([Tensor(text, "bfloat16") for text in texts], dimension=dimension),
+        arrays([FakeTensor(text, "torch.bfloat16") for text in texts], dimension=dimension),
         flat(data.draw(some.disguised(rows)), lengths),
         flat(rows, np.array(lengths, np.float64)),
         flat(rows, offsets=np.concatenate([[0], np.cumsum(lengths)])),
         MultiVectors.from_padded(padded, mask),
-        MultiVectors.from_padded(Tensor(padded), Tensor(mask.astype(np.int64))),
+        MultiVectors.from_padded(FakeTensor(padded), FakeTensor(mask.astype(np.int64), "torch.int64")),
         MultiVectors.from_padded(padded),  # no token of standard normals is all zero
     ):
         assert (len(made), made.dimension, made.num_tokens) == (len(texts), dimension, len(rows))

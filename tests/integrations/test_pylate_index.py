@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from builders.tensors import FakeTensor
 
 from muvera.integrations.pylate import MuveraPyLateIndex
 
@@ -10,25 +11,10 @@ NAMES = ["a", "b", "c", "d", "e"]
 QUERIES = np.stack([np.eye(6, dtype=np.float32)[i : i + 2] for i in (0, 3)])
 
 
-class Tensor:
-    """The methods of a torch tensor that the index uses."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-    def detach(self) -> "Tensor":
-        return self
-
-    float = cpu = detach
-
-    def numpy(self) -> np.ndarray:
-        return self.values
-
-
 def test_documents_are_found_replaced_and_removed() -> None:
     index = MuveraPyLateIndex()
     assert index(QUERIES, k=3) == [[], []]
-    index.add_documents(documents_ids=NAMES, documents_embeddings=[Tensor(one) for one in DOCUMENTS])
+    index.add_documents(documents_ids=NAMES, documents_embeddings=[FakeTensor(one) for one in DOCUMENTS])
     found = index(queries_embeddings=QUERIES, k=2)
     assert [rows[0]["id"] for rows in found] == ["a", "d"]
     assert found[0][0] == {"id": "a", "score": 2.0}
