@@ -6,73 +6,19 @@ from typing import Any
 
 from builders.run_folders import row
 
-from experiments.report.results_pages import SUBJECTS, experiment_section, update_readme, write_pages
+from experiments.report.results_pages import SUBJECTS, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run
 from experiments.runner.configuration import load_experiments
 
 MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "numpy": "2.0", "numba": "1.0"}
 
 
-def stored(**content: Any) -> dict[str, Any]:
-    cells = {
-        "10-recall@10": [["muvera", "0.987 [0.9, 1.0]", ""], ["bm25", "1.000 [1, 1]", "0.500"]],
-        "nDCG@10": [["muvera", "0.300 [0.2, 0.4]", ""], ["bm25", "0.200", "0.100"]],
-        "queries per second (p50 / p95 / p99, ms)": [
-            ["muvera", "1,234 (1 / 2 / 3)", ""],
-            ["bm25", "7 (1 / 2 / 3)", "8 (1 / 2 / 3)"],
-            ["other", "5", "6"],
-        ],
-    }
-    tables = [
-        {
-            "experiment": "headline",
-            "title": f"Mine: {title}",
-            "caption": "",
-            "header": ["system", "a", "plaid-b"],
-            "rows": rows,
-        }
-        for title, rows in cells.items()
-    ]
-    configuration = {
-        "title": "Mine",
-        "caption": "One\n  thread.",
-        "metrics": ["10-recall@10", "nDCG@10", "R@10"],
-    }
-    return {
-        "experiment": "headline",
-        "configuration": configuration | content,
-        "machine": MACHINE,
-        "threads": 1,
-        "tables": tables,
-    }
-
-
-def test_a_section_has_its_conditions_and_every_table() -> None:
-    section = experiment_section(stored(reproduces="figure 6", seeds=3))
-    for part in (
-        "One thread.",
-        "figure 6",
-        "300 per",
-        "Seeds: 3",
-        "Abacus, 2 cores",
-    ):
-        assert part in section
-    assert "`python -m experiments run headline`" in section
-    assert section.count("<details markdown>") == section.count("</details>") == 2
-    assert section.count("| --- |") == 3
-
-
-def test_compared_points_come_first_in_one_table() -> None:
-    section = experiment_section(stored(compare=[{"to": "muvera", "what": ["bm25", "nowhere"]}]))
-    assert section.count("<details markdown>") == 3
-    assert section.partition("<details")[0].rstrip().splitlines()[-6:] == [
-        "**10-recall@10 / nDCG@10 / queries per second**",
-        "",
-        "| system | a | b |",
-        "| --- | ---: | ---: |",
-        "| muvera | .987 / .300 / 1,234 |  |",
-        "| bm25 | 1.000 / .200 / 7 | .500 / .100 / 8 |",
-    ]
+def stored() -> dict[str, Any]:
+    rows = [["muvera", "0.300 [0.2, 0.4]", ""], ["bm25", "0.200", "0.100"]]
+    about = {"experiment": "headline", "caption": "", "header": ["system", "a", "plaid-b"], "rows": rows}
+    tables = [{**about, "title": f"Mine: {title}"} for title in ("10-recall@10", "nDCG@10", "R@10")]
+    run = {"experiment": "headline", "machine": MACHINE, "threads": 1, "tables": tables}
+    return {**run, "configuration": {"title": "Mine", "caption": "One thread."}}
 
 
 def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
