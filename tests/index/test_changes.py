@@ -16,7 +16,6 @@ from builders.indexes import (
     batches,
     built,
     every_way,
-    recall,
     with_nan,
 )
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
@@ -26,10 +25,6 @@ from muvera import FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index.token_store import TokenStore
 from muvera.mips import ExactSearch, HNSWSearch
 
-# Deleted vectors still guide a graph, so it differs from a graph that never had them.  The answers of both agreed
-# completely in twenty such collections; .95 leaves room for another compiler's arithmetic.
-MARGINS = {"all tokens": 1.0, "exact": 1.0, "hnsw": 0.95, "scan": 0.95}
-
 
 def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
     arrays = [np.eye(8, dtype=np.float32)[i : i + 3] for i in range(6)]
@@ -38,31 +33,6 @@ def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:
     index.add(np.stack(arrays[3:5]), ids=np.array(["d", "e"]))
     index.update([arrays[5]], ids=["a"])
     assert [ranking.ids[0] for ranking in index.search(arrays[1:], 1)] == ["b", "c", "d", "e", "a"]
-
-
-@every_way
-@pytest.mark.parametrize("kind", ["delete", "update", "both"])
-def test_a_changed_index_is_like_a_new_one(way: dict[str, Any], kind: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
-    gone = rng.permutation(200)[:40] if kind != "update" else np.empty(0, np.int64)
-    changed = np.setdiff1d(rng.permutation(200)[:40], gone) if kind != "delete" else np.empty(0, np.int64)
-    new = documents_like_real(200, 9)[changed]
-    index = built(encoder=encoder, path=tmp_path / "index", **way)
-    index.delete(gone.tolist())
-    if len(new):
-        index.update(new)
-    index.save(tmp_path / "index")
-    reloaded = MuveraIndex.load(tmp_path / "index")
-    rest = DOCUMENTS[np.setdiff1d(np.arange(200), np.concatenate([gone, changed]))]
-    expected = built(MultiVectors.concatenate([rest, new] if len(new) else [rest]), encoder=encoder, **way)
-    assert reloaded.ids.tolist() == index.ids.tolist() == expected.ids.tolist()
-    assert answers(reloaded) == answers(index)
-    margin, wanted = MARGINS[index.info().search], answers(expected)
-    assert recall(answers(reloaded), wanted) >= margin and recall(wanted, answers(reloaded)) >= margin
-    index.rebuild()
-    assert index.info().deleted_documents == 0 and index.ids.tolist() == expected.ids.tolist()
-    assert recall(answers(index), wanted) >= margin
 
 
 @every_way

@@ -51,18 +51,6 @@ def test_new_ids() -> None:
         named("a").new_ids(without_ids(1))
 
 
-def test_dropped_replaced_and_reserved_rows() -> None:
-    names = named("a", "b", "c")
-    names.append(np.array(["b", "long name"]))
-    names.drop(np.array([1, 2]))
-    assert names.live.tolist() == [0, 3, 4]
-    assert names.rows(["b"]) == [3] and "c" not in names
-    assert names.of(names.live).tolist() == ["a", "b", "long name"]
-    names.reserve(2)
-    names.append(np.array(["c"]))
-    assert names.rows(["c"]) == [7] and len(names) == 4 and "" not in names
-
-
 IDS = st.one_of(
     st.lists(st.integers(-(2**63), 2**63 - 2), unique=True, max_size=8),
     st.lists(st.text().filter(lambda text: not text.endswith("\0")), unique=True, max_size=8),

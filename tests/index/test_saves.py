@@ -107,20 +107,6 @@ def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:
     assert len(MuveraIndex.load(folder)) == 20
 
 
-def test_a_build_replaces_an_index(tmp_path: Path) -> None:
-    folder = tmp_path / "index"
-    built(path=folder)
-    with pytest.raises(FileExistsError, match="not empty"):
-        built(DOCUMENTS[:20], path=folder)
-    with pytest.raises(ValueError, match="no documents"):
-        built([], path=folder, overwrite=True)
-    assert len(MuveraIndex.load(folder)) == 200
-    index = built(DOCUMENTS[:20], path=folder, overwrite=True)
-    index.delete([0])
-    index.save(folder)
-    assert len(MuveraIndex.load(folder)) == 19 and [path.name for path in tmp_path.iterdir()] == ["index"]
-
-
 # -- graphs -------------------------------------------------------------------
 
 

@@ -136,9 +136,6 @@ def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> Non
     assert len(before) == 1 and len(before[0].vectors) == 2  # a search may still read the old list
 
 
-# -- staging ------------------------------------------------------------------
-
-
 # -- advice to the system -----------------------------------------------------
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")

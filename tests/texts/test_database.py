@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import CONDITIONS, METADATA
 
 from muvera.metadata.filters import FilterError, matches
-from muvera.texts.database import DocumentDatabase, TextDocument, checked_rows, to_sql
+from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
 
 
 @pytest.fixture
@@ -27,19 +27,6 @@ def names(database: DocumentDatabase) -> list[Any]:
 
 def nested(depth: int) -> dict[str, Any]:
     return {"a": nested(depth - 1)} if depth else {}
-
-
-def test_documents_come_back_in_order(database: DocumentDatabase) -> None:
-    assert len(database) == 3 and names(database) == ["a", "b", "c"]
-    assert database.get(["c", "a"]) == [TextDocument("c", "drei", {}), TextDocument("a", "one", {"n": 1})]
-    with pytest.raises(KeyError, match="'x'"):
-        database.get(["a", "x"])
-    database.put([1, "1"], ["int", "str"], [{}, {}])
-    assert [document.text for document in database.get(["1", 1])] == ["str", "int"]
-    database.put(["a"], ["eins"], [{"lang": "de"}])
-    assert (len(database), database.select({"n": 1}), database.select({"lang": "de"})) == (5, [], ["a"])
-    database.change(["a", "unknown"])
-    assert (len(database), database.select({"lang": "de"})) == (4, [])
 
 
 @pytest.mark.parametrize(
