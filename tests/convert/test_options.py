@@ -114,16 +114,3 @@ def test_measures() -> None:
         measure = Measure()
         measure.add(documents([[1, 0], [0, norm]]))
         assert measure.normalized is expected
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dtype": "int8"}, "float32, float16, got 'int8'"),
-        ({"pooling": "mean"}, "'mean'"),
-        ({"pooling": "pylate", "pool_factor": 0}, "pool_factor must be at least 1, got 0"),
-    ],
-)
-def test_bad_options(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Options(**change)

@@ -128,11 +128,8 @@ def test_a_changed_encoder_is_refused(postgres: str, filled: EngineIndex) -> Non
 @pytest.mark.parametrize(
     "url",
     [
-        "mysql://host/x",
-        "lancedb:#x",
         "qdrant-edge:",
         "milvus:folder",
-        "lancedb:x#a-b",
         "postgresql://host:99999/x",
     ],
 )
