@@ -40,7 +40,8 @@ def convert(
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
     dtype: Annotated[
-        Literal["float32", "float16"] | None, Option(help="Default: the type in SOURCE.")
+        Literal["float32", "float16"] | None,
+        Option(help="Type of the tokens in OUT (default: as in SOURCE)."),
     ] = None,
     nbits: Annotated[
         int | None,

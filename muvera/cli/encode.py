@@ -21,7 +21,7 @@ def encode(
     source: Source,
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder, or for parquet a file.")],
     side: Annotated[
-        Literal["documents", "queries"], Option(help="They are encoded differently.")
+        Literal["documents", "queries"], Option(help="Side to encode; each has its own vectors.")
     ] = "documents",
     to: Annotated[
         Literal["npy", "parquet", "opensearch"],
@@ -132,8 +132,8 @@ def load(
 ) -> None:
     """Load documents into a vector database.
 
-    An interrupted load continues where it stopped.  The encoder of SOURCE is used if SOURCE is an index
-    that has one.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them
+    If it is interrupted, run the command again to continue.  The encoder of SOURCE is used if SOURCE is an
+    index that has one.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them
     with: muvera texts search URL QUESTION.
 
     \b

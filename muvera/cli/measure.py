@@ -69,8 +69,10 @@ def tune(
     """Choose the encoder for your documents and queries.
 
     Many encoders are compared on a sample, which takes a few minutes.  Held-out queries estimate the recall of
-    the choice.   --format and --option apply to SOURCE; the format of --queries is detected.
-    If a folder contains documents and queries, --queries reads its queries.
+    the choice.
+
+    --format and --option apply to SOURCE; the format of --queries is detected.  If a folder contains documents
+    and queries, --queries reads its queries.
 
     \b
     Example:

@@ -20,6 +20,7 @@ __all__ = [
     "Recall",
     "Source",
     "TextEncoder",
+    "TextEncoderOfUnsaved",
     "Threads",
     "Tokens",
     "Where",
@@ -82,6 +83,13 @@ Tokens = Annotated[
 TextEncoder = Annotated[
     str | None,
     Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
+]
+TextEncoderOfUnsaved = Annotated[
+    str | None,
+    Option(
+        "--encoder",
+        help="Text encoder; needed only for unsaved texts, and only if it is not colbert-small or minilm.",
+    ),
 ]
 Where = Annotated[
     str | None,

@@ -45,7 +45,9 @@ def search(
     where: Where = None,
     rerank: Annotated[
         Literal["auto", "here", "none"],
-        Option(help="For a URL, what ranks the candidates: here is this program."),
+        Option(
+            help="How a URL's candidates are ranked: by the database if it can, by this program, or not at all."
+        ),
     ] = "auto",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,

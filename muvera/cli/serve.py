@@ -41,7 +41,7 @@ def serve(
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
-    The addresses are /search, /explain, /documents, /info, /health and /openapi.json; the page is at /.
+    The server answers /search, /explain, /documents, /info, /health and /openapi.json; the page is at /.
     A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the
     server; if the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
 

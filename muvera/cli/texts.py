@@ -14,7 +14,18 @@ import typer
 from typer import Argument, Option
 
 from .hits import print_document, print_hits, print_list
-from .options import Backend, Json, Overwrite, Recall, TextEncoder, Threads, Tokens, Where, parse_json
+from .options import (
+    Backend,
+    Json,
+    Overwrite,
+    Recall,
+    TextEncoder,
+    TextEncoderOfUnsaved,
+    Threads,
+    Tokens,
+    Where,
+    parse_json,
+)
 from .output import megabytes, note, print_json, progress_bar, seconds
 
 if TYPE_CHECKING:
@@ -272,7 +283,7 @@ def delete(
     index: Index,
     ids: Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")] = None,
     where: Where = None,
-    encoder: TextEncoder = None,
+    encoder: TextEncoderOfUnsaved = None,
     json_: Json = False,
 ) -> None:
     """Delete texts by id or by a condition."""
@@ -288,7 +299,7 @@ def delete(
 def get(
     index: Index,
     ids: Annotated[list[str], Argument(metavar="ID...", help="Ids of texts.")],
-    encoder: TextEncoder = None,
+    encoder: TextEncoderOfUnsaved = None,
     json_: Json = False,
 ) -> None:
     """Print texts and their metadata."""
@@ -307,7 +318,7 @@ def list_(
     where: Where = None,
     limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
-    encoder: TextEncoder = None,
+    encoder: TextEncoderOfUnsaved = None,
     json_: Json = False,
 ) -> None:
     """List texts in the order in which they were added."""
@@ -333,7 +344,9 @@ def search(
     ] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
-    unit: Annotated[Literal["document", "sentence"], Option(help="What to find.")] = "document",
+    unit: Annotated[
+        Literal["document", "sentence"], Option(help="Search whole texts or sentences.")
+    ] = "document",
     words: Annotated[
         float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
     ] = 0.1,
