@@ -61,10 +61,10 @@ def passages(
     most: Annotated[int, typer.Option(min=1, help="Maximum number of passages.")] = 300_000,
     first: Annotated[
         Path | None,
-        typer.Option(help="Folder of texts in BEIR's layout, which come first, with their queries."),
+        typer.Option(help="Folder in BEIR's layout; its texts are written first, and its queries, too."),
     ] = None,
     man: Annotated[
-        Path | None, typer.Option(help="Folder of man pages, such as /usr/share/man/ja; nothing else then.")
+        Path | None, typer.Option(help="Write only man pages of this folder, such as /usr/share/man/ja.")
     ] = None,
 ) -> None:
     """Write real passages of this machine as texts: docstrings, man pages and package descriptions."""

@@ -40,7 +40,7 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row per size, search and number of candidates; no graph has more than `graphs` vectors.
 
-    Vectors beyond `own`, those of the documents, are made.
+    Vectors beyond `own`, those of the documents, are generated.
     """
     for size in sizes:
         kinds = ["exact", "scan", *["hnsw"] * (size <= graphs)]
@@ -105,7 +105,7 @@ def made_vectors(own: NDArray[np.float32], start: int, stop: int) -> NDArray[np.
 def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
     """Return a table for each number of candidates."""
     columns = [
-        Column("vectors", lambda row: f"{row['documents']:,} {'real' if row['real'] else 'made'}"),
+        Column("vectors", lambda row: f"{row['documents']:,} {'real' if row['real'] else 'generated'}"),
         *(Column("search"), Column("bytes per vector", "bytes", "{:,.0f}")),
         Column("build", "build_seconds", "{:.2f}", "processor s"),
         *(Column("recall", "recall", "{:.3f}"), Column("one query", "ms", "{:.3f}", "processor ms")),
@@ -113,9 +113,9 @@ def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
     ]
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
     caption = (
-        f"The first stage alone, on one thread: `moments` vectors of {names}. 'Made' vectors are generated: a real "
-        "vector plus half the difference of two others. Their recall is not that of real text. Recall is the share of "
-        f"the best inner products among the candidates, over at most {_JUDGED} queries. {on}"
+        f"The first stage alone, on one thread: `moments` vectors of {names}. A generated vector is a real one plus "
+        "half the difference of two others. The recall of generated vectors is not that of real text. Recall is the "
+        f"share of the best inner products among the candidates, over at most {_JUDGED} queries. {on}"
     )
     title = "Exact search, a scan of codes and a graph: {} candidates"
     return [

@@ -264,13 +264,13 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real:
     graph = f" ({_GRAPH}, ef=1000 and 2000)" if settings.backend == "hnsw" else ""
     made = "" if real else ", and generated documents of 48 to 80 tokens"
     generated = "" if real else "Build times exclude generating documents. "
-    searches = "; ".join(
-        f"a {name} search ranks {candidates} candidates, then the best {rescore} of them by exact tokens"
+    searches = " ".join(
+        f"A {name} search ranks {candidates} candidates, then the best {rescore} of them by exact tokens."
         for name, (candidates, _, rescore) in _SEARCHES.items()
     )
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
-        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens; one thread searches; {searches}. {generated}"
+        f"{settings.backend!r}{graph}, {_TOKENS} codes and exact tokens. One thread searches. {searches} {generated}"
         f"Recall is over {settings.judged} queries; {_TIMED} other queries are timed once each. "
         f"{measured[-1]['build_machine']}"
     )

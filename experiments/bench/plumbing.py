@@ -47,7 +47,9 @@ Data = Annotated[
     typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and outputs of `encode`."),
 ]
 Cache = Annotated[Path, typer.Option(help="Folder of environments, embeddings and exact answers.")]
-Save = Annotated[bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/ for `results`.")]
+Save = Annotated[
+    bool, typer.Option("--save", help=f"Store the results in {RESULTS.name}/; `results` makes pages of them.")
+]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds; results are medians.")]
 
 _Name = TypeVar("_Name")

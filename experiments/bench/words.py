@@ -76,7 +76,7 @@ def words(
         Column("TextIndex / pairs", lambda row: row["own"] / row["pairs"], "{:.2f}x"),
     ]
     caption = (
-        "nDCG@10 of words alone. Pairs of characters are what bm25s needs for scripts without spaces, such as "
-        "Japanese, where TextIndex also uses them; .85 of its score is the target there."
+        "nDCG@10 of words alone. In scripts without spaces, such as Japanese, bm25s needs pairs of characters as "
+        "words. TextIndex uses such pairs there, too."
     )
     finish("words", "Words", [Table.of("Words alone", columns, rows, caption)], save)

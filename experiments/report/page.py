@@ -27,7 +27,9 @@ _SHARE = "{:.3f}"
 
 
 def page(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a run, with manifest.json and summary.json.")],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, with manifest.json and summary.json.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File of the page. Default: page.html in the run's folder.")
     ] = None,

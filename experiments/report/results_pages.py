@@ -49,8 +49,19 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 
-# Commands of benches with other names than their results.
-_COMMANDS = {"default_vectors": "vectors", "first_stage": "first-stage", "growth": "grow"}
+# Commands of benches with other names than their results, or with an argument.
+_COMMANDS = {"first_stage": "first-stage", "growth": "grow", "words": "words FOLDER"}
+
+# Parts of the command `vectors` by the titles of their tables.
+_PARTS = {
+    "Fit of moments": "fit",
+    "Presets": "presets",
+    "More floats": "floats",
+    "Wide tokens": "wide",
+    "Choice of the default": "choice",
+    "Added documents": "added",
+    "Adding documents of another kind": "mixed",
+}
 
 _GUIDE = """\
 These pages are generated from `experiments/results/` by `python -m experiments results`. Each experiment states
@@ -99,14 +110,18 @@ def experiment_section(stored: dict[str, Any]) -> str:
     """
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored
-    command = f"`python -m experiments {f'run {name}' if run else _COMMANDS.get(name, name)}`"
     if not run:
         parts = [
             part
             for table in stored["tables"]
-            for part in (f"## {table['title']}", f"{table['caption']} {command}".strip(), _cells(table))
+            for part in (
+                f"## {table['title']}",
+                f"{table['caption']} {_bench_command(name, table['title'])}".strip(),
+                _cells(table),
+            )
         ]
         return "\n\n".join(parts)
+    command = f"`python -m experiments run {name}`"
     source = f" ({content['reproduces']}.)" if content.get("reproduces") else ""
     caption = " ".join(content.get("caption", "").split())
     on = f"{machine_text(stored['machine'])}; threads: {stored['threads']}."
@@ -120,6 +135,11 @@ def experiment_section(stored: dict[str, Any]) -> str:
         else:
             parts.append(f"<details markdown><summary>{title}</summary>\n\n{cells}\n\n</details>")
     return "\n\n".join(parts)
+
+
+def _bench_command(name: str, title: str) -> str:
+    command = f"vectors {_PARTS[title]}" if name == "default_vectors" else _COMMANDS.get(name, name)
+    return f"`python -m experiments {command}`"
 
 
 def short_table(stored: dict[str, Any]) -> str:

@@ -129,7 +129,7 @@ def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.M
     assert [row["search"] for row in rows] == ["exact", "scan", *graphs, "exact", "scan"]
     assert rows[0]["recall"] == rows[5]["recall"] == 1 and min(row["recall"] for row in rows) > 0.5
     (table,) = first_stage.tables_of(rows, "")
-    assert table.rows[-1][0] == "4,000 made"
+    assert table.rows[-1][0] == "4,000 generated"
 
 
 def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> None:
