@@ -79,20 +79,25 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
     caption = f"Median of {rounds} interleaved rounds; processor time of one thread, queries one by one. {on}"
     return [
         Table.of("Token codecs at equal recall", _CODEC_COLUMNS, codecs, caption),
-        Table.of("Ways to search, 100 candidates unless stated otherwise", _WAY_COLUMNS, ways, "Wall time."),
+        Table.of(
+            "Ways to search, 100 candidates unless stated otherwise",
+            _WAY_COLUMNS,
+            ways,
+            "Wall time of a query.",
+        ),
     ]
 
 
 _CODEC_COLUMNS = [
     *(Column("collection, tokens", "name"), Column("10-recall@10 of at least", "target", "{:.2f}")),
     *(Column("candidates"), Column("recall", "recall", "{:.3f}")),
-    *(Column("time", "milliseconds", "{:.2f}", "ms"), Column("time / float32's", "share", "{:.2f}x")),
+    *(Column("time", "milliseconds", "{:.2f}", "ms"), Column("time relative to float32", "share", "{:.2f}x")),
 ]
 _WAY_COLUMNS = [
     *(Column("index", "name"), Column("way"), Column("threads")),
     Column("time of a query", "microseconds", "{:,.0f}", "us"),
-    Column("one by one / this", "one_by_one", "{:.2f}x"),
-    Column("one thread / this", "one_thread", "{:.2f}x"),
+    Column("speedup over one by one", "one_by_one", "{:.2f}x"),
+    Column("speedup over one thread", "one_thread", "{:.2f}x"),
 ]
 
 
