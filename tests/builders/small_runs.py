@@ -83,14 +83,14 @@ def small() -> Collection:
 
 
 def run(
-    folder: Path, systems: list[dict[str, Any]], collection: Collection | None = None, **content: Any
+    folder: Path, systems: list[dict[str, Any]], data: list[Collection] | None = None, **content: Any
 ) -> list[Failure]:
-    """Run one experiment of these systems in `folder`, on :func:`small` unless another collection is given."""
+    """Run one experiment of these systems in `folder`, on :func:`small` unless other collections are given."""
     path = folder / "mine.yaml"
     filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
     path.write_text(yaml.safe_dump(filled))
     options = Options(folder / "out", folder / "cache", 1, lambda _: None)
-    return run_experiments(load_experiments([str(path)]), [collection or small()], options)
+    return run_experiments(load_experiments([str(path)]), data or [small()], options)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A run's page: which folders are read, which plots there are, and the page in a browser."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,81 +9,98 @@ from typing import Any
 import pytest
 import typer
 from builders import small_runs
-from builders.run_folders import (
-    CANDIDATES,
-    COLLECTIONS,
-    ENTRIES,
-    row,
-    write_run,
-)
 from typer.testing import CliRunner
 
-from experiments.report.charts import Plot
+from experiments.datasets.synthetic import NAMES, synthetic_collection
 from experiments.report.page import page, page_of
 from experiments.report.run_folder import Run, load_run
 from experiments.report.views import ExperimentView
 
+pytestmark = pytest.mark.compiled("searches whole collections")
+
+CANDIDATES = [5, 10, 20, 40]
+
+#: Systems with names that need escaping, and one that fails.
+SYSTEMS: list[dict[str, Any]] = [
+    {"system": "exhaustive", "label": "all"},
+    {"system": "pooled", "label": 'mean & "</script><b>', "sweep": {"candidates": CANDIDATES}},
+    {"system": "pooled", "label": "mean alone", "query": {"rerank": False}},
+    {"system": "faulty", "label": "<i>bad", "build": {"fault": "build"}},
+]
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return load_run(write_run(tmp_path_factory.mktemp("run")))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two collections."""
+    place = tmp_path_factory.mktemp("run")
+    data = [synthetic_collection(name, documents=40, queries=12) for name in NAMES]
+    data[1] = dataclasses.replace(data[1], judgements=None)
+    kinds = ["metrics", "speed", "size", "speed_at_recall"]
+    compare = [{"to": "all", "what": ["mean alone"]}]
+    content: dict[str, Any] = {"title": "End to <end>", "timed": True, "tables": kinds, "compare": compare}
+    with small_runs.faulty_system():
+        assert len(small_runs.run(place, SYSTEMS, data, **content)) == len(data)
+    return place / "out"
 
 
-def plots(run: Run, experiment: str) -> list[Plot]:
-    return [
-        plot for plot in ExperimentView(run, experiment).plots() if plot.collection == run.collections[-1]
-    ]
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return load_run(folder)
 
 
 # ---- Reading
 
 
-def test_a_folder_without_its_files_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(page)
     result = CliRunner().invoke(app, [str(tmp_path)])
     assert result.exit_code == 2 and str(tmp_path) in result.stderr and "manifest.json" in result.stderr
-    folder = write_run(tmp_path)
-    (folder / "summary.json").write_text('{"rows": [\n1,,]}', encoding="utf-8")
-    assert "line 2 column 3" in CliRunner().invoke(app, [str(tmp_path)]).stderr
-    assert not (tmp_path / "page.html").exists()
-    write_run(tmp_path)
-    assert CliRunner().invoke(app, [str(tmp_path), "--out", str(tmp_path / "deep" / "a.html")]).exit_code == 0
-    assert (tmp_path / "deep" / "a.html").stat().st_size > 300_000
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "summary.json").write_text('{"rows": [\n1,,]}', encoding="utf-8")
+    assert "line 2 column 3" in CliRunner().invoke(app, [str(copy)]).stderr
+    assert not (copy / "page.html").exists()
+    target = tmp_path / "deep" / "a.html"
+    assert CliRunner().invoke(app, [str(folder), "--out", str(target)]).exit_code == 0
+    assert target.stat().st_size > 300_000
+    for summary, part in (([], "list"), ({"rows": []}, "the process ended")):
+        (copy / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"(summary|rows).*{part}"):
+            load_run(copy)
 
 
-@pytest.mark.parametrize(
-    ("summary", "part"),
-    [([], "list"), ({"rows": []}, "<needed> 12 GB")],
-)
-def test_a_broken_summary_is_refused(tmp_path: Path, summary: Any, part: str) -> None:
-    (write_run(tmp_path) / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"summary|rows") as error:
-        load_run(tmp_path)
-    assert part in str(error.value)
-
-
-# ---- Plots
+# ---- Plots and tables
 
 
 def test_quality_is_plotted_by_speed_and_by_bytes(run: Run) -> None:
-    view = ExperimentView(run, "end_to_end")
-    assert list(view.marks) == [*ENTRIES, "bm25"] and view.main_measure == "10-recall@10"
-    assert len({mark.color for mark in view.marks.values()}) == len(view.marks)
-    speed, size = plots(run, "end_to_end")
-    assert (speed.better, size.better) == ("more", "less")
-    assert len(speed.points) == len(size.points) == 1 + 4 * len(CANDIDATES)
+    view = ExperimentView(run, "mine")
+    assert list(view.marks) == [system["label"] for system in SYSTEMS[:3]]
+    assert view.main_measure == "5-recall@5"
+    assert len({mark.color for mark in view.marks.values()}) == 3
+    plots = list(view.plots())
+    assert [plot.collection for plot in plots] == [name for name in NAMES for _ in range(2)]
+    assert [plot.better for plot in plots] == ["more", "less"] * 2
+    assert {len(plot.points) for plot in plots} == {2 + len(CANDIDATES)}
+    # Only timed experiments measure systems alternately.
+    untimed = {"mine": {**run.manifest["experiments"]["mine"], "timed": False}}
+    rows = [{**row, "queries_per_second": None} for row in run.rows]
+    for change in ({"manifest": {**run.manifest, "experiments": untimed}}, {"rows": rows}):
+        other: Any = dataclasses.replace(run, **change)
+        assert {plot.better for plot in ExperimentView(other, "mine").plots()} == {"less"}
 
 
-def test_untimed_experiments_have_no_plots_of_times(tmp_path: Path) -> None:
-    rows = [row("a", "b", "muvera", 0.5, queries_per_second=float(k), query={"c": k}) for k in (1, 2, 3)]
-    for timed in (False, True):
-        manifest: dict[str, Any] = {
-            "experiments": {"a": {"title": "A", "timed": timed}},
-            "collections": {"b": {}},
-        }
-        run = load_run(write_run(tmp_path, rows, **manifest))
-        assert any(plot.cost == "queries per second" for plot in plots(run, "a")) is timed
+def test_tables_and_page_have_the_numbers_of_the_run(run: Run) -> None:
+    tables = {table["title"].removeprefix("End to <end>: "): table["rows"] for table in run.tables}
+    rows = [row for row in run.rows if row["collection"] == NAMES[0]]
+    metrics = [row["metrics"]["5-recall@5"] for row in rows]
+    cells = [f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics]
+    assert [row[1] for row in tables["5-recall@5"]] == cells
+    speeds = [row[1].partition(" ")[0] for row in tables["queries per second (p50 / p95 / p99, ms)"]]
+    assert speeds == [f"{row['queries_per_second']:,.0f}" for row in rows]
+    assert [row[0] for row in tables["build seconds"]] == [system["label"] for system in SYSTEMS[:3]]
+    assert tables["paired differences"][0][:2] == ["mean alone minus all", "5-recall@5"]
+    text = page_of(run)
+    assert "candidates=20" in text and "<i>bad" not in text and "&lt;i&gt;bad" in text
 
 
 # ---- The page in a browser
@@ -110,44 +128,16 @@ def test_the_page_works_in_a_browser(run: Run, tmp_path: Path) -> None:
             charts = sum(len(list(ExperimentView(run, name).plots())) for name in run.experiments)
             assert tab.locator(".chart svg.marks").count() == charts
             assert tab.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
-            for name in ("study <1>", "End to <end>", 'plaid & "warp"', "<needed> 12 GB"):
+            for name in ("End to <end>", 'mean & "</script><b>', "<i>bad"):
                 assert name in tab.inner_text("body")
             # A system and a collection that are filtered out leave charts and tables.
             points = tab.locator(".chart").first.locator(".mark-symbol path")
             before = points.count()
             tab.locator("#filters summary").click()
-            tab.get_by_role("checkbox", name="plaid").uncheck()
-            tab.get_by_role("checkbox", name=COLLECTIONS[1]).uncheck()
+            tab.get_by_role("checkbox", name="pooled").uncheck()
+            tab.get_by_role("checkbox", name=NAMES[1]).uncheck()
             tab.wait_for_function("document.body.dataset.drawn >= 3")
-            assert points.count() == before - len(CANDIDATES)
-            assert tab.get_by_role("columnheader", name=COLLECTIONS[1]).count() == 0
+            assert points.count() == before - 1 - len(CANDIDATES)
+            assert tab.get_by_role("columnheader", name=NAMES[1]).count() == 0
             assert (said, asked) == ([], [path.as_uri()])
         browser.close()
-
-
-@pytest.mark.compiled("searches whole collections")
-def test_what_the_runner_writes_is_what_tables_and_page_read(tmp_path: Path) -> None:
-    sweep = {"candidates": [5, 10, 20]}
-    systems: list[dict[str, Any]] = [
-        {"system": "exhaustive", "label": "all"},
-        {"system": "pooled", "label": "mean", "sweep": sweep},
-        {"system": "pooled", "label": "mean again", "sweep": sweep},
-    ]
-    kinds = ["metrics", "speed", "size", "speed_at_recall"]
-    compare = [{"to": "all", "what": ["mean, candidates=5"]}]
-    assert small_runs.run(tmp_path, systems, timed=True, tables=kinds, compare=compare) == []
-    run = load_run(tmp_path / "out")
-    tables = {table["title"].removeprefix("Mine: "): table["rows"] for table in run.tables}
-    metrics = [row["metrics"]["5-recall@5"] for row in run.rows]
-    cells = [f"{m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics]
-    assert [row[1] for row in tables["5-recall@5"]] == cells
-    speeds = [row[1].partition(" ")[0] for row in tables["queries per second (p50 / p95 / p99, ms)"]]
-    assert speeds == [f"{row['queries_per_second']:,.0f}" for row in run.rows]
-    assert [row[0] for row in tables["build seconds"]] == ["all", "mean", "mean again"]
-    assert tables["paired differences"][0][:2] == [
-        "mean, candidates=5 minus all",
-        "5-recall@5",
-    ]
-    view = ExperimentView(run, "mine")
-    assert [plot.title.partition(" by ")[0] for plot in view.plots()] == ["5-recall@5"] * 2
-    assert all(row["point"] in page_of(run) for row in run.rows)
