@@ -34,10 +34,10 @@ __all__ = [
     "EngineError",
     "Hits",
     "Row",
+    "ef_search",
     "folder_of",
     "is_engine_url",
     "open_engine",
-    "visits",
 ]
 
 Vectors = NDArray[np.float32]
@@ -69,7 +69,7 @@ _IDS, _PART_BYTES = 500, 1 << 20
 
 
 class EngineError(ValueError):
-    """Error of an engine: no connection, a refusal or unexpected content.  Messages never contain a password."""
+    """Error of an engine: no connection, a rejected request, wrong content.  Messages never contain a password."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ class Engine(ABC):
     #: Maximum dimension of stored vectors, or None.
     max_dimension: ClassVar[int | None] = None
 
-    #: Smaller collections have no graph, which is exact and as fast.  PostgreSQL and Milvus always build one.
+    #: Smaller collections have no graph: without one, a search is exact and as fast.  PostgreSQL and Milvus always
+    #: build one.
     graph_from = 4096
 
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
@@ -219,7 +220,8 @@ class Engine(ABC):
         """Remove the collection, its encoder and its graph, if they exist."""
         with self._errors("cannot be removed"):
             self._is_ours()
-            for name in (self.name, self._encoder_name):  # so that the name is ours until the end
+            # The encoder's collection marks the name as ours, so it is removed last.
+            for name in (self.name, self._encoder_name):
                 self._drop(name)
         self.description = None
 
@@ -273,8 +275,10 @@ class Engine(ABC):
             with np.errstate(over="ignore"):
                 halves = texts.tokens.astype(np.float16, copy=False)
             if not np.isfinite(halves).all():
+                largest = float(np.abs(texts.tokens).max())
                 raise ValueError(
-                    "documents have a number beyond 65504, the largest in half precision. Scale them."
+                    f"The documents' numbers must be at most 65504, the largest in half precision, got {largest:g}. "
+                    "Scale them, or store no tokens (tokens=None)."
                 )
             tokens = MultiVectors(halves, texts.offsets)
         documents = [
@@ -287,8 +291,8 @@ class Engine(ABC):
     def delete(self, ids: list[Any]) -> None:
         """Delete documents; unknown ids are ignored."""
         with self._errors("did not delete documents"):
-            for some in _in_groups(ids):
-                self._delete(some)
+            for group in _in_groups(ids):
+                self._delete(group)
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -297,19 +301,19 @@ class Engine(ABC):
 
     def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
         """Return the values of a column by id, without unknown ids."""
-        found: dict[Any, Any] = {}
+        values: dict[Any, Any] = {}
         with self._errors("cannot be read"):
-            for some in _in_groups(ids):
-                found.update(self._read(some, column))
-        return found
+            for group in _in_groups(ids):
+                values.update(self._read(group, column))
+        return values
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the tokens of documents with their ids, in this order and without unknown ids."""
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-        width, found = self.stored.token_dimension, self.read(ids, "tokens")
-        known = [id for id in ids if id in found]
-        arrays = [np.asarray(found[id], np.float16).reshape(-1, width) for id in known]
+        width, values = self.stored.token_dimension, self.read(ids, "tokens")
+        known = [id for id in ids if id in values]
+        arrays = [np.asarray(values[id], np.float16).reshape(-1, width) for id in known]
         return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
 
     @abstractmethod
@@ -353,7 +357,7 @@ class Engine(ABC):
         builder = self._builder()
         conditions = [build_condition(where, builder)] if where else []
         if ids is not None:
-            conditions.append(builder.any_of([builder.among(some) for some in _in_groups(ids)]))
+            conditions.append(builder.any_of([builder.among(group) for group in _in_groups(ids)]))
         condition = builder.all_of(conditions)
         if condition is False:
             return [([], [])] * len(vectors)
@@ -371,7 +375,7 @@ class Engine(ABC):
         """Search among the documents that satisfy a condition, or among all documents for None."""
 
 
-def visits(count: int) -> int:
+def ef_search(count: int) -> int:
     """Return the number of candidates that a graph search keeps to find `count` documents."""
     return max(128, count)
 
@@ -413,21 +417,28 @@ def open_engine(url: str) -> Engine:
     ValueError
         For any other URL.
     EngineError
-        If the engine cannot be reached.
+        If the engine cannot be reached, or the URL's host, port, folder or name is invalid.
     ImportError
         If the engine's client is not installed.
     """
     if not is_engine_url(url):
-        raise ValueError(f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}.")
+        scheme = f"the scheme {url.partition(':')[0]!r:.40}" if ":" in url else "no scheme"
+        raise ValueError(
+            f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {scheme}."
+        )
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise EngineError(f"The URL of the engine is wrong: {error}.") from None
+        _ = parts.port  # raises ValueError for an invalid port
+    except ValueError:
+        # The library's message can contain a part of the password.
+        raise EngineError(
+            "The engine's URL must have a valid host and port. Give SCHEME://USER:PASSWORD@HOST:PORT#NAME, and write "
+            "%2F, %3F, %23 and %40 for the characters / ? # and @ in a password."
+        ) from None
     name = parts.fragment or "muvera"
     if not _NAME.fullmatch(name):
         raise EngineError(
-            f"{name!r} is not a collection name. Use up to 48 letters, digits and underscores, not a digit first."
+            f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores; begin with no digit."
         )
     module, class_name = SCHEMES[parts.scheme]
     engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name).from_url(parts, name)
@@ -438,5 +449,5 @@ def folder_of(url: SplitResult) -> str:
     """Return the folder of a URL without a host, such as ``lancedb:FOLDER``."""
     path = f"/{url.netloc}{unquote(url.path)}" if url.netloc else unquote(url.path)
     if not path:
-        raise EngineError(f"The URL names no folder. Give {url.scheme}:FOLDER.")
+        raise EngineError(f"The URL must contain a folder. Give {url.scheme}:FOLDER#NAME.")
     return path

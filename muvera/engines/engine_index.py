@@ -42,7 +42,7 @@ _QUERIES = 64
 
 
 class AddReport(NamedTuple):
-    """Numbers of documents that were added, skipped because they exist, or skipped for lack of tokens."""
+    """Numbers of documents that were added, that existed already, and that have no tokens."""
 
     added: int = 0
     skipped: int = 0
@@ -82,7 +82,7 @@ class EngineIndex:
         stored encoder, or "moments" for a new collection.
     tokens : "engine", MuveraIndex or None
         Where the tokens for exact ranking are: in the engine, in a local index of the same documents, or nowhere.
-        Default: in the engine with half precision, if it stores tokens.
+        Default: in the engine with half precision, or nowhere if the engine cannot store tokens.
     text_encoder : str, optional
         Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
 
@@ -142,8 +142,8 @@ class EngineIndex:
         )
         if not same:
             raise EngineError(
-                f"{self._engine.location} was filled with another encoder than this one of {config.hash[:16]}: their "
-                "vectors are not comparable. Leave the encoder out, or use another collection."
+                f"{self._engine.location} was filled with another encoder than the given one (configuration "
+                f"{config.hash[:16]}): their vectors are not comparable. Leave out encoder=, or use another collection."
             )
 
     # -- changing -------------------------------------------------------------
@@ -202,7 +202,7 @@ class EngineIndex:
             position += len(rows)
             if len(rows) < len(names):
                 raise ValueError(
-                    f"There is metadata or text for only {position} documents. Give one for each."
+                    f"metadata and texts must have one entry per document, got only {position}. Give the others."
                 )
             for name, (row, _) in zip(names, rows, strict=True):
                 encode_metadata(row, name)
@@ -229,7 +229,7 @@ class EngineIndex:
                     progress(count)
         if (metadata, texts) != (None, None) and next(pairs, None) is not None:
             raise ValueError(
-                f"There is more metadata or text than the {position} documents. Give one for each."
+                f"metadata and texts must have one entry per document, got more than {position}. Remove the others."
             )
         if self._engine.description is not None:
             self._engine.finish()
@@ -241,7 +241,10 @@ class EngineIndex:
         documents.require_dimension(stored.token_dimension, "documents", location)
         if stored.integer_ids != (documents.ids.dtype.kind == "i"):
             kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
-            raise TypeError(f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}.")
+            raise TypeError(
+                f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}. Convert the ids, or use another "
+                "collection."
+            )
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
         config, encoder = as_encoder(self._requested, documents.dimension)
@@ -309,14 +312,14 @@ class EngineIndex:
         queries, k, ids, candidates, threads
             As for :meth:`muvera.MuveraIndex.search`.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata.filters`, answered by the engine.
+            A condition on the metadata that the engine evaluates, see :mod:`muvera.metadata.filters`.
         recall : float, optional
-            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  The calibration is that
-            of :meth:`calibrate`, or of the local index of ``tokens=``.  All queries use the same number.
+            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  It needs a calibration by
+            :meth:`calibrate`, or of the local index in ``tokens=``.  All queries rank the same number of candidates.
         rerank : {"auto", "here"} or None
-            Where to rank the candidates: "here" is this process.  "auto" is the engine with its half-precision tokens,
-            if it can rank, because sending tokens would dominate the latency.  None keeps the order and scores of
-            the vectors.
+            Where to rank the candidates.  "here": in this process.  "auto": in the engine if it can rank its
+            half-precision tokens, because sending tokens would dominate the latency.  None: keep the order and scores
+            of the vectors.
 
         Returns
         -------
@@ -341,7 +344,7 @@ class EngineIndex:
                     f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
                     "index of the same documents, or rerank=None."
                 )
-        there = rerank == "auto" and self._engine.reranks and self._tokens == "engine"
+        engine_ranks = rerank == "auto" and self._engine.reranks and self._tokens == "engine"
         allowed = None if ids is None else as_id_list(ids)
         texts = self._checked(queries)
         rankings = self._as_rankings([([], [])] * len(texts))
@@ -354,11 +357,11 @@ class EngineIndex:
                 k if rerank is None else count,
                 where=where,
                 ids=allowed,
-                queries=block if there else None,
+                queries=block if engine_ranks else None,
                 k=k,
             )
-            plain = there or rerank is None
-            best = self._as_rankings(hits) if plain else self._rank(block, hits, k, threads)
+            final = engine_ranks or rerank is None
+            best = self._as_rankings(hits) if final else self._rank(block, hits, k, threads)
             for i, ranking in zip(rows.tolist(), best, strict=True):
                 rankings[i] = ranking
         return rankings
@@ -439,12 +442,14 @@ class EngineIndex:
     ) -> FirstStageRecall:
         """Return the share of the exact best documents among the candidates that the engine proposes.
 
-        The exact best are those among the 1,000 documents that the vectors find first, or among `candidates`.
+        The exact best are those among the first 1,000 documents by vectors, or the first `candidates` if that is more.
 
         Raises
         ------
+        TypeError, ValueError
+            For queries that do not fit or have no tokens, or a wrong setting.
         EngineError
-            If there are no tokens.
+            If the engine fails, or stores no tokens to rank by.
         """
         texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -472,7 +477,7 @@ class EngineIndex:
         Raises
         ------
         EngineError
-            Before the first documents.
+            If the collection does not exist yet.
         ValueError
             If the stored encoder is not the one that encoded the documents.
         """

@@ -23,8 +23,8 @@ from .base import (
     Hits,
     Row,
     Vectors,
+    ef_search,
     folder_of,
-    visits,
 )
 from .conditions import SQLConditions
 
@@ -167,7 +167,7 @@ class LanceDBEngine(Engine):
         for vector in vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
-            query = query.limit(count).ef(visits(2 * count)).refine_factor(2)
+            query = query.limit(count).ef(ef_search(2 * count)).refine_factor(2)
             query = query.select(["id", "_distance"])
             if condition is not None:
                 query = query.where(condition, prefilter=True)

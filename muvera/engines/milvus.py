@@ -11,7 +11,18 @@ from urllib.parse import SplitResult, unquote
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Vectors, visits
+from .base import (
+    EF_CONSTRUCTION,
+    LINKS,
+    Column,
+    Description,
+    Engine,
+    EngineError,
+    Hits,
+    Row,
+    Vectors,
+    ef_search,
+)
 from .conditions import SQLConditions
 
 __all__ = ["MilvusEngine"]
@@ -135,7 +146,7 @@ class MilvusEngine(Engine):
             anns_field="fde",
             filter=condition or "",
             limit=count,
-            search_params={"metric_type": "IP", "params": {"ef": visits(count)}},
+            search_params={"metric_type": "IP", "params": {"ef": ef_search(count)}},
             consistency_level="Strong",
         )
         return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]

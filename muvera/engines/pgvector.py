@@ -14,7 +14,18 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Vectors, visits
+from .base import (
+    EF_CONSTRUCTION,
+    LINKS,
+    Column,
+    Description,
+    Engine,
+    EngineError,
+    Hits,
+    Row,
+    Vectors,
+    ef_search,
+)
 from .conditions import SQLConditions
 
 __all__ = ["PgVectorEngine"]
@@ -24,11 +35,11 @@ _INLINE = 2048
 
 
 class PgVectorEngine(Engine):
-    """A collection in the table `name` of PostgreSQL; `settings` are those of ``psycopg.connect``."""
+    """A collection in the PostgreSQL table `name`; `settings` are keyword arguments of ``psycopg.connect``."""
 
     kind = "pgvector"
     keeps_tokens = True
-    max_dimension = 4_000  # of halfvec in a graph
+    max_dimension = 4_000  # a graph of halfvec accepts no more
 
     def __init__(self, name: str, **settings: Any) -> None:
         user, port = settings.get("user"), settings.get("port")
@@ -89,8 +100,8 @@ class PgVectorEngine(Engine):
                 self._run("CREATE EXTENSION IF NOT EXISTS vector")
         except EngineError as error:
             raise EngineError(
-                f"{error} Install pgvector on the server (Debian: postgresql-17-pgvector), or let its administrator "
-                "run CREATE EXTENSION vector."
+                f"{error} Install pgvector on the server (Debian: postgresql-17-pgvector), or ask its "
+                "administrator to run CREATE EXTENSION vector."
             ) from None
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
@@ -173,7 +184,7 @@ class PgVectorEngine(Engine):
         )
         hits: Hits = []
         with self._transaction() as cursor:
-            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, visits(count))}")  # pgvector's maximum
+            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, ef_search(count))}")  # pgvector's maximum
             # Continue in the graph until enough documents satisfy the condition.
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             for vector in vectors:
@@ -203,7 +214,7 @@ class _JSONConditions(SQLConditions):
 
 
 def _values(row: Row) -> list[Any]:
-    """Return a row's values; PostgreSQL reads those of vectors and of JSON from text."""
+    """Return the values of a row's columns, with the vector and JSON as text."""
     plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
     tokens = [] if row.tokens is None else [row.tokens.astype("<f2").tobytes()]
     return [row.id, str(row.vector.tolist()), *plain, *tokens]

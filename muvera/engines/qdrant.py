@@ -28,8 +28,8 @@ from .base import (
     Hits,
     Row,
     Vectors,
+    ef_search,
     folder_of,
-    visits,
 )
 from .conditions import Conditions
 
@@ -38,7 +38,7 @@ __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
 # Names of a point's vectors.
 _FDE, _TOKENS = "fde", "tokens"
 
-# Points per request, seconds of one request, and numbers in one multivector, at most.
+# Maximum points per request, seconds per request, and numbers per multivector.
 _POINTS, _TIMEOUT, _MULTIVECTOR = 64, 60, 1 << 20
 
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -60,9 +60,9 @@ def qdrant_id(id: Any) -> int | str:
 class _Qdrant(Engine):
     """Base class of both engines.
 
-    A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload is the id, the metadata,
-    the terms, and the least and greatest numbers.  Terms and numbers are indexed, because Qdrant's graph loses
-    documents under a condition on unindexed fields.
+    A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload contains the id, the
+    metadata, the terms, and the bounds: the smallest and largest number of each field.  Terms and bounds are indexed,
+    because filters on unindexed fields lower the recall of Qdrant's graph.
     """
 
     kind = "qdrant"
@@ -70,7 +70,7 @@ class _Qdrant(Engine):
     reranks = True
     max_dimension = 65_535
 
-    # Classes of the client or of the engine, the types of indexed fields, and the name of a first stage.
+    # Classes of the client or of the engine, the types of indexed fields, and the keyword for a first stage.
     _models: Any
     _point: Any
     _range: Any
@@ -119,7 +119,7 @@ class _Qdrant(Engine):
                 if row.tokens.size > _MULTIVECTOR:
                     width = row.tokens.shape[1]
                     raise EngineError(
-                        f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant takes at most "
+                        f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant accepts at most "
                         f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert --pooling`, or "
                         "split the document."
                     )
@@ -148,7 +148,7 @@ class _Qdrant(Engine):
         self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
     ) -> Hits:
         models, requests = self._models, []
-        stage = {"params": models.SearchParams(hnsw_ef=visits(count)), "filter": condition, "limit": count}
+        stage = {"params": models.SearchParams(hnsw_ef=ef_search(count)), "filter": condition, "limit": count}
         for i, vector in enumerate(vectors.tolist()):
             query = {**self._nearest(vector, _FDE), **stage}
             if queries is not None:
@@ -166,7 +166,7 @@ class _Qdrant(Engine):
 
 
 class QdrantEngine(_Qdrant):
-    """A collection of a Qdrant server, which `client`, a ``qdrant_client.QdrantClient``, is connected to."""
+    """A collection on the server of `client`, a ``qdrant_client.QdrantClient``."""
 
     _prefetch = "prefetch"
 
@@ -179,7 +179,10 @@ class QdrantEngine(_Qdrant):
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
-        """Open ``qdrant://HOST:PORT#NAME``; ``qdrants`` uses TLS, with the key as password."""
+        """Open ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
+
+        The default key is the environment variable QDRANT_API_KEY.
+        """
         library = import_extra("qdrant_client", "qdrant", "Qdrant")
         key = unquote(url.password) if url.password else os.environ.get("QDRANT_API_KEY")
         server = f"{url.hostname or 'localhost'}:{url.port or 6333}"
@@ -272,7 +275,7 @@ class QdrantEngine(_Qdrant):
 
 
 class QdrantEdgeEngine(_Qdrant):
-    """A collection in the folder `name` of the folder `path`, opened by one process at a time."""
+    """A collection in the folder ``path/name``.  One process at a time can open it."""
 
     _prefetch = "prefetches"
 
@@ -282,7 +285,7 @@ class QdrantEdgeEngine(_Qdrant):
         self._point, self._range = edge.Point, edge.RangeFloat
         self._keyword, self._float = edge.PayloadSchemaType.Keyword, edge.PayloadSchemaType.Float
         self._folder = Path(path) / name
-        # A file of the description (part 0) and of each part of the encoder, and the folder of the engine.
+        # `_parts` has one file per part: the description (part 0) and the encoder.  `_data` is the engine's folder.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
 
@@ -398,10 +401,12 @@ class _QdrantConditions(Conditions):
 
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, str):
-            raise FilterError(f"Qdrant orders numbers, not strings, got {value!r:.80}. Store a number.")
+            raise FilterError(
+                f"Qdrant orders numbers only, got {value!r:.80}. Store a number and compare with a number."
+            )
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(
-                f"Qdrant compares numbers as floats, which {value} exceeds. Store a smaller number."
+                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
             )
         limits = self._engine._range(**{_RANGES[sign]: float(value)})
         return self._models.Filter(must=[self._models.FieldCondition(key=f"bounds.{bound}", range=limits)])

@@ -184,7 +184,7 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     for arguments, text in (
         (["--to", "mysql://host/x"], "postgresql:"),
-        (["--to", "lancedb:"], "names no folder"),
+        (["--to", "lancedb:"], "must contain a folder"),
         (["--to", "lancedb:x#1a"], "'1a'"),
         (["--to", "lancedb:x", "--encoder", "none"], "'none'"),
     ):
