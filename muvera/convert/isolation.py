@@ -38,12 +38,12 @@ _COMMAND = (sys.executable, "-m", "muvera.convert.isolated_reader")
 
 @dataclass(frozen=True)
 class IsolationLimits:
-    """Limits of the child process, which stores the vectors in a temporary folder.
+    """Limits of the child process.
 
     Parameters
     ----------
     seconds : float
-        Processor time to read the source once.  It may take four times as long by the clock, because other
+        Processor time to read the source once.  The limit on wall time is four times as long, because other
         processes may use the processor.
     memory_bytes : int
         The child's own memory; memory-mapped files do not count.
@@ -64,9 +64,12 @@ def isolated_source(
     limits: IsolationLimits,
     command: Sequence[str] = _COMMAND,
 ) -> Source:
-    """Return a source of what a child process reads; refuse links that lead out of a folder `path`."""
+    """Read `path` in a child process, and return its vectors; refuse links that lead out of a folder `path`."""
     if sys.platform == "win32":
-        raise OSError("isolated=True is not available on Windows, which has no process limits.")
+        raise OSError(
+            "isolated=True needs a system with process limits, which Windows is not. Leave it out (--isolated) for "
+            "files that you trust."
+        )
     _require_no_links_out(path)
     with tempfile.TemporaryDirectory(prefix="muvera-") as folder:
         request = {
@@ -94,13 +97,14 @@ def isolated_source(
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ChildProcessError(
                 f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, "
-                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB."
+                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, "
+                "raise the limits with isolated=IsolationLimits(...) (--time-limit, --memory-limit)."
             ) from None
     raise error
 
 
 def _run(command: Sequence[str], request: str, limits: IsolationLimits) -> str:
-    """Run the child, and return how it ended."""
+    """Run the child, and return a clause about how it ended."""
     patience = 4 * limits.seconds
     try:
         done = subprocess.run(

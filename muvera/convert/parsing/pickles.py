@@ -60,11 +60,11 @@ def load_pickle(
     names: Mapping[str, Any],
     stored_elsewhere: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return the object of a pickle; raise ReadError for other instructions than those of plain data.
+    """Return the object of a pickle; raise ReadError if the pickle contains anything but plain data.
 
-    `names` has the stand-in of each ``"module.name"`` that the pickle may use: a function or class to call, or a value
-    that is not callable; what they return must not be callable.  `stored_elsewhere` returns the object of a
-    persistent id.  `source` is the pickle in messages.
+    `names` maps each ``"module.name"`` that the pickle may use to its stand-in: a function or class to call, or a plain
+    value.  No stand-in may return a callable.  `stored_elsewhere` returns the object of a persistent id.  Messages
+    call the pickle `source`.
     """
     with naming_errors(source, "pickle of plain data"):
         return _Interpreter(content, source, names, stored_elsewhere).run()
@@ -119,7 +119,9 @@ class _Interpreter:
             return
         for key in values[::2] if kind is dict else values:
             if type(key) not in _KEYS:
-                raise ValueError(f"a {type(key).__name__} is a key or a member of a set")
+                raise ValueError(
+                    f"keys and members of sets must be numbers, strings, bytes or None, not {type(key).__name__}"
+                )
         target.update(zip(values[::2], values[1::2], strict=True) if kind is dict else values)
 
     def call(self) -> None:
@@ -248,12 +250,12 @@ _ARRAYS: dict[str, Any] = {
 
 
 def load_plain(content: bytes, source: str) -> Any:
-    """Read a pickle of dicts, lists, tuples, strings, bytes and numbers (also NumPy's)."""
+    """Read a pickle of dicts, lists, tuples, sets, strings, bytes, and numbers of Python or NumPy."""
     return load_pickle(content, source, _PLAIN)
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file: numbers memory-mapped, objects as :func:`read_objects` reads them."""
+    """Return the array of a .npy file: memory-mapped numbers, or the objects of :func:`read_objects`."""
     if path.is_file():
         with path.open("rb") as stream:
             if read_npy_header(stream, path.name).dtype.hasobject:
@@ -268,5 +270,5 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     """
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
-        raise ReadError(f"{source} holds a {type(stored).__name__} instead of an array. Copy it again.")
+        raise ReadError(f"{source} must hold an array, got a {type(stored).__name__}. Copy it again.")
     return stored.array

@@ -20,7 +20,7 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
-from ..damage import ReadError, naming_errors
+from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..parsing.files import starts_with
 from ..sources.base import Document, Reader, RowSource, Source, choose
 
@@ -83,7 +83,7 @@ def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[st
             raise ReadError(f"it has token vectors in {', '.join(nested)}. Choose one with column=.")
         if not nested:
             raise ReadError(
-                f"it has no column of token vectors (lists of lists of floats); it has {available}."
+                f"it has no column of token vectors (lists of lists of floats); it has {available}. {IF_TEXTS}"
             )
         column = nested[0] if len(nested) == 1 else usual[0]
     elif column not in nested:
@@ -135,7 +135,8 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
             with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
                 if not set(columns) <= set(opened.schema_arrow.names):
                     raise ReadError(
-                        f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}."
+                        f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}. "
+                        "Rename its columns, or move it out of the folder."
                     )
                 for group in range(opened.num_row_groups):
                     metadata = opened.metadata.row_group(group)
@@ -183,15 +184,15 @@ def _open_lancedb(
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":
         path, table = path.parent, table or path.stem
-    name = choose(table, [folder.stem for folder in path.glob("*.lance")], "table", "table")
-    place = path / f"{name}.lance"
-    for manifest in sorted((place / "_versions").glob("*.manifest")):
+    name = choose(table, [entry.stem for entry in path.glob("*.lance")], "table", "table")
+    folder = path / f"{name}.lance"
+    for manifest in sorted((folder / "_versions").glob("*.manifest")):
         _require_no_base_paths(manifest)
     opened = lancedb.connect(str(path)).open_table(name)
 
     def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
         for batch in opened.search().select(columns).to_batches(256):
-            yield str(place), batch
+            yield str(folder), batch
 
     return _source("lancedb", opened.schema, tables, column, id_column, int(opened.count_rows()))
 

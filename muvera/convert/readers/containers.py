@@ -59,7 +59,7 @@ def _open_npy(path: Path, *, part: str = "docs") -> Source:
 
 
 def _files_beside(path: Path, part: str) -> dict[str, Path]:
-    """Return the files beside a .npy file, by word: ``x_lengths.npy`` or ``lengths.npy`` for ``x.npy``."""
+    """Return the files beside a .npy file by array name: "lengths" is ``x_lengths.npy`` or ``lengths.npy``."""
     names = names_of(part)
     stems = (f"{path.stem}_", f"{path.stem.removesuffix('_tokens')}_", "")
     files: dict[str, Path] = {}
@@ -129,7 +129,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
         length = int.from_bytes(stream.read(8), "little")
         size = path.stat().st_size
         if length > size - 8:
-            raise ValueError(f"its header needs {length} of {size} bytes")
+            raise ValueError(f"its header must have at most {max(0, size - 8)} bytes, got {length}")
         header: dict[str, Any] = json.loads(stream.read(length))
     metadata = header.pop("__metadata__", None) or {}
     ids = json.loads(metadata["ids"]) if "ids" in metadata else None
@@ -160,7 +160,7 @@ def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
 def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
     """Open an HDF5 file; refuse links, external storage and virtual datasets, which lead to other files."""
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
-    file = h5py.File(path, "r")  # open as long as the source, which reads from it
+    file = h5py.File(path, "r")  # stays open: the source reads from it
     members: dict[str, Any] = {"": file}
     for step in ["", *filter(None, group.split("/"))]:
         node = members.get(step)
@@ -168,7 +168,8 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
     datasets = {key: member for key, member in members.items() if isinstance(member, h5py.Dataset)}
     if not datasets:
         raise ReadError(
-            f"it has no datasets in the group {group or '/'}, but has {', '.join(file)}. Choose one with group=."
+            f"it has no datasets in the group {group or '/'}; the file has {', '.join(file) or 'none'}. "
+            "Choose a group with group=."
         )
     for key, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
@@ -177,11 +178,11 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
 
 
 def _hdf5_members(h5py: Any, group: Any) -> dict[str, Any]:
-    """Return the members of a group; a link can lead to another file, directly or through another group."""
+    """Return the members of a group; raise ReadError for a link, because it can lead to another file."""
     for key in group:
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise ReadError(
-                f"{key} in {group.name} is a link, which is not read. Copy the datasets into one file."
+                f"{key} in {group.name} is a link, and links are not read. Copy the datasets into one file."
             )
     return dict(group.items())
 

@@ -99,7 +99,9 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
         rows = [value] if _is_matrix(value) else value
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
     if not isinstance(value, dict):
-        raise ReadError(f"it is {json.dumps(value)[:40]}, which contains no documents.")
+        raise ReadError(
+            f"it must be a list or object with documents, got {json.dumps(value)[:40]}. Copy or export it again."
+        )
     if any(value.get(key) == [] or _is_matrix(value.get(key)) for key in _TOKENS):
         return [value]
     for path in _ROWS:
@@ -121,7 +123,7 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
 
 
 def _at(value: Any, path: str) -> Any:
-    """Return the value at a path; None if there is none."""
+    """Return the value at a path; None if the path does not exist."""
     if isinstance(value, list):
         return [_at(item, path) for item in value]
     if not isinstance(value, dict):
@@ -212,7 +214,7 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
             f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
-            "lists of numbers."
+            "lists of numbers. Choose another path with field=."
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
         return array.astype(np.float32)

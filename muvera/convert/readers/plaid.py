@@ -1,7 +1,7 @@
 """Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, WARP, and byaldi.
 
-Quantized vectors have the loss of their 1, 2, 4 or 8 bits per coordinate.  They are normalized if the engine
-does so before it scores.
+Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader normalizes them if the
+engine of its format does.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _exact_vectors(path: Path) -> MultiVectors | None:
 
 
 def _chunks(path: Path, kind: str, counts: list[int]) -> ChunkedRows:
-    """Return the codes or residuals, of which some chunks are rows of the merged file."""
+    """Return the codes or residuals; a chunk without a file of its own is read from the merged file."""
     file, merged = path / f"merged_{kind}.manifest.json", path / f"merged_{kind}.npy"
     manifest = read_json_object(file) if file.is_file() else {}
     rows = [manifest.get(f"{i}.{kind}.npy", {"rows": count})["rows"] for i, count in enumerate(counts)]
@@ -143,22 +143,25 @@ _MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
 
 
 def _open_warp(path: Path) -> FlatSource:
-    """Open an index of WARP (xtr-warp), which groups tokens by centroid; 20 bytes of memory per token.
+    """Open an index of WARP (xtr-warp), with 20 bytes of memory per token.
 
-    ``codes.compacted.pt`` holds the *document* of each token, ``sizes.compacted.pt`` the number of tokens of each
-    centroid.  The order of the tokens in a document is lost, but MaxSim does not depend on it.  Documents after
-    the last one with a token are lost, too.  Like WARP, this reader does not normalize.
+    WARP groups tokens by centroid.  ``codes.compacted.pt`` holds the *document* of each token, and
+    ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document is lost, but
+    MaxSim does not depend on it.  Documents after the last one with a token are lost, too.  Like WARP, this reader
+    does not normalize.
     """
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
     offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")  # checks them
     numbers = as_integers(documents, "codes.compacted.pt")
     limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
-    if len(sizes) != len(centroids) or not 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < limit:
+    if len(sizes) != len(centroids):
         raise ValueError(
-            f"it has {len(sizes)} sizes for {len(centroids)} centroids, and tokens of documents "
-            f"{numbers.min(initial=0)} to {numbers.max(initial=0)}"
+            f"it must have one size per centroid, got {len(sizes)} for {len(centroids)} centroids"
         )
+    first, last = int(numbers.min(initial=0)), int(numbers.max(initial=0))
+    if not 0 <= first <= last < limit:
+        raise ValueError(f"document numbers must be from 0 to {limit - 1}, got {first} to {last}")
     nbits = len(weights).bit_length() - 1
     repacked = not (path / "residuals.compacted.pt").is_file()
     table = None
@@ -168,7 +171,7 @@ def _open_warp(path: Path) -> FlatSource:
         table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
     packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
     if len(packed) != len(numbers):
-        raise ValueError(f"it has {len(packed)} residuals of {len(numbers)} tokens")
+        raise ValueError(f"it must have one residual per token, got {len(packed)} for {len(numbers)} tokens")
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)
     codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     tokens, order = codec.rows(len(codes), codes, packed), np.argsort(numbers, kind="stable")
@@ -181,10 +184,11 @@ def _open_warp(path: Path) -> FlatSource:
 
 
 def _open_byaldi(path: Path) -> RowSource:
-    """Open an index of byaldi: pages of documents, as models like ColPali embed them; bfloat16 becomes float32.
+    """Open an index of byaldi, whose documents are pages that models like ColPali embed.
 
-    ``embeddings/embeddings_{i}.pt`` holds up to 500 pages from page i on, a list of bfloat16 tensors.  A
-    page's id is ``"document:page"``.  Rows of zeros are padding of the model: ``drop_zero_rows`` removes them.
+    ``embeddings/embeddings_{i}.pt`` holds at most 500 pages from page i on, as a list of bfloat16 tensors.  They
+    become float32.  A page's id is ``"document:page"``.  Rows of zeros are padding of the model:
+    ``drop_zero_rows`` removes them.
     """
     files = (path / "embeddings").glob("embeddings_*.pt")
     ordered = sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
@@ -212,7 +216,7 @@ def _has(*names: str) -> Any:
 
 
 READERS = (
-    # WARP's converter can write into the PLAID index's own folder, which keeps the order of tokens.
+    # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes first: it keeps the token order.
     Reader(
         "plaid",
         "metadata.json with centroids.pt (a ColBERT or RAGatouille index)",

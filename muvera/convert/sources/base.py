@@ -92,7 +92,7 @@ Rows = Any
 
 
 class LazyRows:
-    """Float32 rows that `read` returns for a slice, or for row numbers, when they are used."""
+    """Float32 rows that are read when they are used: `read` accepts a slice or row numbers."""
 
     dtype = np.dtype(np.float32)
 
@@ -168,8 +168,10 @@ def choose(wanted: str | None, available: Iterable[str], kind: str, option: str)
         return names[0]
     if wanted in names:
         return str(wanted)
+    if not names:
+        raise ReadError(f"it has no {kind}s. Choose another path.")
     wrong = "" if wanted is None else f"no {kind} {wanted!r}, but "
-    raise ReadError(f"it has {wrong}the {kind}s {', '.join(names) or '(none)'}. Choose one with {option}=.")
+    raise ReadError(f"it has {wrong}the {kind}s {', '.join(names)}. Choose one with {option}=.")
 
 
 class Document(NamedTuple):
@@ -212,7 +214,9 @@ class RowSource(Source):
         last = head[-1].tokens if head else np.empty((0, 0), np.float32)
         self.dimension = int(last.shape[-1] if dimension is None else dimension)
         if not self.dimension:
-            raise ReadError("it has no document with a token, so its dimension is unknown.")
+            raise ReadError(
+                "it has no document with a token, so its dimension is unknown. Export a document with tokens."
+            )
         # Batches without any token get the precision of the others.
         self._empty_dtype = last.dtype
         self._begun: Iterator[Document] | None = chain(head, rest)

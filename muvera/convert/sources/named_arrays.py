@@ -61,7 +61,7 @@ def missing_tokens(part: str, present: Iterable[str]) -> ReadError:
     """Return the error for a container without token vectors under a known name."""
     return ReadError(
         f"it has no token vectors under a known name: looked for {', '.join(names_of(part)['tokens'])} "
-        f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}."
+        f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}. Rename the array."
     )
 
 
@@ -99,13 +99,13 @@ def source_of(arrays: Mapping[str, Rows], *, name: str, part: str = "docs", ids:
     else:
         raise ReadError(
             f"it has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
-            f"{', '.join(names['lengths'] + names['offsets'])}."
+            f"{', '.join(names['lengths'] + names['offsets'])}. Add the number of tokens of each document."
         )
     return FlatSource(tokens, bounds, _checked_ids(ids, len(bounds) - 1), name=name)
 
 
 def _mask(arrays: Mapping[str, Rows], names: dict[str, list[str]], shape: tuple[int, ...]) -> Rows | None:
-    """Return the mask (n, longest) of padded documents, perhaps made of their lengths."""
+    """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
     mask, key = find(names["mask"], arrays), find(names["lengths"], arrays)
     if mask is not None:
         if tuple(arrays[mask].shape) != shape[:2]:
@@ -115,7 +115,10 @@ def _mask(arrays: Mapping[str, Rows], names: dict[str, list[str]], shape: tuple[
         return None
     lengths = as_integers(arrays[key][:], key)
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
-        raise ValueError(f"{key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents")
+        got = f"{lengths.min(initial=0)} to {lengths.max(initial=0)}, of shape {lengths.shape}"
+        raise ValueError(
+            f"{key} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents, got {got}"
+        )
     return np.arange(shape[1]) < lengths[:, None]
 
 
@@ -156,7 +159,9 @@ def _per_document(arrays: Mapping[str, Rows], ids: Any, name: str) -> RowSource:
         return _rows(list(arrays.items()), ids, name)
     keys.sort(key=lambda key: int(key[4:]))
     if keys != [f"emb_{i}" for i in range(len(keys))]:
-        raise ReadError(f"it has {len(keys)} documents up to {keys[-1]}: some are missing.")
+        raise ReadError(
+            f"it has {len(keys)} documents up to {keys[-1]}: some are missing. Number them from emb_0."
+        )
     return _rows([(None, arrays[key]) for key in keys], ids, name)
 
 
@@ -170,7 +175,9 @@ def _rows(entries: list[tuple[str | None, Rows]], ids: Any, name: str) -> RowSou
             tokens = array[:] if hasattr(array, "shape") else array
             if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
                 kind = getattr(tokens, "dtype", type(tokens).__name__)
-                raise ReadError(f"document {i} is {kind}, not an array of floats.")
+                raise ReadError(
+                    f"document {i} must be an array of floats, got {kind}. Convert it to float32."
+                )
             yield Document(given[i], tokens, f"array {i}")
 
     return RowSource(documents, name=name, num_documents=len(entries))

@@ -40,7 +40,9 @@ class Codec:
         if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
             raise ValueError(f"nbits={nbits!r}, but must be 1, 2, 4 or 8")
         if centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
-            raise ValueError(f"centroids of shape {centroids.shape} at nbits={nbits}")
+            raise ValueError(
+                f"centroids must be rows whose codes at nbits={nbits} fill whole bytes, got shape {centroids.shape}"
+            )
         if weights.shape != (2**nbits,):
             raise ValueError(f"{weights.size} bucket weights, but nbits={nbits} needs {2**nbits}")
         self.nbits = int(nbits)
@@ -98,7 +100,7 @@ class ChunkedRows:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
         chunks = np.searchsorted(self.bounds, rows, side="right") - 1
-        # No row is still a row of an array with the right columns.
+        # For no rows, an empty slice of the first array has the right columns.
         numbers = np.unique(chunks) if len(rows) else [0]
         return np.concatenate([self._chunk(i)[rows[chunks == i] - self.bounds[i]] for i in numbers])
 

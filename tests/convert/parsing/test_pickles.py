@@ -126,7 +126,7 @@ def test_object_arrays_of_other_things(tmp_path: Path) -> None:
     inner = np.empty(1, object)
     inner[0] = np.array([None, "x"], object)
     for content, message in (
-        (header + pickle.dumps([1]), "a list instead of an array"),
+        (header + pickle.dumps([1]), "must hold an array, got a list"),
         (header + pickle.dumps(inner), "an array of objects in an array"),
         (header + pickle.dumps(np.array([os.system], object)), r"refers to (posix|nt)\.system"),
         (b"nothing", "is not a .npy file"),

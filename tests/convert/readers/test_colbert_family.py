@@ -219,7 +219,7 @@ def test_warp_damage_and_a_plaid_index_beside(tmp_path: Path) -> None:
     for name, array, message in (
         ("residuals", np.zeros((5, 3), np.uint8), r"\(5, 3\), but .*\(5, 4\)"),
         ("codes", np.zeros(4, np.int32), "add up to 5, but there are 4"),
-        ("codes", np.array([0, 0, 2**31 - 1, 1, 1], np.int32), "documents 0 to 2147483647"),
+        ("codes", np.array([0, 0, 2**31 - 1, 1, 1], np.int32), "got 0 to 2147483647"),
     ):
         write_warp(folder, index)
         write_pt(folder / f"{name}.compacted.pt", array)

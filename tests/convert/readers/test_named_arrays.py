@@ -212,7 +212,7 @@ def test_object_arrays_run_no_code(tmp_path: Path) -> None:
     assert_same(everything(open_source(path)), DOCS)
     for value, kind, message in (
         (np.ones((2, 5), np.float32), ValueError, "document 1 has shape .* dimension=4"),
-        (np.ones((1, 4), int), ValueError, "document 1 is int64"),
+        (np.ones((1, 4), int), ValueError, "document 1 must be an array of floats, got int64"),
         (print, pickle.UnpicklingError, r"embeddings\.npy is a pickle that refers to builtins\.print"),
     ):
         arrays[1] = value
@@ -293,7 +293,7 @@ def test_hdf5_groups(tmp_path: Path) -> None:
     path = write_hdf5(tmp_path / "two", {**docs, "right/deep/tokens": DOCS.tokens})
     assert everything(open_source(path, group="docs")).lengths.tolist() == LENGTHS
     cases: list[tuple[dict[str, Any], str]] = [
-        ({}, r"has docs, right\. Choose one with group="),
+        ({}, r"has docs, right\. Choose a group with group="),
         ({"group": "up"}, "no datasets in the group up"),
         ({"group": "right/deep"}, "has 6 token vectors"),
     ]
