@@ -96,7 +96,7 @@ _count_read: ContextVar[Callable[[int], object] | None] = ContextVar("count_read
 
 @contextmanager
 def limited_reading(characters: int) -> Iterator[None]:
-    """Raise ValueError in a block as soon as it has read documents with more than this many characters."""
+    """Raise ValueError once the block has read documents of more than `characters` characters in total."""
     left = characters
 
     def count_read(number: int) -> None:
@@ -206,7 +206,7 @@ class DocumentDatabase:
         self, work: Callable[[sqlite3.Connection], object], also: Callable[[], object] = lambda: None
     ) -> None:
         """Call `work` in a transaction, and `also` after its commit."""
-        with self._copying, self._lock, _damage_named():
+        with self._copying, self._lock, _damage_as_value_error():
             try:
                 connection = self._settled()
                 if not self._writable:
@@ -223,7 +223,8 @@ class DocumentDatabase:
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 raise OSError(
-                    f"The texts were not changed: {error}. Changed texts need space in the folder for temporary files."
+                    f"The texts were not changed: {error}. A change needs space in the folder for temporary "
+                    "files: free some if it is full."
                 ) from error
             finally:
                 self._settled()
@@ -267,7 +268,7 @@ class DocumentDatabase:
     # -- reading --------------------------------------------------------------
 
     def _read(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        with self._lock, _damage_named():
+        with self._lock, _damage_as_value_error():
             return self._settled().execute(query, parameters).fetchall()
 
     def property(self, name: str) -> str | None:
@@ -281,10 +282,13 @@ class DocumentDatabase:
     def get(
         self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
     ) -> list[TextDocument]:
-        """Return documents by id, in the order of `ids`; raise KeyError for an unknown one or ignore it."""
+        """Return documents in the order of `ids`.
+
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+        """
         documents: dict[int | str, TextDocument] = {}
         count_read = _count_read.get()
-        with self._lock, _damage_named():
+        with self._lock, _damage_as_value_error():
             for batch, marks in _batches(ids):
                 query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
                 for identity, text, metadata in self._settled().execute(query, batch):
@@ -326,12 +330,15 @@ class DocumentDatabase:
             "JOIN documents ON documents.row = best.rowid ORDER BY best.rank, documents.row"
         )
         words = list(dict.fromkeys(_WORD.findall(_spaced(text.lower()))))[:_MAX_WORDS]
-        with self._lock, _damage_named():
+        with self._lock, _damage_as_value_error():
             match = " OR ".join(f'"{word}"' for word in self._rarest(words))
             return self._read(query, [match, *parameters, k]) if match else []
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words, which few enough documents contain; words that no document contains are skipped."""
+        """Return the rarest words, as many as _MATCHES documents in total contain, but at least one.
+
+        Words that no document contains are skipped.
+        """
         known, new = self._counts, [word for word in words if word not in self._counts]
         if new:
             if len(known) > _CACHED:
@@ -369,7 +376,9 @@ class DocumentDatabase:
                 connection.backup(copy, pages=_STEP)
                 copy.execute("VACUUM")
         except sqlite3.DatabaseError as error:
-            raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
+            raise OSError(
+                f"{path} could not be written: {error}. Free some space if the disk is full."
+            ) from error
 
 
 def checked_rows(
@@ -387,8 +396,8 @@ def checked_rows(
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """Raise ValueError with a sentence for a damaged database."""
+def _damage_as_value_error() -> Iterator[None]:
+    """Convert SQLite's errors for a damaged database to ValueError."""
     try:
         yield
     except sqlite3.DatabaseError as error:

@@ -42,7 +42,7 @@ __all__ = ["TextIndex", "load_folder", "required_encoder"]
 
 _Read = TypeVar("_Read")
 
-# With ``recall=``, number of texts found by similarity that words reorder, in multiples of k.
+# With ``recall=``, words reorder the best _RANKED * k texts by similarity.
 _RANKED = 3
 
 
@@ -95,7 +95,7 @@ class TextIndex:
         Parameters
         ----------
         texts : iterable of str
-            May be empty.  No search returns a blank text.
+            May be empty.  Blank texts are stored, but no search returns them.
         encoder : TextEncoder or str
             A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive model in
             :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted build.
@@ -106,7 +106,7 @@ class TextIndex:
         metadata : sequence of dict, optional
             One for each text, for filters.
         path, overwrite
-            Save the index there, too, see :meth:`save`.
+            Also save the index to this folder, see :meth:`save`.
         settings, threads, **changes
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
         progress : callable, optional
@@ -155,7 +155,7 @@ class TextIndex:
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
         values = _metadata_for(contents, metadata)
-        if not contents:  # which few models can encode
+        if not contents:  # few models can encode an empty list
             return []
         encoded = encode_texts(self._encoder.encode_documents, contents)
         encoded = encoded if names is None else encoded.with_ids(names)
@@ -163,7 +163,7 @@ class TextIndex:
             return self._store(encoded, contents, values, threads)
 
     def _changing(self) -> AbstractContextManager[object]:
-        """Return the lock of changes."""
+        """Return the write lock."""
         return self.index._changing
 
     def _store(
@@ -219,7 +219,7 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> None:
-        """Add texts under these ids and replace those that use them, all of them or none.
+        """Replace the texts with these ids and add texts with new ids, all of them or none.
 
         Parameters
         ----------
@@ -232,6 +232,8 @@ class TextIndex:
         ------
         KeyError
             For an unknown id, without `texts`.
+        TypeError, ValueError
+            Without texts and metadata, or as for :meth:`build`.
         OSError
             If the disk is full.  Nothing is changed then.
         """
@@ -292,6 +294,8 @@ class TextIndex:
 
         Raises
         ------
+        ValueError
+            If `path` is missing, and the index is not from :meth:`open` or is closed.
         FileExistsError, IndexFolderError
             As for :meth:`muvera.MuveraIndex.save`.
         """
@@ -301,7 +305,7 @@ class TextIndex:
             if path is None:
                 if journal is None:
                     raise ValueError(
-                        "save needs a path, unless the index is from TextIndex.open and not closed."
+                        "save() without a path needs an open index of TextIndex.open. Give a path."
                     )
                 path = journal.folder
             if journal is None or journal.folder != Path(path).resolve():
@@ -339,8 +343,8 @@ class TextIndex:
         encoder : TextEncoder or str, optional
             As for :meth:`load`.
         save_changes : int
-            Save after about this many changed texts, which a crash causes to be encoded again.  Long texts count
-            as several.  Ignored for a database.
+            Save after about this many changed texts.  After a crash, unsaved texts are encoded again.  A long text
+            counts as several.  Ignored for a database.
         save_seconds : float
             Save changes after this many seconds.  Ignored for a database.
 
@@ -430,8 +434,8 @@ class TextIndex:
         if isinstance(encoder, NoEncoder) and any("texts" in arguments for _, arguments in changes):
             if name not in BUILT_IN:
                 raise IndexFolderError(
-                    f"{folder} has texts in its journal that are not saved yet. Stop the program that writes it, or "
-                    f"open and close the index with its encoder {name!r}."
+                    f"{folder} has texts in its journal that must be encoded first. Close the index in the program "
+                    f"that changes it, or open and close it with its encoder {name!r}."
                 )
             encoder = None
         loaded = cls(index, database, required_encoder(name, encoder, folder))
@@ -495,7 +499,7 @@ class TextIndex:
         Returns
         -------
         list of Hit, or list of such lists
-            For a single string its hits, else one list for each query.
+            The hits of a single string, or one list of hits for each query of a sequence.
 
         Raises
         ------
@@ -539,6 +543,11 @@ class TextIndex:
             As for :meth:`search`.
         alpha : float
             Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
         texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
@@ -546,9 +555,9 @@ class TextIndex:
         return self._on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
 
     def _on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Return ``read()`` of texts and tokens that belong together.
+        """Call `read` on one state of the index, and return its result.
 
-        If another thread changes texts meanwhile, read again while changes wait.
+        If another thread changes the index meanwhile, call `read` again with the write lock held.
         """
         before = self._vectors._contents
         try:
@@ -565,7 +574,7 @@ class TextIndex:
     def _answer(
         self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
     ) -> list[Hit] | list[list[Hit]]:
-        """Return the hits of each query's tokens and best texts, explained if requested."""
+        """Rank texts for each query, and call `hits` with its tokens and score parts; explain hits if requested."""
         contents = as_texts(queries, "queries")
         best, encoded = self._rank(contents, options)
         answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
@@ -580,22 +589,22 @@ class TextIndex:
         k, where, within, threads = options.k, options.where, options.ids, options.threads
         encoded = encode_texts(self._encoder.encode_queries, queries)
         if where:
-            named = None if within is None else set(within)
-            within = [id for id in self._database.select(where) if named is None or id in named]
+            allowed = None if within is None else set(within)
+            within = [id for id in self._database.select(where) if allowed is None or id in allowed]
         count = max(k, DEFAULT_CANDIDATES if options.candidates is None else options.candidates)
         limits: dict[str, Any] = {"candidates": count}
         ranked = count
         if options.recall is not None:
             limits, ranked = {"recall": options.recall}, _RANKED * k
-        own = self.index.search(
+        rankings = self.index.search(
             encoded, ranked if options.words else k, ids=within, threads=threads, **limits
         )
         if not options.words:
-            return [{id: {"maxsim": score} for id, score in ranking} for ranking in own], encoded
+            return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings], encoded
         matches = [
             dict(self._database.match_words(query, 2 * count, where, options.ids)) for query in queries
         ]
-        maxsim = [dict(ranking) for ranking in own]
+        maxsim = [dict(ranking) for ranking in rankings]
         others = [
             list(islice((id for id in shared if id not in known and id in self.index), count // 4))
             for shared, known in zip(matches, maxsim, strict=True)
@@ -647,7 +656,10 @@ class TextIndex:
         documents = self.get(ids)
         if not documents:
             return []
-        contents = [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]
+        contents = [
+            ("query", query),
+            *((f"document {document.id!r}", document.text) for document in documents),
+        ]
         for name, text in contents:
             if not text.strip():
                 raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
@@ -685,7 +697,10 @@ class TextIndex:
     # -- reading --------------------------------------------------------------
 
     def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata by id, in their order; raise KeyError for an unknown id or ignore it."""
+        """Return texts and metadata in the order of `ids`.
+
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+        """
         return self._get(require_ids(as_id_list(ids)), missing)
 
     def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
