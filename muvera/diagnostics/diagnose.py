@@ -102,7 +102,7 @@ class MeasuredEncoder:
     config : MomentsConfig, LearnedConfig or FDEConfig
     recall : dict of int to float or None
         Share of the exact 10 best among the first 10, 50 and 100 candidates; None if the sample has fewer
-        than twice as many documents.
+        than twice as many documents as candidates.
     """
 
     name: str
@@ -144,9 +144,10 @@ class Diagnosis:
         Geometry of document tokens.
     maxsim : MaxSimSpread
     encoders : tuple of MeasuredEncoder
-        The presets.  Those that are fitted need 256 documents for that.
+        The presets.  Without 256 documents to fit on, those that need a fit are missing.
     recommended : MeasuredEncoder
-        The smallest vectors whose recall at 50 candidates is within .02 of the highest.
+        The smallest vectors whose recall at 50 candidates is within .02 of the highest; "moments" if the sample is too
+        small to measure this recall.
     exact_search : bool
         True if the collection is so small that an index reads all tokens and needs no vectors.
     """
@@ -195,8 +196,8 @@ def diagnose(
     Parameters
     ----------
     documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        At least 2 with tokens.  Recall needs 20 documents; presets that are fitted need 256 for that, and a
-        quarter to a half of the sample is reserved for queries.
+        At least 2 with tokens.  Recall at 10, 50 and 100 candidates needs 20, 100 and 200 documents.  A quarter to a
+        half of the sample is reserved for queries.  Some presets are fitted and need 256 of the other documents.
     queries : the same, optional
         Real queries of the same model; up to 200 are used.  Default: windows of 32 document tokens, each
         without its source document.  On three collections their recall at 50 candidates was between .02
@@ -242,7 +243,7 @@ def diagnose(
         min_fitting=MIN_FIT_DOCUMENTS, seed=seed, threads=threads,
     )  # fmt: skip
     advance(1)
-    geometry = token_geometry(_part_of(drawn.documents, np.random.default_rng([seed, 1])).tokens)
+    geometry = token_geometry(_geometry_sample(drawn.documents, np.random.default_rng([seed, 1])).tokens)
     measured = []
     for name in _MEASURED:
         config = preset_config(name, texts.dimension)
@@ -274,7 +275,7 @@ def diagnose(
 
 
 def _recall(config: EncoderConfig, drawn: Sample, threads: int | None) -> dict[int, float | None]:
-    """Return the share of the exact best among each number of candidates; None if the sample is too small."""
+    """Return the recall at each number of candidates; None for numbers that need a larger sample."""
     count = len(drawn.documents)
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
     if count >= 2 * min(_CUTOFFS):
@@ -285,29 +286,29 @@ def _recall(config: EncoderConfig, drawn: Sample, threads: int | None) -> dict[i
     return recall
 
 
-def _part_of(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
+def _geometry_sample(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
     """Return random documents with about as many tokens as the geometry needs, at least two."""
     order = stream.permutation(len(documents))
     tokens = min(_TOKENS, _ENTRIES // documents.dimension)
-    most = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
-    return documents[np.sort(order[: max(2, most)])]
+    count = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
+    return documents[np.sort(order[: max(2, count)])]
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     """Return the geometry of token vectors.
 
-    All pairs count: with u the unit vectors, the cosines of all pairs sum to ``|sum u|**2 - n`` and their
-    squares to ``|sum u u^T|**2 - n`` (Frobenius).
+    The moments of the cosine are exact, over all pairs.  With the unit vectors u, the cosines of all pairs sum to
+    ``|sum u|**2 - n``, and their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
 
     Parameters
     ----------
     tokens : float (n, dimension)
-        At least two rows that are not zero.
+        At least 2 nonzero rows.
 
     Raises
     ------
     ValueError
-        If fewer rows are not zero.
+        If there are fewer nonzero rows.
 
     Examples
     --------
@@ -322,7 +323,7 @@ def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     rows, lengths = rows[lengths > 0], lengths[lengths > 0]
     count = len(rows)
     if count < 2:
-        raise ValueError(f"A geometry needs at least 2 tokens that are not zero, got {count}.")
+        raise ValueError(f"tokens must have at least 2 nonzero rows, got {count}. Give more tokens.")
     units = rows / lengths[:, np.newaxis]
     mean, direction = rows.mean(axis=0), units.mean(axis=0)
     moments, unit_moments = rows.T @ rows / count, units.T @ units / count
@@ -419,7 +420,9 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
             f"If the collection grows, use {use}."
         )
     elif recall is None:
-        sentences.append(f"Start with {use}. Recall was not measured: this needs 100 documents.")
+        sentences.append(
+            f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+        )
     else:
         sentences.append(f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}.")
     # Less than half of the gap from chance to recall 1 is closed.
@@ -431,7 +434,7 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
     elif diagnosis.documents > sampled and not diagnosis.exact_search:
         sentences.append(
             f"Recall was measured among {sampled:,} documents. Among all {diagnosis.documents:,} the same number of "
-            "candidates finds less, so rank more."
+            "candidates finds less, so rank more candidates."
         )
     if not diagnosis.geometry.unit_norms:
         sentences.append(
@@ -440,10 +443,13 @@ def _advice(diagnosis: Diagnosis) -> list[str]:
         )
     if not diagnosis.exact_search and not any(row.config.needs_fit_sample for row in diagnosis.encoders):
         sentences.append(
-            f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents."
+            f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides those "
+            "reserved for queries. Give more documents, or raise sample=."
         )
     if diagnosis.pseudo_queries:
-        sentences.append("Real queries can be harder than windows of documents. Give some to be sure.")
+        sentences.append(
+            "Real queries can be harder than windows of documents. Pass real queries to be sure."
+        )
     lines: list[str] = []
     for sentence in sentences:
         lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")

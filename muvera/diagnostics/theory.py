@@ -25,7 +25,7 @@ class Parameters:
     num_simhash_projections : int
         k, of order log(m / delta) / eps as version 1 of the theorem states it.
     any_angle_simhash_projections : int
-        k of order log(m / delta) / eps^2, as version 2 states it, without `largest_angle`.
+        k of order log(m / delta) / eps^2, as version 2 states it, without a condition on angles.
     projection_dimension : int
         p.  If it exceeds the tokens' dimension, the identity is enough.
     largest_angle : float

@@ -28,11 +28,11 @@ class TunedRow:
     bytes : int
         Bytes of a document's vector in the index.
     recall : float
-        Recall at the tuning's candidates, of the selection queries.
+        Recall among the tuning's candidates, measured with the selection queries.
     mean_recall : float
         Mean of `recall` and the recall among half as many candidates; rows are compared by it.
     held_out : float
-        Recall at the tuning's candidates, of the held-out queries.
+        Recall among the tuning's candidates, measured with the held-out queries.
     interval : tuple of float
         95 per cent confidence interval of `held_out` (bootstrap over queries).
     encode_seconds, query_seconds : float
@@ -74,6 +74,7 @@ class Tuning:
     candidates : int
         Documents that a search will rank exactly.
     target_recall : float or None
+        Recall that the choice should reach.
     choice : TunedRow
         The encoder to use.
     rows : tuple of TunedRow
@@ -99,7 +100,7 @@ class Tuning:
         return self.choice.config
 
     def within(self, max_bytes: int) -> TunedRow:
-        """Return the row of the highest recall within a limit, by the selection queries.
+        """Return the row with the highest `mean_recall` among those of at most `max_bytes` bytes.
 
         Raises
         ------
@@ -109,7 +110,9 @@ class Tuning:
         rows = [row for row in self.rows if row.bytes <= max_bytes]
         if not rows:
             least = min(row.bytes for row in self.rows)
-            raise ValueError(f"No configuration has max_bytes={max_bytes}: the smallest has {least} bytes.")
+            raise ValueError(
+                f"max_bytes must be at least {least}, the bytes of the smallest row, got {max_bytes}."
+            )
         return select_row(rows, None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -161,13 +164,18 @@ class Tuning:
         if target is not None and row.recall < target:
             sentences.append(f"No encoder reaches {target:.1%}. Rank more candidates.")
         elif target is not None:
-            sentences.append(f"It is the smallest that reaches {target:.1%} with the queries for selection.")
+            sentences.append(
+                f"It is the smallest encoder that reaches {target:.1%} on the selection queries."
+            )
         if self.documents > self.sampled_documents:
             sentences.append(
-                f"Among all {self.documents:,} documents the same number of candidates finds less. Rank more."
+                f"Among all {self.documents:,} documents the same number of candidates finds less. Rank more "
+                "candidates."
             )
         if self.pseudo_queries:
-            sentences.append("Real queries can be harder than windows of documents. Give some to be sure.")
+            sentences.append(
+                "Real queries can be harder than windows of documents. Pass real queries to be sure."
+            )
         if self.exact_search:
             sentences.append(
                 "The collection is so small that an index reads all tokens and is exact. It uses the encoder "
@@ -177,7 +185,7 @@ class Tuning:
 
 
 def select_row(rows: Sequence[TunedRow], target_recall: float | None) -> TunedRow:
-    """Return the smallest row that reaches the target, or else the row of the highest recall."""
+    """Return the smallest row that reaches the target, or else the row with the highest `mean_recall`."""
     ordered = sorted(rows, key=lambda row: (row.bytes, row.floats))
     good = [row for row in ordered if target_recall is not None and row.recall >= target_recall]
     if good:
