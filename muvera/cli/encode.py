@@ -38,7 +38,7 @@ def encode(
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
-    """Write one vector per text, for another vector search.
+    """Write one vector per text for use in another search program.
 
     Compare documents and queries by inner product.  Most encoders are fitted to the documents.  Save the
     encoder with --save-encoder, and encode queries with --encoder FOLDER.  OUT is created only when it is
@@ -71,7 +71,7 @@ def encode(
             "documents' index, or the folder of encode --save-encoder. Or encode both sides with an encoder that "
             "is not fitted, such as --encoder paper."
         )
-    forgotten = ready.needs_fit and save_encoder is None
+    unsaved = ready.needs_fit and save_encoder is None
     fit(ready, opened, threads)
     if save_encoder is not None:
         ready.save(save_encoder, overwrite=overwrite)
@@ -99,7 +99,7 @@ def encode(
     zeros = f", {empty:,} of them zero because their texts have no tokens" if empty else ""
     written = f"{counted(count, 'vector')} of {side}, {counted(floats, 'float')} each"
     typer.echo(f"{out}: {written}{zeros}, in {seconds(duration)}")
-    if forgotten:
+    if unsaved:
         note(
             "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
             "FOLDER and use it with --encoder FOLDER."
@@ -132,9 +132,9 @@ def load(
 ) -> None:
     """Load documents into a vector database.
 
-    If it is interrupted, run the command again to continue.  The encoder of SOURCE is used if SOURCE is an
-    index that has one.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them
-    with: muvera texts search URL QUESTION.
+    Run an interrupted command again to continue it.  If SOURCE is an index with an encoder, that encoder is
+    the default.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them with:
+    muvera texts search URL QUESTION.
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.

@@ -30,7 +30,7 @@ def index(
     backend: Backend = None,
     exact_tokens: Annotated[
         int | None,
-        Option(help="Search without vectors, and exactly, if there are at most this many tokens; 0: never."),
+        Option(help="Search exactly, without vectors, if there are at most this many tokens; 0: never."),
     ] = None,
     tokens: Tokens = None,
     keep_exact: Annotated[
@@ -103,9 +103,9 @@ def index(
 
 
 def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, default: bool) -> Any:
-    """Return an encoder fitted on all documents, or `config` if there are too few or no vectors are needed.
+    """Return an encoder fitted on all documents, or `config` if the index needs no vectors or documents are too few.
 
-    With `default`, return the encoder that the default setting would choose, or None instead of `config`.
+    With `default`, the encoder is chosen by recall, and None is returned instead of `config`.
     """
     from ..encoders.registry import make_encoder
     from ..index.two_stage_search import MIN_FIT_DOCUMENTS

@@ -85,7 +85,7 @@ def search(
             searched = stack.enter_context(EngineIndex(index))
             place = str(searched.engine.location)
         elif where is not None or rerank != "auto":
-            raise ValueError("--where and --rerank need the URL of an engine.")
+            raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Leave them out.")
         else:
             searched, place = _open_index(index, queries), index
         texts = read(open_queries(queries, format, option))

@@ -43,7 +43,8 @@ Index = Annotated[
 Texts = Annotated[
     Path,
     Argument(
-        metavar="TEXTS", help="CSV, JSON lines or array, a BEIR folder, or a file with one text per line."
+        metavar="TEXTS",
+        help="CSV, JSON lines, a JSON array, a BEIR folder, or a file with one text per line.",
     ),
 ]
 TextColumns = Annotated[
@@ -59,7 +60,7 @@ MetadataColumns = Annotated[
     ),
 ]
 
-# One function has both commands, so that they have the same options.
+# One function implements add and update, so both have the same options.
 _ADD = """Add texts with new ids.
 
 \b
@@ -68,8 +69,8 @@ Example:
 """
 _UPDATE = """Replace texts and metadata by id, and add texts with new ids.
 
-Only new and different texts are encoded.  Metadata that TEXTS does not contain stays; null removes it.  A
-file without texts changes only metadata.
+Only new and different texts are encoded.  Metadata fields that are not in TEXTS are kept; null removes a
+field.  A file without texts changes only metadata.
 
 \b
 Example:
@@ -210,7 +211,7 @@ def change(
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
-    """Add or update texts; the help is above."""
+    """Add or update texts; _ADD and _UPDATE are the help."""
     update = context.command.name == "update"
     content = _read(source, text, id, metadata, optional_text=update)
     if update and content.ids is None:
@@ -288,7 +289,7 @@ def delete(
 ) -> None:
     """Delete texts by id or by a condition."""
     if bool(ids) == (where is not None):
-        raise ValueError("Give either ids or --where.")
+        raise ValueError(f"Give either ids or --where, got {'both' if ids else 'neither'}.")
     with _opened(index, encoder, change=True, encodes=False) as opened:
         names = _stored_ids(opened, ids) if ids else opened.select(parse_json("--where", where))
         opened.delete(names)
@@ -371,9 +372,9 @@ def search(
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
         plan = {"k": k, "where": condition, "words": words, "recall": recall}
         plan["candidates"] = None if candidates is None else max(candidates, k)
-        # Printing a text needs its best passage.
-        marks = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
-        answer = partial(method, **plan, explain=marks)
+        # The printed passage of a text is the one whose words match best, which the explanation contains.
+        explained = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
+        answer = partial(method, **plan, explain=explained)
         if query is None:
             _converse(answer, explain)
             return
