@@ -21,14 +21,14 @@ _TOKENS, _VECTOR = "tokens", "vector"
 class EncodeDocuments:
     """Add the column "vector", fixed-size lists of float32, to Arrow tables with the column "tokens".
 
-    Each worker creates one of these, which reads the encoder once, and calls it with its tables.  It uses one thread.
+    Each worker creates one instance, which reads the encoder once, and calls it with its tables.  It uses one thread.
     The vectors are bitwise equal to those of one process, however the rows are split into tables.
 
     Parameters
     ----------
     encoder : path or Encoder
-        Fitted.  A folder that every worker can read, written by ``encoder.save``, moves fewer bytes than the
-        encoder itself (about 60 MB).
+        Must be fitted.  A folder written by ``encoder.save`` saves sending the encoder to every worker (about
+        60 MB); every worker must be able to read it.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class EncodeDocuments:
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:
             raise ValueError(
-                f"There is no column {_TOKENS!r}, but {', '.join(table.column_names)}. Rename the column of tokens."
+                f"The table must have a column {_TOKENS!r}, got {', '.join(table.column_names)}. Rename the column."
             )
         if _VECTOR in table.column_names:
             raise ValueError(f"The table has a column {_VECTOR!r} already. Rename it.")

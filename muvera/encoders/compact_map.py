@@ -24,8 +24,8 @@ from .matmul import (
 
 __all__ = ["CompactMaps", "fit_maps", "sample_windows"]
 
-# Largest number of windows, and of bytes of their long vectors.  5,120 had the same recall and 3,072 less, by up to
-# .008 (mean of four seeds).  Fitting time grows with the square of their number.
+# Largest number of windows, of bytes of their long vectors, and of windows per document.  5,120 windows had the same
+# recall, and 3,072 up to .008 less (mean of four seeds).  Fitting time grows with the square of their number.
 _WINDOWS, _BYTES, _PER_DOCUMENT = 4096, 256 << 20, 3
 
 # Tokens of a window.  Single tokens are best if all tokens are alike, long windows if tokens differ and the
@@ -40,8 +40,8 @@ _WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
 _SPREAD = 0.1
 
 # The same share for the columns of the mean token and the bias, in units of their mean eigenvalue.  Of .1, 1
-# and 10 (real documents in the sample, others outside), larger values had higher recall on the others, and 10
-# had lower recall if the sample had both kinds.
+# and 10, larger values had higher recall on a kind of documents that the sample lacked.  If the sample had both kinds,
+# 10 had lower recall.
 _MEAN_SPREAD = 1.0
 
 # Children of the configuration's seed.
@@ -102,7 +102,7 @@ def sample_windows(
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
     """Return windows that begin at `count` sampled tokens and do not extend beyond their text.
 
-    All texts have the same number of windows, since queries do not prefer long texts.
+    On average, all texts have the same number of windows, because queries do not prefer long texts.
     """
     if count == 0:
         return []
@@ -139,6 +139,10 @@ def fit_maps(
         D.  Columns that the sample cannot fill are zero.
     mean_columns : int
         Number of the last columns of long vectors that are the mean token and the bias.
+    seed : int
+        Fixes the start of the eigenvector iteration.
+    threads : int, optional
+        Default: all usable cores.
     """
     # M = scale * identity + correction is the long vectors' bilinear form: the first term makes documents outside
     # the sample comparable with those inside, the second is a ridge regression of the rest of the similarities.

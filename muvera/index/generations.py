@@ -142,7 +142,8 @@ def commit(
 
     `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
     generation that the caller expects (None for a new index), or one that its interrupted saves have `attempted`.
-    No files of those are kept.  `holds_lock`: the caller has held the lock since it loaded the index.
+    The new generation keeps old files only of the expected one.  `holds_lock`: the caller has held the lock since the
+    index was loaded.
     """
     attempted = set() if attempted is None else attempted
     remove_stale_siblings(target)
@@ -191,17 +192,17 @@ def _require_known(
 
 
 def _remove_unnamed(place: Path) -> None:
-    """Remove files of writers that the manifest does not name, as far as possible; never follow a link."""
+    """Try to remove files that writers left and the manifest does not name; never follow a link."""
     with suppress(OSError, ValueError, KeyError):  # the next writer removes the rest
         manifest = read_manifest(place)
         named = {*manifest["files"], Generation.of(manifest).journal}
         for path in place.iterdir():
             if path.is_symlink():
                 continue
-            void = path.name not in named and _JOURNAL.fullmatch(path.name)
+            stale = path.name not in named and _JOURNAL.fullmatch(path.name)
             if _PARTIAL.fullmatch(path.name):
                 remove_folder(path)
-            elif (void or path.name.startswith(f".{MANIFEST}.")) and path.is_file():
+            elif (stale or path.name.startswith(f".{MANIFEST}.")) and path.is_file():
                 path.unlink(missing_ok=True)
             elif _GENERATION.fullmatch(path.name) and path.is_dir():
                 for file in path.iterdir():

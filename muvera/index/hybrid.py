@@ -40,13 +40,13 @@ def hybrid_search(
         One ranking per query for each other source, such as BM25, sparse vectors, an engine, or another index.  For
         single vectors, use an index of documents with one token.  Documents not in `index` are ignored.
     k : int
-        Number of documents to return, at most.
+        Maximum number of documents for each query.
     candidates : int
         Documents that the index's own vectors propose; 0: none.
     weights : mapping of str to float, optional
         Rank by the weighted sum of the sources' scores, including "maxsim".  Default: rank by exact Chamfer similarity.
     method : {"minmax", "zscore", "sum", "rrf"}
-        How scores of different kinds are made comparable; see :func:`muvera.fuse`.
+        How to make scores of different kinds comparable; see :func:`muvera.fuse`.
     ids : collection of ids, optional
         Return only these documents.
     threads : int, optional
@@ -58,8 +58,9 @@ def hybrid_search(
 
     Raises
     ------
-    ValueError
-        For a source named "maxsim", a source without one ranking per query, or weights of unknown sources.
+    TypeError, ValueError
+        For a source named "maxsim", a source without one ranking per query, weights whose names are not "maxsim" and
+        all sources, or another wrong setting.
 
     Examples
     --------
@@ -87,7 +88,7 @@ def hybrid_search(
     within = index if allowed is None else {id for id in allowed if id in index}
     proposals, sources = [], []
     for i in range(count):
-        others = {name: _only(source[i], within) for name, source in rankings.items()}
+        others = {name: _restricted(source[i], within) for name, source in rankings.items()}
         every = [*own[i : i + 1], *others.values()]
         proposals.append(list(dict.fromkeys(id for ranking in every for id in ranking.ids.tolist())))
         sources.append(others)
@@ -102,7 +103,7 @@ def hybrid_search(
     ]
 
 
-def _only(ranking: Ranking, within: MuveraIndex | set[Any]) -> Ranking:
+def _restricted(ranking: Ranking, within: MuveraIndex | set[Any]) -> Ranking:
     """Return a ranking that contains only ids of `within`."""
     mask = [id in within for id in ranking.ids.tolist()]
     return ranking if all(mask) else Ranking(ranking.ids[mask], ranking.scores[mask], ranking.exact)

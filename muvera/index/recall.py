@@ -68,15 +68,15 @@ TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.99
 #: Maximum number of candidates, and minimum number of queries of a calibration.
 MAX_RANKED, MIN_QUERIES = 1000, 64
 
-# Maximum number of windows, and their lengths in turn: real queries have any length.
+# Maximum number of windows.  Their lengths alternate, because real queries have different lengths.
 _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 
-# Multiplications to spend on windows (about a second); number of windows that measure how many of the exact best are
-# not among MAX_RANKED candidates; and number of tokens from which this is not measured.
+# Multiplications for ranking windows (about a second).  _BEYOND windows measure how many of the exact best are not
+# among MAX_RANKED candidates, unless the collection has more than _MAX_TOKENS tokens.
 _PRODUCTS, _BEYOND, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
 
-# The cap on candidates alone causes this share of a target's misses.  It is a multiple of _ROUND, and as in a search
-# at least _LEAST times k.
+# The cap on candidates alone causes this share of a target's misses.  The cap is a multiple of _ROUND, and at least
+# _LEAST times k, as in a search.
 _SHARE, _ROUND, _LEAST = 0.5, 16, 3
 
 
@@ -151,17 +151,20 @@ class MeasuredWindows:
     def recalls(
         self, live: NDArray[np.int64], fitted: int
     ) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
-        """Return the recall of all documents, and of documents added after the fit, in rows from `fitted` on.
+        """Return the recall of all documents, and of documents added after the fit.
 
-        `live` are the searchable rows, ascending; windows of other documents do not count.
+        Added documents have rows of at least `fitted`.  `live` are the searchable rows, ascending; windows of other
+        documents do not count.
         """
         old, new = self._groups(live, fitted)
         before = int(np.searchsorted(live, fitted))
-        sizes = [(some, size) for some, size in ((old, before), (new, len(live) - before)) if len(some)]
-        if not sizes:
+        groups = [
+            (shares, size) for shares, size in ((old, before), (new, len(live) - before)) if len(shares)
+        ]
+        if not groups:
             return None, None
-        total = sum(size * float(some.mean()) for some, size in sizes)
-        everything = self._recall(total / sum(size for _, size in sizes), len(old) + len(new))
+        total = sum(size * float(shares.mean()) for shares, size in groups)
+        everything = self._recall(total / sum(size for _, size in groups), len(old) + len(new))
         return everything, self._recall(float(new.mean()), len(new)) if len(new) >= _MIN_WINDOWS else None
 
     def _groups(
@@ -182,7 +185,8 @@ class MeasuredWindows:
         if len(new) < _MIN_WINDOWS or new.mean() >= _ENOUGH:
             return None
         before = float(old.mean()) if len(old) else 1.0
-        variance = sum(max(float(some.var()), _DEVIATION**2) / len(some) for some in (old, new) if len(some))
+        groups = [shares for shares in (old, new) if len(shares)]
+        variance = sum(max(float(shares.var()), _DEVIATION**2) / len(shares) for shares in groups)
         if new.mean() >= before - _DROP - 2 * math.sqrt(variance):
             return None
         return (
@@ -205,7 +209,9 @@ class MeasuredWindows:
         """Return the windows of :meth:`to_dict`; raise ValueError or TypeError for damaged ones."""
         rows, shares = np.array(values["rows"], np.int64), np.array(values["shares"], np.float64)
         if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
-            raise ValueError("Measured windows need one share from 0 to 1 each.")
+            raise ValueError(
+                f"A measured window must have one share from 0 to 1, got {shares.size} shares of {rows.size} windows."
+            )
         return cls(rows, shares, int(values["stop"]), int(values["documents"]))
 
 
@@ -278,7 +284,7 @@ class Ends(NamedTuple):
     stops: Sequence[Stop] = ()
 
     def expected_recall(self, query: int) -> float:
-        """Return the mean recall of the calibration's queries that also stopped early, or also did not."""
+        """Return the mean recall of the calibration's queries that stopped early, or of the others if this did not."""
         if self.level is None:
             return 1.0
         return self.level.stopped if self.stops[query].state[STOPPED] else self.level.capped
@@ -383,14 +389,14 @@ def _share_within(
     rows, tokens = contents.searchable
     if len(rows) <= 4 * MAX_RANKED or tokens > _MAX_TOKENS:
         return 1.0
-    some = np.arange(min(_BEYOND, len(queries)))
-    own = None if sources is None else sources[some]
-    exact = exact_best(contents, queries[some], own, BEST, threads)
-    return float(shares_found(exact, proposed[: len(some)], own, MAX_RANKED).mean())
+    count = min(_BEYOND, len(queries))
+    own = None if sources is None else sources[:count]
+    exact = exact_best(contents, queries[np.arange(count)], own, BEST, threads)
+    return float(shares_found(exact, proposed[:count], own, MAX_RANKED).mean())
 
 
 def _number(best: NDArray[np.bool_], recall: float) -> int:
-    """Return the number of candidates that reach this mean recall, or of all candidates."""
+    """Return the number of candidates that reach this mean recall, or the number of all candidates."""
     recalls = np.cumsum(best.mean(axis=0)) / max(1.0, best.sum(axis=1).mean())
     enough = np.flatnonzero(recalls >= recall - 1e-9)
     return int(enough[0]) + 1 if len(enough) else best.shape[1]
@@ -426,9 +432,8 @@ def _level(
     cap = min(width, -(-enough // _ROUND) * _ROUND)
     expected = np.full((count, cap // STEP + 1), np.inf)
     trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
-    reached = (
-        np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
-    )  # a limit stops at the first check below it
+    # A limit stops at the first check below it.
+    reached = np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
     checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]
     after = np.concatenate([checks, recalls[:, cap - 1 : cap]], axis=1)
 
@@ -436,7 +441,7 @@ def _level(
         return np.asarray((reached > limit).sum(axis=1), np.int64)
 
     def loss(limit: float) -> float:
-        """Return the mean loss, with one more query as bad as the worst."""
+        """Return the mean loss with the worst query counted twice, as conformal risk control requires."""
         losses = 1 - after[np.arange(count), ends(limit)]
         return float((losses.sum() + losses.max()) / (count + 1))
 

@@ -1,7 +1,7 @@
 """Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
 
 A map in bytes takes a quarter of the memory of a map in float32.  If the processor adds four
-products at once (AVX-512 VNNI), a product takes down to a quarter of the time.
+products at once (AVX-512 VNNI), a product can take a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
@@ -55,7 +55,10 @@ _SUMS = ir.VectorType(INT32, LANES)
 
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
-    """Pack the columns of `matrix` int8 (depth, n), depth a multiple of STEP, in a multiple of WIDE panels, flat."""
+    """Pack the columns of `matrix`, int8 (depth, n), in panels; return a flat array.
+
+    depth must be a multiple of STEP.  Zeros fill the panels up to a multiple of WIDE.
+    """
     depth, count = matrix.shape
     panels = -(-count // (WIDE * LANES)) * WIDE
     padded = np.zeros((depth, panels * LANES), np.int8)

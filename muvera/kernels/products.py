@@ -1,7 +1,7 @@
 """Products of float32 rows with matrices, maps and vectors.
 
-Sizes: b rows of a block, D columns of the result; n `vectors` and m `queries` of `width` floats, whole
-vectors of LANES, flat.
+Sizes: b rows of a block, D columns of the result.  n `vectors` and m `queries` have `width` floats each, a multiple of
+LANES.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ def add_product(block, packed, out):
 
 @kernel
 def add_count_sketch(block, targets, signs, out):
-    """Add the sketch of `block` (b, n) to `out` (b, D): column i goes to ``targets[i]``."""
+    """Add the sketch of `block` (b, n) to `out` (b, D): column i times ``signs[i]`` goes to ``targets[i]``."""
     for row in range(block.shape[0]):
         for i in range(block.shape[1]):
             out[row, targets[i]] += signs[i] * block[row, i]

@@ -40,6 +40,7 @@ def fuse(
     weights : mapping of str to float, optional
         At least 0, by source.  Default: all 1.
     method : {"sum", "minmax", "zscore", "rrf"}
+        "sum" adds scores unchanged; "minmax" and "zscore" scale each ranking first; "rrf" uses ranks only.
     k : int, optional
         Largest number of documents to return.
 
@@ -50,8 +51,9 @@ def fuse(
 
     Raises
     ------
-    ValueError
-        If the method is unknown, a weight is negative or the weights are of other sources.
+    TypeError, ValueError
+        If the method is unknown, a weight is negative or not finite, the weights have other sources, or `k` is not a
+        positive int.
 
     Examples
     --------

@@ -121,10 +121,12 @@ def rank_spans(
     require_int("k", k, 1)
     if len(spans) != len(texts):
         raise ValueError(
-            f"spans has entries for {len(spans)} documents, but there are {len(texts)} documents."
+            f"spans must have one array per document, got {len(spans)} for {len(texts)} documents."
         )
     if document_scores is not None and len(document_scores) != len(texts):
-        raise ValueError(f"There are {len(document_scores)} document_scores for {len(texts)} documents.")
+        raise ValueError(
+            f"document_scores must have one score per document, got {len(document_scores)} for {len(texts)} documents."
+        )
     if not len(texts):
         return []
     queries.require_dimension(texts.dimension, "query", "documents")

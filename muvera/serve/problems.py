@@ -46,8 +46,14 @@ def show_problems(app: FastAPI) -> None:
         RequestValidationError: lambda request, error: (422, _body_error(request, error.errors()[0])),
         ValueError: lambda _, error: (422, str(error)),
         TypeError: lambda _, error: (422, str(error)),
-        KeyError: lambda _, error: (404, str(error.args[0]) if error.args else "There is no such document."),
-        ConnectionError: lambda *_: (502, "The text encoder's server did not answer."),
+        KeyError: lambda _, error: (
+            404,
+            str(error.args[0]) if error.args else "The document does not exist.",
+        ),
+        ConnectionError: lambda *_: (
+            502,
+            "The text encoder's server did not answer. Try again, or check that server.",
+        ),
         TimeoutError: lambda *_: (504, "The request took too long. Send fewer queries or candidates."),
     }
 
@@ -74,7 +80,7 @@ def _body_error(request: Request, error: dict[str, Any]) -> str:
         return 'The body must be a JSON object, such as {"query": "red apple"} for a search.'
     message = f"{'.'.join(map(str, place))}: {error['msg']}."
     if kind == "string_type" and place[0] in ("query", "queries") and isinstance(error["input"], list):
-        message += " Give token vectors as vectors, a list for each query."
+        message += ' Give token vectors in "vectors", one list per query.'
     return message
 
 
@@ -93,7 +99,7 @@ def bearer_token(*tokens: str | None) -> Any:
         if given is None or not any(_is_token(given.credentials, token) for token in tokens):
             raise HTTPException(
                 401,
-                "This needs the server's token: Authorization: Bearer TOKEN.",
+                "This request needs the server's token. Send the header Authorization: Bearer TOKEN.",
                 {"WWW-Authenticate": "Bearer"},
             )
 
@@ -106,7 +112,7 @@ def _is_token(given: str, token: str | None) -> bool:
 
 
 def wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
-    """Return an answer to a Host header with another name: pages that use DNS rebinding send their own."""
+    """Return an error if the Host header is not in `hosts`: a page that uses DNS rebinding sends its own name."""
     host = request.headers.get("host", "").lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name in hosts:

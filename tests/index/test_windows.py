@@ -105,7 +105,7 @@ def test_warnings_need_a_clear_difference() -> None:
     assert measured(0.9, 0.4).recalls(np.arange(0), 60) == (None, None)
     same = MeasuredWindows.from_dict(measured(0.9, 0.4).to_dict())
     assert same.recalls(live, 60) == (both, added)
-    with pytest.raises(ValueError, match="one share from 0 to 1 each"):
+    with pytest.raises(ValueError, match="one share from 0 to 1, got"):
         MeasuredWindows.from_dict({**same.to_dict(), "shares": same.shares[1:].tolist()})
 
 

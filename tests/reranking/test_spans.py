@@ -83,7 +83,7 @@ ONE = np.ones((1, 2))
             ValueError,
             "3 columns.*dimension=2",
         ),
-        (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]]), ValueError, "1 documents, .* 2 doc"),
+        (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]]), ValueError, "got 1 for 2 documents"),
         (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]] * 2, document_scores=[1.0]), ValueError, "1 .* 2 doc"),
         (lambda: rank_spans(ONE, [ONE], [[[0, 2]]]), ValueError, r"spans\[0\]\[0\] is 0\.\.2.* 1 "),
     ],
