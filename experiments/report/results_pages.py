@@ -66,7 +66,7 @@ _PARTS = {
 _GUIDE = """\
 These pages are generated from `experiments/results/` by `python -m experiments results`. Each experiment states
 its queries, documents and seeds; these differ, so numbers for one system are not comparable across experiments.
-10-recall@N is the share of exact Chamfer's top 10 among the first N documents. Brackets hold 95% intervals."""
+10-recall@N is the share of exact Chamfer's top 10 among the first N documents. Square brackets hold 95% intervals."""
 
 #: Recall and collection of the README's table, and its row names by systems of "headline"; missing systems are skipped.
 _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
