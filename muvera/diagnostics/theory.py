@@ -52,9 +52,8 @@ class Parameters:
 def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> Parameters:
     """Return the parameters for which the product of one pair of FDEs is accurate (Theorem 2.1).
 
-    With these, NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and
-    with probability at least 1 - delta, for any sets of unit vectors whose best tokens lie
-    within ``largest_angle``.
+    Then NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and with probability at least
+    1 - delta.  This holds for any sets of unit vectors whose best tokens lie within ``largest_angle``.
 
     Parameters
     ----------
@@ -109,9 +108,9 @@ def theorem_2_2(
 ) -> Parameters:
     """Return the parameters for which the document with the largest FDE product is eps-best (Theorem 2.2).
 
-    With these, the document whose FDE has the largest inner product with the query's has an
-    NChamfer of at least the best one's minus eps, with probability at least 1 - delta, under
-    the same assumption on angles as :func:`theorem_2_1`.
+    Consider the document whose FDE has the largest inner product with that of the query.  With probability at
+    least 1 - delta, its NChamfer is at least that of the best document minus eps.  The assumption on angles is that
+    of :func:`theorem_2_1`.
 
     Parameters
     ----------

@@ -21,8 +21,8 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
 
     Each ball of similar tokens is replaced by their sum.  The first token that is in no ball starts the next
     ball; every later free token whose cosine with it is at least `tau` joins this ball.  A ball matches one
-    document token, so a score is at most the Chamfer similarity (up to rounding), and equal to it if all
-    tokens of each ball have the same best document token.
+    document token, so a score is at most the Chamfer similarity (up to rounding).  Both are equal if all tokens of
+    each ball have the same best document token.
 
     Parameters
     ----------

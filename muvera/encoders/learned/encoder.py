@@ -30,7 +30,7 @@ _DOCUMENTS_PER_FLOAT = 2
 class LearnedEncoder(Encoder):
     """Turn token sets into vectors whose inner product approximates Chamfer, learned from documents.
 
-    A vector of a few hundred floats has the recall of an FDE of 10,240 floats or more, but encoding documents
+    A vector of a few hundred floats has the recall of an FDE of 10,240 floats or more.  But encoding documents
     takes many times as long.  See :class:`LearnedConfig` for the costs and
     :mod:`muvera.encoders.learned.maps` for the method.
 
