@@ -55,7 +55,8 @@ def _open(path: Path, *, exact: bool = True) -> FlatSource:
         _choose_named(inner, _read_map(path, _PLAID))
         return inner
     if (path / "index.voyager").is_file():
-        documents = {name: np.asarray(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
+        # Without nested lists: a small pickle of shared ones can describe an array of any size.
+        documents = {name: np.fromiter(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
         return _looked_up(tokens, labels, documents)
     tokens = load_npy(path / "flattened_embeddings.npy")
@@ -122,11 +123,11 @@ def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
 
 
 def _same_kind(ids: list[Any]) -> list[Any]:
-    """Return `ids` unchanged if all are int or all are str, else all as str."""
+    """Return `ids` unchanged if all are int or all are str, else numbers as str."""
     plain = [name.item() if isinstance(name, np.generic) else name for name in ids]
     if all(isinstance(name, str) for name in plain) or all(type(name) is int for name in plain):
         return plain
-    return [str(name) for name in plain]
+    return [str(name) if isinstance(name, (int, float)) else name for name in plain]
 
 
 _VOYAGER_HEAD = struct.Struct("<4siiBBfB")  # "VOYA", version, dimension, space, kind of numbers, norm, flag

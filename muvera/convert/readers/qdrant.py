@@ -71,7 +71,9 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     value, payload = fields["vector"], fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
-    tokens = np.asarray([] if value is None else value, np.float32)
+    # Only two levels: a small pickle of shared lists can describe an array of any size.
+    rows = [np.fromiter(row, np.float32) for row in value or ()]
+    tokens = np.stack(rows) if rows else np.empty((0, 0), np.float32)
     if id_field is None:
         return Document(identity, tokens, where)
     chosen = payload.get(id_field) if isinstance(payload, dict) else None
@@ -110,6 +112,8 @@ def _rows(connection: sqlite3.Connection) -> list[tuple[int | str, int]]:
     """Return ids and row numbers in the client's scrolling order: integers first, then UUIDs."""
     keys = connection.execute("SELECT rowid, id FROM points").fetchall()
     rows = [(load_plain(base64.b64decode(key, validate=True), "an id of a point"), row) for row, key in keys]
+    if not all(isinstance(identity, (int, str)) for identity, _ in rows):
+        raise ReadError("it has a point whose id is neither an integer nor a text. Copy it again.")
     return sorted(rows, key=lambda entry: (isinstance(entry[0], str), entry[0]))
 
 

@@ -299,6 +299,12 @@ def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
     assert read(mapped(tmp_path / "b", {0: 7, 1: "x", 2: 8})).ids.tolist() == ["7", "x", "8"]
 
 
+# A pickle of a hundred bytes, for 2 ** 40 numbers.
+NESTED: Any = [1]
+for _ in range(40):
+    NESTED = [NESTED, NESTED]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -306,8 +312,10 @@ def test_pylate_ids_of_other_kinds(tmp_path: Path) -> None:
         ({0: "a", "0": "b"}, "a position twice"),
         ({0.5: "a"}, r"0\.5"),
         (["a"], "must hold a dict, got list"),
+        ({0: NESTED}, "must be all int or all str, got list"),
         (print, r"documents_ids\.pkl .* refers to builtins\.print"),
     ],
+    ids=["positions", "twice", "fraction", "list", "nested", "program"],
 )
 def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -318,7 +326,7 @@ def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
     voyager = Path(shutil.copytree(FOLDER / "pylate_voyager", tmp_path / "voyager"))
     shared = list(range(200))
     # One list under many names takes two bytes each, but would be read many times.
-    for named in ({"a": [0, 5000]}, {"a": "xyz"}, dict.fromkeys(range(50), shared)):
+    for named in ({"a": [0, 5000]}, {"a": "xyz"}, {"a": NESTED}, dict.fromkeys(range(50), shared)):
         (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
         with pytest.raises(ValueError, match="voyager"):
             read(voyager)

@@ -133,6 +133,24 @@ def test_points_run_no_code(tmp_path: Path, column: str) -> None:
         read(folder)
 
 
+@pytest.mark.parametrize("column", ["vector", "id"])
+def test_nested_lists_are_not_unfolded(tmp_path: Path, column: str) -> None:
+    """A hundred bytes would describe an array of 2 ** 40 numbers."""
+    nested: Any = [1.0]
+    for _ in range(40):
+        nested = [nested, nested]
+    folder = make_collection(tmp_path / "db", named=False)
+    if column == "id":
+        for row in (1, 2):
+            key = base64.b64encode(pickle.dumps([row, nested])).decode()
+            change(folder, "UPDATE points SET id = ? WHERE rowid = ?", key, row)
+    else:
+        point = models.PointStruct.model_construct(id=0, vector=nested, payload={})
+        change(folder, "UPDATE points SET point = ? WHERE rowid = 1", pickle.dumps(point))
+    with pytest.raises(ValueError, match=rf"^{folder}"):
+        read(folder)
+
+
 def test_reading_creates_nothing(tmp_path: Path) -> None:
     make_collection(tmp_path)
     (tmp_path / ".lock").unlink(missing_ok=True)
