@@ -118,13 +118,13 @@ def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -
 
 
 def write_byaldi(folder: Path, pages: list[NDArray[np.float32]], per_file: int = 100) -> Path:
-    """Write pages as byaldi does: the upper halves of their floats, and the number of each page's document."""
+    """Write pages as byaldi does: the upper halves of their floats; three pages are a document."""
     (folder / "embeddings").mkdir(parents=True)
     halves = [(page.view(np.uint32) >> 16).astype(np.uint16) for page in pages]
     for start in range(0, len(halves), per_file):
         path = folder / "embeddings" / f"embeddings_{start}.pt"
         write_pt(path, *halves[start : start + per_file], container="list")
-    names = {str(i): {"doc_id": i, "page_id": 1} for i in range(len(pages))}
+    names = {str(i): {"doc_id": i // 3, "page_id": i % 3 + 1} for i in range(len(pages))}
     for name, value in (("embed_id_to_doc_id", names), ("index_config", {})):
         (folder / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode()))
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import pickle
 import shutil
@@ -16,6 +15,7 @@ import pytest
 from builders.foreign_indexes import (
     decode_index,
     random_index,
+    write_byaldi,
     write_fast_plaid,
     write_plaid,
     write_pt,
@@ -356,28 +356,21 @@ def bits(rows: Any) -> Any:
     return (np.asarray(rows, np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
-def byaldi_index(folder: Path, starts: tuple[int, ...] = (0, 2, 10)) -> Path:
+def byaldi_index(folder: Path) -> Path:
     """Two pages per file; the numbers of a page are its position."""
-    (folder / "embeddings").mkdir(parents=True)
-    for i, start in enumerate(starts):
-        pages = [bits(np.full((2 + page, 4), 2 * i + page)) for page in range(2)]
-        write_pt(folder / "embeddings" / f"embeddings_{start}.pt", *pages, container="list")
-    names = {str(i): {"doc_id": i // 3, "page_id": i % 3 + 1} for i in range(2 * len(starts))}
-    (folder / "embed_id_to_doc_id.json.gz").write_bytes(gzip.compress(json.dumps(names).encode()))
-    (folder / "index_config.json.gz").write_bytes(gzip.compress(b"{}"))
-    return folder
+    return write_byaldi(folder, [np.full((2 + i % 2, 4), i, np.float32) for i in range(12)], per_file=2)
 
 
 def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     source = open_source(byaldi_index(tmp_path / "index"))
-    assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 6, None, False)
+    assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 12, None, False)
     pages = everything(source, 4)
-    assert pages.ids.tolist() == ["0:1", "0:2", "0:3", "1:1", "1:2", "1:3"]
-    assert [page[0, 0] for page in pages] == [0, 1, 2, 3, 4, 5] and pages.tokens.dtype == np.float32
+    assert pages.ids.tolist() == [f"{i // 3}:{i % 3 + 1}" for i in range(12)]
+    assert [page[0, 0] for page in pages] == list(range(12)) and pages.tokens.dtype == np.float32
 
 
 def test_byaldi_list_of_torch(tmp_path: Path) -> None:
-    folder = byaldi_index(tmp_path / "index", ())
+    folder = write_byaldi(tmp_path / "index", [])
     shutil.copy(FOLDER / "torch_files" / "list.pt", folder / "embeddings" / "embeddings_0.pt")
     (folder / "embed_id_to_doc_id.json.gz").unlink()
     pages = read(folder)
