@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import SHARED
+from builders.text_encoders import HashEncoder
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
@@ -161,41 +162,32 @@ def test_queries_of_a_plaid_index_come_from_beside_it(tmp_path: Path) -> None:
     assert (len(loaded.documents), len(loaded.queries), loaded.documents.dimension) == (500, 100, 128)
 
 
-class LetterEncoder:
-    """One vector of width 6 per word, from its letters and position; interrupted after some calls."""
-
-    name = "letters"
+class Interrupted(HashEncoder):
+    """Counts calls, and is interrupted after some."""
 
     def __init__(self, fail_after: int = 1000) -> None:
+        super().__init__(6)
         self.calls, self.fail_after = 0, fail_after
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         self.calls += 1
         if self.calls > self.fail_after:
             raise KeyboardInterrupt
-        rows = [
-            [[len(w), at, 1, ord(w[0]) % 7, at**2, 2] for at, w in enumerate(text.split())] for text in texts
-        ]
-        return MultiVectors.from_arrays([unit_rows(np.array(row, np.float32)) for row in rows])
-
-    encode_queries = encode_documents
-
-    def token_spans(self, text: str, side: Any) -> None:
-        return None
+        return super().encode_documents(texts)
 
 
-DOCUMENTS = [(f"d{n}", "word " * (n % 4 + 1)) for n in range(10)]
+DOCUMENTS = [(f"d{n}", " ".join(f"word{i + n}" for i in range(n % 4 + 1))) for n in range(10)]
 QUERIES = [("q1", "one word"), ("q2", "word")]
 
 
 def test_embedding_continues_where_it_stopped_and_writes_the_layout(tmp_path: Path) -> None:
     how: dict[str, Any] = {"dimension": 3, "shard_size": 4}
-    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", **how)
+    embed(Interrupted(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", **how)
     with pytest.raises(KeyboardInterrupt):
-        embed(LetterEncoder(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+        embed(Interrupted(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
     with pytest.raises(ValueError, match="another model"):
-        embed(LetterEncoder(), "others", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
-    second = LetterEncoder()
+        embed(Interrupted(), "others", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+    second = Interrupted()
     embed(second, "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
     assert second.calls == 2  # the third shard of documents and the only one of queries
     files = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in tmp_path.iterdir()]
@@ -204,14 +196,14 @@ def test_embedding_continues_where_it_stopped_and_writes_the_layout(tmp_path: Pa
     assert (lengths.dtype, tokens.dtype, tokens.shape) == (np.int32, np.float16, (lengths.sum(), 3))
     assert lengths.tolist() == [len(text.split()) for _, text in DOCUMENTS]
     np.testing.assert_allclose(np.linalg.norm(tokens.astype(float), axis=1), 1.0, atol=2e-3)
-    embed(LetterEncoder(), "letters", DOCUMENTS, QUERIES, tmp_path / "wide", dimension=6)
+    embed(Interrupted(), "letters", DOCUMENTS, QUERIES, tmp_path / "wide", dimension=6)
     assert not (tmp_path / "wide" / "reduction.npy").exists()
 
 
 def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = LetterEncoder()
+    encoder = Interrupted()
     monkeypatch.setattr(encode, "_encoder", lambda _: encoder)
     texts, cache = write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\ta\t1"]), tmp_path / "cache"
     command = ["encode", str(texts), "--cache", str(cache), "--dimension", "0"]

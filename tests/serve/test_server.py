@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -19,12 +19,12 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
 from muvera.serve import ServerSettings
-from muvera.serve.run import listen, protocol, serve
+from muvera.serve.run import listen, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
 
-import uvicorn
+from builders.servers import running
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
@@ -340,27 +340,12 @@ def test_documented_errors_are_those_that_occur() -> None:
                 assert list(described["responses"][status]["content"]) == ["application/problem+json"]
 
 
-@contextmanager
-def running(settings: ServerSettings) -> Iterator[int]:
-    """Run a real server, and yield its port."""
-    with listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(make_app(texts(), settings), log_level="critical", http=protocol(settings))
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
-
-
 HEAD = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def test_slow_connections_end() -> None:
-    with running(ServerSettings(body_timeout=0.2)) as port:
+    with running(texts(), ServerSettings(body_timeout=0.2)) as port:
         for sent, answer in ((b"", b""), (b"POST /sea", b""), (HEAD, b"408"), (HEAD + b'{"que', b"408"),
                              (HEALTH, b"200"), (HEALTH + b"GET /hea", b"200")):  # fmt: skip
             with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
@@ -374,7 +359,7 @@ def test_slow_connections_end() -> None:
 
 
 def test_idle_connections_make_room() -> None:
-    with running(ServerSettings(max_connections=5, body_timeout=60)) as port, ExitStack() as stack:
+    with running(texts(), ServerSettings(max_connections=5, body_timeout=60)) as port, ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:

@@ -1,10 +1,7 @@
 """The server's page in a real browser: at phone and desktop width, by keyboard, in both themes."""
 
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,10 +12,10 @@ from muvera import MultiVectors, MuveraIndex, TextIndex
 from muvera.texts.encoders.base import TextSide
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+pytest.importorskip("uvicorn", reason="the serve extra is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from muvera.serve.app import make_app  # noqa: E402
+from builders.servers import running  # noqa: E402
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -45,22 +42,11 @@ CONTRAST = """(mark) => {
 }"""
 
 
-@contextmanager
-def served(index: TextIndex | MuveraIndex) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app(index), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=10)
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with served(TextIndex.build(TEXTS, HashEncoder(), ids=["one", "two", "three"], metadata=METADATA)) as url:
-        yield url
+    index = TextIndex.build(TEXTS, HashEncoder(), ids=["one", "two", "three"], metadata=METADATA)
+    with running(index) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +139,9 @@ def test_long_and_many_results(browser: Any) -> None:
     long = "Fruit\n" + "Nothing to see here. " * 40 + "A red apple fell from the tree. " + "The end. " * 40
     texts = [long, "red and ripe", *(f"blue whale number {i}" for i in range(40))]
     metadata = [{"title": "Fruit", "page": "https://example.org/"}, *({} for _ in texts[1:])]
-    with served(TextIndex.build(texts, ShortQueries(), metadata=metadata)) as url:
+    with running(TextIndex.build(texts, ShortQueries(), metadata=metadata)) as port:
         page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.goto(f"{url}/?q=red+apple+fell+from+the+tree+yesterday+morning")
+        page.goto(f"http://127.0.0.1:{port}/?q=red+apple+fell+from+the+tree+yesterday+morning")
         page.wait_for_selector("mark")
         first = page.locator(".hit").first
         assert first.locator("h2 .name").inner_text().splitlines() == ["Fruit", "0"]
@@ -175,9 +161,9 @@ def test_long_and_many_results(browser: Any) -> None:
 
 
 def test_an_index_without_texts_disables_the_form(browser: Any) -> None:
-    with served(MuveraIndex.build([np.eye(3, 4), np.ones((2, 4))])) as url:
+    with running(MuveraIndex.build([np.eye(3, 4), np.ones((2, 4))])) as port:
         page = browser.new_page()
-        page.goto(f"{url}/?q=apple")
+        page.goto(f"http://127.0.0.1:{port}/?q=apple")
         for selector in ("#query", "#go"):
             playwright.expect(page.locator(selector)).to_be_disabled()
         assert page.locator("#status").inner_text() == ""

@@ -1,0 +1,29 @@
+"""A real server in a thread."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from muvera import MuveraIndex, TextIndex
+from muvera.serve import ServerSettings
+from muvera.serve.app import make_app
+from muvera.serve.run import listen, protocol
+
+
+@contextmanager
+def running(index: TextIndex | MuveraIndex, settings: ServerSettings | None = None) -> Iterator[int]:
+    """Serve an index, and yield the port."""
+    settings = settings or ServerSettings()
+    with listen("127.0.0.1", 0) as listening:
+        config = uvicorn.Config(make_app(index, settings), log_level="critical", http=protocol(settings))
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
