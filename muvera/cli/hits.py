@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def print_hits(hits: Iterable[Hit], explain: bool, labelled: Sequence[str] = ())
         title, body = _title(hit.id, hit.metadata), hit.text
         end = f"  {hit.score:.3f}{label}"
         space = max(10, columns() - 4 - len(end))
-        shown = textwrap.shorten(title, space, placeholder=" ...") if len(title) > space else title
-        typer.echo(f"{rank:2d}  {typer.style(shown[:space].ljust(space), bold=True)}{end}")
+        shown = _shortened(title, space)
+        typer.echo(f"{rank:2d}  {typer.style(shown + ' ' * (space - _width(shown)), bold=True)}{end}")
         if title != str(hit.id):
             typer.echo(f"    {hit.id}")
             body = body.removeprefix(title).lstrip()
@@ -54,11 +55,35 @@ def _title(id: int | str, metadata: dict[str, object]) -> str:
     return title.strip() if isinstance(title, str) and title.strip() else str(id)
 
 
+def _width(text: str) -> int:
+    """Return the columns of a terminal that a text fills: two for a wide character, none for a combining one."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return a text of at most `width` columns, on one line, cut between words if possible."""
+    text = " ".join(text[: 20 * width].split())
+    if _width(text) <= width:
+        return text
+    end = min(len(text), width)
+    while _width(text[:end]) > width - 4:
+        end -= 1
+    space = text.rfind(" ", 0, end + 1)
+    return f"{text[: space if space > 0 else end]} ..."
+
+
 def _wrapped(text: str, hanging: bool = False) -> str:
-    return textwrap.fill(
-        text, columns(), initial_indent="    ", subsequent_indent="      " if hanging else "    ",
+    # A NUL after each wide character fills its second column while textwrap counts characters.
+    padded = "".join(f"{character}\0" if _width(character) == 2 else character for character in text)
+    # A line may end between both, so one column stays free.
+    filled = textwrap.fill(
+        padded, columns() - ("\0" in padded), initial_indent="    ", subsequent_indent="      " if hanging else "    ",
         break_on_hyphens=False,
     )  # fmt: skip
+    return filled.replace("\0", "")
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
@@ -98,5 +123,6 @@ def print_list(documents: Iterable[TextDocument]) -> None:
     """Print one line for each text: its id, and the start of its title or text."""
     for document in documents:
         title = _title(document.id, document.metadata)
-        line = f"{document.id}  {document.text if title == str(document.id) else title}"
-        typer.echo(textwrap.shorten(line, columns(), placeholder=" ..."))
+        line = f"{document.id}  "
+        space = max(10, columns() - _width(line))
+        typer.echo(line + _shortened(document.text if title == str(document.id) else title, space))

@@ -414,7 +414,11 @@ def checked_text(value: Any, name: str) -> MultiVectors:
     """Return one array (tokens, dimension) as MultiVectors of one text; it must be finite and have a token."""
     several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
     if several or isinstance(value, MultiVectors):
-        raise ValueError(f"{name} must be one array (tokens, dimension), got {len(value)} texts. Give one.")
+        raise ValueError(
+            f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its array."
+        )
+    if not hasattr(value, "ndim") and not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be an array (tokens, dimension), got {given(value)}.")
     array = as_array(value, name)
     if array.dtype.kind in "US":
         as_tokens(value, name)  # raises
@@ -429,6 +433,8 @@ def _joined(
     arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
 ) -> tuple[TokenArray, list[int]]:
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"{name} must be a sequence of arrays (tokens, dimension), got {given(arrays)}.")
     required = dimension
     rows: list[TokenArray | None] = []
     empty_dimension = None

@@ -48,8 +48,9 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
             "encode texts with your model first."
         )
     values = iter(documents)
-    first = next(values, None)
-    if first is None:
+    try:
+        first = next(values)
+    except StopIteration:
         return iter([])
     if isinstance(first, MultiVectors):
         return chain([first], values)

@@ -89,7 +89,9 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     try:
         array = as_array(value, name)
     except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array of numbers: {error}.") from None
+        raise ValueError(
+            f"{name} is not a rectangular array of numbers. Give rows of equal length."
+        ) from error
     if array.dtype not in _READY:
         array = _as_floats(array, value, name)
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.atomic_files import content_checksum, read_json, recover_folder, require_unchanged
+from ..utils.checks import as_path
 from ..utils.npy_files import load_npy
 from .base import ENCODER_FILE, ENCODER_FORMAT, ENCODER_FORMAT_VERSION, Encoder, EncoderConfig
 from .fde.config import PRESETS as FDE_PRESETS
@@ -168,7 +169,7 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     ValueError
         For a damaged file, another format, or arrays that do not fit the configuration.
     """
-    folder = Path(path)
+    folder = as_path(path)
     file = folder / ENCODER_FILE
     recover_folder(folder)
     if not file.is_file():

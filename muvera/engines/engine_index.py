@@ -27,7 +27,7 @@ from ..metadata.filters import Filter
 from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import rerank
 from ..texts.database import TextDocument
-from ..utils.checks import as_id_list, require_choice, require_int
+from ..utils.checks import as_id_list, given, require_choice, require_int
 from .base import Description, Engine, EngineError, Hits, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
@@ -113,7 +113,12 @@ class EngineIndex:
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         text_encoder: str | None = None,
     ) -> None:
+        if not isinstance(engine, str) and not hasattr(engine, "describe"):
+            raise TypeError(
+                f"engine must be a URL such as 'lancedb:FOLDER#NAME', or an Engine, got {given(engine)}."
+            )
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
+        self._closed = False
         try:
             self._text_encoder, self._requested = text_encoder, encoder
             self._encoder: Encoder | None = None
@@ -187,6 +192,7 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
+        self._require_open()
         values: Any = repeat({}) if metadata is None else metadata
         pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
         position = added = skipped = empty = 0
@@ -273,6 +279,7 @@ class EngineIndex:
 
     def delete(self, ids: Iterable[Any]) -> None:
         """Delete documents by id; unknown ids are ignored."""
+        self._require_open()
         names = as_id_list(ids)
         if self._engine.description is not None and names:
             self._engine.delete(names)
@@ -283,7 +290,14 @@ class EngineIndex:
 
     def close(self) -> None:
         """Close connections and files."""
+        self._closed = True
         self._engine.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError(
+                f"This index of {self._engine.location} is closed. Open it again with EngineIndex."
+            )
 
     def __enter__(self) -> EngineIndex:
         return self
@@ -414,6 +428,7 @@ class EngineIndex:
         self._engine.change_description(replace(self._engine.stored, candidates_by_recall=numbers))
 
     def _checked(self, queries: Any) -> MultiVectors:
+        self._require_open()
         dimension = self._engine.stored.token_dimension
         return checked_texts(queries, "queries", dimension, self._engine.location)
 

@@ -243,8 +243,8 @@ def hold(folder: Path) -> filelock.BaseFileLock:
             raise filelock.Timeout(str(path))
     except filelock.Timeout:
         raise IndexFolderError(
-            f"Another process is writing {folder}, such as a writable server. Stop it or wait for it, then load the "
-            "index again."
+            f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then load the index "
+            "again."
         ) from None
     return lock
 

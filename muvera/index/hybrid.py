@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..data.ranking import Ranking
-from ..reranking.fusion import Method, fuse
+from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
 
@@ -74,6 +74,7 @@ def hybrid_search(
     """
     require_int("k", k, 1)
     require_int("candidates", candidates, 0)
+    require_rankings(rankings)
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)

@@ -27,7 +27,7 @@ from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import RerankOptions
-from ..utils.checks import as_id_list, counted, require_int
+from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.fork import renew_after_fork
 from ..utils.parallel import thread_count
 from ..utils.readers_writer_lock import ReadersWriterLock
@@ -681,7 +681,7 @@ class _PlaidDocuments:
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return the resolved path, so that each folder has only one name."""
-    return Path(path).resolve()
+    return as_path(path).resolve()
 
 
 def _distinct(rows: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from ..data.ranking import Ranking, best_first
 from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
 from ..kernels.tile import pack_columns
-from ..utils.checks import require_int
+from ..utils.checks import counted, given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .pruning import RerankOptions, rank_candidates
 
@@ -180,8 +180,13 @@ def rerank(
         documents or a setting is wrong.
     """
     queries, documents = _checked(queries, documents)
+    if not hasattr(candidates, "__len__"):
+        raise TypeError(f"candidates must have one list of documents per query, got {given(candidates)}.")
     if len(candidates) != len(queries):
-        raise ValueError(f"There are {len(candidates)} candidate lists for {len(queries)} queries.")
+        raise ValueError(
+            f"candidates has {counted(len(candidates), 'list')} for {counted(len(queries), 'query', 'queries')}. "
+            "Give one per query."
+        )
     if k is not None:
         require_int("k", k, 1)
     ids = documents.ids

@@ -8,13 +8,13 @@ few judgements are enough to weight the lists (Bruch et al., TOIS 2023).  "rrf" 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ranking import Ranking
-from ..utils.checks import require_choice, require_int
+from ..utils.checks import given, require_choice, require_int
 
 __all__ = ["Method", "fuse"]
 
@@ -63,6 +63,7 @@ def fuse(
     >>> fuse({"bm25": one, "maxsim": two}, method="rrf").ids.tolist()
     ['b', 'a', 'c']
     """
+    require_rankings(rankings)
     weight_of = dict.fromkeys(rankings, 1.0) if weights is None else {s: float(w) for s, w in weights.items()}
     if set(weight_of) != set(rankings):
         raise ValueError(
@@ -83,6 +84,14 @@ def fuse(
     order = sorted(totals, key=lambda identity: -totals[identity])[:k]  # a stable sort
     scores = np.array([totals[identity] for identity in order], np.float32)
     return Ranking(np.array(order) if order else np.empty(0, np.int64), scores)
+
+
+def require_rankings(rankings: Any) -> None:
+    """Raise TypeError unless `rankings` has names of sources."""
+    if not isinstance(rankings, Mapping):
+        raise TypeError(
+            f"rankings must be a dictionary from sources' names, such as 'bm25', to results, got {given(rankings)}."
+        )
 
 
 def _scaled(ranking: Ranking, method: Method) -> NDArray[np.float64]:

@@ -46,10 +46,7 @@ def show_problems(app: FastAPI) -> None:
         RequestValidationError: lambda request, error: (422, _body_error(request, error.errors()[0])),
         ValueError: lambda _, error: (422, str(error)),
         TypeError: lambda _, error: (422, str(error)),
-        KeyError: lambda _, error: (
-            404,
-            str(error.args[0]) if error.args else "The document does not exist.",
-        ),
+        KeyError: lambda _, error: (404, _key_error(error)),
         ConnectionError: lambda *_: (
             502,
             "The text encoder's server did not answer. Try again, or check that server.",
@@ -65,6 +62,12 @@ def show_problems(app: FastAPI) -> None:
 
     for kind, describe in described.items():
         app.add_exception_handler(kind, handler(describe))
+
+
+def _key_error(error: KeyError) -> str:
+    """Return the message of a KeyError without advice for Python."""
+    message = str(error.args[0]) if error.args else "The document does not exist."
+    return message.removesuffix(" Check with `id in index`.")
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:

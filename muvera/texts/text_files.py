@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..utils.checks import counted
+
 __all__ = ["TextFile", "read_texts"]
 
 # No model reads a longer text.
@@ -81,6 +83,12 @@ def read_texts(
     documents = [_document(row, place, columns) for row, place in rows]
     names = _all_or_none([name for name, _, _ in documents], places, "id", columns.id, id is None)
     contents = [content for _, content, _ in documents]
+    if not text and not optional_text and isinstance(rows[0][0], dict) and not any(contents):
+        keys = dict.fromkeys(key for row, _ in rows for key in row)
+        if keys and "text" not in keys:
+            raise ValueError(
+                f"{path} has no column 'text'. Name another one with text=COLUMN: {', '.join(map(str, keys))}."
+            )
     texts = _all_or_none(contents, places, "text", text or ["text"], optional_text)
     first: dict[Any, str] = {}
     for name, place in zip(names or [], places, strict=False):
@@ -172,12 +180,15 @@ def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dic
         start = reader.line_num + 1
         for cells in reader:
             if cells and len(cells) != len(header):
-                raise csv.Error(f"it has {len(cells)} cells, not {len(header)} as line 1. Quote each cell")
+                raise csv.Error(
+                    f"it has {counted(len(cells), 'cell')}, not {len(header)} as line 1. Quote each cell"
+                )
             if cells:
                 rows.append((dict(zip(header, cells, strict=True)), f"{path}, line {start}"))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}, line {start} is not CSV: {error}.") from None
+        fix = " Close its quotation marks." if "unexpected end" in str(error) else ""
+        raise ValueError(f"{path}, line {start} is not CSV: {error}.{fix}") from None
     others = set(header) - {*columns.text, *columns.id, "metadata"}
     numeric = {
         name for name in others if all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())

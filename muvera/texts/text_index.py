@@ -27,7 +27,7 @@ from ..index.two_stage_search import DEFAULT_CANDIDATES, IndexContents
 from ..metadata.filters import Filter
 from ..reranking.spans import rank_spans, spans_from_characters
 from ..utils.atomic_files import recover_folder
-from ..utils.checks import as_id_list, counted, require_int, require_number
+from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number
 from .database import TEXT_ENCODER, DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .encoders.base import NoEncoder, TextEncoder, TextSide, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import BUILT_IN, as_text_encoder
@@ -120,7 +120,7 @@ class TextIndex:
             If `path` exists and `overwrite` is False.
         """
         if path is not None:
-            require_place(Path(path), overwrite)
+            require_place(as_path(path), overwrite)
         model, contents = as_text_encoder(encoder), as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         database = DocumentDatabase()
@@ -157,6 +157,10 @@ class TextIndex:
         values = _metadata_for(contents, metadata)
         if not contents:  # few models can encode an empty list
             return []
+        if names is None and isinstance(next(iter(self.index), None), str):
+            raise TypeError(
+                "This index has str ids, but these texts have no ids. Give strings as ids=, one per text."
+            )
         encoded = encode_texts(self._encoder.encode_documents, contents)
         encoded = encoded if names is None else encoded.with_ids(names)
         with self._changing():
@@ -308,7 +312,7 @@ class TextIndex:
                         "save() without a path needs an open index of TextIndex.open. Give a path."
                     )
                 path = journal.folder
-            if journal is None or journal.folder != Path(path).resolve():
+            if journal is None or journal.folder != as_path(path).resolve():
                 self.index.save(path, overwrite=overwrite)
                 return
             journal.detach()
@@ -363,7 +367,7 @@ class TextIndex:
             return EngineTextIndex(str(path), encoder)
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001)
-        folder = Path(path).resolve()
+        folder = as_path(path).resolve()
         recover_folder(folder)
         read_manifest(folder)
         journal = Journal(folder, save_changes, save_seconds)
@@ -424,7 +428,7 @@ class TextIndex:
         ValueError
             For an index without texts, a missing `encoder`, or an encoder that did not build the index.
         """
-        return cls._load(Path(path).resolve(), encoder)[0]
+        return cls._load(as_path(path).resolve(), encoder)[0]
 
     @classmethod
     def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
@@ -653,6 +657,8 @@ class TextIndex:
         return self._on_one_state(lambda: self._explain(query, names))
 
     def _explain(self, query: str, ids: list[int | str]) -> list[TextExplanation]:
+        if not isinstance(query, str):
+            raise TypeError(f"query must be a string, got {given(query)}.")
         documents = self.get(ids)
         if not documents:
             return []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,9 +37,19 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
     """
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
-        kind = kinds.get(type(ids), f"the {type(ids).__name__}")
-        raise TypeError(f"{name} must be a collection of ids, got {kind} {ids!r:.80}. Give [{ids!r:.80}].")
+        if type(ids) not in kinds:
+            raise TypeError(f"{name} must be a list of ids, or another collection, got {given(ids)}.")
+        raise TypeError(
+            f"{name} must be a collection of ids, got {kinds[type(ids)]} {ids!r:.80}. Give [{ids!r:.80}]."
+        )
     return [id.item() if isinstance(id, np.generic) else id for id in ids]
+
+
+def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Return the path, or raise TypeError if it is not one."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the name of a folder.")
+    return Path(path)
 
 
 def has_repeats(values: NDArray[np.integer[Any]]) -> bool:

@@ -1,6 +1,7 @@
 """``muvera texts``: index, change, read and search."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,6 +78,16 @@ def test_index_search_get_and_list(index: Path) -> None:
     assert "'x'" in fails("texts", "get", index, "x")
     code, out, _ = muvera("texts", "search", index, *HASH, typed="green pear\nwhale\n\n")
     assert code == 0 and out.index("green") < out.index("whale")
+
+
+def test_wide_characters_fill_two_columns(index: Path, tmp_path: Path) -> None:
+    title, text = "\u679c\u7269" * 60, "\u308a\u3093\u3054" * 50
+    (tmp_path / "wide.json").write_text(json.dumps([{"id": "w", "title": title, "text": text}]), "utf-8")
+    assert muvera("texts", "add", index, tmp_path / "wide.json", *HASH)[0] == 0
+    for arguments in (("search", index, text, *HASH, "--explain"), ("list", index)):
+        lines = muvera("texts", *arguments)[1].splitlines()
+        assert any("\u679c" in line for line in lines)
+        assert max(len(line) + len(re.findall(r"[^\x00-\xff]", line)) for line in lines) <= 80
 
 
 def test_add_and_delete(index: Path, tmp_path: Path) -> None:

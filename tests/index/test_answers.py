@@ -135,6 +135,7 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.rerank(QUERIES[:1], [[999]]), KeyError, "999"),
     (lambda i: i.explain("abc", 5), TypeError, "'abc'"),
     (lambda i: i.explain(QUERIES, 5), ValueError, f"{len(QUERIES)}"),
+    (lambda i: i.explain(None, 5), TypeError, "query must be an array .* got NoneType"),
     (lambda i: i.explain(QUERIES[0], int(EMPTY[0])), ValueError, "at least one token"),
     (lambda i: i.measure_recall(np.empty((0, DIM))), ValueError, "no tokens"),
     (lambda i: i.measure_recall(QUERIES, candidates=3), ValueError, "candidates=3 .* k=10"),
@@ -174,6 +175,8 @@ BAD_BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: MuveraIndex.build(Path("tokens")), TypeError, "Path"),
     (lambda: MuveraIndex.build(None), TypeError, "token vectors, got NoneType"),
     (lambda: MuveraIndex.build(["text"]), TypeError, "'text'"),
+    (lambda: MuveraIndex.build([None, np.ones((2, DIM))]), TypeError, r"documents\[0\]"),
+    (lambda: MuveraIndex.load(None), TypeError, "path must be a string or a Path"),  # type: ignore[arg-type]
 ]
 
 

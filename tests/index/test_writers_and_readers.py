@@ -39,7 +39,7 @@ def test_two_processes_writing_one_folder(folder: Path) -> None:
         assert first.stdout is not None and first.stdin is not None
         assert first.stdout.readline() == "writing\n"
         second.delete([8])
-        with pytest.raises(IndexFolderError, match="Another process is writing"):
+        with pytest.raises(IndexFolderError, match="Another process or an open TextIndex is writing"):
             second.save(folder)
         assert len(MuveraIndex.load(folder)) == 200  # a reader sees the old one meanwhile
         first.stdin.write("go\n")

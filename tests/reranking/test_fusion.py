@@ -71,3 +71,5 @@ def test_ties_k_empty_sources_and_strings() -> None:
 def test_bad_settings(weights: Any, method: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         fuse({"a": ranking({1: 1}), "b": ranking({2: 1})}, weights, method)
+    with pytest.raises(TypeError, match="rankings must be a dictionary"):
+        fuse([ranking({1: 1})])  # type: ignore[arg-type]

@@ -118,7 +118,7 @@ def test_one_writer(folder: Path) -> None:
             lambda: index.index.save(folder),
             lambda: TextIndex.build(["x"], ENCODER, path=folder, overwrite=True),
         ):
-            with pytest.raises(IndexFolderError, match="Another process is writing"):
+            with pytest.raises(IndexFolderError, match="Another process or an open TextIndex is writing"):
                 write()
         killed = copied(folder)
     with pytest.raises(IndexFolderError, match="you loaded generation 1"):

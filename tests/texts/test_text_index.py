@@ -287,6 +287,8 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.update(["x"], ids=["\ud800"]), ValueError, "surrogate"),
         (lambda i: i.delete(["pear", "cat"]), KeyError, "'cat'"),
         (lambda i: i.explain("red", "cat"), KeyError, "'cat'"),
+        (lambda i: i.explain(None, "pear"), TypeError, "query must be a string"),
+        (lambda i: i.add(["x"]), TypeError, "have no ids"),
         (lambda i: i.search(3), TypeError, "int"),
         (lambda i: i.add({"new": "x"}), TypeError, "dict"),
         (lambda i: i.search("a \ud800"), ValueError, "surrogate"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera.utils.checks import as_id_list, has_repeats, require_choice, require_int, require_number
+from muvera.utils.checks import as_id_list, as_path, has_repeats, require_choice, require_int, require_number
 
 
 def test_accepted_values() -> None:
@@ -33,6 +33,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list("12"), TypeError, r"ids must be .*, got the string '12'\. Give \['12'\]"),
     (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
+    (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
+    (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),
 ]
 
 
