@@ -1,6 +1,5 @@
 """Small collections for systems, and exact scores to compare their answers with."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,6 @@ from experiments.datasets.collection import Collection, tokens_checksum
 from experiments.systems.base import Answers, Material
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
-
-
-def unit_texts(
-    seed: int, lengths: Sequence[int], dimension: int = 16, dtype: Any = np.float32
-) -> MultiVectors:
-    """Texts of random unit vectors."""
-    stream = np.random.default_rng(seed)
-    tokens = stream.normal(size=(sum(lengths), dimension))
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    return MultiVectors.from_flat(tokens.astype(dtype), list(lengths))
-
-
-def some_documents(seed: int, count: int, dimension: int = 16, dtype: Any = np.float32) -> MultiVectors:
-    """Documents of 1 to 12 tokens."""
-    lengths = np.random.default_rng(seed + 1000).integers(1, 13, count)
-    return unit_texts(seed, lengths.tolist(), dimension, dtype)
 
 
 def collection_of(

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.system_inputs import ask, collection_of, exact_scores, material, some_documents, unit_texts
+from builders.system_inputs import ask, collection_of, exact_scores, material
+from builders.token_collections import random_texts
 
 from experiments.peers import environments as peers
 from experiments.peers.environments import MUVERA, PEERS, Library, Worker, process_environment, save_texts
@@ -20,7 +21,7 @@ from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 
 CACHE = os.environ.get("MUVERA_PEERS")
-QUERIES = unit_texts(50, [4, 1, 9])
+QUERIES = random_texts(3, 50, dimension=16)
 
 STAND_IN = """
 import json, os, sys
@@ -120,14 +121,14 @@ def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
     system = SYSTEMS["plaid"]()
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
-        system.prepare(material(some_documents(0, 3), tmp_path))
+        system.prepare(material(random_texts(3, dimension=16), tmp_path))
     system.close()
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("name", ["plaid", "tachiom", "warp", "qdrant"])
 def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path) -> None:
-    documents = some_documents(0, 60, dtype=np.float16)
+    documents = MultiVectors.from_arrays(list(random_texts(60, dimension=16)), dtype=np.float16)
     ids = [np.arange(len(document), dtype=np.int64) for document in documents]
     (tmp_path / "scratch").mkdir()
     system: Any = SYSTEMS[name]()

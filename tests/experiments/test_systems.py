@@ -10,8 +10,8 @@ from builders.system_inputs import (
     ask,
     built,
     exact_scores,
-    unit_texts,
 )
+from builders.token_collections import random_texts
 
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.systems.base import NotApplicableError, Ranked, arguments_of, timed_search
@@ -21,7 +21,7 @@ from muvera import MultiVectors
 pytestmark = pytest.mark.compiled("searches whole collections")
 
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
-QUERIES = unit_texts(50, [4, 1, 9, 20])
+QUERIES = random_texts(3, dimension=16)
 
 
 def test_queries_are_timed_alone_after_an_untimed_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_queries_are_timed_alone_after_an_untimed_one(monkeypatch: pytest.Monkey
         return np.array([7, 8, 9])[: place + 1], np.array([3, 2, 1], np.float32)[: place + 1]
 
     monkeypatch.setattr("experiments.systems.base.time.perf_counter", lambda: clock[0])
-    answers = timed_search(QUERIES[:3], 2, answer)
+    answers = timed_search(QUERIES, 2, answer)
     assert asked == [0, 0, 1, 2] and answers.seconds.tolist() == [1, 2, 3]
     assert answers.ids.tolist() == [[7, -1], [7, 8], [7, 8]]
     assert answers.scores.tolist() == [[3, -np.inf], [3, 2], [3, 2]]
