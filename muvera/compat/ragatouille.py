@@ -89,7 +89,7 @@ def _pieces(text: str, start: int, stop: int, size: int) -> Iterator[tuple[int, 
         return
     middle = (start + stop) // 2
     space = text.rfind(" ", start + 1, middle + 1)
-    middle = middle if space < 0 else space + 1
+    middle = middle if space < 0 else min(space + 1, stop - 1)
     yield from _pieces(text, start, middle, size)
     yield from _pieces(text, middle, stop, size)
 

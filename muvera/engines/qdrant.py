@@ -264,7 +264,11 @@ class QdrantEngine(_Qdrant):
         return int(self._client.count(self.name, exact=True).count)
 
     def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]:
-        return list(self._client.retrieve(self.name, ids, with_payload=payload, with_vectors=vectors))
+        records = []
+        for start in range(0, len(ids), _POINTS):
+            some = ids[start : start + _POINTS]
+            records += self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
+        return records
 
     def _query(self, requests: list[Any]) -> Iterator[list[Any]]:
         answers = self._client.query_batch_points(self.name, requests=requests)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
 from muvera.engines.engine_index import _from_bytes
+from muvera.engines.qdrant import QdrantEngine
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
@@ -103,6 +105,18 @@ def test_a_collection_of_another_version_is_refused(postgres: str, filled: Engin
     with pytest.raises(EngineError, match="filled by another version of muvera") as caught:
         EngineIndex(f"{postgres}#filled")
     require_sentence(caught.value)
+
+
+def test_qdrant_answers_with_few_points_at_a_time() -> None:
+    """An answer with the tokens of 500 documents would take longer than the time limit."""
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
+    client = Mock(
+        retrieve=lambda name, ids, **_: [Mock(payload={"id": id}, vector={"tokens": [[id]]}) for id in ids]
+    )
+    client.retrieve = Mock(side_effect=client.retrieve)
+    found = dict(QdrantEngine(client, "docs")._read(list(range(150)), "tokens"))
+    assert found == {id: [[id]] for id in range(150)}
+    assert [len(call.args[1]) for call in client.retrieve.call_args_list] == [64, 64, 22]
 
 
 def test_a_batch_that_fails_is_not_half_written(filled: EngineIndex) -> None:
