@@ -152,6 +152,12 @@ def test_wrong_urls(url: str) -> None:
         open_engine(url)
 
 
+def test_a_slash_in_a_password_is_not_shown_as_a_port() -> None:
+    with pytest.raises(EngineError, match="%2F") as caught:
+        open_engine("postgresql://user:wr0ng/word@host/x")
+    require_sentence(caught.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"x", b"[1]\n", b'{"a.npy": "b"}\n', b'{"a.npy": 1e30}\n', b'{"../../a.npy": 1}\nx', b"[" * 100_000],

@@ -126,7 +126,7 @@ def test_one_writer(folder: Path) -> None:
     with pytest.raises(ValueError, match="closed"):
         index.add(["late"])
     index.close()
-    with pytest.raises(ValueError, match="needs a path"):
+    with pytest.raises(ValueError, match="without a path"):
         index.save()
     # A save keeps a journal that has grown since the load, and includes the changes of a loaded journal.
     stale = TextIndex.load(killed, ENCODER)
