@@ -135,7 +135,7 @@ def test_one_writer(folder: Path) -> None:
     later = copied(killed)
     with pytest.warns(UserWarning, match="journal"):
         assert len(MuveraIndex.load(later)) == 6
-    with pytest.raises(IndexFolderError, match="journal that are not saved"):
+    with pytest.raises(IndexFolderError, match="journal that must be encoded"):
         open_index(later)
     assert again._journal is not None
     again._journal.close()
