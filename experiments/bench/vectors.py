@@ -185,8 +185,9 @@ def choice_table(collections: list[Collection]) -> Table:
         progress(str(rows[-1]))
     header = ["collection", "compared", "chosen", "moments @50", "chosen @50"]
     caption = (
-        "Compared: recall with 100 candidates of windows of documents that the encoder was not fitted on. The last two "
-        'columns are 10-recall@50 of queries, with `encoder="moments"` and with the chosen encoder. Collections '
+        "Compared: recall with 100 candidates, with windows of documents as queries. If two encoders are listed, "
+        "neither was fitted on these documents. The last two columns are 10-recall@50 of queries, with "
+        '`encoder="moments"` and with the chosen encoder. Collections '
         "without queries use windows of 32 tokens, whose own document does not count."
     )
     return Table("Choice of the default", header, rows, caption)
@@ -202,7 +203,7 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
         mixed = MultiVectors.concatenate([_plain(own[-count:]), _plain(other[:count])])
         cases = [
             ("second half", own[:half], own[half:]),
-            (f"{count} and {count} of {second.name}", own[:-count], mixed),
+            (f"{count} more and {count} of {second.name}", own[:-count], mixed),
         ]
         for label, base, more in cases:
             index = MuveraIndex.build(base, "moments", exact_tokens=0)
