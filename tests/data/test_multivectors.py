@@ -206,7 +206,7 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
         (lambda: arrays([np.ones((1, 2, 3))]), ValueError, r"\(1, 2, 3\).*from_padded"),
         (lambda: arrays([[[1.0, 2.0], [1.0]]]), ValueError, r"documents\[0\]"),
         (lambda: arrays([[], []]), ValueError, "dimension="),
-        (lambda: arrays(None), TypeError, "sequence of arrays .* got NoneType"),
+        (lambda: arrays(None), TypeError, "sequence of arrays .* got NoneType"),  # type: ignore[arg-type]
         (lambda: MultiVectors.from_padded(np.ones((2, 3))), ValueError, r"\(2, 3\)"),
         (
             lambda: MultiVectors.from_padded(np.ones((2, 3, 4)), np.ones((2, 4))),

@@ -34,7 +34,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list(b"12", "names"), TypeError, "names must .* b'12'"),
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
     (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
-    (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),
+    (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),  # type: ignore[arg-type]
 ]
 
 
