@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..kernels.byte_product import multiply_split, split_to_bytes
 from ..kernels.byte_tile import STEP, pack_bytes
-from ..utils.fork import renew_after_fork
+from ..utils.locks import renew_after_fork
 from ..utils.parallel import run_in_ranges
 
 __all__ = [

@@ -28,9 +28,8 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import RerankOptions
 from ..utils.checks import as_id_list, as_path, counted, require_int
-from ..utils.fork import renew_after_fork
+from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
-from ..utils.readers_writer_lock import ReadersWriterLock
 from .generations import Generation, journal_bytes, staging_beside
 from .id_map import IdMap, Missing
 from .info import FirstStageRecall, IndexInfo

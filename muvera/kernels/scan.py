@@ -26,16 +26,19 @@ from .byte_tile import VECTORS, byte_dots
 from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import (
     BYTE,
+    FASTEST,
+    SHUFFLES,
     broadcast,
     constant,
     entry_address,
+    joined_lanes,
     load_vector,
+    look_up,
     new_sums,
     shuffle,
     store_vector,
 )
 from .row_operations import prefetch
-from .shuffles import FASTEST, SHUFFLES, joined_lanes, look_up
 
 #: Vectors of a block.
 BLOCK = 64

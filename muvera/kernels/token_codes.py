@@ -22,9 +22,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from .jit import INTERPRETED, helper, kernel
-from .llvm_helpers import BYTE, constant, entry_address, load_vector, shuffle, store_vector
+from .llvm_helpers import BYTE, FASTEST, constant, entry_address, load_vector, look_up, shuffle, store_vector
 from .row_operations import half_at
-from .shuffles import FASTEST, look_up
 
 #: Bytes of a factor.
 FACTOR_BYTES = 2

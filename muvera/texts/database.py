@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from ..metadata.filters import COMPARISONS, Filter, build_condition, is_utf8, kind_of
 from ..metadata.values import comparable_values, encode_metadata
-from ..utils.fork import hold_during_fork
+from ..utils.locks import hold_during_fork
 
 __all__ = [
     "TEXT_ENCODER",

@@ -8,7 +8,7 @@ import pytest
 from muvera.kernels import byte_tile
 from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, WIDE, pack_bytes
 from muvera.kernels.jit import kernel
-from muvera.kernels.shuffles import SHUFFLES
+from muvera.kernels.llvm_helpers import SHUFFLES
 from muvera.kernels.tile import LANES, ROWS
 from muvera.kernels.token_codes import CHUNK, make_unpack
 

@@ -8,7 +8,7 @@ import pytest
 from muvera.kernels import scan
 from muvera.kernels.byte_product import multiply_rows, split_to_bytes
 from muvera.kernels.jit import kernel
-from muvera.kernels.shuffles import SHUFFLES
+from muvera.kernels.llvm_helpers import SHUFFLES
 
 STEPS, ROWS = 3, scan.STEP // 2
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from muvera.utils.readers_writer_lock import ReadersWriterLock
+from muvera.utils.locks import ReadersWriterLock
 
 
 def started(*works: object) -> list[threading.Thread]:
