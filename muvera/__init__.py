@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .index.info import IndexInfo
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexSettings
-    from .mips.settings import HNSWSettings
+    from .mips.hnsw import HNSWSettings
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse
     from .texts.encoders.base import TextEncoder
@@ -38,7 +38,7 @@ _HOMES = {
     "Explanation": "reranking.chamfer",
     "FDEConfig": "encoders.fde.config",
     "FDEEncoder": "encoders.fde.encoder",
-    "HNSWSettings": "mips.settings",
+    "HNSWSettings": "mips.hnsw",
     "Hit": "texts.hit",
     "IndexInfo": "index.info",
     "IndexSettings": "index.settings",

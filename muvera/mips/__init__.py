@@ -2,9 +2,8 @@
 
 from .base import SavedState, VectorSearch
 from .exact import ExactSearch
-from .hnsw import HNSWSearch
+from .hnsw import HNSWSearch, HNSWSettings
 from .scan import ScanSearch
-from .settings import HNSWSettings
 
 __all__ = [
     "SEARCHES",
