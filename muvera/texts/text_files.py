@@ -189,7 +189,7 @@ def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dic
     except csv.Error as error:
         fix = " Close its quotation marks." if "unexpected end" in str(error) else ""
         raise ValueError(f"{path}, line {start} is not CSV: {error}.{fix}") from None
-    others = set(header) - {*columns.text, *columns.id, "metadata"}
+    others = [name for name in header if name not in {*columns.text, *columns.id, "metadata"}]
     numeric = {
         name for name in others if all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
     }
