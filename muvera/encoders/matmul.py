@@ -117,7 +117,9 @@ def leading_eigenvectors(
     for _ in range(_ROUNDS):
         basis = scipy.linalg.qr(product(scaled, basis, threads), mode="economic", check_finite=False)[0]
     inner = basis.T @ product(scaled, basis, threads)
-    values, vectors = scipy.linalg.eigh((inner + inner.T) / 2)
+    # Eigenvectors of this small matrix in float32 are orthogonal to 1e-5 only.
+    values, vectors = scipy.linalg.eigh((inner + inner.T).astype(np.float64) / 2)
+    values, vectors = values.astype(np.float32), vectors.astype(np.float32)
     order = slice(None, -count - 1, -1)
     return values[order] * np.float32(scale), basis @ vectors[:, order]
 
