@@ -246,8 +246,9 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
     with pytest.raises(FilterError):
         index.search(QUERIES, where={"year": {"$near": 3}})
     assert len(index) == len(SOME)
-    index.engine.close = lambda: None  # type: ignore[method-assign]  # other tests use its connection
-    index.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index.engine, "close", lambda: None)  # other tests use its connection
+        index.close()
     for call in (lambda: index.search(QUERIES), lambda: index.add(SOME), lambda: index.delete(["text 1"])):
         with pytest.raises(ValueError, match="is closed"):
             call()
