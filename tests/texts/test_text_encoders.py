@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from builders.text_encoders import HashEncoder
 
+from muvera import MultiVectors
 from muvera.texts.encoders.base import (
     CachedEncoder,
     TextEncoder,
     as_texts,
     encode_in_batches,
+    encode_texts,
 )
 from muvera.texts.encoders.minilm import Bert
 from muvera.texts.encoders.models import (
@@ -313,3 +315,11 @@ def test_hidden_states_match_the_definition_alone_and_in_a_batch() -> None:
         # Float32 sums of at most 12 terms of size about 3, through two layers.
         np.testing.assert_allclose(states, oracle(ids, weights()), atol=2e-4)
         np.testing.assert_allclose(states, model.hidden_states([ids])[0], atol=1e-4)
+
+
+def test_ids_of_an_encoder_are_dropped() -> None:
+    def encode(texts: Sequence[str]) -> MultiVectors:
+        return MultiVectors.from_arrays([np.ones((1, 2))] * len(texts)).with_ids(range(len(texts)))
+
+    assert not encode_texts(encode, ["a", "b"]).has_ids
+    assert not encode_texts(encode, ["a", " "]).has_ids

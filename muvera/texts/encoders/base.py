@@ -224,7 +224,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
         )
     blank = np.array([not text.strip() for text in texts], bool)
     if not blank.any():
-        return encoded
+        return MultiVectors(encoded.tokens, encoded.offsets)  # without ids, which would be those of the batch
     lengths = np.where(blank, 0, encoded.lengths)
     return MultiVectors.from_flat(encoded.tokens[np.repeat(~blank, encoded.lengths)], lengths)
 
