@@ -133,12 +133,14 @@ MATERIALS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace fastembed, whose models need a network, here and in subprocesses."""
     stubs = str(ROOT / "tests" / "stubs")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), stubs]))
     monkeypatch.syspath_prepend(stubs)
     monkeypatch.delitem(sys.modules, "fastembed", raising=False)
+    yield
+    sys.modules.pop("fastembed", None)  # the stand-in, which commands in this process imported
 
 
 @pytest.mark.usefixtures("stand_ins")
