@@ -46,7 +46,7 @@ _TIMED, _ADDED = 200, 1000
 _TOKENS, _GRAPH = "2bit", {"m": 16, "ef_construction": 100}
 
 # Searches: candidates, ef of a graph, and candidates by codes that are rescored.
-_SEARCHES = {"fast": (500, 1000, 30), "thorough": (800, 2000, 50)}
+_SEARCHES = {"quick": (250, 500, 20), "fast": (500, 1000, 30), "thorough": (800, 2000, 50)}
 
 
 @dataclass(frozen=True)
