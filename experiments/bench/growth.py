@@ -39,8 +39,8 @@ __all__ = ["GrowthSettings", "K", "best_documents", "grow", "growth_table", "mea
 K = 10
 
 # Number of timed queries (not those whose exact best documents are known), and of documents added to a loaded
-# index.
-_TIMED, _ADDED = 200, 1000
+# index.  These are generated from at most _SOURCES real ones, which bounds the memory.
+_TIMED, _ADDED, _SOURCES = 200, 1000, 10_000
 
 # Token format, and settings of a graph.
 _TOKENS, _GRAPH = "2bit", {"m": 16, "ef_construction": 100}
@@ -192,7 +192,8 @@ def _search(collection: Collection, settings: GrowthSettings, count: int, folder
 
 def _change(collection: Collection, settings: GrowthSettings, count: int, folder: Path) -> dict[str, Any]:
     # The added documents are generated, because all real ones may be in the index.
-    more = next(GrownDocuments(collection.documents, seed=1).batches(count + _ADDED, count))
+    source = collection.documents[:_SOURCES]
+    more = next(GrownDocuments(source, seed=1).batches(count + _ADDED, count))
     more = more.with_ids(np.arange(count, count + len(more)))
     index = MuveraIndex.load(folder)
     before = set(read_manifest(folder)["files"])
