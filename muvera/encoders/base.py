@@ -40,7 +40,7 @@ __all__ = [
 #: Name of the format, file that describes a saved encoder, and version; see docs/index-format.md.
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"
-ENCODER_FORMAT_VERSION = 1
+ENCODER_FORMAT_VERSION = 2
 
 #: The two sides of a search.
 Side = Literal["documents", "queries"]

@@ -54,33 +54,28 @@ class CompactMaps(EncoderArrays):
 
     Parameters
     ----------
-    queries : float32 (L, D)
-        Map of queries.
-    documents : int8 (L, D)
-        Map of documents, column j in units of ``scales[j]``.
-    scales : float32 (D,)
+    queries, documents : int8 (L, D)
+        Maps of queries and documents, column j in units of the side's ``scales[j]``.
+    query_scales, document_scales : float32 (D,)
     offset : float32 (D,)
         The mapped mean document, which is subtracted.  This does not change the ranking, and graphs work
         better if vectors share no direction.
     """
 
-    queries: NDArray[np.float32]
+    queries: NDArray[np.int8]
+    query_scales: NDArray[np.float32]
     documents: NDArray[np.int8]
-    scales: NDArray[np.float32]
+    document_scales: NDArray[np.float32]
     offset: NDArray[np.float32]
-
-    @property
-    def document_map(self) -> NDArray[np.float32]:
-        """The documents' map, float32 (L, D)."""
-        return self.documents * self.scales
 
     def require_shape(self, long: int, compact: int) -> None:
         """Raise ValueError if the maps belong to another configuration."""
         self.require(
             {
-                "queries": ((long, compact), np.float32),
+                "queries": ((long, compact), np.int8),
+                "query_scales": ((compact,), np.float32),
                 "documents": ((long, compact), np.int8),
-                "scales": ((compact,), np.float32),
+                "document_scales": ((compact,), np.float32),
                 "offset": ((compact,), np.float32),
             }
         )
@@ -201,5 +196,6 @@ def fit_maps(
     maps = np.zeros((2, long, dimension), np.float32)
     maps[0, :, : len(values)] = query_map @ (axes * values**-0.75)
     maps[1, :, : len(values)] = document_map @ (axes * values**-0.25)
-    rounded, scales = quantize_columns(maps[1])
-    return CompactMaps(maps[0], rounded, scales, mean @ (rounded * scales))
+    rounded_map = np.multiply(*quantize_columns(maps[1]))
+    # Rounding it again changes no entry, but the last bit of some scales.
+    return CompactMaps(*quantize_columns(maps[0]), *quantize_columns(rounded_map), mean @ rounded_map)

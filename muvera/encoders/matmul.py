@@ -184,17 +184,17 @@ class Int8Matrix:
     """A matrix (L, D) in 8 bits, for products with rows in 16 bits.
 
     For a single query, a product takes the time of reading the matrix, and 8 bits take a quarter of it.
-    Each column is rounded to 127ths of its largest absolute entry.
 
     Parameters
     ----------
-    matrix : float32 (L, D)
+    matrix : int8 (L, D)
         L is at most 65,536, so that sums are exact.
+    scales : float32 (D,)
+        Unit of each column, as :func:`quantize_columns` returns it.
     """
 
-    def __init__(self, matrix: NDArray[np.float32]) -> None:
-        rounded, self._scales = quantize_columns(matrix)
-        self._packed = PackedBytes(rounded)
+    def __init__(self, matrix: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        self._packed, self._scales = PackedBytes(matrix), scales
 
     def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32.

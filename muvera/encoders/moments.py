@@ -151,7 +151,10 @@ class MomentsEncoder(Encoder):
         if self.config.compact_dimension is None:
             raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
         maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._products = {"queries": Int8Matrix(maps.queries), "documents": Int8Matrix(maps.document_map)}
+        self._products = {
+            "queries": Int8Matrix(maps.queries, maps.query_scales),
+            "documents": Int8Matrix(maps.documents, maps.document_scales),
+        }
         self.compact = maps
 
     # -- fitting --------------------------------------------------------------

@@ -15,6 +15,7 @@ from muvera.encoders.matmul import (
     leading_eigenvectors,
     one_blas_thread,
     product,
+    quantize_columns,
 )
 
 
@@ -91,7 +92,7 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     matrix[:, ::5] = 0
     block = rng.normal(size=(count, length)).astype(np.float32)
     out = np.empty((count, width), np.float32)
-    Int8Matrix(matrix).multiply(block, out)
+    Int8Matrix(*quantize_columns(matrix)).multiply(block, out)
     units = abs(matrix).max(axis=0) / 127
     row_units = abs(block).max(axis=1, keepdims=True) / 32767
     sizes = abs(block).sum(axis=1, keepdims=True)

@@ -10,6 +10,7 @@ import oracle
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 from builders.token_collections import assert_close, ragged
+from numpy.typing import NDArray
 
 import muvera.encoders.moments as moments_module
 from muvera import (
@@ -20,8 +21,7 @@ from muvera import (
     MuveraIndex,
     chamfer_matrix,
 )
-from muvera.encoders.compact_map import fit_maps, sample_windows
-from muvera.encoders.matmul import quantize_columns
+from muvera.encoders.compact_map import CompactMaps, fit_maps, sample_windows
 from muvera.encoders.moment_blocks import (
     DEFAULT_COEFFICIENTS,
     MAX_DIRECTIONS,
@@ -41,6 +41,11 @@ def plain(dimension: int, covariance: bool = False) -> MomentsEncoder:
     """Return an encoder with the default coefficients: its columns are the moments themselves."""
     config = MomentsConfig(dimension=dimension, covariance=covariance, compact_dimension=None)
     return MomentsEncoder(config, blocks=default_blocks(dimension, covariance))
+
+
+def floats(maps: CompactMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the maps of queries and of documents."""
+    return maps.queries * maps.query_scales, maps.documents * maps.document_scales
 
 
 def blocks_of(encoder: Any) -> MomentBlocks:
@@ -150,12 +155,11 @@ def test_compact_vectors_are_long_vectors_times_the_map() -> None:
     encoder = MomentsEncoder(MomentsConfig(dimension=20, **COMPACT)).fit(documents)
     long = MomentsEncoder(MomentsConfig(dimension=20, **LONG), blocks=encoder.blocks)
     maps = encoder.compact
-    assert maps is not None and maps.documents.dtype == np.int8
-    rounded, units = quantize_columns(maps.queries)
-    offset = maps.offset
+    assert maps is not None
+    query_map, document_map = floats(maps)
     for side, matrix, start in (
-        ("queries", rounded * units, 0 * offset),
-        ("documents", maps.document_map, offset),
+        ("queries", query_map, 0 * maps.offset),
+        ("documents", document_map, maps.offset),
     ):
         encode = f"encode_{side}"
         vectors = getattr(long, encode)(documents).astype(np.float64)
@@ -181,8 +185,9 @@ def test_maps_of_full_rank_find_a_bilinear_target() -> None:
     target = 3 * windows @ documents.T
     wanted = target - target.mean(axis=1, keepdims=True)
     maps = fit_maps(windows, documents.copy(), target.T.copy(), 12, 1, seed=0)
-    scores = (windows @ maps.queries) @ (documents @ maps.document_map - maps.offset).T
-    # The map's entries are rounded to 127ths of their column's largest.
+    query_map, document_map = floats(maps)
+    scores = (windows @ query_map) @ (documents @ document_map - maps.offset).T
+    # The maps' entries are rounded to 127ths of their column's largest.
     np.testing.assert_allclose(scores, wanted, atol=2e-2 * abs(wanted).max())
 
 
@@ -198,8 +203,9 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
 
     def errors(mean_columns: int) -> Iterator[float]:
         maps = fit_maps(windows, documents.copy(), documents @ windows.T, 30, mean_columns, seed=0)
+        query_map, document_map = floats(maps)
         for texts in (documents - documents.mean(axis=0), others):
-            difference = windows @ maps.queries @ (texts @ maps.document_map).T - windows @ texts.T
+            difference = windows @ query_map @ (texts @ document_map).T - windows @ texts.T
             yield float(np.sqrt(np.mean(difference**2)))
 
     (known, other), (known_with, other_with) = errors(1), errors(means)

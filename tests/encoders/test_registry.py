@@ -89,7 +89,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
         ("{", "damaged"),
         ("[" * 100_000, "damaged"),
         ("[]", "does not describe an encoder"),
-        (content.replace('"format_version": 1', '"format_version": 2'), "does not describe an encoder"),
+        (content.replace('"format_version": 2', '"format_version": 1'), "does not describe an encoder"),
         (content.replace('"seed": 42', '"seed": 43'), "checksum"),
         (with_checksum(content, lambda state: state["config"].update(encoder="deep")), "'deep'"),
         (

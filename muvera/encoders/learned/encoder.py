@@ -9,7 +9,7 @@ from ...data.multivectors import MultiVectors
 from ...data.sampling import MAX_FIT_DOCUMENTS
 from ...utils.stages import stage
 from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, ReadArray, Side
-from ..matmul import Int8Matrix
+from ..matmul import Int8Matrix, quantize_columns
 from ..token_products import TASK_TOKENS, TokenProducts
 from .config import LearnedConfig
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample
@@ -64,7 +64,8 @@ class LearnedEncoder(Encoder):
         maps.require_shape(self.config)
         self._landmarks = TokenProducts(maps.landmarks, maps.center)
         self._features = TokenProducts(maps.features, maps.center)
-        self._documents, self._queries = Int8Matrix(maps.documents), Int8Matrix(maps.queries)
+        self._documents = Int8Matrix(*quantize_columns(maps.documents))
+        self._queries = Int8Matrix(*quantize_columns(maps.queries))
         self.maps = maps
 
     # -- fitting --------------------------------------------------------------
