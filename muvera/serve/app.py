@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import Body, Depends, FastAPI, Request
+from fastapi import Body, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
-from ..texts.database import limited_reading
+from ..texts.database import TextDocument, limited_reading
 from ..texts.search_options import WORDS
 from ..texts.text_index import TextIndex
 from . import ServerSettings
@@ -42,6 +42,9 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+# Methods that a read-only server refuses, before it reads a body.
+_CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
 
 _LOG = logging.getLogger("muvera")
 
@@ -101,14 +104,6 @@ class Search(_Strict):
     alpha: FiniteFloat = Field(
         1.0, description="Weight of the document's score in the score of its sentence."
     )
-
-
-class DocumentModel(BaseModel):
-    """One document of the index."""
-
-    id: Id
-    text: str
-    metadata: dict[str, Any] = {}
 
 
 class HitModel(BaseModel):
@@ -220,7 +215,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
     for method, address, answer, summary, model, errors in (
         ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, (408, 413, 422, 502)),
         ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, 408, 413, 422, 502)),
-        ("GET", "/documents/{identity:path}", server.document, "One document", DocumentModel, (404, 422)),
+        ("GET", "/documents/{identity:path}", server.document, "One document", TextDocument, (404, 422)),
         ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
     ):  # fmt: skip
         app.add_api_route(
@@ -231,12 +226,10 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
 
 
 def _add_writing(app: FastAPI, server: _Server) -> None:
-    writable = server.settings.writable
-    options: dict[str, Any] = {
-        "dependencies": [bearer_token(server.settings.token) if writable else Depends(_refuse_writing)],
-        "responses": problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507),
-        "include_in_schema": writable,
-    }
+    if not server.settings.writable:
+        for address in ("/documents", "/documents/{identity:path}", "/save"):
+            app.add_api_route(address, _refuse_change, methods=_CHANGING, include_in_schema=False)
+        return
     for method, address, status, answer, summary in (
         ("POST", "/documents", 201, server.add, "Add documents"),
         ("PUT", "/documents", 200, server.update, "Add or replace documents"),
@@ -244,7 +237,11 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         ("DELETE", "/documents", 200, server.delete, "Delete documents"),
         ("POST", "/save", 200, server.save, "Save the index"),
     ):
-        app.add_api_route(address, answer, methods=[method], status_code=status, summary=summary, **options)
+        app.add_api_route(
+            address, answer, methods=[method], status_code=status, summary=summary,
+            dependencies=[bearer_token(server.settings.token)],
+            responses=problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507),
+        )  # fmt: skip
 
 
 class _Server:
@@ -350,10 +347,9 @@ class _Server:
 
         return await self.run(work)
 
-    async def document(self, identity: str) -> DocumentModel:
+    async def document(self, identity: str) -> TextDocument:
         texts, name = self.texts, _as_id(self.texts, identity)
-        stored = (await self.run(lambda: texts.get([name])))[0]
-        return DocumentModel.model_validate(stored, from_attributes=True)
+        return (await self.run(lambda: texts.get([name])))[0]
 
     async def health(self) -> dict[str, str]:
         return {"status": "ok"}
@@ -431,7 +427,7 @@ def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
     return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
 
-async def _refuse_writing() -> None:
+async def _refuse_change() -> None:
     raise HTTPException(403, "This server is read-only. Start it with --writable and a token.")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -25,49 +26,49 @@ _SCHEME = HTTPBearer(
 # Commas and brackets of a body.  Parsing more of them would block other requests for more than a tenth of a second.
 _MAX_VALUES = 300_000
 
-_TOO_LARGE = "A request may have at most {}. Send fewer queries or documents at a time."
-
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return an error as ``application/problem+json`` (RFC 9457)."""
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error as ``application/problem+json`` (RFC 9457), without advice for Python."""
     detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
+    detail = detail.removesuffix(" Check with `id in index`.")
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, "application/problem+json")
 
 
 def show_problems(app: FastAPI) -> None:
-    """Answer errors of `app` as problem+json.  Only errors of the request name their cause."""
-    described: dict[type[Exception], Callable[[Request, Any], tuple[Any, ...]]] = {
-        HTTPException: lambda _, error: (error.status_code, str(error.detail), dict(error.headers or {})),
-        RequestValidationError: lambda request, error: (422, _body_error(request, error.errors()[0])),
-        ValueError: lambda _, error: (422, str(error)),
-        TypeError: lambda _, error: (422, str(error)),
-        KeyError: lambda _, error: (404, _key_error(error)),
-        ConnectionError: lambda *_: (
-            502,
-            "The text encoder's server did not answer. Try again, or check that server.",
-        ),
-        TimeoutError: lambda *_: (504, "The request took too long. Send fewer queries or candidates."),
-    }
-
-    def handler(describe: Callable[[Request, Any], tuple[Any, ...]]) -> Any:
-        async def handle(request: Request, error: Exception) -> Response:
-            return problem(*describe(request, error))
-
-        return handle
-
-    for kind, describe in described.items():
-        app.add_exception_handler(kind, handler(describe))
+    """Answer errors of `app` as problem+json."""
+    kinds = (
+        HTTPException,
+        RequestValidationError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ConnectionError,
+        TimeoutError,
+    )
+    for kind in kinds:
+        app.add_exception_handler(kind, _as_problem)
 
 
-def _key_error(error: KeyError) -> str:
-    """Return the message of a KeyError without advice for Python."""
-    message = str(error.args[0]) if error.args else "The document does not exist."
-    return message.removesuffix(" Check with `id in index`.")
+async def _as_problem(request: Request, error: Exception) -> Response:
+    """Return the problem of an error; only an error of the request names its cause."""
+    match error:
+        case HTTPException():
+            return problem(error.status_code, str(error.detail), error.headers)
+        case RequestValidationError():
+            return problem(422, _body_error(request, error.errors()[0]))
+        case ConnectionError():
+            return problem(502, "The text encoder's server did not answer. Try again, or check that server.")
+        case TimeoutError():
+            return problem(504, "The request took too long. Send fewer queries or candidates.")
+        case KeyError():
+            return problem(404, str(error.args[0]))
+        case _:
+            return problem(422, str(error))
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:
@@ -126,13 +127,13 @@ def wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
 
 
 class BodyLimit:
-    """Middleware that reads bodies, and answers 413 to those above a size, declared or not, and 408 to slow ones."""
+    """Middleware that answers 413 to bodies above a size, declared or not, and 408 to slow ones."""
 
     def __init__(self, app: Any, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass the request on; an error is raised when its body is read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -140,40 +141,34 @@ class BodyLimit:
         kind, _, given = headers.get(b"authorization", b"").decode("latin1").partition(" ")
         trusted = kind.lower() == "bearer" and _is_token(given, self._settings.token)
         limit = self._settings.max_body_bytes if trusted else self._settings.max_search_bytes
-        declared = headers.get(b"content-length", b"0")
-        messages: list[_Message] | None = None
-        refusal: Response | None = None
-        if declared.isdigit() and int(declared[:20]) <= limit:
+        declared = int(headers.get(b"content-length", b"0"))
+        deadline = time.monotonic() + self._settings.body_timeout
+        size = values = 0
+        complete = False
+
+        async def limited() -> _Message:
+            nonlocal size, values, complete
+            if complete:
+                return await receive()
+            if declared > limit:
+                raise _too_large(f"{limit:,} bytes")
             try:
-                messages = await asyncio.wait_for(_read(receive, limit), self._settings.body_timeout)
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
             except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
                 late = f"The body took more than {self._settings.body_timeout:g} seconds. Send the request again."
-                refusal = problem(408, late, {"Connection": "close"})
-        if messages is None:
-            unit = f"{limit:,} bytes"
-            refusal = refusal or problem(413, _TOO_LARGE.format(unit), {"Connection": "close"})
-        elif sum(messages[0].get("body", b"").count(sign) for sign in (b",", b"[", b"{")) > _MAX_VALUES:
-            refusal = problem(413, _TOO_LARGE.format(f"{_MAX_VALUES:,} values"))
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
-        replayed = list(messages or ())
+                raise HTTPException(408, late, {"Connection": "close"}) from None
+            body = message.get("body", b"")
+            size, values = size + len(body), values + sum(map(body.count, (b",", b"[", b"{")))
+            if size > limit:
+                raise _too_large(f"{limit:,} bytes")
+            if values > _MAX_VALUES:
+                raise _too_large(f"{_MAX_VALUES:,} values")
+            complete = not message.get("more_body", False)
+            return message
 
-        async def replay() -> _Message:
-            return replayed.pop(0) if replayed else await receive()
-
-        await self._app(scope, replay, send)
+        await self._app(scope, limited, send)
 
 
-async def _read(receive: _Receive, limit: int) -> list[_Message] | None:
-    """Return the messages of a body, or None if it is larger than `limit`."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return [message]
-        body += message.get("body", b"")
-        if len(body) > limit:
-            return None
-        if not message.get("more_body", False):
-            return [{"type": "http.request", "body": bytes(body), "more_body": False}]
+def _too_large(limit: str) -> HTTPException:
+    detail = f"A request may have at most {limit}. Send fewer queries or documents at a time."
+    return HTTPException(413, detail, {"Connection": "close"})
