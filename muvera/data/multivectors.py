@@ -457,7 +457,10 @@ def _joined(
         rows.append(array)
     dimension = empty_dimension if dimension is None else dimension
     if dimension is None:
-        raise ValueError("No text has a token, so the dimension is unknown. Give dimension=.")
+        raise ValueError(
+            f"{name} must have a token, or their dimension is unknown. Give texts with tokens, or call "
+            "MultiVectors.from_arrays with dimension=."
+        )
     if dtype is None:
         halves = [row.dtype == np.float16 for row in rows if row is not None]
         dtype = np.float16 if halves and all(halves) else np.float32

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.validation import as_array
 from ..encoders.base import EncoderConfig
-from ..encoders.registry import make_encoder, preset_config
+from ..encoders.registry import preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
-from .sample import Sample, checked_queries, draw_sample, with_tokens
+from .sample import Sample, bullets, checked_queries, draw_sample, with_tokens
 
 __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "TokenGeometry", "diagnose", "token_geometry"]
 
@@ -41,8 +40,6 @@ _TOKENS, _ENTRIES = 50_000, 1 << 24
 
 # Presets that are measured; the last one is never recommended.
 _MEASURED = ("mean", "moments", "learned", "fde", "paper")
-
-_WIDTH = 79
 
 
 @dataclass(frozen=True)
@@ -167,11 +164,6 @@ class Diagnosis:
     recommended: MeasuredEncoder
     exact_search: bool
 
-    @property
-    def text(self) -> str:
-        """The diagnosis as text, several lines."""
-        return "\n".join([*_measures(self), "", *_recall_table(self), "", *_advice(self)])
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
         encoders = [encoder.to_dict() for encoder in self.encoders]
@@ -180,6 +172,81 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def text(self) -> str:
+        """The diagnosis as text, several lines."""
+        rows = [f"{name:<15}{value}" for name, value in self._measures().items()]
+        return "\n".join(
+            [*rows, "", *self._recall_table(), "", *bullets(self._advice(), self.pseudo_queries)]
+        )
+
+    def _measures(self) -> dict[str, str]:
+        shape, lengths, spread = self.geometry, self.tokens_per_document, self.maxsim
+        least, mean, largest = shape.norms
+        norms = "unit" if shape.unit_norms else "not unit"
+        zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
+        source = "windows of documents" if self.pseudo_queries else "given"
+        numbers = " / ".join(f"{value:.0f}" for value in lengths.values())
+        return {
+            "documents": f"{self.documents:,}, {self.empty_documents:,} of them without tokens; "
+            f"{self.sampled_documents:,} measured",
+            "tokens": f"{self.tokens:,} of {counted(shape.dimension, 'dimension')}",
+            "per document": f"{numbers} ({' / '.join(lengths)})",
+            "queries": f"{self.queries:,}, {source}, {self.query_tokens:.0f} tokens (median)",
+            "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
+            "mean cosine": f"{shape.mean_cosine:.3f} of token pairs (deviation {shape.cosine_deviation:.3f}): "
+            f"{self.anisotropy} anisotropy",
+            "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
+            f"{shape.centered_effective_rank:.1f} after centering",
+            "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
+            "(best / 10th / median)",
+        }
+
+    def _recall_table(self) -> Iterator[str]:
+        cutoffs = "".join(f"{f'@{cutoff}':>8}" for cutoff in _CUTOFFS)
+        yield f"recall of the exact 10 best{cutoffs}    floats"
+        for row in self.encoders:
+            mark = "*" if row == self.recommended else " "
+            values = "".join(
+                "       -" if value is None else f"{value:8.3f}" for value in row.recall.values()
+            )
+            yield f"{mark} {row.name:<25}{values}{row.floats:>10,}"
+
+    def _advice(self) -> Iterator[str]:
+        row, sampled = self.recommended, self.sampled_documents
+        recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
+        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.floats:,} floats"
+        if self.exact_search:
+            yield (
+                f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
+                f"If the collection grows, use {use}."
+            )
+        elif recall is None:
+            yield f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+        else:
+            yield f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}."
+        # Less than half of the gap from chance to recall 1 is closed.
+        if recall is not None and recall - chance < 0.5 * (1 - chance):
+            yield (
+                "All encoders find few of the exact best: the MaxSim of the best document is near that of the median. "
+                "Search exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
+            )
+        elif self.documents > sampled and not self.exact_search:
+            yield (
+                f"Recall was measured among {sampled:,} documents. Among all {self.documents:,} the same number of "
+                "candidates finds less, so rank more candidates."
+            )
+        if not self.geometry.unit_norms:
+            yield (
+                "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
+                "similarity, normalize the vectors (muvera convert --normalize)."
+            )
+        if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
+            yield (
+                f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides "
+                "those reserved for queries. Give more documents, or raise sample=."
+            )
 
 
 def diagnose(
@@ -276,13 +343,11 @@ def diagnose(
 
 def _recall(config: EncoderConfig, drawn: Sample, threads: int | None) -> dict[int, float | None]:
     """Return the recall at each number of candidates; None for numbers that need a larger sample."""
-    count = len(drawn.documents)
+    known = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(drawn.documents)]
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
-    if count >= 2 * min(_CUTOFFS):
-        encoder = make_encoder(config).fit(drawn.documents[drawn.fitting], threads=threads)
-        vectors = encoder.encode_documents(drawn.documents, threads=threads)
-        ranks = drawn.ranks(vectors, encoder.encode_queries(drawn.queries, threads=threads))
-        recall |= {n: float((ranks < n).mean()) for n in _CUTOFFS if 2 * n <= count}
+    if known:
+        ranks, _ = drawn.measure(config, threads)
+        recall |= {cutoff: float((ranks < cutoff).mean()) for cutoff in known}
     return recall
 
 
@@ -349,12 +414,12 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
     """Return the smallest of the best encoders; "moments" if recall was not measured."""
-    values = {row.name: row.recall[_DECISIVE] for row in measured if row.name != "paper"}
-    known = [value for value in values.values() if value is not None]
+    recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
+    known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
         return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
-    good = [row for row in measured if (values.get(row.name) or 0.0) >= max(known) - _TOLERATED_LOSS]
-    return min((row for row in good if row.name in values), key=lambda row: row.floats)
+    least = max(recall for _, recall in known) - _TOLERATED_LOSS
+    return min((row for row, recall in known if recall >= least), key=lambda row: row.floats)
 
 
 def _anisotropy(mean_cosine: float) -> str:
@@ -369,88 +434,3 @@ def _spread(drawn: Sample) -> MaxSimSpread:
         ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
         values.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
     return MaxSimSpread(*(float(value) for value in np.mean(values, axis=0)))
-
-
-# -- text ---------------------------------------------------------------------
-
-
-def _measures(diagnosis: Diagnosis) -> list[str]:
-    shape, lengths, spread = diagnosis.geometry, diagnosis.tokens_per_document, diagnosis.maxsim
-    least, mean, largest = shape.norms
-    norms = "unit" if shape.unit_norms else "not unit"
-    zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
-    rows = {
-        "documents": f"{diagnosis.documents:,}, {diagnosis.empty_documents:,} of them without tokens; "
-        f"{diagnosis.sampled_documents:,} measured",
-        "tokens": f"{diagnosis.tokens:,} of {counted(shape.dimension, 'dimension')}",
-        "per document": f"{lengths['min']:.0f} / {lengths['median']:.0f} / {lengths['p95']:.0f} / "
-        f"{lengths['max']:.0f} (min / median / p95 / max)",
-        "queries": f"{diagnosis.queries:,}, {'windows of documents' if diagnosis.pseudo_queries else 'given'}, "
-        f"{diagnosis.query_tokens:.0f} tokens (median)",
-        "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
-        "mean cosine": f"{shape.mean_cosine:.3f} of token pairs (deviation {shape.cosine_deviation:.3f}): "
-        f"{diagnosis.anisotropy} anisotropy",
-        "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
-        f"{shape.centered_effective_rank:.1f} after centering",
-        "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
-        "(best / 10th / median)",
-    }
-    return [f"{name:<15}{value}" for name, value in rows.items()]
-
-
-def _recall_table(diagnosis: Diagnosis) -> list[str]:
-    lines = [
-        "recall of the exact 10 best" + "".join(f"{f'@{cutoff}':>8}" for cutoff in _CUTOFFS) + "    floats"
-    ]
-    for row in diagnosis.encoders:
-        mark = "*" if row == diagnosis.recommended else " "
-        values = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in row.recall.values())
-        lines.append(f"{f'{mark} {row.name}':<27}{values}{row.floats:>10,}")
-    return lines
-
-
-def _advice(diagnosis: Diagnosis) -> list[str]:
-    row, sampled = diagnosis.recommended, diagnosis.sampled_documents
-    recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
-    use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.floats:,} floats"
-    sentences = []
-    if diagnosis.exact_search:
-        sentences.append(
-            f"The collection has {diagnosis.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
-            f"If the collection grows, use {use}."
-        )
-    elif recall is None:
-        sentences.append(
-            f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
-        )
-    else:
-        sentences.append(f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}.")
-    # Less than half of the gap from chance to recall 1 is closed.
-    if recall is not None and recall - chance < 0.5 * (1 - chance):
-        sentences.append(
-            "All encoders find few of the exact best: the MaxSim of the best document is near that of the median. "
-            "Search exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
-        )
-    elif diagnosis.documents > sampled and not diagnosis.exact_search:
-        sentences.append(
-            f"Recall was measured among {sampled:,} documents. Among all {diagnosis.documents:,} the same number of "
-            "candidates finds less, so rank more candidates."
-        )
-    if not diagnosis.geometry.unit_norms:
-        sentences.append(
-            "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
-            "similarity, normalize the vectors (muvera convert --normalize)."
-        )
-    if not diagnosis.exact_search and not any(row.config.needs_fit_sample for row in diagnosis.encoders):
-        sentences.append(
-            f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides those "
-            "reserved for queries. Give more documents, or raise sample=."
-        )
-    if diagnosis.pseudo_queries:
-        sentences.append(
-            "Real queries can be harder than windows of documents. Pass real queries to be sure."
-        )
-    lines: list[str] = []
-    for sentence in sentences:
-        lines += textwrap.wrap(sentence, _WIDTH, initial_indent="- ", subsequent_indent="  ")
-    return lines

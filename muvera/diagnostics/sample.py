@@ -1,7 +1,10 @@
-"""A sample of documents, and queries with exact answers on it, against which encoders are measured."""
+"""A sample of documents, and queries with exact answers on it, on which encoders are measured."""
 
 from __future__ import annotations
 
+import textwrap
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +14,11 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import best_first
 from ..data.sampling import fit_share, pseudo_queries
+from ..encoders.base import EncoderConfig
+from ..encoders.registry import make_encoder
 from ..reranking.chamfer import chamfer_matrix
 
-__all__ = ["K", "Sample", "checked_queries", "draw_sample", "with_tokens"]
+__all__ = ["K", "Sample", "bullets", "checked_queries", "draw_sample", "with_tokens"]
 
 #: Number of exact best documents to find for each query.
 K = 10
@@ -46,6 +51,22 @@ class Sample:
         ranks = np.argsort(np.argsort(-products, axis=1, kind="stable"), axis=1)
         best = np.stack([best_first(row, K) for row in self.scores])
         return np.take_along_axis(ranks, best, axis=1)
+
+    def measure(
+        self, config: EncoderConfig, threads: int | None
+    ) -> tuple[NDArray[np.int64], tuple[float, float]]:
+        """Return the ranks by an encoder's vectors, and the seconds to encode a document and a query."""
+        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=threads)
+
+        def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
+            encode(texts[:1], threads=threads)  # compile before the clock starts
+            begun = time.perf_counter()
+            vectors = encode(texts, threads=threads)
+            return vectors, (time.perf_counter() - begun) / len(texts)
+
+        documents, document_seconds = timed(encoder.encode_documents, self.documents)
+        queries, query_seconds = timed(encoder.encode_queries, self.queries)
+        return self.ranks(documents, queries), (document_seconds, query_seconds)
 
 
 def draw_sample(
@@ -105,3 +126,12 @@ def checked_queries(queries: Any, dimension: int, least: int) -> MultiVectors | 
     texts.require_dimension(dimension, "queries", "documents")
     texts.require_finite("queries")
     return texts[with_tokens(texts, "queries", least)]
+
+
+def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
+    """Return the lines of a list of sentences; the last one is a warning if there are no real queries."""
+    warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
+    lines: list[str] = []
+    for sentence in [*sentences, *([warning] if pseudo_queries else [])]:
+        lines += textwrap.wrap(sentence, 79, initial_indent="- ", subsequent_indent="  ")
+    return lines

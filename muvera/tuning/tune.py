@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
-from ..diagnostics.sample import K, Sample, checked_queries, draw_sample, with_tokens
+from ..data.multivectors import as_multivectors
+from ..diagnostics.sample import K, bullets, checked_queries, draw_sample, with_tokens
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.config import LearnedConfig
 from ..encoders.moments import MomentsConfig
-from ..encoders.registry import make_encoder
 from ..index.candidates import SCAN_FROM
 from ..index.settings import EXACT_TOKENS
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
+from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
-from .result import TunedRow, Tuning, select_row
 
-__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "encoder_configs", "tune"]
+__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "TunedRow", "Tuning", "encoder_configs", "tune"]
 
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
@@ -43,6 +45,169 @@ _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40
 
 # Floats of an FDE with 8 cells, no projection and as many repetitions as fit.
 _IDENTITY_FLOATS = 10240
+
+
+@dataclass(frozen=True)
+class TunedRow:
+    """One encoder, measured on the whole sample.
+
+    Parameters
+    ----------
+    name : str
+    config : MomentsConfig, LearnedConfig or FDEConfig
+    bytes : int
+        Bytes of a document's vector in the index.
+    recall : float
+        Recall among the tuning's candidates, measured with the selection queries.
+    mean_recall : float
+        Mean of `recall` and the recall among half as many candidates; rows are compared by it.
+    held_out : float
+        Recall among the tuning's candidates, measured with the held-out queries.
+    interval : tuple of float
+        95 per cent confidence interval of `held_out` (bootstrap over queries).
+    encode_seconds, query_seconds : float
+        Time to encode a document and a query.  They do not influence the choice.
+    """
+
+    name: str
+    config: EncoderConfig
+    bytes: int
+    recall: float
+    mean_recall: float
+    held_out: float
+    interval: tuple[float, float]
+    encode_seconds: float
+    query_seconds: float
+
+    @property
+    def floats(self) -> int:
+        """Floats of a vector."""
+        return self.config.vector_dimension
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {**vars(self), "config": self.config.to_dict(), "floats": self.floats}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Result of :func:`muvera.tune`.
+
+    Parameters
+    ----------
+    documents, sampled_documents : int
+        Documents with tokens, and those measured.
+    queries, held_out_queries : int
+        Number of selection queries, and of held-out queries.
+    pseudo_queries : bool
+        True if both are windows of documents, because no queries were given.
+    candidates : int
+        Documents that a search will rank exactly.
+    target_recall : float or None
+        Recall that the choice should reach.
+    choice : TunedRow
+        The encoder to use.
+    rows : tuple of TunedRow
+        All measured encoders, by bytes.
+    exact_search : bool
+        True if the collection is so small that an index reads all tokens and needs no vectors.
+    """
+
+    documents: int
+    sampled_documents: int
+    queries: int
+    held_out_queries: int
+    pseudo_queries: bool
+    candidates: int
+    target_recall: float | None
+    choice: TunedRow
+    rows: tuple[TunedRow, ...]
+    exact_search: bool
+
+    @property
+    def config(self) -> EncoderConfig:
+        """Configuration of the encoder to use."""
+        return self.choice.config
+
+    def within(self, max_bytes: int) -> TunedRow:
+        """Return the row with the highest `mean_recall` among those of at most `max_bytes` bytes.
+
+        Raises
+        ------
+        ValueError
+            If no row is small enough.
+        """
+        rows = [row for row in self.rows if row.bytes <= max_bytes]
+        if not rows:
+            least = min(row.bytes for row in self.rows)
+            raise ValueError(
+                f"max_bytes must be at least {least}, the bytes of the smallest row, got {max_bytes}."
+            )
+        return _best_row(rows, None)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration as a JSON file for ``muvera index --config``."""
+        write_json(Path(path), self.config.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, ready for JSON, with the text."""
+        rows = [row.to_dict() for row in self.rows]
+        return {**vars(self), "choice": self.choice.to_dict(), "rows": rows, "text": self.text}
+
+    @property
+    def text(self) -> str:
+        """The table and the choice as text, several lines."""
+        source = "windows of documents" if self.pseudo_queries else "given"
+        lines = [
+            f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
+            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
+            f"{self.held_out_queries:,} held out",
+            f"recall      of the exact ten best among {self.candidates} candidates, of held-out queries",
+        ]
+        return "\n".join([*lines, "", *self._table(), "", *bullets(self._advice(), self.pseudo_queries)])
+
+    def _table(self) -> Iterator[str]:
+        wide = max(len(row.name) for row in self.rows)
+        yield f"  {'':{wide}}   floats    bytes  recall (95 %)        ms: text  query"
+        for row in self.rows:
+            low, high = row.interval
+            yield (
+                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.floats:>7,}  {row.bytes:>7,}  "
+                f"{row.held_out:.3f} ({low:.3f}-{high:.3f})"
+                f"  {1e3 * row.encode_seconds:>8.2f}  {1e3 * row.query_seconds:>5.2f}"
+            )
+
+    def _advice(self) -> Iterator[str]:
+        """Yield the choice, whether it reaches the target, and the limits of the measurement."""
+        row, target = self.choice, self.target_recall
+        low, high = row.interval
+        yield (
+            f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall among "
+            f"{self.candidates} candidates as {row.held_out:.1%} ({low:.1%} to {high:.1%})."
+        )
+        if target is not None and row.recall < target:
+            yield f"No encoder reaches {target:.1%}. Rank more candidates."
+        elif target is not None:
+            yield f"It is the smallest encoder that reaches {target:.1%} on the selection queries."
+        if self.documents > self.sampled_documents:
+            yield (
+                f"Among all {self.documents:,} documents the same number of candidates finds less. Rank more "
+                "candidates."
+            )
+        if self.exact_search:
+            yield (
+                "The collection is so small that an index reads all tokens and is exact. It uses the encoder "
+                "once the collection has grown, or with exact_tokens=0."
+            )
+
+
+def _best_row(rows: Sequence[TunedRow], target_recall: float | None) -> TunedRow:
+    """Return the smallest row that reaches the target, or else the row with the highest `mean_recall`."""
+    ordered = sorted(rows, key=lambda row: (row.bytes, row.floats))
+    good = [row for row in ordered if target_recall is not None and row.recall >= target_recall]
+    if good:
+        ordered = [row for row in good if row.bytes == good[0].bytes]
+    return max(ordered, key=lambda row: row.mean_recall)
 
 
 def tune(
@@ -139,7 +304,7 @@ def tune(
     held_out, selection = np.split(order, [round(len(order) / 3)])
     rows = []
     for name, (config, count) in encoders.items():
-        ranks, seconds = _measured(config, drawn, threads)
+        ranks, seconds = drawn.measure(config, threads)
         shares = (ranks[held_out] < candidates).mean(axis=1)
         recall = float((ranks[selection] < candidates).mean())
         # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
@@ -167,7 +332,7 @@ def tune(
         pseudo_queries=queries is None,
         candidates=candidates,
         target_recall=target_recall,
-        choice=select_row(rows, target_recall),
+        choice=_best_row(rows, target_recall),
         rows=tuple(rows),
         exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
@@ -175,47 +340,32 @@ def tune(
 
 def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
     """Return the configurations to try for tokens of `dimension` columns; a name begins with the encoder's kind."""
-    mean = MomentsConfig(dimension=dimension, covariance=False, compact_dimension=None)
-    moments = [MomentsConfig(dimension=dimension, compact_dimension=size) for size in (*_MOMENTS_SIZES, None)]
-    learned = [LearnedConfig(dimension=dimension, vector_dimension=size) for size in _LEARNED_SIZES]
-    fdes = {
-        (repetitions, planes, min(width, dimension)): FDEConfig(
-            dimension=dimension, num_repetitions=repetitions, num_simhash_projections=planes,
-            projection_dimension=min(width, dimension),
+    moments, learned = (
+        partial(MomentsConfig, dimension=dimension),
+        partial(LearnedConfig, dimension=dimension),
+    )
+    sized: list[tuple[str, EncoderConfig]] = [("mean", moments(covariance=False, compact_dimension=None))]
+    sized += [("moments", moments(compact_dimension=size)) for size in (*_MOMENTS_SIZES, None)]
+    sized += [("learned", learned(vector_dimension=size)) for size in _LEARNED_SIZES]
+    configs = {f"{kind} {config.vector_dimension:,}": config for kind, config in sized}
+    for repetitions, planes, columns in _FDE_SHAPES:
+        width = min(columns, dimension)
+        configs[f"FDE R={repetitions} k={planes} p={width}"] = FDEConfig(
+            dimension=dimension,
+            num_repetitions=repetitions,
+            num_simhash_projections=planes,
+            projection_dimension=width,
         )
-        for repetitions, planes, width in _FDE_SHAPES
-    }  # fmt: skip
     repetitions = max(1, _IDENTITY_FLOATS // (8 * dimension))
     identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
-    named: dict[str, EncoderConfig] = {f"mean {mean.vector_dimension:,}": mean}
-    named |= {f"moments {config.vector_dimension:,}": config for config in moments}
-    named |= {f"learned {config.vector_dimension:,}": config for config in learned}
-    named |= {f"FDE R={r} k={k} p={p}": config for (r, k, p), config in fdes.items()}
-    named[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
-    return named
+    configs[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
+    return configs
 
 
 def _vector_bytes(config: EncoderConfig, documents: int) -> int:
     """Return the bytes of a vector in an index of this many documents."""
     floats = config.vector_dimension
     return scan_bytes(floats) if documents >= SCAN_FROM else bytes_in_memory(floats)
-
-
-def _measured(
-    config: EncoderConfig, drawn: Sample, threads: int | None
-) -> tuple[NDArray[np.int64], tuple[float, float]]:
-    """Return the ranks of the exact best, and the seconds to encode a document and a query."""
-    encoder = make_encoder(config).fit(drawn.documents[drawn.fitting], threads=threads)
-
-    def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
-        encode(texts[:1], threads=threads)  # compile before the clock starts
-        begun = time.perf_counter()
-        vectors = encode(texts, threads=threads)
-        return vectors, (time.perf_counter() - begun) / len(texts)
-
-    documents, document_seconds = timed(encoder.encode_documents, drawn.documents)
-    queries, query_seconds = timed(encoder.encode_queries, drawn.queries)
-    return drawn.ranks(documents, queries), (document_seconds, query_seconds)
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:

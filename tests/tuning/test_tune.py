@@ -15,8 +15,7 @@ from muvera.diagnostics.sample import draw_sample
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import config_from_dict
 from muvera.mips.scan import scan_bytes
-from muvera.tuning.result import Tuning
-from muvera.tuning.tune import encoder_configs
+from muvera.tuning.tune import Tuning, encoder_configs
 
 pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 
