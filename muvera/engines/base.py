@@ -34,10 +34,11 @@ __all__ = [
     "EngineError",
     "Hits",
     "Row",
-    "ef_search",
+    "Search",
     "folder_of",
     "is_engine_url",
     "open_engine",
+    "slices",
 ]
 
 Vectors = NDArray[np.float32]
@@ -101,6 +102,25 @@ class Row(NamedTuple):
     tokens: NDArray[np.float16] | None
 
 
+class Search(NamedTuple):
+    """A search of the `limit` nearest documents for each query vector.
+
+    Only documents that satisfy the condition are searched; None: all.  With `queries`, the engine ranks the `limit`
+    documents by Chamfer similarity and returns the best `k`.
+    """
+
+    vectors: Vectors
+    limit: int
+    queries: MultiVectors | None
+    k: int
+    condition: Any = None
+
+    @property
+    def breadth(self) -> int:
+        """Number of candidates that a graph search keeps."""
+        return max(128, self.limit)
+
+
 class Engine(ABC):
     """Base class of one collection in a vector database.
 
@@ -110,6 +130,9 @@ class Engine(ABC):
     """
 
     kind: ClassVar[str]
+
+    #: Builder of conditions.
+    conditions: ClassVar[type[Conditions]]
 
     #: True if the engine can store tokens, and if it can rank by them.
     keeps_tokens: ClassVar[bool] = False
@@ -200,8 +223,8 @@ class Engine(ABC):
         self.drop()  # leftovers of an interrupted creation
         with self._errors("cannot be created"):
             self._create(description)
-            for number, start in enumerate(range(0, len(encoder), _PART_BYTES), 1):
-                self._write_part(number, encoder[start : start + _PART_BYTES])
+            for number, part in enumerate(slices(encoder, _PART_BYTES), 1):
+                self._write_part(number, part)
         self.change_description(description)
 
     def change_description(self, description: Description) -> None:
@@ -354,37 +377,29 @@ class Engine(ABC):
         FilterError
             For a condition that this engine cannot answer.
         """
-        builder = self._builder()
-        conditions = [build_condition(where, builder)] if where else []
+        build = self.conditions(self)
+        parts = [build_condition(where, build)] if where else []
         if ids is not None:
-            conditions.append(builder.any_of([builder.among(group) for group in _in_groups(ids)]))
-        condition = builder.all_of(conditions)
+            parts.append(build.any_of([build.among(group) for group in _in_groups(ids)]))
+        condition = build.all_of(parts)
         if condition is False:
             return [([], [])] * len(vectors)
         with self._errors("cannot be searched"):
-            return self._search(vectors, None if condition is True else condition, count, queries, k)
+            return self._search(Search(vectors, count, queries, k, None if condition is True else condition))
 
     @abstractmethod
-    def _builder(self) -> Conditions:
-        """Return the builder of this engine's conditions."""
-
-    @abstractmethod
-    def _search(
-        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
-    ) -> Hits:
-        """Search among the documents that satisfy a condition, or among all documents for None."""
+    def _search(self, search: Search) -> Hits:
+        """Search the collection."""
 
 
-def ef_search(count: int) -> int:
-    """Return the number of candidates that a graph search keeps to find `count` documents."""
-    return max(128, count)
+def slices(values: Any, size: int) -> Iterator[Any]:
+    """Yield slices of a sequence with at most `size` elements."""
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _in_groups(ids: list[Any]) -> Iterator[list[Any]]:
     """Yield at most 500 ids at a time, without strings that are not UTF-8, which no document has as an id."""
-    known = [id for id in ids if not isinstance(id, str) or is_utf8(id)]
-    for start in range(0, len(known), _IDS):
-        yield known[start : start + _IDS]
+    return slices([id for id in ids if not isinstance(id, str) or is_utf8(id)], _IDS)
 
 
 # -- URLs ---------------------------------------------------------------------

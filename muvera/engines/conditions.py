@@ -1,4 +1,4 @@
-"""Builders that translate the filter language into an engine's conditions."""
+"""Conditions: a builder that translates the filter language into an engine's conditions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 from ..metadata.filters import COMPARISONS
 from ..metadata.values import bound_name, present_term, value_term
 
-__all__ = ["Conditions", "SQLConditions"]
+__all__ = ["Conditions"]
 
 
 class Conditions(ABC):
-    """Base class of builders of conditions.
+    """Base class of builders of an engine's conditions; its own methods build SQL.
 
-    All documents satisfy the condition True, and none satisfies False.
+    All documents satisfy the condition True, and none satisfies False.  No condition may be NULL.
     """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
 
     def all_of(self, parts: list[Any]) -> Any:
         """Combine conditions with "and"."""
@@ -49,14 +52,6 @@ class Conditions(ABC):
         return self.compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name][0], value)
 
     @abstractmethod
-    def join(self, word: str, parts: list[Any]) -> Any:
-        """Combine conditions with the word "and" or "or"."""
-
-    @abstractmethod
-    def negate(self, part: Any) -> Any:
-        """Negate a condition that is neither True nor False."""
-
-    @abstractmethod
     def has_any(self, terms: list[str]) -> Any:
         """Test that a document has one of the terms."""
 
@@ -64,23 +59,15 @@ class Conditions(ABC):
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         """Compare a value with a stored bound, such as "low_FIELD", by a sign such as ">"."""
 
-    @abstractmethod
-    def among(self, ids: list[Any]) -> Any:
-        """Test that a document has one of these ids."""
-
-
-class SQLConditions(Conditions):
-    """Base class of builders of conditions in SQL or a similar language; no condition may be NULL."""
-
-    def join(self, word: str, parts: list[str]) -> str:
+    def join(self, word: str, parts: list[Any]) -> Any:
         """Combine conditions with the word "and" or "or"."""
         return f"({f' {word} '.join(parts)})"
 
-    def negate(self, part: str) -> str:
-        """Negate a condition."""
+    def negate(self, part: Any) -> Any:
+        """Negate a condition that is neither True nor False."""
         return f"(not {part})"
 
-    def among(self, ids: list[Any]) -> str:
+    def among(self, ids: list[Any]) -> Any:
         """Test that a document has one of these ids."""
         return f"id in ({', '.join(map(self.literal, ids))})"
 
@@ -89,7 +76,7 @@ class SQLConditions(Conditions):
 
         Examples
         --------
-        >>> SQLConditions.literal(None, "it's")
+        >>> Conditions.literal(None, "it's")
         "'it''s'"
         """
         return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)

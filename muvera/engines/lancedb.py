@@ -14,21 +14,25 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import (
-    EF_CONSTRUCTION,
-    LINKS,
-    Column,
-    Description,
-    Engine,
-    Hits,
-    Row,
-    Vectors,
-    ef_search,
-    folder_of,
-)
-from .conditions import SQLConditions
+from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, Hits, Row, Search, folder_of
+from .conditions import Conditions
 
 __all__ = ["LanceDBEngine"]
+
+
+class _LanceConditions(Conditions):
+    """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""
+
+    def has_any(self, terms: list[str]) -> str:
+        return f"array_has_any(terms, [{', '.join(map(self.literal, terms))}])"
+
+    def compare(self, bound: str, sign: str, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
+        if bound not in self._engine.columns():
+            return False
+        literal = self.literal(value if isinstance(value, str) else float(value))
+        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
 
 class LanceDBEngine(Engine):
@@ -36,6 +40,7 @@ class LanceDBEngine(Engine):
 
     kind = "lancedb"
     keeps_tokens = True
+    conditions = _LanceConditions
 
     def __init__(self, path: str, name: str) -> None:
         super().__init__(f"lancedb:{path}", name)
@@ -110,15 +115,18 @@ class LanceDBEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
+    def columns(self) -> list[str]:
+        """Return the names of the table's columns."""
+        return list(self._table.schema.names)
+
     def _write(self, rows: list[Row]) -> None:
         data, table = self._arrow_table(rows), self._table
         new = [field for field in data.schema if field.name not in table.schema.names]
         if new:
             table.add_columns(self._pa.schema(new))
-        for field in table.schema:
-            if field.name not in data.schema.names:
-                data = data.append_column(field, self._pa.nulls(len(data), field.type))
-        _upsert(table, "id", data.select(table.schema.names))
+        # Documents without values in a column get nulls.
+        parts = [table.schema.empty_table(), data]
+        _upsert(table, "id", self._pa.concat_tables(parts, promote_options="default"))
 
     def _arrow_table(self, rows: list[Row]) -> Any:
         pa, stored, schema = self._pa, self.stored, self._table.schema
@@ -138,13 +146,15 @@ class LanceDBEngine(Engine):
         return pa.table(columns)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._table.delete(self._builder().among(ids))
+        self._table.delete(self.conditions(self).among(ids))
 
     def _count(self) -> int:
         return int(self._table.count_rows())
 
     def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
-        query = self._table.search().select(list({"id": 0, column: 0})).where(self._builder().among(ids))
+        query = (
+            self._table.search().select(list({"id": 0, column: 0})).where(self.conditions(self).among(ids))
+        )
         rows = query.limit(None).to_arrow()
         values: Any = rows[column]
         if column == "tokens":
@@ -157,44 +167,21 @@ class LanceDBEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _builder(self) -> _LanceConditions:
-        return _LanceConditions(set(self._table.schema.names))
-
-    def _search(
-        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
-    ) -> Hits:
+    def _search(self, search: Search) -> Hits:
         hits: Hits = []
-        for vector in vectors:
+        for vector in search.vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
-            query = query.limit(count).ef(ef_search(2 * count)).refine_factor(2)
+            query = query.limit(search.limit).ef(max(search.breadth, 2 * search.limit)).refine_factor(2)
             query = query.select(["id", "_distance"])
-            if condition is not None:
-                query = query.where(condition, prefilter=True)
+            if search.condition is not None:
+                query = query.where(search.condition, prefilter=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 rows = query.to_arrow()
             # The distance is 1 - <q, v>.
             hits.append((rows["id"].to_pylist(), 1 - rows["_distance"].to_numpy().astype(np.float32)))
         return hits
-
-
-class _LanceConditions(SQLConditions):
-    """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""
-
-    def __init__(self, columns: set[str]) -> None:
-        self._columns = columns
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"array_has_any(terms, [{', '.join(map(self.literal, terms))}])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
-        if bound not in self._columns:
-            return False
-        literal = self.literal(value if isinstance(value, str) else float(value))
-        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
 
 def _upsert(table: Any, key: str, data: Any) -> None:

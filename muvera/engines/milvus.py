@@ -8,27 +8,37 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import (
-    EF_CONSTRUCTION,
-    LINKS,
-    Column,
-    Description,
-    Engine,
-    EngineError,
-    Hits,
-    Row,
-    Vectors,
-    ef_search,
-)
-from .conditions import SQLConditions
+from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Search, slices
+from .conditions import Conditions
 
 __all__ = ["MilvusEngine"]
 
 # Maximum numbers of filter terms per document, of characters per term, and of bytes per string.
 _MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
+
+
+class _MilvusConditions(Conditions):
+    """Builder of Milvus expressions."""
+
+    def has_any(self, terms: list[str]) -> str:
+        return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(self.literal, terms))}])"
+
+    def compare(self, bound: str, sign: str, value: Any) -> str:
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise FilterError(
+                f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
+            )
+        key = f'bounds["{bound}"]'
+        return f"(exists {key} and {key} {sign} {self.literal(value)})"
+
+    def among(self, ids: list[Any]) -> str:
+        return f"id in [{', '.join(map(self.literal, ids))}]"
+
+    def literal(self, value: Any) -> str:
+        """Return a number or a string as in JSON."""
+        return json.dumps(value, ensure_ascii=False)
 
 
 class MilvusEngine(Engine):
@@ -39,6 +49,7 @@ class MilvusEngine(Engine):
 
     kind = "milvus"
     max_dimension = 32_768
+    conditions = _MilvusConditions
 
     def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
         url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
@@ -101,7 +112,7 @@ class MilvusEngine(Engine):
 
     def _write_part(self, number: int, content: bytes) -> None:
         text = base64.b64encode(content).decode()
-        strings = [text[start : start + _MAX_STRING] for start in range(0, len(text), _MAX_STRING)]
+        strings = list(slices(text, _MAX_STRING))
         self._client.upsert(self._encoder_name, [{"part": number, "content": strings, "unused": [0.0, 0.0]}])
 
     def close(self) -> None:
@@ -122,53 +133,26 @@ class MilvusEngine(Engine):
         self._client.upsert(self.name, entities)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._client.delete(self.name, filter=_MilvusConditions().among(ids))  # ids= does not escape quotes
+        self._client.delete(self.name, filter=self.conditions(self).among(ids))  # ids= does not escape quotes
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
-        condition = _MilvusConditions().among(ids)
+        condition = self.conditions(self).among(ids)
         rows = self._client.query(self.name, filter=condition, output_fields=["id", column])
         return [(row["id"], row[column]) for row in rows]
 
     # -- searching ------------------------------------------------------------
 
-    def _builder(self) -> _MilvusConditions:
-        return _MilvusConditions()
-
-    def _search(
-        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
-    ) -> Hits:
+    def _search(self, search: Search) -> Hits:
         results = self._client.search(
             self.name,
-            list(vectors),
+            list(search.vectors),
             anns_field="fde",
-            filter=condition or "",
-            limit=count,
-            search_params={"metric_type": "IP", "params": {"ef": ef_search(count)}},
+            filter=search.condition or "",
+            limit=search.limit,
+            search_params={"metric_type": "IP", "params": {"ef": search.breadth}},
             consistency_level="Strong",
         )
         return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]
-
-
-class _MilvusConditions(SQLConditions):
-    """Builder of Milvus expressions."""
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(self.literal, terms))}])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> str:
-        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-            raise FilterError(
-                f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
-            )
-        key = f'bounds["{bound}"]'
-        return f"(exists {key} and {key} {sign} {self.literal(value)})"
-
-    def among(self, ids: list[Any]) -> str:
-        return f"id in [{', '.join(map(self.literal, ids))}]"
-
-    def literal(self, value: Any) -> str:
-        """Return a number or a string as in JSON."""
-        return json.dumps(value, ensure_ascii=False)

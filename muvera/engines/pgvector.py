@@ -11,27 +11,35 @@ from urllib.parse import SplitResult, parse_qsl, unquote
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import (
-    EF_CONSTRUCTION,
-    LINKS,
-    Column,
-    Description,
-    Engine,
-    EngineError,
-    Hits,
-    Row,
-    Vectors,
-    ef_search,
-)
-from .conditions import SQLConditions
+from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Search
+from .conditions import Conditions
 
 __all__ = ["PgVectorEngine"]
 
 # Vectors of at most this dimension fit into the table's own pages of 8 kB.
 _INLINE = 2048
+
+
+class _JSONConditions(Conditions):
+    """Builder of conditions on jsonb."""
+
+    def has_any(self, terms: list[str]) -> str:
+        return f"(terms ?| ARRAY[{', '.join(map(self.literal, terms))}]::text[])"
+
+    def compare(self, bound: str, sign: str, value: Any) -> str:
+        stored = f"(bounds->>'{bound}')"
+        if isinstance(value, str):
+            return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
+        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
+
+    def literal(self, value: Any) -> str:
+        """Return a literal that does not depend on the server's setting for backslashes."""
+        if isinstance(value, str) and "\0" in value:
+            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
+        text = super().literal(value)
+        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
 
 
 class PgVectorEngine(Engine):
@@ -40,6 +48,7 @@ class PgVectorEngine(Engine):
     kind = "pgvector"
     keeps_tokens = True
     max_dimension = 4_000  # a graph of halfvec accepts no more
+    conditions = _JSONConditions
 
     def __init__(self, name: str, **settings: Any) -> None:
         user, port = settings.get("user"), settings.get("port")
@@ -170,47 +179,22 @@ class PgVectorEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _builder(self) -> _JSONConditions:
-        return _JSONConditions()
-
-    def _search(
-        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
-    ) -> Hits:
-        where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
+    def _search(self, search: Search) -> Hits:
+        where = "" if search.condition is None else f"WHERE {search.condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
             f"SELECT id, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "
-            f"ORDER BY distance LIMIT {count}"
+            f"ORDER BY distance LIMIT {search.limit}"
         )
         hits: Hits = []
         with self._transaction() as cursor:
-            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, ef_search(count))}")  # pgvector's maximum
+            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, search.breadth)}")  # pgvector's maximum
             # Continue in the graph until enough documents satisfy the condition.
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            for vector in vectors:
+            for vector in search.vectors:
                 rows = cursor.execute(query, [str(vector.tolist())]).fetchall()
                 hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
         return hits
-
-
-class _JSONConditions(SQLConditions):
-    """Builder of conditions on jsonb."""
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"(terms ?| ARRAY[{', '.join(map(self.literal, terms))}]::text[])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> str:
-        stored = f"(bounds->>'{bound}')"
-        if isinstance(value, str):
-            return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
-        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
-
-    def literal(self, value: Any) -> str:
-        """Return a literal that does not depend on the server's setting for backslashes."""
-        if isinstance(value, str) and "\0" in value:
-            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
-        text = super().literal(value)
-        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def _values(row: Row) -> list[Any]:

@@ -6,15 +6,14 @@ import base64
 import os
 import shutil
 import uuid
-from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
 import numpy as np
 
-from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
@@ -27,9 +26,9 @@ from .base import (
     EngineError,
     Hits,
     Row,
-    Vectors,
-    ef_search,
+    Search,
     folder_of,
+    slices,
 )
 from .conditions import Conditions
 
@@ -57,8 +56,43 @@ def qdrant_id(id: Any) -> int | str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
 
 
-class _Qdrant(Engine):
-    """Base class of both engines.
+class _QdrantConditions(Conditions):
+    """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
+
+    def join(self, word: str, parts: list[Any]) -> Any:
+        models = self._engine.models
+        return models.Filter(must=parts) if word == "and" else models.Filter(should=parts)
+
+    def negate(self, part: Any) -> Any:
+        return self._engine.models.Filter(must_not=[part])
+
+    def has_any(self, terms: list[str]) -> Any:
+        return self._field("terms", match=self._engine.models.MatchAny(any=terms))
+
+    def compare(self, bound: str, sign: str, value: Any) -> Any:
+        if isinstance(value, str):
+            raise FilterError(
+                f"Qdrant orders numbers only, got {value!r:.80}. Store a number and compare with a number."
+            )
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(
+                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
+            )
+        return self._field(
+            f"bounds.{bound}", range=self._engine.models.Range(**{_RANGES[sign]: float(value)})
+        )
+
+    def among(self, ids: list[Any]) -> Any:
+        models = self._engine.models
+        return models.Filter(must=[models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
+
+    def _field(self, key: str, **test: Any) -> Any:
+        models = self._engine.models
+        return models.Filter(must=[models.FieldCondition(key=key, **test)])
+
+
+class QdrantEngine(Engine):
+    """A collection on the server of `client`, a ``qdrant_client.QdrantClient``.
 
     A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload contains the id, the
     metadata, the terms, and the bounds: the smallest and largest number of each field.  Terms and bounds are indexed,
@@ -69,113 +103,18 @@ class _Qdrant(Engine):
     keeps_tokens = True
     reranks = True
     max_dimension = 65_535
-
-    # Classes of the client or of the engine, the types of indexed fields, and the keyword for a first stage.
-    _models: Any
-    _point: Any
-    _range: Any
-    _keyword: Any
-    _float: Any
-    _prefetch: str
-
-    def __init__(self, url: str, name: str, secret: str | None = None) -> None:
-        super().__init__(url, name, secret)
-        self._indexed: set[str] = set()
-
-    # -- differences between server and Edge ----------------------------------
-
-    @abstractmethod
-    def _has_id(self, ids: list[Any]) -> Any:
-        """Return the condition that a point has one of the ids."""
-
-    @abstractmethod
-    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
-        """Return a request's query for the points nearest to a vector."""
-
-    @abstractmethod
-    def _upsert(self, points: list[Any]) -> None: ...
-
-    @abstractmethod
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]: ...
-
-    @abstractmethod
-    def _query(self, requests: list[Any]) -> Iterator[list[Any]]: ...
-
-    @abstractmethod
-    def _index_field(self, name: str, kind: Any) -> None: ...
-
-    # -- documents ------------------------------------------------------------
-
-    def _write(self, rows: list[Row]) -> None:
-        points = []
-        fields: set[str] = set()
-        for row in rows:
-            # Qdrant orders numbers only.
-            bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
-            fields.update(f"bounds.{name}" for name in bounds)
-            payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms, "bounds": bounds}
-            vectors: dict[str, Any] = {_FDE: row.vector.tolist()}
-            if row.tokens is not None:
-                if row.tokens.size > _MULTIVECTOR:
-                    width = row.tokens.shape[1]
-                    raise EngineError(
-                        f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant accepts at most "
-                        f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert --pooling`, or "
-                        "split the document."
-                    )
-                vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
-            points.append(self._point(id=qdrant_id(row.id), vector=vectors, payload=payload))
-        for name in sorted(fields - self._indexed):
-            self._index_field(name, self._float)
-            self._indexed.add(name)
-        self._upsert(points)
-
-    def _read(self, ids: list[Any], column: Column) -> Iterator[tuple[Any, Any]]:
-        points = [qdrant_id(id) for id in ids]
-        if column == _TOKENS:
-            for record in self._retrieve(points, ["id"], [_TOKENS]):
-                yield record.payload["id"], record.vector[_TOKENS]
-        else:
-            for record in self._retrieve(points, ["id", column], False):
-                yield record.payload["id"], record.payload[column]
-
-    # -- searching ------------------------------------------------------------
-
-    def _builder(self) -> Conditions:
-        return _QdrantConditions(self)
-
-    def _search(
-        self, vectors: Vectors, condition: Any, count: int, queries: MultiVectors | None, k: int
-    ) -> Hits:
-        models, requests = self._models, []
-        stage = {"params": models.SearchParams(hnsw_ef=ef_search(count)), "filter": condition, "limit": count}
-        for i, vector in enumerate(vectors.tolist()):
-            query = {**self._nearest(vector, _FDE), **stage}
-            if queries is not None:
-                tokens = self._nearest(queries[i].astype(np.float32).tolist(), _TOKENS)
-                query = {**tokens, self._prefetch: [models.Prefetch(**query)], "limit": k}
-            requests.append(models.QueryRequest(**query, with_payload=["id"]))
-        return [
-            ([point.payload["id"] for point in points], [point.score for point in points])
-            for points in self._query(requests)
-        ]
-
-    def _kilobytes(self, description: Description) -> int:
-        """Return the size of vectors in kilobytes from which Qdrant builds a graph."""
-        return max(1, self.graph_from * description.vector_dimension * 4 // 1024)
-
-
-class QdrantEngine(_Qdrant):
-    """A collection on the server of `client`, a ``qdrant_client.QdrantClient``."""
-
-    _prefetch = "prefetch"
+    conditions = _QdrantConditions
 
     def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
         super().__init__(url, name, secret)
         self._client = client
-        self._models = models = import_extra("qdrant_client", "qdrant", "Qdrant").models
-        self._point, self._range = models.PointStruct, models.Range
-        self._keyword, self._float = models.PayloadSchemaType.KEYWORD, models.PayloadSchemaType.FLOAT
+        #: Classes of requests.
+        self.models: Any = self._import_models()
+        self._indexed: set[str] = set()
+
+    @staticmethod
+    def _import_models() -> Any:
+        return import_extra("qdrant_client", "qdrant", "Qdrant").models
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
@@ -204,7 +143,7 @@ class QdrantEngine(_Qdrant):
         return getattr(vectors.get(_FDE), "size", 0) if isinstance(vectors, dict) else 0
 
     def _create(self, description: Description) -> None:
-        models = self._models
+        models = self.models
         vectors = {
             _FDE: models.VectorParams(
                 size=description.vector_dimension,
@@ -225,7 +164,11 @@ class QdrantEngine(_Qdrant):
         self._client.create_collection(self._encoder_name, vectors_config={})
         optimizers = models.OptimizersConfigDiff(indexing_threshold=self._kilobytes(description))
         self._client.create_collection(self.name, vectors_config=vectors, optimizers_config=optimizers)
-        self._index_field("terms", self._keyword)
+        self._index_field("terms", "keyword")
+
+    def _kilobytes(self, description: Description) -> int:
+        """Return the size of vectors in kilobytes from which Qdrant builds a graph."""
+        return max(1, self.graph_from * description.vector_dimension * 4 // 1024)
 
     def _drop(self, name: str) -> None:
         self._client.delete_collection(name)
@@ -237,25 +180,66 @@ class QdrantEngine(_Qdrant):
 
     def _write_part(self, number: int, content: bytes) -> None:
         payload = {"content": base64.b64encode(content).decode()}
-        self._client.upsert(
-            self._encoder_name, [self._point(id=number, vector={}, payload=payload)], wait=True
-        )
+        point = self.models.PointStruct(id=number, vector={}, payload=payload)
+        self._client.upsert(self._encoder_name, [point], wait=True)
 
     def close(self) -> None:
         """Close the client."""
         self._client.close()
 
-    # -- points ---------------------------------------------------------------
+    # -- documents ------------------------------------------------------------
 
-    def _has_id(self, ids: list[Any]) -> Any:
-        return self._models.HasIdCondition(has_id=ids)
+    def _write(self, rows: list[Row]) -> None:
+        points = []
+        fields: set[str] = set()
+        for row in rows:
+            # Qdrant orders numbers only.
+            bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
+            fields.update(f"bounds.{name}" for name in bounds)
+            payload = {"id": row.id, "metadata": row.metadata, "terms": row.flat.terms, "bounds": bounds}
+            vectors: dict[str, Any] = {_FDE: row.vector.tolist()}
+            if row.tokens is not None:
+                if row.tokens.size > _MULTIVECTOR:
+                    width = row.tokens.shape[1]
+                    raise EngineError(
+                        f"Document {row.id!r} has {len(row.tokens)} tokens, but Qdrant accepts at most "
+                        f"{_MULTIVECTOR // width} of {width} columns. Pool them with `muvera convert --pooling`, or "
+                        "split the document."
+                    )
+                vectors[_TOKENS] = row.tokens.astype(np.float32).tolist()
+            points.append(self.models.PointStruct(id=qdrant_id(row.id), vector=vectors, payload=payload))
+        for name in sorted(fields - self._indexed):
+            self._index_field(name, "float")
+            self._indexed.add(name)
+        self._upsert(points)
 
-    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
-        return {"query": vector, "using": name}
+    def _read(self, ids: list[Any], column: Column) -> Iterator[tuple[Any, Any]]:
+        tokens = column == "tokens"
+        payload: list[str] = ["id"] if tokens else ["id", column]
+        for record in self._retrieve(list(map(qdrant_id, ids)), payload, [_TOKENS] if tokens else False):
+            yield record.payload["id"], record.vector[_TOKENS] if tokens else record.payload[column]
+
+    def _search(self, search: Search) -> Hits:
+        models, requests = self.models, []
+        params = models.SearchParams(hnsw_ef=search.breadth)
+        stage = {"using": _FDE, "params": params, "filter": search.condition, "limit": search.limit}
+        for i, vector in enumerate(search.vectors.tolist()):
+            request = {"query": vector, **stage}
+            if search.queries is not None:
+                tokens = search.queries[i].astype(np.float32).tolist()
+                first = [models.Prefetch(**request)]
+                request = {"query": tokens, "using": _TOKENS, "prefetch": first, "limit": search.k}
+            requests.append(models.QueryRequest(**request, with_payload=["id"]))
+        return [
+            ([point.payload["id"] for point in points], [point.score for point in points])
+            for points in self._query(requests)
+        ]
+
+    # -- requests -------------------------------------------------------------
 
     def _upsert(self, points: list[Any]) -> None:
-        for start in range(0, len(points), _POINTS):
-            self._client.upsert(self.name, points[start : start + _POINTS], wait=True)
+        for some in slices(points, _POINTS):
+            self._client.upsert(self.name, some, wait=True)
 
     def _delete(self, ids: list[Any]) -> None:
         self._client.delete(self.name, points_selector=list(map(qdrant_id, ids)), wait=True)
@@ -263,35 +247,49 @@ class QdrantEngine(_Qdrant):
     def _count(self) -> int:
         return int(self._client.count(self.name, exact=True).count)
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]:
-        records = []
-        for start in range(0, len(ids), _POINTS):
-            some = ids[start : start + _POINTS]
-            records += self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
-        return records
+    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+        for some in slices(ids, _POINTS):
+            yield from self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
 
-    def _query(self, requests: list[Any]) -> Iterator[list[Any]]:
+    def _query(self, requests: list[Any]) -> list[Any]:
         answers = self._client.query_batch_points(self.name, requests=requests)
-        return (answer.points for answer in answers)
+        return [answer.points for answer in answers]
 
-    def _index_field(self, name: str, kind: Any) -> None:
+    def _index_field(self, name: str, kind: str) -> None:
         self._client.create_payload_index(self.name, field_name=name, field_schema=kind, wait=True)
 
 
-class QdrantEdgeEngine(_Qdrant):
+class QdrantEdgeEngine(QdrantEngine):
     """A collection in the folder ``path/name``.  One process at a time can open it."""
 
-    _prefetch = "prefetches"
-
     def __init__(self, path: Path | str, name: str) -> None:
-        super().__init__(f"qdrant-edge:{path}", name)
-        self._models = edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-        self._point, self._range = edge.Point, edge.RangeFloat
-        self._keyword, self._float = edge.PayloadSchemaType.Keyword, edge.PayloadSchemaType.Float
+        super().__init__(None, name, f"qdrant-edge:{path}")
         self._folder = Path(path) / name
         # `_parts` has one file per part: the description (part 0) and the encoder.  `_data` is the engine's folder.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
+
+    @staticmethod
+    def _import_models() -> Any:
+        """Return Edge's classes, and those of other names or arguments as the client has them."""
+        edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+
+        def as_in_client(request: Any) -> Any:
+            def make(query: Any, using: str, prefetch: Any = None, **rest: Any) -> Any:
+                return request(query=edge.Query.Nearest(query, using), prefetches=prefetch, **rest)
+
+            return make
+
+        return SimpleNamespace(
+            **{
+                **vars(edge),
+                "PointStruct": edge.Point,
+                "Range": edge.RangeFloat,
+                "HasIdCondition": lambda has_id: edge.HasIdCondition(set(has_id)),
+                "Prefetch": as_in_client(edge.Prefetch),
+                "QueryRequest": as_in_client(edge.QueryRequest),
+            }
+        )
 
     @classmethod
     def from_url(cls, url: SplitResult, name: str) -> QdrantEdgeEngine:
@@ -307,11 +305,11 @@ class QdrantEdgeEngine(_Qdrant):
 
     def _open(self, stored: Description) -> int:
         if self._shard is None:
-            self._shard = self._models.EdgeShard.load(str(self._data))
+            self._shard = self.models.EdgeShard.load(str(self._data))
         return stored.vector_dimension
 
     def _create(self, description: Description) -> None:
-        edge = self._models
+        edge = self.models
         dot = edge.Distance.Dot
         vectors = {_FDE: edge.EdgeVectorParams(description.vector_dimension, dot)}
         if description.tokens:
@@ -331,7 +329,7 @@ class QdrantEdgeEngine(_Qdrant):
         for folder in (self._parts, self._data):
             folder.mkdir(parents=True)
         self._shard = edge.EdgeShard.create(str(self._data), config)
-        self._index_field("terms", self._keyword)
+        self._index_field("terms", "keyword")
         self._shard.flush()
 
     def _drop(self, name: str) -> None:
@@ -360,60 +358,23 @@ class QdrantEdgeEngine(_Qdrant):
             self._shard.close()
             self._shard = None
 
-    # -- points ---------------------------------------------------------------
-
-    def _has_id(self, ids: list[Any]) -> Any:
-        return self._models.HasIdCondition(set(ids))
-
-    def _nearest(self, vector: Any, name: str) -> dict[str, Any]:
-        return {"query": self._models.Query.Nearest(vector, name)}
+    # -- requests -------------------------------------------------------------
 
     def _upsert(self, points: list[Any]) -> None:
-        self._shard.update(self._models.UpdateOperation.upsert_points(points))
+        self._shard.update(self.models.UpdateOperation.upsert_points(points))
 
     def _delete(self, ids: list[Any]) -> None:
-        self._shard.update(self._models.UpdateOperation.delete_points(list(map(qdrant_id, ids))))
+        self._shard.update(self.models.UpdateOperation.delete_points(list(map(qdrant_id, ids))))
 
     def _count(self) -> int:
-        return int(self._shard.count(self._models.CountRequest(exact=True)))
+        return int(self._shard.count(self.models.CountRequest(exact=True)))
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> list[Any]:
-        return list(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
+    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+        return iter(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
 
-    def _query(self, requests: list[Any]) -> Iterator[list[Any]]:
-        return iter(self._shard.query_batch(self._models.QueryBatchRequest(requests)))
+    def _query(self, requests: list[Any]) -> list[Any]:
+        return list(self._shard.query_batch(self.models.QueryBatchRequest(requests)))
 
-    def _index_field(self, name: str, kind: Any) -> None:
-        self._shard.update(self._models.UpdateOperation.create_field_index(name, kind))
-
-
-class _QdrantConditions(Conditions):
-    """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
-
-    def __init__(self, engine: _Qdrant) -> None:
-        self._engine, self._models = engine, engine._models
-
-    def join(self, word: str, parts: list[Any]) -> Any:
-        return self._models.Filter(must=parts) if word == "and" else self._models.Filter(should=parts)
-
-    def negate(self, part: Any) -> Any:
-        return self._models.Filter(must_not=[part])
-
-    def has_any(self, terms: list[str]) -> Any:
-        match = self._models.MatchAny(any=terms)
-        return self._models.Filter(must=[self._models.FieldCondition(key="terms", match=match)])
-
-    def compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, str):
-            raise FilterError(
-                f"Qdrant orders numbers only, got {value!r:.80}. Store a number and compare with a number."
-            )
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(
-                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
-            )
-        limits = self._engine._range(**{_RANGES[sign]: float(value)})
-        return self._models.Filter(must=[self._models.FieldCondition(key=f"bounds.{bound}", range=limits)])
-
-    def among(self, ids: list[Any]) -> Any:
-        return self._models.Filter(must=[self._engine._has_id([qdrant_id(id) for id in ids])])
+    def _index_field(self, name: str, kind: str) -> None:
+        schema = getattr(self.models.PayloadSchemaType, kind.capitalize())
+        self._shard.update(self.models.UpdateOperation.create_field_index(name, schema))
