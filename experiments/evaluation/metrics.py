@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ir_measures
 import numpy as np
@@ -22,16 +21,17 @@ from muvera.utils.atomic_files import write_bytes
 
 from ..datasets.collection import Collection
 
-__all__ = ["ExactAnswers", "Judge", "Metric", "parse_metric", "recall"]
+__all__ = ["ExactAnswers", "Metric", "judge", "parse_metric", "recall"]
 
 _RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)")
 
+# Minimum number of best documents to compute and store.
+_LEAST = 10
 
-@dataclass(frozen=True)
-class Metric:
-    """A parsed metric name."""
 
-    name: str
+class Metric(NamedTuple):
+    """The numbers in a metric's name."""
+
     #: Number of exact Chamfer's best documents that are relevant; 0: use judgements instead.
     exact: int
     #: Number of documents of a ranking to use.
@@ -43,17 +43,15 @@ def parse_metric(name: str) -> Metric:
 
     Examples
     --------
-    >>> parse_metric("10-recall@50")
-    Metric(name='10-recall@50', exact=10, cutoff=50)
-    >>> parse_metric("nDCG@10").exact
-    0
+    >>> parse_metric("10-recall@50"), parse_metric("nDCG@10")
+    (Metric(exact=10, cutoff=50), Metric(exact=0, cutoff=10))
     """
     match = _RECALL_NAME.fullmatch(name)
     if match:
-        exact, cutoff = int(match[1]), int(match[2])
-        if min(exact, cutoff) < 1:
+        metric = Metric(int(match[1]), int(match[2]))
+        if min(metric) < 1:
             raise ValueError(f"{name}: both numbers must be at least 1.")
-        return Metric(name, exact, cutoff)
+        return metric
     try:
         measure = ir_measures.parse_measure(name)
     except (ValueError, NameError) as error:
@@ -61,7 +59,7 @@ def parse_metric(name: str) -> Metric:
             f"There is no metric {name!r}. Use a recall such as 10-recall@50 against exact Chamfer, or a name "
             "of ir-measures such as nDCG@10 against judgements."
         ) from error
-    return Metric(name, 0, int(measure.params.get("cutoff", 1)))
+    return Metric(0, int(measure.params.get("cutoff", 1)))
 
 
 def recall(ids: NDArray[np.int64], best: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -93,69 +91,55 @@ class ExactAnswers:
         The earlier of two documents with equal scores comes first, so shorter answers are prefixes of longer
         ones.
         """
-        count = min(count, self.documents)
         for path in self._cache.glob(f"top*-{self._collection.checksum}.npy"):
-            if int(path.name.removeprefix("top").partition("-")[0]) >= count:
+            if int(path.name.removeprefix("top").partition("-")[0]) >= min(count, self.documents):
                 return np.asarray(np.load(path, allow_pickle=False)[:, :count], np.int64)
-        rankings = top_k(self._collection.queries, self._collection.documents, count)
+        stored = min(max(count, _LEAST), self.documents)
+        rankings = top_k(self._collection.queries, self._collection.documents, stored)
         best = np.stack([ranking.ids for ranking in rankings]).astype(np.int64)
         self._cache.mkdir(parents=True, exist_ok=True)
         stream = io.BytesIO()
         np.save(stream, best)
         # Another run may read the file at any time, so it is written atomically.
-        write_bytes(self._cache / f"top{count}-{self._collection.checksum}.npy", stream.getvalue())
-        return best
+        write_bytes(self._cache / f"top{stored}-{self._collection.checksum}.npy", stream.getvalue())
+        return best[:, :count]
 
 
-class Judge:
-    """Computes metrics of rankings of one collection's queries.
+def judge(
+    metrics: Sequence[str],
+    ids: NDArray[np.int64],
+    exact: ExactAnswers,
+    judgements: Sequence[dict[int, int]] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return each metric's value for every query, NaN for a query without judgements.
 
-    Judgements are grades of documents by position, for each query; empty for a query without judgements.
+    `ids` has positions of documents, best first, filled up with -1.  `judgements` has grades of documents by position
+    for each query; without them, metrics that need them are omitted.
     """
-
-    def __init__(
-        self, metrics: Sequence[str], exact: ExactAnswers, judgements: Sequence[dict[int, int]] | None = None
-    ) -> None:
-        self._metrics = [parse_metric(name) for name in metrics]
-        self._exact = exact
-        judged = [metric for metric in self._metrics if not metric.exact]
-        self._judged = _Judgements(judged, judgements) if judged and judgements is not None else None
-
-    def values(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """Return each metric's value for every query, NaN for a query without judgements.
-
-        `ids` has positions of documents, best first, filled up with -1.  Without judgements, metrics that need them
-        are omitted.
-        """
-        values = {
-            metric.name: recall(ids[:, : metric.cutoff], self._exact.best(metric.exact))
-            for metric in self._metrics
-            if metric.exact
-        }
-        return values if self._judged is None else values | self._judged.values(ids)
-
-
-class _Judgements:
-    """Metrics against judgements, computed by ir-measures."""
-
-    def __init__(self, metrics: Sequence[Metric], judgements: Sequence[dict[int, int]]) -> None:
-        relevant = {
-            str(query): {str(position): int(grade) for position, grade in grades.items()}
-            for query, grades in enumerate(judgements)
-            if grades
-        }
-        measures = [ir_measures.parse_measure(metric.name) for metric in metrics]
-        self._names = {str(one): metric.name for one, metric in zip(measures, metrics, strict=True)}
-        self._evaluator: Any = ir_measures.evaluator(measures, relevant)
-        self._has_judgement = np.array([str(query) in relevant for query in range(len(judgements))])
-
-    def values(self, ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        # Use ranks as scores, so that ir-measures does not reorder ties.
-        run = {
-            str(query): {str(p): float(-rank) for rank, p in enumerate(row) if p >= 0}
-            for query, row in enumerate(ids.tolist())
-        }
-        values = {name: np.where(self._has_judgement, 0.0, np.nan) for name in self._names.values()}
-        for one in self._evaluator.iter_calc({query: ranking for query, ranking in run.items() if ranking}):
-            values[self._names[str(one.measure)]][int(one.query_id)] = one.value
+    parsed = {name: parse_metric(name) for name in metrics}
+    recalls = {name: metric for name, metric in parsed.items() if metric.exact}
+    best = exact.best(max(metric.exact for metric in recalls.values())) if recalls else ids
+    values = {
+        name: recall(ids[:, : metric.cutoff], best[:, : metric.exact]) for name, metric in recalls.items()
+    }
+    measures: dict[Any, str] = {
+        ir_measures.parse_measure(name): name for name in parsed if name not in recalls
+    }
+    if judgements is None or not measures:
         return values
+    relevant = {
+        str(query): {str(position): int(grade) for position, grade in grades.items()}
+        for query, grades in enumerate(judgements)
+        if grades
+    }
+    # Use ranks as scores, so that ir-measures does not reorder ties.
+    run = {
+        str(query): {str(p): float(-rank) for rank, p in enumerate(row) if p >= 0}
+        for query, row in enumerate(ids.tolist())
+        if max(row) >= 0
+    }
+    for name in measures.values():
+        values[name] = np.array([0.0 if grades else np.nan for grades in judgements])
+    for one in ir_measures.iter_calc(list(measures), relevant, run):
+        values[measures[one.measure]][int(one.query_id)] = one.value
+    return values

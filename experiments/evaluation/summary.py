@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from ..datasets.collection import Collection
 from ..runner.configuration import Experiment, Point
 from ..runner.raw_store import Raw, Session, load_raw, raw_path
-from .metrics import ExactAnswers, Judge, parse_metric
+from .metrics import ExactAnswers, judge
 from .statistics import latency, mean_interval
 
 __all__ = ["Measured", "Part", "summarize"]
-
-# Minimum number of exact Chamfer's best documents to compute.
-_LEAST_TOP = 10
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,6 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
     """Compute the metrics of an experiment's raw results, and add recorded faults to the session's failures."""
     part = Part(experiment, collection.name)
     exact = ExactAnswers(collection, session.cache)
-    judge = Judge(experiment.metrics, exact, collection.judgements)
     content = collection.content
     for point in experiment.points():
         rows, by_seed, first = [], list[dict[str, NDArray[np.float64]]](), None
@@ -59,9 +55,7 @@ def summarize(session: Session, experiment: Experiment, collection: Collection) 
             raw = load_raw(raw_path(session, experiment, collection.name, content, point, seed))
             if raw is None:
                 continue  # the system failed and is in the list of failures
-            # All exact answers that any metric needs, computed once.
-            exact.best(max([_LEAST_TOP, *(parse_metric(name).exact for name in experiment.metrics)]))
-            values = judge.values(raw.ids)
+            values = judge(experiment.metrics, raw.ids, exact, collection.judgements)
             by_seed.append(values)
             rows.append(_row(part, point, seed, raw, values))
             session.note_provenance(raw.facts["measured"])

@@ -14,7 +14,6 @@ import typer
 
 from muvera.utils.atomic_files import write_bytes
 
-from .charts import chart, config
 from .run_folder import Run, load_run
 from .table import Column, Table, html, number
 from .views import ExperimentView
@@ -55,14 +54,13 @@ def page_of(run: Run) -> str:
     """Return the run's page as HTML."""
     import jinja2  # here, so that other commands do not need it
 
-    charts: list[dict[str, Any]] = []
-    experiments = [_experiment(ExperimentView(run, name), charts) for name in run.experiments]
+    plots: list[dict[str, Any]] = []
+    experiments = [_experiment(ExperimentView(run, name), plots) for name in run.experiments]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     names = {row[key]: row["system"] for row in run.rows for key in ("label", "point")}
-    packed = {"config": config(), "charts": charts, "systems": names}
     return environment.get_template("page.html.jinja").render(
         run=run,
         counts={
@@ -76,19 +74,19 @@ def page_of(run: Run) -> str:
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
-        data=_packed(json.dumps(packed, ensure_ascii=False)),
+        data=_packed(json.dumps({"plots": plots, "systems": names}, ensure_ascii=False)),
     ).lstrip()  # fmt: skip
 
 
-def _experiment(view: ExperimentView, charts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the template's data of an experiment, and append its charts."""
+def _experiment(view: ExperimentView, plots: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the template's data of an experiment, and append its plots."""
     run = view.run
     groups: dict[str, list[dict[str, Any]]] = {}
     for plot in view.plots():
-        shown = {point["label"] for point in plot.points}
-        marks = {name: mark for name, mark in view.marks.items() if name in shown}
-        groups.setdefault(plot.collection, []).append({"number": len(charts), "title": plot.title})
-        charts.append(chart(plot, marks))
+        title = f"{plot.quality} by {plot.cost}"
+        groups.setdefault(plot.collection, []).append({"number": len(plots), "title": title})
+        marks = {label: mark._asdict() for label, mark in plot.marks.items()}
+        plots.append({**plot._asdict(), "marks": marks})
     tables = [
         Table(table["title"].removeprefix(f"{view.title}: "), table["header"], table["rows"])
         for table in run.tables

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation.metrics import ExactAnswers, Judge
+from experiments.evaluation.metrics import ExactAnswers, judge
 from experiments.evaluation.statistics import mean_interval, pareto_front, ratio_interval
 
 
@@ -30,7 +30,7 @@ IDS, TOP = rankings(0, 20), rankings(1, 10)
 @pytest.mark.parametrize(("exact", "cutoff"), [(10, 20), (10, 5), (1, 20)])
 def test_recall_is_the_share_of_the_exact_best(exact: int, cutoff: int) -> None:
     name = f"{exact}-recall@{cutoff}"
-    values = Judge([name, "nDCG@10"], Known(TOP)).values(IDS)
+    values = judge([name, "nDCG@10"], IDS, Known(TOP))
     expected = [np.isin(TOP[i, :exact], IDS[i, :cutoff]).mean() for i in range(len(IDS))]
     np.testing.assert_allclose(values[name], expected)
     assert list(values) == [name]  # nDCG needs judgements
@@ -38,7 +38,7 @@ def test_recall_is_the_share_of_the_exact_best(exact: int, cutoff: int) -> None:
 
 def test_ndcg_and_reciprocal_rank_are_their_definitions() -> None:
     judgements = [{int(IDS[i, i]): 2, int(IDS[i, i + 1]): 1} for i in range(len(IDS))]
-    values = Judge(["nDCG@10", "RR@10"], Known(TOP), judgements).values(IDS)
+    values = judge(["nDCG@10", "RR@10"], IDS, Known(TOP), judgements)
     ideal = 2 / np.log2(2) + 1 / np.log2(3)
     for i in range(len(IDS)):
         gained = sum(gain / np.log2(rank + 2) for gain, rank in [(2, i), (1, i + 1)] if rank < 10)
@@ -48,13 +48,13 @@ def test_ndcg_and_reciprocal_rank_are_their_definitions() -> None:
 
 def test_ties_keep_the_returned_order() -> None:
     for place, row in enumerate(([7, 1, 2], [1, 7, 2], [1, 2, 7])):
-        values = Judge(["RR@10"], Known(TOP[:1]), [{7: 1}]).values(np.array([row]))
+        values = judge(["RR@10"], np.array([row]), Known(TOP[:1]), [{7: 1}])
         assert values["RR@10"][0] == pytest.approx(1 / (place + 1))
 
 
 def test_no_judgement_is_nan_and_no_results_are_zero() -> None:
     ids = np.array([[3, 4], [-1, -1], [5, 6]])
-    values = Judge(["nDCG@10", "10-recall@2"], Known(TOP[:3]), [{3: 1}, {9: 1}, {}]).values(ids)
+    values = judge(["nDCG@10", "10-recall@2"], ids, Known(TOP[:3]), [{3: 1}, {9: 1}, {}])
     np.testing.assert_array_equal(values["nDCG@10"], [1, 0, np.nan])
     assert values["10-recall@2"][1] == 0
 
