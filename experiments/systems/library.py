@@ -148,8 +148,10 @@ class FirstStage(_LibrarySystem):
             raise ValueError(
                 f"calibrated=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
             )
-        blocks = default_blocks(encoder.config.dimension, False, encoder.blocks.metric)
-        return FDEEncoder(encoder.config, matrices=encoder.matrices, center=encoder.center, blocks=blocks)
+        blocks = default_blocks(encoder.config.dimension, False)
+        return FDEEncoder(
+            encoder.config, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=blocks
+        )
 
     def search(self, queries: MultiVectors, k: int) -> Answers:
         """Return the documents with the largest inner products; queries are answered at once and not timed."""

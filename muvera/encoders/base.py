@@ -8,7 +8,7 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -117,25 +117,33 @@ class EncoderConfig:
 
 
 class EncoderArrays:
-    """Base class of frozen dataclasses whose fields are the arrays of an encoder."""
+    """Base class of frozen dataclasses whose fields are arrays of an encoder; packed forms are cached properties."""
+
+    #: Precedes the names of the arrays in files.
+    prefix: ClassVar[str] = ""
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays by name, as they are saved."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """Return the arrays by the names under which they are saved."""
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return {self.prefix + name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_arrays(cls: type[_Arrays], read: ReadArray, prefix: str = "") -> _Arrays:
-        """Read the arrays with `read`, a function of their names, each with `prefix` added."""
+    def from_arrays(cls: type[_Arrays], read: ReadArray) -> _Arrays:
+        """Read the arrays of :meth:`to_arrays` with `read`, a function of their names."""
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        return cls(**{name: np.ascontiguousarray(read(prefix + name)) for name in names})
+        return cls(**{name: np.ascontiguousarray(read(cls.prefix + name)) for name in names})
 
-    def require(self, expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        """Raise ValueError unless each array has the expected shape and dtype.
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Return the shape and dtype of each array for a configuration."""
+        raise NotImplementedError
+
+    def require_shape(self, config: Any) -> None:
+        """Raise ValueError if the arrays belong to another configuration.
 
         Compiled code reads these arrays without bounds checks.
         """
-        for name, array in self.to_arrays().items():
-            shape, dtype = expected[name]
+        for name, (shape, dtype) in self._expected(config).items():
+            array = getattr(self, name)
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
                     f"The encoder's array {name!r} has shape {array.shape} and dtype {array.dtype}, but its "
@@ -167,15 +175,27 @@ class Encoder(ABC):
     #: power of tokens.
     scale: float = 1.0
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, **arrays: EncoderArrays | None) -> None:
         if not isinstance(config, self.config_class):
             raise TypeError(f"config must be of {self.config_class.__name__}, got {type(config).__name__}.")
         self.config = config
+        classes = self._array_classes(config)
+        for name, values in arrays.items():
+            if values is not None:
+                if name not in classes:
+                    raise ValueError(f"{name} were given, but an encoder of {config} has none.")
+                values.require_shape(config)
+                setattr(self, name, values)
+
+    @staticmethod
+    @abstractmethod
+    def _array_classes(config: Any) -> dict[str, type[EncoderArrays]]:
+        """Return the classes of an encoder's arrays, by the name of their attribute; this is None before a fit."""
 
     @property
-    @abstractmethod
     def needs_fit(self) -> bool:
         """True if :meth:`fit` must be called before encoding."""
+        return any(getattr(self, name) is None for name in self._array_classes(self.config))
 
     def fit(self: _Encoder, documents: Any, queries: Any = None, *, threads: int | None = None) -> _Encoder:
         """Fit the encoder to a sample of documents.
@@ -299,10 +319,6 @@ class Encoder(ABC):
         """Return the number of tokens of a task, and the largest number of texts, if there is one."""
         return _TASK_TOKENS, None
 
-    @abstractmethod
-    def _stored(self) -> dict[str, EncoderArrays | None]:
-        """Return the arrays of the encoder by the prefix of their names."""
-
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the drawn and fitted arrays by name.
 
@@ -314,13 +330,16 @@ class Encoder(ABC):
             If the encoder is not fitted.
         """
         self._require_fit()
-        stored = {
-            prefix + name: array
-            for prefix, arrays in self._stored().items()
-            if arrays is not None
-            for name, array in arrays.to_arrays().items()
-        }
-        return stored if self.scale == 1 else {**stored, "scale": np.array([self.scale], np.float32)}
+        stored = {} if self.scale == 1 else {"scale": np.array([self.scale], np.float32)}
+        for name in self._array_classes(self.config):
+            stored |= getattr(self, name).to_arrays()
+        return stored
+
+    @classmethod
+    def from_arrays(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
+        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
+        classes = cls._array_classes(config)
+        return cls(config, **{name: each.from_arrays(read) for name, each in classes.items()})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.

@@ -8,6 +8,7 @@ constant per query does not change the ranking.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -22,7 +23,6 @@ from .base import KernelArrays, Side, run_tasks
 from .matmul import one_blas_thread, product
 from .moment_blocks import (
     DEFAULT_COEFFICIENTS,
-    BlockWriter,
     MomentBlocks,
     covariance_directions,
     default_blocks,
@@ -91,16 +91,15 @@ def calibrate(
         filled = np.sort(rng.choice(filled, SAMPLE_DOCUMENTS, replace=False))
     documents = documents[filled]
     columns = moment_dimension(dimension, covariance)
-    writer = BlockWriter(default_blocks(dimension, covariance, None, directions))
+    defaults = default_blocks(dimension, covariance, directions)
     moments = np.empty((len(documents), columns), np.float32)
-    run_tasks(partial(writer.write_moments, 0), documents, moments, threads)
-    metric = _mean_covariance(moments, documents.lengths, size)
-    defaults = default_blocks(dimension, covariance, metric, directions)
+    run_tasks(partial(defaults.write_moments, 0), documents, moments, threads)
+    defaults = replace(defaults, metric=_mean_covariance(moments, documents.lengths, size))
     if len(documents) < 2:
         return defaults
     texts, own = _queries_and_windows(documents, queries, rng)
     query_blocks = np.empty((len(texts), columns), np.float32)
-    run_tasks(partial(BlockWriter(defaults).write, "queries", 0), texts, query_blocks, threads)
+    run_tasks(partial(defaults.write, "queries", 0), texts, query_blocks, threads)
 
     # Each block as a pair of its documents' side and its queries' side.
     triangle = columns - dimension - 1
@@ -128,8 +127,11 @@ def calibrate(
     units = [
         _unit(block, query, balance) for block, query in [(coefficients[0] * sketch[0], sketch[1]), *pairs]
     ]
-    return MomentBlocks(
-        coefficients, np.array(units, np.float32), offset.astype(np.float32), metric, defaults.directions
+    return replace(
+        defaults,
+        coefficients=coefficients,
+        units=np.array(units, np.float32),
+        offset=offset.astype(np.float32),
     )
 
 

@@ -6,23 +6,21 @@ Sizes: n sampled windows, m sampled documents, L floats of a long vector, D of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..utils.parallel import run_in_ranges, split_by_weight
 from .base import EncoderArrays
-from .matmul import (
-    Ridge,
-    gram,
-    leading_eigenvectors,
-    one_blas_thread,
-    product,
-    quantize_columns,
-)
+from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
+from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
+from .moment_blocks import mean_tokens
 
-__all__ = ["CompactMaps", "fit_maps", "sample_windows"]
+__all__ = ["CompactMaps", "fit_maps", "sample_windows", "window_similarities"]
 
 # Largest number of windows, of bytes of their long vectors, and of windows per document.  5,120 windows had the same
 # recall, and 3,072 up to .008 less (mean of four seeds).  Fitting time grows with the square of their number.
@@ -68,17 +66,27 @@ class CompactMaps(EncoderArrays):
     document_scales: NDArray[np.float32]
     offset: NDArray[np.float32]
 
-    def require_shape(self, long: int, compact: int) -> None:
-        """Raise ValueError if the maps belong to another configuration."""
-        self.require(
-            {
-                "queries": ((long, compact), np.int8),
-                "query_scales": ((compact,), np.float32),
-                "documents": ((long, compact), np.int8),
-                "document_scales": ((compact,), np.float32),
-                "offset": ((compact,), np.float32),
-            }
-        )
+    prefix: ClassVar[str] = "compact_"
+
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        long, compact = config.long_dimension, config.compact_dimension
+        return {
+            "queries": ((long, compact), np.int8),
+            "query_scales": ((compact,), np.float32),
+            "documents": ((long, compact), np.int8),
+            "document_scales": ((compact,), np.float32),
+            "offset": ((compact,), np.float32),
+        }
+
+    @cached_property
+    def query_product(self) -> Int8Matrix:
+        """The packed map of queries."""
+        return Int8Matrix(self.queries, self.query_scales)
+
+    @cached_property
+    def document_product(self) -> Int8Matrix:
+        """The packed map of documents."""
+        return Int8Matrix(self.documents, self.document_scales)
 
 
 def sample_windows(
@@ -108,6 +116,46 @@ def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> list[
     return [
         np.asarray(texts.tokens[start:stop], np.float32) for start, stop in zip(starts, stops, strict=True)
     ]
+
+
+def window_similarities(
+    windows: MultiVectors,
+    documents: MultiVectors,
+    directions: NDArray[np.float32],
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return approximate similarities of documents with windows, float32 (m, n).
+
+    Products with a document's mean token are exact.  Products with the deviations from it are computed in bytes, in
+    the coordinates of `directions`.
+
+    Parameters
+    ----------
+    windows, documents : MultiVectors
+        Without empty texts.
+    directions : float32 (r, d), or (0, 0) for all columns
+        Orthonormal rows.
+    """
+    tokens = np.asarray(windows.tokens, np.float32)
+    starts = windows.offsets[:-1]
+    means = mean_tokens(documents, threads)
+    out = product(means, np.add.reduceat(tokens, starts, axis=0).T, threads)
+    turned = product(tokens, directions.T, threads) if directions.size else tokens
+    measure = TokenProducts(*quantize_columns(turned.T), np.zeros(turned.shape[1], np.float32))
+    none = np.empty((0, turned.shape[1]), np.uint16)
+
+    def work(start: int, stop: int) -> None:
+        offsets = documents.offsets[start : stop + 1]
+        rest = np.asarray(documents.tokens[offsets[0] : offsets[-1]], np.float32)
+        rest = rest - np.repeat(means[start:stop], np.diff(offsets), axis=0)
+        if directions.size:
+            rest = product(rest, directions.T, 1)
+        values = np.empty((stop - start, len(turned)), np.float32)
+        measure.write_largest((rest, none, offsets - offsets[0]), 0, stop - start, values)
+        out[start:stop] += np.add.reduceat(values, starts, axis=1)
+
+    run_in_ranges(work, split_by_weight(documents.offsets, TASK_TOKENS, 256), threads)
+    return out
 
 
 @one_blas_thread()

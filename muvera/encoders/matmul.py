@@ -18,20 +18,15 @@ import scipy.linalg
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from ..kernels.byte_product import multiply_split, split_to_bytes
-from ..kernels.byte_tile import STEP, pack_bytes
 from ..utils.locks import renew_after_fork
 from ..utils.parallel import run_in_ranges
 
 __all__ = [
-    "Int8Matrix",
-    "PackedBytes",
     "Ridge",
     "gram",
     "leading_eigenvectors",
     "one_blas_thread",
     "product",
-    "quantize_columns",
 ]
 
 # Rows of a task: BLAS is nearly as fast as on whole matrices.
@@ -151,61 +146,6 @@ class Ridge:
 
         _run_in_blocks(work, targets.shape[1], threads)
         return out
-
-
-def quantize_columns(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return `matrix` rounded to int8, and the unit of each column: ``int8 * units`` approximates it."""
-    units = np.abs(matrix).max(axis=0) / np.float32(127)
-    units[units == 0] = 1
-    return np.rint(matrix / units).astype(np.int8), units
-
-
-class PackedBytes:
-    """An int8 matrix (L, D), packed for the byte kernels.
-
-    Parameters
-    ----------
-    matrix : int8 (L, D)
-        L is at most 65,536, so that sums are exact.
-    multiple : int
-        The packed matrix has L rounded up to this number of rows.
-    """
-
-    def __init__(self, matrix: NDArray[np.int8], multiple: int = STEP) -> None:
-        #: Rows of the packed matrix.
-        self.depth = -(-len(matrix) // multiple) * multiple
-        #: The matrix as :func:`muvera.kernels.byte_tile.pack_bytes` packs it.
-        self.panels = pack_bytes(np.pad(matrix, ((0, self.depth - len(matrix)), (0, 0))))
-        #: 128 times the sum of each column: rows are stored with an offset of 128.
-        self.sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
-
-
-class Int8Matrix:
-    """A matrix (L, D) in 8 bits, for products with rows in 16 bits.
-
-    For a single query, a product takes the time of reading the matrix, and 8 bits take a quarter of it.
-
-    Parameters
-    ----------
-    matrix : int8 (L, D)
-        L is at most 65,536, so that sums are exact.
-    scales : float32 (D,)
-        Unit of each column, as :func:`quantize_columns` returns it.
-    """
-
-    def __init__(self, matrix: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
-        self._packed, self._scales = PackedBytes(matrix), scales
-
-    def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32.
-
-        The sums are exact integers: a row's product does not depend on the other rows.
-        """
-        rows = np.zeros((2 * len(block), self._packed.depth), np.uint8)
-        rows[::2, block.shape[1] :] = 128  # a high byte of 128 means zero
-        units = np.empty(len(block), np.float32)
-        split_to_bytes(block, rows, units)
-        multiply_split(rows, self._packed.panels, self._packed.sums, units, self._scales, out)
 
 
 class _BlasLimit:

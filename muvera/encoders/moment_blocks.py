@@ -7,6 +7,8 @@ around their own document's mean; the mean token keeps all columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,6 @@ __all__ = [
     "DEFAULT_COEFFICIENTS",
     "MAX_DIRECTIONS",
     "TERMS",
-    "BlockWriter",
     "MomentBlocks",
     "covariance_directions",
     "default_blocks",
@@ -66,7 +67,7 @@ def moment_dimension(dimension: int, covariance: bool) -> int:
 
 @dataclass(frozen=True)
 class MomentBlocks(EncoderArrays):
-    """Coefficients and arrays of the blocks.
+    """Coefficients and arrays of the blocks, which are written into the columns of vectors.
 
     Parameters
     ----------
@@ -90,41 +91,39 @@ class MomentBlocks(EncoderArrays):
     metric: NDArray[np.float32]
     directions: NDArray[np.float32]
 
-    def require_shape(self, dimension: int, covariance: bool) -> None:
-        """Raise ValueError if the blocks belong to another configuration."""
-        size = covariance_directions(dimension, covariance)
-        self.require(
-            {
-                "coefficients": ((len(TERMS),), np.float64),
-                "units": ((4,), np.float32),
-                "offset": ((moment_dimension(dimension, covariance),), np.float32),
-                "metric": ((size, size), np.float32),
-                "directions": ((size, dimension) if 0 < size < dimension else (0, 0), np.float32),
-            }
-        )
+    prefix: ClassVar[str] = "moments_"
+
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        dimension, size = config.dimension, covariance_directions(config.dimension, config.covariance)
+        return {
+            "coefficients": ((len(TERMS),), np.float64),
+            "units": ((4,), np.float32),
+            "offset": ((moment_dimension(dimension, config.covariance),), np.float32),
+            "metric": ((size, size), np.float32),
+            "directions": ((size, dimension) if 0 < size < dimension else (0, 0), np.float32),
+        }
+
+    def require_shape(self, config: Any) -> None:
+        """Raise ValueError if the blocks belong to another configuration, or a unit is not positive."""
+        super().require_shape(config)
         if self.units.min() <= 0:
             raise ValueError(
                 f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from a copy."
             )
 
+    @property
+    def _triangle(self) -> int:
+        size = len(self.metric)
+        return size * (size + 1) // 2
 
-class BlockWriter:
-    """Writes the blocks of texts into the columns of vectors.
+    @cached_property
+    def _packed_metric(self) -> NDArray[np.float32]:
+        padding = -len(self.metric) % LANES
+        return pack_columns(np.pad(self.metric, (0, padding))).reshape(-1)
 
-    Parameters
-    ----------
-    blocks : MomentBlocks
-    """
-
-    def __init__(self, blocks: MomentBlocks) -> None:
-        self._blocks = blocks
-        size = len(blocks.metric)
-        self._triangle = size * (size + 1) // 2
-        width = -(-size // LANES) * LANES
-        padded = np.zeros((width, width), np.float32)
-        padded[:size, :size] = blocks.metric
-        self._metric = pack_columns(padded).reshape(-1)
-        self._directions = pack_map(blocks.directions.T) if blocks.directions.size else None
+    @cached_property
+    def _packed_directions(self) -> NDArray[np.float32]:
+        return pack_map(self.directions.T)
 
     def write_moments(
         self, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
@@ -138,44 +137,44 @@ class BlockWriter:
         self, side: Side, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write the blocks of texts start..stop to the columns of `out` from `at` on."""
-        blocks, size = self._blocks, self._triangle
+        size = self._triangle
         if side == "documents":
             self.write_moments(at, arrays, start, stop, out)
             weigh_moments(
-                arrays[2], start, stop, at, size, blocks.coefficients[1:], blocks.units[1:], blocks.offset, out
+                arrays[2], start, stop, at, size, self.coefficients[1:], self.units[1:], self.offset, out
             )  # fmt: skip
             return
-        _, covariance_unit, mean_unit, bias_unit = blocks.units
-        bias = at + len(blocks.offset) - 1
+        _, covariance_unit, mean_unit, bias_unit = self.units
+        bias = at + len(self.offset) - 1
         first_moments(*arrays, start, stop, at + size, False, out)
         out[:, at + size : bias] /= mean_unit
         lengths = arrays[2][start + 1 : stop + 1] - arrays[2][start:stop]
         out[:, bias] = lengths.astype(np.float32) / bias_unit
         if size:
-            query_matrices(*self._projected(arrays, start, stop), at, self._metric, covariance_unit, out)
+            query_matrices(
+                *self._projected(arrays, start, stop), at, self._packed_metric, covariance_unit, out
+            )
 
     def _projected(
         self, arrays: KernelArrays, start: int, stop: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64], int, int]:
         """Return the tokens of texts start..stop in the directions of the covariance, as kernel arguments."""
-        if self._directions is None:
+        if not self.directions.size:
             return (*arrays, start, stop)
         floats, halves, offsets = arrays
         first, last = int(offsets[start]), int(offsets[stop])
-        size = len(self._blocks.directions)
-        projected = np.zeros((last - first, size), np.float32)
+        projected = np.zeros((last - first, len(self.directions)), np.float32)
         for row in range(first, last, _PROJECTED_ROWS):
             rows = slice(row, min(row + _PROJECTED_ROWS, last))
             tokens = floats[rows] if len(floats) else halves[rows].view(np.float16).astype(np.float32)
-            add_product(tokens, self._directions, projected[row - first : rows.stop - first])
-        none = read_only_view(np.empty((0, size), np.uint16))
+            add_product(tokens, self._packed_directions, projected[row - first : rows.stop - first])
+        none = read_only_view(np.empty((0, len(self.directions)), np.uint16))
         return read_only_view(projected), none, offsets[start : stop + 1] - first, 0, stop - start
 
 
 def default_blocks(
     dimension: int,
     covariance: bool,
-    metric: NDArray[np.float32] | None = None,
     directions: NDArray[np.float32] | None = None,
 ) -> MomentBlocks:
     """Return blocks with the :data:`DEFAULT_COEFFICIENTS`."""
@@ -187,7 +186,7 @@ def default_blocks(
         np.array(DEFAULT_COEFFICIENTS),
         np.ones(4, np.float32),
         np.zeros(moment_dimension(dimension, covariance), np.float32),
-        np.eye(size, dtype=np.float32) if metric is None else metric,
+        np.eye(size, dtype=np.float32),
         directions,
     )
 

@@ -13,21 +13,10 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..utils.checks import given, require_int
 from ..utils.stages import stage
-from .base import (
-    Encoder,
-    EncoderArrays,
-    EncoderConfig,
-    FitSample,
-    KernelArrays,
-    ReadArray,
-    Side,
-    run_tasks,
-)
+from .base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side, run_tasks
 from .calibration import SAMPLE_DOCUMENTS, calibrate
-from .compact_map import CompactMaps, fit_maps, sample_windows
-from .matmul import Int8Matrix
-from .moment_blocks import BlockWriter, MomentBlocks, moment_dimension
-from .token_products import window_similarities
+from .compact_map import CompactMaps, fit_maps, sample_windows, window_similarities
+from .moment_blocks import MomentBlocks, moment_dimension
 
 __all__ = ["MomentsConfig", "MomentsEncoder"]
 
@@ -130,39 +119,16 @@ class MomentsEncoder(Encoder):
 
     config_class = MomentsConfig
     config: MomentsConfig
+    blocks: MomentBlocks | None = None
+    compact: CompactMaps | None = None
 
-    def __init__(
-        self, config: MomentsConfig, *, blocks: MomentBlocks | None = None, compact: CompactMaps | None = None
-    ) -> None:
-        super().__init__(config)
-        self.blocks: MomentBlocks | None = None
-        self.compact: CompactMaps | None = None
-        if blocks is not None:
-            self._use_blocks(blocks)
-        if compact is not None:
-            self._use_maps(compact)
-
-    def _use_blocks(self, blocks: MomentBlocks) -> None:
-        blocks.require_shape(self.config.dimension, self.config.covariance)
-        self._writer = BlockWriter(blocks)
-        self.blocks = blocks
-
-    def _use_maps(self, maps: CompactMaps) -> None:
-        if self.config.compact_dimension is None:
-            raise ValueError("compact maps were given, but the configuration has no compact_dimension.")
-        maps.require_shape(self.config.long_dimension, self.config.compact_dimension)
-        self._products = {
-            "queries": Int8Matrix(maps.queries, maps.query_scales),
-            "documents": Int8Matrix(maps.documents, maps.document_scales),
-        }
-        self.compact = maps
+    @staticmethod
+    def _array_classes(config: MomentsConfig) -> dict[str, type[EncoderArrays]]:
+        if config.compact_dimension is None:
+            return {"blocks": MomentBlocks}
+        return {"blocks": MomentBlocks, "compact": CompactMaps}
 
     # -- fitting --------------------------------------------------------------
-
-    @property
-    def needs_fit(self) -> bool:
-        """True if :meth:`fit` must be called before encoding."""
-        return self.blocks is None or (self.config.compact_dimension is not None and self.compact is None)
 
     @property
     def _fit_size(self) -> tuple[int, int]:
@@ -176,20 +142,20 @@ class MomentsEncoder(Encoder):
             balance="length" if size is None else "range", seed=config.seed, threads=threads,
         )  # fmt: skip
         if size is not None:
-            self._use_maps(self._fitted_maps(blocks, sample, size, threads))
-        self._use_blocks(blocks)
+            self.compact = self._fitted_maps(blocks, sample, size, threads)
+        self.blocks = blocks
 
     def _fitted_maps(
         self, blocks: MomentBlocks, sample: FitSample, size: int, threads: int | None
     ) -> CompactMaps:
-        config, writer = self.config, BlockWriter(blocks)
+        config = self.config
         windows = sample_windows(sample.documents, sample.queries, config.long_dimension, config.seed)
         with stage("learning moments, 1 of 2"):
             similarities = window_similarities(windows, sample.documents, blocks.directions, threads)
 
         def long_vectors(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
             out = np.empty((len(texts), config.long_dimension), np.float32)
-            return run_tasks(partial(writer.write, side, 0), texts, out, threads)
+            return run_tasks(partial(blocks.write, side, 0), texts, out, threads)
 
         with stage("learning moments, 2 of 2"):
             return fit_maps(
@@ -206,24 +172,14 @@ class MomentsEncoder(Encoder):
     def _write(
         self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
+        assert self.blocks is not None
         if self.compact is None:
-            self._writer.write(side, 0, arrays, start, stop, out)
+            self.blocks.write(side, 0, arrays, start, stop, out)
             return
         block = np.empty((stop - start, self.config.long_dimension), np.float32)
-        self._writer.write(side, 0, arrays, start, stop, block)
-        self._products[side].multiply(block, out)
-        if side == "documents":
+        self.blocks.write(side, 0, arrays, start, stop, block)
+        if side == "queries":
+            self.compact.query_product.multiply(block, out)
+        else:
+            self.compact.document_product.multiply(block, out)
             out -= self.compact.offset
-
-    # -- saving ---------------------------------------------------------------
-
-    def _stored(self) -> dict[str, EncoderArrays | None]:
-        return {"moments_": self.blocks, "compact_": self.compact}
-
-    @classmethod
-    def from_arrays(cls, config: MomentsConfig, read: ReadArray) -> MomentsEncoder:
-        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
-        maps = None
-        if config.compact_dimension is not None:
-            maps = CompactMaps.from_arrays(read, "compact_")
-        return cls(config, blocks=MomentBlocks.from_arrays(read, "moments_"), compact=maps)

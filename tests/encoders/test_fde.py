@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
+from muvera.encoders.fde.matrices import MeanToken
 
 SIDES = ["encode_documents", "encode_queries"]
 
@@ -326,8 +327,8 @@ def test_wrong_configurations(values: dict[str, Any], error: type[Exception], wo
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match=r"3 entries.*dimension=4"):
-        FDEEncoder(FDEConfig(dimension=4), center=np.zeros(3))
+    with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
+        FDEEncoder(FDEConfig(dimension=4), mean_token=MeanToken(np.zeros(3, np.float32)))
     encoder = made(None, dimension=4, num_repetitions=1, num_simhash_projections=1, **PLAIN)
     frozen = np.zeros((1, 8), np.float32)
     frozen.flags.writeable = False

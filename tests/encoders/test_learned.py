@@ -9,10 +9,9 @@ from builders.token_collections import random_texts
 from numpy.typing import NDArray
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors
+from muvera.encoders.int8 import TokenProducts, quantize_columns
 from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
 from muvera.encoders.learned.training import train_features
-from muvera.encoders.matmul import quantize_columns
-from muvera.encoders.token_products import TokenProducts
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 64}
 
@@ -37,14 +36,12 @@ def maps_of(encoder: LearnedEncoder) -> LearnedMaps:
 
 def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVectors) -> None:
     maps = maps_of(encoder)
-    landmarks, units = quantize_columns(maps.landmarks.T)
-    rounded, map_units = quantize_columns(maps.documents)
     expected = []
     for text in documents:
         rest = np.asarray(text, np.float64) - maps.center
         unit = abs(rest).max() / 127
-        values = (np.floor(rest / unit + 0.5) @ landmarks).max(axis=0) * unit * units
-        expected.append(values @ (rounded * map_units.astype(np.float64)) - maps.offset)
+        values = (np.floor(rest / unit + 0.5) @ maps.landmarks).max(axis=0) * unit * maps.landmark_scales
+        expected.append(values @ (maps.documents * maps.document_scales.astype(np.float64)) - maps.offset)
     vectors = encoder.encode_documents(documents)
     # An entry halfway between two bytes may be rounded to either.
     assert (np.abs(vectors - np.stack(expected)) < 1e-3 * np.abs(vectors).max()).mean() > 0.99
@@ -53,18 +50,17 @@ def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVe
 
 def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents: MultiVectors) -> None:
     maps = maps_of(encoder)
-    features, units = quantize_columns(maps.features.T)
     sums = []
     for text in documents:
         rest = np.asarray(text, np.float64) - maps.center
         token_units = abs(rest).max(axis=1, keepdims=True) / 127
-        products = (np.floor(rest / token_units + 0.5) @ features) * token_units * units
-        sums.append(np.maximum(maps.center @ maps.features.T + products, 0).sum(axis=0))
-    rounded, map_units = quantize_columns(maps.queries)
-    expected = np.stack(sums) @ (rounded * map_units.astype(np.float64))
+        products = (np.floor(rest / token_units + 0.5) @ maps.features) * token_units * maps.feature_scales
+        sums.append(np.maximum(maps.biases + products, 0).sum(axis=0))
+    query_map = maps.queries * maps.query_scales.astype(np.float64)
+    expected = np.stack(sums) @ query_map
     vectors = encoder.encode_queries(documents)
     steps = abs(np.stack(sums)).max(axis=1, keepdims=True) / 32767 * 0.51 + 3e-6 * abs(np.stack(sums)).max()
-    assert (abs(vectors - expected) <= steps * abs(maps.queries).sum(axis=0)).mean() > 0.99
+    assert (abs(vectors - expected) <= steps * abs(query_map).sum(axis=0)).mean() > 0.99
 
 
 @pytest.mark.parametrize("width", [1, 16, 33])
@@ -74,10 +70,10 @@ def test_feature_sums_of_small_integers_are_exact(width: int) -> None:
     directions = rng.integers(-127, 128, size=(width, 5)).astype(np.float32)
     tokens[:, 0], directions[:, 0] = 127, 127  # so that a step is 1
     texts = MultiVectors(tokens, np.array([0, 0, 1, 9]))  # the first text has no tokens
-    products = TokenProducts(directions, np.zeros(5, np.float32))
+    products = TokenProducts(*quantize_columns(directions.T), np.zeros(5, np.float32))
     all_products = [text @ directions.T for text in texts]
     sums = [np.maximum(own, 0).sum(axis=0) for own in all_products]
-    np.testing.assert_array_equal(products.feature_sums(texts, 1), sums)
+    np.testing.assert_array_equal(products.feature_sums(np.zeros(width, np.float32), texts, 1), sums)
     largest = [own.max(axis=0) if len(own) else np.zeros(width) for own in all_products]
     np.testing.assert_array_equal(products.largest(texts, 1), largest)
 
@@ -86,14 +82,16 @@ def test_full_rank_is_the_ridge_regression(documents: MultiVectors) -> None:
     config = LearnedConfig(dimension=20, vector_dimension=32, num_landmarks=200, num_features=32)
     encoder = LearnedEncoder(config).fit(documents)
     maps = maps_of(encoder)
-    activations = np.maximum(maps.landmarks.astype(np.float64) @ maps.features.T, 0)
+    landmarks = (maps.landmarks * maps.landmark_scales.astype(np.float64)).T
+    features = maps.features * maps.feature_scales.astype(np.float64)
+    activations = np.maximum(landmarks @ features, 0)
     covariance = activations.T @ activations / len(activations)
     level = np.trace(covariance) / len(covariance)
-    values = np.stack([(maps.landmarks @ np.asarray(text).T).max(axis=1) for text in documents])
+    values = np.stack([(landmarks @ np.asarray(text, np.float64).T).max(axis=1) for text in documents])
     targets = activations.T @ (values - values.mean(axis=0)).T / len(activations)
     weights = np.linalg.solve(covariance + 0.03 * level * np.eye(32), targets)
     queries = random_texts(10, seed=5)
-    sums = np.stack([np.maximum(np.asarray(text) @ maps.features.T, 0).sum(axis=0) for text in queries])
+    sums = np.stack([np.maximum(np.asarray(text, np.float64) @ features, 0).sum(axis=0) for text in queries])
     scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
     wanted = sums @ weights
     # Bytes of tokens and maps cost some percent.

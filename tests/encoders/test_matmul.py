@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from muvera.encoders.matmul import (
-    Int8Matrix,
-    gram,
-    leading_eigenvectors,
-    one_blas_thread,
-    product,
-    quantize_columns,
-)
+from muvera.encoders.int8 import Int8Matrix, quantize_columns
+from muvera.encoders.matmul import gram, leading_eigenvectors, one_blas_thread, product
 
 
 def blas_threads() -> list[int]:

@@ -270,7 +270,7 @@ def test_wrong_fits_and_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     short = dataclasses.replace(maps, queries=maps.queries[:, :5])
     with pytest.raises(ValueError, match=r"\(8397, 5\).*\(8397, 24\)"):
         MomentsEncoder(encoder.config, compact=short)
-    with pytest.raises(ValueError, match="compact_dimension"):
+    with pytest.raises(ValueError, match="compact were given"):
         MomentsEncoder(MomentsConfig(dimension=140, **LONG), compact=maps)
 
 

@@ -103,12 +103,12 @@ def test_damaged_folders(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             load_encoder(file.parent)
     file.write_text(content)
-    center = file.with_name("encoder_center.npy")
-    center.write_bytes(center.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"encoder_center\.npy.*checksum"):
+    planes = file.with_name("encoder_hyperplanes.npy")
+    planes.write_bytes(planes.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"encoder_hyperplanes\.npy.*checksum"):
         load_encoder(file.parent)
     for array, message in ((np.full(8, np.nan, np.float32), "NaN"), (np.array(["x"] * 8), "<U1")):
-        np.save(file.with_name("encoder_hyperplanes.npy"), array)
+        np.save(planes, array)
         with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{message}"):
             read_encoder(tmp_path / "encoder", config)
 

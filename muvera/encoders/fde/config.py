@@ -77,6 +77,8 @@ class FDEConfig(EncoderConfig):
     """
 
     kind: ClassVar[str] = "fde"
+    #: Its blocks contain no covariance.
+    covariance: ClassVar[bool] = False
 
     dimension: int
     num_repetitions: int = 40

@@ -9,16 +9,18 @@ Every purpose and every repetition (or group of repetitions that share a rotatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.tile import LANES
+from ...kernels.tile import LANES, pack_columns
 from ..base import EncoderArrays
 from . import reference_draws
 from .config import FDEConfig
 
-__all__ = ["FDEMatrices", "cell_positions", "draw_matrices", "padded_width"]
+__all__ = ["FDEMatrices", "MeanToken", "cell_positions", "draw_matrices", "padded_width"]
 
 _HYPERPLANES, _PROJECTION, _FINAL = range(3)
 
@@ -44,25 +46,63 @@ class FDEMatrices(EncoderArrays):
     final_targets: NDArray[np.int64]
     final_signs: NDArray[np.float32]
 
-    def require_shape(self, config: FDEConfig) -> None:
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        width, repetitions = padded_width(config.dimension), config.num_repetitions
+        projections = (repetitions, config.block_width, width)
+        targets = config.sketch_dimension if config.final_projection_dimension else 0
+        return {
+            "hyperplanes": ((repetitions * config.num_simhash_projections, width), np.float32),
+            "projections": ((0, 0, 0) if config.projection == "identity" else projections, np.float32),
+            "final_targets": ((targets,), np.int64),
+            "final_signs": ((targets,), np.float32),
+        }
+
+    def require_shape(self, config: Any) -> None:
         """Raise ValueError if the matrices belong to another configuration, or a position is out of range."""
-        width, final = padded_width(config.dimension), config.final_projection_dimension or 0
-        repetitions, block = config.num_repetitions, config.block_width
-        targets = config.sketch_dimension if final else 0
-        projections = (0, 0, 0) if config.projection == "identity" else (repetitions, block, width)
-        self.require(
-            {
-                "hyperplanes": ((repetitions * config.num_simhash_projections, width), np.float32),
-                "projections": (projections, np.float32),
-                "final_targets": ((targets,), np.int64),
-                "final_signs": ((targets,), np.float32),
-            }
-        )
-        if targets and not 0 <= self.final_targets.min() <= self.final_targets.max() < final:
+        super().require_shape(config)
+        targets, final = self.final_targets, config.final_projection_dimension
+        if targets.size and not 0 <= targets.min() <= targets.max() < final:
             raise ValueError(
                 f"The encoder's array 'final_targets' must be within 0..{final - 1}, got "
-                f"{self.final_targets.min()}..{self.final_targets.max()}. Restore the encoder from a copy."
+                f"{targets.min()}..{targets.max()}. Restore the encoder from a copy."
             )
+
+    @cached_property
+    def packed_planes(self) -> NDArray[np.float32]:
+        """The hyperplanes, packed for the kernels."""
+        return pack_columns(self.hyperplanes).reshape(-1)
+
+    @cached_property
+    def packed_projections(self) -> NDArray[np.float32]:
+        """The projections, packed for the kernels; empty for the identity."""
+        packed = [pack_columns(rows).reshape(-1) for rows in self.projections]
+        return np.concatenate([np.empty(0, np.float32), *packed])
+
+    @cached_property
+    def inverse_norms(self) -> NDArray[np.float32]:
+        """One over the length of each hyperplane's normal."""
+        norms = np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1)
+        return np.asarray(1 / np.maximum(norms, 1e-30), np.float32)
+
+    @cached_property
+    def no_center(self) -> NDArray[np.float32]:
+        """The center of tokens that are not centered."""
+        return np.zeros(self.hyperplanes.shape[1], np.float32)
+
+
+@dataclass(frozen=True)
+class MeanToken(EncoderArrays):
+    """The mean token of documents, float32 (d,), which is subtracted from tokens."""
+
+    center: NDArray[np.float32]
+
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        return {"center": ((config.dimension,), np.float32)}
+
+    @cached_property
+    def padded(self) -> NDArray[np.float32]:
+        """The mean token with its width rounded up to whole vectors."""
+        return _padded(self.center)
 
 
 def draw_matrices(config: FDEConfig) -> FDEMatrices:

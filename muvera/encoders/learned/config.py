@@ -37,8 +37,7 @@ class LearnedConfig(EncoderConfig):
 
     Notes
     -----
-    An index stores ``4 * (num_landmarks + num_features) * (vector_dimension + dimension)`` bytes
-    of maps.
+    An index stores ``(num_landmarks + num_features) * (vector_dimension + dimension)`` bytes of maps.
 
     Examples
     --------

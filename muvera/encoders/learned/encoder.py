@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.sampling import MAX_FIT_DOCUMENTS
 from ...utils.stages import stage
-from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, ReadArray, Side
-from ..matmul import Int8Matrix, quantize_columns
-from ..token_products import TASK_TOKENS, TokenProducts
+from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, Side
+from ..int8 import TASK_TOKENS, TokenProducts, quantize_columns
 from .config import LearnedConfig
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample
 from .training import train_features
@@ -53,27 +52,13 @@ class LearnedEncoder(Encoder):
 
     config_class = LearnedConfig
     config: LearnedConfig
+    maps: LearnedMaps | None = None
 
-    def __init__(self, config: LearnedConfig, *, maps: LearnedMaps | None = None) -> None:
-        super().__init__(config)
-        self.maps: LearnedMaps | None = None
-        if maps is not None:
-            self._use_maps(maps)
-
-    def _use_maps(self, maps: LearnedMaps) -> None:
-        maps.require_shape(self.config)
-        self._landmarks = TokenProducts(maps.landmarks, maps.center)
-        self._features = TokenProducts(maps.features, maps.center)
-        self._documents = Int8Matrix(*quantize_columns(maps.documents))
-        self._queries = Int8Matrix(*quantize_columns(maps.queries))
-        self.maps = maps
+    @staticmethod
+    def _array_classes(config: LearnedConfig) -> dict[str, type[EncoderArrays]]:
+        return {"maps": LearnedMaps}
 
     # -- fitting --------------------------------------------------------------
-
-    @property
-    def needs_fit(self) -> bool:
-        """True if :meth:`fit` must be called before encoding."""
-        return self.maps is None
 
     @property
     def _fit_size(self) -> tuple[int, int]:
@@ -81,50 +66,45 @@ class LearnedEncoder(Encoder):
 
     def _fit(self, sample: FitSample, threads: int | None) -> None:
         config, (documents, queries, center) = self.config, sample
-        landmarks = sample_tokens(documents, queries, config.num_landmarks, config.seed)
-        features = draw_features(config)
+        tokens = sample_tokens(documents, queries, config.num_landmarks, config.seed)
+        landmarks = quantize_columns(tokens.T)
+        directions = draw_features(config)
         if config.training_epochs:
-            subset, tokens = training_sample(documents, queries, config.seed)
+            subset, targets = training_sample(documents, queries, config.seed)
             with stage("learning features, 1 of 2"):
-                values = TokenProducts(tokens, center).largest(subset, threads)
+                values = TokenProducts(*quantize_columns(targets.T), center).largest(subset, threads)
                 epochs = config.training_epochs
-                features = train_features(features, tokens, values, epochs, config.seed, threads)
+                directions = train_features(directions, targets, values, epochs, config.seed, threads)
         with stage("learning features, 2 of 2"):
-            single_tokens = MultiVectors(landmarks, np.arange(len(landmarks) + 1))
-            activations = TokenProducts(features, center).feature_sums(single_tokens, threads)
-            measure = TokenProducts(landmarks, center)
+            features = quantize_columns(directions.T)
+            biases = (directions * center).sum(axis=1, dtype=np.float64).astype(np.float32)
+            single_tokens = MultiVectors(tokens, np.arange(len(tokens) + 1))
+            activations = TokenProducts(*features, center).feature_sums(biases, single_tokens, threads)
+            measure = TokenProducts(*landmarks, center)
             missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(documents))
             mixed = measure.largest(mixed_documents(documents, missing, config.seed), threads)
             values = measure.largest(documents, threads)
-            self._use_maps(fit_maps(config, landmarks, center, features, activations, values, mixed, threads))
+            document_map, query_map, offset = fit_maps(config, activations, values, mixed, threads)
+        self.maps = LearnedMaps(center, *landmarks, *features, biases, *document_map, *query_map, offset)
 
     # -- encoding -------------------------------------------------------------
 
     def _task_size(self, side: Side) -> tuple[int, int | None]:
         if side == "queries" or self.maps is None:
             return TASK_TOKENS, _TASK_QUERIES
-        return TASK_TOKENS, max(1, _TASK_BYTES // (4 * len(self.maps.landmarks)))
+        return TASK_TOKENS, max(1, _TASK_BYTES // (4 * self.maps.num_landmarks))
 
     def _write(
         self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        assert self.maps is not None
+        maps = self.maps
+        assert maps is not None
         if side == "documents":
-            values = np.empty((stop - start, len(self.maps.landmarks)), np.float32)
-            self._landmarks.write_largest(arrays, start, stop, values)
-            self._documents.multiply(values, out)
-            out -= self.maps.offset
+            values = np.empty((stop - start, maps.num_landmarks), np.float32)
+            maps.landmark_products.write_largest(arrays, start, stop, values)
+            maps.document_product.multiply(values, out)
+            out -= maps.offset
         else:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
-            self._features.write_feature_sums(arrays, start, stop, sums)
-            self._queries.multiply(sums, out)
-
-    # -- saving ---------------------------------------------------------------
-
-    def _stored(self) -> dict[str, EncoderArrays | None]:
-        return {"": self.maps}
-
-    @classmethod
-    def from_arrays(cls, config: LearnedConfig, read: ReadArray) -> LearnedEncoder:
-        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
-        return cls(config, maps=LearnedMaps.from_arrays(read))
+            maps.feature_products.write_feature_sums(maps.biases, arrays, start, stop, sums)
+            maps.query_product.multiply(sums, out)

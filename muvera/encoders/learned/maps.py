@@ -7,6 +7,8 @@ Sizes: n landmarks, F features, D floats of a vector, m sampled documents, d col
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -14,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ..base import EncoderArrays
-from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product, quantize_columns
+from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
+from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .config import LearnedConfig
 
 __all__ = [
@@ -45,44 +48,78 @@ _FEATURES, _STARTING, _LANDMARKS, _MIXING, _TRAINING = 0xE0, 0xE1, 0xE2, 0xE3, 0
 
 @dataclass(frozen=True)
 class LearnedMaps(EncoderArrays):
-    """The arrays of a learned encoder.
+    """The arrays of a learned encoder.  Column j of an int8 array is in units of entry j of its scales.
 
     Parameters
     ----------
-    landmarks : float32 (n, d)
-        Tokens at which documents are measured.
     center : float32 (d,)
         Subtracted from tokens before they are rounded to bytes, to reduce the rounding error.
-    features : float32 (F, d)
-        W, the directions of the features.
-    documents : float32 (n, D)
+    landmarks, landmark_scales : int8 (d, n), float32 (n,)
+        Tokens at which documents are measured.
+    features, feature_scales : int8 (d, F), float32 (F,)
+        The transpose of W, the directions of the features.
+    biases : float32 (F,)
+        Products of `center` with W before rounding.
+    documents, document_scales : int8 (n, D), float32 (D,)
         Map of a document's values at the landmarks.
-    queries : float32 (F, D)
-        Map of a query's sum of features; queries are multiplied with it in bytes.
+    queries, query_scales : int8 (F, D), float32 (D,)
+        Map of a query's sum of features.
     offset : float32 (D,)
         The sampled documents' mean vector, which is subtracted.
     """
 
-    landmarks: NDArray[np.float32]
     center: NDArray[np.float32]
-    features: NDArray[np.float32]
-    documents: NDArray[np.float32]
-    queries: NDArray[np.float32]
+    landmarks: NDArray[np.int8]
+    landmark_scales: NDArray[np.float32]
+    features: NDArray[np.int8]
+    feature_scales: NDArray[np.float32]
+    biases: NDArray[np.float32]
+    documents: NDArray[np.int8]
+    document_scales: NDArray[np.float32]
+    queries: NDArray[np.int8]
+    query_scales: NDArray[np.float32]
     offset: NDArray[np.float32]
 
-    def require_shape(self, config: LearnedConfig) -> None:
-        """Raise ValueError if the maps belong to another configuration."""
-        count, size, features = len(self.landmarks), config.vector_dimension, config.num_features
-        self.require(
-            {
-                "landmarks": ((count, config.dimension), np.float32),
-                "center": ((config.dimension,), np.float32),
-                "features": ((features, config.dimension), np.float32),
-                "documents": ((count, size), np.float32),
-                "queries": ((features, size), np.float32),
-                "offset": ((size,), np.float32),
-            }
-        )
+    @property
+    def num_landmarks(self) -> int:
+        """Number of landmarks; a small sample has fewer tokens than the configuration allows."""
+        return len(self.landmark_scales)
+
+    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        count, size, features = self.num_landmarks, config.vector_dimension, config.num_features
+        return {
+            "center": ((config.dimension,), np.float32),
+            "landmarks": ((config.dimension, count), np.int8),
+            "landmark_scales": ((count,), np.float32),
+            "features": ((config.dimension, features), np.int8),
+            "feature_scales": ((features,), np.float32),
+            "biases": ((features,), np.float32),
+            "documents": ((count, size), np.int8),
+            "document_scales": ((size,), np.float32),
+            "queries": ((features, size), np.int8),
+            "query_scales": ((size,), np.float32),
+            "offset": ((size,), np.float32),
+        }
+
+    @cached_property
+    def landmark_products(self) -> TokenProducts:
+        """The packed landmarks."""
+        return TokenProducts(self.landmarks, self.landmark_scales, self.center)
+
+    @cached_property
+    def feature_products(self) -> TokenProducts:
+        """The packed features."""
+        return TokenProducts(self.features, self.feature_scales, self.center)
+
+    @cached_property
+    def document_product(self) -> Int8Matrix:
+        """The packed map of documents."""
+        return Int8Matrix(self.documents, self.document_scales)
+
+    @cached_property
+    def query_product(self) -> Int8Matrix:
+        """The packed map of queries."""
+        return Int8Matrix(self.queries, self.query_scales)
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:
@@ -144,23 +181,17 @@ def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVect
 @one_blas_thread()
 def fit_maps(
     config: LearnedConfig,
-    landmarks: NDArray[np.float32],
-    center: NDArray[np.float32],
-    features: NDArray[np.float32],
     activations: NDArray[np.float32],
     values: NDArray[np.float32],
     mixed: NDArray[np.float32],
     threads: int | None = None,
-) -> LearnedMaps:
-    """Fit the maps; the result is bit-identical for any number of threads and cores.
+) -> tuple[Quantized, Quantized, NDArray[np.float32]]:
+    """Return the maps of documents and of queries, and the offset, bit-identical for any number of threads and cores.
 
     Columns beyond the rank of the sample are zero.
 
     Parameters
     ----------
-    landmarks : float32 (n, d)
-    center : float32 (d,)
-    features : float32 (F, d)
     activations : float32 (n, F)
         Features of the landmarks.
     values : float32 (m, n)
@@ -168,7 +199,7 @@ def fit_maps(
     mixed : float32 (x, n)
         Those of mixed documents, which are used only in the second step.
     """
-    count = np.float32(len(landmarks))
+    count = np.float32(len(activations))
     mean = values.mean(axis=0)
     covariance = gram(activations.T, threads) / count
     level = max(float(np.trace(covariance)) / len(covariance), 1e-30)
@@ -190,11 +221,11 @@ def fit_maps(
     # Both sides are scaled by the square root of the spread: products stay the same, and both sides have
     # similar lengths.
     root = (spread / len(values)) ** 0.25
-    documents = np.zeros((len(landmarks), size), np.float32)
-    queries = np.zeros((len(features), size), np.float32)
+    documents = np.zeros((len(activations), size), np.float32)
+    queries = np.zeros((activations.shape[1], size), np.float32)
     rank = len(spread)
     weights = ridge.solution((metric @ (axes / root)).astype(np.float32), threads)
     documents[:, :rank] = product(activations, weights, threads) / count
     queries[:, :rank] = scipy.linalg.solve_triangular(metric.T, axes * root, check_finite=False)
-    rounded, units = quantize_columns(documents)  # as the encoder rounds them
-    return LearnedMaps(landmarks, center, features, documents, queries, mean @ (rounded * units))
+    rounded, units = quantize_columns(documents)
+    return (rounded, units), quantize_columns(queries), mean @ (rounded * units)
