@@ -49,7 +49,7 @@ class Conditions(ABC):
     def order(self, field: str, name: str, value: Any) -> Any:
         """Compare an element of a field with a value by the operator `name`, such as "$gt"."""
         side = "high" if name in ("$gt", "$gte") else "low"
-        return self.compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name][0], value)
+        return self.compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name], value)
 
     @abstractmethod
     def has_any(self, terms: list[str]) -> Any:

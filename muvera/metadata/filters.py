@@ -1,8 +1,7 @@
 """The filter language: conditions on metadata, written as nested dictionaries.
 
 ``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both conditions.  A builder
-translates a condition for one database; :func:`matches` evaluates it in Python and is the reference for all
-translations.
+translates a condition for one database.
 
 A field is a key of the metadata; ``"author.name"`` is a key of a nested object.  A list satisfies a
 comparison if one of its elements does.  A missing or null field satisfies no comparison, so ``$ne``, ``$nin``
@@ -13,11 +12,10 @@ code point.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["COMPARISONS", "OPERATORS", "Filter", "FilterError", "build_condition", "kind_of", "matches"]
+__all__ = ["COMPARISONS", "OPERATORS", "Filter", "FilterError", "build_condition", "is_utf8", "kind_of"]
 
 #: A condition on metadata.
 Filter = Mapping[str, Any]
@@ -35,13 +33,8 @@ OPERATORS = {
     "$exists": "present and not null (true), or absent or null (false)",
 }
 
-#: Order operators: their SQL sign and their Python function.
-COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
-    "$lt": ("<", operator.lt),
-    "$lte": ("<=", operator.le),
-    "$gt": (">", operator.gt),
-    "$gte": (">=", operator.ge),
-}
+#: Order operators and their SQL signs.
+COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
 # Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
 _MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
@@ -71,17 +64,6 @@ def build_condition(condition: Filter, build: _Builder[_Built]) -> _Built:
     return built
 
 
-def matches(condition: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Return True if the metadata of one document satisfies a condition.
-
-    Examples
-    --------
-    >>> matches({"tag": {"$in": ["a", "b"]}}, {"tag": ["x", "b"]})
-    True
-    """
-    return build_condition(condition, _Evaluation(metadata))
-
-
 def kind_of(value: Any) -> str | None:
     """Return "text" or "number", the kind of values that `value` can be compared with, or None."""
     if isinstance(value, str):
@@ -96,45 +78,6 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class _Evaluation:
-    """Builder that evaluates conditions on the metadata of one document."""
-
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        self._metadata = metadata
-
-    def all_of(self, parts: list[bool]) -> bool:
-        return all(parts)
-
-    def any_of(self, parts: list[bool]) -> bool:
-        return any(parts)
-
-    def negation(self, part: bool) -> bool:
-        return not part
-
-    def exists(self, field: str) -> bool:
-        return self._value(field) is not None
-
-    def order(self, field: str, name: str, value: Any) -> bool:
-        compare = COMPARISONS[name][1]
-        return any(compare(element, value) for element in self._elements(field, kind_of(value)))
-
-    def any_equal(self, field: str, values: list[Any]) -> bool:
-        return any(value in self._elements(field, kind_of(value)) for value in values)
-
-    def _elements(self, field: str, kind: str | None) -> list[Any]:
-        value = self._value(field)
-        elements = value if isinstance(value, list) else [value]
-        return [element for element in elements if kind_of(element) == kind]
-
-    def _value(self, field: str) -> Any:
-        value: Any = self._metadata
-        for key in field.split("."):
-            if not isinstance(value, Mapping) or key not in value:
-                return None
-            value = value[key]
-        return value
 
 
 class _Walk:

@@ -523,7 +523,7 @@ class _SQLBuilder:
         return _values(field, "present", "", [], selective=False)
 
     def order(self, field: str, name: str, value: Any) -> _Term:
-        comparison = f" AND value {COMPARISONS[name][0]} ?"
+        comparison = f" AND value {COMPARISONS[name]} ?"
         return _values(field, kind_of(value), comparison, [value], selective=False)
 
     def any_equal(self, field: str, values: list[Any]) -> _Term:

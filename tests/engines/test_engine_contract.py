@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.conditions import matches
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
-from muvera.metadata.filters import FilterError, matches
+from muvera.metadata.filters import FilterError
 
 COUNT = 280
 DOCUMENTS = documents_like_real(COUNT, ids=[f"text {i}" for i in range(COUNT)], dtype=np.float16)
