@@ -111,12 +111,16 @@ class MultiVectors:
             Name of the texts in error messages.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        if tokens.shape[1] == 0:
-            return cls.from_flat(tokens, lengths, ids=ids)  # raises
-        texts = object.__new__(cls)  # skips checks, for speed: `_joined` returns valid arrays
-        texts.tokens, texts.offsets = tokens, running_total(lengths)
-        texts._ids = None if ids is None else as_ids(ids, len(lengths))
-        texts._finite, texts._longest = False, None
+        return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
+
+    @classmethod
+    def _of(
+        cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
+    ) -> MultiVectors:
+        """Make texts of valid arrays without checks, which take longer than a small search."""
+        texts = object.__new__(cls)
+        texts.tokens, texts.offsets, texts._ids = tokens, offsets, ids
+        texts._finite, texts._longest = finite, None
         return texts
 
     @classmethod
@@ -224,7 +228,7 @@ class MultiVectors:
 
     def with_ids(self, ids: Any) -> MultiVectors:
         """Return the same texts with other ids."""
-        return self._view(self.tokens, self.offsets, as_ids(ids, len(self)))
+        return self._of(self.tokens, self.offsets, as_ids(ids, len(self)), self._finite)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -256,17 +260,11 @@ class MultiVectors:
         if count == 0 or (positions[-1] - positions[0] == count - 1 and (np.diff(positions) == 1).all()):
             first = int(positions[0]) if count else 0
             bounds = self.offsets[first : first + count + 1]
-            return self._view(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
+            return self._of(self.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids, self._finite)
         if len(np.unique(positions)) != count:
             raise ValueError("A text was selected twice, but ids must be unique.")
         rows, offsets = rows_of_texts(self.offsets, positions)
-        return self._view(self.tokens[rows], offsets, ids)
-
-    def _view(self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids) -> MultiVectors:
-        view = object.__new__(MultiVectors)
-        view.tokens, view.offsets, view._ids = tokens, offsets, ids
-        view._finite, view._longest = self._finite, None
-        return view
+        return self._of(self.tokens[rows], offsets, ids, self._finite)
 
     def __repr__(self) -> str:
         size = f"{counted(len(self), 'text')}, {counted(self.num_tokens, 'token')}"
@@ -435,15 +433,15 @@ def _joined(
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     if not isinstance(arrays, Iterable):
         raise TypeError(f"{name} must be a sequence of arrays (tokens, dimension), got {given(arrays)}.")
-    required = dimension
-    rows: list[TokenArray | None] = []
-    empty_dimension = None
+    required, empty_dimension = dimension, None
+    filled: list[TokenArray] = []
+    lengths: list[int] = []
     for i, value in enumerate(arrays):
         array = as_tokens(value, f"{name}[{i}]")
         if array.size == 0 and array.ndim <= 2:
             if array.ndim == 2 and array.shape[1]:
                 empty_dimension = array.shape[1]
-            rows.append(None)
+            lengths.append(0)
             continue
         if array.ndim != 2:
             raise ValueError(
@@ -454,23 +452,20 @@ def _joined(
         if array.shape[1] != dimension:
             expected = f"those before have {dimension}" if required is None else f"needs dimension={required}"
             raise ValueError(f"{name}[{i}] has {array.shape[1]} columns, but {expected}.")
-        rows.append(array)
+        filled.append(array)
+        lengths.append(len(array))
     dimension = empty_dimension if dimension is None else dimension
-    if dimension is None:
+    if not dimension:
         raise ValueError(
             f"{name} must have a token, or their dimension is unknown. Give texts with tokens, or call "
             "MultiVectors.from_arrays with dimension=."
         )
     if dtype is None:
-        halves = [row.dtype == np.float16 for row in rows if row is not None]
-        dtype = np.float16 if halves and all(halves) else np.float32
-    lengths = [0 if row is None else len(row) for row in rows]
+        halves = {array.dtype for array in filled} == {np.dtype(np.float16)}
+        dtype = np.float16 if halves else np.float32
     tokens = np.empty((sum(lengths), dimension), dtype)
-    position = 0
-    for row in rows:
-        if row is not None:
-            tokens[position : position + len(row)] = row
-            position += len(row)
+    if filled:
+        np.concatenate(filled, out=tokens, casting="same_kind")
     return tokens, lengths
 
 
@@ -480,17 +475,12 @@ def _from_arrow_lists(array: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
-    levels: list[Any] = [array]
-    while len(levels) < 3 and isinstance(
-        levels[-1], (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)
-    ):
+    lists, levels = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), [array]
+    while len(levels) < 3 and isinstance(levels[-1], lists):
         levels[-1].validate(full=True)
         levels.append(levels[-1].flatten())
-    if (
-        len(levels) < 3
-        or not pa.types.is_floating(levels[2].type)
-        or any(level.null_count for level in levels)
-    ):
+    valid = len(levels) == 3 and pa.types.is_floating(levels[2].type)
+    if not valid or any(level.null_count for level in levels):
         kind = array.type if isinstance(array, pa.Array) else given(array)
         raise TypeError(
             f"array must be an Arrow array of lists of lists of floats, without nulls, got {kind}."
