@@ -21,8 +21,9 @@ from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder, load_encoder, make_encoder
 from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
-from ..index.recall import BEST, MAX_RANKED, numbers_of, require_recall, with_enough_tokens
+from ..index.recall import MAX_RANKED, numbers_of, require_recall, with_enough_tokens
 from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
+from ..index.windows import BEST
 from ..metadata.filters import Filter
 from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import rerank

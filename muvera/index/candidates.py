@@ -14,8 +14,9 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
-from .recall import MAX_RANKED, Calibration, Level, MeasuredWindows
+from .recall import MAX_RANKED, Calibration, Level
 from .settings import IndexSettings
+from .windows import MeasuredWindows
 
 __all__ = ["SCAN_FROM", "CandidateSearch"]
 
@@ -36,9 +37,8 @@ class CandidateSearch:
 
     def __init__(self, encoder: Encoder, settings: IndexSettings, fitted_on: int = 0) -> None:
         self.encoder, self.settings, self.fitted_on = encoder, settings, fitted_on
-        #: Measured windows, the number of vectors when all were measured, and the first row added after the fit.
         self.windows: MeasuredWindows | None = None
-        self.measured_size = 0
+        #: The first row that was added after the fit.
         self.fitted_rows = 0
         self.calibration: Calibration | None = None
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
@@ -83,7 +83,7 @@ class CandidateSearch:
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
             scan.add(block, before.vectors(block), threads)
-        self.search, self.measured_size = scan, 0
+        self.search, self.windows = scan, None  # measured again
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Remove the vectors of rows; rows without a vector are ignored."""
@@ -99,10 +99,8 @@ class CandidateSearch:
         ef: int | None = None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return up to `count` rows of `allowed` per query, best first, and their products (default: of all rows)."""
-        vectors = self.encoder.encode_queries(queries, threads=threads)
-        if len(self.search) == 0:
-            return [(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-        labels, scores = self.search.search(vectors, min(count, len(self.search)), allowed, threads, ef=ef)
+        vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
+        labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
         found = np.count_nonzero(labels >= 0, axis=1).tolist()  # a row is filled up with -1
         return [(rows[:n], own[:n]) for rows, own, n in zip(labels, scores, found, strict=True)]
 
@@ -132,7 +130,7 @@ class CandidateSearch:
             "search": state,
             "kept": kept,
             "fitted_on": self.fitted_on,
-            "recall_size": self.measured_size,
+            "recall_size": 0 if self.windows is None else self.windows.size,
             "windows": None if self.windows is None else self.windows.to_dict(),
             "fitted_rows": self.fitted_rows,
             "compared": self.encoder.compared,
@@ -158,9 +156,9 @@ class CandidateSearch:
             state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
         )
         loaded.search = SEARCHES[state["kind"]].load(folder, encoder.config.vector_dimension, saved)
-        loaded.measured_size = int(state["recall_size"])
+        size = int(state["recall_size"])
         if state.get("windows") is not None:
-            loaded.windows = MeasuredWindows.from_dict(state["windows"])
+            loaded.windows = MeasuredWindows.from_dict(state["windows"], size)
         loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")
         if state.get("calibration") is not None:
             loaded.calibration = Calibration.from_dict(state["calibration"])

@@ -44,6 +44,10 @@ class IdMap:
         self._live: NDArray[np.int64] | None = None
         self.next = first
 
+    @property
+    def _kind(self) -> str | None:
+        return id_kind(self._ids.values) if len(self._ids) else None
+
     def __copy__(self) -> IdMap:
         copied = IdMap.__new__(IdMap)
         vars(copied).update(vars(self), _ids=copy(self._ids), _alive=copy(self._alive))
@@ -91,8 +95,8 @@ class IdMap:
         ids = self._ids.values[rows]
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
-    def rows(self, ids: list[Any], missing: Missing = "raise") -> list[int]:
-        """Return the rows of `ids` in their order; ids of another type than those of the index raise TypeError."""
+    def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
+        """Return the row of each of `ids` once, in their order; ids of another type raise TypeError."""
         require_choice("missing", missing, get_args(Missing))
         kind = self._kind
         for id in ids:
@@ -105,16 +109,7 @@ class IdMap:
         if unknown and missing == "raise":
             count = f" ({len(unknown)} of the {len(ids)} ids are not)" if len(ids) > 1 else ""
             raise KeyError(f"id {unknown[0]!r} is not in the index{count}. Check with `id in index`.")
-        return [row for row in rows if row >= 0]
-
-    def existing_rows(self, ids: Any) -> NDArray[np.int64]:
-        """Return the rows of those `ids` that are in the index, ascending."""
-        values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-        return np.unique(np.array(self.rows(values, "ignore"), np.int64))
-
-    @property
-    def _kind(self) -> str | None:
-        return id_kind(self._ids.values) if len(self._ids) else None
+        return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
     def new_ids(self, documents: MultiVectors) -> Ids:
         """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
@@ -130,8 +125,8 @@ class IdMap:
                 )
             ids = np.arange(self.next, self.next + len(documents))
         used = self.rows(ids.tolist(), "ignore")
-        if used:
-            id = self._ids.values[used[:1]].tolist()[0]
+        if len(used):
+            id = self.of(used[:1]).tolist()[0]
             raise ValueError(f"id {id!r} is in the index already. Use update to replace it.")
         return ids
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from copy import copy
 from functools import partial
 from itertools import chain
@@ -14,57 +14,49 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..data.batches import CodedSource, coded_source
+from ..data.batches import coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
-from ..data.sampling import as_batches
+from ..data.sampling import MAX_FIT_DOCUMENTS, as_batches
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, as_encoder
 from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.codecs.residual import ResidualCodec
-from ..reranking.pruning import RerankOptions
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
 from .generations import Generation, journal_bytes, staging_beside
 from .id_map import IdMap, Missing
 from .info import FirstStageRecall, IndexInfo
-from .manifest import MANIFEST, IndexFolderError, texts_file
 from .persistence import read_current, read_generation, write_contents
 from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
-from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, SearchPlan
+from .token_levels import PLAID_BATCH_TOKENS, CodedBatches, PlaidDocuments
+from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
+from .windows import measure, measure_first_stage
 
 __all__ = ["MuveraIndex"]
-
-# Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
-_PLAID_BATCH_TOKENS = 1 << 17
-
-_Batches = Iterator[tuple[MultiVectors, CodedVectors | None]]
 
 
 class MuveraIndex:
     """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.
 
-    Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the
-    encoder is fitted on its documents and all documents are encoded; the encoder does not change after that.
-    Encoders that fit maps need at least 256 documents; with fewer, all tokens are read.  A build from an
-    iterator of batches fits the encoder on the first 4,096 documents: yield them in random order, or pass an
-    encoder that was fitted on a sample of all documents, as ``muvera index`` does.
+    Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the encoder is
+    fitted on its documents, and all documents are encoded; the encoder does not change after that.  Encoders that fit
+    maps need at least 256 documents; with fewer, all tokens are read.  A build from an iterator of batches fits the
+    encoder on the first 4,096 documents.  Yield them in random order, or pass a fitted encoder.
 
-    Several threads may search at the same time, also while another thread adds, updates, deletes, saves or
-    rebuilds.  A search sees a change completely or not at all.  Changes run one after another.
+    Several threads may search at the same time, also while another thread changes or saves the index.  A search sees a
+    change completely or not at all.  Changes run one after another.
 
     Parameters
     ----------
     encoder : str, configuration or fitted encoder, optional
-        How documents become vectors: a preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration
-        such as a MomentsConfig, or an encoder that was fitted on other documents.  Default: "moments".  If its
-        recall is below 0.9, "learned" is fitted, too, and used if its recall is higher by more than 0.03.
+        A preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration such as a MomentsConfig, or an
+        encoder that was fitted on other documents.  Default: "moments".  If its recall is below 0.9, "learned" is
+        fitted, too, and used if its recall is higher by more than 0.03.
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
@@ -105,9 +97,9 @@ class MuveraIndex:
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
-        # Generations that saves were about to commit.  After an interrupted save, the contents may lack its generation.
+        # Generations that saves were about to commit; after an interrupted save, the contents may lack its generation.
         self._attempted: set[tuple[Path, Generation]] = set()
-        # Writes the texts of a TextIndex, which have these ids, to a file.
+        # Writes the texts of a TextIndex to a file.
         self._write_texts: Callable[[IdMap, Path], object] | None = None
 
     def _renew_locks(self) -> None:
@@ -140,8 +132,7 @@ class MuveraIndex:
         ids : sequence of int or of str, optional
             Not with an iterable of batches.  Default: the documents' own ids, or their positions.
         path : path, optional
-            Also save the index there.  Token vectors then go to disk batch by batch, so memory holds only one
-            batch, the document vectors and their graph.
+            Also save the index there.  Memory then holds only one batch of token vectors.
         overwrite : bool
             Replace the index in `path` when the new one is complete.
         threads : int, optional
@@ -158,34 +149,31 @@ class MuveraIndex:
         """
         chosen = IndexSettings.of(settings, **changes)
         codec: TokenCodec | None = None
-        batches: _Batches
-        if isinstance(documents, _PlaidDocuments):
+        batches: CodedBatches
+        if not isinstance(documents, PlaidDocuments):
+            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
+        else:
             codec, batches = documents.codec, documents.batches()
             if chosen.tokens is not None:
                 raise ValueError(
                     f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
                     "use MuveraIndex.build."
                 )
-        else:
-            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
         thread_count(threads)
-        with ExitStack() as stack:
-            staging = None
-            if path is not None:
-                staging = stack.enter_context(staging_beside(_absolute(path), overwrite))
+        with nullcontext() if path is None else staging_beside(_absolute(path), overwrite) as staging:
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
-            index = cls(config, settings=chosen)
             contents = IndexContents(config, chosen, encoder=fitted, codec=codec, chooses=encoder is None)
-            index._contents = contents
-            with contents.building(threads, staging):
-                for batch, codes in chain([first], batches):
-                    checked = index._checked(batch, "documents")
-                    contents.append(contents.ids.new_ids(checked), checked, threads, codes)
-                    if progress is not None:
-                        progress(len(batch))
+            contents.fit_from, contents.store.staging = MAX_FIT_DOCUMENTS, staging
+            index = cls._of(contents)
+            for batch, codes in chain([first], batches):
+                checked = index._checked(batch, "documents")
+                contents.append(contents.ids.new_ids(checked), checked, threads, codes)
+                if progress is not None:
+                    progress(len(batch))
+            contents.finish(threads)
             if path is not None:
                 index._save(path, overwrite=overwrite)
         return index
@@ -212,7 +200,7 @@ class MuveraIndex:
                 f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. Use "
                 "MuveraIndex.build."
             )
-        return cls.build(_PlaidDocuments(coded), encoder, **options)
+        return cls.build(PlaidDocuments(coded), encoder, **options)
 
     @classmethod
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
@@ -232,12 +220,12 @@ class MuveraIndex:
         source = open_source(path, "pylate")
         if coded_source(source) is not None and options.get("tokens") is None:
             return cls.from_plaid(source, *args, **options)
-        return cls.build(source.batches(_PLAID_BATCH_TOKENS), *args, **options)
+        return cls.build(source.batches(PLAID_BATCH_TOKENS), *args, **options)
 
     # -- changing -------------------------------------------------------------
 
     def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
-        """Add documents under new ids.
+        """Add documents under new ids: all of them, or none after an exception.
 
         Parameters
         ----------
@@ -250,7 +238,7 @@ class MuveraIndex:
         Raises
         ------
         TypeError, ValueError
-            For an id that is in use, another dimension, or a number that is not finite.  Nothing is added then.
+            For an id that is in use, another dimension, or a number that is not finite.
         """
         with self._changing:
             contents, _ = self._appended(_with_ids(documents, ids), threads)
@@ -269,7 +257,7 @@ class MuveraIndex:
         contents = copy(self._contents)
         ids = checked.ids if update else contents.ids.new_ids(checked)
         contents.append(ids, checked, threads, guard=self._lock.alone)
-        contents.measure(threads)
+        measure(contents, threads)
         contents.calibrate_if_stale(threads)
         return contents, ids
 
@@ -306,30 +294,28 @@ class MuveraIndex:
     def _without(self, ids: list[Any], missing: Missing) -> IndexContents:
         """Return contents without these documents, for :meth:`_replace_contents`."""
         contents = copy(self._contents)
-        contents.remove(_distinct(contents.ids.rows(ids, missing))[1])
+        contents.remove(contents.ids.rows(ids, missing))
         return contents
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
         """Free the memory of deleted documents: renumber the rows and encode all documents again.
 
-        The encoder is fitted again if it was fitted on few documents, or if later documents differ from
-        those; :meth:`info` warns about both.  Candidates may then change.
+        The encoder is fitted again if :meth:`info` warns about its fit.  Candidates may then change.
 
         Parameters
         ----------
         path : path, optional
             Also save the index there, in its own folder or a new one; if that fails, the index stays unchanged.
-            Token vectors then go to disk batch by batch, so memory holds only one batch, the document vectors and
-            their graph.  Without `path`, all tokens are in memory until the next :meth:`save`.
+            Memory then holds only one batch of token vectors.  Otherwise it holds all until the next :meth:`save`.
         threads : int, optional
         """
         thread_count(threads)
-        with self._changing, ExitStack() as stack:
+        with self._changing:
             if path is None:
                 self._replace_contents(self._contents.rebuilt(threads))
-                return
-            staging = stack.enter_context(staging_beside(_absolute(path), overwrite=True))
-            self._save(path, contents=self._contents.rebuilt(threads, staging))
+            else:
+                with staging_beside(_absolute(path), overwrite=True) as staging:
+                    self._save(path, contents=self._contents.rebuilt(threads, staging))
 
     # -- searching ------------------------------------------------------------
 
@@ -356,8 +342,7 @@ class MuveraIndex:
         k : int
             Number of documents to return; all, if there are fewer.
         ids : collection of ids, optional
-            Search only among these documents.  With an empty collection, rankings are empty; ids that are not
-            in the index are ignored.
+            Search only among these documents, possibly none.  Ids that are not in the index are ignored.
         candidates : int, optional
             Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
             and take longer, in proportion.  Default: 100, or k if that is more.
@@ -369,10 +354,9 @@ class MuveraIndex:
             Candidates that the graph search keeps; default: the index's setting.  More raise recall and take
             longer.
         rescore : int, optional
-            For codes with ``keep_exact=True``: the exact tokens rank at most this many of the best candidates by
-            codes, at least k.  More raise recall and read more from disk.  Default: 2 k + 10.  Scoring stops early
-            once the next candidate would need a five-sigma coding error to enter the k best (estimated from at
-            least max(8, k) candidates).
+            For codes with ``keep_exact=True``: maximum number of candidates that the exact tokens rank, at least k.
+            They are the best by codes.  More raise recall and read more from disk.  Default: 2 k + 10.  Ranking stops
+            early once the next candidate would need a five-sigma coding error to enter the k best.
         threads : int, optional
             Default: all usable cores.
 
@@ -393,9 +377,9 @@ class MuveraIndex:
         texts = self._checked(queries, "queries")
         with self._lock.shared():
             contents = self._contents
-            rows, options, ends = contents.propose(texts, plan)
+            proposal = contents.propose(texts, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
-        return contents.rank(texts, rows, options, plan.threads, plan.rescore, ends)
+        return contents.rank(texts, proposal, threads, rescore)
 
     def rerank(
         self,
@@ -419,11 +403,6 @@ class MuveraIndex:
         missing : {"raise", "ignore"}
             What to do about ids that are not in the index.
 
-        Returns
-        -------
-        list of Ranking
-            As for :meth:`search`.
-
         Raises
         ------
         KeyError
@@ -435,15 +414,15 @@ class MuveraIndex:
             raise ValueError(
                 f"ids must be one collection of ids per query, got {len(proposals)} for {len(texts)}."
             )
-        plan = SearchPlan(k=DEFAULT_K if k is None else k, threads=threads)
         contents = self._contents
         rows = [
-            _distinct(contents.ids.rows(as_id_list(own, f"ids[{i}]"), missing))[1]
+            np.sort(contents.ids.rows(as_id_list(own, f"ids[{i}]"), missing))
             for i, own in enumerate(proposals)
         ]
         longest = max(map(len, rows), default=1) or 1
-        options = RerankOptions(longest if k is None else min(k, longest))
-        return contents.rank(texts, rows, options, plan.threads)
+        count = longest if k is None else min(require_int("k", k, 1), longest)
+        thread_count(threads)
+        return contents.rank(texts, Proposal(rows, count), threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
         """Find the best matching token of the document `id` for each token of one query."""
@@ -457,23 +436,10 @@ class MuveraIndex:
         candidates: int = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
-        """Return the share of the exact best documents among the candidates, for real queries.
+        """Return the share of the `k` exact best documents among the candidates, for real queries.
 
-        All tokens are read for each query, so this takes as long as an exact search.
-
-        Parameters
-        ----------
-        queries, threads
-            As for :meth:`search`.  Queries without tokens are skipped.
-        k : int
-            Number of exact best documents.
-        candidates : int
-            Documents that the vectors propose for each query, at least k.
-
-        Returns
-        -------
-        FirstStageRecall or None
-            None if the index reads all tokens, so that it misses nothing.
+        Queries without tokens are skipped.  All tokens are read for each other query, as in an exact search.  Return
+        None if the index always reads all tokens.  For the parameters see :meth:`search`.
         """
         texts = self._checked(queries, "queries")
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -481,9 +447,7 @@ class MuveraIndex:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         plan = SearchPlan(k=k, candidates=candidates, threads=threads)
         with self._lock.shared():
-            return self._contents.measure_first_stage(
-                texts, k=plan.k, candidates=plan.num_candidates, threads=plan.threads
-            )
+            return measure_first_stage(self._contents, texts, plan.k, plan.num_candidates, threads)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
@@ -561,23 +525,18 @@ class MuveraIndex:
         Raise KeyError for an id that is not in the index.
         """
         contents = self._contents
-        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
-        empty = MultiVectors.from_arrays([], dimension=self.config.dimension)
-        texts = contents.store.rows(ascending)[np.searchsorted(ascending, rows)] if len(rows) else empty
-        return texts.with_ids(contents.ids.of(rows))
+        rows = contents.ids.rows(as_id_list(ids))
+        return contents.store.rows(rows).with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
         """Return the token codes of documents as :meth:`tokens`; raise ValueError if the index stores no codes."""
         contents = self._contents
-        rows, ascending = _distinct(contents.ids.rows(as_id_list(ids)))
-        codes = contents.store.codes
+        rows, codes = contents.ids.rows(as_id_list(ids)), contents.store.codes
         if codes is None:
             raise ValueError(
                 "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
             )
-        if not len(rows):
-            return CodedVectors(codes.codec, np.empty((0, codes.codec.bytes_per_token), np.uint8), [0])
-        return codes.rows(ascending)[np.searchsorted(ascending, rows)]
+        return codes.rows(rows) if len(rows) else CodedVectors.of(codes.codec, contents.store.rows(rows))
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, measured recall and warnings."""
@@ -588,8 +547,7 @@ class MuveraIndex:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
 
-        The folder contains a complete index at every moment, the old one or the new one.  Token vectors that
-        are already in the folder are not written again.
+        The folder contains a complete index at every moment.  Token vectors in it are not written again.
 
         Parameters
         ----------
@@ -618,15 +576,7 @@ class MuveraIndex:
         target = _absolute(path)
         with self._changing:
             contents = self._contents if contents is None else contents
-            if self._write_texts is not None:
-                write_texts = partial(self._write_texts, contents.ids)
-            elif overwrite or not (target / MANIFEST).exists() or texts_file(target) is None:
-                write_texts = None
-            else:
-                raise IndexFolderError(
-                    f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
-                    "with TextIndex.load, or save elsewhere."
-                )
+            write_texts = None if self._write_texts is None else partial(self._write_texts, contents.ids)
             saved = write_contents(contents, target, self._attempted, overwrite, write_texts, holds_lock)
             self._replace_contents(saved)
             self._attempted = {(folder, each) for folder, each in self._attempted if folder != target}
@@ -665,28 +615,9 @@ class MuveraIndex:
         return index
 
 
-class _PlaidDocuments:
-    """Documents with codes in PLAID's layout."""
-
-    def __init__(self, source: CodedSource) -> None:
-        self._source = source
-        self.codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
-
-    def batches(self) -> _Batches:
-        for documents, numbers, packed in self._source.coded_batches(_PLAID_BATCH_TOKENS):
-            codes = self.codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
-            yield documents, CodedVectors(self.codec, codes, documents.offsets)
-
-
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return the resolved path, so that each folder has only one name."""
     return as_path(path).resolve()
-
-
-def _distinct(rows: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return distinct rows in their order, and ascending."""
-    distinct = np.array(list(dict.fromkeys(rows)), np.int64)
-    return distinct, np.sort(distinct)
 
 
 def _with_ids(documents: Any, ids: Any) -> Any:

@@ -6,36 +6,32 @@ import shutil
 from collections.abc import Callable
 from copy import copy
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
 from ..data.offsets import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
-from ..kernels.token_codes import FACTOR_BYTES
 from ..reranking.codecs import read_codec, write_codec
-from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.codecs.int8 import Int8Codec
 from ..utils.atomic_files import recover_folder, save_array
 from ..utils.checks import counted
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
 from .generations import Attempted, Generation, Save, commit
 from .id_map import IDS, IdMap
-from .manifest import TEXTS, IndexFolderError, read_manifest, verify
+from .manifest import MANIFEST, TEXTS, IndexFolderError, read_manifest, texts_file, verify
 from .settings import IndexSettings
-from .token_store import Segment, TokenStore, mapped, write_tokens
+from .token_store import Segment, TokenStore, write_tokens
 from .two_stage_search import IndexContents
 
 __all__ = ["read_current", "read_generation", "write_contents"]
 
 LENGTHS = "lengths.npy"
 
-_Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 _Read = TypeVar("_Read")
 
 # Maximum attempts to read a folder while writers replace it.
@@ -59,6 +55,16 @@ def write_contents(
     See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `attempted` and `holds_lock`.  `write_texts`
     writes the database of a text index.
     """
+    if (
+        write_texts is None
+        and not overwrite
+        and (target / MANIFEST).exists()
+        and texts_file(target) is not None
+    ):
+        raise IndexFolderError(
+            f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
+            "with TextIndex.load, or save elsewhere."
+        )
     saved = copy(contents)
     write = partial(_write_files, saved, write_texts)
     try:
@@ -80,12 +86,11 @@ def _write_files(
     contents: IndexContents, write_texts: Callable[[Path], object] | None, save: Save
 ) -> dict[str, Any]:
     """Write the files of contents, whose tokens are then in these files; return the manifest's entries."""
-    segments: dict[str, list[dict[str, Any]]] = {"tokens": [], "codes": []}
-    for level in contents.store.levels:
-        segments[level.prefix] = _write_level(level, save, contents.store.staging)
-    codec, codes = contents.store.codec, None
-    if codec is not None:
-        codes = {"codec": write_codec(codec, save.folder), "segments": segments["codes"]}
+    store = contents.store
+    segments = {level.prefix: _write_level(level, save, store.staging) for level in store.levels}
+    codes = None
+    if store.codec is not None:
+        codes = {"codec": write_codec(store.codec, save.folder), "segments": segments["codes"]}
     save_array(save.folder / LENGTHS, contents.lengths)
     contents.ids.save(save.folder)
     if write_texts is not None:
@@ -103,7 +108,7 @@ def _write_files(
         "config": contents.config.to_dict(),
         "config_hash": contents.config.hash,
         "settings": contents.settings.to_dict(),
-        "segments": segments["tokens"],
+        "segments": segments.get("tokens", []),
         "codes": codes,
         "encoder": fitted,
         "chooses": contents.chooses,
@@ -130,18 +135,15 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
 
 def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
     """Write the tokens of a level that no old file contains; return where each segment begins, and its file."""
-    segments, kept = list(level.segments), 0
-    while kept < len(segments) and segments[kept].path in save.old_names:
-        kept += 1
-    new = sum(segment.num_tokens for segment in segments[kept:])
-    while kept < len(segments) and kept and segments[kept - 1].num_tokens <= _GROWTH * new:
-        kept -= 1
-        new += segments[kept].num_tokens
-    rest = segments[kept:]
-    entries = [{"first": segment.first, "file": save.old_names[segment.path]} for segment in segments[:kept]]
-    save.kept += [save.old_names[segment.path] for segment in segments[:kept]]
+    kept = list(takewhile(lambda segment: segment.path in save.old_names, level.segments))
+    rest = level.segments[len(kept) :]
+    while rest and kept and kept[-1].vectors.num_tokens <= _GROWTH * sum(s.vectors.num_tokens for s in rest):
+        rest.insert(0, kept.pop())
+    entries = [{"first": segment.first, "file": save.old_names[segment.path]} for segment in kept]
+    save.kept += [save.old_names[segment.path] for segment in kept]
     if rest:
-        name, source = f"{level.prefix}-{rest[0].first:012d}.npy", rest[0].path
+        first, source = rest[0].first, rest[0].path
+        name = f"{level.prefix}-{first:012d}.npy"
         file = save.folder / name
         if len(rest) == 1 and source is not None and source.parent == staging:
             shutil.move(source, file)
@@ -149,9 +151,9 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
             # From the mapping, because another process may have removed the file.
             write_tokens(file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
-        segments[kept:] = [Segment(rest[0].first, mapped(file, lengths, level.make), save.final / name)]
-        entries.append({"first": rest[0].first, "file": f"{save.final.name}/{name}"})
-    level.segments = segments
+        kept.append(Segment(first, level.make(load_npy(file), lengths), save.final / name))
+        entries.append({"first": first, "file": f"{save.final.name}/{name}"})
+    level.segments = kept
     return entries
 
 
@@ -213,18 +215,15 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     loaded = IndexContents(config, settings, encoder=encoder, codec=codec, chooses=chooses)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
     loaded.ids = IdMap.load(files)
-    floats, codes = loaded.store.floats, loaded.store.codes
-    if floats is not None:
-        floats.segments = _read_segments(floats, folder, manifest["segments"], lengths)
-        for segment in floats.segments:
-            columns = segment.vectors.dimension
-            if columns != config.dimension:
-                raise ValueError(
-                    f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
-                )
-    if codec is not None and codes is not None:
-        _require_padded(codec, folder, coded["segments"])
-        codes.segments = _read_segments(codes, folder, coded["segments"], lengths)
+    for level in loaded.store.levels:
+        entries = manifest["segments"] if level is loaded.store.floats else coded["segments"]
+        level.segments = _read_segments(level, folder, entries, lengths)
+    for segment in [] if loaded.store.floats is None else loaded.store.floats.segments:
+        columns = segment.vectors.dimension
+        if columns != config.dimension:
+            raise ValueError(
+                f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
+            )
     if manifest["candidates"] is not None:
         if encoder is None:
             raise IndexFolderError(
@@ -237,22 +236,9 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     return loaded
 
 
-def _require_padded(codec: TokenCodec, folder: Path, entries: list[dict[str, Any]]) -> None:
-    """Raise IndexFolderError for int8 codes whose bytes earlier versions did not pad."""
-    unpadded = FACTOR_BYTES + codec.dimension
-    if codec.kind != Int8Codec.kind or unpadded == codec.bytes_per_token:
-        return
-    for entry in entries:
-        if load_npy(folder / entry["file"]).shape[1:] == (unpadded,):
-            raise IndexFolderError(
-                f"{folder} has int8 tokens of {unpadded} bytes, but this muvera reads {codec.bytes_per_token} bytes at "
-                f"dimension={codec.dimension}. Use the muvera that wrote it, or build the index again."
-            )
-
-
 def _read_segments(
-    level: TokenStore[_Texts], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
-) -> list[Segment[_Texts]]:
+    level: TokenStore[Any], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
+) -> list[Segment[Any]]:
     """Map the files of a level."""
     starts = [entry["first"] for entry in entries]
     stops = starts[1:] + [len(lengths)] * bool(entries)
@@ -265,7 +251,7 @@ def _read_segments(
     for entry, stop in zip(entries, stops, strict=True):
         file = folder / entry["file"]
         try:
-            texts = mapped(file, lengths[entry["first"] : stop], level.make)
+            texts = level.make(load_npy(file), lengths[entry["first"] : stop])
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         segments.append(Segment(entry["first"], texts, file))

@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import CodedSource
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..reranking.codecs import CODECS, FLOATS, fit_codec
 from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
+from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import ALL, RerankOptions, rank_candidates, ranked, score_candidates
 from .settings import IndexSettings
 from .token_store import TokenStore
 
-__all__ = ["CodeStore", "TokenLevels"]
+__all__ = ["PLAID_BATCH_TOKENS", "CodeStore", "CodedBatches", "PlaidDocuments", "TokenLevels"]
+
+#: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
+PLAID_BATCH_TOKENS = 1 << 17
+
+#: Documents, and their codes if they are known.
+CodedBatches = Iterator[tuple[MultiVectors, CodedVectors | None]]
 
 #: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
 FIT_TOKENS = 50_000
@@ -32,6 +40,20 @@ _MORE = 10
 
 # Bounds are worth computing from this many times k candidates.
 _BOUNDED = 4
+
+
+class PlaidDocuments:
+    """Documents with codes in PLAID's layout."""
+
+    def __init__(self, source: CodedSource) -> None:
+        self._source = source
+        self.codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
+
+    def batches(self) -> CodedBatches:
+        """Yield documents and their codes."""
+        for documents, numbers, packed in self._source.coded_batches(PLAID_BATCH_TOKENS):
+            codes = self.codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+            yield documents, CodedVectors(self.codec, codes, documents.offsets)
 
 
 class CodeStore(TokenStore[CodedVectors]):
@@ -80,7 +102,7 @@ class TokenLevels:
 
     @property
     def levels(self) -> list[TokenStore[Any]]:
-        """The stores that contain tokens."""
+        """The stores that contain tokens: floats, then codes."""
         return [level for level in (self.floats, self.codes) if level is not None]
 
     def __len__(self) -> int:
@@ -100,10 +122,9 @@ class TokenLevels:
 
     def append_empty(self, count: int) -> None:
         """Add texts without tokens."""
-        lengths = np.zeros(count, np.int64)
         for level in self.levels:
-            like = level.segments[-1].vectors.tokens
-            level.append(level.make(np.empty((0, like.shape[1]), like.dtype), lengths))
+            nothing = level.segments[-1].vectors.tokens[:0]
+            level.append(level.make(nothing, np.zeros(count, np.int64)))
 
     def _converted(self, texts: MultiVectors) -> MultiVectors:
         """Return texts in the float type of the settings."""
@@ -125,7 +146,7 @@ class TokenLevels:
         floats, kind = self.floats, self.settings.tokens
         if self.codes is not None or floats is None or kind not in CODECS:
             return
-        total = sum(segment.num_tokens for segment in floats.segments)
+        total = int(floats.lengths.sum())
         if total < (FIT_TOKENS if tokens is None else tokens):
             return
         codec = fit_codec(kind, _sample(floats, total), threads=threads)
@@ -143,7 +164,9 @@ class TokenLevels:
     # -- reading --------------------------------------------------------------
 
     def rows(self, rows: NDArray[np.int64]) -> MultiVectors:
-        """Return the texts at `rows` (ascending, at least one); decoded if only codes are stored."""
+        """Return the texts at `rows`, each once, in their order; decoded if only codes are stored."""
+        if not len(rows):
+            return MultiVectors.from_arrays([], dimension=self.dimension)
         if self.floats is not None:
             return self.floats.rows(rows)
         assert self.codes is not None
@@ -158,13 +181,11 @@ class TokenLevels:
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
         """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
-        floats, codes = self.floats, self.codes
-        if codes is not None:
-            for batch, coded in codes.batches(rows):
-                yield batch, coded.decoded() if floats is None else floats.rows(batch), coded
-        elif floats is not None:
-            for batch, texts in floats.batches(rows):
+        for batch, texts in self.levels[-1].batches(rows):
+            if self.codes is None:
                 yield batch, texts, None
+            else:
+                yield batch, texts.decoded() if self.floats is None else self.floats.rows(batch), texts
 
     @property
     def exact(self) -> bool:
@@ -173,15 +194,14 @@ class TokenLevels:
 
     def info(self) -> dict[str, Any]:
         """Return how tokens are stored, and their bytes."""
-        floats, codes = self.floats, self.codes
-        segments = [] if floats is None else floats.segments
+        codec, segments = self.codec, [] if self.floats is None else self.floats.segments
         float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
         return {
             "codec": self.kind,
             "keep_exact": self.settings.keep_exact,
-            "fitted": codes is not None,
-            "bytes_per_token": float_bytes if codes is None else codes.codec.bytes_per_token,
-            "exact_bytes_per_token": float_bytes if segments and codes is not None else 0,
+            "fitted": codec is not None,
+            "bytes_per_token": float_bytes if codec is None else codec.bytes_per_token,
+            "exact_bytes_per_token": float_bytes if segments and codec is not None else 0,
         }
 
     # -- ranking --------------------------------------------------------------
@@ -196,10 +216,7 @@ class TokenLevels:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
-        floats, codes = self.floats, self.codes
-        level = floats if codes is None else codes
-        if level is not None:
-            level.read_ahead(rows)
+        self.levels[-1].read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores by which :meth:`rank` first orders rows, float32 (n,): by codes if there are any."""
@@ -256,7 +273,8 @@ def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:
     picked = np.sort(np.random.default_rng(_SEED).permutation(total)[:FIT_TOKENS])
     samples, start = [], 0
     for segment in store.segments:
-        lo, hi = np.searchsorted(picked, [start, start + segment.num_tokens])
-        samples.append(np.asarray(segment.vectors.tokens[picked[lo:hi] - start], np.float32))
-        start += segment.num_tokens
+        stop = start + segment.vectors.num_tokens
+        own = picked[(picked >= start) & (picked < stop)] - start
+        samples.append(np.asarray(segment.vectors.tokens[own], np.float32))
+        start = stop
     return np.concatenate(samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..reranking.pruning import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 
-__all__ = ["Segment", "TokenStore", "mapped", "write_tokens"]
+__all__ = ["Segment", "TokenStore", "write_tokens"]
 
 # Segments in memory are merged until each is this many times its successor: adding one by one and searches stay cheap.
 # Larger segments than this are not merged: that would read a mapped file into memory.
@@ -53,11 +54,6 @@ class Segment(Generic[_Texts]):
     first: int
     vectors: _Texts
     path: Path | None = None
-
-    @property
-    def num_tokens(self) -> int:
-        """Number of token vectors."""
-        return self.vectors.num_tokens
 
 
 class TokenStore(Generic[_Texts]):
@@ -98,7 +94,7 @@ class TokenStore(Generic[_Texts]):
         while (
             segments
             and segments[-1].path is None
-            and segments[-1].num_tokens <= _GROWTH * last.num_tokens
+            and segments[-1].vectors.num_tokens <= _GROWTH * last.vectors.num_tokens
             and last.vectors.tokens.nbytes <= _MERGED_BYTES
         ):
             before = segments.pop()
@@ -118,46 +114,32 @@ class TokenStore(Generic[_Texts]):
         """Write the segments in memory to the end of the last file, or to a new one; return all segments."""
         memory = [segment for segment in segments if segment.path is None]
         files = segments[: len(segments) - len(memory)]
-        vectors = [segment.vectors for segment in memory]
-        dtype = np.result_type(*(texts.tokens.dtype for texts in vectors))
-        first = memory[0].first
-        lengths: list[NDArray[np.int64]] = [texts.lengths for texts in vectors]
-        if files and files[-1].path is not None and files[-1].vectors.tokens.dtype == dtype:
+        texts = [segment.vectors for segment in memory]
+        first, path = memory[0].first, staging / f"{self.prefix}-{memory[0].first:012d}.npy"
+        before: list[_Texts] = []
+        if files and files[-1].vectors.tokens.dtype == _dtype(texts):
             last = files.pop()
-            assert last.path is not None
-            rows = last.num_tokens + sum(segment.num_tokens for segment in memory)
-            with last.path.open("r+b") as stream:
-                start = _write_header(stream, dtype, (rows, last.vectors.dimension))
-                # The end of the segments, not of the file: an earlier append may have failed midway.
-                stream.seek(start + last.vectors.tokens.nbytes)
-                for texts in vectors:
-                    _write_rows(stream, texts.tokens, dtype)
-                stream.truncate()
-            first, path, lengths = last.first, last.path, [last.vectors.lengths, *lengths]
-        else:
-            path = staging / f"{self.prefix}-{first:012d}.npy"
-            write_tokens(path, vectors)
-        files.append(Segment(first, mapped(path, np.concatenate(lengths), self.make), path))
+            first, path, before = last.first, last.path or path, [last.vectors]
+        write_tokens(path, texts, *before)
+        lengths = np.concatenate([each.lengths for each in before + texts])
+        files.append(Segment(first, self.make(load_npy(path), lengths), path))
         return files
 
     # -- reading --------------------------------------------------------------
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
         """Yield (rows, texts) for ascending `rows`, about a hundred thousand tokens at a time."""
+        lengths = self.lengths
         for start in range(0, len(rows), _BATCH):
             block = rows[start : start + _BATCH]
-            lengths = [
-                segment.vectors.lengths[block[lo:hi] - segment.first]
-                for segment, lo, hi in self._split(block)
-            ]
-            for first, stop in token_batches(running_total(np.concatenate(lengths)), _BATCH_TOKENS):
+            for first, stop in token_batches(running_total(lengths[block]), _BATCH_TOKENS):
                 yield block[first:stop], self.rows(block[first:stop])
 
     def rows(self, rows: NDArray[np.int64]) -> _Texts:
-        """Return the texts at `rows`, ascending, at least one."""
-        return self._join(
-            [segment.vectors[rows[lo:hi] - segment.first] for segment, lo, hi in self._split(rows) if hi > lo]
-        )
+        """Return the texts at `rows`, at least one, each once, in their order."""
+        ascending = np.sort(rows)
+        texts = self._join([texts[positions] for texts, positions, _ in self.slices(ascending, True)])
+        return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
 
     def slices(
         self, rows: NDArray[np.int64], in_order: bool
@@ -178,12 +160,6 @@ class TokenStore(Generic[_Texts]):
             slices.append((segment.vectors, rows[run] - segment.first, run))
         return slices
 
-    def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment[_Texts], int, int]]:
-        """Return every segment with its range of the ascending `rows`."""
-        segments = self.segments
-        edges: list[int] = np.searchsorted(rows, [segment.first for segment in segments]).tolist()
-        return list(zip(segments, edges, [*edges[1:], len(rows)], strict=True))
-
     def _join(self, texts: list[_Texts]) -> _Texts:
         """Concatenate texts, without ids."""
         if len(texts) == 1:
@@ -198,8 +174,9 @@ class TokenStore(Generic[_Texts]):
     ) -> Iterator[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
         """Yield the texts of mapped files, and the first tokens and ends of the `rows` in them."""
         ascending = np.sort(rows)
-        for segment, lo, hi in self._split(ascending):
-            if segment.path is not None and hi > lo:
+        for segment in self.segments:
+            if segment.path is not None:
+                lo, hi = np.searchsorted(ascending, [segment.first, segment.first + len(segment.vectors)])
                 local, offsets = ascending[lo:hi] - segment.first, segment.vectors.offsets
                 yield segment.vectors, offsets[local], offsets[local + 1]
 
@@ -208,17 +185,14 @@ class TokenStore(Generic[_Texts]):
 
         Nothing is requested while the files are in memory.
         """
-        files = [segment for segment in self.segments if segment.path is not None]
+        files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
         if not files or len(rows) > _MAX_ASKED:
             return 0
         if self._requests % _REQUESTS == 0:
-            shares = [resident_share(segment.vectors.tokens, _PAGES) for segment in files]
-            self._resident = all(share is None or share == 1 for share in shares)
+            self._resident = all(resident_share(tokens, _PAGES) in (None, 1) for tokens in files)
         self._requests += 1
-        if self._resident:
-            return 0
         ranges = 0
-        for texts, starts, stops in self._mapped_rows(rows):
+        for texts, starts, stops in () if self._resident else self._mapped_rows(rows):
             tokens, filled = texts.tokens, stops > starts
             size = tokens.shape[1] * tokens.itemsize
             ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
@@ -231,34 +205,33 @@ class TokenStore(Generic[_Texts]):
         """
         for texts, starts, stops in self._mapped_rows(rows):
             self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
-        if self._held_bytes < _HELD_BYTES:
-            return
-        self._held_bytes = 0
-        for segment in self.segments:
-            if segment.path is not None:
-                forget(segment.vectors.tokens)
+        if self._held_bytes >= _HELD_BYTES:
+            self._held_bytes = 0
+            for segment in self.segments:
+                if segment.path is not None:
+                    forget(segment.vectors.tokens)
 
 
-def mapped(path: Path, lengths: NDArray[np.int64], make: Make[_Texts]) -> _Texts:
-    """Map a segment's file."""
-    return make(load_npy(path), lengths)
-
-
-def write_tokens(path: Path, texts: list[_Texts]) -> None:
-    """Write the tokens of `texts`, one after another, to a new ``.npy`` file."""
-    dtype = np.result_type(*(each.tokens.dtype for each in texts))
-    shape = (sum(each.num_tokens for each in texts), texts[0].dimension)
-    with path.open("wb") as stream:
-        _write_header(stream, dtype, shape)
+def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -> None:
+    """Write the tokens of `texts`, one after another, to a new ``.npy`` file, or to that of the texts `after`."""
+    dtype, start = _dtype(texts), 0 if after is None else after.tokens.nbytes
+    rows = sum(each.num_tokens for each in texts) + (0 if after is None else after.num_tokens)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": (rows, texts[0].dimension),
+    }
+    with path.open("wb" if after is None else "r+b") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)  # NumPy pads it so that more rows fit in
+        # After the tokens, which may not be the end of the file: an earlier append may have failed midway.
+        stream.seek(start, os.SEEK_CUR)
         for each in texts:
             _write_rows(stream, each.tokens, dtype)
+        stream.truncate()
 
 
-def _write_header(stream: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, int]) -> int:
-    """Write the header of a ``.npy`` file, which NumPy pads so that more rows fit in; return its size."""
-    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, described)
-    return stream.tell()
+def _dtype(texts: list[_Texts]) -> np.dtype[Any]:
+    return np.result_type(*(each.tokens.dtype for each in texts))
 
 
 def _write_rows(stream: BinaryIO, tokens: NDArray[Any], dtype: np.dtype[Any]) -> None:

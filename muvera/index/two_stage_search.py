@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
-from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
 from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
-from ..reranking.pruning import RerankOptions
+from ..reranking.pruning import ALL, RerankOptions, Stop
 from ..utils.checks import counted, require_int
 from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
 from .id_map import IdMap
-from .info import LOW_RECALL, FirstStageRecall, IndexInfo
-from .recall import (
-    BEST,
-    CANDIDATES,
-    Ends,
-    MeasuredWindows,
-    calibrate_on_windows,
-    document_windows,
-    exact_best,
-    ranking_tokens,
-    require_recall,
-    shares_found,
-)
+from .info import LOW_RECALL, IndexInfo
+from .recall import Ends, calibrate_on_windows, ranking_tokens, require_recall
 from .settings import IndexSettings
 from .token_levels import TokenLevels
+from .windows import BEST, CANDIDATES, MAX_WINDOWS, FirstStage, document_windows, measure, measure_windows
 
-__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "SearchPlan"]
+__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "Proposal", "SearchPlan"]
 
 DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 
@@ -57,10 +46,6 @@ _AHEAD = 4
 # Queries per task, of those that search vectors and of those that rank candidates.
 _TOGETHER, _RANKED = 16, 4
 
-# Maximum number of windows of a recall measurement.  Added documents are measured once one document in `_PART` is new,
-# with `_PER_DOUBLING` windows times their share.
-_MAX_QUERIES, _PART, _PER_DOUBLING = 64, 16, 128
-
 # Encoders are compared if the recall of windows of documents that moments were fitted on is below _SUSPICIOUS.  For the
 # comparison, one document in _HELD_OUT is excluded from the fits.
 _SUSPICIOUS, _HELD_OUT = 0.93, 16
@@ -68,9 +53,8 @@ _SUSPICIOUS, _HELD_OUT = 0.93, 16
 # The other encoder replaces the default if its recall is higher by more than this.
 _CLEARLY = 0.03
 
-# Limits of a recall measurement: multiplications for exact Chamfer similarity (a few seconds), minimum number
-# of queries, and maximum number of tokens to read for each.
-_PRODUCTS, _MIN_QUERIES, _MAX_TOKENS = 5 * 10**10, 16, 20_000_000
+# Rows and scores of a query without candidates.
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -102,6 +86,14 @@ class SearchPlan:
         return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
 
 
+class Proposal(NamedTuple):
+    """The rows to rank for each query, the likely best first, the number of best ones, and when to stop."""
+
+    rows: Sequence[NDArray[np.int64]]
+    k: int
+    ends: Ends | None = None
+
+
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
@@ -130,7 +122,8 @@ class IndexContents:
         self.generations: Mapping[Path, Generation] = {}
         #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
-        self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
+        #: Number of documents from which the encoder is fitted; a build waits for more, see :meth:`finish`.
+        self.fit_from = MIN_FIT_DOCUMENTS
         self._lengths: NDArray[np.int64] | None = None
         self._searchable: tuple[NDArray[np.int64], int] | None = None
 
@@ -167,101 +160,74 @@ class IndexContents:
 
     # -- searching ------------------------------------------------------------
 
-    def propose(
-        self, queries: MultiVectors, plan: SearchPlan
-    ) -> tuple[Sequence[NDArray[np.int64]], RerankOptions, Ends | None]:
-        """Return the rows to rank for each query, and how to rank them; a graph must not change meanwhile."""
+    def propose(self, queries: MultiVectors, plan: SearchPlan) -> Proposal:
+        """Return the rows to rank for each query; a graph must not change meanwhile."""
         self.store.require_rescore(plan.rescore)
         rows, tokens = self.searchable
         k, allowed = min(plan.k, len(rows)), None
         if plan.ids is not None:
-            rows = self.ids.existing_rows(plan.ids)
+            rows = np.sort(self.ids.rows(plan.ids, "ignore"))
             rows = allowed = rows[self.lengths[rows] > 0]
             tokens = int(self.lengths[rows].sum())
-        candidates, options = self.candidates, RerankOptions(k)
+        candidates = self.candidates
         level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
         count = plan.num_candidates if level is None else level.cap
         if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
-            return [rows] * len(queries), options, Ends()
-        find = candidates.find
+            return Proposal([rows] * len(queries), k, Ends())
+        find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
         if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
-            pairs = find(queries, count, allowed, plan.threads, ef=plan.ef)
+            pairs = find(queries, threads=plan.threads)
         else:
-            proposed: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
+            pairs = [_NOTHING] * len(queries)
 
             def work(start: int, stop: int) -> None:
-                proposed[start] = find(queries[start:stop], count, allowed, 1, ef=plan.ef)
+                pairs[start:stop] = find(queries[start:stop], threads=1)
 
-            ranges = split_by_count(len(queries), _TOGETHER)
-            run_in_ranges(work, ranges, plan.threads)
-            pairs = [pair for start, _ in ranges for pair in proposed[start]]
+            run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
         ends = None
         if level is not None and candidates.calibration is not None:
             ends = candidates.calibration.ends(level, [own for _, own in pairs], queries.lengths, k)
-        return [own for own, _ in pairs], options, ends
+        return Proposal([own for own, _ in pairs], k, ends)
 
     def rank(
+        self, queries: MultiVectors, proposal: Proposal, threads: int | None, rescore: int | None = None
+    ) -> list[Ranking]:
+        """Rank each query's rows; the ranking of a query without tokens is empty."""
+        rows, k, ends = proposal
+        best = self.best_rows(queries, rows, k, threads, rescore, () if ends is None else ends.stops)
+        recalls = [None if ends is None else ends.expected_recall(q) for q in range(len(queries))]
+        return [
+            Ranking(self.ids.of(own), scores, self.store.exact, recall)
+            for (own, scores), recall in zip(best, recalls, strict=True)
+        ]
+
+    def best_rows(
         self,
         queries: MultiVectors,
         rows: Sequence[NDArray[np.int64]],
-        options: RerankOptions,
+        k: int,
         threads: int | None,
         rescore: int | None = None,
-        ends: Ends | None = None,
-    ) -> list[Ranking]:
-        """Rank each query's rows, which list the likely best first; the ranking of a query without tokens is empty."""
-        exact, single = self.store.exact, len(queries) == 1
-
-        def ranking(q: int) -> Ranking:
-            query, own = queries[q], rows[q]
-            if len(own) and len(query):
-                how = options if ends is None or not ends.stops else replace(options, stop=ends.stops[q])
-                best, scores = self.store.rank(query, own, how, threads if single else 1, rescore=rescore)
-            else:
-                best, scores = np.empty(0, np.int64), np.empty(0, np.float32)
-            return Ranking(
-                self.ids.of(best), scores, exact, None if ends is None else ends.expected_recall(q)
-            )
-
-        for first in rows[:_AHEAD]:
-            self.store.read_ahead(first)
-        if single:
-            return [ranking(0)]
-        rankings = {}
+        stops: Sequence[Stop] = (),
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the `k` best of each query's rows, best first, and their scores."""
+        best = [_NOTHING] * len(queries)
+        own_threads = threads if len(queries) == 1 else 1
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
                 if q + _AHEAD < len(queries):
                     self.store.read_ahead(rows[q + _AHEAD])
-                rankings[q] = ranking(q)
+                if len(rows[q]) and len(queries[q]):
+                    options = RerankOptions(k, stop=stops[q] if stops else ALL)
+                    best[q] = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
 
+        for first in rows[:_AHEAD]:
+            self.store.read_ahead(first)
         run_in_ranges(work, split_by_count(len(queries), _RANKED), threads)
-        return [rankings[q] for q in range(len(queries))]
+        return best
 
     # -- changing -------------------------------------------------------------
-
-    @contextmanager
-    def building(
-        self, threads: int | None, staging: Path | None = None, *, whole: bool = False
-    ) -> Iterator[None]:
-        """Fill new contents: fit the encoder on MAX_FIT_DOCUMENTS documents instead of the first 256.
-
-        With `whole`, the sample is drawn from all documents, whose tokens are then read twice.  Many tokens are moved
-        to the folder `staging`.
-        """
-        self.store.staging = staging
-        self._building, self._fit_from = True, sys.maxsize if whole else MAX_FIT_DOCUMENTS
-        try:
-            yield
-        finally:
-            self._building, self._fit_from = False, MIN_FIT_DOCUMENTS
-        self._build_if_needed(threads)
-        if self.candidates is not None and not self.candidates.fitted_on:
-            self.candidates.fitted_rows = len(self.store)  # fitted elsewhere, so none is newer
-        self.measure(threads)
-        self.store.fit_if_ready(threads, tokens=1)
-        self.store.flush()
-        self.calibrate_if_stale(threads)
 
     def append(
         self,
@@ -277,7 +243,7 @@ class IndexContents:
         """
         if len(documents) == 0:
             return
-        replaced = self.ids.existing_rows(ids)
+        replaced = self.ids.rows(ids.tolist(), "ignore")
         self._skip_used_rows()
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         self.store.append(documents, threads, codes)
@@ -286,7 +252,9 @@ class IndexContents:
         self.ids.append(ids)
         self.remove(replaced)
         self._build_if_needed(threads)
-        if self.candidates is not None or not self._building:  # else vectors are still made of exact tokens
+        if (
+            self.candidates is not None or self.fit_from == MIN_FIT_DOCUMENTS
+        ):  # else vectors need exact tokens
             self.store.fit_if_ready(threads)
 
     def _skip_used_rows(self) -> None:
@@ -304,7 +272,7 @@ class IndexContents:
         if tokens <= self.settings.exact_tokens:
             return
         fits = self._encoder is None and self.config.needs_fit_sample
-        if fits and len(rows) < self._fit_from:
+        if fits and len(rows) < self.fit_from:
             return
         if self.chooses and self._encoder is None:
             self._choose(rows, threads)
@@ -313,25 +281,26 @@ class IndexContents:
 
     def _choose(self, rows: NDArray[np.int64], threads: int | None) -> None:
         """Fit moments, and learned vectors if the recall is low; compare both on windows of excluded documents."""
-        moments = preset_config(DEFAULT_PRESET, self.config.dimension)
-        self.candidates = whole = self._encoded(moments, rows, threads)
-        self.measure(threads)
-        measured = self._recalls()[0]
-        whole.encoder.compared = None if measured is None else {"moments": measured.recall}
-        self.config = moments
-        if measured is None or measured.recall >= _SUSPICIOUS:
+        presets = {name: preset_config(name, self.config.dimension) for name in (DEFAULT_PRESET, "learned")}
+        self.candidates = whole = self._encoded(presets[DEFAULT_PRESET], rows, threads)
+        self.config = whole.encoder.config
+        measure(self, threads)
+        first_stage = self.first_stage.everything
+        if first_stage is None:
             return
-        windows = document_windows(self, min(_MAX_QUERIES, len(rows) // _HELD_OUT))
-        seen = np.setdiff1d(rows, windows[1], assume_unique=True)
+        whole.encoder.compared = {DEFAULT_PRESET: first_stage.recall}
+        if first_stage.recall >= _SUSPICIOUS:
+            return
+        windows, sources = document_windows(self, min(MAX_WINDOWS, len(rows) // _HELD_OUT))
+        seen = np.setdiff1d(rows, sources, assume_unique=True)
         compared: dict[str, float] = {}
-        for name in ("moments", "learned"):
-            self.candidates = self._encoded(preset_config(name, self.config.dimension), seen, threads)
-            self._measure_windows(*windows, threads)
-            measured = self._recalls()[0]
-            compared[name] = 0.0 if measured is None else measured.recall
-            if compared["moments"] >= LOW_RECALL:
+        for name, config in presets.items():
+            self.candidates = self._encoded(config, seen, threads)
+            self.candidates.windows = measure_windows(self, windows, sources, threads)
+            compared[name] = float(self.candidates.windows.shares.mean())
+            if compared[DEFAULT_PRESET] >= LOW_RECALL:
                 break
-        if compared.get("learned", 0.0) <= compared["moments"] + _CLEARLY:
+        if compared.get("learned", 0.0) <= compared[DEFAULT_PRESET] + _CLEARLY:
             self.candidates = whole
         self.candidates.encoder.compared = compared
         self.config = self.candidates.encoder.config
@@ -365,8 +334,22 @@ class IndexContents:
         if self.candidates is not None:
             self.candidates.remove(rows)
 
+    def finish(self, threads: int | None) -> None:
+        """Finish a build: fit the encoder and the codec on all documents unless they are fitted, and measure."""
+        self.fit_from = MIN_FIT_DOCUMENTS
+        self._build_if_needed(threads)
+        if self.candidates is not None and not self.candidates.fitted_on:
+            self.candidates.fitted_rows = len(self.store)  # fitted elsewhere, so none is newer
+        measure(self, threads)
+        self.store.fit_if_ready(threads, tokens=1)
+        self.store.flush()
+        self.calibrate_if_stale(threads)
+
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
-        """Return new contents of the same documents without the rows of deleted ones, see :meth:`building`."""
+        """Return new contents of the same documents without the rows of deleted ones.
+
+        The encoder's sample is drawn from all documents, whose tokens are then read twice.
+        """
         current = self.candidates
         fits = current is not None and (current.fitted_on_too_few or self.drift_warning is not None)
         fresh = IndexContents(
@@ -378,34 +361,13 @@ class IndexContents:
             chooses=self.chooses,
         )
         fresh.generations, fresh.last_change = self.generations, self.last_change
-        with fresh.building(threads, staging, whole=True):
-            for rows, texts, codes in self.store.coded_batches(self.ids.live):
-                fresh.append(self.ids.of(rows), texts, threads, codes)
+        fresh.fit_from, fresh.store.staging = sys.maxsize, staging
+        for rows, texts, codes in self.store.coded_batches(self.ids.live):
+            fresh.append(self.ids.of(rows), texts, threads, codes)
+        fresh.finish(threads)
         return fresh
 
     # -- measuring ------------------------------------------------------------
-
-    def measure(self, threads: int | None) -> None:
-        """Measure first-stage recall if it is unknown, the size has doubled or halved, or many documents were added.
-
-        It is measured with windows of documents, because no real queries are available here.
-        """
-        rows, search = self.searchable[0], self.candidates
-        if search is None or len(rows) <= CANDIDATES + 1:
-            return
-        measured = search.windows
-        if measured is None or not len(rows) / 2 <= search.measured_size <= 2 * len(rows):
-            groups = [
-                group for group in np.split(rows, [np.searchsorted(rows, search.fitted_rows)]) if len(group)
-            ]
-            count, measured = _MAX_QUERIES // len(groups), None
-        else:
-            groups = [rows[rows >= measured.stop]]
-            if len(groups[0]) < max(_PART, len(rows) // _PART):
-                return
-            count = min(_MAX_QUERIES, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
-        windows, sources = zip(*(document_windows(self, count, group) for group in groups), strict=True)
-        self._measure_windows(MultiVectors.concatenate(windows), np.concatenate(sources), threads, measured)
 
     def calibrate_if_stale(self, threads: int | None) -> None:
         """Calibrate the recall dial if the index has doubled since, or ranks by other tokens."""
@@ -415,60 +377,18 @@ class IndexContents:
             if last is None or doubled or last.tokens != ranking_tokens(self):
                 self.candidates.calibration = calibrate_on_windows(self, threads)
 
-    def _measure_windows(
-        self,
-        queries: MultiVectors,
-        sources: NDArray[np.int64],
-        threads: int | None,
-        earlier: MeasuredWindows | None = None,
-    ) -> None:
-        """Measure the recall of windows, and add it to that of `earlier` windows."""
-        search, (rows, tokens) = self.candidates, self.searchable
-        assert search is not None
-        if earlier is None:
-            search.measured_size = len(rows)
-        among = None
-        if tokens > _MAX_TOKENS:  # search fewer documents
-            count = int(len(rows) * _MAX_TOKENS / tokens)
-            some = np.random.default_rng(0).choice(rows, count, replace=False)
-            among, tokens = np.union1d(some, sources), _MAX_TOKENS
-        affordable = max(_MIN_QUERIES, _PRODUCTS // max(1, 32 * tokens * self.config.dimension))
-        kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:affordable])
-        queries, sources = queries[kept], sources[kept]
-        with stage("measuring recall"):
-            best = exact_best(self, queries, sources, BEST, threads, among)
-            proposed = [own for own, _ in search.find(queries, CANDIDATES + 1, among, threads)]
-        shares = shares_found(best, proposed, sources, CANDIDATES)
-        searched = len(rows) if among is None else len(among)
-        measured = MeasuredWindows(sources, shares, len(self.store), searched)
-        search.windows = measured if earlier is None else earlier.and_more(measured)
-
-    def measure_first_stage(
-        self, queries: MultiVectors, *, k: int, candidates: int, threads: int | None = None
-    ) -> FirstStageRecall | None:
-        """Return the share of the exact best documents among the candidates; None if all tokens are read."""
-        rows, _ = self.searchable
-        if self.candidates is None or len(rows) == 0:
-            return None
-        best = exact_best(self, queries, None, k, threads)
-        proposed = [own for own, _ in self.candidates.find(queries, candidates, threads=threads)]
-        recall = float(shares_found(best, proposed, None, candidates).mean())
-        return FirstStageRecall(recall, k, candidates, len(queries), False, len(rows))
-
-    def _recalls(self) -> tuple[FirstStageRecall | None, FirstStageRecall | None]:
-        """Return the first-stage recall of all documents, and of those added after the encoder was fitted."""
+    @property
+    def first_stage(self) -> FirstStage:
+        """The recall of the first stage, as last measured with windows of documents."""
         search = self.candidates
         if search is None or search.windows is None:
-            return None, None
-        return search.windows.recalls(self.searchable[0], search.fitted_rows)
+            return FirstStage()
+        return search.windows.first_stage(self.searchable[0], search.fitted_rows)
 
     @property
     def drift_warning(self) -> str | None:
         """A warning if documents added after the encoder was fitted have a lower recall, otherwise None."""
-        search = self.candidates
-        if search is None or search.windows is None or not self.config.needs_fit_sample:
-            return None
-        return search.windows.warning(self.searchable[0], search.fitted_rows)
+        return self.first_stage.warning if self.config.needs_fit_sample else None
 
     @property
     def kind(self) -> str:
@@ -487,7 +407,7 @@ class IndexContents:
                 f"The encoder was fitted on only {counted(candidates.fitted_on, 'document')}, but the index now has "
                 f"{len(filled):,}: rebuild() fits it again."
             )
-        first_stage, added = self._recalls()
+        first_stage, added, _ = self.first_stage
         drift = self.drift_warning
         if drift is not None:
             warnings.append(drift)

@@ -1,5 +1,6 @@
 """MuveraIndex: answers, wrong arguments, reading documents, info."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def test_float16_and_mapped_documents(tmp_path: Path) -> None:
     for way in WAYS.values():
         assert answers(built(mapped, **way)) == answers(built(halves, **way)) == answers(built(same, **way))
     assert built(halves).info().bytes_per_document < built(same).info().bytes_per_document
+
+
+def test_blocks_of_vectors_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = answers(built(**WAYS["exact"]))
+    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
+    assert answers(built(**WAYS["exact"])) == whole
+
+
+def test_hnswlib_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hnswlib", None)
+    with pytest.raises(ImportError, match=r"pip install .*\[hnsw\]"):
+        built()
 
 
 # -- ids ----------------------------------------------------------------------

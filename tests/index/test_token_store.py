@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import muvera.index.token_store as module
 from muvera import MultiVectors
-from muvera.index.token_store import Segment, TokenStore, mapped, write_tokens
+from muvera.index.token_store import Segment, TokenStore, write_tokens
 from muvera.utils import page_cache
+from muvera.utils.npy_files import load_npy
 from muvera.utils.page_cache import ask_for, forget, resident_share
 
 DIM = 6
@@ -151,7 +152,7 @@ def on_disk(tmp_path: Path) -> TokenStore[MultiVectors]:
         write_tokens(path, [batch])
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        store.segments.append(Segment(first, mapped(path, batch.lengths, MultiVectors.from_flat), path))
+        store.segments.append(Segment(first, MultiVectors.from_flat(load_npy(path), batch.lengths), path))
     store.append(MultiVectors.from_flat(np.ones((3, 128), np.float32), [3]))
     return store
 

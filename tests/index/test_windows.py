@@ -1,17 +1,26 @@
-"""Windows of documents: their recall chooses the default encoder, and warns of unsuitable added documents."""
+"""First-stage recall: windows of documents choose the default encoder and warn of unsuitable added documents."""
 
+import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from builders.indexes import DOCUMENTS, QUERIES, WAYS, built
+from builders.realistic_collections import CONFIG as GOOD
+from builders.realistic_collections import documents_like_real
 
 from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
-from muvera.index import two_stage_search
-from muvera.index.recall import MeasuredWindows, document_windows, exact_best
+from muvera.index import two_stage_search, windows
+from muvera.index.windows import FirstStage, MeasuredWindows, document_windows, exact_best
 from muvera.utils.stages import listening
 
 DIMENSION = 24
+#: An encoder with few floats and low recall.
+POOR = dataclasses.replace(
+    GOOD, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, split_mean=False
+)
 CONFIG = LearnedConfig(dimension=DIMENSION, vector_dimension=48, num_landmarks=128, num_features=128)
 
 
@@ -35,6 +44,39 @@ def recall(index: MuveraIndex, documents: MultiVectors, which: int) -> float:
     return float(
         np.mean([len(np.intersect1d(a.ids, b.ids)) / 10 for a, b in zip(exact, rankings, strict=True)])
     )
+
+
+@pytest.mark.parametrize(("config", "backend"), [(GOOD, "exact"), (POOR, "hnsw")])
+def test_measured_recall_is_what_searches_find(config: Any, backend: Any) -> None:
+    index = built(encoder=config, backend=backend)
+    measured = index.measure_recall([np.empty((0, 16), np.float32), *QUERIES], k=10, candidates=30)
+    pairs = zip(index.search(QUERIES, 10, candidates=30), top_k(QUERIES, DOCUMENTS, 10), strict=True)
+    hits = [np.isin(exact.ids, ranking.ids).mean() for ranking, exact in pairs]
+    assert measured is not None and measured.recall == pytest.approx(np.mean(hits))
+    assert (measured.k, measured.candidates, measured.queries, measured.pseudo_queries) == (10, 30, 10, False)
+
+
+def test_an_index_measures_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = documents_like_real(400)
+    good = MuveraIndex.build(documents, GOOD, **WAYS["hnsw"]).info()
+    poor = MuveraIndex.build(documents, POOR, path=tmp_path / "poor", **WAYS["hnsw"]).info()
+    for stage in (good.first_stage, poor.first_stage):
+        assert stage is not None and stage.pseudo_queries
+        assert (stage.k, stage.candidates, stage.queries) == (10, 100, 64)
+        assert stage.documents == int((documents.lengths > 0).sum())
+    assert good.first_stage.recall > 0.9 > poor.first_stage.recall  # type: ignore[union-attr]
+    assert good.warnings == () and len(poor.warnings) == 1
+    assert f"{poor.first_stage.recall:.0%}" in poor.warnings[0]  # type: ignore[union-attr]
+    loaded = MuveraIndex.load(tmp_path / "poor").info()
+    assert loaded.first_stage == poor.first_stage and loaded.warnings == poor.warnings
+    assert built(**WAYS["all tokens"]).info().first_stage is None
+    assert built(**WAYS["all tokens"]).measure_recall(QUERIES) is None
+    assert built(DOCUMENTS[:100]).info().first_stage is None  # all of them are candidates
+    one, two = (MuveraIndex.build(DOCUMENTS, GOOD, threads=count, **WAYS["exact"]).info() for count in (1, 2))
+    assert one.first_stage == two.first_stage
+    monkeypatch.setattr(windows, "_PRODUCTS", 1)
+    fewest = built().info().first_stage
+    assert fewest is not None and fewest.queries == 16
 
 
 @pytest.mark.compiled("learns from hundreds of documents")
@@ -81,7 +123,7 @@ def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) ->
     assert after is not None and after.recall == measured.recall and index.info().added is None
     index.delete([f"0-0-{i}" for i in range(110)])
     assert index.info().first_stage is not None
-    monkeypatch.setattr(two_stage_search, "_MAX_TOKENS", 600)
+    monkeypatch.setattr(windows, "MAX_TOKENS", 600)
     index.add(
         kind(1, 200, seed=2)
     )  # more than doubles the index: all is measured again, among fewer documents
@@ -93,32 +135,32 @@ def test_warnings_need_a_clear_difference() -> None:
     live, rows = np.arange(100), np.arange(0, 100, 2)
 
     def measured(old: float, new: float) -> MeasuredWindows:
-        return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100)
+        return MeasuredWindows(rows, np.where(rows < 60, old, new), 100, 100, 100)
 
-    assert measured(0.95, 0.7).warning(live, 60) is not None
-    assert measured(0.8, 0.76).warning(live, 60) is None  # no clear difference
-    assert measured(1.0, 0.96).warning(live, 60) is None  # enough
-    assert measured(0.95, 0.2).warning(live, 90) is None  # five windows are too few
-    both, added = measured(0.9, 0.4).recalls(live, 60)
+    assert measured(0.95, 0.7).first_stage(live, 60).warning is not None
+    assert measured(0.8, 0.76).first_stage(live, 60).warning is None  # no clear difference
+    assert measured(1.0, 0.96).first_stage(live, 60).warning is None  # enough
+    assert measured(0.95, 0.2).first_stage(live, 90).warning is None  # five windows are too few
+    both, added, _ = measured(0.9, 0.4).first_stage(live, 60)
     assert both is not None and added is not None
     assert both.recall == pytest.approx(0.7) and added.recall == pytest.approx(0.4)
-    assert measured(0.9, 0.4).recalls(np.arange(0), 60) == (None, None)
-    same = MeasuredWindows.from_dict(measured(0.9, 0.4).to_dict())
-    assert same.recalls(live, 60) == (both, added)
+    assert measured(0.9, 0.4).first_stage(np.arange(0), 60) == FirstStage()
+    values = measured(0.9, 0.4).to_dict()
+    assert MeasuredWindows.from_dict(values, 100).first_stage(live, 60)[:2] == (both, added)
     with pytest.raises(ValueError, match="one share from 0 to 1, got"):
-        MeasuredWindows.from_dict({**same.to_dict(), "shares": same.shares[1:].tolist()})
+        MeasuredWindows.from_dict({**values, "shares": values["shares"][1:]}, 100)
 
 
 def test_windows_and_their_exact_best() -> None:
     documents = kind(0, 120)
     index = MuveraIndex.build(documents, FDEConfig(dimension=DIMENSION), exact_tokens=0)
     index.delete(documents.ids[:20])
-    windows, sources = document_windows(index._contents, 30)
+    queries, sources = document_windows(index._contents, 30)
     again, _ = document_windows(index._contents, 30)
-    assert len(windows) == len(np.unique(sources)) == 30 and sources.min() >= 20
-    assert np.array_equal(windows.tokens, again.tokens)
+    assert len(queries) == len(np.unique(sources)) == 30 and sources.min() >= 20
+    assert np.array_equal(queries.tokens, again.tokens)
     for best, window, source in zip(
-        exact_best(index._contents, windows, sources, 5), windows, sources, strict=True
+        exact_best(index._contents, queries, sources, 5), queries, sources, strict=True
     ):
         rest = np.setdiff1d(np.arange(20, 120), source)
         assert (
