@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,7 +42,6 @@ class IdMap:
         # Rows by id: many that do not change, made when first needed, and few changed ones; -1 for deleted ids.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
-        self._live: NDArray[np.int64] | None = None
         self.next = first
 
     @property
@@ -83,12 +83,10 @@ class IdMap:
         """Number of rows, including deleted ones."""
         return len(self._ids)
 
-    @property
+    @cached_property
     def live(self) -> NDArray[np.int64]:
         """Rows that are not deleted, ascending."""
-        if self._live is None:
-            self._live = np.flatnonzero(self._alive.values)
-        return self._live
+        return np.flatnonzero(self._alive.values)
 
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
@@ -139,13 +137,13 @@ class IdMap:
         self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
         if ids.dtype.kind == "i" and len(ids):
             self.next = max(self.next, int(ids.max()) + 1)
-        self._live = None
+        vars(self).pop("live", None)
 
     def reserve(self, count: int) -> None:
         """Add `count` deleted rows."""
         self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
         self._alive.extend(np.zeros(count, bool))
-        self._live = None
+        vars(self).pop("live", None)
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Delete rows; their ids can be used again, unless they have moved to other rows."""
@@ -155,7 +153,7 @@ class IdMap:
         alive = self._alive.values.copy()
         alive[rows] = False
         self._alive = GrowingArray(alive)
-        self._live = None
+        vars(self).pop("live", None)
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""

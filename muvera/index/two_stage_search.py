@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,17 +124,11 @@ class IndexContents:
         self.last_change: object = None
         #: Number of documents from which the encoder is fitted; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
-        self._lengths: NDArray[np.int64] | None = None
-        self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     def __copy__(self) -> IndexContents:
         copied = IndexContents.__new__(IndexContents)
-        vars(copied).update(
-            vars(self),
-            ids=copy(self.ids),
-            store=copy(self.store),
-            candidates=copy(self.candidates),
-        )
+        vars(copied).update(vars(self))
+        copied.ids, copied.store, copied.candidates = copy(self.ids), copy(self.store), copy(self.candidates)
         return copied
 
     @property
@@ -142,21 +136,16 @@ class IndexContents:
         """The encoder in use, or the one that was passed if the collection is still small."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row; cached until the next change."""
-        if self._lengths is None:
-            self._lengths = self.store.levels[0].lengths
-        return self._lengths
+        return self.store.levels[0].lengths
 
-    @property
+    @cached_property
     def searchable(self) -> tuple[NDArray[np.int64], int]:
         """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
-        if self._searchable is None:
-            live = self.ids.live
-            lengths = self.lengths[live]
-            self._searchable = live[lengths > 0], int(lengths.sum())
-        return self._searchable
+        live, lengths = self.ids.live, self.lengths[self.ids.live]
+        return live[lengths > 0], int(lengths.sum())
 
     # -- searching ------------------------------------------------------------
 
@@ -252,9 +241,8 @@ class IndexContents:
         self.ids.append(ids)
         self.remove(replaced)
         self._build_if_needed(threads)
-        if (
-            self.candidates is not None or self.fit_from == MIN_FIT_DOCUMENTS
-        ):  # else vectors need exact tokens
+        builds = self.fit_from > MIN_FIT_DOCUMENTS
+        if self.candidates is not None or not builds:  # else the vectors will be made of exact tokens
             self.store.fit_if_ready(threads)
 
     def _skip_used_rows(self) -> None:
@@ -271,8 +259,7 @@ class IndexContents:
         rows, tokens = self.searchable
         if tokens <= self.settings.exact_tokens:
             return
-        fits = self._encoder is None and self.config.needs_fit_sample
-        if fits and len(rows) < self.fit_from:
+        if self._encoder is None and self.config.needs_fit_sample and len(rows) < self.fit_from:
             return
         if self.chooses and self._encoder is None:
             self._choose(rows, threads)
@@ -330,7 +317,8 @@ class IndexContents:
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
         self.ids.drop(rows)
-        self._lengths = self._searchable = None
+        for cached in ("lengths", "searchable"):
+            vars(self).pop(cached, None)
         if self.candidates is not None:
             self.candidates.remove(rows)
 
