@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
 from typer import Argument, Option
 
-from .options import Format, Json, Overwrite, ReaderOption, Source, parse_options
-from .output import columns, print_json
+from .options import Format, Json, Overwrite, ReaderOption, Source, given
+from .output import columns, show
 
 __all__ = ["convert", "formats"]
 
@@ -25,18 +24,12 @@ def convert(
         Path,
         Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
     ],
-    to: Annotated[
-        str, Option(help="Output format: npy, npz, safetensors, parquet, or plaid (a ColBERT index).")
-    ] = "npy",
+    to: Annotated[str, Option(help="npy, npz, safetensors, parquet, or plaid (a ColBERT index).")] = "npy",
     format: Format = None,
     option: ReaderOption = None,
     normalize: Annotated[bool, Option("--normalize", help="Scale every token to unit length.")] = False,
-    drop_zero_rows: Annotated[
-        bool, Option("--drop-zero-rows", help="Drop tokens that are entirely zero, such as padding.")
-    ] = False,
-    truncate_dimension: Annotated[
-        int | None, Option(help="Keep the first columns (Matryoshka models), scaled to unit length.")
-    ] = None,
+    drop_zero_rows: Annotated[bool, Option("--drop-zero-rows", help="Drop zero tokens (padding).")] = False,
+    truncate_dimension: Annotated[int | None, Option(help="Keep the first columns, at unit length.")] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
     dtype: Annotated[
@@ -44,25 +37,17 @@ def convert(
         Option(help="Type of the tokens in OUT (default: as in SOURCE)."),
     ] = None,
     nbits: Annotated[
-        int | None,
-        Option(
-            help="For plaid: bits per coordinate, 1, 2, 4 or 8 (default: keep SOURCE's codes, otherwise 2)."
-        ),
+        int | None, Option(help="For plaid: bits per coordinate (default: keep SOURCE's codes, otherwise 2).")
     ] = None,
     bucket_means: Annotated[
-        bool,
-        Option("--bucket-means", help="For plaid: decode buckets to their means, which is more accurate."),
+        bool, Option("--bucket-means", help="For plaid: decode buckets to their means (more accurate).")
     ] = False,
-    isolated: Annotated[
-        bool,
-        Option("--isolated", help="Read SOURCE in a process with limits, for files you do not trust."),
-    ] = False,
+    isolated: Annotated[bool, Option("--isolated", help="Read SOURCE in a process with limits.")] = False,
     time_limit: Annotated[
-        float | None,
-        Option(min=1, help="Maximum processor time in seconds (default: 600); implies --isolated."),
+        float | None, Option(min=1, help="Processor seconds (default: 600); implies --isolated.")
     ] = None,
     memory_limit: Annotated[
-        int | None, Option(min=256, help="Maximum memory in MiB (default: 4096); implies --isolated.")
+        int | None, Option(min=256, help="MiB of memory (default: 4096); implies --isolated.")
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
@@ -84,9 +69,7 @@ def convert(
     from ..convert import IsolationLimits, pipeline
     from .sources import is_index, open_index
 
-    limits = _without_none(
-        seconds=time_limit, memory_bytes=None if memory_limit is None else memory_limit << 20
-    )
+    limits = given(seconds=time_limit, memory_bytes=memory_limit and memory_limit << 20)
     report = pipeline.convert(
         open_index(source) if format is None and is_index(source) else source,
         out,
@@ -101,17 +84,10 @@ def convert(
         pooling=pooling,
         pool_factor=pool_factor,
         dtype=dtype,
-        **_without_none(nbits=nbits, bucket_means=bucket_means or None),
-        **parse_options(option),
+        **given(nbits=nbits, bucket_means=bucket_means or None),
+        **dict(option or ()),
     )
-    if json_:
-        print_json(report.to_dict())
-    else:
-        typer.echo(report.text)
-
-
-def _without_none(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+    show(json_, report.to_dict(), report.text)
 
 
 def formats(json_: Json = False) -> None:
@@ -129,18 +105,14 @@ def formats(json_: Json = False) -> None:
     from ..convert.writers.vectors import FORMATS
 
     read = readable()
-    if json_:
-        print_json({"read": read, "written": list(WRITERS), "vectors": list(FORMATS)})
-        return
     wide = max(map(len, read))
-    typer.echo("Input formats, and the files that identify each:")
+    lines = ["Input formats, and the files that identify each:"]
     for name, description in read.items():
         start = f"  {name:<{wide}}  "
-        rest = " " * len(start)
-        typer.echo(
-            textwrap.fill(
-                description, columns(), initial_indent=start, subsequent_indent=rest, break_on_hyphens=False
-            )
-        )
-    typer.echo(f"Output formats of muvera convert --to: {', '.join(WRITERS)}.")
-    typer.echo(f"Output formats of muvera encode --to: {', '.join(FORMATS)}.")
+        lines += textwrap.wrap(
+            description, columns(), initial_indent=start, subsequent_indent=" " * len(start),
+            break_on_hyphens=False,
+        )  # fmt: skip
+    lines.append(f"Output formats of muvera convert --to: {', '.join(WRITERS)}.")
+    lines.append(f"Output formats of muvera encode --to: {', '.join(FORMATS)}.")
+    show(json_, {"read": read, "written": list(WRITERS), "vectors": list(FORMATS)}, "\n".join(lines))

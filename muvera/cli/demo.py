@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from .hits import print_hits
-from .output import megabytes, note, progress_bar, seconds
+from .output import hits_text, megabytes, note, progress_bar, seconds
 
 __all__ = ["demo"]
 
@@ -54,7 +53,7 @@ def demo(
     )
     for i, hits in enumerate(shown):
         typer.echo(f"\n{typer.style(sample.query_texts[i], bold=True)}")
-        print_hits(hits, i == 0, sample.relevant[i])
+        typer.echo(hits_text(hits, i == 0, sample.relevant[i]))
     typer.echo(
         f"\n{len(texts)} texts, {megabytes(texts.index.info().bytes_per_document)} each. "
         f"A search takes {seconds(sorted(times)[len(times) // 2])}.\n"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import tee
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
 from .options import Config, Format, Json, Overwrite, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
-from .output import note, print_json, progress_bar, seconds
+from .output import progress_bar, seconds, show
 
 __all__ = ["encode", "load"]
 
@@ -20,18 +21,11 @@ __all__ = ["encode", "load"]
 def encode(
     source: Source,
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder, or for parquet a file.")],
-    side: Annotated[
-        Literal["documents", "queries"], Option(help="Side to encode; each has its own vectors.")
-    ] = "documents",
-    to: Annotated[
-        Literal["npy", "parquet", "opensearch"],
-        Option(help="Output format; each has the vectors and their ids."),
-    ] = "npy",
+    side: Annotated[Literal["documents", "queries"], Option(help="What SOURCE contains.")] = "documents",
+    to: Annotated[Literal["npy", "parquet", "opensearch"], Option(help="Output format.")] = "npy",
     encoder: EncoderOption = None,
     config: Config = None,
-    save_encoder: Annotated[
-        Path | None, Option(help="Save the encoder in this new folder, to encode queries with it.")
-    ] = None,
+    save_encoder: Annotated[Path | None, Option(help="A new folder for the encoder.")] = None,
     format: Format = None,
     option: ReaderOption = None,
     threads: Threads = None,
@@ -91,19 +85,16 @@ def encode(
 
         write_vectors(vectors(), out, to, overwrite=overwrite)
     duration = time.perf_counter() - begun
-    if json_:
-        facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
-        facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
-        print_json(facts)
-        return
+    facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
+    facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
     zeros = f", {empty:,} of them zero because their texts have no tokens" if empty else ""
     written = f"{counted(count, 'vector')} of {side}, {counted(floats, 'float')} each"
-    typer.echo(f"{out}: {written}{zeros}, in {seconds(duration)}")
-    if unsaved:
-        note(
-            "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
-            "FOLDER and use it with --encoder FOLDER."
-        )
+    remark = (
+        "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
+        "FOLDER and use it with --encoder FOLDER."
+    )
+    text = f"{out}: {written}{zeros}, in {seconds(duration)}"
+    show(json_, facts, text, *([remark] if unsaved else []))
 
 
 def load(
@@ -118,12 +109,8 @@ def load(
     ],
     encoder: EncoderOption = None,
     config: Config = None,
-    tokens: Annotated[
-        bool, Option("--tokens/--no-tokens", help="Also store the tokens in the database, for exact ranking.")
-    ] = True,
-    replace: Annotated[
-        bool, Option("--replace", help="Write existing documents again (default: skip them).")
-    ] = False,
+    tokens: Annotated[bool, Option(help="Also store the tokens, for exact ranking.")] = True,
+    replace: Annotated[bool, Option("--replace", help="Replace existing documents (default: skip).")] = False,
     drop: Annotated[bool, Option("--drop", help="Remove the collection first.")] = False,
     format: Format = None,
     option: ReaderOption = None,
@@ -150,40 +137,34 @@ def load(
 
     begun = time.perf_counter()
     opened: Any = open_documents(source, format, option)
-    engine = open_engine(to)
-    try:
+    database = opened.texts if isinstance(opened, IndexSource) else None
+    texts = metadata = name = None
+    if database is not None:
+        first, second = tee(opened.documents())
+        texts, metadata = (row.text for row in first), (row.metadata for row in second)
+        name = database.property(TEXT_ENCODER)
+    with closing(open_engine(to)) as engine:
         if drop:
             engine.drop()
-        database = opened.texts if isinstance(opened, IndexSource) else None
-        name = None if database is None else database.property(TEXT_ENCODER)
+        new, given = engine.describe() is None, encoder is not None or config is not None
         chosen: Any = None
-        new = engine.describe() is None
-        if encoder is not None or config is not None:
-            chosen = choose_encoder(encoder, config, opened.dimension)
-        elif new:
-            chosen = getattr(opened, "encoder", None) or choose_encoder(None, None, opened.dimension)
+        if new or given:
+            of_index = None if given else getattr(opened, "encoder", None)
+            chosen = of_index or choose_encoder(encoder, config, opened.dimension)
         if new and isinstance(chosen, EncoderConfig):
             engine.require_dimension(chosen.vector_dimension)
             chosen = fit(make_encoder(chosen), opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=name)
-        texts = metadata = None
-        if database is not None:
-            texts = (document.text for document in opened.documents(database))
-            metadata = (document.metadata for document in opened.documents(database))
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             report = index.add(
                 stream(opened), metadata, texts=texts, resume=not replace, threads=threads, progress=advance
             )
         facts = {**index.info().to_dict(), **report.to_dict()}
-    finally:
-        engine.close()
     duration = time.perf_counter() - begun
-    if json_:
-        print_json({**facts, "seconds": round(duration, 3)})
-        return
     skipped = f", {report.skipped:,} skipped" if report.skipped else ""
     empty = f", {report.without_tokens:,} without tokens" if report.without_tokens else ""
     loaded = counted(report.added, "document")
-    typer.echo(f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total.")
-    ask = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
-    note(f"in {seconds(duration)}; search with: {ask.format(engine.location)}")
+    text = f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total."
+    command = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
+    remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
+    show(json_, {**facts, "seconds": round(duration, 3)}, text, remark)

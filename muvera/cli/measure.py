@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from .options import Format, Json, Queries, ReaderOption, Source, Threads
-from .output import note, print_json, progress_bar
+from .output import progress_bar, show
 
 __all__ = ["diagnose", "tune"]
 
@@ -40,10 +39,7 @@ def diagnose(
         documents = read(open_documents(source, format, option))
         query_vectors = None if queries is None else read(open_queries(queries))
         diagnosis = run(documents, query_vectors, sample=sample, threads=threads, progress=advance)
-    if json_:
-        print_json({"source": str(source), **diagnosis.to_dict()})
-    else:
-        typer.echo(diagnosis.text)
+    show(json_, {"source": str(source), **diagnosis.to_dict()}, diagnosis.text)
 
 
 def tune(
@@ -52,17 +48,12 @@ def tune(
     format: Format = None,
     option: ReaderOption = None,
     target_recall: Annotated[
-        float | None,
-        Option(help="Choose the smallest vectors with this recall (default: choose the highest recall)."),
+        float | None, Option(help="Choose the smallest vectors with this recall (default: the best vectors).")
     ] = None,
     max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
-    candidates: Annotated[
-        int | None, Option(help="Documents that a search ranks exactly (default: 100).")
-    ] = None,
+    candidates: Annotated[int | None, Option(help="Documents to rank exactly (default: 100).")] = None,
     sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1500,
-    out: Annotated[
-        Path | None, Option(help="Write the configuration here, for muvera index --config.")
-    ] = None,
+    out: Annotated[Path | None, Option(help="A file for muvera index --config.")] = None,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
@@ -98,11 +89,8 @@ def tune(
             threads=threads,
             progress=advance,
         )
+    remarks = []
     if out is not None:
         tuning.save(out)
-    if json_:
-        print_json({"source": str(source), **tuning.to_dict()})
-        return
-    typer.echo(tuning.text)
-    if out is not None:
-        note(f"wrote {out}, for: muvera index {source} INDEX --config {out}")
+        remarks = [f"wrote {out}, for: muvera index {source} INDEX --config {out}"]
+    show(json_, {"source": str(source), **tuning.to_dict()}, tuning.text, *remarks)

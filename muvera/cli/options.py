@@ -6,124 +6,82 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
-__all__ = [
-    "Backend",
-    "Config",
-    "Encoder",
-    "Format",
-    "Json",
-    "Overwrite",
-    "Queries",
-    "ReaderOption",
-    "Recall",
-    "Source",
-    "TextEncoder",
-    "TextEncoderOfUnsaved",
-    "Threads",
-    "Tokens",
-    "Where",
-    "parse_json",
-    "parse_options",
-]
 
-Source = Annotated[
-    Path,
-    Argument(
-        metavar="SOURCE", help="Token embeddings: an index, a file, a folder or a vector store's folder."
-    ),
-]
+def _pair(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; true, false and numbers are converted, other values stay text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadParameter(f"it must be NAME=VALUE, got {text!r}.")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        parsed = value
+    return name.replace("-", "_"), parsed if isinstance(parsed, (bool, int, float)) else value
+
+
+def _condition(text: str) -> Any:
+    """Parse a condition in JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadParameter(
+            f'it must be JSON, such as {{"year": {{"$gte": 2000}}}}, got {text!r}: {error}.'
+        ) from None
+
+
+Source = Annotated[Path, Argument(metavar="SOURCE", help="Token embeddings: an index, a file or a folder.")]
 Format = Annotated[
-    str | None,
-    Option("--format", "-f", help="Input format (default: auto-detect; see muvera formats)."),
+    str | None, Option("--format", "-f", help="Input format (default: detected; see muvera formats).")
 ]
 ReaderOption = Annotated[
-    list[str] | None,
+    list[Any] | None,
     Option(
         "--option",
         "-o",
         metavar="NAME=VALUE",
+        parser=_pair,
         help="Option of the format's reader, such as part=queries if the input also has documents; can be repeated.",
     ),
 ]
 Queries = Annotated[
-    Path | None,
-    Option("--queries", help="Query embeddings of the same model (default: windows of document tokens)."),
+    Path | None, Option(help="Query embeddings of the same model (default: windows of document tokens).")
 ]
 Encoder = Annotated[
     str | None,
     Option(
-        "--encoder",
         help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
         "(default: moments; muvera index also tries learned).",
     ),
 ]
 Config = Annotated[
-    Path | None,
-    Option("--config", help='JSON file with parameters, such as {"num_repetitions": 40} with --encoder fde.'),
+    Path | None, Option(help='JSON file with parameters, such as {"num_repetitions": 40} for fde.')
 ]
 Backend = Annotated[
     Literal["auto", "exact", "scan", "hnsw"] | None,
-    Option(
-        "--backend",
-        metavar="NAME",
-        help="auto (default), exact (reads every vector), scan (reads 4-bit codes) or hnsw (searches a graph).",
-    ),
+    Option(help="exact reads every vector, scan reads 4-bit codes, hnsw searches a graph (default: auto)."),
 ]
 Tokens = Annotated[
     Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
     Option(
-        "--tokens",
-        metavar="KIND",
-        help="How tokens are stored: float32, float16, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
-        "(1/4, 1/7 or 1/13; fewer bits lower recall).",
+        help="How tokens are stored: as floats, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
+        "(1/4, 1/7 or 1/13; fewer bits lower recall)."
     ),
 ]
 TextEncoder = Annotated[
-    str | None,
-    Option("--encoder", help="Text encoder (default: that of the index, if it is colbert-small or minilm)."),
-]
-TextEncoderOfUnsaved = Annotated[
-    str | None,
-    Option(
-        "--encoder",
-        help="Text encoder; needed only for unsaved texts, and only if it is not colbert-small or minilm.",
-    ),
+    str | None, Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm).")
 ]
 Where = Annotated[
-    str | None,
-    Option("--where", help='Condition on the metadata, as JSON: \'{"year": {"$gte": 2000}}\'.'),
+    Any,
+    Option(metavar="JSON", parser=_condition, help='Condition on the metadata: {"year": {"$gte": 2000}}.'),
 ]
-Recall = Annotated[
-    float | None,
-    Option("--recall", help="Target mean recall, such as 0.95, instead of --candidates."),
-]
-Threads = Annotated[int | None, Option("--threads", help="Number of threads (default: all cores).")]
+Recall = Annotated[float | None, Option(help="Target mean recall, such as 0.95, instead of --candidates.")]
+Threads = Annotated[int | None, Option(help="Number of threads (default: all cores).")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]
 Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
 
 
-def parse_options(pairs: list[str] | None) -> dict[str, Any]:
-    """Return NAME=VALUE pairs; true, false and numbers are converted, other values stay text."""
-    options: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--option must be NAME=VALUE, got {pair!r}.")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        options[name.replace("-", "_")] = parsed if isinstance(parsed, (bool, int, float)) else value
-    return options
-
-
-def parse_json(option: str, text: str | None) -> Any:
-    """Return the value of an option in JSON; None if the option is not used."""
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f'{option} must be JSON, such as {{"year": {{"$gte": 2000}}}}, got {text!r}: {error}.'
-        ) from None
+def given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not None, so that the library's defaults apply to the others."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -7,14 +7,33 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import threading
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-__all__ = ["columns", "megabytes", "note", "one_line", "print_json", "progress_bar", "seconds", "warn"]
+if TYPE_CHECKING:
+    from ..texts.database import TextDocument
+    from ..texts.hit import Hit, TextExplanation
+
+__all__ = [
+    "WARNING",
+    "columns",
+    "document_line",
+    "document_text",
+    "hits_text",
+    "megabytes",
+    "note",
+    "one_line",
+    "progress_bar",
+    "seconds",
+    "show",
+    "warn",
+]
 
 # Phrases of the library's messages, and the corresponding phrases of the command line.
 _ON_COMMAND_LINE = {
@@ -32,6 +51,12 @@ _ON_COMMAND_LINE = {
 # Options of readers, which are given with -o.
 _READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_field|field|group)=('?)(\w*)\2")
 
+#: Start of a warning.
+WARNING = "muvera: warning: "
+
+# Maximum characters of a printed text, and minimum similarity of a marked word as a share of the best one.
+_PASSAGE, _MARKED = 220, 0.8
+
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
 
@@ -44,12 +69,17 @@ def note(text: str) -> None:
 def warn(*texts: str) -> None:
     """Print warnings to standard error, one line each."""
     for text in texts:
-        note(f"muvera: warning: {text}")
+        note(WARNING + text)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document as the only output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))
+def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:
+    """Print `facts` as one JSON document, the only output; or `text`, and `remarks` to standard error."""
+    if json_:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
+        return
+    typer.echo(text, nl=bool(text))
+    for remark in remarks:
+        note(remark)
 
 
 def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
@@ -85,8 +115,10 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
 
     from ..utils.stages import listening
 
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, disable=hidden, leave=False) as bar:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, leave=False) as bar:
         stages, ended = [""], threading.Event()
 
         def redraw() -> None:
@@ -96,15 +128,13 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
                 bar.set_description(stages[-1] or ("finishing" if complete else title))
 
         thread = threading.Thread(target=redraw, daemon=True)
-        if not hidden:
-            thread.start()
+        thread.start()
         try:
             with listening(stages.append):
                 yield bar.update
         finally:
             ended.set()
-            if not hidden:
-                thread.join()
+            thread.join()
 
 
 def columns() -> int:
@@ -125,3 +155,107 @@ def seconds(duration: float) -> str:
     if duration >= 1:
         return f"{duration:.1f} s"
     return f"{1e3 * duration:.1f} ms" if duration >= 1e-3 else f"{1e3 * duration:.2f} ms"
+
+
+# -- texts ----------------------------------------------------------------------
+
+
+def hits_text(hits: Iterable[Hit], explain: bool, labelled: Collection[str] = ()) -> str:
+    """Return each text's rank, title, score and best passage, and with `explain` the matching words.
+
+    Answers in `labelled` are marked.
+    """
+    lines = []
+    for rank, hit in enumerate(hits, 1):
+        title, body = _title(hit.id, hit.metadata), hit.text
+        end = f"  {hit.score:.3f}" + ("  <- a labelled answer" if hit.id in labelled else "")
+        space = max(10, columns() - 4 - len(end))
+        shown = _shortened(title, space)
+        lines.append(f"{rank:2d}  {typer.style(shown + ' ' * (space - _width(shown)), bold=True)}{end}")
+        if title != str(hit.id):
+            lines.append(f"    {hit.id}")
+            body = body.removeprefix(title).lstrip()
+        reason = hit.explanation
+        if reason is not None and hit.span is None:
+            best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
+            if best is not None and best.stop > _PASSAGE:  # start with the best sentence
+                body = f"... {reason.text[best.start :].removeprefix(title).lstrip()}"
+        passage = _wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."))
+        lines.append(passage if reason is None else _marked(passage, reason))
+        if explain and reason is not None:
+            parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
+            lines.append(_wrapped(f"score: {parts}"))
+            lines.append(_wrapped("matches: " + ", ".join(_word_pairs(reason)), hanging=True))
+    return "\n".join(lines)
+
+
+def _title(id: int | str, metadata: dict[str, object]) -> str:
+    title = metadata.get("title")
+    return title.strip() if isinstance(title, str) and title.strip() else str(id)
+
+
+def _width(text: str) -> int:
+    """Return the columns of a terminal that a text fills: two for a wide character, none for a combining one."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return a text of at most `width` columns, on one line, cut between words if possible."""
+    text = " ".join(text[: 20 * width].split())
+    return text if _width(text) <= width else f"{_lines(text, width - 4)[0]} ..."
+
+
+def _wrapped(text: str, hanging: bool = False) -> str:
+    """Return a text with an indent, and a deeper one after the first line if `hanging`."""
+    return "\n".join(_lines(text, columns(), "    ", "      " if hanging else "    "))
+
+
+def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
+    # A NUL after each wide character fills its second column while textwrap counts characters.
+    padded = "".join(f"{character}\0" if _width(character) == 2 else character for character in text)
+    width -= "\0" in padded  # a line may end between both
+    lines = textwrap.wrap(
+        padded, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+    return [line.replace("\0", "") for line in lines]
+
+
+def _marked(lines: str, reason: TextExplanation) -> str:
+    """Highlight the words that matched best; click drops the colors without a terminal."""
+    best = max(match.similarity for match in reason.matches)
+    words = {
+        reason.text[slice(*match.document)] for match in reason.matches if match.similarity > _MARKED * best
+    }
+    pattern = r"(?<!\w)(" + "|".join(map(re.escape, sorted(words - {""}, key=len, reverse=True))) + r")(?!\w)"
+    return re.sub(
+        pattern, lambda match: typer.style(match[0], fg="yellow", bold=True), lines, flags=re.IGNORECASE
+    )
+
+
+def _word_pairs(explanation: TextExplanation) -> list[str]:
+    """Return each query word with the word of the text that it matched, and their similarity."""
+    pairs = []
+    for match in explanation.matches:
+        word = explanation.query[slice(*match.query)]
+        if word:  # a special token has no word
+            matched = explanation.text[slice(*match.document)] or "(no word)"
+            pairs.append(f"{word}={matched} {match.similarity:.2f}")
+    return list(dict.fromkeys(pairs))
+
+
+def document_text(document: TextDocument) -> str:
+    """Return a text with its id and its metadata."""
+    lines = [typer.style(str(document.id), bold=True)]
+    lines += [f"    {name}: {value}" for name, value in document.metadata.items()]
+    lines += map(_wrapped, document.text.rstrip().split("\n"))
+    return "\n".join([*lines, ""])
+
+
+def document_line(document: TextDocument) -> str:
+    """Return the id of a text, and the start of its title or text, on one line."""
+    title, start = _title(document.id, document.metadata), f"{document.id}  "
+    space = max(10, columns() - _width(start))
+    return start + _shortened(document.text if title == str(document.id) else title, space)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
-from .options import Format, Json, ReaderOption, Recall, Threads, Where, parse_json
-from .output import note, print_json, progress_bar, seconds
+from .options import Format, Json, ReaderOption, Recall, Threads, Where
+from .output import progress_bar, seconds, show
 
 if TYPE_CHECKING:
     from ..data.ranking import Ranking
@@ -26,28 +26,18 @@ _QUERIES_AT_ONCE = 256
 
 def search(
     index: Annotated[
-        str,
-        Argument(metavar="INDEX", help="Folder of an index, or URL of a collection as in muvera load --to."),
+        str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load --to.")
     ],
     queries: Annotated[
-        Path,
-        Argument(
-            metavar="QUERIES",
-            help="Query embeddings in any format; also a .npy (queries, tokens, dimension).",
-        ),
+        Path, Argument(metavar="QUERIES", help="Query embeddings; also a .npy (queries, tokens, dimension).")
     ],
     k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
-    candidates: Annotated[
-        int | None,
-        Option(help="Number of candidates to rank exactly (default: 100, at least k)."),
-    ] = None,
+    candidates: Annotated[int | None, Option(help="Documents to rank exactly (default: 100 or k).")] = None,
     recall: Recall = None,
     where: Where = None,
     rerank: Annotated[
         Literal["auto", "here", "none"],
-        Option(
-            help="How a URL's candidates are ranked: by the database if it can, by this program, or not at all."
-        ),
+        Option(help="What ranks a URL's candidates: the database if it can, this program, or nothing."),
     ] = "auto",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
@@ -77,17 +67,16 @@ def search(
     if recall is None and candidates is None:
         candidates = max(100, k)
     plan: dict[str, Any] = {"k": k, "candidates": candidates, "recall": recall, "threads": threads}
-    with ExitStack() as stack:
-        searched: Any
-        if is_engine_url(index):
-            plan["where"] = parse_json("--where", where)
-            plan["rerank"] = None if rerank == "none" else rerank
-            searched = stack.enter_context(EngineIndex(index))
-            place = str(searched.engine.location)
-        elif where is not None or rerank != "auto":
-            raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Leave them out.")
-        else:
-            searched, place = _open_index(index, queries), index
+    opened: Any
+    if is_engine_url(index):
+        opened = EngineIndex(index)
+        plan |= {"where": where, "rerank": None if rerank == "none" else rerank}
+        index = str(opened.engine.location)
+    elif where is not None or rerank != "auto":
+        raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Leave them out.")
+    else:
+        opened = nullcontext(_open_index(index, queries))
+    with opened as searched:
         texts = read(open_queries(queries, format, option))
         begun = time.perf_counter()
         rankings: list[Ranking] = []
@@ -99,22 +88,22 @@ def search(
         duration = time.perf_counter() - begun
         documents = len(searched)
     names = texts.ids.tolist()
-    if trec:
-        _print_run(names, rankings)
-    elif json_:
-        results = [
-            {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
-            for name, ranking in zip(names, rankings, strict=True)
-        ]
-        plain = {"index": place, "k": k, "candidates": candidates, "recall": recall}
-        print_json({**plain, "seconds": round(duration, 4), "queries": results})
-    else:
-        for name, ranking in zip(names, rankings, strict=True):
-            typer.echo(f"query {name}")
-            for rank, (id, score) in enumerate(ranking, start=1):
-                typer.echo(f"{rank:4d}  {score:10.4f}  {id}")
-        sizes = f"{counted(len(names), 'query', 'queries')} among {counted(documents, 'document')}"
-        note(f"{sizes} in {seconds(duration)}")
+    answers = list(zip(names, rankings, strict=True))
+    results = [
+        {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
+        for name, ranking in answers
+    ]
+    facts = {
+        "index": index,
+        "k": k,
+        "candidates": candidates,
+        "recall": recall,
+        "seconds": round(duration, 4),
+    }
+    lines = _run(answers) if trec else _rankings(answers)
+    sizes = f"{counted(len(names), 'query', 'queries')} among {counted(documents, 'document')}"
+    remarks = [] if trec else [f"{sizes} in {seconds(duration)}"]
+    show(json_, {**facts, "queries": results}, "\n".join(lines), *remarks)
 
 
 def _open_index(index: str, queries: Path) -> MuveraIndex:
@@ -130,15 +119,21 @@ def _open_index(index: str, queries: Path) -> MuveraIndex:
     return loaded
 
 
-def _print_run(names: list[Any], rankings: list[Ranking]) -> None:
-    """Print one line per result: query, Q0, document, rank, score, name of the run."""
-    every = [*names, *(name for ranking in rankings for name in ranking.ids.tolist())]
-    for name in map(str, every):
-        if len(name.split()) != 1:
-            raise ValueError(
-                f"id {name!r} has white space, which separates the columns of a TREC run. Use --json."
-            )
-    for query, ranking in zip(names, rankings, strict=True):
+def _rankings(answers: list[tuple[Any, Ranking]]) -> Iterator[str]:
+    for query, ranking in answers:
+        yield f"query {query}"
+        for rank, (id, score) in enumerate(ranking, start=1):
+            yield f"{rank:4d}  {score:10.4f}  {id}"
+
+
+def _run(answers: list[tuple[Any, Ranking]]) -> Iterator[str]:
+    """Yield one line per result: query, Q0, document, rank, score, name of the run."""
+    for query, ranking in answers:
+        for name in (query, *ranking.ids.tolist()):
+            if len(str(name).split()) != 1:
+                raise ValueError(
+                    f"id {str(name)!r} has white space, which separates the columns of a TREC run. Use --json."
+                )
         scores = ranking.scores.astype("U").tolist()  # NumPy writes float32 with the fewest digits
         for rank, (name, score) in enumerate(zip(ranking.ids.tolist(), scores, strict=True), start=1):
-            typer.echo(f"{query} Q0 {name} {rank} {score} muvera")
+            yield f"{query} Q0 {name} {rank} {score} muvera"

@@ -35,7 +35,7 @@ def serve(
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[
-        bool, Option("--writable", help=f"Allow changes with the bearer token in {_TOKEN}.")
+        bool, Option("--writable", help=f"Allow changes with the token in {_TOKEN}.")
     ] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
 ) -> None:
@@ -89,25 +89,18 @@ def serve(
     try:
         run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
     finally:
-        if isinstance(loaded, TextIndex):
-            _close(loaded)
-
-
-def _close(index: TextIndex) -> None:
-    """Close the index; exit with status 1 if its last save fails."""
-    try:
-        index.close()
-    except (OSError, ValueError) as error:
-        warn(f"The index was not saved, but its journal keeps all changes: {error}")
-        raise typer.Exit(1) from None
+        try:
+            if isinstance(loaded, TextIndex):
+                loaded.close()
+        except (OSError, ValueError) as error:
+            warn(f"The index was not saved, but its journal keeps all changes: {error}")
+            raise typer.Exit(1) from None
 
 
 def mcp(
     index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
     encoder: TextEncoder = None,
-    writable: Annotated[
-        bool, Option("--writable", help="Also offer the tool add, which adds texts.")
-    ] = False,
+    writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
 ) -> None:
     """Serve an index of texts to agents (Model Context Protocol).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,11 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import DocumentSample
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.moments import MomentsConfig
-from ..encoders.registry import (
-    DEFAULT_PRESET,
-    PRESETS,
-    config_from_dict,
-    is_encoder_folder,
-    preset_config,
-)
-from ..encoders.registry import load_encoder as load_saved_encoder
+from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder
 from ..index.manifest import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
 from ..reranking.codecs.residual import ResidualCodec
 from ..utils.atomic_files import read_json
-from .options import parse_options
 from .output import progress_bar
 
 if TYPE_CHECKING:
@@ -40,12 +32,14 @@ __all__ = [
     "chosen_by_recall",
     "fit",
     "is_index",
-    "load_encoder",
     "open_documents",
     "open_index",
     "open_queries",
     "stream",
 ]
+
+#: Options of a reader: names and values.
+Options = Sequence[tuple[str, Any]] | None
 
 # Batches are small, so that a progress bar moves early.
 _BATCH_BYTES = 16 << 20
@@ -54,29 +48,30 @@ _BATCH_BYTES = 16 << 20
 _DOCUMENTS = 1024
 
 
-def open_documents(path: Path, format: str | None = None, options: list[str] | None = None) -> Source:
+def open_documents(path: Path, format: str | None = None, option: Options = None) -> Source:
     """Open documents, or an index."""
-    values = parse_options(options)
     if format is None and is_index(path):
-        if values:
+        if option:
             raise ValueError(f"{path} is an index, which has no options. Leave out --option.")
         return open_index(path)
-    return open_source(path, format, **values)
+    return open_source(path, format, **dict(option or ()))
 
 
-def open_queries(path: Path, format: str | None = None, options: list[str] | None = None) -> Source:
+def open_queries(path: Path, format: str | None = None, option: Options = None) -> Source:
     """Open the queries of a source that also has documents, or everything of any other source."""
-    values = parse_options(options)
-    if "part" in values or (format is None and is_index(path)):
-        return open_documents(path, format, options)
-    path = path.expanduser()
-    if "part" not in find_reader(path, format).options:
-        return open_source(path, format, **values)
+    values = dict(option or ())
+    if (
+        "part" in values
+        or (format is None and is_index(path))
+        or "part" not in find_reader(path.expanduser(), format).options
+    ):
+        return open_documents(path, format, option)
     try:
         return open_source(path, format, part="queries", **values)
     except ValueError:
         # Damaged queries must not be replaced by the documents.
-        if path.is_dir() and any(file.stem.startswith(("quer", "test")) for file in path.iterdir()):
+        folder = path.expanduser()
+        if folder.is_dir() and any(file.stem.startswith(("quer", "test")) for file in folder.iterdir()):
             raise
         return open_source(path, format, part="docs", **values)
 
@@ -129,17 +124,20 @@ class IndexSource(Source):
         self.num_documents = info.documents
         self.num_tokens = info.tokens
 
-    def documents(self, database: DocumentDatabase) -> Iterator[TextDocument]:
-        """Yield the texts in the order of the tokens."""
-        ids = self._index.ids.tolist()
-        for start in range(0, len(ids), _DOCUMENTS):
-            yield from database.get(ids[start : start + _DOCUMENTS])
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        ids = self._index.ids
+        return (ids[start : start + _DOCUMENTS] for start in range(0, len(ids), _DOCUMENTS))
+
+    def documents(self) -> Iterator[TextDocument]:
+        """Yield the texts of an index of texts, in the order of the tokens."""
+        assert self.texts is not None
+        for ids in self._blocks():
+            yield from self.texts.get(ids.tolist())
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
-        ids = self._index.ids
-        for start in range(0, len(ids), _DOCUMENTS):
-            yield from collection_batches(self._index.tokens(ids[start : start + _DOCUMENTS]), max_tokens)
+        for ids in self._blocks():
+            yield from collection_batches(self._index.tokens(ids), max_tokens)
 
 
 class CodedIndexSource(IndexSource):
@@ -173,22 +171,13 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> Enc
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
         raise ValueError(f"{config} must contain a JSON object of parameters, got {type(values).__name__}.")
-    if name is not None and name not in PRESETS:
-        if values:
-            raise ValueError(
-                f"--encoder {name} is fitted already. Leave out {', '.join(values)} in {config}."
-            )
-        return load_encoder(name)
-    if name is None and "encoder" in values:
-        return config_from_dict({"dimension": dimension, **values})
-    return preset_config(name or DEFAULT_PRESET, **{"dimension": dimension, **values})
-
-
-def load_encoder(name: str) -> Encoder:
-    """Return the encoder of an index's folder, or of a folder that ``encode --save-encoder`` wrote."""
+    if name is None or name in PRESETS:
+        return config_from_dict({"dimension": dimension, **PRESETS.get(name or "", {}), **values})
+    if values:
+        raise ValueError(f"--encoder {name} is fitted already. Leave out {', '.join(values)} in {config}.")
     folder = Path(name).expanduser()
     if is_encoder_folder(folder):
-        return load_saved_encoder(folder)
+        return load_encoder(folder)
     if not is_index(folder):
         raise FileNotFoundError(
             f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode --save-encoder, "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,20 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from .hits import print_document, print_hits, print_list
-from .options import (
-    Backend,
-    Json,
-    Overwrite,
-    Recall,
-    TextEncoder,
-    TextEncoderOfUnsaved,
-    Threads,
-    Tokens,
-    Where,
-    parse_json,
-)
-from .output import megabytes, note, print_json, progress_bar, seconds
+from .options import Backend, Json, Overwrite, Recall, TextEncoder, Threads, Tokens, Where, given
+from .output import document_line, document_text, hits_text, megabytes, note, progress_bar, seconds, show
 
 if TYPE_CHECKING:
     from ..texts.text_files import TextFile
@@ -37,26 +24,28 @@ __all__ = ["texts"]
 # Number of texts per change.
 _BATCH = 64
 
-Index = Annotated[
-    str, Argument(metavar="INDEX", help="Folder written by muvera texts index, or an engine's URL.")
-]
+Index = Annotated[str, Argument(metavar="INDEX", help="Folder of an index of texts, or an engine's URL.")]
 Texts = Annotated[
     Path,
-    Argument(
-        metavar="TEXTS",
-        help="CSV, JSON lines, a JSON array, a BEIR folder, or a file with one text per line.",
-    ),
+    Argument(metavar="TEXTS", help="CSV, JSON lines, a JSON array, a BEIR folder, or one text per line."),
 ]
 TextColumns = Annotated[
-    str | None,
-    Option("--text", help="Columns to search, such as title,body (default: title, if it exists, and text)."),
+    Any,
+    Option(
+        "--text",
+        metavar="COLUMNS",
+        parser=lambda names: names.split(","),
+        help="Columns to search, such as title,body (default: title, if it exists, and text).",
+    ),
 ]
 IdColumn = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
 MetadataColumns = Annotated[
-    str,
+    Any,
     Option(
         "--metadata",
-        help="Columns to keep as metadata, such as year,author; rest (all other columns) or none.",
+        metavar="COLUMNS",
+        parser=lambda names: {"rest": None, "none": []}.get(names, names.split(",")),
+        help="Columns to keep as metadata, such as year,author; or none (default: rest, which is all others).",
     ),
 ]
 
@@ -102,7 +91,7 @@ def build(
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
     text: TextColumns = None,
     id: IdColumn = None,
-    metadata: MetadataColumns = "rest",
+    metadata: MetadataColumns = None,
     encoder: Annotated[
         str,
         Option(
@@ -113,7 +102,7 @@ def build(
     tokens: Tokens = None,
     vectors: Annotated[
         Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
-        Option(metavar="NAME", help="Document vectors: moments, learned, mean, fde, paper or reference."),
+        Option(help="Document vectors."),
     ] = None,
     backend: Backend = None,
     overwrite: Overwrite = False,
@@ -134,13 +123,13 @@ def build(
     from ..index.generations import require_place
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
+    from ..texts.text_files import read_texts
     from ..texts.text_index import TextIndex
     from ..utils.checks import counted
 
     require_place(out, overwrite)
-    content = _read(source, text, id, metadata)
-    given = {"vectors": vectors, "tokens": tokens, "backend": backend}
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    content = read_texts(source, text or (), id, metadata)
+    settings = given(vectors=vectors, tokens=tokens, backend=backend)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)
@@ -160,35 +149,19 @@ def build(
     duration = time.perf_counter() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
-    if json_:
-        print_json({**facts, "seconds": round(duration, 3)})
-        return
     number = counted(len(index), "text")
-    typer.echo(f"{out}: {number}, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}")
+    line = f"{out}: {number}, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}"
+    show(json_, {**facts, "seconds": round(duration, 3)}, line)
 
 
-def _read(source: Path, text: str | None, id: str | None, metadata: str, **options: Any) -> TextFile:
-    from ..texts.text_files import read_texts
-
-    columns = {"rest": None, "none": []}.get(metadata, metadata.split(","))
-    return read_texts(source, text.split(",") if text else (), id, columns, **options)
-
-
-@contextmanager
-def _opened(
-    index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
-) -> Iterator[TextIndex]:
+def _opened(index: str, encoder: str | None, *, change: bool = False, encodes: bool = True) -> TextIndex:
     """Open an index of texts.  If `change` is true, its changes are durable."""
     from ..engines.base import is_engine_url
     from ..texts.encoders.base import NoEncoder
     from ..texts.text_index import TextIndex
 
     model = NoEncoder() if encoder is None and not encodes else encoder
-    if change or is_engine_url(index):
-        with TextIndex.open(index, model) as opened:
-            yield opened
-    else:
-        yield TextIndex.load(index, model)
+    return TextIndex.open(index, model) if change or is_engine_url(index) else TextIndex.load(index, model)
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
@@ -207,13 +180,15 @@ def change(
     source: Texts,
     text: TextColumns = None,
     id: IdColumn = None,
-    metadata: MetadataColumns = "rest",
+    metadata: MetadataColumns = None,
     encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """Add or update texts; _ADD and _UPDATE are the help."""
+    from ..texts.text_files import read_texts
+
     update = context.command.name == "update"
-    content = _read(source, text, id, metadata, optional_text=update)
+    content = read_texts(source, text or (), id, metadata, optional_text=update)
     if update and content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True, encodes=content.texts is not None) as opened:
@@ -272,11 +247,9 @@ def _in_batches(change: Callable[..., object], content: TextFile) -> None:
 def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
     from ..utils.checks import counted
 
-    if json_:
-        print_json({"index": name, "texts": len(index), **counts})
-        return
     shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
-    typer.echo(f"{name}: {shown}; {counted(len(index), 'text')}")
+    line = f"{name}: {shown}; {counted(len(index), 'text')}"
+    show(json_, {"index": name, "texts": len(index), **counts}, line)
 
 
 @texts.command("delete")
@@ -284,14 +257,14 @@ def delete(
     index: Index,
     ids: Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")] = None,
     where: Where = None,
-    encoder: TextEncoderOfUnsaved = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """Delete texts by id or by a condition."""
     if bool(ids) == (where is not None):
         raise ValueError(f"Give either ids or --where, got {'both' if ids else 'neither'}.")
     with _opened(index, encoder, change=True, encodes=False) as opened:
-        names = _stored_ids(opened, ids) if ids else opened.select(parse_json("--where", where))
+        names = _stored_ids(opened, ids) if ids else opened.select(where)
         opened.delete(names)
         _report(json_, index, opened, deleted=len(names))
 
@@ -300,17 +273,14 @@ def delete(
 def get(
     index: Index,
     ids: Annotated[list[str], Argument(metavar="ID...", help="Ids of texts.")],
-    encoder: TextEncoderOfUnsaved = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """Print texts and their metadata."""
     with _opened(index, encoder, encodes=False) as opened:
         documents = opened.get(_stored_ids(opened, ids))
-    if json_:
-        print_json({"index": index, "documents": [vars(document) for document in documents]})
-        return
-    for document in documents:
-        print_document(document)
+    facts = {"index": index, "documents": [vars(document) for document in documents]}
+    show(json_, facts, "\n".join(map(document_text, documents)))
 
 
 @texts.command("list")
@@ -319,41 +289,32 @@ def list_(
     where: Where = None,
     limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
-    encoder: TextEncoderOfUnsaved = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """List texts in the order in which they were added."""
     from ..utils.checks import counted
 
     with _opened(index, encoder, encodes=False) as opened:
-        ids = opened.select(parse_json("--where", where) or {})
+        ids = opened.select(where or {})
         documents = opened.get(ids[offset : offset + limit])
-    if json_:
-        rows = [vars(document) for document in documents]
-        print_json({"index": index, "found": len(ids), "documents": rows})
-        return
-    print_list(documents)
+    facts = {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
     shown = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
-    note(f"{shown} of {counted(len(ids), 'text')}")
+    lines = "\n".join(map(document_line, documents))
+    show(json_, facts, lines, f"{shown} of {counted(len(ids), 'text')}")
 
 
 @texts.command("search")
 def search(
     index: Index,
     query: Annotated[
-        str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
+        str | None, Argument(metavar="QUERY", help="A question (default: prompt for them).")
     ] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
-    unit: Annotated[
-        Literal["document", "sentence"], Option(help="Search whole texts or sentences.")
-    ] = "document",
-    words: Annotated[
-        float, Option(min=0, max=0.99, help="Weight of words that query and text share (BM25).")
-    ] = 0.1,
-    candidates: Annotated[
-        int | None, Option(min=1, help="Texts that are ranked exactly (default: 100).")
-    ] = None,
+    unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
+    words: Annotated[float, Option(min=0, max=0.99, help="Weight of shared words (BM25).")] = 0.1,
+    candidates: Annotated[int | None, Option(min=1, help="Texts to rank exactly (default: 100).")] = None,
     recall: Recall = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,
@@ -367,26 +328,24 @@ def search(
     """
     from ..utils.checks import counted
 
-    condition = parse_json("--where", where)
     with _opened(index, encoder) as loaded:
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
-        plan = {"k": k, "where": condition, "words": words, "recall": recall}
-        plan["candidates"] = None if candidates is None else max(candidates, k)
         # The printed passage of a text is the one whose words match best, which the explanation contains.
         explained = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
-        answer = partial(method, **plan, explain=explained)
+        answer = partial(
+            method, k=k, where=where, words=words, recall=recall, explain=explained,
+            candidates=None if candidates is None else max(candidates, k),
+        )  # fmt: skip
         if query is None:
             _converse(answer, explain)
             return
         begun = time.perf_counter()
         hits = answer(query)
         duration, count = time.perf_counter() - begun, len(loaded)
-    if json_:
-        rows = [hit.to_dict() for hit in hits]
-        print_json({"index": index, "query": query, "seconds": round(duration, 4), "hits": rows})
-        return
-    print_hits(hits, explain)
-    note(f"{len(hits):,} of {counted(count, 'text')} in {seconds(duration)}")
+    facts = {"index": index, "query": query, "seconds": round(duration, 4)}
+    facts["hits"] = [hit.to_dict() for hit in hits]
+    remark = f"{len(hits):,} of {counted(count, 'text')} in {seconds(duration)}"
+    show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
 
 
 def _converse(answer: Callable[[str], Any], explain: bool) -> None:
@@ -398,4 +357,4 @@ def _converse(answer: Callable[[str], Any], explain: bool) -> None:
         line = sys.stdin.readline()
         if not line.strip():
             return
-        print_hits(answer(line.strip()), explain)
+        typer.echo(hits_text(answer(line.strip()), explain))

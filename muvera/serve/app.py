@@ -30,7 +30,6 @@ from .problems import BodyLimit, bearer_token, problem_responses, show_problems,
 __all__ = ["make_app"]
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {"": "index.html", "page.css": "page.css", "page.js": "page.js", "icon.svg": "icon.svg"}
 
 # The page may load only its own files and run only its own script.
 _SECURITY = {
@@ -203,8 +202,9 @@ def make_app(
 
     _add_reading(app, server)
     _add_writing(app, server)
-    for address, name in _FILES.items():
-        app.add_api_route(f"/{address}", _file(name), include_in_schema=False)
+    for file in _PAGE.iterdir():
+        address = "/" if file.name == "index.html" else f"/{file.name}"
+        app.add_api_route(address, _sender(file), include_in_schema=False)
     return app
 
 
@@ -324,15 +324,35 @@ class _Server:
         self.require("The number of queries", len(body.vectors or []), limits.max_queries)
         hits = body.k * max(len(queries), len(body.vectors or []))
         self.require("The number of hits (k times queries)", hits, limits.max_hits)
+        candidates = None if body.candidates is None else max(body.candidates, body.k)
+        options: dict[str, Any] = {"candidates": candidates, "recall": body.recall, "threads": 1}
 
         def work() -> Response:
             begun = time.perf_counter()
             by_vectors = body.vectors is not None
-            results = _by_vectors(self, body) if by_vectors else _by_texts(self.texts, body, queries)
-            answer = SearchAnswer(results=results, seconds=time.perf_counter() - begun)
+            found = self._by_vectors(body, options) if by_vectors else self._by_texts(body, queries, options)
+            answer = SearchAnswer(results=found, seconds=time.perf_counter() - begun)
             return Response(answer.model_dump_json(), media_type="application/json")
 
         return await self.run(work)
+
+    def _by_texts(self, body: Search, queries: list[str], options: dict[str, Any]) -> list[list[HitModel]]:
+        options |= {"where": body.where, "words": WORDS if body.words is None else body.words}
+        if body.unit == "document":
+            found = self.texts.search(queries, body.k, **options)
+        else:
+            found = self.texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
+        return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
+
+    def _by_vectors(self, body: Search, options: dict[str, Any]) -> list[list[HitModel]]:
+        if body.where is not None or body.words or body.unit != "document":
+            raise HTTPException(422, "where, words and unit need texts as queries.")
+        vectors = body.vectors or []
+        self.require("The number of token vectors", sum(map(len, vectors)), self.settings.max_tokens)
+        dimension = self.vectors.config.dimension
+        queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
+        rankings = self.vectors.search(queries, body.k, **options)
+        return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
 
     async def explain(self, body: Explain) -> Response:
         texts = self.texts
@@ -400,39 +420,12 @@ def _as_id(texts: TextIndex, text: str) -> int | str:
     return int(text) if str(int(text)) == text else text
 
 
-def _limits(body: Search) -> dict[str, Any]:
-    """Return the limits of a search as arguments."""
-    candidates = None if body.candidates is None else max(body.candidates, body.k)
-    return {"candidates": candidates, "recall": body.recall, "threads": 1}
-
-
-def _by_texts(texts: TextIndex, body: Search, queries: list[str]) -> list[list[HitModel]]:
-    options: dict[str, Any] = {"where": body.where, **_limits(body)}
-    options["words"] = WORDS if body.words is None else body.words
-    if body.unit == "document":
-        found = texts.search(queries, body.k, **options)
-    else:
-        found = texts.search_sentences(queries, body.k, alpha=body.alpha, **options)
-    return [[HitModel.model_validate(hit, from_attributes=True) for hit in hits] for hits in found]
-
-
-def _by_vectors(server: _Server, body: Search) -> list[list[HitModel]]:
-    if body.where is not None or body.words or body.unit != "document":
-        raise HTTPException(422, "where, words and unit need texts as queries.")
-    vectors = body.vectors or []
-    server.require("The number of token vectors", sum(map(len, vectors)), server.settings.max_tokens)
-    dimension = server.vectors.config.dimension
-    queries = MultiVectors.from_arrays(vectors, dimension=dimension, dtype=np.float32, name="vectors")
-    rankings = server.vectors.search(queries, body.k, **_limits(body))
-    return [[HitModel(id=id, score=score) for id, score in ranking] for ranking in rankings]
-
-
 async def _refuse_change() -> None:
     raise HTTPException(403, "This server is read-only. Start it with --writable and a token.")
 
 
-def _file(name: str) -> Callable[[], Any]:
+def _sender(file: Path) -> Callable[[], Any]:
     async def send() -> FileResponse:
-        return FileResponse(_PAGE / name)
+        return FileResponse(file)
 
     return send

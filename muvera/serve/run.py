@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import os
 import signal
 import socket
 import sys
@@ -157,18 +156,13 @@ def listen(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise OSError(f"There is no host {host!r}. Give an address of this machine.") from error
     # Prefer IPv4: clients that try IPv6 first fall back to it.
-    family, kind, protocol, _, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
-    listening = socket.socket(family, kind, protocol)
+    family, *_, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        if os.name == "posix":  # on Windows two servers could share the port
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
-        listening.close()
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise OSError(f"{host} is not an address of this machine. Give one of its own.") from error
         raise
-    return listening

@@ -37,7 +37,7 @@ def test_the_report(source: Path, tmp_path: Path) -> None:
         (["--to", "plaid", "--nbits", "3"], "nbits must be one of 1, 2, 4, 8, got 3"),
         (["--to", "plaid", "--nbits", "1"], "--nbits 1"),
         (["--truncate-dimension", "9"], "--truncate-dimension 9"),
-        (["-o", "part"], "--option must be NAME=VALUE, got 'part'"),
+        (["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
         (["--pooling", "foo"], "colpali, got 'foo'"),
         (["--dtype", "int8"], "'float32', 'float16'"),
         (["--isolated", "--memory-limit", "1"], "256"),

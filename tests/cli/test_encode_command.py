@@ -191,7 +191,7 @@ def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert text in fails("load", many, *arguments)
     searches: list[tuple[list[Any], str]] = [
         ([f"lancedb:{tmp_path / 'none'}", many], "none"),
-        ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "--where must be JSON"),
+        ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "it must be JSON, such as"),
     ]
     for words, text in searches:
         assert text in fails("search", *words)

@@ -64,7 +64,7 @@ def test_index_search_get_and_list(index: Path) -> None:
     assert documents(index, "--where", '{"title": "Colors"}') == {
         "b": ("Colors\nA green pear.", {"title": "Colors", "year": 2015})
     }
-    assert "--where must be JSON" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
+    assert "it must be JSON, such as" in fails("texts", "search", index, "pear", *HASH, "--where", "{")
     sentence = ("--unit", "sentence", "-k", 1, "--words", 0.3)
     (hit,) = answer("texts", "search", index, "pear", *HASH, *sentence)["hits"]
     assert hit["id"] == "b" and set(hit["parts"]) == {"maxsim", "text"}
