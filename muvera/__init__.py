@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from .diagnostics.diagnose import diagnose
     from .encoders.fde.config import FDEConfig
     from .encoders.fde.encoder import FDEEncoder
-    from .encoders.learned.config import LearnedConfig
-    from .encoders.learned.encoder import LearnedEncoder
+    from .encoders.learned.encoder import LearnedConfig, LearnedEncoder
     from .encoders.moments import MomentsConfig, MomentsEncoder
     from .encoders.registry import load_encoder
     from .index.hybrid import hybrid_search
@@ -42,7 +41,7 @@ _HOMES = {
     "Hit": "texts.hit",
     "IndexInfo": "index.info",
     "IndexSettings": "index.settings",
-    "LearnedConfig": "encoders.learned.config",
+    "LearnedConfig": "encoders.learned.encoder",
     "LearnedEncoder": "encoders.learned.encoder",
     "MomentsConfig": "encoders.moments",
     "MomentsEncoder": "encoders.moments",

@@ -397,13 +397,8 @@ def run_tasks(
 
 def _scale_of(documents: MultiVectors) -> float:
     """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
-    # Bit patterns order as positive numbers do; as unsigned integers, negative numbers are above them, in reverse.
-    # This takes a fraction of the time of comparing float16.
-    size = documents.tokens.dtype.itemsize
-    words = documents.tokens.view(f"u{size}")
-    most = int(words.max(initial=0)), int(words.view(f"i{size}").max(initial=0))
-    bits = max(word & (2 ** (8 * size - 1) - 1) for word in most)
-    largest = float(np.array(bits, f"u{size}").view(documents.tokens.dtype))
+    tokens = documents.tokens
+    largest = max(float(tokens.max(initial=0)), -float(tokens.min(initial=0)))
     if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
         return 1.0
     return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)

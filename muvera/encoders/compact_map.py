@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .base import EncoderArrays
+from .base import EncoderArrays, Side
 from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
 from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .moment_blocks import mean_tokens
@@ -79,14 +79,17 @@ class CompactMaps(EncoderArrays):
         }
 
     @cached_property
-    def query_product(self) -> Int8Matrix:
-        """The packed map of queries."""
-        return Int8Matrix(self.queries, self.query_scales)
+    def _products(self) -> dict[Side, Int8Matrix]:
+        return {
+            "queries": Int8Matrix(self.queries, self.query_scales),
+            "documents": Int8Matrix(self.documents, self.document_scales),
+        }
 
-    @cached_property
-    def document_product(self) -> Int8Matrix:
-        """The packed map of documents."""
-        return Int8Matrix(self.documents, self.document_scales)
+    def multiply(self, side: Side, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the vectors of `block` (n, L), long vectors of one side, to `out` (n, D)."""
+        self._products[side].multiply(block, out)
+        if side == "documents":
+            out -= self.offset
 
 
 def sample_windows(

@@ -149,31 +149,19 @@ class Ridge:
 
 
 class _BlasLimit:
-    """Limit shared by all threads of the process; the last thread to leave restores the former limit."""
+    """Limit shared by all threads of the process."""
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._limits: Any = None
+        self.inside = 0
+        self.limits: Any = None
         self._renew_locks()
         renew_after_fork(self)
 
     def _renew_locks(self) -> None:
-        self._lock = Lock()
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._limits = _libraries(len(sys.modules)).limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._limits.restore_original_limits()
+        self.lock = Lock()
 
 
-_BLAS_LIMIT = _BlasLimit()
+_LIMIT = _BlasLimit()
 
 
 @lru_cache(maxsize=1)
@@ -184,12 +172,18 @@ def _libraries(num_modules: int) -> ThreadpoolController:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread inside the context, and restore the former limit afterwards.
+    """Limit BLAS to one thread inside the context; the last thread to leave restores the former limit.
 
     The limit applies to the whole process, so concurrent threads share it.
     """
-    _BLAS_LIMIT.enter()
+    with _LIMIT.lock:
+        if not _LIMIT.inside:
+            _LIMIT.limits = _libraries(len(sys.modules)).limit(limits=1, user_api="blas")
+        _LIMIT.inside += 1
     try:
         yield
     finally:
-        _BLAS_LIMIT.leave()
+        with _LIMIT.lock:
+            _LIMIT.inside -= 1
+            if not _LIMIT.inside:
+                _LIMIT.limits.restore_original_limits()

@@ -178,8 +178,4 @@ class MomentsEncoder(Encoder):
             return
         block = np.empty((stop - start, self.config.long_dimension), np.float32)
         self.blocks.write(side, 0, arrays, start, stop, block)
-        if side == "queries":
-            self.compact.query_product.multiply(block, out)
-        else:
-            self.compact.document_product.multiply(block, out)
-            out -= self.compact.offset
+        self.compact.multiply(side, block, out)

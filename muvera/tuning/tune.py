@@ -16,7 +16,7 @@ from ..data.multivectors import as_multivectors
 from ..diagnostics.sample import K, bullets, checked_queries, draw_sample, with_tokens
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
-from ..encoders.learned.config import LearnedConfig
+from ..encoders.learned.encoder import LearnedConfig
 from ..encoders.moments import MomentsConfig
 from ..index.candidates import SCAN_FROM
 from ..index.settings import EXACT_TOKENS

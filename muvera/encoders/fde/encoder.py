@@ -69,6 +69,8 @@ class FDEEncoder(Encoder):
     ) -> None:
         super().__init__(config, matrices=matrices, **arrays)
         self.matrices = matrices or draw_matrices(config)
+        if not config.center:
+            self.mean_token = MeanToken(np.zeros(config.dimension, np.float32))
         self._positions = cell_positions(config)
         self._sketch_columns = config.final_projection_dimension or config.sketch_dimension
 
@@ -78,9 +80,8 @@ class FDEEncoder(Encoder):
     def center(self) -> NDArray[np.float32]:
         """The vector that is subtracted, float32 (dimension,); zero without ``center``."""
         self._require_fit()
-        return (
-            np.zeros(self.config.dimension, np.float32) if self.mean_token is None else self.mean_token.center
-        )
+        assert self.mean_token is not None
+        return self.mean_token.center
 
     @property
     def _fit_size(self) -> tuple[int, int] | None:
@@ -134,11 +135,12 @@ class FDEEncoder(Encoder):
         config, target = self.config, out
         if config.final_projection_dimension is not None:
             target = np.empty((stop - start, config.sketch_dimension), np.float32)
-        matrices = self.matrices
-        center = matrices.no_center if self.mean_token is None else self.mean_token.padded
+        matrices, mean_token = self.matrices, self.mean_token
+        assert mean_token is not None
+        planes, projections = matrices.packed
         common = (
-            *arrays, start, stop, center, matrices.packed_planes, config.num_repetitions,
-            config.num_simhash_projections, self._positions, matrices.packed_projections, config.block_width,
+            *arrays, start, stop, mean_token.padded, planes, config.num_repetitions,
+            config.num_simhash_projections, self._positions, projections, config.block_width,
         )  # fmt: skip
         if side == "documents":
             encode_documents(

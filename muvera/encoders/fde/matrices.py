@@ -24,6 +24,8 @@ __all__ = ["FDEMatrices", "MeanToken", "cell_positions", "draw_matrices", "padde
 
 _HYPERPLANES, _PROJECTION, _FINAL = range(3)
 
+_NONE = np.empty(0, np.float32)
+
 
 @dataclass(frozen=True)
 class FDEMatrices(EncoderArrays):
@@ -68,26 +70,16 @@ class FDEMatrices(EncoderArrays):
             )
 
     @cached_property
-    def packed_planes(self) -> NDArray[np.float32]:
-        """The hyperplanes, packed for the kernels."""
-        return pack_columns(self.hyperplanes).reshape(-1)
-
-    @cached_property
-    def packed_projections(self) -> NDArray[np.float32]:
-        """The projections, packed for the kernels; empty for the identity."""
-        packed = [pack_columns(rows).reshape(-1) for rows in self.projections]
-        return np.concatenate([np.empty(0, np.float32), *packed])
+    def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Hyperplanes and projections, packed for the kernels; the projections of the identity are empty."""
+        projections = [pack_columns(rows).reshape(-1) for rows in self.projections]
+        return pack_columns(self.hyperplanes).reshape(-1), np.concatenate([_NONE, *projections])
 
     @cached_property
     def inverse_norms(self) -> NDArray[np.float32]:
         """One over the length of each hyperplane's normal."""
         norms = np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1)
         return np.asarray(1 / np.maximum(norms, 1e-30), np.float32)
-
-    @cached_property
-    def no_center(self) -> NDArray[np.float32]:
-        """The center of tokens that are not centered."""
-        return np.zeros(self.hyperplanes.shape[1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,23 +101,23 @@ def draw_matrices(config: FDEConfig) -> FDEMatrices:
     """Draw the matrices of `config`; the same configuration always gives the same matrices."""
     seed, dimension, block = config.seed, config.dimension, config.block_width
     repetitions, bits = config.num_repetitions, config.num_simhash_projections
+    draws: dict[str, Any] = {
+        "complementary": complementary_projections,
+        "rademacher": rademacher_projections,
+        "count_sketch": count_sketches,
+    }
+    hyperplanes, final = gaussian_hyperplanes, final_count_sketch
     if config.dialect == "reference":
-        planes = reference_draws.hyperplanes(seed, dimension, repetitions, bits)
-        count_sketch, final = reference_draws.count_sketches, reference_draws.count_sketch
-    else:
-        planes = gaussian_hyperplanes(seed, dimension, repetitions, bits)
-        count_sketch, final = count_sketches, final_count_sketch
-    projections = np.empty((0, 0, 0), np.float32)
-    if config.projection == "count_sketch":
-        projections = _padded(count_sketch(seed, dimension, repetitions, block))
-    elif config.projection == "complementary":
-        projections = _padded(complementary_projections(seed, dimension, repetitions, block))
-    elif config.projection == "rademacher":
-        projections = _padded(rademacher_projections(seed, dimension, repetitions, block))
-    targets, signs = np.empty(0, np.int64), np.empty(0, np.float32)
+        hyperplanes, final = reference_draws.hyperplanes, reference_draws.count_sketch
+        draws["count_sketch"] = reference_draws.count_sketches
+    planes = _padded(hyperplanes(seed, dimension, repetitions, bits))
+    projections = _NONE.reshape(0, 0, 0)
+    if config.projection in draws:
+        projections = _padded(draws[config.projection](seed, dimension, repetitions, block))
+    targets, signs = np.empty(0, np.int64), _NONE
     if config.final_projection_dimension is not None:
         targets, signs = final(seed, config.sketch_dimension, config.final_projection_dimension)
-    return FDEMatrices(_padded(planes), projections, targets, signs)
+    return FDEMatrices(planes, projections, targets, signs)
 
 
 def cell_positions(config: FDEConfig) -> NDArray[np.int64]:

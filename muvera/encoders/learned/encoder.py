@@ -1,20 +1,24 @@
-"""LearnedEncoder: vectors fitted to exact Chamfer at sampled tokens."""
+"""LearnedConfig and LearnedEncoder: vectors fitted to exact Chamfer at sampled tokens."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.sampling import MAX_FIT_DOCUMENTS
+from ...kernels.byte_tile import MAX_DEPTH
+from ...utils.checks import require_int
 from ...utils.stages import stage
-from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, Side
+from ..base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side
 from ..int8 import TASK_TOKENS, TokenProducts, quantize_columns
-from .config import LearnedConfig
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample
 from .training import train_features
 
-__all__ = ["LearnedEncoder"]
+__all__ = ["LearnedConfig", "LearnedEncoder"]
 
 # Number of queries per task: each task reads the maps once.
 _TASK_QUERIES = 256
@@ -24,6 +28,67 @@ _TASK_BYTES = 64 << 20
 
 # Smaller samples, in documents per float of a vector, are extended by mixed documents.
 _DOCUMENTS_PER_FLOAT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedConfig(EncoderConfig):
+    """Configuration of a learned vector, see :mod:`muvera.encoders.learned.maps`.
+
+    Parameters
+    ----------
+    dimension : int
+        Columns of a token vector.
+    vector_dimension : int
+        Floats of a vector.  More raise recall; memory and search time grow in proportion.
+    num_landmarks : int
+        Tokens at which documents are measured.  More raise recall; encoding documents takes time in
+        proportion: ``2 * num_landmarks * dimension`` operations per document token.
+    num_features : int
+        Features of a token, at least `vector_dimension` and at most 65,536.  More raise recall.  The time to
+        encode queries grows in proportion, that of documents does not, and fitting time grows with the cube.
+    training_epochs : int
+        Number of passes over about ten thousand sampled tokens to train the features.  0 keeps them random,
+        which lowers recall and saves most of the fitting time.  Trained features have at least the recall of
+        twice as many random ones.
+    seed : int
+        Seed of all random draws.
+
+    Notes
+    -----
+    An index stores ``(num_landmarks + num_features) * (vector_dimension + dimension)`` bytes of maps.
+
+    Examples
+    --------
+    >>> LearnedConfig(dimension=128).vector_dimension
+    1024
+    """
+
+    kind: ClassVar[str] = "learned"
+
+    dimension: int
+    vector_dimension: int = 1024
+    num_landmarks: int = 8192
+    num_features: int = 2048
+    training_epochs: int = 8
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "vector_dimension", "num_landmarks", "num_features"):
+            object.__setattr__(self, name, require_int(name, getattr(self, name), 1))
+        for name in ("training_epochs", "seed"):
+            object.__setattr__(self, name, require_int(name, getattr(self, name), 0))
+        if self.num_features > MAX_DEPTH:
+            raise ValueError(f"num_features must be at most {MAX_DEPTH}, got {self.num_features}.")
+        if self.vector_dimension > self.num_features:
+            raise ValueError(
+                f"vector_dimension must be at most num_features={self.num_features}, got "
+                f"{self.vector_dimension}. Raise num_features, too."
+            )
+
+    @property
+    def needs_fit_sample(self) -> bool:
+        """True: the maps are fitted to documents."""
+        return True
 
 
 class LearnedEncoder(Encoder):
@@ -68,7 +133,7 @@ class LearnedEncoder(Encoder):
         config, (documents, queries, center) = self.config, sample
         tokens = sample_tokens(documents, queries, config.num_landmarks, config.seed)
         landmarks = quantize_columns(tokens.T)
-        directions = draw_features(config)
+        directions = draw_features(config.num_features, config.dimension, config.seed)
         if config.training_epochs:
             subset, targets = training_sample(documents, queries, config.seed)
             with stage("learning features, 1 of 2"):
@@ -84,7 +149,9 @@ class LearnedEncoder(Encoder):
             missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(documents))
             mixed = measure.largest(mixed_documents(documents, missing, config.seed), threads)
             values = measure.largest(documents, threads)
-            document_map, query_map, offset = fit_maps(config, activations, values, mixed, threads)
+            document_map, query_map, offset = fit_maps(
+                activations, values, mixed, config.vector_dimension, config.seed, threads
+            )
         self.maps = LearnedMaps(center, *landmarks, *features, biases, *document_map, *query_map, offset)
 
     # -- encoding -------------------------------------------------------------
@@ -97,14 +164,14 @@ class LearnedEncoder(Encoder):
     def _write(
         self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        maps = self.maps
-        assert maps is not None
+        assert self.maps is not None
+        landmarks, features, document_map, query_map = self.maps.packed
         if side == "documents":
-            values = np.empty((stop - start, maps.num_landmarks), np.float32)
-            maps.landmark_products.write_largest(arrays, start, stop, values)
-            maps.document_product.multiply(values, out)
-            out -= maps.offset
+            values = np.empty((stop - start, self.maps.num_landmarks), np.float32)
+            landmarks.write_largest(arrays, start, stop, values)
+            document_map.multiply(values, out)
+            out -= self.maps.offset
         else:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
-            maps.feature_products.write_feature_sums(maps.biases, arrays, start, stop, sums)
-            maps.query_product.multiply(sums, out)
+            features.write_feature_sums(self.maps.biases, arrays, start, stop, sums)
+            query_map.multiply(sums, out)

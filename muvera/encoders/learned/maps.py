@@ -18,7 +18,6 @@ from ...data.multivectors import MultiVectors
 from ..base import EncoderArrays
 from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
-from .config import LearnedConfig
 
 __all__ = [
     "LearnedMaps",
@@ -102,34 +101,23 @@ class LearnedMaps(EncoderArrays):
         }
 
     @cached_property
-    def landmark_products(self) -> TokenProducts:
-        """The packed landmarks."""
-        return TokenProducts(self.landmarks, self.landmark_scales, self.center)
-
-    @cached_property
-    def feature_products(self) -> TokenProducts:
-        """The packed features."""
-        return TokenProducts(self.features, self.feature_scales, self.center)
-
-    @cached_property
-    def document_product(self) -> Int8Matrix:
-        """The packed map of documents."""
-        return Int8Matrix(self.documents, self.document_scales)
-
-    @cached_property
-    def query_product(self) -> Int8Matrix:
-        """The packed map of queries."""
-        return Int8Matrix(self.queries, self.query_scales)
+    def packed(self) -> tuple[TokenProducts, TokenProducts, Int8Matrix, Int8Matrix]:
+        """The packed landmarks, features, map of documents and map of queries."""
+        return (
+            TokenProducts(self.landmarks, self.landmark_scales, self.center),
+            TokenProducts(self.features, self.feature_scales, self.center),
+            Int8Matrix(self.documents, self.document_scales),
+            Int8Matrix(self.queries, self.query_scales),
+        )
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def draw_features(config: LearnedConfig) -> NDArray[np.float32]:
+def draw_features(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
     """Return the random directions W, float32 (F, d)."""
-    shape = (config.num_features, config.dimension)
-    return _stream(config.seed, _FEATURES).standard_normal(shape, np.float32)
+    return _stream(seed, _FEATURES).standard_normal((count, dimension), np.float32)
 
 
 def sample_tokens(
@@ -180,15 +168,14 @@ def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVect
 
 @one_blas_thread()
 def fit_maps(
-    config: LearnedConfig,
     activations: NDArray[np.float32],
     values: NDArray[np.float32],
     mixed: NDArray[np.float32],
+    size: int,
+    seed: int,
     threads: int | None = None,
 ) -> tuple[Quantized, Quantized, NDArray[np.float32]]:
     """Return the maps of documents and of queries, and the offset, bit-identical for any number of threads and cores.
-
-    Columns beyond the rank of the sample are zero.
 
     Parameters
     ----------
@@ -198,6 +185,10 @@ def fit_maps(
         The sampled documents' largest inner products with the landmarks, up to a constant per landmark.
     mixed : float32 (x, n)
         Those of mixed documents, which are used only in the second step.
+    size : int
+        D.  Columns beyond the rank of the sample are zero.
+    seed : int
+        Seed of the eigenvector iteration.
     """
     count = np.float32(len(activations))
     mean = values.mean(axis=0)
@@ -213,8 +204,7 @@ def fit_maps(
     targets = product(activations.T, np.concatenate(samples).T, threads) / count
     functions = product(metric.T, ridge.solution(targets, threads), threads)
     moment = gram(functions, threads)
-    size = config.vector_dimension
-    start = np.random.SeedSequence(config.seed, spawn_key=(_STARTING,))
+    start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]
