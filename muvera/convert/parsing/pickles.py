@@ -1,15 +1,14 @@
 """Interpreter of pickles of plain data, which never runs code from the pickle.
 
 A pickle is a program: loading an untrusted one with :mod:`pickle` can run any code, or use all memory.
-:func:`load_pickle` interprets only the instructions that picklers write for plain data, and calls only the
-stand-ins in a table of names.  :mod:`pickletools` splits the program into instructions.
+:func:`load_pickle` accepts only the instructions that picklers write for plain data, and calls only the
+stand-ins in a table of names.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,12 +22,14 @@ from ..damage import ReadError, naming_errors
 
 __all__ = ["RefusedPickleError", "StandIn", "load_npy_safely", "load_pickle", "load_plain", "read_objects"]
 
-# Layout of a number after its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each
+# Layout of a number with its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each
 # run is read at once.
 _NUMBERS = {
-    ord(code): np.dtype([("instruction", "u1"), ("value", kind)])
-    for code, kind in (("G", ">f8"), ("K", "u1"), ("M", "<u2"), ("J", "<i4"))
-}
+    code: np.dtype([("instruction", "S1"), ("value", kind)])
+    for code, kind in (
+        (pickle.BINFLOAT, ">f8"), (pickle.BININT1, "u1"), (pickle.BININT2, "<u2"), (pickle.BININT, "<i4"),
+    )
+}  # fmt: skip
 _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 
 # Accepted types of dict keys and set members.  Others would allow attacks by slow hashing: hashing a tuple of shared
@@ -67,56 +68,71 @@ def load_pickle(
     call the pickle `source`.
     """
     with naming_errors(source, "pickle of plain data"):
-        return _Interpreter(content, source, names, stored_elsewhere).run()
+        return _PlainUnpickler(content, source, names, stored_elsewhere).load()
 
 
-class _Interpreter:
+#: Instructions that Python's own interpreter may run: numbers, strings, lists, tuples, the memo and names.
+_UNCHANGED = b"".join(
+    (
+        pickle.PROTO, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+        pickle.SHORT_BINUNICODE, pickle.BINUNICODE, pickle.BINUNICODE8,
+        pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINBYTES8,
+        pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET, pickle.EMPTY_TUPLE,
+        pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.TUPLE, pickle.APPEND, pickle.APPENDS,
+        pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE,
+        pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID,
+    )
+)  # fmt: skip
+
+# Python's interpreter, written in Python.  Unlike the one in C, it can be limited to some instructions.
+_Unpickler: Any = pickle._Unpickler
+
+
+class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
+    """Python's interpreter without the instructions that plain data does not need."""
+
     def __init__(self, content: bytes, source: str, names: Mapping[str, Any], stored_elsewhere: Any) -> None:
+        self.stream = io.BytesIO(content)
+        super().__init__(self.stream)
         self.content, self.source, self.names = content, source, names
-        self.stored_elsewhere = stored_elsewhere
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        if stored_elsewhere is not None:
+            self.persistent_load = stored_elsewhere  # the default raises an error
         self.passed = 0  # bytes that were passed to stand-ins
 
-    def run(self) -> Any:
-        stream = io.BytesIO(self.content)
-        for instruction, argument, _ in pickletools.genops(stream):
-            if instruction.name not in _ACTIONS:
-                raise ValueError(f"{instruction.name} is not an instruction of plain data")
-            _ACTIONS[instruction.name](self, argument)
-            if instruction.name == "STOP":
-                break
-            if numbers := _RUN.match(self.content, stream.tell()):
-                kind = _NUMBERS[self.content[numbers.start()]]
-                self.stack.extend(np.frombuffer(numbers[0], kind)["value"].tolist())
-                stream.seek(numbers.end())
-        return self.stack.pop()
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of a name."""
+        full = f"{module}.{name}"
+        if full not in self.names:
+            raise RefusedPickleError(
+                f"{self.source} is a pickle that refers to {full}, which is not plain data, so it was not loaded. "
+                "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
+            )
+        return self.names[full]
 
-    def push(self, value: Any) -> None:
-        if type(value) is int and value not in _INTEGERS:
+    def load_frame(self) -> None:
+        """Skip the size of a frame: the frames follow each other."""
+        self.read(8)
+
+    def load_numbers(self) -> None:
+        run = _RUN.match(self.content, self.stream.tell() - 1)
+        if run is None:
+            raise EOFError("it ends in a number")
+        self.stack.extend(np.frombuffer(run[0], _NUMBERS[run[0][:1]])["value"].tolist())
+        self.stream.seek(run.end())
+
+    def load_integer(self) -> None:
+        self.load_long1()
+        if self.stack[-1] not in _INTEGERS:
             raise ValueError("an integer has more than 64 bits")
-        self.stack.append(value)
 
-    def above_mark(self) -> list[Any]:
-        return self.popped(len(self.stack) - self.marks.pop())
+    def load_pair(self) -> None:
+        self.fill(dict, [self.stack.pop(-2), self.stack.pop()])
 
-    def popped(self, count: int) -> list[Any]:
-        first = len(self.stack) - count
-        if first < 0 or count < 0:
-            raise ValueError("it pops more objects than the stack has")
-        values = self.stack[first:]
-        del self.stack[first:]
-        return values
-
-    def change(self, kind: Any, values: list[Any]) -> None:
-        """Add values to the list, dict or set at the top of the stack."""
+    def fill(self, kind: Any, values: list[Any]) -> None:
+        """Add values to the dict or set at the top of the stack."""
         target = self.stack[-1]
         if type(target) is not kind:
             raise ValueError(f"it changes a {type(target).__name__} as a {kind.__name__}")
-        if kind is list:
-            target.extend(values)
-            return
         for key in values[::2] if kind is dict else values:
             if type(key) not in _KEYS:
                 raise ValueError(
@@ -125,7 +141,7 @@ class _Interpreter:
         target.update(zip(values[::2], values[1::2], strict=True) if kind is dict else values)
 
     def call(self) -> None:
-        function, arguments = self.popped(2)
+        arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
         # A small pickle could fill the memory: it can pass one string to a function that copies it many times.
@@ -135,61 +151,24 @@ class _Interpreter:
         self.stack.append(function(*arguments))
 
     def build(self) -> None:
-        (state,) = self.popped(1)
+        state = self.stack.pop()
         if not isinstance(self.stack[-1], StandIn):
             raise ValueError(f"it sets the state of a {type(self.stack[-1]).__name__}")
         self.stack[-1].set_state(state)
 
-    def named(self, name: str) -> None:
-        if name not in self.names:
-            raise RefusedPickleError(
-                f"{self.source} is a pickle that refers to {name}, which is not plain data, so it was not loaded. "
-                "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
-            )
-        self.stack.append(self.names[name])
-
-    def stored(self) -> None:
-        if self.stored_elsewhere is None:
-            raise ValueError("it refers to an object stored elsewhere")
-        self.stack.append(self.stored_elsewhere(self.stack.pop()))
-
-
-_PUSHED = (
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
-)  # fmt: skip
-_ACTIONS: dict[str, Callable[[_Interpreter, Any], Any]] = {
-    **dict.fromkeys(_PUSHED, _Interpreter.push),
-    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, number: machine.push(machine.memo[number])),
-    **dict.fromkeys(
-        ("BINPUT", "LONG_BINPUT"), lambda machine, number: machine.memo.update({number: machine.stack[-1]})
-    ),
-    "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
-    "NONE": lambda machine, _: machine.push(None),
-    "NEWTRUE": lambda machine, _: machine.push(True),
-    "NEWFALSE": lambda machine, _: machine.push(False),
-    "EMPTY_LIST": lambda machine, _: machine.push([]),
-    "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "EMPTY_SET": lambda machine, _: machine.push(set()),
-    "TUPLE1": lambda machine, _: machine.push(tuple(machine.popped(1))),
-    "TUPLE2": lambda machine, _: machine.push(tuple(machine.popped(2))),
-    "TUPLE3": lambda machine, _: machine.push(tuple(machine.popped(3))),
-    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.above_mark())),
-    "APPEND": lambda machine, _: machine.change(list, machine.popped(1)),
-    "APPENDS": lambda machine, _: machine.change(list, machine.above_mark()),
-    "SETITEM": lambda machine, _: machine.change(dict, machine.popped(2)),
-    "SETITEMS": lambda machine, _: machine.change(dict, machine.above_mark()),
-    "ADDITEMS": lambda machine, _: machine.change(set, machine.above_mark()),
-    "REDUCE": lambda machine, _: machine.call(),
-    "NEWOBJ": lambda machine, _: machine.call(),
-    "BUILD": lambda machine, _: machine.build(),
-    "GLOBAL": lambda machine, name: machine.named(name.replace(" ", ".")),
-    "STACK_GLOBAL": lambda machine, _: machine.named(".".join(machine.popped(2))),
-    "BINPERSID": lambda machine, _: machine.stored(),
-}
+    #: Action of each accepted instruction.
+    dispatch = {  # noqa: RUF012
+        **{code: _Unpickler.dispatch[code] for code in _UNCHANGED},
+        **dict.fromkeys((code[0] for code in _NUMBERS), load_numbers),
+        pickle.FRAME[0]: load_frame,
+        pickle.LONG1[0]: load_integer,
+        pickle.SETITEM[0]: load_pair,
+        pickle.SETITEMS[0]: lambda self: self.fill(dict, self.pop_mark()),
+        pickle.ADDITEMS[0]: lambda self: self.fill(set, self.pop_mark()),
+        pickle.REDUCE[0]: call,
+        pickle.NEWOBJ[0]: call,
+        pickle.BUILD[0]: build,
+    }
 
 
 # -- NumPy ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ _STORAGES = {
 _MAX_AXES = 32
 
 
+@dataclass(eq=False)
 class _Storage:
     """All numbers of a storage, in which tensors are described."""
 
-    def __init__(self, numbers: NDArray[Any]) -> None:
-        self.numbers = numbers
+    numbers: NDArray[Any]
 
 
 class _Storages:
