@@ -10,7 +10,7 @@ from .pipeline import convert, read, survey
 from .pooling import RULES, PoolingRule, pool_tokens
 from .registry import formats, open_source
 from .report import Measure, Report
-from .sources.base import Source
+from .sources import Source
 
 __all__ = [
     "RULES",

@@ -4,36 +4,38 @@ Libraries written in C, C++ and Rust read some formats.  A damaged file can make
 forever or use all memory, and no check in Python can stop that.  The child converts the file to a temporary
 folder of .npy files, which this process reads as any other untrusted files, so nothing is unpickled.
 
-The child limits time and memory.  It is not a sandbox: it has the rights of its user.
+The child limits its time and memory.  It is not a sandbox: it has the rights of its user.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
-from .sources.base import FlatSource, Source
+from .sources import FlatSource, Source
 
-__all__ = ["ERRORS", "IsolationLimits", "isolated_source"]
+__all__ = ["IsolationLimits", "isolated_source"]
 
-#: Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
-ERRORS = (
+# Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
+_ERRORS = (
     pickle.UnpicklingError, FileNotFoundError, PermissionError, OSError, ImportError, MemoryError, TypeError,
     ValueError,
 )  # fmt: skip
 
 #: Command that starts the child; the last argument is the request.
-_COMMAND = (sys.executable, "-m", "muvera.convert.isolated_reader")
+_COMMAND = (sys.executable, "-c", "from muvera.convert import convert, isolation; isolation.answer(convert)")
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,8 @@ def isolated_source(
         request = {
             "path": str(path.absolute()),
             "folder": folder,
-            "format": format,
-            "options": options,
-            "seconds": limits.seconds,
-            "memory_bytes": limits.memory_bytes,
+            "options": {**options, "format": format},
+            "limits": asdict(limits),
         }
         reason = _run(command, json.dumps(request), limits)
         try:
@@ -90,7 +90,7 @@ def isolated_source(
                 source.dropped_rows = int(report["dropped_rows"])
                 source.note = " ".join(report["notes"]) or None
                 return source
-            kinds = {kind.__name__: kind for kind in ERRORS}
+            kinds = {kind.__name__: kind for kind in _ERRORS}
             error: Exception = kinds.get(report["error"], ValueError)(str(report["text"]))
             if isinstance(error, OSError):
                 error.errno = report["errno"]
@@ -133,3 +133,39 @@ def _require_no_links_out(path: Path) -> None:
                 f"{entry} is a link out of {path}; isolated reading accepts only files in the folder. "
                 "Replace the link by the file itself."
             )
+
+
+# -- the child --------------------------------------------------------------------
+
+
+def answer(convert: Callable[..., Any]) -> None:
+    """Convert a file to a folder with :func:`muvera.convert.convert`, as the last argument requests; report on it."""
+    request = json.loads(sys.argv[-1])
+    folder = Path(request["folder"])
+    _limit_process(IsolationLimits(**request["limits"]), shutil.disk_usage(folder).free // 2)
+    try:
+        done = convert(request["path"], folder / "tokens", **request["options"])
+        reported = ("format", "lossy", "nbits", "dropped_rows", "notes")
+        report: dict[str, Any] = {name: getattr(done, name) for name in reported}
+    except Exception as error:
+        kind = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "")
+        report = {"error": kind, "text": str(error), "errno": getattr(error, "errno", None)}
+    Path(folder, "report.json").write_text(json.dumps(report))
+
+
+def _limit_process(limits: IsolationLimits, file_bytes: int) -> None:
+    import resource
+
+    spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
+    values = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: math.ceil(spent.ru_utime + spent.ru_stime + limits.seconds),
+        # Own memory only, so that a file of any size can be mapped.
+        resource.RLIMIT_DATA: limits.memory_bytes,
+        # A hostile file may contain few bytes and many tokens, which must not fill the disk.
+        resource.RLIMIT_FSIZE: file_bytes,
+    }
+    for limit, value in values.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))

@@ -18,9 +18,9 @@ from ..utils.checks import require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options
-from .registry import NamedSource, open_source
+from .registry import open_source
 from .report import Report
-from .writers.base import Writer, new_target, write_documents
+from .writers.base import Gathered, Writer, new_target
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
 from .writers.plaid import PLAID_FILES, write_codes, write_plaid
 
@@ -172,16 +172,15 @@ def convert(
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
-    coded = coded_source(stream.source) if to == "plaid" else None
-    if coded is None or writer_options or stream.report.options:
-        batches = stream.with_progress(stream.batches(max_tokens), progress)
-        write_documents(
-            writer, batches, destination, overwrite=overwrite, place=stream.place, **writer_options
-        )
-    else:
-        codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
-        with new_target(destination, overwrite, writer.own) as folder:
-            write_codes(codes, coded.centroids, coded.bucket_weights, folder, stream.place)
+    changed = bool(writer_options or stream.report.options)
+    coded = None if to != "plaid" or changed else coded_source(stream.source)
+    with new_target(destination, overwrite, writer.own) as path:
+        if coded is None:
+            batches = stream.with_progress(stream.batches(max_tokens), progress)
+            writer.write(Gathered(batches, stream.place), path, **writer_options)
+        else:
+            codes = stream.with_progress(stream.coded_batches(coded, max_tokens), progress)
+            write_codes(codes, coded.centroids, coded.bucket_weights, path, stream.place)
     stream.report.to, stream.report.target = to, str(target)
     return stream.report
 
@@ -205,8 +204,7 @@ class _Stream:
         report, source = self.report, self.source
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):
-            if not isinstance(source, NamedSource):  # which checks its batches
-                batch.require_finite(first=report.read.documents, place=self.place)
+            batch.require_finite(first=report.read.documents, place=self.place)
             yield self._transformed(batch)
         if batch is None:
             yield self._transformed(MultiVectors(np.empty((0, source.dimension), np.float32), [0]))

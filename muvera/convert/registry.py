@@ -13,7 +13,7 @@ from .damage import IF_TEXTS, naming_errors
 from .isolation import IsolationLimits, isolated_source
 from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
 from .readers.in_memory import open_object
-from .sources.base import Reader, Source
+from .sources import Reader, Source
 
 __all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source"]
 

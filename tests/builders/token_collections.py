@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from muvera.convert.sources.base import Source
+from muvera.convert.sources import Source
 from muvera.data.multivectors import MultiVectors
 
 

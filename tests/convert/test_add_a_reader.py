@@ -8,7 +8,7 @@ import pytest
 
 from muvera import convert
 from muvera.convert import registry
-from muvera.convert.sources.base import Source
+from muvera.convert.sources import Source
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-reader.md"
 

@@ -16,7 +16,7 @@ from muvera.convert import convert
 from muvera.convert.damage import ReadError, naming_errors
 from muvera.convert.parsing.pickles import RefusedPickleError
 from muvera.convert.registry import NamedSource
-from muvera.convert.sources.base import Source
+from muvera.convert.sources import Source
 from muvera.data.multivectors import MultiVectors
 
 PLACE = "/data/docs.npz"

@@ -68,9 +68,9 @@ def test_the_child_cannot_fill_the_disk(tmp_path: Path) -> None:
     script = """
 import shutil
 from types import SimpleNamespace
-from muvera.convert import isolated_reader
+from muvera.convert import convert, isolation
 shutil.disk_usage = lambda folder: SimpleNamespace(free=1 << 20)
-isolated_reader.main()
+isolation.answer(convert)
 """
     command = (sys.executable, "-c", script)
     with pytest.raises(OSError, match="could not be written: File too large"):

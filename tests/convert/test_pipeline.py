@@ -11,7 +11,7 @@ from builders.token_collections import collection
 from muvera.convert import convert, formats, open_source, read
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.registry import READERS, find_reader
-from muvera.convert.sources.base import Source
+from muvera.convert.sources import Source
 from muvera.data.multivectors import MultiVectors
 
 NAMES = {

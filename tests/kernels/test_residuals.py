@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera.convert.sources.plaid_codec import Codec
+from muvera.convert.readers.plaid import Codec
 from muvera.kernels.token_codes import byte_table, decode_residuals
 
 

@@ -22,7 +22,7 @@ from ...data.multivectors import MultiVectors
 from ...utils.optional_imports import import_extra
 from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..parsing.files import starts_with
-from ..sources.base import Document, Reader, RowSource, Source, choose
+from ..sources import Document, Reader, RowSource, Source, choose
 
 __all__ = ["READERS"]
 
@@ -68,31 +68,24 @@ def _source(
                 tokens = MultiVectors.from_arrow(cells.drop_null()).tokens if lengths.any() else empty
             stops = np.cumsum(lengths)
             for identity, stop, length in zip(ids, stops.tolist(), lengths.tolist(), strict=True):
-                yield Document(identity, tokens[stop - length : stop], file)
+                yield Document(tokens[stop - length : stop], file, identity)
 
     dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
     return RowSource(documents, name=name, num_documents=num_documents, dimension=dimension)
 
 
 def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[str, str | None]:
+    """Return the column of token vectors, and the column of ids or None."""
     nested = [field.name for field in schema if _depth(field.type) == 2]
-    available = ", ".join(schema.names)
-    if column is None:
-        usual = [name for name in _TOKENS if name in nested]
-        if len(nested) > 1 and len(usual) != 1:
-            raise ReadError(f"it has token vectors in {', '.join(nested)}. Choose one with column=.")
-        if not nested:
-            raise ReadError(
-                f"it has no column of token vectors (lists of lists of floats); it has {available}. {IF_TEXTS}"
-            )
-        column = nested[0] if len(nested) == 1 else usual[0]
-    elif column not in nested:
-        raise ReadError(f"it has no column {column!r} of lists of lists of floats; it has {available}.")
+    if not nested:
+        raise ReadError(
+            f"it has no column of token vectors (lists of lists of floats), but {', '.join(schema.names)}. {IF_TEXTS}"
+        )
     if id_column is None:
         id_column = next((name for name in _IDS if name in schema.names), None)
-    elif id_column not in schema.names:
-        raise ReadError(f"it has no column {id_column!r} for ids; it has {available}.")
-    return column, id_column
+    else:
+        id_column = choose(id_column, schema.names, "column", "id_column")
+    return choose(column, nested, "token column", "column", _TOKENS), id_column
 
 
 def _storage(kind: Any) -> Any:
@@ -198,23 +191,23 @@ def _open_lancedb(
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto
+_VARINT = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
 
 
 def _require_no_base_paths(manifest: Path) -> None:
     """Raise if a table's manifest lists base paths, because LanceDB would open those folders."""
     content = manifest.read_bytes()
     at = int.from_bytes(content[-16:-8], "little")
-    message = memoryview(content)[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]
+    message = content[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]
     at = 0
 
     def varint() -> int:
         nonlocal at
-        number = shift = 0
-        while True:
-            byte = message[at]
-            at, number, shift = at + 1, number | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return number
+        encoded = _VARINT.match(message, at)
+        if encoded is None:
+            raise ValueError("its manifest is cut off")
+        at = encoded.end()
+        return sum((byte & 127) << 7 * i for i, byte in enumerate(encoded[0]))
 
     while at < len(message):
         key = varint()

@@ -1,30 +1,194 @@
 """Readers of named arrays: npy files and folders, npz, safetensors, HDF5 and zarr.
 
-Names are those of :mod:`muvera.convert.sources.named_arrays`.  All formats have the option ``part``,
-"docs" or "queries", for a container with both.  HDF5 and zarr also have ``group``, the path of a group.
+A container holds either one array of tokens with lengths or offsets, or one array per document.  Ids and a mask are
+optional.  The same names work in every container.  All formats have the option ``part``, "docs" or "queries", for a
+container with both.  HDF5 and zarr also have ``group``, the path of a group.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
 from ...utils.npy_files import read_npy_header
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError
 from ..parsing.files import float32_of_bfloat16, read_json, starts_with, stored_bytes
 from ..parsing.pickles import load_npy_safely, read_objects
-from ..sources.base import LazyRows, Reader, Source
-from ..sources.named_arrays import find, missing_tokens, names_of, source_of
+from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource, Source, unpadded
 
 __all__ = ["READERS"]
+
+# Padded documents that are read at a time.
+_PADDED = 64
+
+# -- names ------------------------------------------------------------------------
+
+#: Words in the names of a collection's arrays; the first name that exists is used.
+_WORDS = {
+    "tokens": ("tokens", "embeddings", "vectors"),
+    "lengths": ("lengths", "lens", "doclens", "counts"),
+    "offsets": ("offsets", "indptr"),
+    "ids": ("ids", "doc_ids"),
+    "mask": ("mask", "attention_mask", "masks"),
+}
+_PREFIXES = {
+    "docs": ("", "docs_", "doc_", "documents_", "train_"),
+    "queries": ("queries_", "query_", "test_"),
+}
+#: Further names of the tokens.
+_TOKENS = {
+    "docs": ("documents", "train"),
+    "queries": ("queries", "query_embedding", "query_embeddings", "test"),
+}
+
+
+def _names(part: str) -> dict[str, list[str]]:
+    """Return the possible names of each kind of array of `part`, which must be "docs" or "queries"."""
+    if part not in _PREFIXES:
+        raise ReadError(f"part must be 'docs' or 'queries', got {part!r}.")
+    names = {kind: [p + word for p in _PREFIXES[part] for word in words] for kind, words in _WORDS.items()}
+    names["tokens"] += _TOKENS[part]
+    return names
+
+
+def _find(part: str, present: Collection[str]) -> dict[str, str]:
+    """Return the name of each kind of array of `part` that is present."""
+    found = {kind: next((n for n in names if n in present), None) for kind, names in _names(part).items()}
+    return {kind: name for kind, name in found.items() if name is not None}
+
+
+def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
+    return ReadError(
+        f"it has no token vectors under a known name: looked for {', '.join(_names(part)['tokens'])} "
+        f"(part={part!r}), found {', '.join(sorted(present)[:12]) or 'nothing'}. Rename the array."
+    )
+
+
+# -- sources ----------------------------------------------------------------------
+
+
+def _source(arrays: Mapping[str, Rows], *, name: str, part: str, ids: Any = None) -> Source:
+    """Return a source over a container's arrays; `ids` replace the ids in the container."""
+    found = _find(part, arrays.keys())
+    ids = _decoded(_stored_ids(arrays, found) if ids is None else ids)
+    if "tokens" not in found:
+        return _per_document(arrays, part, ids, name)
+    key = found["tokens"]
+    tokens, shape = arrays[key], tuple(arrays[key].shape)
+    if tokens.dtype == object:
+        return _one_by_one(tokens, ids, name)
+    if tokens.dtype.kind != "f":
+        raise ReadError(
+            f"{key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
+        )
+    if len(shape) not in (2, 3) or 0 in shape[1:]:
+        raise ValueError(f"{key} must have 2 axes, or 3 if padded, got {shape}")
+    if len(shape) == 3:
+        return _padded(tokens, _mask(arrays, found, shape), ids, name)
+    if "lengths" in found:
+        bounds = offsets_from_lengths(arrays[found["lengths"]][:], shape[0], found["lengths"])
+    elif "offsets" in found:
+        bounds = as_offsets(arrays[found["offsets"]][:], shape[0], found["offsets"])
+    else:
+        names = _names(part)
+        raise ReadError(
+            f"it has {shape[0]} token vectors in {key}, but no lengths or offsets of documents: looked for "
+            f"{', '.join(names['lengths'] + names['offsets'])}. Add the number of tokens of each document."
+        )
+    return FlatSource(tokens, bounds, ids, name=name)
+
+
+def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> Any:
+    if "ids" in found:
+        return arrays[found["ids"]][:]
+    if not {"ids_utf8", "ids_offsets"} <= arrays.keys():  # as our writers pack strings
+        return None
+    text = np.asarray(arrays["ids_utf8"][:], np.uint8).tobytes()
+    return [text[start:stop] for start, stop in pairwise(as_offsets(arrays["ids_offsets"][:], len(text)))]
+
+
+def _decoded(ids: Any) -> Any:
+    """Return ids as Python objects; bytes are UTF-8."""
+    listed = ids if ids is None or isinstance(ids, list) else np.asarray(ids).tolist()
+    if not isinstance(listed, list):
+        return listed
+    return [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
+
+
+def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, ...]) -> Rows | None:
+    """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
+    if "mask" in found:
+        return arrays[found["mask"]]
+    if "lengths" not in found:
+        return None
+    lengths = as_integers(arrays[found["lengths"]][:], found["lengths"])
+    if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
+        got = f"{lengths.min(initial=0)} to {lengths.max(initial=0)}, of shape {lengths.shape}"
+        raise ValueError(
+            f"{found['lengths']} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents, got {got}"
+        )
+    return np.arange(shape[1]) < lengths[:, None]
+
+
+def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
+    """Return a source over a padded array (n, longest, dimension)."""
+    count, _, dimension = map(int, tokens.shape)
+
+    def documents() -> Iterator[Document]:
+        for start in range(0, count, _PADDED):
+            block = slice(start, start + _PADDED)
+            masked = None if mask is None else np.asarray(mask[block])
+            for rows, dropped in unpadded(np.asarray(tokens[block]), masked, name):
+                yield Document(rows, "the padded array", dropped=dropped)
+
+    return RowSource(documents, name=name, ids=ids, num_documents=count, dimension=dimension)
+
+
+def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) -> RowSource:
+    """Return a source over one array per document.
+
+    Arrays ``emb_0, emb_1, ...`` are sorted by number.  Other arrays keep their order, and their names are ids.
+    """
+    rest = {key: array for key, array in arrays.items() if key not in (*_names(part)["ids"], "n")}
+    if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
+        raise _missing_tokens(part, arrays.keys())
+    keys = list(rest)
+    if not all(re.fullmatch(r"emb_\d+", key) for key in keys):
+        return _one_by_one(list(rest.values()), keys if ids is None else ids, name)
+    keys.sort(key=lambda key: int(key[4:]))
+    if keys != [f"emb_{i}" for i in range(len(keys))]:
+        raise ReadError(
+            f"it has {len(keys)} documents up to {keys[-1]}: some are missing. Number them from emb_0."
+        )
+    return _one_by_one([rest[key] for key in keys], ids, name)
+
+
+def _one_by_one(arrays: Collection[Rows], ids: Any, name: str) -> RowSource:
+    """Return a source over one array per document."""
+
+    def documents() -> Iterator[Document]:
+        for i, array in enumerate(arrays):
+            tokens = array[:] if hasattr(array, "shape") else array
+            if not isinstance(tokens, np.ndarray) or (tokens.dtype.kind != "f" and tokens.size):
+                kind = getattr(tokens, "dtype", type(tokens).__name__)
+                raise ReadError(
+                    f"document {i} must be an array of floats, got {kind}. Convert it to float32."
+                )
+            yield Document(tokens, f"array {i}")
+
+    return RowSource(documents, name=name, ids=ids, num_documents=len(arrays))
+
 
 # -- npy --------------------------------------------------------------------------
 
@@ -36,38 +200,31 @@ def _is_npy(path: Path) -> bool:
     if not path.is_dir() or any((path / name).exists() for name in ("centroids.npy", "centroids.pt")):
         return False
     present = {file.stem for file in path.glob("*.npy")}
-    return any(find(names_of(part)["tokens"], present) for part in ("docs", "queries"))
-
-
-#: Kinds of arrays that may be beside the tokens.
-_BESIDE = ("lengths", "offsets", "ids", "mask")
+    return any("tokens" in _find(part, present) for part in _PREFIXES)
 
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
     """Open a folder, or a .npy file with its lengths beside it."""
-    names = names_of(part)
     if path.is_file():
-        files = {**_files_beside(path, part), names["tokens"][0]: path}
+        files = {**_files_beside(path, part), _names(part)["tokens"][0]: path}
     else:
         files = {other.stem: other for other in sorted(path.iterdir()) if other.suffix in (".npy", ".json")}
-    key = find(names["tokens"], files)
-    if key is None:
-        raise missing_tokens(part, files)
-    known = (key, *(find(names[kind], files) for kind in _BESIDE))
-    arrays = {name: _values(files[name]) for name in known if name is not None}
-    return source_of(arrays, name="npy", part=part)
+    found = _find(part, files)
+    if "tokens" not in found:
+        raise _missing_tokens(part, files)
+    return _source({name: _values(files[name]) for name in found.values()}, name="npy", part=part)
 
 
 def _files_beside(path: Path, part: str) -> dict[str, Path]:
     """Return the files beside a .npy file by array name: "lengths" is ``x_lengths.npy`` or ``lengths.npy``."""
-    names = names_of(part)
+    names = _names(part)
+    words = [word for kind in ("lengths", "offsets", "ids", "mask") for word in names[kind]]
     stems = (f"{path.stem}_", f"{path.stem.removesuffix('_tokens')}_", "")
     files: dict[str, Path] = {}
-    for word in (word for kind in _BESIDE for word in names[kind]):
-        candidates = [path.with_name(f"{stem}{word}{end}") for stem in stems for end in (".npy", ".json")]
-        for file in reversed(candidates):
-            if file != path and file.is_file():
-                files[word] = file
+    for word, stem, ending in product(words, stems, (".npy", ".json")):
+        file = path.with_name(f"{stem}{word}{ending}")
+        if file != path and file.is_file():
+            files.setdefault(word, file)
     return files
 
 
@@ -84,7 +241,7 @@ def _values(file: Path) -> Any:
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
     """Open a .npz file; members that are stored without compression stay on disk."""
-    known = {name for other in ("docs", "queries") for names in names_of(other).values() for name in names}
+    known = {name for other in _PREFIXES for names in _names(other).values() for name in names}
     arrays: dict[str, Any] = {}
     with zipfile.ZipFile(path) as archive:
         content: NDArray[np.uint8] = np.memmap(path, np.uint8, "r").view(np.ndarray)
@@ -108,7 +265,7 @@ def _open_npz(path: Path, *, part: str = "docs") -> Source:
                 else:
                     stream.seek(0)
                     arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-    return source_of(arrays, name="npz", part=part)
+    return _source(arrays, name="npz", part=part)
 
 
 # -- safetensors ------------------------------------------------------------------
@@ -146,8 +303,8 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
         array = (
             np.memmap(path, dtype, "r", 8 + length + start, shape) if stop > start else np.empty(shape, dtype)
         )
-        arrays[key] = _of_bfloat16(array) if entry["dtype"] == "BF16" else array
-    return source_of(arrays, name="safetensors", part=part, ids=ids)
+        arrays[key] = array if entry["dtype"] != "BF16" else _of_bfloat16(array)
+    return _source(arrays, name="safetensors", part=part, ids=ids)
 
 
 def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
@@ -174,7 +331,7 @@ def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
     for key, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
             raise ReadError(f"{key} keeps its numbers in other files. Copy the dataset into one file.")
-    return source_of(datasets, name="hdf5", part=part)
+    return _source(datasets, name="hdf5", part=part)
 
 
 def _hdf5_members(h5py: Any, group: Any) -> dict[str, Any]:
@@ -214,21 +371,19 @@ def _open_zarr(path: Path, *, part: str = "docs", group: str = "") -> Source:
                     f"{key} uses the codec {codec!r}, which may run programs. Write the array with one "
                     f"of {', '.join(sorted(_ZARR_CODECS))}."
                 )
-        if key in names_of(part)["tokens"]:
+        if key in _names(part)["tokens"]:
             _require_chunks(array, path / array.path, key)
-    return source_of(arrays, name="zarr", part=part)
+    return _source(arrays, name="zarr", part=part)
 
 
 def _codecs(value: Any) -> Iterator[str]:
     """Yield the names of codecs in an array's metadata, and of codecs inside them."""
+    if isinstance(value, dict):
+        yield from (str(value[key]) for key in ("name", "id") if key in value)
+        value = list(value.values())
     if isinstance(value, (list, tuple)):
         for entry in value:
             yield from _codecs(entry)
-    elif isinstance(value, dict):
-        yield str(value.get("name", value.get("id")))
-        configuration = value.get("configuration")
-        if isinstance(configuration, dict):
-            yield from _codecs([configuration.get("codecs"), configuration.get("index_codecs")])
 
 
 def _require_chunks(array: Any, folder: Path, key: str) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import TokenArray, as_array, as_ids, as_tokens
-from ..sources.base import Document, FlatSource, RowSource, Source, unpadded
+from ...data.validation import TokenArray, as_array, as_tokens
+from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
 __all__ = ["open_object"]
 
@@ -46,7 +46,19 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
         )
     if mask is not None:
         value = [{"embeddings": tokens, "mask": real} for tokens, real in zip(value, mask, strict=True)]
-    return _source(value, ids)
+    was_read = False
+
+    def documents() -> Iterator[Document]:
+        nonlocal was_read
+        if was_read and isinstance(value, Iterator):
+            raise ValueError("These embeddings were already read. Open the object again.")
+        was_read = True
+        for number, item in enumerate(value):
+            name = f"item {number}"
+            for tokens, dropped in _texts(item, name):
+                yield Document(tokens, name, dropped=dropped)
+
+    return RowSource(documents, name="memory", ids=ids)
 
 
 def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
@@ -81,30 +93,6 @@ def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
 def _looks_like_tokens(value: Any) -> bool:
     rows = isinstance(value, list) and (not value or isinstance(value[0], (list, tuple)))
     return rows or getattr(value, "ndim", None) == 2
-
-
-def _source(items: Iterable[Any], ids: Any) -> RowSource:
-    """Return a source over the texts of a list or a generator, which can be read once."""
-    names = None if ids is None else as_ids(ids, len(ids)).tolist()
-    was_read = False
-
-    def documents() -> Iterator[Document]:
-        nonlocal was_read
-        if was_read and isinstance(items, Iterator):
-            raise ValueError("These embeddings were already read. Open the object again.")
-        was_read, position = True, 0
-        for number, item in enumerate(items):
-            for tokens, dropped in _texts(item, f"item {number}"):
-                if names is not None and position == len(names):
-                    raise ValueError(
-                        f"ids has {len(names)} entries, but there are more texts; give one per text."
-                    )
-                yield Document(names and names[position], tokens, f"item {number}", dropped)
-                position += 1
-        if names is not None and position != len(names):
-            raise ValueError(f"ids has {len(names)} entries for {position} texts; give one per text.")
-
-    return RowSource(documents, name="memory")
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:

@@ -14,14 +14,14 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..damage import IF_TEXTS, ReadError, naming_errors
-from ..sources.base import Document, Reader, RowSource, Source
+from ..sources import Document, Reader, RowSource, Source, choose
 
 __all__ = ["READERS"]
 
@@ -47,7 +47,7 @@ def _open(path: Path, *, field: str | None = None, id_field: str | None = None) 
     def documents() -> Iterator[Document]:
         for where, row in rows():
             with naming_errors(where, "jsonl"):
-                document = Document(_id(row, id_field), _tokens(row, field), where)
+                document = Document(_tokens(row, field), where, _id(row, id_field))
             yield document
 
     return RowSource(documents, name="jsonl")
@@ -61,7 +61,14 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
 
     def lines() -> _Rows:
         with _open_text(path) as stream:
-            yield from _lines(stream)
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    where = f"line {number}"
+                    with naming_errors(where, "jsonl"):
+                        value = json.loads(line)
+                        # A line with an empty list is a document without tokens.
+                        rows = _rows_in(value) if value != [] else [{"tokens": []}]
+                    yield from ((where, row) for row in rows)
 
     if not path.name.removesuffix(".gz").endswith(".json"):
         return lines
@@ -78,19 +85,6 @@ def _rows_of(path: Path) -> Callable[[], _Rows]:
 
 def _open_text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
-
-
-def _lines(stream: Iterable[str]) -> _Rows:
-    """Yield the rows of every line."""
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        with naming_errors(f"line {number}", "jsonl"):
-            value = json.loads(line)
-            # A line with an empty list is a document without tokens.
-            rows = _rows_in(value) if value != [] else [{"tokens": []}]
-        for row in rows:
-            yield f"line {number}", row
 
 
 def _rows_in(value: Any) -> list[dict[str, Any]]:
@@ -158,17 +152,13 @@ def _field(row: dict[str, Any]) -> str | None:
             continue
         candidates = []
         for key, value in fields.items():
-            if (
-                isinstance(value, list) and value and isinstance(value[0], dict)
-            ):  # Milvus: an array of structs
+            if isinstance(value, list) and value and isinstance(value[0], dict):  # Milvus' structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
             elif _is_tokens(value) and (container or key not in _CONTAINERS or not isinstance(value, dict)):
                 candidates.append(key)
-        usual = [key for key in candidates if key in _TOKENS]
-        if len(candidates) > 1 and len(usual) != 1:
-            raise ReadError(f"it has token vectors in {', '.join(candidates)}. Choose one with field=.")
         if candidates:
-            return ".".join(filter(None, (container, (usual or candidates)[0])))
+            chosen = choose(None, candidates, "token field", "field", _TOKENS)
+            return f"{container}.{chosen}" if container else chosen
     return None
 
 

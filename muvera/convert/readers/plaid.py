@@ -7,7 +7,8 @@ engine of its format does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,152 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, offsets_from_lengths, running_total
-from ...data.validation import as_ids
+from ...data.validation import read_only_view
+from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
+from ...utils.parallel import run_in_ranges, split_by_count
 from ..damage import ReadError
 from ..parsing.files import read_json, read_json_object
 from ..parsing.pickles import load_npy_safely
 from ..parsing.torch_file import read_array, read_torch
-from ..sources.base import Document, FlatSource, Reader, RowSource
-from ..sources.plaid_codec import ChunkedRows, Codec, QuantizedSource
+from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource
 
-__all__ = ["READERS", "open_fast_plaid", "open_plaid"]
+__all__ = ["READERS", "Codec", "open_fast_plaid", "open_plaid"]
+
+_TOKENS_PER_TASK = 4096
 
 
-def open_plaid(path: Path, *, ids: bool = True) -> QuantizedSource:
+class Codec:
+    """Decoder of codes and packed residuals into float32 vectors.
+
+    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate.  `table` (256, 8 // nbits)
+    contains the values for each byte of residuals; give it if the bits are not laid out as in PLAID.  With
+    `normalize`, vectors have norm 1, as PLAID scores them.
+    """
+
+    def __init__(
+        self,
+        centroids: NDArray[Any],
+        weights: NDArray[Any],
+        nbits: Any,
+        *,
+        normalize: bool = True,
+        table: NDArray[np.float32] | None = None,
+    ) -> None:
+        if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
+            raise ValueError(f"nbits={nbits!r}, but must be 1, 2, 4 or 8")
+        if centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
+            raise ValueError(
+                f"centroids must be rows whose codes at nbits={nbits} fill whole bytes, got shape {centroids.shape}"
+            )
+        if weights.shape != (2**nbits,):
+            raise ValueError(f"{weights.size} bucket weights, but nbits={nbits} needs {2**nbits}")
+        self.nbits = int(nbits)
+        self.dimension = int(centroids.shape[1])
+        self.centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
+        self.weights = np.asarray(weights, np.float32)
+        self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
+        self._normalize = normalize
+
+    def rows(self, count: int, codes: Rows, packed: Rows) -> LazyRows:
+        """Return the vectors of codes and residuals, decoded when they are used."""
+        return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
+
+    def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
+        shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
+        fits = (codes.shape, packed.shape) == shapes
+        if not fits or codes.dtype.kind not in "iu" or packed.dtype != np.uint8:
+            raise ValueError(
+                f"codes must be integers {shapes[0]} and residuals uint8 {shapes[1]}, but got {codes.dtype} "
+                f"{codes.shape} and {packed.dtype} {packed.shape}"
+            )
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(self.centroids):
+            wrong = int(codes.min() if codes.min() < 0 else codes.max())
+            raise ValueError(f"code {wrong}, but there are {len(self.centroids)} centroids")
+        codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
+        packed = read_only_view(np.ascontiguousarray(packed))
+        out = np.empty((len(codes), self.dimension), np.float32)
+
+        def work(start: int, stop: int) -> None:
+            rows = slice(start, stop)
+            decode_residuals(
+                codes[rows], packed[rows], self.centroids, self._table, self._normalize, out[rows]
+            )
+
+        run_in_ranges(work, split_by_count(len(codes), _TOKENS_PER_TASK))
+        return out
+
+
+class _ChunkedRows:
+    """Rows of several arrays, one after another; each array is loaded when its rows are read.
+
+    `load` returns array i, which must have ``counts[i]`` rows.  Rows are read in ascending order.
+    """
+
+    def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
+        self.bounds = running_total(counts)
+        self.load = load
+        self._last: tuple[int, NDArray[Any]] | None = None
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
+        chunks = np.searchsorted(self.bounds, rows, side="right") - 1
+        # For no rows, an empty slice of the first array has the right columns.
+        numbers = np.unique(chunks) if len(rows) else [0]
+        return np.concatenate([self._chunk(i)[rows[chunks == i] - self.bounds[i]] for i in numbers])
+
+    def _chunk(self, i: int) -> NDArray[Any]:
+        if self._last is None or self._last[0] != i:
+            array, count = self.load(int(i)), int(self.bounds[i + 1] - self.bounds[i])
+            if len(array) != count:
+                raise ValueError(
+                    f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {count}"
+                )
+            self._last = i, array
+        return self._last[1]
+
+
+class _QuantizedSource(FlatSource):
+    """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`.
+
+    `lengths` has the lengths of the documents of each chunk, and ``load(kind, i)`` returns the "codes" or
+    "residuals" of chunk i.
+    """
+
+    lossy = True
+
+    def __init__(
+        self,
+        codec: Codec,
+        lengths: list[NDArray[np.int64]],
+        load: Callable[[str, int], NDArray[Any]],
+        ids: list[str] | None = None,
+        *,
+        name: str,
+    ) -> None:
+        counts = [int(chunk.sum()) for chunk in lengths]
+        offsets = running_total(np.concatenate(lengths))
+        self.codec, self.nbits = codec, codec.nbits
+        self.centroids, self.bucket_weights = codec.centroids, codec.weights
+        self.codes = _ChunkedRows(counts, partial(load, "codes"))
+        self.packed = _ChunkedRows(counts, partial(load, "residuals"))
+        super().__init__(codec.rows(int(offsets[-1]), self.codes, self.packed), offsets, ids, name=name)
+
+    def coded_batches(
+        self, max_tokens: int
+    ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
+        """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        for rows, offsets, ids in self._split(max_tokens):
+            codes, packed = self.codes[rows], self.packed[rows]
+            yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed
+
+
+# -- PLAID ------------------------------------------------------------------------
+
+
+def open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     """Open an index of ColBERT or RAGatouille, without torch.
 
     Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
@@ -45,14 +178,13 @@ def open_plaid(path: Path, *, ids: bool = True) -> QuantizedSource:
         )
     _, weights = read_torch(path / "buckets.pt")
     codec = Codec(centroids, weights, config.get("nbits", weights.size.bit_length() - 1))
-    lengths = _lengths(path, metadata)
-    counts = [int(chunk.sum()) for chunk in lengths]
-    codes = ChunkedRows(counts, lambda i: read_array(path / f"{i}.codes.pt"))
-    packed = ChunkedRows(counts, lambda i: read_array(path / f"{i}.residuals.pt"))
-    offsets = running_total(np.concatenate(lengths))
-    names = path / "pid_docid_map.json"
-    named = _ragatouille_ids(names, len(offsets) - 1) if ids and names.is_file() else None
-    return QuantizedSource(codec, codes, packed, offsets, named, name="plaid")
+    lengths, names = _lengths(path, metadata), path / "pid_docid_map.json"
+    named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
+
+    def load(kind: str, i: int) -> NDArray[Any]:
+        return read_array(path / f"{i}.{kind}.pt")
+
+    return _QuantizedSource(codec, lengths, load, named, name="plaid")
 
 
 def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:
@@ -61,7 +193,7 @@ def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:
     return [as_lengths(read_json(path / f"doclens.{i}.json"), f"doclens.{i}.json") for i in range(chunks)]
 
 
-def _ragatouille_ids(file: Path, count: int) -> Any:
+def _ragatouille_ids(file: Path, count: int) -> list[str]:
     names = read_json_object(file)
     missing = next((pid for pid in range(count) if str(pid) not in names), None)
     if missing is not None:
@@ -74,7 +206,7 @@ def _ragatouille_ids(file: Path, count: int) -> Any:
     for name in ordered:
         ids.append(f"{name}#{seen[name]}" if totals[name] > 1 else name)
         seen[name] += 1
-    return as_ids(ids, count)
+    return ids
 
 
 # -- fast-plaid and next-plaid ----------------------------------------------------
@@ -89,16 +221,22 @@ def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
-    all_lengths = np.concatenate(lengths)
     stored = exact and (path / "embeddings.npy").is_file()
     collection = _exact_vectors(path) if stored else None
-    if collection is not None and np.array_equal(collection.lengths, all_lengths):
+    if collection is not None and np.array_equal(collection.lengths, np.concatenate(lengths)):
         return FlatSource.of(collection, "fast_plaid")
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(centroids, weights, metadata.get("nbits"))
-    counts = [int(chunk.sum()) for chunk in lengths]
-    codes, packed = (_chunks(path, kind, counts) for kind in ("codes", "residuals"))
-    source = QuantizedSource(codec, codes, packed, running_total(all_lengths), name="fast_plaid")
+    bounds = {kind: _merged_bounds(path, kind, lengths) for kind in ("codes", "residuals")}
+
+    def load(kind: str, i: int) -> NDArray[Any]:
+        own, merged = path / f"{i}.{kind}.npy", path / f"merged_{kind}.npy"
+        # A chunk's own file is newer than the merged one.
+        if own.is_file() or not merged.is_file():
+            return load_npy(own)
+        return load_npy(merged)[slice(*bounds[kind][i : i + 2])]
+
+    source = _QuantizedSource(codec, lengths, load, name="fast_plaid")
     if stored:
         source.note = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
     return source
@@ -117,23 +255,14 @@ def _exact_vectors(path: Path) -> MultiVectors | None:
     return MultiVectors.from_arrays(arrays) if plain else None
 
 
-def _chunks(path: Path, kind: str, counts: list[int]) -> ChunkedRows:
-    """Return the codes or residuals; a chunk without a file of its own is read from the merged file."""
-    file, merged = path / f"merged_{kind}.manifest.json", path / f"merged_{kind}.npy"
+def _merged_bounds(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return where each chunk begins in the merged file, int64 (chunks + 1,)."""
+    file = path / f"merged_{kind}.manifest.json"
     manifest = read_json_object(file) if file.is_file() else {}
-    rows = [manifest.get(f"{i}.{kind}.npy", {"rows": count})["rows"] for i, count in enumerate(counts)]
-    starts = running_total(
-        [require_int(f"rows of chunk {i} in {file.name}", n, 0) for i, n in enumerate(rows)]
-    )
-
-    def load(i: int) -> NDArray[Any]:
-        own = path / f"{i}.{kind}.npy"
-        # A chunk's own file is newer than the merged one.
-        if own.is_file() or not merged.is_file():
-            return load_npy(own)
-        return load_npy(merged)[starts[i] : starts[i + 1]]
-
-    return ChunkedRows(counts, load)
+    rows = [
+        manifest.get(f"{i}.{kind}.npy", {"rows": int(chunk.sum())})["rows"] for i, chunk in enumerate(lengths)
+    ]
+    return running_total(as_lengths(rows, file.name))
 
 
 # -- WARP -------------------------------------------------------------------------
@@ -205,7 +334,7 @@ def _open_byaldi(path: Path) -> RowSource:
                 raise ValueError(f"{file.name} must hold a list of tensors, one per page")
             for page in pages:
                 name = None if names is None else "{doc_id}:{page_id}".format(**names[str(position)])
-                yield Document(name, page, file.name)
+                yield Document(page, file.name, name)
                 position += 1
 
     return RowSource(documents, name="byaldi", num_documents=None if names is None else len(names))

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.offsets import as_integers, as_lengths, running_total
-from ...data.validation import as_ids
 from ...utils.npy_files import load_npy
 from ..damage import ReadError
 from ..parsing.files import open_table
 from ..parsing.pickles import load_plain
-from ..sources.base import FlatSource, Reader
+from ..sources import FlatSource, Reader
 from .plaid import open_fast_plaid, open_plaid
 
 __all__ = ["READERS"]
@@ -35,11 +34,14 @@ _VOYAGER = "document_ids_to_embeddings"
 _SCANN = "doc_id_to_embedding_range"
 
 
+def _root(path: Path) -> Path:
+    """Return the folder with the maps of an index, which may be inside it."""
+    return path.parent if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID) else path
+
+
 def _matches(path: Path) -> bool:
-    if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
-        return True
     return (
-        _has_map(path, _PLAID)
+        _has_map(_root(path), _PLAID)
         or ((path / "index.voyager").is_file() and _has_map(path, _VOYAGER))
         or (path / "flattened_embeddings.npy").is_file()
     )
@@ -47,8 +49,7 @@ def _matches(path: Path) -> bool:
 
 def _open(path: Path, *, exact: bool = True) -> FlatSource:
     """Open ``<index_folder>/<index_name>``; `exact` is that of fast-plaid."""
-    if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID):
-        path = path.parent
+    path = _root(path)
     if _has_map(path, _PLAID):
         fast = path / "fast_plaid_index"
         inner: FlatSource = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
@@ -74,15 +75,14 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
     """Name the documents of an index by a map of positions to ids, and skip the others."""
     keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
     positions = as_integers(keys, "The map's positions")
-    count = index.num_documents or 0
-    if len(np.unique(positions)) < len(positions):
-        raise ValueError("the map has a position twice")
-    if len(positions) and not 0 <= positions.min() <= positions.max() < count:
+    kept = np.isin(np.arange(index.num_documents or 0), positions)
+    if kept.sum() != len(positions):
         raise ValueError(
-            f"the map names documents {positions.min()} to {positions.max()}, but its index has {count}"
+            f"the map must have positions from 0 to {len(kept) - 1}, each at most once, got {len(positions)} "
+            f"from {positions.min()} to {positions.max()}"
         )
-    ids = _same_kind(list(names.values()))
-    index.choose(np.isin(np.arange(count), positions), [ids[i] for i in np.argsort(positions)])
+    ids = list(names.values())
+    index.choose(kept, [ids[i] for i in np.argsort(positions)])
     index.name = "pylate"
 
 
@@ -97,8 +97,7 @@ def _looked_up(
     rows = order[at] if len(labels) else at
     if len(wanted) > len(labels) or not np.array_equal(labels[rows], wanted):
         raise ValueError(f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index")
-    ids = as_ids(_same_kind(list(documents)), len(lengths), "The ids")
-    return FlatSource(tokens, running_total(lengths), ids, name="pylate", rows=rows)
+    return FlatSource(tokens, running_total(lengths), list(documents), name="pylate", rows=rows)
 
 
 # -- maps -------------------------------------------------------------------------
@@ -120,14 +119,6 @@ def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
     return {
         key: load_plain(value, database.name) if isinstance(value, bytes) else value for key, value in rows
     }
-
-
-def _same_kind(ids: list[Any]) -> list[Any]:
-    """Return `ids` unchanged if all are int or all are str, else numbers as str."""
-    plain = [name.item() if isinstance(name, np.generic) else name for name in ids]
-    if all(isinstance(name, str) for name in plain) or all(type(name) is int for name in plain):
-        return plain
-    return [str(name) if isinstance(name, (int, float)) else name for name in plain]
 
 
 _VOYAGER_HEAD = struct.Struct("<4siiBBfB")  # "VOYA", version, dimension, space, kind of numbers, norm, flag

@@ -20,7 +20,7 @@ import numpy as np
 from ..damage import ReadError
 from ..parsing.files import open_table, read_json_object
 from ..parsing.pickles import StandIn, load_pickle, load_plain
-from ..sources.base import Document, Reader, RowSource, Source, choose
+from ..sources import Document, Reader, RowSource, Source, choose
 
 __all__ = ["READERS"]
 
@@ -75,14 +75,14 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     rows = [np.fromiter(row, np.float32) for row in value or ()]
     tokens = np.stack(rows) if rows else np.empty((0, 0), np.float32)
     if id_field is None:
-        return Document(identity, tokens, where)
+        return Document(tokens, where, identity)
     chosen = payload.get(id_field) if isinstance(payload, dict) else None
     if not isinstance(chosen, (int, str)) or isinstance(chosen, bool):
         raise ReadError(
             f"{where} has a {type(chosen).__name__} in the payload's {id_field!r}, but ids must be integers "
             "or strings."
         )
-    return Document(chosen, tokens, where)
+    return Document(tokens, where, chosen)
 
 
 # -- stored points ----------------------------------------------------------------

@@ -49,9 +49,8 @@ def write_documents(
     *,
     overwrite: bool = False,
     place: str = "the source",
-    **options: Any,
 ) -> None:
-    """Write batches in order; only one at a time is in memory.
+    """Write batches, at least one, in order; only one at a time is in memory.
 
     Raises
     ------
@@ -63,7 +62,7 @@ def write_documents(
         If `target` cannot be written; the message names it.
     """
     with new_target(target, overwrite, writer.own) as path:
-        writer.write(Gathered(batches, place), path, **options)
+        writer.write(Gathered(batches, place), path)
 
 
 @contextmanager
@@ -143,25 +142,19 @@ class Gathered:
 
     def _checked(self, batch: MultiVectors) -> MultiVectors:
         batch.require_finite(first=self.num_documents, place=self.place)
-        where = f"{self.place}: the documents from number {self.num_documents} on"
-        ids = batch.ids if batch.has_ids else None
-        if batch.dimension != self.dimension:
-            raise ValueError(
-                f"{where} have dimension={batch.dimension}, but those before have dimension={self.dimension}."
-            )
-        if len(batch):
-            if self._has_ids not in (None, batch.has_ids):
-                have, had = ("ids", "none") if batch.has_ids else ("no ids", "some")
-                raise ValueError(
-                    f"{where} have {have}, but those before had {had}. Give ids to all or to none."
-                )
+        if len(batch) and self._has_ids is None:
             self._has_ids = batch.has_ids
+        narrow = self.dtype == np.float16 and batch.tokens.dtype != np.float16 and batch.num_tokens
+        other_ids = len(batch) and self._has_ids != batch.has_ids
+        if batch.dimension != self.dimension or other_ids or narrow:
+            raise ValueError(
+                f"{self.place}: the documents from number {self.num_documents} on have "
+                f"{_kind(batch.dimension, batch.tokens.dtype, batch.has_ids)}, but those before have "
+                f"{_kind(self.dimension, self.dtype, bool(self._has_ids))}. All must have the same: "
+                "give ids to all or to none, and convert with dtype='float32' or dtype='float16'."
+            )
+        ids = batch.ids if batch.has_ids else None
         if batch.tokens.dtype != self.dtype:
-            if self.dtype == np.float16 and batch.num_tokens:
-                raise ValueError(
-                    f"{where} are float32, but those before were float16. Convert with dtype='float32' or "
-                    "dtype='float16' for all."
-                )
             batch = MultiVectors(batch.tokens.astype(self.dtype), batch.offsets, ids)
         self._lengths.append(batch.lengths)
         self._ids.extend([] if ids is None else ids.tolist())
@@ -178,6 +171,10 @@ class Gathered:
     def ids(self) -> Ids | None:
         """All ids, checked to be unique over the batches; None without ids."""
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
+
+
+def _kind(dimension: int, dtype: Any, has_ids: bool) -> str:
+    return f"dimension={dimension}, {dtype} and {'ids' if has_ids else 'no ids'}"
 
 
 @contextmanager

@@ -22,11 +22,16 @@ _SAFETENSORS_TYPES = {
 }  # fmt: skip
 
 
-def write_npy(documents: Gathered, folder: Path) -> None:
-    """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``."""
+def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
+    """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``.
+
+    With ``column="vectors"`` each document has one token, so there are no lengths.
+    """
     blocks = (batch.tokens for batch in documents)
-    write_rows(folder / "tokens.npy", blocks, documents.dimension, documents.dtype)
-    save_array(folder / "lengths.npy", documents.lengths)
+    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
+    write_rows(folder / f"{column}.npy", blocks, documents.dimension, documents.dtype)
+    if column == "tokens":
+        save_array(folder / "lengths.npy", documents.lengths)
     ids = documents.ids
     if ids is not None:
         write_json(folder / "ids.json", ids.tolist())

@@ -11,6 +11,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,18 +113,20 @@ def write_codes(
     ids: list[Any] = []
     all_lengths, all_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     count = total = chunks = 0
-    for lengths, codes, packed in _chunks(batches, ids):
-        name = str(chunks)
-        write_torch(folder / f"{name}.codes.pt", codes)
-        write_torch(folder / f"{name}.residuals.pt", packed)
-        write_json(folder / f"doclens.{name}.json", lengths.tolist())
+    documents = _documents(batches, ids)
+    while chunk := list(islice(documents, _CHUNK)):
+        codes, packed = (np.concatenate(arrays) for arrays in zip(*chunk, strict=True))
+        lengths = np.array([len(numbers) for numbers, _ in chunk], np.int64)
+        write_torch(folder / f"{chunks}.codes.pt", codes)
+        write_torch(folder / f"{chunks}.residuals.pt", packed)
+        write_json(folder / f"doclens.{chunks}.json", lengths.tolist())
         counts = {
             "passage_offset": count,
             "num_passages": len(lengths),
             "num_embeddings": len(codes),
             "embedding_offset": total,
         }
-        write_json(folder / f"{name}.metadata.json", counts)
+        write_json(folder / f"{chunks}.metadata.json", counts)
         all_lengths.append(lengths)
         all_codes.append(codes)
         count, total, chunks = count + len(lengths), total + len(codes), chunks + 1
@@ -143,33 +146,15 @@ def write_codes(
     write_json(folder / "metadata.json", summary | {"num_embeddings": total, "avg_doclen": mean})
 
 
-def _chunks(
+def _documents(
     batches: Iterator[Coded], ids: list[Any]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]]:
-    """Yield lengths, centroid numbers and residuals of `_CHUNK` documents at a time; append their ids to `ids`."""
-    pending: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]] = []
-    room = _CHUNK
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+    """Yield the centroid numbers and residuals of each document; append the documents' ids to `ids`."""
     for documents, numbers, packed in batches:
         ids.extend(documents.ids.tolist() if documents.has_ids else [])
-        start = 0
-        while start < len(documents):
-            stop = min(len(documents), start + room)
-            rows = slice(int(documents.offsets[start]), int(documents.offsets[stop]))
-            # Copies, so that the rest of the batch is not kept.
-            pending.append(
-                (documents.lengths[start:stop], np.array(numbers[rows], np.int32), np.array(packed[rows]))
-            )
-            room -= stop - start
-            start = stop
-            if not room:
-                yield _concatenated(pending)
-                pending, room = [], _CHUNK
-    if pending:
-        yield _concatenated(pending)
-
-
-def _concatenated(pending: list[Any]) -> Any:
-    return tuple(np.concatenate(arrays) for arrays in zip(*pending, strict=True))
+        numbers = np.asarray(numbers, np.int32)
+        for start, stop in pairwise(documents.offsets.tolist()):
+            yield numbers[start:stop], packed[start:stop]
 
 
 def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> None:

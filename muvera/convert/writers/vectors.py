@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ...data.multivectors import MultiVectors
 from ...utils.atomic_files import write_json
-from .base import Gathered, Writer, write_documents, write_rows
-from .collections import write_parquet
+from .base import Gathered, Writer
+from .collections import write_npy, write_parquet
 
-__all__ = ["FORMATS", "opensearch_index", "write_vectors"]
+__all__ = ["FORMATS", "opensearch_index"]
 
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
@@ -29,37 +28,6 @@ _BULK_CHARACTERS = 8 << 20
 
 # Links per node and candidates, as in muvera.engines.
 _M, _EF = 16, 128
-
-
-def write_vectors(batches: Iterator[MultiVectors], target: Path, to: str, *, overwrite: bool = False) -> None:
-    """Write vectors with their ids.
-
-    Parameters
-    ----------
-    batches : iterator of MultiVectors
-        In order, at least one, with ids and one token per document; only one at a time is in memory.
-    target : Path
-        The file or folder, which appears when it is complete.
-    to : str
-        A key of :data:`FORMATS`.
-    overwrite : bool
-        Replace an existing target.
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite, an id is repeated, or OpenSearch does not accept the dimension or
-        an id.
-    """
-    write_documents(FORMATS[to], batches, target, overwrite=overwrite, place="The vectors")
-
-
-def _npy(vectors: Gathered, folder: Path) -> None:
-    """Write a folder with ``vectors.npy`` and ``ids.json``."""
-    blocks = (batch.tokens for batch in vectors)
-    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
-    write_rows(folder / "vectors.npy", blocks, vectors.dimension, np.float32)
-    write_json(folder / "ids.json", np.asarray(vectors.ids).tolist())
 
 
 def _opensearch(vectors: Gathered, folder: Path) -> None:
@@ -121,9 +89,9 @@ def _bulk_documents(batches: Gathered) -> Iterator[str]:
             yield f'{action}\n{{"id": {identity}, "vector": [{numbers}]}}\n'
 
 
-#: Writer of each format: a folder or file with vectors (n, dimension) and ids.
+#: Writer of each format, for :func:`~muvera.convert.writers.base.write_documents`.  All documents have ids.
 FORMATS: dict[str, Writer] = {
-    "npy": Writer(_npy, ("vectors.npy", "ids.json")),
+    "npy": Writer(partial(write_npy, column="vectors"), ("vectors.npy", "ids.json")),
     "parquet": Writer(partial(write_parquet, column="vector")),
     "opensearch": Writer(_opensearch, ("mapping.json", "bulk-*.ndjson")),
 }

@@ -155,16 +155,16 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", key=[4, 3, 2, 1], single=[[1.0]] * 4, **columns)
     assert_same(read(path, column="right", id_column="key"), DOCS.with_ids([4, 3, 2, 1]))
     for options, message in (
-        ({}, r"has token vectors in left, right\. Choose one with column="),
-        ({"column": "single"}, "has no column 'single' of lists of lists"),
+        ({}, r"has the token columns left, right\. Choose one with column="),
+        ({"column": "single"}, "has no token column 'single', but the token columns left, right"),
         (
             {"column": "left", "id_column": "no"},
-            "has no column 'no' for ids; it has key, single, left, right",
+            "has no column 'no', but the columns key, left, right, single",
         ),
     ):
         with pytest.raises(ValueError, match=message):
             open_source(path, None, isolated=False, **options)
-    with pytest.raises(ValueError, match=r"has no column of token vectors.*it has text"):
+    with pytest.raises(ValueError, match=r"has no column of token vectors.*but text\."):
         read(write(tmp_path / "b.parquet", text=["a"]))
 
 

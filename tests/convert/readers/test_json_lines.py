@@ -112,7 +112,7 @@ def test_paths_to_fields(tmp_path: Path) -> None:
             read(path, **options)  # type: ignore[arg-type]
     both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
     with pytest.raises(
-        ValueError, match=r"line 1: it has token vectors in left, right\. Choose one with field="
+        ValueError, match=r"line 1: it has the token fields left, right\. Choose one with field="
     ):
         read(both)
     structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]

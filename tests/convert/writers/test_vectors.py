@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from muvera.convert.writers import vectors as writers
-from muvera.convert.writers.vectors import opensearch_index, write_vectors
+from muvera.convert.writers.base import write_documents
+from muvera.convert.writers.vectors import FORMATS, opensearch_index
 from muvera.data.multivectors import MultiVectors
 from muvera.engines.base import EF_CONSTRUCTION, LINKS
 
@@ -39,7 +40,7 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 def test_npy(tmp_path: Path, ids: Any) -> None:
-    write_vectors(batches(ids), tmp_path / "out", "npy")
+    write_documents(FORMATS["npy"], batches(ids), tmp_path / "out")
     stored = np.load(tmp_path / "out" / "vectors.npy")
     assert stored.dtype == np.float32 and stored.flags.c_contiguous
     np.testing.assert_array_equal(stored, VECTORS)
@@ -49,7 +50,7 @@ def test_npy(tmp_path: Path, ids: Any) -> None:
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 def test_parquet(tmp_path: Path, ids: Any) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
-    write_vectors(batches(ids), tmp_path / "out.parquet", "parquet")
+    write_documents(FORMATS["parquet"], batches(ids), tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column("id").to_pylist() == ids
     np.testing.assert_array_equal(np.array(table.column("vector").to_pylist(), np.float32), VECTORS)
@@ -57,7 +58,7 @@ def test_parquet(tmp_path: Path, ids: Any) -> None:
 
 @pytest.mark.parametrize("kind", IDS)
 def test_opensearch(tmp_path: Path, kind: str) -> None:
-    write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch")
+    write_documents(FORMATS["opensearch"], batches(IDS[kind]), tmp_path / "out")
     documents = bulk_documents(tmp_path / "out")
     assert [name for name, _ in documents] == [str(name) for name in IDS[kind]]  # type: ignore[attr-defined]
     assert [row["id"] for _, row in documents] == IDS[kind]
@@ -70,7 +71,7 @@ def test_opensearch(tmp_path: Path, kind: str) -> None:
     assert fields["vector"]["method"]["parameters"] == {"m": LINKS, "ef_construction": EF_CONSTRUCTION}
     with pytest.raises(FileExistsError, match=r"notes\.txt"):
         (tmp_path / "out" / "notes.txt").touch()
-        write_vectors(batches(IDS[kind]), tmp_path / "out", "opensearch", overwrite=True)
+        write_documents(FORMATS["opensearch"], batches(IDS[kind]), tmp_path / "out", overwrite=True)
 
 
 def test_bulk_files_stay_below_the_limit_of_a_request(
@@ -80,7 +81,7 @@ def test_bulk_files_stay_below_the_limit_of_a_request(
     assert writers._BULK_CHARACTERS + 2 * longest < 100 << 20
     monkeypatch.setattr(writers, "_BULK_CHARACTERS", 1000)
     many = np.tile(VECTORS, (20, 1))
-    write_vectors(batches(range(60), many), tmp_path / "out", "opensearch")
+    write_documents(FORMATS["opensearch"], batches(range(60), many), tmp_path / "out")
     files = sorted((tmp_path / "out").glob("bulk-*"))
     assert len(files) > 3 and all(path.stat().st_size < 2000 for path in files)
     assert [row["id"] for _, row in bulk_documents(tmp_path / "out")] == list(range(60))
@@ -97,5 +98,5 @@ def test_bulk_files_stay_below_the_limit_of_a_request(
 )
 def test_bad_input_leaves_nothing(tmp_path: Path, to: str, ids: Any, vectors: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write_vectors(batches(ids, vectors), tmp_path / "out", to)
+        write_documents(FORMATS[to], batches(ids, vectors), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import token_batches
-from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
-from ...data.validation import Ids, TokenArray, as_array, as_ids
-from ..damage import ReadError
+from ..data.batches import token_batches
+from ..data.multivectors import MultiVectors
+from ..data.offsets import running_total
+from ..data.validation import Ids, TokenArray, as_array, as_ids
+from .damage import ReadError
 
 __all__ = [
     "Document",
@@ -108,14 +109,14 @@ class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension).
 
     `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.offsets`.  If the tokens
-    are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.
+    are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.  `ids` are the documents' external ids.
     """
 
     def __init__(
         self,
         tokens: Rows,
         offsets: NDArray[np.int64],
-        ids: Ids | None,
+        ids: Any,
         *,
         name: str,
         rows: NDArray[np.int64] | None = None,
@@ -126,11 +127,11 @@ class FlatSource(Source):
         self.dimension = int(tokens.shape[1])
         self._set_documents(offsets, ids)
 
-    def _set_documents(self, offsets: NDArray[np.int64], ids: Ids | None) -> None:
+    def _set_documents(self, offsets: NDArray[np.int64], ids: Any) -> None:
         self.offsets = offsets
-        self.ids = ids
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
+        self.ids = None if ids is None else as_ids(ids, self.num_documents)
 
     @classmethod
     def of(cls, collection: MultiVectors, name: str) -> FlatSource:
@@ -143,8 +144,7 @@ class FlatSource(Source):
         lengths = np.diff(self.offsets)
         if not kept.all():
             self.rows = np.flatnonzero(np.repeat(kept, lengths))
-        offsets = running_total(lengths[kept])
-        self._set_documents(offsets, as_ids(ids, len(offsets) - 1, "The ids"))
+        self._set_documents(running_total(lengths[kept]), ids)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents; a memory map stays unread until its batch is used."""
@@ -161,13 +161,16 @@ class FlatSource(Source):
             yield rows if self.rows is None else self.rows[rows], bounds - bounds[0], ids
 
 
-def choose(wanted: str | None, available: Iterable[str], kind: str, option: str) -> str:
-    """Return `wanted` if it is available, or by default the only available name."""
+def choose(
+    wanted: str | None, available: Iterable[str], kind: str, option: str, usual: Iterable[str] = ()
+) -> str:
+    """Return `wanted` if it is available; by default the only available name, or the only `usual` one."""
     names = sorted(available)
-    if wanted is None and len(names) == 1:
-        return names[0]
     if wanted in names:
         return str(wanted)
+    preferred = names if len(names) == 1 else [name for name in usual if name in names]
+    if wanted is None and len(preferred) == 1:
+        return preferred[0]
     if not names:
         raise ReadError(f"it has no {kind}s. Choose another path.")
     wrong = "" if wanted is None else f"no {kind} {wanted!r}, but "
@@ -177,12 +180,12 @@ def choose(wanted: str | None, available: Iterable[str], kind: str, option: str)
 class Document(NamedTuple):
     """A document as read from a file."""
 
-    #: Its external id, if it has one.
-    id: int | str | None
     #: Token vectors (t, dimension); any empty array for a document without tokens.
     tokens: TokenArray
     #: Its place in the file, for messages: "line 7".
     where: str
+    #: Its external id, if it has one.
+    id: int | str | None = None
     #: Number of padding rows that were dropped.
     dropped: int = 0
 
@@ -190,8 +193,8 @@ class Document(NamedTuple):
 class RowSource(Source):
     """Source over documents that are read one at a time.
 
-    `documents` returns an iterator over all documents, and is called again for each further pass.  The
-    default dimension is that of the first document with a token.
+    `documents` returns an iterator over all documents, and is called again for each further pass.  `ids` replace the
+    ids of the documents.  The default dimension is that of the first document with a token.
     """
 
     def __init__(
@@ -199,9 +202,13 @@ class RowSource(Source):
         documents: Callable[[], Iterator[Document]],
         *,
         name: str,
+        ids: Any = None,
         num_documents: int | None = None,
         dimension: int | None = None,
     ) -> None:
+        if ids is not None:
+            checked = as_ids(ids, len(ids) if num_documents is None else num_documents)
+            documents = partial(_with_ids, documents, checked.tolist())
         self.documents = documents
         self.name = name
         self.num_documents = num_documents
@@ -261,6 +268,18 @@ class RowSource(Source):
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
         named = None if None in ids or not ids else ids
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
+
+
+def _with_ids(documents: Callable[[], Iterator[Document]], ids: list[Any]) -> Iterator[Document]:
+    """Yield the documents with these ids, one for each."""
+    count = 0
+    for document in documents():
+        if count == len(ids):
+            raise ValueError(f"ids has {count} entries, but there are more texts; give one per text.")
+        yield document._replace(id=ids[count])
+        count += 1
+    if count < len(ids):
+        raise ValueError(f"ids has {len(ids)} entries for {count} texts; give one per text.")
 
 
 def unpadded(padded: NDArray[Any], mask: Any, name: str) -> Iterator[tuple[NDArray[Any], int]]:

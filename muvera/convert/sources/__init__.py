@@ -1,1 +1,0 @@
-"""Classes that yield token vectors in batches."""
