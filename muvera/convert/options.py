@@ -89,8 +89,7 @@ class Options:
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that differ from the defaults."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
 
 def _without_zeros(documents: MultiVectors) -> MultiVectors:

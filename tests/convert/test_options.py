@@ -25,13 +25,10 @@ def applied(batch: MultiVectors, first: int = 0, **options: Any) -> MultiVectors
     return Options(**options).apply(batch, first)[0]
 
 
-def test_zero_rows() -> None:
+def test_each_transform() -> None:
     result = applied(DIRTY, drop_zero_rows=True)
     assert result.tokens.tolist() == [[1, 2], [3, 4], [5, 6]]
     assert result.lengths.tolist() == [2, 0, 1, 0]
-
-
-def test_each_transform() -> None:
     random = np.random.default_rng(0)
     rows = MultiVectors.from_arrays([random.standard_normal((9, 4)).astype(np.float32)])
     pooled = applied(rows, normalize=True, pooling="pylate")  # which does not normalize

@@ -35,14 +35,15 @@ _ROWS = 1024
 # Maximum size of a batch.
 _BYTES = 4 << 20
 
-#: Function that yields record batches of some columns, each with its file.
-_Tables = Callable[[list[str]], Iterator[tuple[str, Any]]]
+#: Function that yields record batches of some columns of a file.
+_Batches = Callable[[Path, list[str]], Iterator[Any]]
 
 
 def _source(
     name: str,
     schema: Any,
-    tables: _Tables,
+    files: list[Path],
+    batches: _Batches,
     column: str | None,
     id_column: str | None,
     num_documents: int | None = None,
@@ -51,13 +52,20 @@ def _source(
     pa = import_extra("pyarrow", "parquet", "Reading Arrow tables")
     pc = import_extra("pyarrow.compute", "parquet", "Reading Arrow tables")
     column, id_column = _columns(schema, column, id_column)
+    columns = [column] if id_column is None else [id_column, column]
     inner = _storage(_storage(schema.field(column).type).value_type)
     empty = np.empty((0, 0), np.float16 if inner.value_type == pa.float16() else np.float32)
 
     def documents() -> Iterator[Document]:
-        for file, table in tables([column] if id_column is None else [id_column, column]):
+        tables = ((file, table) for file in files for table in batches(file, columns))
+        for file, table in tables:
+            if not set(columns) <= set(table.schema.names):
+                raise ReadError(
+                    f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}. "
+                    "Rename its columns, or move it out of the folder."
+                )
             cells, ids = table.column(column), [None] * len(table)
-            with naming_errors(file, name):
+            with naming_errors(str(file), name):
                 cells.validate(full=True)  # Arrow does not check offsets when it reads
                 if id_column is not None:
                     table.column(id_column).validate(full=True)
@@ -68,7 +76,7 @@ def _source(
                 tokens = MultiVectors.from_arrow(cells.drop_null()).tokens if lengths.any() else empty
             stops = np.cumsum(lengths)
             for identity, stop, length in zip(ids, stops.tolist(), lengths.tolist(), strict=True):
-                yield Document(tokens[stop - length : stop], file, identity)
+                yield Document(tokens[stop - length : stop], str(file), identity)
 
     dimension = int(inner.list_size) if pa.types.is_fixed_size_list(inner) else None
     return RowSource(documents, name=name, num_documents=num_documents, dimension=dimension)
@@ -113,7 +121,7 @@ def _files(path: Path, suffix: str) -> list[Path]:
     return sorted(path.glob(f"*{suffix}"), key=natural) if path.is_dir() else [path]
 
 
-# -- Parquet ----------------------------------------------------------------------
+# -- Parquet and Arrow IPC --------------------------------------------------------
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
@@ -122,26 +130,16 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
     files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
 
-    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
-        for file in files:
-            # Without these options pyarrow holds the bytes of a whole row group.
-            with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
-                if not set(columns) <= set(opened.schema_arrow.names):
-                    raise ReadError(
-                        f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}. "
-                        "Rename its columns, or move it out of the folder."
-                    )
-                for group in range(opened.num_row_groups):
-                    metadata = opened.metadata.row_group(group)
-                    row_bytes = max(metadata.total_byte_size / max(metadata.num_rows, 1), 1)
-                    rows = max(1, min(_ROWS, int(_BYTES / row_bytes)))
-                    for table in opened.iter_batches(rows, [group], columns):
-                        yield str(file), table
+    def batches(file: Path, columns: list[str]) -> Iterator[Any]:
+        # Without these options pyarrow holds the bytes of a whole row group.
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
+            for group in range(opened.num_row_groups):
+                metadata = opened.metadata.row_group(group)
+                row_bytes = max(metadata.total_byte_size / max(metadata.num_rows, 1), 1)
+                rows = max(1, min(_ROWS, int(_BYTES / row_bytes)))
+                yield from opened.iter_batches(rows, [group], columns)
 
-    return _source("parquet", pq.read_schema(files[0]), tables, column, id_column, count)
-
-
-# -- Arrow IPC --------------------------------------------------------------------
+    return _source("parquet", pq.read_schema(files[0]), files, batches, column, id_column, count)
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
@@ -153,18 +151,16 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
         is_file = starts_with(file, b"ARROW1")
         return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
 
-    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
-        for file in files:
-            with pa.memory_map(str(file)) as mapped:
-                reader = opened(mapped, file)
-                batches: Any = reader
-                if hasattr(reader, "get_batch"):
-                    batches = map(reader.get_batch, range(reader.num_record_batches))
-                yield from ((str(file), batch) for batch in batches)
+    def batches(file: Path, columns: list[str]) -> Iterator[Any]:
+        with pa.memory_map(str(file)) as mapped:
+            reader = opened(mapped, file)
+            if hasattr(reader, "get_batch"):
+                reader = map(reader.get_batch, range(reader.num_record_batches))
+            yield from reader
 
     with pa.memory_map(str(files[0])) as mapped:
         schema = opened(mapped, files[0]).schema
-    return _source("arrow", schema, tables, column, id_column)
+    return _source("arrow", schema, files, batches, column, id_column)
 
 
 # -- LanceDB ----------------------------------------------------------------------
@@ -183,11 +179,10 @@ def _open_lancedb(
         _require_no_base_paths(manifest)
     opened = lancedb.connect(str(path)).open_table(name)
 
-    def tables(columns: list[str]) -> Iterator[tuple[str, Any]]:
-        for batch in opened.search().select(columns).to_batches(256):
-            yield str(folder), batch
+    def batches(file: Path, columns: list[str]) -> Iterator[Any]:
+        return opened.search().select(columns).to_batches(256)  # type: ignore[no-any-return]
 
-    return _source("lancedb", opened.schema, tables, column, id_column, int(opened.count_rows()))
+    return _source("lancedb", opened.schema, [folder], batches, column, id_column, int(opened.count_rows()))
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...data.batches import collection_batches
 from ...data.multivectors import MultiVectors
 from ...data.validation import as_ids
-from ...reranking.codecs.residual import ResidualCodec, fit_plaid_codec, plaid_centroids, require_plaid_bits
+from ...reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...utils.atomic_files import write_json
 from .base import Gathered, spooled
 
@@ -76,30 +76,22 @@ def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_mean
     """
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
-        _require_tokens(documents.num_tokens, gathered.place)
-        codec = _fitted(documents.tokens, nbits, bucket_means)
+        count = documents.num_tokens
+        _require_tokens(count, gathered.place)
+        centroids = plaid_centroids(count)
+        size = max(_MIN_SAMPLE, _TOKENS_PER_CENTROID * centroids)
+        rows = np.sort(np.random.default_rng(0).permutation(count)[:size])
+        sample = np.asarray(documents.tokens[rows], np.float32)
+        codec = fit_plaid_codec(sample, nbits, centroids, bucket_means=bucket_means)
+        batches = collection_batches(documents, _TOKENS)
+        coded = ((batch, *codec.split_codes(codec.encode(batch.tokens))) for batch in batches)
         arrays = codec.to_arrays()
-        coded = _coded(documents, codec)
         write_codes(coded, arrays["centroids"], arrays["levels"], folder, gathered.place)
 
 
 def _require_tokens(count: int, place: str) -> None:
     if count == 0:
         raise ValueError(f"{place} has no token vectors, so it cannot be a PLAID index.")
-
-
-def _fitted(tokens: NDArray[Any], nbits: int, bucket_means: bool) -> ResidualCodec:
-    centroids = plaid_centroids(len(tokens))
-    size = max(_MIN_SAMPLE, _TOKENS_PER_CENTROID * centroids)
-    rows = np.sort(np.random.default_rng(0).permutation(len(tokens))[:size])
-    sample = np.asarray(tokens[rows], np.float32)
-    return fit_plaid_codec(sample, nbits, centroids, bucket_means=bucket_means)
-
-
-def _coded(documents: MultiVectors, codec: ResidualCodec) -> Iterator[Coded]:
-    for batch in collection_batches(documents, _TOKENS):
-        numbers, packed = codec.split_codes(codec.encode(batch.tokens))
-        yield batch, numbers, packed
 
 
 def write_codes(

@@ -22,7 +22,7 @@ from builders.foreign_indexes import (
     write_warp,
 )
 from builders.paths import GOLDEN
-from builders.token_collections import everything
+from builders.token_collections import assert_same, everything
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -367,15 +367,8 @@ def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     pages = everything(source, 4)
     assert pages.ids.tolist() == [f"{i // 3}:{i % 3 + 1}" for i in range(12)]
     assert [page[0, 0] for page in pages] == list(range(12)) and pages.tokens.dtype == np.float32
-
-
-def test_byaldi_list_of_torch(tmp_path: Path) -> None:
-    folder = write_byaldi(tmp_path / "index", [])
-    shutil.copy(FOLDER / "torch_files" / "list.pt", folder / "embeddings" / "embeddings_0.pt")
-    (folder / "embed_id_to_doc_id.json.gz").unlink()
-    pages = read(folder)
-    assert not pages.has_ids
-    assert np.array_equal(pages.tokens, np.load(FOLDER / "torch_files" / "expected.npz")["bfloat16"])
+    (tmp_path / "index" / "embed_id_to_doc_id.json.gz").unlink()
+    assert_same(read(tmp_path / "index"), MultiVectors.from_arrays(list(pages)))
 
 
 def test_byaldi_damage(tmp_path: Path) -> None:

@@ -39,16 +39,12 @@ def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
-def test_npy(tmp_path: Path, ids: Any) -> None:
+def test_npy_and_parquet(tmp_path: Path, ids: Any) -> None:
     write_documents(FORMATS["npy"], batches(ids), tmp_path / "out")
     stored = np.load(tmp_path / "out" / "vectors.npy")
     assert stored.dtype == np.float32 and stored.flags.c_contiguous
     np.testing.assert_array_equal(stored, VECTORS)
     assert json.loads((tmp_path / "out" / "ids.json").read_text(encoding="utf-8")) == ids
-
-
-@pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
-def test_parquet(tmp_path: Path, ids: Any) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
     write_documents(FORMATS["parquet"], batches(ids), tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
