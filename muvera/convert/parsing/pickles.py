@@ -113,6 +113,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """Skip the size of a frame: the frames follow each other."""
         self.read(8)
 
+    def refuse(self) -> None:
+        raise ValueError("it has an instruction that plain data does not need")
+
     def load_numbers(self) -> None:
         run = _RUN.match(self.content, self.stream.tell() - 1)
         if run is None:
@@ -156,8 +159,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
             raise ValueError(f"it sets the state of a {type(self.stack[-1]).__name__}")
         self.stack[-1].set_state(state)
 
-    #: Action of each accepted instruction.
+    #: Action of each instruction.
     dispatch = {  # noqa: RUF012
+        **dict.fromkeys(range(256), refuse),
         **{code: _Unpickler.dispatch[code] for code in _UNCHANGED},
         **dict.fromkeys((code[0] for code in _NUMBERS), load_numbers),
         pickle.FRAME[0]: load_frame,
