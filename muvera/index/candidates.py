@@ -101,8 +101,10 @@ class CandidateSearch:
         """Return up to `count` rows of `allowed` per query, best first, and their products (default: of all rows)."""
         vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
         labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
-        found = np.count_nonzero(labels >= 0, axis=1).tolist()  # a row is filled up with -1
-        return [(rows[:n], own[:n]) for rows, own, n in zip(labels, scores, found, strict=True)]
+        pairs = list(zip(labels, scores, strict=True))
+        if (labels[:, -1] >= 0).all():
+            return pairs
+        return [(rows[rows >= 0], own[rows >= 0]) for rows, own in pairs]  # a row is filled up with -1
 
     def level(self, recall: float, k: int) -> Level | None:
         """Return the stopping rule for a mean recall; None to rank every document of a small collection."""

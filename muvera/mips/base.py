@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import as_array, read_only_view
+from ..kernels.norms import first_beyond
 from ..kernels.products import inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
@@ -31,7 +32,6 @@ __all__ = [
     "checked_labels",
     "checked_vectors",
     "grown",
-    "no_results",
     "padded",
     "score_among",
 ]
@@ -52,6 +52,9 @@ Keep = Callable[[Path], str | None]
 #: The state for :meth:`VectorSearch.load`, as JSON, and the names of the kept files.
 Saved = tuple[dict[str, Any], list[str]]
 
+# The mask of a float32's bits without the sign, and the bits of infinity.
+_FINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+
 # Bytes of floats per task, and bytes of rows whose products are in memory at a time.
 _TASK, _BLOCK = 4 << 20, 32 << 20
 
@@ -66,7 +69,8 @@ class VectorSearch(ABC):
 
     Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it shares the vectors, and adding
     to it or removing from it leaves the original as it is, also while other threads search that.  Copies of a graph
-    share it: :meth:`add` changes it under a `guard` that excludes all searches, and so must :meth:`settle`.
+    share it: :meth:`add` changes it under a `guard` that excludes all searches, and so must :meth:`settle`.  If two
+    copies of a graph are extended, only the one that was extended last can be searched; the other raises RuntimeError.
 
     Parameters
     ----------
@@ -179,30 +183,17 @@ class VectorSearch(ABC):
         if ef is not None:
             require_int("ef", ef, 1)
         rows = checked_vectors(queries, self.dimension, "queries")
-        labels, scores = no_results(len(rows), k)
+        labels, scores = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf, np.float32)
         if len(rows) and len(self):
-            best, products = self._search(rows, min(k, len(self)), allowed, threads, ef)
-            labels[:, : best.shape[1]], scores[:, : best.shape[1]] = best, products
+            possible = slice(len(self))
+            self._search(rows, (labels[:, possible], scores[:, possible]), allowed, threads, ef)
         return labels, scores
 
     @abstractmethod
     def _search(
-        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
-    ) -> Found:
-        """Search with at least one checked query; return at most k columns, padded with label -1."""
-
-    def measure_recall(
-        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float:
-        """Return the share of the k best stored vectors that :meth:`search` finds, averaged over queries."""
-        queries = checked_vectors(queries, self.dimension, "queries")
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return 1.0
-        alive = self.labels()
-        exact, _ = score_among(alive, lambda a, b: self._stored(alive[a:b]), queries, k, threads)
-        labels, _ = self.search(queries, k, threads=threads, ef=ef)
-        return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, labels, strict=True)])) / k
+        self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
+    ) -> None:
+        """Search with at least one checked query; write the results to `best`, which is filled up already."""
 
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
@@ -266,11 +257,9 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floa
             array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
-    # A float64 sum of float32 values is finite if and only if all of them are.
-    with np.errstate(invalid="ignore"):
-        sums = np.asarray(array.sum(axis=1, dtype=np.float64))
-    if not np.isfinite(sums).all():
-        raise ValueError(f"{name}[{int(np.argmin(np.isfinite(sums)))}] has a NaN or an infinity.")
+    wrong = first_beyond(read_only_view(array).reshape(-1).view(np.uint32), *_FINITE)
+    if wrong >= 0:
+        raise ValueError(f"{name}[{wrong // dimension}] has a NaN or an infinity.")
     return array
 
 
@@ -284,11 +273,6 @@ def checked_labels(labels: Any, count: int) -> Labels:
     if len(array) and (array[0] < 0 or (np.diff(array) <= 0).any()):
         raise ValueError("labels must ascend from 0 or more, without repeats.")
     return array.astype(np.int64)
-
-
-def no_results(count: int, k: int) -> Found:
-    """Return arrays (count, k) to write results into: labels of -1 and scores of -inf."""
-    return np.full((count, k), -1, np.int64), np.full((count, k), -np.inf, np.float32)
 
 
 def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
@@ -326,21 +310,19 @@ def score_among(
     labels: Labels,
     read: Callable[[int, int], Floats],
     queries: Floats,
-    k: int,
+    best: Found,
     threads: int | None = None,
-) -> Found:
-    """Return the k best of `labels` for each query; ties go to the first.
+) -> None:
+    """Write the best of `labels` for each query to `best`, which is filled up already; ties go to the first.
 
     `read` returns the vectors of the labels from a start to a stop, with or without padding.
     """
-    best_labels, best_scores = no_results(len(queries), k)
     queries = padded(queries)
     for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
         products = score_all(padded(read(start, stop)), queries, threads)
-        for names, scores, own in zip(best_labels, best_scores, products, strict=True):
-            first = best_first(own, k)
+        for names, scores, own in zip(*best, products, strict=True):
+            first = best_first(own, len(names))
             merged = np.concatenate([scores, own[first]])
-            order = np.argsort(-merged, kind="stable")[:k]
+            order = np.argsort(-merged, kind="stable")[: len(names)]
             names[:] = np.concatenate([names, labels[start + first]])[order]
             scores[:] = merged[order]
-    return best_labels, best_scores

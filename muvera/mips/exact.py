@@ -39,7 +39,6 @@ from .base import (
     Saved,
     SavedState,
     VectorSearch,
-    no_results,
     padded,
     score_among,
 )
@@ -67,6 +66,9 @@ _TOGETHER = 8
 # Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is
 # not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
+
+# The smallest normal number.
+_TINY = np.finfo(np.float32).tiny
 
 # Groups of vectors per wanted vector: if two of the best are in one group, only one counts for the bound.
 _GROUPS = 8
@@ -109,29 +111,31 @@ class ExactSearch(VectorSearch):
     # -- searching ------------------------------------------------------------
 
     def _search(
-        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
-    ) -> Found:
-        """Return the k best; ties go to the vector that was added first."""
-        rows = None
+        self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
+    ) -> None:
+        """Write the best; ties go to the vector that was added first."""
+        rows, k = None, best[0].shape[1]
         if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and len(self._columns) > 1 and k <= _MOST_READ * len(self)
         if not by_bytes or len(self._labels) * self._width < _BYTES_FROM:
-            return self._best(queries, rows, k, threads)
-        labels, scores = no_results(len(queries), k)
+            return self._by_floats(queries, best, rows, threads)
         for start, stop in split_by_count(len(queries), _TOGETHER):
             products = self._byte_products(queries[start:stop], threads)
             for q in range(start, stop):
-                best, exact = self._best_by_bytes(queries[q], products[q - start], rows, k, threads)
-                labels[q, : len(best)], scores[q, : len(best)] = best, exact
-        return labels, scores
+                own = (best[0][q : q + 1], best[1][q : q + 1])
+                self._by_bytes(queries[q : q + 1], products[q - start], own, rows, threads)
+        return None
 
-    def _best(self, queries: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None) -> Found:
-        """Return the k best of `rows`, or of all, by floats."""
+    def _by_floats(
+        self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
+    ) -> None:
+        """Write the best of `rows`, or of all, by floats."""
         floats, labels = self._columns[0].values, self._labels.values
         if rows is None:
-            return score_among(labels, lambda a, b: floats[a:b], queries, k, threads)
-        return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, k, threads)
+            score_among(labels, lambda a, b: floats[a:b], queries, best, threads)
+        else:
+            score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
         """Return the products of queries rounded to 16 bits with all rounded vectors, (m, n)."""
@@ -148,16 +152,22 @@ class ExactSearch(VectorSearch):
         run_in_ranges(work, ranges, threads, numbers.size * len(queries))
         return out
 
-    def _best_by_bytes(
-        self, query: Floats, products: Floats, rows: NDArray[np.int64] | None, k: int, threads: int | None
-    ) -> Found:
-        """Return the k best of `rows`, or of all, by the floats of those that can be among them by bytes."""
-        errors = self._columns[-1].values
+    def _by_bytes(
+        self,
+        query: Floats,
+        products: Floats,
+        best: Found,
+        rows: NDArray[np.int64] | None,
+        threads: int | None,
+    ) -> None:
+        """Write the best of `rows`, or of all, by the floats of those that can be among them by bytes."""
+        errors, k = self._columns[-1].values, best[0].shape[1]
         if rows is not None:
             products, errors = products[rows], errors[rows]
-        length = np.float32(np.sqrt(query @ query.astype(np.float64)) * 1.000001)
+        precise = query.astype(np.float64)
+        length = np.float32(np.sqrt(np.vdot(precise, precise)) * 1.000001)
         # Subnormal numbers of float32 have no relative precision.
-        least = np.float32(len(query) + LANES) * np.finfo(np.float32).tiny
+        least = np.float32(query.shape[1] + LANES) * _TINY
         # The k-th best of the groups' best lower bounds is at most the k-th best product.
         bounds = np.full(min(_GROUPS * k, len(products)), -np.inf, np.float32)
         raise_lower_bounds(products, errors, length, least, bounds)
@@ -165,19 +175,16 @@ class ExactSearch(VectorSearch):
         possible = np.empty(int(_MOST_READ * len(products)), np.int64)
         count = possible_rows(products, errors, length, least, edge, possible)
         if count > len(possible):
-            labels, scores = self._best(query[np.newaxis], rows, k, threads)
-            return labels[0], scores[0]
+            return self._by_floats(query, best, rows, threads)
         possible = possible[:count] if rows is None else rows[possible[:count]]
         exact = np.empty(count, np.float32)
-        inner_products_at(self._columns[0].values, possible, padded(query[np.newaxis])[0], exact)
-        best = best_first(exact, k)
-        return self._labels.values[possible[best]], exact[best]
-
-    def measure_recall(
-        self, queries: Floats, k: int, threads: int | None = None, *, ef: int | None = None
-    ) -> float:
-        """Return 1: every vector is read."""
-        return 1.0
+        inner_products_at(self._columns[0].values, possible, padded(query)[0], exact)
+        first = best_first(exact, k)
+        best[0][0, : len(first)], best[1][0, : len(first)] = (
+            self._labels.values[possible[first]],
+            exact[first],
+        )
+        return None
 
     # -- reading and saving ---------------------------------------------------
 

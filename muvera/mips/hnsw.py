@@ -35,7 +35,6 @@ from .base import (
     SavedState,
     VectorSearch,
     grown,
-    no_results,
     score_among,
 )
 
@@ -112,6 +111,8 @@ class SharedGraph:
         self.index = index
         self.next_label = 0  # above all labels that were ever used
         self.num_unmarked, self._unmarked = 0, np.zeros(0, bool)  # by label
+        #: Labels that a later addition left to another copy, or to none if their addition failed.
+        self.abandoned: list[range] = []
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
@@ -190,6 +191,8 @@ class HNSWSearch(VectorSearch):
             used, room = graph.index.get_current_count(), graph.index.get_max_elements()
             if used + len(labels) > room:
                 graph.index.resize_index(max(used + len(labels), room * 3 // 2))
+            if len(self._alive) < labels[0]:
+                graph.abandoned.append(range(len(self._alive), int(labels[0])))
             graph.use(labels)
 
         guard(reserve)
@@ -208,14 +211,15 @@ class HNSWSearch(VectorSearch):
     # -- searching ------------------------------------------------------------
 
     def _search(
-        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
-    ) -> Found:
+        self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
+    ) -> None:
         """Search the graph for allowed vectors; if it finds too few, score all allowed vectors."""
+        self._require_current()
         present = None if allowed is None else self.existing(allowed)
         available = len(self) if present is None else len(present)
-        k = min(k, available)
+        k = min(best[0].shape[1], available)
         if k == 0:
-            return no_results(len(queries), 0)
+            return
         filled = np.zeros((len(queries), self.dimension + graph_file.FILLING), np.float32)
         filled[:, : self.dimension] = queries
         accept: Callable[[int], bool] | None = None
@@ -235,11 +239,21 @@ class HNSWSearch(VectorSearch):
             )
         except RuntimeError:  # the graph found fewer
             among = self.labels() if present is None else present
-            return score_among(among, lambda a, b: self._stored(among[a:b]), queries, k, threads)
+            score_among(among, lambda a, b: self._stored(among[a:b]), queries, best, threads)
+            return
         labels = labels.astype(np.int64)
         products = np.asarray(1 - distances, np.float32) * self._norms[labels]
         order = np.argsort(-products, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(labels, order, 1), np.take_along_axis(products, order, 1)
+        best[0][:, :k] = np.take_along_axis(labels, order, 1)
+        best[1][:, :k] = np.take_along_axis(products, order, 1)
+
+    def _require_current(self) -> None:
+        """Raise RuntimeError if another copy was extended instead of this one, which removed labels of this one."""
+        if any(len(self._alive) - 1 in labels for labels in self._graph.abandoned):
+            raise RuntimeError(
+                "Another copy of this graph was extended after this one. Copies share the graph, so only the copy "
+                "that was extended last can be searched or saved."
+            )
 
     def _may_return(self, label: int) -> bool:
         return label < len(self._alive) and bool(self._alive[label])
@@ -264,6 +278,7 @@ class HNSWSearch(VectorSearch):
 
         Raises OSError if the file is incomplete.
         """
+        self._require_current()
         norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
         if self._saved is not None and (kept := keep(self._saved.path)) is not None:

@@ -37,7 +37,6 @@ from .base import (
     SavedState,
     VectorSearch,
     checked_labels,
-    no_results,
 )
 from .exact import byte_depth, rounded
 
@@ -211,11 +210,11 @@ class ScanSearch(VectorSearch):
     # -- searching ------------------------------------------------------------
 
     def _search(
-        self, queries: Floats, k: int, allowed: Labels | None, threads: int | None, ef: int | None
-    ) -> Found:
-        """Return the k best labels by bytes among the best by codes; ties go to the vector added first."""
-        labels, scores = no_results(len(queries), k)
-        searched = self._searched(allowed)
+        self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
+    ) -> None:
+        """Write the best labels by bytes among the best by codes; ties go to the vector added first."""
+        labels, scores = best
+        searched, k = self._searched(allowed), labels.shape[1]
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
@@ -225,13 +224,12 @@ class ScanSearch(VectorSearch):
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
                 products = self._products(searched.parts, queries[q : q + 1], candidates[q])
-                best = best_first(products, k)
-                labels[q, : len(best)] = self._labels[candidates[q][best]]
-                scores[q, : len(best)] = products[best]
+                first = best_first(products, k)
+                labels[q, : len(first)] = self._labels[candidates[q][first]]
+                scores[q, : len(first)] = products[first]
 
         products_of = len(candidates[0]) * self._depth * len(queries)
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
-        return labels, scores
 
     def _searched(self, allowed: Labels | None) -> _Searched:
         """Return the parts with the rows that a search may return: `allowed` ones, or all that are not removed."""
