@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,7 +16,7 @@ from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_
 from ..utils.checks import counted, given
 from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
-from .offsets import as_offsets, offsets_from_lengths, rows_of_texts, running_total
+from .offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from .validation import (
     Ids,
     TokenArray,
@@ -111,7 +113,7 @@ class MultiVectors:
             Name of the texts in error messages.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
+        return cls._of(tokens, np.array([0, *accumulate(lengths)]), None if ids is None else as_ids(ids, len(lengths)))
 
     @classmethod
     def _of(
@@ -359,9 +361,14 @@ class MultiVectors:
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
     tokens = read_only_view(texts.tokens)
-    if tokens.dtype == np.float16:
-        return read_only_view(np.empty((0, texts.dimension), np.float32)), tokens.view(np.uint16)
-    return tokens, read_only_view(np.empty((0, texts.dimension), np.uint16))
+    no_floats, no_halves = _no_tokens(texts.dimension)
+    return (no_floats, tokens.view(np.uint16)) if tokens.dtype == np.float16 else (tokens, no_halves)
+
+
+@cache
+def _no_tokens(dimension: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    shape = (0, dimension)
+    return read_only_view(np.empty(shape, np.float32)), read_only_view(np.empty(shape, np.uint16))
 
 
 def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:

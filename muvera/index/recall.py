@@ -92,7 +92,7 @@ class Calibration:
     def level(self, recall: float, k: int) -> Level:
         """Return the lowest level with this mean recall, with room for `k` documents."""
         level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
-        return level._replace(cap=max(level.cap, _LEAST * k))
+        return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
 
     def ends(
         self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int

@@ -80,7 +80,9 @@ def require_int(
     ValueError
         If it is out of bounds.
     """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    if type(value) is not int and (
+        isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer))
+    ):
         raise TypeError(_sentence(f"{name} must be an int, got {given(value)}.", hint))
     number = int(value)
     _require_within(name, number, minimum, maximum, hint)
