@@ -113,7 +113,9 @@ class MultiVectors:
             Name of the texts in error messages.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        return cls._of(tokens, np.array([0, *accumulate(lengths)]), None if ids is None else as_ids(ids, len(lengths)))
+        return cls._of(
+            tokens, np.array([0, *accumulate(lengths)]), None if ids is None else as_ids(ids, len(lengths))
+        )
 
     @classmethod
     def _of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,15 @@ from ..data.ranking import best_first
 from ..reranking.codecs import CODECS, FLOATS, fit_codec
 from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
 from ..reranking.codecs.residual import ResidualCodec
-from ..reranking.pruning import ALL, RerankOptions, rank_candidates, ranked, score_candidates
+from ..reranking.pruning import (
+    ALL,
+    DocumentSlice,
+    RerankOptions,
+    rank_candidates,
+    rank_short,
+    ranked,
+    score_candidates,
+)
 from .settings import IndexSettings
 from .token_store import TokenStore
 
@@ -227,6 +235,23 @@ class TokenLevels:
         assert floats is not None
         options = RerankOptions(len(rows), early_exit=False)
         return score_candidates(tokens, floats.slices(rows, False), len(rows), options, 1)
+
+    def rank_short(
+        self,
+        queries: Sequence[NDArray[Any]],
+        rows: Sequence[NDArray[np.int64]],
+        k: int,
+        threads: int | None,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the results of :meth:`rank` for queries of 1 to LANES tokens, if only floats are stored."""
+        floats = self.floats
+        assert floats is not None
+
+        def slices_of(rows: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
+            floats.read_ahead(rows)
+            return floats.slices(rows, in_order)
+
+        return rank_short(queries, rows, slices_of, k, threads)
 
     def rank(
         self,

@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..data.offsets import running_total
 from ..data.ranking import Ranking
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
+from ..kernels.tile import LANES
 from ..mips.base import Guard, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import ALL, RerankOptions, Stop
 from ..utils.checks import counted, require_int
-from ..utils.parallel import run_in_ranges, split_by_count, thread_count
+from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
 from ..utils.stages import stage
 from .candidates import CandidateSearch
 from .generations import Generation
@@ -42,6 +44,9 @@ MIN_FIT_DOCUMENTS = 256
 
 # Number of queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
+
+# Pairs of a short query and a candidate that are ranked together.
+_PAIRS = 1 << 18
 
 # Queries per task, of those that search vectors and of those that rank candidates.
 _TOGETHER, _RANKED = 16, 4
@@ -202,18 +207,28 @@ class IndexContents:
         """Return the `k` best of each query's rows, best first, and their scores."""
         best = [_NOTHING] * len(queries)
         own_threads = threads if len(queries) == 1 else 1
+        lengths = queries.lengths.tolist()
+        left = [q for q, tokens in enumerate(lengths) if tokens and len(rows[q])]
+        if len(left) > 1 and self.store.codec is None and not stops:
+            short = [q for q in left if lengths[q] <= LANES]
+            left = [q for q in left if lengths[q] > LANES]
+            counts = running_total([len(rows[q]) for q in short])
+            for start, stop in split_by_weight(counts, _PAIRS, len(short)):
+                own = short[start:stop]
+                results = self.store.rank_short([queries[q] for q in own], [rows[q] for q in own], k, threads)
+                for q, result in zip(own, results, strict=True):
+                    best[q] = result
 
         def work(start: int, stop: int) -> None:
-            for q in range(start, stop):
-                if q + _AHEAD < len(queries):
-                    self.store.read_ahead(rows[q + _AHEAD])
-                if len(rows[q]) and len(queries[q]):
-                    options = RerankOptions(k, stop=stops[q] if stops else ALL)
-                    best[q] = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
+            for i in range(start, stop):
+                for q in left[i + _AHEAD : i + _AHEAD + 1]:
+                    self.store.read_ahead(rows[q])
+                q, options = left[i], RerankOptions(k, stop=stops[left[i]] if stops else ALL)
+                best[q] = self.store.rank(queries[q], rows[q], options, own_threads, rescore=rescore)
 
-        for first in rows[:_AHEAD]:
-            self.store.read_ahead(first)
-        run_in_ranges(work, split_by_count(len(queries), _RANKED), threads)
+        for q in left[:_AHEAD]:
+            self.store.read_ahead(rows[q])
+        run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
         return best
 
     # -- changing -------------------------------------------------------------

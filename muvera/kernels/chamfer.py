@@ -102,6 +102,45 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 
 @kernel
+def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
+    """Write the Chamfer similarity of each of the `documents` (p,) with its query of `queries` (p,) to `out` (p,).
+
+    A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document follow each other, so its tokens
+    are read once.  Scores have the bits of :func:`score_documents`.
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    rows, bits = floats.reshape(-1), halves.reshape(-1)
+    widened, best = np.empty(0, np.float32), np.empty(LANES, np.float32)
+    for i in range(documents.shape[0]):
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if start == stop:
+            out[i] = -np.inf
+            continue
+        following = documents[min(i + 1, documents.shape[0] - 1)]
+        ahead, ahead_stop = offsets[following] * depth, offsets[following + 1] * depth
+        if following == documents[i]:
+            ahead = ahead_stop
+        first = start
+        if bits.shape[0] > 0:
+            first = 0
+            if i == 0 or documents[i - 1] != documents[i]:
+                widened = np.empty((stop - start) * depth + LANES, np.float32)
+                widen_halves(bits, start * depth, stop * depth, widened, np.int64(0))
+        last = first + stop - start
+        best[:] = -np.inf
+        for row in range(first, last, ROWS):
+            fetch(rows, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
+            ahead += ROWS * depth
+            tile_max(
+                widened if bits.shape[0] > 0 else rows, row, last - 1, depth, packed, queries[i], best, 0
+            )
+        total = 0.0
+        for token in range(counts[queries[i]]):
+            total += best[token]
+        out[i] = total
+
+
+@kernel
 def match_tokens(document, packed, tokens, similarities):
     """Write each query token's best document token (of equals, the first one) and its similarity.
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
+from ..kernels.chamfer import score_pairs
 from ..kernels.pruning import prepare_bounds, score_with_pruning
 from ..kernels.recall import STATE
 from ..kernels.tile import LANES, pack_columns
-from ..utils.parallel import SMALL, run_in_ranges
+from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
 __all__ = [
     "ALL",
@@ -30,6 +31,7 @@ __all__ = [
     "RerankOptions",
     "Stop",
     "rank_candidates",
+    "rank_short",
     "ranked",
     "score_candidates",
     "score_slices",
@@ -41,8 +43,8 @@ _MAX_BOUNDED_TOKENS = 512
 # Inner products of longer tokens could overflow float32.
 _MAX_NORM = 1e15
 
-# Maximum number of tasks of one query.
-_TASKS = 8
+# Maximum number of tasks of one query, and pairs of a short query and a candidate per task.
+_TASKS, _PAIRS = 8, 4096
 
 #: Positions of candidates in a result; ``slice(None)`` for all, in order.
 Places = NDArray[np.int64] | slice
@@ -190,6 +192,44 @@ def rank_candidates(
     slices = slices_of(positions, options.in_order)
     scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)
     return ranked(positions, scores, options.k)
+
+
+def rank_short(
+    queries: Sequence[NDArray[Any]],
+    positions: Sequence[NDArray[np.int64]],
+    slices_of: Callable[[NDArray[np.int64], bool], Sequence[DocumentSlice]],
+    k: int,
+    threads: int | None = None,
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Return the result of :func:`rank_candidates` for several queries of 1 to LANES tokens.
+
+    Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
+    """
+    columns = np.concatenate([pack_columns(np.asarray(query, np.float32)) for query in queries]).reshape(-1)
+    counts = np.array([len(query) for query in queries])
+    owners = np.repeat(np.arange(len(queries)), [len(own) for own in positions])
+    candidates = np.concatenate(positions)
+    order = candidates.argsort(kind="stable")
+    scores = np.empty(len(candidates), np.float32)
+
+    def work(start: int, stop: int) -> None:
+        pairs = order[start:stop]
+        for documents, at, places in slices_of(candidates[pairs], False):
+            out = np.empty(len(at), np.float32)
+            score_pairs(
+                *as_kernel_arrays(documents),
+                documents.offsets,
+                at,
+                columns,
+                owners[pairs[places]],
+                counts,
+                out,
+            )
+            scores[pairs[places]] = out
+
+    run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
+    ends = np.cumsum([len(own) for own in positions])[:-1]
+    return [ranked(own, part, k) for own, part in zip(positions, np.split(scores, ends), strict=True)]
 
 
 def ranked(

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
-from muvera.reranking.pruning import DocumentSlice, RerankOptions, score_candidates
+from muvera.reranking.pruning import (
+    DocumentSlice,
+    RerankOptions,
+    rank_candidates,
+    rank_short,
+    score_candidates,
+)
 
 bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
 
@@ -78,6 +84,22 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
     stopped = left != full
     assert (left[stopped] == -np.inf).all()
     assert not stopped.any() or full[stopped].max() < np.sort(full)[-k]
+
+
+@bitwise
+@given(cases())
+def test_short_queries_together_rank_as_alone(case: Any) -> None:
+    query, documents, candidates, k = case
+    queries, rows = [query[:LANES], query[:1], query[:LANES]], [candidates, candidates[:2], candidates[::-1]]
+
+    def slices_of(at: np.ndarray, in_order: bool) -> list[DocumentSlice]:
+        return [(documents, at, np.arange(len(at)))]
+
+    together = rank_short(queries, rows, slices_of, k)
+    for own, candidates, result in zip(queries, rows, together, strict=True):
+        alone = rank_candidates(own, candidates, slices_of, RerankOptions(k), 1)
+        for one, other in zip(alone, result, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_candidates_far_from_the_query_cost_one_panel_each() -> None:
