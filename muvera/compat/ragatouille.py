@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -67,36 +68,32 @@ def split_sentences(
 
 
 def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
-    pieces = [piece for sentence in sentences_of(text) for piece in _pieces(text, *sentence, size)]
+    """Yield the bounds of passages."""
+    # Tokens before each character.
+    before = list(accumulate((0.25 if character.isascii() else 1.0 for character in text), initial=0.0))
+    pieces = [piece for sentence in sentences_of(text) for piece in _pieces(text, *sentence, size, before)]
     first = 0
     for i, (_, stop) in enumerate(pieces):
-        if first < i and _tokens(text[pieces[first][0] : stop]) > size:
+        if first < i and before[stop] - before[pieces[first][0]] > size:
             end = pieces[i - 1][1]
             yield pieces[first][0], end
-            while first < i and (
-                _tokens(text[pieces[first][0] : end]) > min(size // 4, 64)
-                or _tokens(text[pieces[first][0] : stop]) > size
-            ):
+            least = max(before[end] - min(size // 4, 64), before[stop] - size)
+            while first < i and before[pieces[first][0]] < least:
                 first += 1
     if pieces:
         yield pieces[first][0], pieces[-1][1]
 
 
-def _pieces(text: str, start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+def _pieces(text: str, start: int, stop: int, size: int, before: list[float]) -> Iterator[tuple[int, int]]:
     """Yield a sentence, or its halves, split until they are short enough."""
-    if stop - start < 2 or _tokens(text[start:stop]) <= size:
+    if stop - start < 2 or before[stop] - before[start] <= size:
         yield start, stop
         return
     middle = (start + stop) // 2
     space = text.rfind(" ", start + 1, middle + 1)
     middle = middle if space < 0 else min(space + 1, stop - 1)
-    yield from _pieces(text, start, middle, size)
-    yield from _pieces(text, middle, stop, size)
-
-
-def _tokens(text: str) -> float:
-    ascii_characters = len(text.encode("ascii", "ignore"))
-    return ascii_characters / 4 + len(text) - ascii_characters
+    yield from _pieces(text, start, middle, size, before)
+    yield from _pieces(text, middle, stop, size, before)
 
 
 class RAGPretrainedModel:
@@ -125,7 +122,9 @@ class RAGPretrainedModel:
         self.encoder = encoder
         self.text_index: TextIndex | None = None
         self._encoded: TextIndex | None = None
-        self._checkpoint, self._root, self._name, self._length = checkpoint, root, "", 256
+        self._checkpoint, self._length = checkpoint, 256
+        #: Folder of all indexes, and folder of the open index.
+        self._root, self._folder = root, root
 
     @classmethod
     def from_pretrained(
@@ -140,15 +139,10 @@ class RAGPretrainedModel:
         Parameters
         ----------
         pretrained_model_name_or_path : str, path or TextEncoder
-            A ColBERT checkpoint for PyLate, sentence-transformers 6 or fastembed, whichever is installed; or a name
-            of :func:`muvera.load_text_encoder`.
+            A name of :func:`muvera.load_text_encoder`, or a ColBERT checkpoint for PyLate, sentence-transformers 6 or
+            fastembed, whichever is installed.  Raise ImportError if none of them is.
         index_root : str, optional
             Folder of all indexes.  Default: ".ragatouille/".
-
-        Raises
-        ------
-        ImportError
-            If no library is installed that runs ColBERT checkpoints.
         """
         encoder, checkpoint = _encoder_of(pretrained_model_name_or_path)
         return cls(encoder, checkpoint, Path(index_root or ".ragatouille/") / "colbert" / "indexes")
@@ -171,22 +165,14 @@ class RAGPretrainedModel:
         index_path : path
             Open only folders that you trust: the folder names the checkpoint to load.
         encoder : TextEncoder or str, optional
-            Use this model instead of the one that the folder names.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder has no index.
-        ValueError
-            If the folder names a server or no model, and `encoder` is missing.
+            Use this model instead.  Raise ValueError if it is missing, and the folder names a server or no model.
         """
         path = Path(index_path)
         checkpoint = str(_facts(path).get("checkpoint") or "")
         if encoder is None and (not checkpoint or checkpoint.startswith(("http:", "https:"))):
             raise ValueError(f"{path} names the model {checkpoint!r}. Give encoder= if you trust it.")
-        loaded, _ = _encoder_of(checkpoint if encoder is None else encoder)
-        model = cls(loaded, checkpoint, path.parent)
-        model._open(path.name)
+        model = cls(_encoder_of(checkpoint if encoder is None else encoder)[0], checkpoint, path.parent)
+        model._open(path)
         return model
 
     # -- indexes --------------------------------------------------------------
@@ -205,11 +191,10 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> str:
-        """Split documents into passages, encode these, and save an index.
+        """Split documents into passages, encode these, save an index, and return its folder.
 
         Parameters
         ----------
-        collection : sequence of str
         document_ids, document_metadatas : sequence of str, sequence of dict, optional
             One for each document.  Default: random ids, no metadata.
         index_name : str, optional
@@ -221,18 +206,12 @@ class RAGPretrainedModel:
         document_splitter_fn, preprocessing_fn : callables, optional
             Return passages as ``{"document_id", "content"}``.  Called as
             ``f(documents, document_ids, chunk_size=max_document_length)`` and ``f(passages, document_ids)``.
-
-        Returns
-        -------
-        str
-            The folder of the index.
         """
-        name = index_name or f"{self._checkpoint}new_index"
-        folder = self._root / name
-        if any((folder / file).exists() for file in (_INDEX, _PLAID)) and overwrite_index in (False, "reuse"):
+        folder = self._root / (index_name or f"{self._checkpoint}new_index")
+        if overwrite_index in (False, "reuse") and any((folder / file).exists() for file in (_INDEX, _PLAID)):
             if overwrite_index is False:
                 raise FileExistsError(f"{folder} exists. Give another index_name, or overwrite_index=True.")
-            self._open(name)
+            self._open(folder)
             return str(folder)
         self._set_length(max_document_length)
         split = document_splitter_fn if split_documents else None
@@ -242,7 +221,7 @@ class RAGPretrainedModel:
         self.text_index = TextIndex.build(
             texts, self.encoder, metadata=metadata, path=folder / _INDEX, overwrite=True
         )
-        self._name = name
+        self._folder = folder
         return str(folder)
 
     def add_to_index(
@@ -263,8 +242,7 @@ class RAGPretrainedModel:
         texts, metadata = self._split(
             new_collection, new_document_ids, new_document_metadatas, split, preprocessing_fn
         )
-        names = list({values["document_id"] for values in metadata})
-        used = {stored.metadata["document_id"] for stored in index.get(index.select(_of_documents(names)))}
+        used = {stored.metadata.get("document_id") for stored in index}
         new = [i for i, values in enumerate(metadata) if values["document_id"] not in used]
         if new:
             index.add([texts[i] for i in new], metadata=[metadata[i] for i in new])
@@ -290,11 +268,8 @@ class RAGPretrainedModel:
 
         Parameters
         ----------
-        query, k : str or sequence of str, int
         index_name : str, optional
             Open this index first.
-        force_fast : bool
-            Ignored.
         zero_index_ranks : bool
             Count ranks from 0.
         doc_ids : sequence of str, optional
@@ -349,9 +324,7 @@ class RAGPretrainedModel:
         texts = as_texts(documents, "documents")
         if self._encoded is None:
             self._encoded = TextIndex.build([], self.encoder, settings=_EXACT)
-        values: Any = document_metadatas
-        values = [None] * len(texts) if values is None else values
-        self._encoded.add(texts, metadata=list(map(_metadata, values)))
+        self._encoded.add(texts, metadata=_metadata_of(texts, document_metadatas))
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
         """Rank the encoded documents; return results like :meth:`rerank`, with "document_metadata" if it was given."""
@@ -381,45 +354,42 @@ class RAGPretrainedModel:
         """Return the texts of passages, and the metadata to store for each."""
         texts = as_texts(documents, "collection")
         names = [str(uuid4()) for _ in texts] if ids is None else as_texts(ids, "document_ids")
-        values: list[Any] = [None] * len(texts) if metadatas is None else list(metadatas)
+        values = _metadata_of(texts, metadatas)
         if not len(set(names)) == len(names) == len(texts) == len(values):
             raise ValueError(
                 f"Each of {len(texts)} documents needs a unique id and one dict of metadata, got {len(names)} "
                 f"ids, {len(set(names))} of them different, and {len(values)} dicts."
             )
-        if split is None:
-            passages = [
-                {"document_id": name, "content": text} for name, text in zip(names, texts, strict=True)
-            ]
-        else:
+        passages = [{"document_id": name, "content": text} for name, text in zip(names, texts, strict=True)]
+        if split is not None:
             passages = split(texts, names, chunk_size=self._length)
         for step in [preprocess] if callable(preprocess) else preprocess or []:
             passages = step(passages, names)
         by_name = dict(zip(names, values, strict=True))
-        stored = [passage["document_id"] for passage in passages]
-        metadata = [{"document_id": name, **_metadata(by_name.get(name))} for name in stored]
+        metadata = [
+            {"document_id": name, **by_name.get(name, {})}
+            for name in (passage["document_id"] for passage in passages)
+        ]
         return [passage["content"] for passage in passages], metadata
 
     def _opened(self, name: str | None) -> TextIndex:
-        if name is not None and name != self._name:
-            self._open(name)
+        if name is not None and self._root / name != self._folder:
+            self._open(self._root / name)
         if self.text_index is None:
             raise ValueError("No index is open. Call index or from_index, or give index_name.")
         return self.text_index
 
-    def _open(self, name: str) -> None:
-        folder = self._root / name
+    def _open(self, folder: Path) -> None:
         self._set_length(int(_facts(folder).get("doc_maxlen") or self._length))
         saved = (folder / _INDEX).exists()
         index = TextIndex.load(folder / _INDEX, self.encoder) if saved else _read_plaid(folder, self.encoder)
-        self.text_index, self._name = index, name
+        self.text_index, self._folder = index, folder
         if not saved and os.access(folder, os.W_OK):
             self._save(index)
 
     def _save(self, index: TextIndex) -> None:
-        folder = self._root / self._name
-        self._write_facts(folder)
-        index.save(folder / _INDEX)
+        self._write_facts(self._folder)
+        index.save(self._folder / _INDEX)
 
     def _write_facts(self, folder: Path) -> None:
         # Written before the index, so that an interruption never leaves an index without this file.
@@ -446,8 +416,10 @@ def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-def _metadata(values: dict[str, Any] | None) -> dict[str, Any]:
-    return {} if values is None else {"document_metadata": values}
+def _metadata_of(texts: list[str], values: Sequence[dict[str, Any] | None] | None) -> list[dict[str, Any]]:
+    """Return the metadata to store for each text, without absent ones."""
+    given = [None] * len(texts) if values is None else values
+    return [{} if one is None else {"document_metadata": one} for one in given]
 
 
 def _of_documents(ids: Sequence[str]) -> dict[str, Any]:
@@ -495,6 +467,7 @@ def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
         )
     database = DocumentDatabase()
     database.set_property("text_encoder", encoder.name)
-    values = [{"document_id": name, **_metadata(metadata.get(name))} for name in names]
+    stored = _metadata_of(texts, [metadata.get(name) for name in names])
+    values = [{"document_id": name, **own} for name, own in zip(names, stored, strict=True)]
     database.put(range(len(texts)), texts, values)
     return TextIndex(MuveraIndex.from_plaid(source), database, encoder)

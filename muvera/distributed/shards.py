@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from ..data.multivectors import MultiVectors, as_multivectors
-from ..data.ranking import Ranking
+from ..data.ranking import Ranking, best_first
 from ..utils.checks import require_choice
 
 __all__ = ["HTTPShard", "Shard", "ShardError", "ShardedAnswer", "ShardedIndex"]
@@ -31,15 +31,7 @@ class Shard(Protocol):
 
 
 class ShardedAnswer(NamedTuple):
-    """Rankings over all shards that answered.
-
-    Parameters
-    ----------
-    rankings : list of Ranking
-        One per query.
-    failed : dict of str to str
-        Shards that did not answer, with the reason.
-    """
+    """One ranking per query over all shards that answered; and the other shards' names, each with the reason."""
 
     rankings: list[Ranking]
     failed: dict[str, str]
@@ -52,12 +44,7 @@ class ShardedIndex:
     ----------
     shards : dict of str to Shard
         By name: a :class:`muvera.MuveraIndex` in this process, or an :class:`HTTPShard`.  An id must be in only
-        one shard.
-
-    Raises
-    ------
-    ValueError
-        For no shards.
+        one shard.  Raise ValueError for no shards.
     """
 
     def __init__(self, shards: dict[str, Shard]) -> None:
@@ -92,25 +79,26 @@ class ShardedIndex:
         require_choice("on_failure", on_failure, ("raise", "report"))
         texts = as_multivectors(queries, "queries")
 
-        def ask(shard: Shard) -> list[Ranking] | Exception:
-            try:
-                return shard.search(texts, k, candidates=max(candidates, k))
-            except Exception as error:
-                return error
-
         with ThreadPoolExecutor(len(self._shards)) as pool:
-            answers = dict(zip(self._shards, pool.map(ask, self._shards.values()), strict=True))
-        for answer in answers.values():
-            if isinstance(answer, (ValueError, TypeError)):  # wrong queries, not a fault of the shard
-                raise answer
-        failed = {name: str(answer) for name, answer in answers.items() if isinstance(answer, Exception)}
-        if failed and (on_failure == "raise" or len(failed) == len(answers)):
+            answers = {
+                name: pool.submit(shard.search, texts, k, candidates=max(candidates, k))
+                for name, shard in self._shards.items()
+            }
+        rankings, failed = [], {}
+        for name, answer in answers.items():
+            error = answer.exception()
+            if isinstance(error, (ValueError, TypeError)):  # wrong queries, not a fault of the shard
+                raise error
+            if error is None:
+                rankings.append(answer.result())
+            else:
+                failed[name] = str(error)
+        if failed and (on_failure == "raise" or not rankings):
             name, reason = next(iter(failed.items()))
             raise ShardError(
                 f"{len(failed)} of {len(answers)} shards did not answer, such as {name!r}: {reason} Use "
                 "on_failure='report' to get the answers of the others."
             )
-        rankings = [answer for answer in answers.values() if not isinstance(answer, Exception)]
         merged = [_merged([own[i] for own in rankings], k) for i in range(len(texts))]
         return ShardedAnswer(merged, failed)
 
@@ -123,7 +111,7 @@ class HTTPShard:
     url : str
         Such as ``"http://127.0.0.1:8080"``.
     timeout : float
-        Seconds to wait for an answer.
+        Seconds.
     """
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
@@ -132,10 +120,7 @@ class HTTPShard:
     def search(self, queries: MultiVectors, k: int, *, candidates: int) -> list[Ranking]:
         """Return the `k` best documents of the server for each query.
 
-        Raises
-        ------
-        ShardError
-            If the server does not answer, or refuses.
+        Raise ShardError if the server does not answer, or refuses.
         """
         vectors = [np.asarray(query).tolist() for query in queries]
         body = {"vectors": vectors, "k": k, "candidates": candidates}
@@ -160,6 +145,6 @@ def _merged(rankings: Sequence[Ranking], k: int) -> Ranking:
     """Merge rankings by score; equal scores keep the order of the shards."""
     filled = [ranking for ranking in rankings if len(ranking)] or list(rankings[:1])
     scores = np.concatenate([ranking.scores for ranking in filled])
-    best = np.argsort(-scores, kind="stable")[:k]
+    best = best_first(scores, k)
     ids = np.concatenate([ranking.ids for ranking in filled])
     return Ranking(ids[best], scores[best], all(ranking.exact for ranking in filled))

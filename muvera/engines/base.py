@@ -26,8 +26,6 @@ from ..metadata.values import FlatMetadata, flatten
 from .conditions import Conditions
 
 __all__ = [
-    "EF_CONSTRUCTION",
-    "LINKS",
     "SCHEMES",
     "Description",
     "Engine",
@@ -61,9 +59,6 @@ SCHEMES: dict[str, tuple[str, str]] = {
 
 # Collection names that all engines accept.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
-
-#: Links per node of a graph, and candidates while building it.
-LINKS, EF_CONSTRUCTION = 16, 128
 
 # Number of ids per read or deletion, and bytes of one part of an encoder.
 _IDS, _PART_BYTES = 500, 1 << 20
@@ -145,6 +140,9 @@ class Engine(ABC):
     #: build one.
     graph_from = 4096
 
+    #: Links per node of a graph, and candidates while building it.
+    links, ef_construction = 16, 128
+
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
         self.url, self.name, self.location = url, name, f"{url}#{name}"
         self._encoder_name, self._secret = f"{name}_encoder", secret
@@ -185,10 +183,7 @@ class Engine(ABC):
     def describe(self) -> Description | None:
         """Read the description of the collection; None if the collection does not exist.
 
-        Raises
-        ------
-        EngineError
-            If the engine cannot be reached, or the name belongs to something else.
+        Raise EngineError if the engine cannot be reached, or the name belongs to something else.
         """
         self.description = None
         with self._errors("cannot be read"):
@@ -213,10 +208,7 @@ class Engine(ABC):
     def create(self, description: Description, encoder: bytes) -> None:
         """Create an empty collection that stores the encoder; the description is written last.
 
-        Raises
-        ------
-        EngineError
-            If the collection exists.
+        Raise EngineError if the collection exists.
         """
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
@@ -357,25 +349,10 @@ class Engine(ABC):
 
     # -- searching ------------------------------------------------------------
 
-    def search(
-        self,
-        vectors: Vectors,
-        count: int,
-        *,
-        where: Filter | None = None,
-        ids: list[Any] | None = None,
-        queries: MultiVectors | None = None,
-        k: int = 10,
-    ) -> Hits:
-        """Return the `count` documents with the largest inner products for each query vector.
+    def search(self, search: Search, where: Filter | None, ids: list[Any] | None) -> Hits:
+        """Search only documents that satisfy the condition, and that have one of the ids.
 
-        With `where` or `ids`, search only documents that satisfy the condition, or have one of the ids.  With
-        `queries`, rank the `count` documents by Chamfer similarity and return the best `k`, if the engine ``reranks``.
-
-        Raises
-        ------
-        FilterError
-            For a condition that this engine cannot answer.
+        Raise FilterError for a condition that this engine cannot answer.
         """
         build = self.conditions(self)
         parts = [build_condition(where, build)] if where else []
@@ -383,9 +360,9 @@ class Engine(ABC):
             parts.append(build.any_of([build.among(group) for group in _in_groups(ids)]))
         condition = build.all_of(parts)
         if condition is False:
-            return [([], [])] * len(vectors)
+            return [([], [])] * len(search.vectors)
         with self._errors("cannot be searched"):
-            return self._search(Search(vectors, count, queries, k, None if condition is True else condition))
+            return self._search(search._replace(condition=None if condition is True else condition))
 
     @abstractmethod
     def _search(self, search: Search) -> Hits:

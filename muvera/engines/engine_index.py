@@ -8,9 +8,9 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..data.ranking import Ranking
 from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder, load_encoder, make_encoder
+from ..index.id_map import Missing
 from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
 from ..index.recall import MAX_RANKED, numbers_of, require_recall, with_enough_tokens
@@ -29,7 +30,7 @@ from ..metadata.values import TEXT, encode_metadata
 from ..reranking.chamfer import rerank
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, given, require_choice, require_int
-from .base import Description, Engine, EngineError, Hits, open_engine
+from .base import Column, Description, Engine, EngineError, Hits, Search, open_engine
 
 __all__ = ["AddReport", "EngineIndex", "EngineInfo"]
 
@@ -114,15 +115,15 @@ class EngineIndex:
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         text_encoder: str | None = None,
     ) -> None:
-        if not isinstance(engine, str) and not hasattr(engine, "describe"):
+        if not isinstance(engine, (str, Engine)):
             raise TypeError(
                 f"engine must be a URL such as 'lancedb:FOLDER#NAME', or an Engine, got {given(engine)}."
             )
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
         self._closed = False
+        self._text_encoder, self._requested = text_encoder, encoder
+        self._encoder: Encoder | None = None
         try:
-            self._text_encoder, self._requested = text_encoder, encoder
-            self._encoder: Encoder | None = None
             stored = self._engine.describe()
             keeps_tokens = self._engine.keeps_tokens if stored is None else stored.tokens
             self._tokens = None if tokens == "engine" and not keeps_tokens else tokens
@@ -196,7 +197,7 @@ class EngineIndex:
         self._require_open()
         values: Any = repeat({}) if metadata is None else metadata
         pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
-        position = added = skipped = empty = 0
+        report, position = AddReport(), 0
         for batch in as_batches(documents):
             if not batch.has_ids:
                 if not resume and position == 0 and len(self):
@@ -205,42 +206,43 @@ class EngineIndex:
                         "resume=True to continue an addition."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
-            names, rows = batch.ids.tolist(), list(islice(pairs, len(batch)))
+            rows = [_row(id, *pair) for id, pair in zip(batch.ids.tolist(), pairs, strict=False)]
             position += len(rows)
-            if len(rows) < len(names):
+            if len(rows) < len(batch):
                 raise ValueError(
                     f"metadata and texts must have one entry per document, got only {position}. Give the others."
                 )
-            for name, (row, _) in zip(names, rows, strict=True):
-                encode_metadata(row, name)
             if self._engine.description is None:
                 self._create(batch, threads)
             self._require_kind(batch)
             tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
             step = max(1, _BATCH_BYTES // (4 * self._engine.stored.vector_dimension + 2 * tokens))
             for start in range(0, len(batch), step):
-                filled = (start + np.flatnonzero(batch.lengths[start : start + step])).tolist()
-                known = self._engine.read([names[i] for i in filled], "id") if resume else {}
-                new = [i for i in filled if names[i] not in known]
-                if new:
-                    vectors = self.encoder.encode_documents(batch[new], threads=threads)
-                    stored = [
-                        row if text is None else {**row, TEXT: text} for row, text in (rows[i] for i in new)
-                    ]
-                    self._engine.add(batch[new], vectors, stored)
-                count = min(step, len(batch) - start)
-                added += len(new)
-                skipped += len(filled) - len(new)
-                empty += count - len(filled)
+                some = batch[start : start + step]
+                counts = self._write(some, rows[start : start + step], resume, threads)
+                report = AddReport(*map(sum, zip(report, counts, strict=True)))
                 if progress is not None:
-                    progress(count)
+                    progress(len(some))
         if (metadata, texts) != (None, None) and next(pairs, None) is not None:
             raise ValueError(
                 f"metadata and texts must have one entry per document, got more than {position}. Remove the others."
             )
         if self._engine.description is not None:
             self._engine.finish()
-        return AddReport(added, skipped, empty)
+        return report
+
+    def _write(
+        self, documents: MultiVectors, rows: list[Mapping[str, Any]], resume: bool, threads: int | None
+    ) -> AddReport:
+        """Encode and write documents with their metadata and texts."""
+        names, filled = documents.ids.tolist(), np.flatnonzero(documents.lengths > 0).tolist()
+        known = self._engine.read([names[i] for i in filled], "id") if resume else {}
+        new = [i for i in filled if names[i] not in known]
+        if new:
+            texts = documents[new]
+            vectors = self.encoder.encode_documents(texts, threads=threads)
+            self._engine.add(texts, vectors, [rows[i] for i in new])
+        return AddReport(len(new), len(filled) - len(new), len(names) - len(filled))
 
     def _require_kind(self, documents: MultiVectors) -> None:
         """Raise unless the documents have the dimension and the kind of ids of the collection."""
@@ -278,12 +280,25 @@ class EngineIndex:
         self._engine.create(description, content)
         self._encoder = encoder
 
-    def delete(self, ids: Iterable[Any]) -> None:
-        """Delete documents by id; unknown ids are ignored."""
+    def delete(self, ids: Iterable[Any], *, missing: Missing = "raise") -> None:
+        """Delete documents by id.
+
+        For an unknown id, nothing is deleted and KeyError is raised, unless ``missing="ignore"``.
+        """
         self._require_open()
         names = as_id_list(ids)
-        if self._engine.description is not None and names:
-            self._engine.delete(names)
+        known = self._read(names, "id", missing)
+        if known:
+            self._engine.delete(list(known))
+
+    def _read(self, ids: list[Any], column: Column, missing: Missing) -> dict[Any, Any]:
+        """Return the values of a column by id."""
+        require_choice("missing", missing, get_args(Missing))
+        values = {} if self._engine.description is None else self._engine.read(ids, column)
+        unknown = next((id for id in ids if id not in values), None)
+        if unknown is not None and missing == "raise":
+            raise KeyError(f"id {unknown!r} is not in {self._engine.location}.")
+        return values
 
     def drop(self) -> None:
         """Remove the collection with its encoder and its graph."""
@@ -367,14 +382,9 @@ class EngineIndex:
         for start in range(0, len(filled), _QUERIES):
             rows = filled[start : start + _QUERIES]
             block = texts[rows]
-            hits = self._engine.search(
-                self.encoder.encode_queries(block, threads=threads),
-                k if rerank is None else count,
-                where=where,
-                ids=allowed,
-                queries=block if engine_ranks else None,
-                k=k,
-            )
+            vectors = self.encoder.encode_queries(block, threads=threads)
+            depth, tokens = k if rerank is None else count, block if engine_ranks else None
+            hits = self._engine.search(Search(vectors, depth, tokens, k), where, allowed)
             final = engine_ranks or rerank is None
             best = self._as_rankings(hits) if final else self._rank(block, hits, k, threads)
             for i, ranking in zip(rows.tolist(), best, strict=True):
@@ -382,43 +392,25 @@ class EngineIndex:
         return rankings
 
     def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
-        """Return the number of candidates for these arguments of :meth:`search`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a wrong argument, or `recall` without a calibration.
-        """
+        """Return the number of candidates for these arguments of :meth:`search`, with the same errors."""
         require_recall(recall, candidates)
-        if recall is not None:
-            numbers = dict(self._engine.stored.candidates_by_recall)
-            if not numbers and isinstance(self._tokens, MuveraIndex):
-                numbers = self._tokens.candidates_by_recall
-            if not numbers:
-                raise ValueError(
-                    f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
-                )
-            return max(k, next(number for target, number in numbers.items() if target >= recall))
-        count = max(DEFAULT_CANDIDATES, k) if candidates is None else require_int("candidates", candidates, 1)
-        if count < k:
-            raise ValueError(f"candidates={count} must be at least k={k}.")
-        return count
+        if candidates is not None:
+            return require_int("candidates", candidates, k, hint="Give k or more.")
+        if recall is None:
+            return max(DEFAULT_CANDIDATES, k)
+        numbers = dict(self._engine.stored.candidates_by_recall)
+        if not numbers and isinstance(self._tokens, MuveraIndex):
+            numbers = self._tokens.candidates_by_recall
+        if not numbers:
+            raise ValueError(
+                f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
+            )
+        return max(k, next(number for target, number in numbers.items() if target >= recall))
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs, and store the result in the collection.
 
-        Parameters
-        ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            At least 64 with tokens, typical of later queries.
-        threads : int, optional
-
-        Raises
-        ------
-        TypeError, ValueError
-            For too few queries, or queries that do not fit.
-        EngineError
-            If the engine fails, or stores no tokens to rank by.
+        `queries` are those of :meth:`search`: at least 64 with tokens, typical of later ones.  Errors are the same.
         """
         texts = with_enough_tokens(self._checked(queries))
         proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
@@ -459,13 +451,7 @@ class EngineIndex:
         """Return the share of the exact best documents among the candidates that the engine proposes.
 
         The exact best are those among the first 1,000 documents by vectors, or the first `candidates` if that is more.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For queries that do not fit or have no tokens, or a wrong setting.
-        EngineError
-            If the engine fails, or stores no tokens to rank by.
+        Arguments and errors are those of :meth:`search`; queries without tokens do not count.
         """
         texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -481,6 +467,9 @@ class EngineIndex:
     def __len__(self) -> int:
         return 0 if self._engine.description is None else len(self._engine)
 
+    def __repr__(self) -> str:
+        return f"EngineIndex({self._engine.location!r})"
+
     @property
     def engine(self) -> Engine:
         """The collection in the engine."""
@@ -490,40 +479,32 @@ class EngineIndex:
     def encoder(self) -> Encoder:
         """The fitted encoder, read from the engine if necessary.
 
-        Raises
-        ------
-        EngineError
-            If the collection does not exist yet.
-        ValueError
-            If the stored encoder is not the one that encoded the documents.
+        Raise EngineError if the collection does not exist, and ValueError if the stored encoder was changed.
         """
         if self._encoder is None:
             stored = self._engine.stored
             self._encoder = _from_bytes(self._engine.read_encoder(), stored.encoder, self._engine.location)
         return self._encoder
 
-    def documents(
-        self, ids: Iterable[Any], *, missing: Literal["raise", "ignore"] = "raise"
-    ) -> list[TextDocument]:
+    def documents(self, ids: Iterable[Any], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata by id, in the order of `ids`; the text is "" if there is none.
 
-        Raises
-        ------
-        KeyError
-            For an unknown id, unless ``missing="ignore"``.
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
         names = as_id_list(ids)
-        values = {} if self._engine.description is None else self._engine.read(names, "metadata")
-        absent = [name for name in names if name not in values]
-        if absent and missing == "raise":
-            raise KeyError(f"id {absent[0]!r} is not in {self._engine.location}.")
-        return [
-            TextDocument(name, values[name].pop(TEXT, ""), values[name]) for name in names if name in values
-        ]
+        values = self._read(names, "metadata", missing)
+        texts = {name: own.pop(TEXT, "") for name, own in values.items()}
+        return [TextDocument(name, texts[name], values[name]) for name in names if name in values]
 
     def info(self) -> EngineInfo:
         """Return the collection's description and number of documents."""
         return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description)
+
+
+def _row(id: Any, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
+    """Return the metadata to store in the engine, with the text; raise an error for wrong metadata."""
+    encode_metadata(metadata, id)
+    return metadata if text is None else {**metadata, TEXT: text}
 
 
 # -- the encoder as bytes -----------------------------------------------------

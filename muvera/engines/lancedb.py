@@ -14,7 +14,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, Hits, Row, Search, folder_of
+from .base import Column, Description, Engine, Hits, Row, Search, folder_of
 from .conditions import Conditions
 
 __all__ = ["LanceDBEngine"]
@@ -103,7 +103,7 @@ class LanceDBEngine(Engine):
             config = import_extra("lancedb.index", "lancedb", "LanceDB")
             # One partition, so that one graph holds all vectors.  Its bytes are refined by the floats.
             hnsw = config.HnswSq(
-                distance_type="dot", num_partitions=1, m=LINKS, ef_construction=EF_CONSTRUCTION
+                distance_type="dot", num_partitions=1, m=self.links, ef_construction=self.ef_construction
             )
             table.create_index("vector", config=hnsw)
             with suppress(Exception):  # conditions work without it

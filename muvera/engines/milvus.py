@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote
 
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Search, slices
+from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
 from .conditions import Conditions
 
 __all__ = ["MilvusEngine"]
@@ -99,7 +99,7 @@ class MilvusEngine(Engine):
         schema.add_field("metadata", kinds.JSON)
         schema.add_field("bounds", kinds.JSON)
         schema.add_field("terms", **strings, max_capacity=_MAX_TERMS, max_length=_MAX_TERM)
-        settings = {"M": LINKS, "efConstruction": EF_CONSTRUCTION}
+        settings = {"M": self.links, "efConstruction": self.ef_construction}
         graph.add_index("fde", index_type="HNSW", metric_type="IP", params=settings)
         client.create_collection(self.name, schema=schema, index_params=graph)
 

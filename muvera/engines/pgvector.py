@@ -13,7 +13,7 @@ import numpy as np
 
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
-from .base import EF_CONSTRUCTION, LINKS, Column, Description, Engine, EngineError, Hits, Row, Search
+from .base import Column, Description, Engine, EngineError, Hits, Row, Search
 from .conditions import Conditions
 
 __all__ = ["PgVectorEngine"]
@@ -70,12 +70,12 @@ class PgVectorEngine(Engine):
         settings = {
             "host": url.hostname,
             "port": url.port,
-            "dbname": unquote(url.path.lstrip("/")) or None,
-            "user": unquote(url.username) if url.username else None,
-            "password": unquote(url.password) if url.password else None,
+            "dbname": unquote(url.path.lstrip("/")),
+            "user": unquote(url.username or ""),
+            "password": unquote(url.password or ""),
             **dict(parse_qsl(url.query)),
         }
-        return cls(name, **{key: value for key, value in settings.items() if value is not None})
+        return cls(name, **{key: value for key, value in settings.items() if value})
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -141,7 +141,7 @@ class PgVectorEngine(Engine):
         with self._errors("could not be indexed"):
             self._run(
                 f'CREATE INDEX IF NOT EXISTS "{self.name}_graph" ON {self._table} USING hnsw '
-                f"(embedding halfvec_ip_ops) WITH (m = {LINKS}, ef_construction = {EF_CONSTRUCTION})"
+                f"(embedding halfvec_ip_ops) WITH (m = {self.links}, ef_construction = {self.ef_construction})"
             )
             self._run(f"ANALYZE {self._table}")
 
@@ -152,14 +152,7 @@ class PgVectorEngine(Engine):
     # -- documents ------------------------------------------------------------
 
     def _write(self, rows: list[Row]) -> None:
-        names = [
-            "id",
-            "embedding",
-            "metadata",
-            "terms",
-            "bounds",
-            *(["tokens"] if self.stored.tokens else []),
-        ]
+        names = ["id", "embedding", "metadata", "terms", "bounds", *["tokens"] * self.stored.tokens]
         query = (
             f"INSERT INTO {self._table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
             f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = EXCLUDED.{name}' for name in names[1:])}"

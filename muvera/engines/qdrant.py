@@ -17,19 +17,7 @@ import numpy as np
 from ..metadata.filters import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
-from .base import (
-    EF_CONSTRUCTION,
-    LINKS,
-    Column,
-    Description,
-    Engine,
-    EngineError,
-    Hits,
-    Row,
-    Search,
-    folder_of,
-    slices,
-)
+from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices
 from .conditions import Conditions
 
 __all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
@@ -148,7 +136,7 @@ class QdrantEngine(Engine):
             _FDE: models.VectorParams(
                 size=description.vector_dimension,
                 distance=models.Distance.DOT,
-                hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCTION),
+                hnsw_config=models.HnswConfigDiff(m=self.links, ef_construct=self.ef_construction),
             )
         }
         if description.tokens:
@@ -323,7 +311,7 @@ class QdrantEdgeEngine(QdrantEngine):
             )
         config = edge.EdgeConfig(
             vectors=vectors,
-            hnsw_config=edge.HnswIndexConfig(LINKS, EF_CONSTRUCTION, full_scan_threshold=10_000),
+            hnsw_config=edge.HnswIndexConfig(self.links, self.ef_construction, full_scan_threshold=10_000),
             optimizers=edge.EdgeOptimizersConfig(indexing_threshold=self._kilobytes(description)),
         )
         for folder in (self._parts, self._data):

@@ -116,10 +116,7 @@ class EngineTextIndex(TextIndex):
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.  See :meth:`muvera.TextIndex.delete`."""
-        names = require_ids(as_id_list(ids))
-        if missing == "raise":
-            self._stored.documents(names)
-        self._stored.delete(names)
+        self._stored.delete(require_ids(as_id_list(ids)), missing=missing)
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Do nothing without a path, since changes are durable; raise EngineError for a path."""

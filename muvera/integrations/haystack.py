@@ -54,13 +54,7 @@ class MuveraDocumentStore:
         return store
 
     def save(self) -> None:
-        """Write the index to its folder.
-
-        Raises
-        ------
-        ValueError
-            If the store has no path.
-        """
+        """Write the index to its folder; raise ValueError if the store has no path."""
         if self._path is None:
             raise ValueError("This store has no path. Give one when you create it.")
         self.index.save(self._path)
@@ -72,27 +66,15 @@ class MuveraDocumentStore:
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return the documents that satisfy Haystack's filters."""
         documents = [_document(stored.metadata) for stored in self.index]
-        return [
-            document for document in documents if not filters or document_matches_filter(filters, document)
-        ]
+        return [one for one in documents if not filters or document_matches_filter(filters, one)]
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:
         """Write documents, and return the number written.
 
-        Parameters
-        ----------
-        documents : list of Document
-        policy : DuplicatePolicy
-            What to do with ids in use: FAIL, SKIP or OVERWRITE.  NONE (default) is the same as FAIL.
-
-        Raises
-        ------
-        ValueError
-            If `documents` is not a list of Haystack documents.
-        DuplicateDocumentError
-            If an id is in use and the policy is neither SKIP nor OVERWRITE.
+        For an id in use, raise DuplicateDocumentError, unless the policy is SKIP or OVERWRITE.  Raise ValueError if
+        `documents` is not a list of Haystack documents.
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")
@@ -103,13 +85,13 @@ class MuveraDocumentStore:
                 f"The document {used[0]!r} exists. Give a policy to skip or overwrite."
             )
         if policy == DuplicatePolicy.SKIP:
-            last = {id: document for id, document in last.items() if id not in self.index}
-        if last:
-            self.index.update(
-                [document.content or "" for document in last.values()],
-                ids=list(last),
-                metadata=[{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()],
-            )
+            for id in used:
+                del last[id]
+        self.index.update(
+            [document.content or "" for document in last.values()],
+            ids=list(last),
+            metadata=[{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()],
+        )
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:

@@ -42,17 +42,9 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **settings: Any,
     ) -> MuveraVectorStore:
-        """Build a store of texts.
+        """Build a store of texts; `settings` are those of :meth:`muvera.TextIndex.build`.
 
-        Parameters
-        ----------
-        texts : list of str
-        embedding : TextEncoder or str
-            A late-interaction model.  LangChain's single-vector embeddings raise TypeError.
-        metadatas : list of dict, optional
-        ids : list of str, optional
-        **settings
-            As for :meth:`muvera.TextIndex.build`.
+        `embedding` is a late-interaction model.  LangChain's single-vector embeddings raise TypeError.
         """
         store = cls(TextIndex.build([], embedding, **settings))
         store.add_texts(texts, metadatas, ids=ids)
@@ -73,9 +65,9 @@ class MuveraVectorStore(VectorStore):
             names = [id or name for id, name in zip(ids, names, strict=True)]
         values = [{}] * len(contents) if metadatas is None else metadatas
         last = dict(zip(names, zip(contents, values, strict=True), strict=True))
-        if last:
-            kept, metadata = zip(*last.values(), strict=True)
-            self.index.update(kept, ids=list(last), metadata=metadata)
+        self.index.update(
+            [text for text, _ in last.values()], ids=list(last), metadata=[own for _, own in last.values()]
+        )
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:

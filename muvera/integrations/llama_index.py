@@ -78,9 +78,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Add nodes and replace those with the same ids; the last of equal ids wins.  Return their ids."""
         last = {node.node_id: node for node in nodes}
-        if last:
-            texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
-            self._index.update(texts, ids=list(last), metadata=[_metadata(node) for node in last.values()])
+        texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
+        self._index.update(texts, ids=list(last), metadata=list(map(_metadata, last.values())))
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
@@ -107,19 +106,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
         ]
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
-        """Return the best nodes of a query.
+        """Return the best nodes of a query; `options` are those of :meth:`muvera.TextIndex.search`.
 
-        Parameters
-        ----------
-        query : VectorStoreQuery
-            With mode "default", or "hybrid" to use 1 - `alpha` as the weight of shared words.
-        **options
-            As for :meth:`muvera.TextIndex.search`.
-
-        Raises
-        ------
-        ValueError
-            For another mode, or a query without a text.
+        The mode is "default", or "hybrid" to use 1 - `alpha` as the weight of shared words.  Raise ValueError for
+        another mode, or a query without a text.
         """
         if query.query_str is None:
             raise ValueError("A query needs its text: set query_str. The store encodes it to many vectors.")
@@ -130,12 +120,11 @@ class MuveraVectorStore(BasePydanticVectorStore):
             # With 1, similarity would not count.
             options.setdefault("words", min(1 - query.alpha, 0.99))
         ids = None
-        if query.node_ids or query.doc_ids or query.filters is not None:
-            # LlamaIndex sends empty lists for "no limit".
+        # LlamaIndex sends empty lists for "no limit".
+        if query.node_ids or query.filters is not None:
             ids = self._select(query.node_ids or None, query.filters)
-            if query.doc_ids:
-                nodes = set(self._index.select({_DOCUMENT: {"$in": query.doc_ids}}))
-                ids = [id for id in ids if id in nodes]
+        if query.doc_ids:
+            options["where"] = {"$and": [options.get("where") or {}, {_DOCUMENT: {"$in": query.doc_ids}}]}
         hits = self._index.search(query.query_str, k, ids=ids, **options)
         return VectorStoreQueryResult(
             nodes=[_node(hit) for hit in hits],

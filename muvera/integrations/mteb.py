@@ -68,17 +68,11 @@ class MuveraSearch:
         Parameters
         ----------
         queries : dataset
-            With "id" and "text", and an optional "instruction" that is appended to the text.
+            With "id" and "text", and an optional "instruction" that is appended to the text.  Raise TypeError for a
+            query that is not a text, such as a conversation or an image.
         top_k : int
         top_ranked : mapping of str to sequence of str, optional
             Documents to rank for each query, in reranking tasks.
-
-        Raises
-        ------
-        RuntimeError
-            If :meth:`index` was not called.
-        TypeError
-            If a query is not a text, such as a conversation or an image.
         """
         if self._index is None:
             raise RuntimeError("There is no index yet. Call index first.")

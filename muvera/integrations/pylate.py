@@ -66,11 +66,11 @@ class MuveraPyLateIndex:
         if self.index is None:
             return [[] for _ in range(len(queries))]
         per_query = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
-        rankings = []
-        for i in range(len(queries)):
-            ids = subset[i] if subset is not None and per_query else subset
-            candidates = max(self._candidates, k)
-            rankings += self.index.search(queries[i : i + 1], k, candidates=candidates, ids=ids)
+        subsets: Any = subset if per_query else [subset] * len(queries)
+        rankings = [
+            self.index.search(queries[[i]], k, candidates=max(self._candidates, k), ids=ids)[0]
+            for i, ids in enumerate(subsets)
+        ]
         return [[{"id": id, "score": score} for id, score in ranking] for ranking in rankings]
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[Any]]:

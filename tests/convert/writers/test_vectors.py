@@ -14,7 +14,7 @@ from muvera.convert.writers import vectors as writers
 from muvera.convert.writers.base import write_documents
 from muvera.convert.writers.vectors import FORMATS, opensearch_index
 from muvera.data.multivectors import MultiVectors
-from muvera.engines.base import EF_CONSTRUCTION, LINKS
+from muvera.engines import Engine
 
 IDS = {"int": [5, -7, 2**40], "str": ["a", 'q"\\ \t', "é\n\u2028"]}
 VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12, 4)).astype(np.float32)
@@ -64,7 +64,8 @@ def test_opensearch(tmp_path: Path, kind: str) -> None:
     fields = body["mappings"]["properties"]
     assert fields["id"]["type"] == {"int": "long", "str": "keyword"}[kind]
     assert fields["vector"]["method"]["space_type"] == "innerproduct"
-    assert fields["vector"]["method"]["parameters"] == {"m": LINKS, "ef_construction": EF_CONSTRUCTION}
+    graph = {"m": Engine.links, "ef_construction": Engine.ef_construction}
+    assert fields["vector"]["method"]["parameters"] == graph
     with pytest.raises(FileExistsError, match=r"notes\.txt"):
         (tmp_path / "out" / "notes.txt").touch()
         write_documents(FORMATS["opensearch"], batches(IDS[kind]), tmp_path / "out", overwrite=True)
