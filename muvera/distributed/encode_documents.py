@@ -27,13 +27,8 @@ class EncodeDocuments:
     Parameters
     ----------
     encoder : path or Encoder
-        Must be fitted.  A folder written by ``encoder.save`` saves sending the encoder to every worker (about
-        60 MB); every worker must be able to read it.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        For a folder without an encoder, or an encoder that is not fitted.
+        A fitted encoder, or the folder of one.  A folder that every worker can read saves sending the encoder to
+        every worker (about 60 MB).  Raise FileNotFoundError or ValueError for other folders or encoders.
 
     Examples
     --------
@@ -53,10 +48,8 @@ class EncodeDocuments:
     def __call__(self, table: Any) -> Any:
         """Return the pyarrow.Table with the column of vectors.
 
-        Raises
-        ------
-        ValueError, TypeError
-            For a table without the column "tokens" or with a column "vector", or tokens that do not fit the encoder.
+        Raise ValueError or TypeError for a table without the column "tokens" or with a column "vector", or for tokens
+        that do not fit the encoder.
         """
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:

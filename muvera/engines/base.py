@@ -407,9 +407,7 @@ def open_engine(url: str) -> Engine:
     Raises
     ------
     ValueError
-        For any other URL.
-    EngineError
-        If the engine cannot be reached, or the URL's host, port, folder or name is invalid.
+        For any other URL.  EngineError if the engine cannot be reached, or a part of the URL is invalid.
     ImportError
         If the engine's client is not installed.
     """

@@ -183,10 +183,6 @@ class EngineIndex:
         progress : callable, optional
             Called with the number of documents after each batch.
 
-        Returns
-        -------
-        AddReport
-
         Raises
         ------
         TypeError, ValueError
@@ -359,9 +355,8 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For queries that do not fit, a wrong setting, or `recall` without a calibration.
-        FilterError
-            For a condition that is invalid, or that this engine cannot answer.
+            For queries that do not fit, a wrong setting, or `recall` without a calibration.  FilterError for a
+            condition that is invalid, or that this engine cannot answer.
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """

@@ -113,11 +113,9 @@ class QdrantEngine(Engine):
         library = import_extra("qdrant_client", "qdrant", "Qdrant")
         key = unquote(url.password) if url.password else os.environ.get("QDRANT_API_KEY")
         server = f"{url.hostname or 'localhost'}:{url.port or 6333}"
+        http = "https" if url.scheme == "qdrants" else "http"
         client = library.QdrantClient(
-            url=f"{'https' if url.scheme == 'qdrants' else 'http'}://{server}",
-            api_key=key,
-            timeout=_TIMEOUT,
-            check_compatibility=False,
+            url=f"{http}://{server}", api_key=key, timeout=_TIMEOUT, check_compatibility=False
         )
         return cls(client, name, f"{url.scheme}://{server}", key)
 

@@ -52,7 +52,7 @@ def test_the_programs_of_the_readme() -> None:
     assert RAG.search(["founders"], k=1, zero_index_ranks=True)[0]["rank"] == 0
 
 
-def test_arguments_of_the_splitter() -> None:
+def test_arguments_of_the_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
     RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0", index_root="elsewhere")
     text = PAGES["Studio_Ghibli"]
     for length, split, count in [(32, True, 20), (10_000, True, 1), (32, False, 1)]:
@@ -63,7 +63,8 @@ def test_arguments_of_the_splitter() -> None:
 
     def words(documents: list[str], ids: list[str], chunk_size: int) -> list[dict[str, str]]:
         seen.append(chunk_size)
-        return [{"document_id": ids[0], "content": word} for word in documents[0].split()]
+        pairs = zip(ids, documents, strict=True)
+        return [{"document_id": id, "content": word} for id, text in pairs for word in text.split()]
 
     def upper(passages: list[dict[str, str]], _: list[str]) -> list[dict[str, str]]:
         return [{**passage, "content": passage["content"].upper()} for passage in passages]
@@ -73,7 +74,8 @@ def test_arguments_of_the_splitter() -> None:
         preprocessing_fn=[upper, upper], bsize=4, use_faiss=True,
     )  # fmt: skip
     assert [row["content"] for row in RAG.search("two")] == ["TWO", "ONE"]
-    RAG.add_to_index(["three"], ["m"], document_splitter_fn=words)
+    monkeypatch.setattr("muvera.metadata.filters._MAX_VALUES", 1)  # no limit of documents
+    RAG.add_to_index(["three", "four"], ["m", "o"], document_splitter_fn=words)
     assert seen == [9, 9]
     with pytest.raises(FileExistsError):
         RAG.index(["four"], index_name="w", overwrite_index=False)

@@ -89,19 +89,27 @@ def test_something_elses_table_is_left_alone(postgres: str) -> None:
         connection.execute("DROP TABLE mine")
 
 
-def test_a_changed_table_is_noticed(postgres: str, filled: EngineIndex) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "DROP INDEX filled_graph; ALTER TABLE filled ALTER embedding TYPE vector",
+            str(CONFIG.vector_dimension),
+        ),
+        (
+            "UPDATE filled_encoder SET content = '{\"old\": 1}' WHERE part = 0",
+            "filled by another version of muvera",
+        ),
+        ("UPDATE filled_encoder SET content = '\\x00' WHERE part = 1", "checksum"),
+    ],
+)
+def test_a_changed_collection_is_refused(
+    postgres: str, filled: EngineIndex, change: str, message: str
+) -> None:
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("DROP INDEX filled_graph")
-        connection.execute("ALTER TABLE filled ALTER embedding TYPE vector")
-    with pytest.raises(EngineError, match=str(CONFIG.vector_dimension)):
-        EngineIndex(f"{postgres}#filled")
-
-
-def test_a_collection_of_another_version_is_refused(postgres: str, filled: EngineIndex) -> None:
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute('UPDATE filled_encoder SET content = \'{"precision": "float16"}\' WHERE part = 0')
-    with pytest.raises(EngineError, match="filled by another version of muvera") as caught:
-        EngineIndex(f"{postgres}#filled")
+        connection.execute(change)
+    with pytest.raises(ValueError, match=message) as caught, EngineIndex(f"{postgres}#filled") as index:
+        index.search([np.ones((2, DIM), np.float32)])
     require_sentence(caught.value)
 
 
@@ -128,13 +136,6 @@ def test_long_vectors_are_refused_before_anything_is_created(postgres: str) -> N
         with pytest.raises(ValueError, match="4000"):
             index.add(DOCUMENTS)
         assert index.engine.describe() is None
-
-
-def test_a_changed_encoder_is_refused(postgres: str, filled: EngineIndex) -> None:
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("UPDATE filled_encoder SET content = '\\x00' WHERE part = 1")
-    with EngineIndex(f"{postgres}#filled") as index, pytest.raises(ValueError, match="checksum"):
-        index.search([np.ones((2, DIM), np.float32)])
 
 
 @pytest.mark.parametrize(
