@@ -1,5 +1,6 @@
 """What every encoder promises: the same bits in any batch and on any threads, one fit, files, refused input."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_saved_encoder_encodes_the_same(encoder: Any, tmp_path: Path) -> None:
         encoder.save(tmp_path / "encoder")
     encoder.save(str(tmp_path / "encoder"), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+
+
+def test_arrays_of_another_configuration_are_refused(encoder: Any) -> None:
+    """Compiled code reads them without bounds checks."""
+    for name in encoder._array_classes(encoder.config):
+        arrays = getattr(encoder, name)
+        for field in dataclasses.fields(arrays):
+            array = getattr(arrays, field.name)
+            for wrong in (array[..., :-1], array.astype(np.int16), array[np.newaxis]):
+                if wrong.shape != array.shape or wrong.dtype != array.dtype:
+                    with pytest.raises(ValueError, match="The encoder's array"):
+                        changed = dataclasses.replace(arrays, **{field.name: wrong})
+                        type(encoder)(encoder.config, **{name: changed})
+    with pytest.raises(ValueError, match="others were given"):
+        type(encoder)(encoder.config, others=arrays)
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[-1]], ids=lambda config: config.kind)

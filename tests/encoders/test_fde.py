@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
-from muvera.encoders.fde.matrices import MeanToken
 
 SIDES = ["encode_documents", "encode_queries"]
 
@@ -302,33 +301,11 @@ def test_dictionaries_and_hashes_have_every_value() -> None:
         assert through_json == config and through_json.hash == config.hash
     integer, number = (dataclasses.replace(base, soft_query_cells=zero) for zero in (0, 0.0))
     assert integer.hash == number.hash
-    for values, message in (({"dimension": 4, "repetitions": 3}, "'repetitions'"), ({}, "needs dimension")):
-        with pytest.raises(ValueError, match=message):
-            FDEConfig.from_dict(values)
-
-
-REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"dimension": 4.0}, TypeError, "float 4.0"),
-    ({"num_simhash_projections": 17}, ValueError, "between 0 and 16, got 17"),
-    ({"projection_dimension": 65}, ValueError, "between 1 and 64, got 65"),
-    ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
-    ({"projection": "gauss"}, ValueError, "'gauss'"),
-    ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
-    ({"final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
-    ({"seed": -1}, ValueError, "at least 0, got -1"),
-    ({"dialect": "reference"}, ValueError, "dialect='reference'.*'complementary'"),
-]
-
-
-@pytest.mark.parametrize(("values", "error", "words"), REFUSED, ids=lambda value: str(value)[:50])
-def test_wrong_configurations(values: dict[str, Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        FDEConfig(**{"dimension": 64, **values})
+    with pytest.raises(ValueError, match="needs dimension"):
+        FDEConfig.from_dict({})
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
-        FDEEncoder(FDEConfig(dimension=4), mean_token=MeanToken(np.zeros(3, np.float32)))
     encoder = made(None, dimension=4, num_repetitions=1, num_simhash_projections=1, **PLAIN)
     frozen = np.zeros((1, 8), np.float32)
     frozen.flags.writeable = False

@@ -145,25 +145,3 @@ def test_trained_features_explain_more_than_random_ones() -> None:
     assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
     assert train_features(random, tokens[:1000], values_at(tokens[:1000]), 3, 0) is random
     assert train_features(random, few, np.ones_like(values_at(few)), 3, 0) is random
-
-
-# -- bad input --------------------------------------------------------------------
-
-
-def test_maps_of_another_size(encoder: LearnedEncoder) -> None:
-    other = LearnedConfig(dimension=20, **{**SMALL, "vector_dimension": 25})
-    with pytest.raises(ValueError, match=r"'documents' has shape \(100, 24\).*\(100, 25\)"):
-        LearnedEncoder(other, maps=encoder.maps)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
-        ({"num_landmarks": 1.5}, TypeError, "float 1.5"),
-        ({"training_epochs": -1}, ValueError, "at least 0, got -1"),
-    ],
-)
-def test_wrong_configurations(settings: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        LearnedConfig(dimension=20, **settings)

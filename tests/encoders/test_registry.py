@@ -76,6 +76,33 @@ def test_wrong_encoder_arguments() -> None:
             call()
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"dimension": 4.0}, TypeError, "float 4.0"),
+        ({"num_simhash_projections": 17}, ValueError, "between 0 and 16, got 17"),
+        ({"projection_dimension": 65}, ValueError, "between 1 and 64, got 65"),
+        ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
+        ({"projection": "gauss"}, ValueError, "'gauss'"),
+        ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
+        ({"final_projection_dimension": 0}, ValueError, "at least 1, got 0"),
+        ({"seed": -1}, ValueError, "at least 0, got -1"),
+        ({"dialect": "reference"}, ValueError, "dialect='reference'.*'complementary'"),
+        ({"encoder": "moments", "dimension": 0}, ValueError, "between 1 and 32768, got 0"),
+        ({"encoder": "moments", "covariance": 1}, TypeError, "int 1"),
+        ({"encoder": "moments", "compact_dimension": 0}, ValueError, "at least 1, got 0"),
+        ({"encoder": "moments", "seed": -1}, ValueError, "at least 0, got -1"),
+        ({"encoder": "learned", "vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
+        ({"encoder": "learned", "num_landmarks": 1.5}, TypeError, "float 1.5"),
+        ({"encoder": "learned", "training_epochs": -1}, ValueError, "at least 0, got -1"),
+        ({"repetitions": 3}, ValueError, "'repetitions'"),
+    ],
+)  # fmt: skip
+def test_wrong_configurations(values: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        config_from_dict({"encoder": "fde", "dimension": 64, **values})
+
+
 def test_damaged_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
         load_encoder(tmp_path)
