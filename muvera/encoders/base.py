@@ -32,6 +32,7 @@ __all__ = [
     "FitSample",
     "KernelArrays",
     "ReadArray",
+    "Shapes",
     "Side",
     "run_tasks",
     "write_encoder_arrays",
@@ -50,6 +51,9 @@ ReadArray = Callable[[str], NDArray[Any]]
 
 #: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
 KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
+
+#: Shapes of arrays.
+Shapes = tuple[tuple[int, ...], ...]
 
 #: Writes the rows of texts start..stop.
 Write = Callable[[KernelArrays, int, int, NDArray[np.float32]], None]
@@ -117,7 +121,10 @@ class EncoderConfig:
 
 
 class EncoderArrays:
-    """Base class of frozen dataclasses whose fields are arrays of an encoder; packed forms are cached properties."""
+    """Base class of frozen dataclasses with arrays of an encoder; packed forms are cached properties.
+
+    The fields are annotated as ``NDArray[np.<dtype>]``.
+    """
 
     #: Precedes the names of the arrays in files.
     prefix: ClassVar[str] = ""
@@ -133,8 +140,8 @@ class EncoderArrays:
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: np.ascontiguousarray(read(cls.prefix + name)) for name in names})
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Return the shape and dtype of each array for a configuration."""
+    def _shapes(self, config: Any) -> Shapes:
+        """Return the shapes that a configuration needs, in the order of the fields."""
         raise NotImplementedError
 
     def require_shape(self, config: Any) -> None:
@@ -142,12 +149,13 @@ class EncoderArrays:
 
         Compiled code reads these arrays without bounds checks.
         """
-        for name, (shape, dtype) in self._expected(config).items():
-            array = getattr(self, name)
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        for field, shape in zip(fields, self._shapes(config), strict=True):
+            array, dtype = getattr(self, field.name), field.type.removeprefix("NDArray[np.").removesuffix("]")
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
-                    f"The encoder's array {name!r} has shape {array.shape} and dtype {array.dtype}, but its "
-                    f"configuration needs {shape} and {np.dtype(dtype)}. Restore the encoder from a copy."
+                    f"The encoder's array {field.name!r} has shape {array.shape} and dtype {array.dtype}, but its "
+                    f"configuration needs {shape} and {dtype}. Restore the encoder from a copy."
                 )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .base import EncoderArrays, Side
+from .base import EncoderArrays, Shapes, Side
 from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
 from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .moment_blocks import mean_tokens
@@ -68,15 +68,9 @@ class CompactMaps(EncoderArrays):
 
     prefix: ClassVar[str] = "compact_"
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+    def _shapes(self, config: Any) -> Shapes:
         long, compact = config.long_dimension, config.compact_dimension
-        return {
-            "queries": ((long, compact), np.int8),
-            "query_scales": ((compact,), np.float32),
-            "documents": ((long, compact), np.int8),
-            "document_scales": ((compact,), np.float32),
-            "offset": ((compact,), np.float32),
-        }
+        return (long, compact), (compact,), (long, compact), (compact,), (compact,)
 
     @cached_property
     def _products(self) -> dict[Side, Int8Matrix]:

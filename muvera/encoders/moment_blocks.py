@@ -18,13 +18,12 @@ from ..data.validation import read_only_view
 from ..kernels.moments import covariances, first_moments, query_matrices, weigh_moments
 from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
-from .base import EncoderArrays, KernelArrays, Side, run_tasks
+from .base import EncoderArrays, KernelArrays, Shapes, Side, run_tasks
 from .matmul import gram, leading_eigenvectors
 
 __all__ = [
     "DEFAULT_COEFFICIENTS",
     "MAX_DIRECTIONS",
-    "TERMS",
     "MomentBlocks",
     "covariance_directions",
     "default_blocks",
@@ -33,12 +32,9 @@ __all__ = [
     "principal_directions",
 ]
 
-#: The terms of the coefficients: the sketch, the covariance, the mean m, m / |m|, and of the bias
-#: |m|, |m|**2 and the logarithm of the number of tokens.
-TERMS = ("sketch", "covariance", "mean", "direction", "length", "square_length", "log_count")
-
-#: Coefficients without documents to fit them to: the identity, with the weight that a sketch of
-#: some thousand floats gets on most models.
+#: Coefficients without documents to fit them to: the identity, with the weight that a sketch of some thousand floats
+#: gets on most models.  Their terms are the sketch, the covariance, the mean m, m / |m|, and of the bias |m|, |m|**2
+#: and the logarithm of the number of tokens.
 DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 #: Largest number of directions of the covariance.
@@ -72,7 +68,7 @@ class MomentBlocks(EncoderArrays):
     Parameters
     ----------
     coefficients : float64 (7,)
-        Of the :data:`TERMS`.
+        Of the terms of :data:`DEFAULT_COEFFICIENTS`.
     units : float32 (4,)
         Documents' blocks are multiplied and queries' blocks divided by them: sketch, covariance, mean, bias.
         Products stay the same, and both sides become about equally long, which is needed by graphs and
@@ -93,15 +89,11 @@ class MomentBlocks(EncoderArrays):
 
     prefix: ClassVar[str] = "moments_"
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        dimension, size = config.dimension, covariance_directions(config.dimension, config.covariance)
-        return {
-            "coefficients": ((len(TERMS),), np.float64),
-            "units": ((4,), np.float32),
-            "offset": ((moment_dimension(dimension, config.covariance),), np.float32),
-            "metric": ((size, size), np.float32),
-            "directions": ((size, dimension) if 0 < size < dimension else (0, 0), np.float32),
-        }
+    def _shapes(self, config: Any) -> Shapes:
+        size, dimension = covariance_directions(config.dimension, config.covariance), config.dimension
+        directions = (size, dimension) if 0 < size < dimension else (0, 0)
+        columns = moment_dimension(dimension, config.covariance)
+        return (len(DEFAULT_COEFFICIENTS),), (4,), (columns,), (size, size), directions
 
     def require_shape(self, config: Any) -> None:
         """Raise ValueError if the blocks belong to another configuration, or a unit is not positive."""

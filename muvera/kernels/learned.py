@@ -10,12 +10,24 @@ are exact integers, so a text's values do not depend on the machine or on other 
 import numpy as np
 
 from .byte_tile import WIDE, byte_max, byte_tile, round_lanes
-from .jit import kernel
+from .jit import helper, kernel
 from .row_operations import load_rows, longest_text
 from .tile import LANES, ROWS
 
 # Smallest 32-bit integer: no sum is below it.
 _LEAST = -(2**31)
+
+
+@helper
+def _round_floats(rows, first, last, out):
+    """Write ``rows[first:last]`` in 127ths of the largest entry to the same bytes of `out`; return the unit."""
+    peak = np.float32(0.0)
+    for i in range(first, last):
+        peak = max(peak, abs(rows[i]))
+    per_unit = np.float32(127.0) / peak if peak > 0 else np.float32(0.0)
+    for i in range(first, last, LANES):
+        round_lanes(rows, i, per_unit, out, i)
+    return peak / np.float32(127.0)
 
 
 @kernel
@@ -42,13 +54,7 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
             values[:] = 0.0
             continue
         load_rows(floats, halves, start, start + size, depth, width, center, rows)
-        peak = np.float32(0.0)
-        for i in range(size * width):
-            peak = max(peak, abs(rows[i]))
-        per_unit = np.float32(127.0) / peak if peak > 0 else np.float32(0.0)
-        for i in range(0, size * width, LANES):
-            round_lanes(rows, i, per_unit, tokens, i)
-        unit = peak / np.float32(127.0)
+        unit = _round_floats(rows, 0, size * width, tokens)
         for panel in range(0, panels, WIDE):
             best[:] = _LEAST
             for row in range(0, size, ROWS):
@@ -80,13 +86,7 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
         size = offsets[text + 1] - offsets[text]
         load_rows(floats, halves, offsets[text], offsets[text + 1], depth, width, center, rows)
         for i in range(size):
-            peak = np.float32(0)
-            for j in range(width):
-                peak = max(peak, abs(rows[i * width + j]))
-            token_units[i] = peak / np.float32(127)
-            per_unit = np.float32(127) / peak if peak > 0 else np.float32(0)
-            for j in range(i * width, (i + 1) * width, LANES):
-                round_lanes(rows, j, per_unit, tokens, j)
+            token_units[i] = _round_floats(rows, i * width, (i + 1) * width, tokens)
         for panel in range(0, (count + LANES - 1) // LANES, WIDE):
             column = panel * LANES
             used = min(WIDE * LANES, count - column)

@@ -10,21 +10,15 @@ from .jit import helper, kernel
 
 
 @helper
-def _square_sum(row):
-    """Return the sum of squares of `row`, float32 (depth,)."""
-    a = b = c = d = e = f = g = h = 0.0
+def _square_sum(row, sums):
+    """Return the sum of squares of `row`, float32 (depth,); `sums` is room for eight sums."""
+    sums[:] = 0.0
     depth = len(row)
     whole = depth // 8 * 8
     for k in range(0, whole, 8):
-        a += np.float64(row[k]) * np.float64(row[k])
-        b += np.float64(row[k + 1]) * np.float64(row[k + 1])
-        c += np.float64(row[k + 2]) * np.float64(row[k + 2])
-        d += np.float64(row[k + 3]) * np.float64(row[k + 3])
-        e += np.float64(row[k + 4]) * np.float64(row[k + 4])
-        f += np.float64(row[k + 5]) * np.float64(row[k + 5])
-        g += np.float64(row[k + 6]) * np.float64(row[k + 6])
-        h += np.float64(row[k + 7]) * np.float64(row[k + 7])
-    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
+        for j in range(8):
+            sums[j] += np.float64(row[k + j]) * np.float64(row[k + j])
+    total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
     for k in range(whole, depth):
         total += np.float64(row[k]) * np.float64(row[k])
     return total
@@ -38,8 +32,9 @@ def measure_rows(tokens, totals):
     distance of a norm from 1; and the number of rows that are zero.  The sum runs from row to row, so that it
     does not depend on the division into batches.
     """
+    sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
-        square = _square_sum(tokens[i])
+        square = _square_sum(tokens[i], sums)
         if square == 0.0:
             totals[5] += 1.0
             continue
@@ -55,9 +50,10 @@ def measure_rows(tokens, totals):
 def unit_rows(tokens):
     """Divide each row by its norm in place; return the first row that is zero, or -1."""
     zero = -1
+    sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
         row = tokens[i]
-        square = _square_sum(row)
+        square = _square_sum(row, sums)
         if square == 0.0:
             if zero < 0:
                 zero = i

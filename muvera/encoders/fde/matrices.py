@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.tile import LANES, pack_columns
-from ..base import EncoderArrays
+from ..base import EncoderArrays, Shapes
 from . import reference_draws
 from .config import FDEConfig
 
@@ -48,16 +48,12 @@ class FDEMatrices(EncoderArrays):
     final_targets: NDArray[np.int64]
     final_signs: NDArray[np.float32]
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+    def _shapes(self, config: Any) -> Shapes:
         width, repetitions = padded_width(config.dimension), config.num_repetitions
+        planes = (repetitions * config.num_simhash_projections, width)
         projections = (repetitions, config.block_width, width)
         targets = config.sketch_dimension if config.final_projection_dimension else 0
-        return {
-            "hyperplanes": ((repetitions * config.num_simhash_projections, width), np.float32),
-            "projections": ((0, 0, 0) if config.projection == "identity" else projections, np.float32),
-            "final_targets": ((targets,), np.int64),
-            "final_signs": ((targets,), np.float32),
-        }
+        return planes, (0, 0, 0) if config.projection == "identity" else projections, (targets,), (targets,)
 
     def require_shape(self, config: Any) -> None:
         """Raise ValueError if the matrices belong to another configuration, or a position is out of range."""
@@ -88,8 +84,8 @@ class MeanToken(EncoderArrays):
 
     center: NDArray[np.float32]
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        return {"center": ((config.dimension,), np.float32)}
+    def _shapes(self, config: Any) -> Shapes:
+        return ((config.dimension,),)
 
     @cached_property
     def padded(self) -> NDArray[np.float32]:

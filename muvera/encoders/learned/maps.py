@@ -15,7 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ..base import EncoderArrays
+from ..base import EncoderArrays, Shapes
 from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
@@ -84,21 +84,11 @@ class LearnedMaps(EncoderArrays):
         """Number of landmarks; a small sample has fewer tokens than the configuration allows."""
         return len(self.landmark_scales)
 
-    def _expected(self, config: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        count, size, features = self.num_landmarks, config.vector_dimension, config.num_features
-        return {
-            "center": ((config.dimension,), np.float32),
-            "landmarks": ((config.dimension, count), np.int8),
-            "landmark_scales": ((count,), np.float32),
-            "features": ((config.dimension, features), np.int8),
-            "feature_scales": ((features,), np.float32),
-            "biases": ((features,), np.float32),
-            "documents": ((count, size), np.int8),
-            "document_scales": ((size,), np.float32),
-            "queries": ((features, size), np.int8),
-            "query_scales": ((size,), np.float32),
-            "offset": ((size,), np.float32),
-        }
+    def _shapes(self, config: Any) -> Shapes:
+        dimension, size, features = config.dimension, config.vector_dimension, config.num_features
+        count = self.num_landmarks
+        tokens = (dimension,), (dimension, count), (count,), (dimension, features), (features,), (features,)
+        return *tokens, (count, size), (size,), (features, size), (size,), (size,)
 
     @cached_property
     def packed(self) -> tuple[TokenProducts, TokenProducts, Int8Matrix, Int8Matrix]:
