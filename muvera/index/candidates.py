@@ -14,6 +14,7 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..encoders.base import Encoder
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
+from ..utils.parallel import split_by_count
 from .recall import MAX_RANKED, Calibration, Level
 from .settings import IndexSettings
 from .windows import MeasuredWindows
@@ -63,26 +64,23 @@ class CandidateSearch:
         If it fails, some of them may have been added.  `guard` calls functions while no thread searches.
         """
         filled = documents.lengths > 0
-        if not filled.all():
-            rows, documents = rows[filled], documents[filled]
-        step = max(1, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            self._change_to_scan(len(self.search) + len(block), threads)
-            vectors = self.encoder.encode_documents(documents[start : start + step], threads=threads)
-            self.search.add(block, vectors, threads, guard)
+        rows, documents = rows[filled], documents[filled]
+        for start, stop in self._blocks(len(rows)):
+            self._change_to_scan(len(self.search) + stop - start, threads)
+            vectors = self.encoder.encode_documents(documents[start:stop], threads=threads)
+            self.search.add(rows[start:stop], vectors, threads, guard)
+
+    def _blocks(self, count: int) -> list[tuple[int, int]]:
+        return split_by_count(count, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
 
     def _change_to_scan(self, size: int, threads: int | None) -> None:
         """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
         before = self.search
         if self.settings.backend != "auto" or before.kind == "scan" or size < SCAN_FROM:
             return
-        scan = self._new_search("scan")
-        rows = before.labels()
-        step = max(1, _BLOCK_BYTES // (4 * before.dimension))
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            scan.add(block, before.vectors(block), threads)
+        scan, rows = self._new_search("scan"), before.labels()
+        for start, stop in self._blocks(len(rows)):
+            scan.add(rows[start:stop], before.vectors(rows[start:stop]), threads)
         self.search, self.windows = scan, None  # measured again
 
     def remove(self, rows: NDArray[np.int64]) -> None:

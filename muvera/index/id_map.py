@@ -38,7 +38,7 @@ class IdMap:
 
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
-        self._alive = GrowingArray(np.empty(0, bool))
+        self._alive = np.empty(0, bool)
         # Rows by id: many that do not change, made when first needed, and few changed ones; -1 for deleted ids.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
@@ -50,7 +50,7 @@ class IdMap:
 
     def __copy__(self) -> IdMap:
         copied = IdMap.__new__(IdMap)
-        vars(copied).update(vars(self), _ids=copy(self._ids), _alive=copy(self._alive))
+        vars(copied).update(vars(self), _ids=copy(self._ids))
         return copied
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class IdMap:
     @cached_property
     def live(self) -> NDArray[np.int64]:
         """Rows that are not deleted, ascending."""
-        return np.flatnonzero(self._alive.values)
+        return np.flatnonzero(self._alive)
 
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
@@ -133,7 +133,7 @@ class IdMap:
         first = len(self._ids)
         # Store strings as objects: a fixed-width array would be as wide as its longest string.
         self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
-        self._alive.extend(np.ones(len(ids), bool))
+        self._alive = np.append(self._alive, np.ones(len(ids), bool))
         self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
         if ids.dtype.kind == "i" and len(ids):
             self.next = max(self.next, int(ids.max()) + 1)
@@ -142,7 +142,7 @@ class IdMap:
     def reserve(self, count: int) -> None:
         """Add `count` deleted rows."""
         self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
-        self._alive.extend(np.zeros(count, bool))
+        self._alive = np.append(self._alive, np.zeros(count, bool))
         vars(self).pop("live", None)
 
     def drop(self, rows: NDArray[np.int64]) -> None:
@@ -150,9 +150,8 @@ class IdMap:
         dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)
         ids = [id for id, row in dropped if self._old_rows is not None and self._row(id) == row]
         self._change_rows(ids, [-1] * len(ids))
-        alive = self._alive.values.copy()
-        alive[rows] = False
-        self._alive = GrowingArray(alive)
+        self._alive = self._alive.copy()
+        self._alive[rows] = False
         vars(self).pop("live", None)
 
     def save(self, folder: Path) -> None:
@@ -160,7 +159,7 @@ class IdMap:
         # ASCII, because Python strings can contain characters that UTF-8 cannot encode.
         content = json.dumps({"next": self.next, "ids": self._ids.values.tolist()}, indent=0)
         write_bytes(folder / IDS, content.encode("ascii"))
-        save_array(folder / ALIVE, self._alive.values)
+        save_array(folder / ALIVE, self._alive)
 
     @classmethod
     def load(cls, folder: Path) -> IdMap:
@@ -177,8 +176,7 @@ class IdMap:
             raise ValueError(f"{folder} has {len(values)} ids for {alive.dtype} {alive.shape} rows.")
         loaded = cls(following)
         loaded._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
-        loaded._alive = GrowingArray(alive)
-        loaded._old_rows = None
+        loaded._alive, loaded._old_rows = alive, None
         return loaded
 
     def require_different(self, path: Path) -> None:

@@ -160,7 +160,7 @@ class MuveraIndex:
                     "use MuveraIndex.build."
                 )
         thread_count(threads)
-        with nullcontext() if path is None else staging_beside(_absolute(path), overwrite) as staging:
+        with nullcontext() if path is None else staging_beside(as_path(path).resolve(), overwrite) as staging:
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
@@ -184,12 +184,8 @@ class MuveraIndex:
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
-        Parameters
-        ----------
-        source : path, or a source
-            A PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.
-        encoder, **options
-            As for :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
+        `source` is a PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.  The
+        other arguments are those of :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
         """
         from ..convert import open_source
 
@@ -204,16 +200,10 @@ class MuveraIndex:
 
     @classmethod
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
-        """Build an index from an index folder of PyLate, with PyLate's ids.
+        """Build an index from PyLate's folder ``index_folder/index_name``, with PyLate's ids.
 
-        Token codes of a PLAID index are kept bit for bit, see :meth:`from_plaid`, unless ``tokens=`` is given.
-
-        Parameters
-        ----------
-        path : path
-            The folder ``index_folder/index_name`` of PyLate, such as ``"pylate-index/index"``.
-        *args, **options
-            As for :meth:`build`.
+        Token codes of a PLAID index are kept bit for bit, see :meth:`from_plaid`, unless ``tokens=`` is given.  The
+        other arguments are those of :meth:`build`.
         """
         from ..convert import open_source
 
@@ -284,10 +274,7 @@ class MuveraIndex:
             self._replace_contents(contents)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
-        """Delete documents by id.
-
-        For an id that is not in the index, nothing is deleted and KeyError is raised, unless ``missing="ignore"``.
-        """
+        """Delete documents by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
         with self._changing:
             self._replace_contents(self._without(as_id_list(ids), missing))
 
@@ -314,7 +301,7 @@ class MuveraIndex:
             if path is None:
                 self._replace_contents(self._contents.rebuilt(threads))
             else:
-                with staging_beside(_absolute(path), overwrite=True) as staging:
+                with staging_beside(as_path(path).resolve(), overwrite=True) as staging:
                     self._save(path, contents=self._contents.rebuilt(threads, staging))
 
     # -- searching ------------------------------------------------------------
@@ -394,7 +381,7 @@ class MuveraIndex:
 
         Parameters
         ----------
-        queries, threads
+        queries
             As for :meth:`search`.
         ids : sequence of collections of ids
             The documents to rank, one collection per query.
@@ -455,11 +442,7 @@ class MuveraIndex:
         :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it by a
         calibration with windows.  Call this method again then.  Without vectors (a small index), nothing changes.
 
-        Parameters
-        ----------
-        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
-            At least 64, typical of later queries.  Queries without tokens are skipped.
-        threads : int, optional
+        `queries` are at least 64 queries with tokens, typical of later ones, in a form that :meth:`search` accepts.
         """
         thread_count(threads)
         texts = with_enough_tokens(self._checked(queries, "queries"))
@@ -520,10 +503,7 @@ class MuveraIndex:
         return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents, in the order of `ids`, each document once.
-
-        Raise KeyError for an id that is not in the index.
-        """
+        """Return the token vectors of documents, each once, in the order of `ids`; raise KeyError for an unknown id."""
         contents = self._contents
         rows = contents.ids.rows(as_id_list(ids))
         return contents.store.rows(rows).with_ids(contents.ids.of(rows))
@@ -573,7 +553,7 @@ class MuveraIndex:
         holds_lock: bool = False,
     ) -> None:
         """Save `contents` (default: those of the index); `holds_lock`: see :func:`muvera.index.generations.commit`."""
-        target = _absolute(path)
+        target = as_path(path).resolve()  # each folder has only one name
         with self._changing:
             contents = self._contents if contents is None else contents
             write_texts = None if self._write_texts is None else partial(self._write_texts, contents.ids)
@@ -598,7 +578,7 @@ class MuveraIndex:
         FileNotFoundError, IndexFolderError
             If the folder contains no index, a damaged one, or one of another format version.
         """
-        folder = _absolute(path)
+        folder = as_path(path).resolve()
         contents = read_current(folder, lambda manifest: read_generation(folder, manifest, verify_files))
         if journal_bytes(folder, contents.generations[folder]):
             warnings.warn(
@@ -613,11 +593,6 @@ class MuveraIndex:
         index = cls(contents.config)
         index._contents = contents
         return index
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the resolved path, so that each folder has only one name."""
-    return as_path(path).resolve()
 
 
 def _with_ids(documents: Any, ids: Any) -> Any:
