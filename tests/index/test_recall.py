@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from builders.realistic_collections import DIM, documents_like_real, queries_like_real
 
-import muvera.index.two_stage_search as two_stage_search
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.index import recall as dial
 from muvera.index.recall import TARGETS, Calibration
@@ -116,19 +115,14 @@ def test_calibrate_with_real_queries(index: MuveraIndex, tmp_path: Path) -> None
     assert Calibration.from_dict(calibration.to_dict()) == calibration
 
 
-def test_it_is_measured_again_once_the_index_has_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
-
-    def calibrated(contents: Any, threads: Any) -> Any:
-        made.append(len(contents.searchable[0]))
-        return dial.calibrate_on_windows(contents, threads)
-
-    monkeypatch.setattr(two_stage_search, "calibrate_on_windows", calibrated)
+def test_it_is_measured_again_once_the_index_has_doubled() -> None:
     index = MuveraIndex.build(DOCUMENTS[:300], "mean", exact_tokens=0)
-    index.add(DOCUMENTS[300:400])
-    assert len(made) == 1
-    index.add(DOCUMENTS[400:])
-    assert len(made) == 2 and index.candidates_by_recall[0.9] >= 10
+    sizes = []
+    for start, stop in ((300, 400), (400, 1300)):
+        index.add(DOCUMENTS[start:stop])
+        sizes.append(index._contents.candidates.calibration.documents)  # type: ignore[union-attr]
+    assert sizes == [int((DOCUMENTS[:count].lengths > 0).sum()) for count in (300, 1300)]
+    assert index.candidates_by_recall[0.9] >= 10
 
 
 def test_everything_is_ranked_where_nothing_is_calibrated(index: MuveraIndex) -> None:

@@ -159,16 +159,11 @@ def test_windows_and_their_exact_best() -> None:
     again, _ = document_windows(index._contents, 30)
     assert len(queries) == len(np.unique(sources)) == 30 and sources.min() >= 20
     assert np.array_equal(queries.tokens, again.tokens)
-    for best, window, source in zip(
-        exact_best(index._contents, queries, sources, 5), queries, sources, strict=True
-    ):
+    best = exact_best(index._contents, queries, sources, 5)
+    for rows, window, source in zip(best, queries, sources, strict=True):
         rest = np.setdiff1d(np.arange(20, 120), source)
-        assert (
-            best.tolist()
-            == rest[
-                top_k([window], MultiVectors.from_arrays([documents[i] for i in rest]), 5)[0].ids
-            ].tolist()
-        )
+        expected = top_k([window], MultiVectors.from_arrays([documents[i] for i in rest]), 5)[0].ids
+        assert rows.tolist() == rest[expected].tolist()
 
 
 @pytest.mark.compiled("fits encoders on hundreds of documents")
@@ -177,16 +172,8 @@ def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_pa
     stages: list[str] = []
     with listening(stages.append):
         easy = MuveraIndex.build(documents, exact_tokens=0)
-    assert stages == [
-        "learning moments, 1 of 2",
-        "",
-        "learning moments, 2 of 2",
-        "",
-        "making vectors",
-        "",
-        "measuring recall",
-        "",
-    ]
+    fits = ["learning moments, 1 of 2", "learning moments, 2 of 2"]
+    assert stages[::2] == [*fits, "making vectors", "measuring recall"] and not any(stages[1::2])
     compared = easy.info().encoder["compared"]
     assert easy.config.kind == "moments" and list(compared) == ["moments"] and compared["moments"] >= 0.9
     monkeypatch.setattr(two_stage_search, "LOW_RECALL", 1.1)
