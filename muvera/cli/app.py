@@ -48,6 +48,10 @@ class Commands(TyperGroup):
             code = 2
         raise SystemExit(code if isinstance(code, int) else 0)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Print the help if there are no arguments."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; print an error in one line, and a traceback only with --debug."""
         try:
@@ -58,7 +62,7 @@ class Commands(TyperGroup):
         except (BrokenPipeError, typer.Exit, typer.Abort, _UsageError):  # a broken pipe: head, for example
             raise
         except Exception as error:
-            if ctx.params.get("debug"):
+            if ctx.find_root().params.get("debug"):
                 traceback.print_exc()
             if isinstance(error, _EXPECTED):
                 note(f"muvera: error: {one_line(error, _options(ctx))}")
@@ -69,14 +73,9 @@ class Commands(TyperGroup):
 
 
 def _options(ctx: Any) -> dict[str, str]:
-    """Return the options of the invoked command, or of all commands of its group, by their Python names."""
-    command = ctx.command.commands.get(ctx.invoked_subcommand)
-    return {
-        parameter.name: parameter.opts[0]
-        for one in getattr(command, "commands", {"": command}).values()
-        for parameter in getattr(one, "params", [])
-        if parameter.opts[0].startswith("-")
-    }
+    """Return the options of the invoked command by their Python names."""
+    parameters = ctx.command.commands[ctx.invoked_subcommand].params
+    return {each.name: each.opts[0] for each in parameters if each.opts[0].startswith("-")}
 
 
 app = typer.Typer(
@@ -108,13 +107,13 @@ def start(
     """
     if version:
         typer.echo(f"muvera {__version__}")
-    elif ctx.invoked_subcommand is None:
+    elif ctx.invoked_subcommand is None:  # --debug alone
         typer.echo(ctx.get_help())
 
 
 for command in (demo, index, search, serve, mcp, info, diagnose, tune, convert, encode, load, formats):
     app.command(command.__name__)(command)
-app.add_typer(texts, name="texts")
+app.add_typer(texts, name="texts", cls=Commands)
 
 
 def main() -> None:

@@ -66,23 +66,17 @@ Example:
   muvera texts update my-index pages.csv --text title,body --id url
 """
 
+_TEXTS = """Index texts, change them and search them.
+
+\b
+Example:
+  muvera texts index pages.csv my-index --text title,body --id url
+  muvera texts search my-index "a question"
+"""
+
 texts = typer.Typer(
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    help=_TEXTS, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-
-@texts.callback(invoke_without_command=True)
-def start(ctx: typer.Context) -> None:
-    """Index texts, change them and search them.
-
-    \b
-    Example:
-      muvera texts index pages.csv my-index --text title,body --id url
-      muvera texts search my-index "a question"
-    """
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 @texts.command("index")

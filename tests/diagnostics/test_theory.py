@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera.diagnostics.theory import Parameters, theorem_2_1, theorem_2_2
+from muvera.diagnostics.theory import theorem_2_1, theorem_2_2
 
 errors = st.floats(1e-3, 1.0)
 failures = st.floats(1e-9, 0.999)
@@ -67,11 +67,6 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
     assert theorem_2_2(eps, None, queries, documents, n) == theorem_2_2(
         eps, 1 / max(n, 2), queries, documents, n
     )
-
-
-def test_the_floats_of_the_parameters() -> None:
-    little = Parameters(2, 5, 5, 16, 0.1)
-    assert little.log10_vector_dimension == pytest.approx(math.log10(2 * 2**5 * 16))
 
 
 @pytest.mark.parametrize(
