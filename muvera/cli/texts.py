@@ -351,4 +351,4 @@ def _converse(answer: Callable[[str], Any], explain: bool) -> None:
         line = sys.stdin.readline()
         if not line.strip():
             return
-        typer.echo(hits_text(answer(line.strip()), explain))
+        show(False, {}, hits_text(answer(line.strip()), explain))

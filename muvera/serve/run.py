@@ -99,15 +99,16 @@ def _stopping(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Call `stop` on SIGTERM and SIGHUP during a block, except for ignored signals (nohup)."""
     names = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] != signal.SIG_IGN:
-            signal.signal(number, stop)
+    before = {
+        number: signal.signal(number, stop)
+        for number in numbers
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def protocol(settings: ServerSettings) -> Any:

@@ -21,23 +21,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rankings_are_those_of_exact_chamfer(folder: Path) -> None:
-    content = answer("search", folder / "index", folder / "queries", "-k", 5)
-    assert (content["k"], content["candidates"]) == (5, 100)
+def test_rankings_are_those_of_exact_chamfer(folder: Path, tmp_path: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 4]
+    content = answer(*given)
+    assert (content["k"], content["candidates"]) == (4, 100)
     queries = {query["id"]: query["results"] for query in content["queries"]}
     assert list(queries) == [f"q{i}" for i in range(6)] and queries.pop("q3") == []
-    for results, best in zip(queries.values(), top_k(FILLED, some_texts(), 5), strict=True):
+    for results, best in zip(queries.values(), top_k(FILLED, some_texts(), 4), strict=True):
         assert [(result["id"], result["score"]) for result in results] == list(best)
-
-
-def test_text_output(folder: Path) -> None:
-    code, out, err = muvera("search", folder / "index", folder / "queries", "-k", 2)
-    assert code == 0
+    best = top_k(QUERIES[0], some_texts(), 4)[0]
+    code, out, err = muvera(*given)
     lines = out.splitlines()
-    best = top_k(QUERIES[0], some_texts(), 1)[0]
-    assert len(lines) == 6 + 5 * 2 and lines[0] == "query q0"
+    assert code == 0 and len(lines) == 6 + 5 * 4 and lines[0] == "query q0"
     assert lines[1].split() == ["1", f"{best.scores[0]:.4f}", best.ids[0]]
     assert "6 queries among 30 documents" in err
+    code, out, _ = muvera(*given, "--trec")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0 and len(rows) == 5 * 4
+    assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
+    assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
+    assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
+    assert "--trec" in fails(*given, "--trec", "--json")
+    QUERIES.with_ids([f"question {i}" for i in range(6)]).save(tmp_path / "queries")
+    assert "'question 0'" in fails("search", folder / "index", tmp_path / "queries", "--trec")
 
 
 def test_recall(folder: Path) -> None:
@@ -49,20 +55,6 @@ def test_recall(folder: Path) -> None:
     for results, best in zip(rankings, expected, strict=True):
         assert [(result["id"], result["score"]) for result in results] == list(best)
     assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--recall", 0.9, "--candidates", 20)
-
-
-def test_a_trec_run(folder: Path, tmp_path: Path) -> None:
-    code, out, _ = muvera("search", folder / "index", folder / "queries", "-k", 4, "--trec")
-    assert code == 0
-    rows = [line.split() for line in out.splitlines()]
-    best = top_k(QUERIES[0], some_texts(), 4)[0]
-    assert len(rows) == 5 * 4
-    assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
-    assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
-    assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
-    assert "--trec" in fails("search", folder / "index", folder / "queries", "--trec", "--json")
-    QUERIES.with_ids([f"question {i}" for i in range(6)]).save(tmp_path / "queries")
-    assert "'question 0'" in muvera("search", folder / "index", tmp_path / "queries", "--trec")[2]
 
 
 def test_sources_of_queries(folder: Path, tmp_path: Path) -> None:
