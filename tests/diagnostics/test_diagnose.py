@@ -142,6 +142,7 @@ def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "kind", "words"),
     [
         ({"documents": np.full((3, 2, 4), np.nan)}, ValueError, "documents.0. .id 0. has nan"),
+        ({"documents": []}, ValueError, "documents must have a token"),
         ({"queries": np.ones((3, 2, 31))}, ValueError, "31 columns.*32"),
         ({"sample": 1}, ValueError, "sample .*2.* 1"),
         ({"seed": -1}, ValueError, "seed .*-1"),
