@@ -182,7 +182,7 @@ class Texts(System):
         def answer(_: int, query: MultiVectors) -> Ranked:
             text = self._queries[int(query.ids[0])]
             if words == 1:
-                hits: Any = self._index._database.match_words(text, k)
+                hits: Any = self._index._texts.database.match_words(text, k)
             else:
                 options: Any = {} if words is None else {"words": words}
                 hits = [

@@ -132,7 +132,6 @@ def load(
     from ..encoders.base import EncoderConfig
     from ..encoders.registry import make_encoder
     from ..engines import EngineIndex, open_engine
-    from ..texts.database import TEXT_ENCODER
     from ..utils.checks import counted
     from .sources import IndexSource, choose_encoder, fit, open_documents, stream
 
@@ -143,7 +142,7 @@ def load(
     if database is not None:
         first, second = tee(opened.documents())
         texts, metadata = (row.text for row in first), (row.metadata for row in second)
-        name = database.property(TEXT_ENCODER)
+        name = database.text_encoder
     with closing(open_engine(to)) as engine:
         if drop:
             engine.drop()

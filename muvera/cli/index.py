@@ -149,14 +149,14 @@ def info(
 def _index_facts(path: Path, full: bool) -> dict[str, Any]:
     from ..index.manifest import texts_file
     from ..index.muvera_index import MuveraIndex
-    from ..texts.database import TEXT_ENCODER, DocumentDatabase
+    from ..texts.database import DocumentDatabase
 
     facts = MuveraIndex.load(path, verify_files=full or None).info().to_dict()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     texts: dict[str, Any] = {}
     if (file := texts_file(path)) is not None:
         with closing(DocumentDatabase.open(file)) as database:
-            texts = {"texts": len(database), "text_encoder": database.property(TEXT_ENCODER)}
+            texts = {"texts": len(database), "text_encoder": database.text_encoder}
     return {"kind": "index", "bytes_on_disk": size, "verified": full, **texts, **facts}
 
 

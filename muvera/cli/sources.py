@@ -101,7 +101,7 @@ def open_index(path: Path) -> IndexSource:
         from ..texts.text_index import TextIndex
 
         loaded = TextIndex.load(folder, NoEncoder())
-        index, texts = loaded.index, loaded._database
+        index, texts = loaded.index, loaded._texts.database
     codec = index.codec if index.settings.tokens is None else None
     if isinstance(codec, ResidualCodec):
         return CodedIndexSource(index, codec, texts)

@@ -58,8 +58,8 @@ Example:
 """
 _UPDATE = """Replace texts and metadata by id, and add texts with new ids.
 
-Only new and different texts are encoded.  Metadata fields that are not in TEXTS are kept; null removes a
-field.  A file without texts changes only metadata.
+Only new and different texts are encoded.  Metadata replaces the stored metadata, unless TEXTS has none.  A
+file without texts changes only the fields that it contains; null removes a field.
 
 \b
 Example:
@@ -202,7 +202,7 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     """Encode the new and different texts, change metadata of the others, and return how many changed."""
     from ..texts.text_files import TextFile
 
-    ids = _stored_ids(index, content.ids or [])
+    ids, replaces = _stored_ids(index, content.ids or []), content.texts and any(content.metadata)
     stored = {row.id: row for row in index.get(ids, missing="ignore" if content.texts else "raise")}
     contents = content.texts or [stored[name].text for name in ids]
     encode: dict[Any, tuple[str, dict[str, Any]]] = {}
@@ -210,10 +210,12 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     for name, text, row in zip(ids, contents, content.metadata, strict=True):
         before = stored[name].metadata if name in stored else {}
         values = {key: value for key, value in {**before, **row}.items() if value is not None}
+        if replaces:
+            values = {key: values[key] for key in row if key in values}
         if name not in stored or text != stored[name].text:
             encode[name] = text, values
         elif values != before:
-            change[name] = values
+            change[name] = {**dict.fromkeys(before), **values}  # None removes a field
     if change:
         index.update(ids=list(change), metadata=list(change.values()))
     texts, metadata = zip(*encode.values(), strict=True) if encode else ((), ())

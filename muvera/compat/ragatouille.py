@@ -465,8 +465,7 @@ def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
             f"{folder} must have one text and one document id for each of {source.num_documents} passages, got "
             f"{len(texts)} texts and {len(names)} ids. Build the index again."
         )
-    database = DocumentDatabase()
-    database.set_property("text_encoder", encoder.name)
+    database = DocumentDatabase(encoder.name)
     stored = _metadata_of(texts, [metadata.get(name) for name in names])
     values = [{"document_id": name, **own} for name, own in zip(names, stored, strict=True)]
     database.put(range(len(texts)), texts, values)

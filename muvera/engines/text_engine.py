@@ -14,10 +14,10 @@ from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata.filters import Filter
 from ..texts.database import DocumentDatabase, TextDocument, require_ids
-from ..texts.encoders.base import NoEncoder, TextEncoder, encode_texts
-from ..texts.encoders.registry import as_text_encoder
+from ..texts.encoders.base import NoEncoder, TextEncoder, as_texts, encode_texts
+from ..texts.encoders.registry import as_text_encoder, required_encoder
 from ..texts.search_options import Parts, SearchOptions, add_words
-from ..texts.text_index import TextIndex, required_encoder
+from ..texts.text_index import TextIndex
 from ..utils.checks import as_id_list
 from .base import Engine, EngineError
 from .engine_index import EngineIndex
@@ -54,7 +54,6 @@ class EngineTextIndex(TextIndex):
 
     def __init__(self, engine: Engine | str, encoder: TextEncoder | str | None = None) -> None:
         self._stored = collection = EngineIndex(engine)
-        self._journal = None
         try:
             stored, location = collection.engine.description, collection.engine.location
             if stored is None:
@@ -91,6 +90,7 @@ class EngineTextIndex(TextIndex):
             raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
         return super().add(texts, ids=names, metadata=metadata, threads=threads)
 
+    @property
     def _changing(self) -> AbstractContextManager[object]:
         return nullcontext()  # the database orders the changes
 
@@ -109,10 +109,9 @@ class EngineTextIndex(TextIndex):
         self._stored.add(encoded, metadata, texts=texts, threads=threads)
         return names
 
-    def _store_metadata(
-        self, ids: list[int | str], texts: list[str], metadata: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self._stored.add(self._tokens(ids), metadata, texts=texts)
+    def _store_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        tokens = self._tokens([document.id for document in documents])
+        self._stored.add(tokens, metadata, texts=[document.text for document in documents])
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.  See :meth:`muvera.TextIndex.delete`."""
@@ -129,11 +128,10 @@ class EngineTextIndex(TextIndex):
 
     # -- searching ------------------------------------------------------------
 
-    def _rank(self, queries: list[str], options: SearchOptions) -> tuple[list[Parts], MultiVectors]:
+    def _rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         k, words = options.k, options.words
-        encoded = encode_texts(self._encoder.encode_queries, queries)
         if self._stored.engine.description is None:
-            return [{} for _ in queries], encoded
+            return [{} for _ in queries]
         count = self._stored.num_candidates(k, options.candidates, options.recall)
         best = self._stored.search(
             encoded, count if words else k, where=options.where, ids=options.ids, candidates=count,
@@ -141,11 +139,11 @@ class EngineTextIndex(TextIndex):
         )  # fmt: skip
         scores = [dict(ranking) for ranking in best]
         if not words:
-            return [{id: {"maxsim": score} for id, score in own.items()} for own in scores], encoded
+            return [{id: {"maxsim": score} for id, score in own.items()} for own in scores]
         return [
             add_words(own, self._shared_words(query, list(own)), words, k)
             for query, own in zip(queries, scores, strict=True)
-        ], encoded
+        ]
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
         """Return the BM25 scores of candidates, with word frequencies among the candidates."""
@@ -164,8 +162,10 @@ class EngineTextIndex(TextIndex):
     def _tokens(self, ids: list[Any]) -> MultiVectors:
         return self._stored.engine.tokens(ids)
 
-    def _calibrate(self, queries: MultiVectors, threads: int | None) -> None:
-        self._stored.calibrate(queries, threads=threads)
+    def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
+        """Calibrate ``search(recall=)`` with real queries.  See :meth:`muvera.TextIndex.calibrate`."""
+        encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
+        self._stored.calibrate(encoded, threads=threads)
 
     # -- reading --------------------------------------------------------------
 

@@ -233,7 +233,7 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
     for method, address, status, answer, summary in (
         ("POST", "/documents", 201, server.add, "Add documents"),
         ("PUT", "/documents", 200, server.update, "Add or replace documents"),
-        ("PATCH", "/documents", 200, server.describe, "Replace metadata"),
+        ("PATCH", "/documents", 200, server.describe, "Change fields of metadata"),
         ("DELETE", "/documents", 200, server.delete, "Delete documents"),
         ("POST", "/save", 200, server.save, "Save the index"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,18 +21,15 @@ from ..metadata.values import comparable_values, encode_metadata
 from ..utils.locks import hold_during_fork
 
 __all__ = [
-    "TEXT_ENCODER",
     "DocumentDatabase",
     "Row",
     "TextDocument",
     "checked_rows",
     "limited_reading",
+    "merge_metadata",
     "require_ids",
     "to_sql",
 ]
-
-#: The property that holds the name of the texts' encoder.
-TEXT_ENCODER = "text_encoder"
 
 # ``metadata_values`` has one row for each comparable value of each field; list elements are values.  It has another
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.
@@ -44,6 +42,13 @@ CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE INDEX values_of_a_row ON metadata_values (row, field, kind, value);
 CREATE VIRTUAL TABLE words USING fts5(text, content='', {_TOKENIZER});
 """
+
+# Remove the rows of one id.
+_DELETE = (
+    "DELETE FROM metadata_values WHERE row = (SELECT row FROM documents WHERE id = ?)",
+    "INSERT INTO words (words, rowid, text) SELECT 'delete', row, spaced(text) FROM documents WHERE id = ?",
+    "DELETE FROM documents WHERE id = ?",
+)
 
 # Temporary tables: the number of documents that contain each word, and the words of a query.
 _COUNTS = f"""
@@ -69,7 +74,7 @@ _MAX_WORDS, _MATCHES = 64, 8_000
 # Maximum number of words whose document counts are cached.
 _CACHED = 100_000
 
-# Ids per statement, and pages copied per step.
+# Documents or pages that are copied per step.
 _STEP = 500
 
 
@@ -83,35 +88,25 @@ class TextDocument:
 
 
 class Row(NamedTuple):
-    """A checked document, with its metadata as JSON and the values that filters compare."""
+    """A checked document, with its metadata as JSON."""
 
     id: int | str
     text: str
     metadata: str
-    values: list[tuple[str, str, Any]]
 
 
-_count_read: ContextVar[Callable[[int], object] | None] = ContextVar("count_read", default=None)
+# The number of characters that a block may read, and the number that it has read.
+_reading: ContextVar[tuple[float, int]] = ContextVar("reading", default=(math.inf, 0))
 
 
 @contextmanager
 def limited_reading(characters: int) -> Iterator[None]:
     """Raise ValueError once the block has read documents of more than `characters` characters in total."""
-    left = characters
-
-    def count_read(number: int) -> None:
-        nonlocal left
-        left -= number
-        if left < 0:
-            raise ValueError(
-                f"The documents have more than {characters:,} characters together. Read fewer at a time."
-            )
-
-    token = _count_read.set(count_read)
+    token = _reading.set((characters, 0))
     try:
         yield
     finally:
-        _count_read.reset(token)
+        _reading.reset(token)
 
 
 class DocumentDatabase:
@@ -122,9 +117,10 @@ class DocumentDatabase:
 
     A change happens completely or not at all, together with a change elsewhere, such as to vectors: the function
     `also` is called after the change is committed.  If it is interrupted, the next use of the database calls it again.
+    The database also stores the name of the texts' encoder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text_encoder: str = "") -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
@@ -132,14 +128,13 @@ class DocumentDatabase:
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
+        self._connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
         self._writable = True
         hold_during_fork(self)
 
     def _renew_locks(self) -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
-        self._writable = (
-            False  # the first change copies: the temporary file is shared with the parent process
-        )
+        self._writable = False  # the first change copies: the parent process shares the temporary file
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
@@ -202,33 +197,6 @@ class DocumentDatabase:
             self._pending = None
         return self._connection
 
-    def _change(
-        self, work: Callable[[sqlite3.Connection], object], also: Callable[[], object] = lambda: None
-    ) -> None:
-        """Call `work` in a transaction, and `also` after its commit."""
-        with self._copying, self._lock, _damage_as_value_error():
-            try:
-                connection = self._settled()
-                if not self._writable:
-                    copied = _connect("")
-                    connection.backup(copied)
-                    self._connection, self._writable = copied, True
-                    connection.close()
-                    connection = copied
-                version = _version(connection) % 2**30 + 1
-                self._pending, self._counts = (version, also), {}
-                connection.execute("BEGIN")
-                work(connection)
-                connection.execute(f"PRAGMA user_version = {version}")
-                connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                raise OSError(
-                    f"The texts were not changed: {error}. A change needs space in the folder for temporary "
-                    "files: free some if it is full."
-                ) from error
-            finally:
-                self._settled()
-
     def put(
         self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> None:
@@ -245,25 +213,39 @@ class DocumentDatabase:
 
         `also` is called after the change, maybe twice.  If the disk is full, OSError is raised and nothing is changed.
         """
-
-        def work(connection: sqlite3.Connection) -> None:
-            _delete(connection, deleted)
-            for identity, text, metadata, values in rows:
-                row = connection.execute(
-                    "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)", (identity, text, metadata)
-                ).lastrowid
-                connection.execute("INSERT INTO words (rowid, text) VALUES (?, spaced(?))", (row, text))
-                connection.executemany(
-                    "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
-                    [(*value, row) for value in values],
-                )
-
-        self._change(work, also)
-
-    def set_property(self, name: str, value: str) -> None:
-        """Store a property of the collection, such as the name of its encoder."""
-        statement = "INSERT OR REPLACE INTO properties VALUES (?, ?)"
-        self._change(lambda connection: connection.execute(statement, (name, value)))
+        with self._copying, self._lock, _damage_as_value_error():
+            try:
+                connection = self._settled()
+                if not self._writable:
+                    copied = _connect("")
+                    connection.backup(copied)
+                    self._connection, self._writable = copied, True
+                    connection.close()
+                    connection = copied
+                version = _version(connection) % 2**30 + 1
+                self._pending, self._counts = (version, also), {}
+                connection.execute("BEGIN")
+                for statement in _DELETE:
+                    connection.executemany(statement, [(identity,) for identity in deleted])
+                for document in rows:
+                    inserted = "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)"
+                    row = connection.execute(inserted, document).lastrowid
+                    words = "INSERT INTO words (rowid, text) VALUES (?, spaced(?))"
+                    connection.execute(words, (row, document.text))
+                    values = comparable_values(json.loads(document.metadata))
+                    connection.executemany(
+                        "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
+                        [(*value, row) for value in values],
+                    )
+                connection.execute(f"PRAGMA user_version = {version}")
+                connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise OSError(
+                    f"The texts were not changed: {error}. A change needs space in the folder for temporary "
+                    "files: free some if it is full."
+                ) from error
+            finally:
+                self._settled()
 
     # -- reading --------------------------------------------------------------
 
@@ -271,9 +253,10 @@ class DocumentDatabase:
         with self._lock, _damage_as_value_error():
             return self._settled().execute(query, parameters).fetchall()
 
-    def property(self, name: str) -> str | None:
-        """Return a property stored by :meth:`set_property`, or None."""
-        rows = self._read("SELECT value FROM properties WHERE name = ?", (name,))
+    @property
+    def text_encoder(self) -> str | None:
+        """Name of the encoder of the texts, or None if the database has none."""
+        rows = self._read("SELECT value FROM properties WHERE name = 'text_encoder'")
         return str(rows[0][0]) if rows else None
 
     def __len__(self) -> int:
@@ -286,25 +269,31 @@ class DocumentDatabase:
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
-        documents: dict[int | str, TextDocument] = {}
-        count_read = _count_read.get()
+        documents = []
+        most, read = _reading.get()
         with self._lock, _damage_as_value_error():
-            for batch, marks in _batches(ids):
-                query = f"SELECT id, text, metadata FROM documents WHERE id IN ({marks})"
-                for identity, text, metadata in self._settled().execute(query, batch):
-                    if count_read is not None:
-                        count_read(len(text) + len(metadata))
-                    documents[identity] = TextDocument(identity, text, json.loads(metadata))
-        absent = [identity for identity in ids if identity not in documents]
-        if absent and missing == "raise":
-            raise KeyError(f"id {absent[0]!r} is not in the index.")
-        return [documents[identity] for identity in ids if identity in documents]
+            connection = self._settled()
+            for identity in ids:
+                query = "SELECT text, metadata FROM documents WHERE id = ?"
+                for text, metadata in connection.execute(query, (identity,)):
+                    read += len(text) + len(metadata)
+                    if read > most:
+                        raise ValueError(
+                            f"The documents have more than {most:,} characters together. Read fewer at a time."
+                        )
+                    documents.append(TextDocument(identity, text, json.loads(metadata)))
+                    break
+                else:
+                    if missing == "raise":
+                        raise KeyError(f"id {identity!r} is not in the index.")
+        _reading.set((most, read))
+        return documents
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in insertion order."""
-        expression, parameters = to_sql(where).as_set
-        query = f"SELECT id FROM documents WHERE {expression} ORDER BY row"
-        return [identity for (identity,) in self._read(query, parameters)]
+        condition = to_sql(where)
+        query = f"SELECT id FROM documents WHERE {condition.as_set} ORDER BY row"
+        return [identity for (identity,) in self._read(query, condition.values)]
 
     def match_words(
         self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
@@ -316,9 +305,9 @@ class DocumentDatabase:
         """
         conditions, parameters = ["words MATCH ?"], []
         if where:
-            expression, values = to_sql(where).as_probe  # few documents share rare words
-            conditions.append(expression)
-            parameters += values
+            condition = to_sql(where)
+            conditions.append(condition.as_probe)  # few documents share rare words
+            parameters += condition.values
         if ids is not None:
             conditions.append("documents.id IN (SELECT value FROM json_each(?))")
             parameters.append(json.dumps(list(ids)))
@@ -384,15 +373,19 @@ class DocumentDatabase:
 def checked_rows(
     ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
 ) -> list[Row]:
-    """Return documents for :meth:`DocumentDatabase.change`; raise for repeated ids, or values that cannot be stored."""
-    rows: dict[int | str, Row] = {}
+    """Return documents for :meth:`DocumentDatabase.change`; raise for values that cannot be stored."""
+    rows = []
     for identity, text, values in zip(ids, texts, metadata, strict=True):
-        if identity in rows:
-            raise ValueError(f"ids must be unique, but {identity!r} occurs twice. Give each text its own id.")
         _require_utf8(text, f"The text of document {identity!r}")
-        stored = encode_metadata(values, identity)
-        rows[identity] = Row(identity, text, stored, list(comparable_values(values)))
-    return list(rows.values())
+        rows.append(Row(identity, text, encode_metadata(values, identity)))
+    return rows
+
+
+def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a document with changed fields; None removes a field."""
+    encode_metadata(changes, document.id)
+    merged = {**document.metadata, **changes}
+    return {name: value for name, value in merged.items() if value is not None or name not in changes}
 
 
 @contextmanager
@@ -413,17 +406,6 @@ def _version(connection: sqlite3.Connection) -> int:
 def _spaced(text: str) -> str:
     """Return a text in which runs of scripts without spaces are replaced by pairs of neighboring characters."""
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
-
-
-def _delete(connection: sqlite3.Connection, ids: Sequence[int | str]) -> None:
-    for batch, marks in _batches(ids):
-        among = f"FROM documents WHERE id IN ({marks})"
-        for statement in (
-            f"DELETE FROM metadata_values WHERE row IN (SELECT row {among})",
-            f"INSERT INTO words (words, rowid, text) SELECT 'delete', row, spaced(text) {among}",
-            f"DELETE {among}",
-        ):
-            connection.execute(statement, batch)
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
@@ -451,13 +433,6 @@ def _require_utf8(text: str, name: str) -> None:
         )
 
 
-def _batches(ids: Sequence[int | str]) -> Iterator[tuple[list[int | str], str]]:
-    """Yield ids in batches of one statement, each with as many question marks."""
-    for start in range(0, len(ids), _STEP):
-        batch = list(ids[start : start + _STEP])
-        yield batch, ", ".join("?" * len(batch))
-
-
 def _schema(connection: sqlite3.Connection) -> list[Any]:
     """Return the definitions of everything in a database but the internal tables, which differ between versions."""
     query = "SELECT type, name, iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql) FROM sqlite_master"
@@ -475,20 +450,18 @@ def _connect(name: str) -> sqlite3.Connection:
 
 # -- conditions ---------------------------------------------------------------
 
-#: An SQL expression and its parameters.
-_Expression = tuple[str, list[Any]]
-
 
 class _Term(NamedTuple):
-    """A condition in the two forms that SQLite can answer.
+    """A condition in the two forms that SQLite can answer, both with the question marks of `values`.
 
     ``as_set`` reads matching rows from the index of values, which is fast if few rows match.  ``as_probe`` checks
     the values of one document, which is fast if other conditions leave few documents.  ``selective`` is true if
     few documents are likely to match, as for an equality.
     """
 
-    as_set: _Expression
-    as_probe: _Expression
+    as_set: str
+    as_probe: str
+    values: list[Any]
     selective: bool
 
 
@@ -501,56 +474,51 @@ class _SQLBuilder:
     """Builder of SQL; fields and values become parameters, never text."""
 
     def all_of(self, parts: list[_Term]) -> _Term:
-        probes = [part.as_probe for part in parts]
         lead = next((i for i, part in enumerate(parts) if part.selective), None)
-        sets = [part.as_set for part in parts]
-        if lead is not None:
-            sets = [parts[lead].as_set, *probes[:lead], *probes[lead + 1 :]]
-        return _Term(_joined(" AND ", sets, "1"), _joined(" AND ", probes, "1"), lead is not None)
+        sets = [part.as_set if lead in (None, i) else part.as_probe for i, part in enumerate(parts)]
+        return _joined(" AND ", sets, parts, lead is not None)
 
     def any_of(self, parts: list[_Term]) -> _Term:
-        return _Term(
-            _joined(" OR ", [part.as_set for part in parts], "0"),
-            _joined(" OR ", [part.as_probe for part in parts], "0"),
-            all(part.selective for part in parts),
-        )
+        sets = [part.as_set for part in parts]
+        return _joined(" OR ", sets, parts, all(part.selective for part in parts))
 
     def negation(self, part: _Term) -> _Term:
-        as_set, as_probe = ((f"(NOT {sql})", values) for sql, values in (part.as_set, part.as_probe))
-        return _Term(as_set, as_probe, False)
+        return _Term(f"(NOT {part.as_set})", f"(NOT {part.as_probe})", part.values, False)
 
     def exists(self, field: str) -> _Term:
-        return _values(field, "present", "", [], selective=False)
+        return _comparison("", [field, "present"], selective=False)
 
     def order(self, field: str, name: str, value: Any) -> _Term:
         comparison = f" AND value {COMPARISONS[name]} ?"
-        return _values(field, kind_of(value), comparison, [value], selective=False)
+        return _comparison(comparison, [field, kind_of(value), value], selective=False)
 
     def any_equal(self, field: str, values: list[Any]) -> _Term:
-        parts = []
-        for kind in ("text", "number"):
-            operands = [value for value in values if kind_of(value) == kind]
-            if operands:
-                comparison = f" AND value IN ({', '.join('?' * len(operands))})"
-                parts.append(_values(field, kind, comparison, operands, selective=True))
-        return self.any_of(parts)
+        kinds = {kind: [value for value in values if kind_of(value) == kind] for kind in ("text", "number")}
+        return self.any_of(
+            [
+                _comparison(
+                    f" AND value IN ({', '.join('?' * len(own))})", [field, kind, *own], selective=True
+                )
+                for kind, own in kinds.items()
+                if own
+            ]
+        )
 
 
-def _values(field: str, kind: str | None, comparison: str, values: list[Any], *, selective: bool) -> _Term:
-    matching = f"field = ? AND kind = ?{comparison}"
+def _comparison(sql: str, values: list[Any], *, selective: bool) -> _Term:
+    """Return the condition that a row of metadata_values has a field, a kind and the values that `sql` compares."""
+    matching = f"field = ? AND kind = ?{sql}"
     as_set = f"documents.row IN (SELECT row FROM metadata_values WHERE {matching})"
     as_probe = (
         "EXISTS (SELECT 1 FROM metadata_values AS v INDEXED BY values_of_a_row "
         f"WHERE v.row = documents.row AND {matching})"
     )
-    parameters = [field, kind, *values]
-    return _Term((as_set, parameters), (as_probe, parameters), selective)
+    return _Term(as_set, as_probe, values, selective)
 
 
-def _joined(word: str, expressions: list[_Expression], nothing: str) -> _Expression:
-    if not expressions:
-        return nothing, []
-    return (
-        f"({word.join(sql for sql, _ in expressions)})",
-        [value for _, values in expressions for value in values],
+def _joined(word: str, sets: list[str], parts: list[_Term], selective: bool) -> _Term:
+    nothing = "1" if word == " AND " else "0"
+    as_set, as_probe = (
+        f"({word.join(each) or nothing})" for each in (sets, [part.as_probe for part in parts])
     )
+    return _Term(as_set, as_probe, [value for part in parts for value in part.values], selective)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import html
+import math
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..reranking.chamfer import explain
-from ..reranking.spans import score_spans, spans_from_characters
+from ..reranking.spans import rank_spans, score_spans, spans_from_characters
+from .database import TextDocument
+from .encoders.base import TextEncoder, token_spans
 
-__all__ = ["Hit", "SentenceScore", "TextExplanation", "WordMatch", "explain_texts", "sentences_of"]
+__all__ = [
+    "Hit",
+    "SentenceScore",
+    "TextExplanation",
+    "WordMatch",
+    "best_sentences",
+    "explain_texts",
+    "sentences_of",
+]
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
 # mark, or an empty line.  In a text without capitals, any letter may follow.
@@ -142,31 +154,77 @@ class Hit:
         return {**asdict(self), "span": None if self.span is None else list(self.span)}
 
 
+class _Encoded(NamedTuple):
+    """A text or a query, its token vectors, and the characters of each token."""
+
+    text: str
+    vectors: NDArray[Any]
+    spans: list[tuple[int, int]]
+
+
 def explain_texts(
-    query: str,
-    text: str,
-    query_tokens: NDArray[Any],
-    document_tokens: NDArray[Any],
-    query_spans: Sequence[tuple[int, int]],
-    document_spans: Sequence[tuple[int, int]],
-) -> TextExplanation:
-    """Match query tokens with document tokens, whose characters are given as spans, and widen both to words."""
-    best = explain(query_tokens, document_tokens)
-    query_words, document_words = _word_spans(query, query_spans), _word_spans(text, document_spans)
+    encoder: TextEncoder, query: str, tokens: Any, documents: list[TextDocument], vectors: Iterable[Any]
+) -> list[TextExplanation]:
+    """Explain documents with these token vectors for a query with these tokens.
+
+    Raise ValueError for a blank query or document, or an encoder that does not map tokens to characters.
+    """
+    for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
+        if not text.strip():
+            raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
+    question = _Encoded(query, tokens, token_spans(encoder, query, "query"))
+    texts = [document.text for document in documents]
+    return [
+        _explained(question, _Encoded(text, np.asarray(own), token_spans(encoder, text, "document")))
+        for text, own in zip(texts, vectors, strict=True)
+    ]
+
+
+def _explained(query: _Encoded, document: _Encoded) -> TextExplanation:
+    """Match query tokens with document tokens, and widen both to words."""
+    best = explain(query.vectors, document.vectors)
+    query_words, document_words = _word_spans(query), _word_spans(document)
     matches = [
         WordMatch(word, document_words[token], similarity)
         for word, token, similarity in zip(
             query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True
         )
     ]
-    sentences = sentences_of(text)
-    scores = score_spans(query_tokens, document_tokens, spans_from_characters(sentences, document_spans))
+    sentences = sentences_of(document.text)
+    ranges = spans_from_characters(sentences, document.spans)
+    scores = score_spans(query.vectors, document.vectors, ranges).tolist()
     scored = [
         SentenceScore(start, stop, score)
-        for (start, stop), score in zip(sentences, scores.tolist(), strict=True)
-        if np.isfinite(score)
+        for (start, stop), score in zip(sentences, scores, strict=True)
+        if math.isfinite(score)
     ]
-    return TextExplanation(query, text, best.score, matches, scored)
+    return TextExplanation(query.text, document.text, best.score, matches, scored)
+
+
+def best_sentences(
+    encoder: TextEncoder,
+    query: Any,
+    documents: list[TextDocument],
+    tokens: Any,
+    scores: list[float],
+    k: int,
+    alpha: float,
+) -> list[Hit]:
+    """Return the `k` best sentences of documents with these tokens and scores, see TextIndex.search_sentences."""
+    sentences = [sentences_of(document.text) for document in documents]
+    spans = [
+        spans_from_characters(bounds, token_spans(encoder, document.text, "document"))
+        for document, bounds in zip(documents, sentences, strict=True)
+    ]
+    hits = []
+    for best in rank_spans(query, tokens, spans, k, alpha=alpha, document_scores=scores):
+        document = documents[best.document]
+        number = spans[best.document].tolist().index([best.start, best.stop])
+        start, stop = sentences[best.document][number]
+        own = {"maxsim": best.span_score, "text": alpha * best.document_score}
+        text = document.text[start:stop]
+        hits.append(Hit(document.id, best.score, text, document.metadata, own, (start, stop)))
+    return hits
 
 
 def sentences_of(text: str) -> list[tuple[int, int]]:
@@ -192,13 +250,13 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     return sentences
 
 
-def _word_spans(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _word_spans(text: _Encoded) -> list[tuple[int, int]]:
     """Return the word around each token, or the token itself if it is not inside a word."""
-    words = [match.span() for match in _WORD.finditer(text)]
-    starts = np.array([start for start, _ in words], np.int64)
+    words = [match.span() for match in _WORD.finditer(text.text)]
+    starts = [start for start, _ in words]
     widened = []
-    for start, stop in spans:
-        i = int(np.searchsorted(starts, start, side="right")) - 1
+    for start, stop in text.spans:
+        i = bisect_right(starts, start) - 1
         inside = stop > start and i >= 0 and start < words[i][1]
         widened.append(words[i] if inside else (start, stop))
     return widened

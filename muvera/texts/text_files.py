@@ -81,15 +81,9 @@ def read_texts(
         raise ValueError(f"{path} has no texts. Give another file.")
     places = [place for _, place in rows]
     documents = [_document(row, place, columns) for row, place in rows]
-    names = _all_or_none([name for name, _, _ in documents], places, "id", columns.id, id is None)
+    names = _all_or_none([name for name, _, _ in documents], rows, "id", columns.id, id is None)
     contents = [content for _, content, _ in documents]
-    if not text and not optional_text and isinstance(rows[0][0], dict) and not any(contents):
-        keys = dict.fromkeys(key for row, _ in rows for key in row)
-        if keys and "text" not in keys:
-            raise ValueError(
-                f"{path} has no column 'text'. Name another one with text=COLUMN: {', '.join(map(str, keys))}."
-            )
-    texts = _all_or_none(contents, places, "text", text or ["text"], optional_text)
+    texts = _all_or_none(contents, rows, "text", text or ["text"], optional_text)
     first: dict[Any, str] = {}
     for name, place in zip(names or [], places, strict=False):
         if first.setdefault(name, place) is not place:
@@ -103,14 +97,16 @@ def read_texts(
 
 
 def _all_or_none(
-    values: list[Any], places: list[str], what: str, names: Sequence[str], optional: bool
+    values: list[Any], rows: list[tuple[Any, str]], what: str, names: Sequence[str], optional: bool
 ) -> list[Any] | None:
     """Return the values of all rows, or None if they are optional and all missing; otherwise raise ValueError."""
-    missing = [place for value, place in zip(values, places, strict=True) if value is None]
+    missing = [row for value, row in zip(values, rows, strict=True) if value is None]
     if missing and not (optional and len(missing) == len(values)):
+        row, place = missing[0]
+        others = f": {', '.join(row)}" if isinstance(row, dict) else ""
         raise ValueError(
-            f"{missing[0]} has no {what} in {' or '.join(names)}. Fill it in each row, or name another column with "
-            f"{what}=COLUMN."
+            f"{place} has no {what} in {' or '.join(names)}. Fill it in each row, or name another column with "
+            f"{what}=COLUMN{others}."
         )
     return None if missing else values
 

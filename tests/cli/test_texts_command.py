@@ -117,13 +117,19 @@ def test_update_encodes_only_what_changed(index: Path, tmp_path: Path) -> None:
         "c": ("The blue whale sings.", {"year": 1999, "price": 2}),
         "b": ("A yellow pear.", {"title": "Colors", "year": 2015}),
     }
-    lines = [{"url": "a", "year": None, "text": "A plum."}, {"url": "z", "text": "New."}]
+    new.write_text("url,text,year\nb,A yellow pear.,\nc,The blue whale sings.,2000\n")
+    assert answer("texts", "update", index, new, "--id", "url", *HASH)["metadata_changed"] == 2
+    assert documents(index)["c"] == ("The blue whale sings.", {"year": 2000})
+    lines = [{"url": "a", "year": 2003, "text": "A plum."}, {"url": "z", "text": "New."}]
     new = tmp_path / "new.jsonl"
     new.write_text("\n".join(map(json.dumps, lines)))
     facts = answer("texts", "update", index, new, "--id", "url", *HASH)
     assert (facts["replaced"], facts["added"], facts["unchanged"]) == (1, 1, 0)
     assert answer("texts", "update", index, new, "--id", "url", *HASH)["unchanged"] == 2
-    assert documents(index)["a"] == ("A plum.", {"title": "Fruit", "price": 3})
+    assert documents(index)["a"] == ("A plum.", {"year": 2003})
+    new.write_text('{"id": "a", "year": null, "price": 4}\n')
+    assert answer("texts", "update", index, new)["metadata_changed"] == 1
+    assert documents(index)["a"] == ("A plum.", {"price": 4})
     assert Encoder.encoded == ["A yellow pear.", "A plum.", "New."]
     new.write_text('{"id": "nowhere", "year": 3}\n')
     assert "nowhere" in fails("texts", "update", index, new, *HASH)

@@ -68,7 +68,7 @@ def test_texts_are_changed(texts: Any, collections: Any) -> None:
     assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
     texts.update(["grey whale", "tables"], ids=["whale", "db"])
-    texts.update(ids=["fox"], metadata=[{"kind": "red"}])
+    texts.update(ids=["fox"], metadata=[{"kind": "red", "year": None}])
     assert [(one.text, one.metadata) for one in texts.get(["db", "whale", "fox"])] == [
         ("tables", {}),
         ("grey whale", {"kind": "animal"}),

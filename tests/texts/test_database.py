@@ -83,7 +83,7 @@ def test_a_saved_file_is_never_changed(database: DocumentDatabase, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database", b"SQLite format 3\0" + bytes(200)])
-def test_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None) -> None:
+def test_a_missing_or_other_file(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "texts.sqlite"
     if content is not None:
         path.write_bytes(content)
@@ -92,46 +92,40 @@ def test_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None) -> Non
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "fault"),
     [
-        "CREATE VIEW extra AS SELECT 1",
-        "CREATE TRIGGER extra AFTER INSERT ON documents BEGIN SELECT 1; END",
-        "CREATE TABLE extra (a)",
-        "DROP INDEX values_of_a_row",
-        "ALTER TABLE documents RENAME TO hidden; CREATE VIEW documents AS WITH RECURSIVE n(i) AS "
-        "(SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS row, i AS id, 'x' AS text, '{}' AS metadata FROM n",
+        ("CREATE VIEW extra AS SELECT 1", "other tables"),
+        ("CREATE TRIGGER extra AFTER INSERT ON documents BEGIN SELECT 1; END", "other tables"),
+        ("CREATE TABLE extra (a)", "other tables"),
+        ("DROP INDEX values_of_a_row", "other tables"),
+        (
+            "ALTER TABLE documents RENAME TO hidden; CREATE VIEW documents AS WITH RECURSIVE n(i) AS "
+            "(SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS row, i AS id, 'x' AS text, '{}' AS metadata FROM n",
+            "other tables",
+        ),
+        *(
+            (f"UPDATE documents SET {change} WHERE row = 2", "row 2 is not")
+            for change in ("metadata = '{'", "metadata = '[1]'", "text = x'00'", "id = 1.5")
+        ),
+        (None, ""),  # a damaged page
     ],
 )
-def test_a_file_with_other_tables_is_refused(
-    database: DocumentDatabase, tmp_path: Path, statement: str
+def test_a_changed_file_is_refused(
+    database: DocumentDatabase, tmp_path: Path, statement: str | None, fault: str
 ) -> None:
-    database.save(tmp_path / "texts.sqlite")
-    with closing(sqlite3.connect(tmp_path / "texts.sqlite")) as connection:
-        connection.executescript(statement)
-    with pytest.raises(ValueError, match=r"texts\.sqlite.*other tables"):
-        DocumentDatabase.open(tmp_path / "texts.sqlite")
-
-
-def test_a_damaged_page_is_refused(database: DocumentDatabase, tmp_path: Path) -> None:
-    database.put([f"x{i}" for i in range(2000)], ["some words"] * 2000, [{"n": i} for i in range(2000)])
     path = tmp_path / "texts.sqlite"
+    if statement is None:
+        database.put(range(2000), ["some words"] * 2000, [{"n": i} for i in range(2000)])
     database.save(path)
-    content = bytearray(path.read_bytes())
-    content[40 * 4096 : 40 * 4096 + 200] = bytes(200)
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"texts\.sqlite"):
+    if statement is None:
+        content = bytearray(path.read_bytes())
+        content[40 * 4096 : 40 * 4096 + 200] = bytes(200)
+        path.write_bytes(content)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(statement)
+    with pytest.raises(ValueError, match=rf"texts\.sqlite.*{fault}"):
         DocumentDatabase.open(path)
-
-
-@pytest.mark.parametrize("change", ["metadata = '{'", "metadata = '[1]'", "text = x'00'", "id = 1.5"])
-def test_a_row_that_is_no_document_is_refused(
-    database: DocumentDatabase, tmp_path: Path, change: str
-) -> None:
-    database.save(tmp_path / "texts.sqlite")
-    with closing(sqlite3.connect(tmp_path / "texts.sqlite")) as connection, connection:
-        connection.execute(f"UPDATE documents SET {change} WHERE row = 2")
-    with pytest.raises(ValueError, match=r"texts\.sqlite.*row 2 is not"):
-        DocumentDatabase.open(tmp_path / "texts.sqlite")
 
 
 def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase) -> None:

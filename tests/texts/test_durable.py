@@ -13,7 +13,7 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.cli.sources import open_index
 from muvera.index.manifest import IndexFolderError
-from muvera.texts import journal as module
+from muvera.texts import store as module
 
 ENCODER = HashEncoder(8)
 
@@ -39,7 +39,7 @@ def change(index: TextIndex) -> None:
     index.update(["new two"], ids=[2])
     index.update(["new three", "new one"], ids=[3, 6])
     index.delete([0, 6])
-    index.update(ids=[1], metadata=[{"only": "metadata"}])
+    index.update(ids=[1], metadata=[{"n": None, "only": "metadata"}])
     index.add(["new \u00e9\r\n four"])
 
 
@@ -137,8 +137,8 @@ def test_one_writer(folder: Path) -> None:
         assert len(MuveraIndex.load(later)) == 6
     with pytest.raises(IndexFolderError, match="journal that must be encoded"):
         open_index(later)
-    assert again._journal is not None
-    again._journal.close()
+    assert again._texts.folder is not None
+    again._texts.folder.close()
     with pytest.raises(IndexFolderError, match="journal has changes"):
         stale.save(killed)
     TextIndex.load(killed, ENCODER).save(killed)
@@ -152,10 +152,21 @@ def test_damage_inside_a_journal_is_refused(folder: Path) -> None:
         killed = copied(folder)
     journal = killed / journals(killed)[0]
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(lines[0].replace(b"one", b"six") + lines[1])
-    for read in (TextIndex.load, TextIndex.open):
-        with pytest.raises(IndexFolderError, match="line 1"):
-            read(killed, ENCODER)
+    others = [
+        ["update", {"ids": [1]}],
+        ["save", {"ids": []}],
+        ["delete", {"ids": [1.5]}],
+        ["delete", 3],
+        3,
+        [],
+    ]
+    bodies = [json.dumps(other).encode() for other in others]
+    wrong = [lines[0].replace(b"one", b"six") + lines[1]]
+    for content in wrong + [b"%s %s\n" % (module._checksum(body), body) for body in bodies]:
+        journal.write_bytes(content)
+        for read in (TextIndex.load, TextIndex.open):
+            with pytest.raises(IndexFolderError, match="line 1"):
+                read(killed, ENCODER)
     journal.unlink()
     journal.symlink_to(folder / "manifest.json")
     with pytest.raises(IndexFolderError, match="link"):
@@ -183,7 +194,7 @@ def test_background_saves(
     with opened(folder, save_seconds=0.05) as index:
         index.add(["three"])
         wait(lambda: not journals(folder))
-        monkeypatch.setattr(index._database, "save", lambda _: 1 / 0)
+        monkeypatch.setattr(index._texts.database, "save", lambda _: 1 / 0)
         index.add(["four"])
         wait(lambda: "journal keeps all changes" in caplog.text)
         assert journals(folder)
@@ -221,13 +232,3 @@ def test_a_rebuild_is_saved(folder: Path) -> None:
         index.rebuild()
         assert journals(folder) == [] and index.index.info().deleted_documents == 0
         assert content(TextIndex.load(copied(folder), ENCODER)) == content(index)
-
-
-@pytest.mark.parametrize(
-    "line", [["update", {"ids": [1]}], ["save", {"ids": []}], ["delete", {"ids": [1.5]}], 3, []]
-)
-def test_other_lines_are_refused(tmp_path: Path, line: Any) -> None:
-    body = json.dumps(line).encode()
-    (tmp_path / "journal").write_bytes(module._checksum(body) + b" " + body + b"\n")
-    with pytest.raises(IndexFolderError, match="line 1"):
-        list(module.read_journal(tmp_path / "journal"))

@@ -77,7 +77,7 @@ def test_a_long_cell(tmp_path: Path) -> None:
         ("c.json", b"[3]", "element 1.*int"),
         ("c.csv", b"text,n\na,1\nb\n", "line 3.*1 cell,"),
         ("c.csv", b'text,n\n"a\n",1\n"b', "line 4.*quotation marks"),
-        ("c.csv", b"body,name\na,b\n", "no column 'text'.*: body, name"),
+        ("c.csv", b"body,name\na,b\n", "line 2 has no text in text.*: body, name"),
         ("c.csv", b"text,text\na,b\n", "twice"),
         ("c.csv", b"text,id\na,1\nb,1\n", "line 3.*line 2"),
         ("c.csv", b"text\n", "no texts"),

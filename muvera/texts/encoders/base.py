@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = [
     "as_texts",
     "encode_in_batches",
     "encode_texts",
+    "token_spans",
 ]
 
 TextSide = Literal["document", "query"]
@@ -60,13 +61,11 @@ class TextEncoder(Protocol):
 
         Special tokens have start == stop.
         """
-        ...
+        return None
 
 
-class ModelEncoder(ABC):
+class ModelEncoder(TextEncoder):
     """Base class of text encoders whose model returns one matrix (tokens, columns) for each text."""
-
-    name: str
 
     @abstractmethod
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
@@ -84,19 +83,9 @@ class ModelEncoder(ABC):
         # Without texts, one is encoded to learn the dimension.
         return MultiVectors.from_arrays(self.matrices(texts or ["a"], side), name="matrices")[: len(texts)]
 
-    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector, or None if the model does not return them."""
-        return None
 
-
-class NoEncoder:
-    """Opens an index whose texts are only read or deleted; encoding raises ValueError.
-
-    Parameters
-    ----------
-    name : str
-        Name of the index's encoder.
-    """
+class NoEncoder(TextEncoder):
+    """Stands for the encoder `name` of an index whose texts are only read or deleted; encoding raises ValueError."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -106,10 +95,6 @@ class NoEncoder:
         raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
 
     encode_queries = encode_documents
-
-    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return None."""
-        return None
 
 
 class CachedEncoder(ModelEncoder):
@@ -200,20 +185,10 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
 
 
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
-    """Encode texts in order, and drop the vectors of blank texts.
+    """Encode texts in order with a method of an encoder, and drop the vectors of blank texts.
 
-    For a blank text, models return special tokens, which are slightly similar to every query.
-
-    Parameters
-    ----------
-    encode : callable
-        ``encode_documents`` or ``encode_queries`` of an encoder.
-    texts : sequence of str
-
-    Raises
-    ------
-    ValueError
-        If the encoder returns another number of texts, or UTF-8 cannot encode a text.
+    For a blank text, models return special tokens, which are slightly similar to every query.  Raise ValueError if the
+    encoder returns another number of texts, or UTF-8 cannot encode a text.
     """
     if not all(map(is_utf8, texts)):
         raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
@@ -229,14 +204,26 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
     return MultiVectors.from_flat(encoded.tokens[np.repeat(~blank, encoded.lengths)], lengths)
 
 
+def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
+    """Return the characters of each token, or raise ValueError if the encoder does not return them."""
+    spans = encoder.token_spans(text, side)
+    if spans is None:
+        raise ValueError(
+            f"The encoder {encoder.name} does not return the characters of its tokens, which words and sentences "
+            "need. Search whole texts, or use another encoder."
+        )
+    return spans
+
+
 def encode_in_batches(
     encode: Callable[[Sequence[str]], MultiVectors],
     texts: Sequence[str],
+    ids: Sequence[int | str],
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[MultiVectors]:
     """Yield the vectors of 64 texts at a time, and call `progress` with the number of texts of each batch."""
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
-        yield encode_texts(encode, batch)
+        yield encode_texts(encode, batch).with_ids(ids[start : start + _BATCH])
         if progress is not None:
             progress(len(batch))

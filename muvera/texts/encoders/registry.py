@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from .base import TextEncoder
+from ...index.manifest import IndexFolderError
+from .base import NoEncoder, TextEncoder
 
-__all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder"]
+__all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder", "required_encoder"]
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
 BUILT_IN = ("colbert-small", "minilm")
@@ -74,3 +76,30 @@ def as_text_encoder(encoder: Any) -> TextEncoder:
             f"{type(encoder).__name__}. Use muvera.load_text_encoder('minilm') or another of its names."
         )
     return encoder
+
+
+def required_encoder(
+    name: str, encoder: TextEncoder | str | None, folder: Path | str, encodes: bool = False
+) -> TextEncoder:
+    """Return the encoder of an index that was built with the encoder `name`; `encodes`: a NoEncoder is not enough."""
+    if isinstance(encoder, NoEncoder):
+        if not encodes:
+            return NoEncoder(name)
+        if name not in BUILT_IN:
+            raise IndexFolderError(
+                f"{folder} has texts in its journal that must be encoded first. Close the index in the program that "
+                f"changes it, or open and close it with its encoder {name!r}."
+            )
+        encoder = None
+    if encoder is None and name not in BUILT_IN:
+        raise ValueError(
+            f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "
+            "Give encoder= (--encoder) if you trust it."
+        )
+    model = as_text_encoder(name if encoder is None else encoder)
+    if model.name != name:
+        raise ValueError(
+            f"{folder} was built with the encoder {name!r}, got {model.name!r}: their vectors are not comparable. "
+            f"Load it with {name!r}, or build the index again."
+        )
+    return model

@@ -1,0 +1,399 @@
+"""TextStore: token vectors and texts that change together; DurableFolder: a folder that keeps each change.
+
+A change is written to the disk before the method that makes it returns.  A journal is a file beside the manifest and
+belongs to one generation, see :mod:`muvera.index.generations`.  Each line contains one change: a checksum, a space and
+JSON of the form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or ``["delete", {"ids": [...]}]``.
+An update without texts changes metadata only.  An incomplete last line belongs to a change that did not finish, and is
+ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from operator import add
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+from weakref import WeakMethod
+
+from ..index.generations import Generation, hold, journal_bytes
+from ..index.id_map import IdMap
+from ..index.manifest import TEXTS, IndexFolderError, read_manifest
+from ..index.muvera_index import MuveraIndex
+from ..index.persistence import read_current, read_generation
+from ..index.two_stage_search import IndexContents
+from ..utils.atomic_files import sync
+from ..utils.checks import as_path, counted
+from .database import DocumentDatabase, Row, require_ids
+
+__all__ = ["Change", "DurableFolder", "TextStore", "join_updates", "read_folder", "read_journal"]
+
+_Read = TypeVar("_Read")
+
+_LOG = logging.getLogger("muvera")
+
+# A change's method and the names of its arguments.
+_FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"), ("delete", "ids"))
+
+# Digits of a checksum.
+_DIGITS = 16
+
+# A longer change counts as several documents, so that a default journal has at most about 64 MiB.
+_BYTES_PER_DOCUMENT = 1 << 16
+
+# Maximum number of documents in a joined update.
+_MOST_JOINED = 512
+
+
+class Change(NamedTuple):
+    """New texts with their metadata, new metadata of stored texts, or, without metadata, ids to delete."""
+
+    ids: list[int | str]
+    texts: list[str] | None = None
+    metadata: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], metadata_only: bool) -> Change:
+        """Return the change that stores rows."""
+        ids, metadata = [row.id for row in rows], [json.loads(row.metadata) for row in rows]
+        return cls(ids, None if metadata_only else [row.text for row in rows], metadata)
+
+    def line(self) -> bytes:
+        """Return the change as a line of a journal."""
+        method = "delete" if self.metadata is None else "update"
+        arguments = {name: values for name, values in self._asdict().items() if values is not None}
+        # Value by value, so that other threads can run between long texts.
+        lists = (f'"{name}": [{", ".join(map(json.dumps, values))}]' for name, values in arguments.items())
+        content = f'["{method}", {{{", ".join(lists)}}}]'.encode("ascii")
+        return b"%s %s\n" % (_checksum(content), content)
+
+
+class DurableFolder:
+    """The folder that keeps an index's changes: its lock, its journal, and saves in the background.
+
+    Append a change, apply it, and then confirm or undo it before the next one.  A save follows `save_changes` changed
+    documents, or `save_seconds` seconds.
+    """
+
+    def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
+        self.path, self.unsaved, self._closed = path, 0, False
+        self._save_changes, self._save_seconds = save_changes, save_seconds
+        self._process, self._requests = os.getpid(), SimpleQueue[bool]()
+        self._thread: Thread | None = None
+        self._journal: BinaryIO | None = None
+        # The unconfirmed change: the journal, its size before, and the number of documents.
+        self._pending: tuple[BinaryIO, int, int] | None = None
+        self._lock = hold(path)
+
+    @property
+    def is_open(self) -> bool:
+        """True if this process holds the folder's lock."""
+        return not self._closed and os.getpid() == self._process
+
+    # -- changes --------------------------------------------------------------
+
+    def append(self, change: Change) -> None:
+        """Write a change to the disk; raise ValueError if the folder is closed or belongs to the parent process."""
+        if not self.is_open:
+            raise ValueError(
+                "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
+            )
+        self.undo()
+        try:
+            journal = self._opened()
+            status = os.fstat(journal.fileno())
+            if status.st_nlink == 0:
+                raise OSError("the journal was removed")
+            line = memoryview(change.line())
+            documents = len(change.ids) + len(line) // _BYTES_PER_DOCUMENT
+            self._pending = journal, status.st_size, documents
+            while line:
+                line = line[journal.write(line) :]
+            os.fsync(journal.fileno())
+        except OSError as error:
+            named = OSError(
+                f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free space on the "
+                "disk, or open the index again."
+            )
+            named.errno = error.errno
+            raise named from error
+
+    def _opened(self) -> BinaryIO:
+        """Return the journal of the current generation, without an incomplete last line."""
+        if self._journal is None:
+            path = self.path / Generation.of(read_manifest(self.path)).journal
+            complete = sum(map(len, _complete_lines(path)))
+            journal = path.open("ab", buffering=0)
+            journal.truncate(complete)
+            sync(self.path)
+            self._journal = journal
+        return self._journal
+
+    def confirm(self) -> None:
+        """Keep the last change."""
+        if self._pending is not None:
+            documents, self._pending = self._pending[2], None
+            before, self.unsaved = self.unsaved, self.unsaved + documents
+            if before < self._save_changes <= self.unsaved:
+                self._requests.put(True)
+
+    def undo(self) -> None:
+        """Remove the last change, unless it was confirmed."""
+        if self._pending is not None:
+            journal, size, _ = self._pending
+            journal.truncate(size)
+            os.fsync(journal.fileno())
+            self._pending = None
+
+    # -- saves ----------------------------------------------------------------
+
+    def save(self, write: Callable[[], object]) -> None:
+        """Call `write`, which makes a new generation; the next change begins the journal of that generation."""
+        self._close_journal()
+        write()
+        self.unsaved = 0
+
+    def save_in_background(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
+        """Start a thread that saves after enough changes or seconds, until `find_save` returns None."""
+        self._thread = Thread(target=self._save_repeatedly, args=(find_save,), daemon=True)
+        self._thread.start()
+
+    def _save_repeatedly(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
+        wanted = True
+        while wanted:
+            with suppress(Empty):
+                wanted = self._requests.get(timeout=self._save_seconds)
+            save = find_save()
+            if save is None:
+                return
+            try:
+                if wanted:
+                    save()
+            except Exception as error:
+                _LOG.warning(
+                    "muvera: %s could not be saved, its journal keeps all changes: %s", self.path, error
+                )
+            del save
+
+    def stop(self) -> None:
+        """Stop the background thread, after a save that still runs."""
+        self._requests.put(False)
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Close the journal and release the folder's lock."""
+        if self.is_open:
+            self._close_journal()
+            self._closed = True
+            self._lock.release()
+
+    def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS].encode("ascii")
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """Return the lines of a journal up to an incomplete last one; a damaged line before a complete one raises."""
+    if path.is_symlink():
+        raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    complete = [
+        line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
+    ]
+    count = complete.index(False) if False in complete else len(lines)
+    if any(complete[count:]):
+        raise IndexFolderError(f"{path} is damaged in line {count + 1}. Restore the folder from a copy.")
+    return lines[:count]
+
+
+def read_journal(path: Path) -> Iterator[Change]:
+    """Yield the changes of a journal, oldest first; raise IndexFolderError if it is damaged."""
+    for number, line in enumerate(_complete_lines(path), 1):
+        try:
+            method, arguments = json.loads(line[_DIGITS + 1 :])
+            lengths = {len(list(values)) for values in arguments.values()}
+            if (method, *arguments) not in _FORMS or len(lengths) > 1:
+                raise ValueError("it is not a change")
+            require_ids(arguments["ids"])
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise IndexFolderError(
+                f"{path} is damaged in line {number}: {error}. Restore the folder from a copy."
+            ) from error
+        yield Change(**arguments)
+
+
+def join_updates(changes: Iterable[Change]) -> Iterator[Change]:
+    """Join consecutive updates of distinct documents, so that their texts are encoded together."""
+    last = Change([])
+    for change in changes:
+        few = len(last.ids) + len(change.ids) <= _MOST_JOINED
+        if last.texts and change.texts and few and set(last.ids).isdisjoint(change.ids):
+            last = Change(*map(add, last, change))
+        else:
+            if last.ids:
+                yield last
+            last = change
+    if last.ids:
+        yield last
+
+
+class TextStore:
+    """Token vectors, and texts with metadata under the same ids; after :meth:`keep`, a folder keeps each change.
+
+    An interrupted change is finished or undone by the next use.
+    """
+
+    def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
+        self._vectors, self.database = vectors, database
+        self._folder: DurableFolder | None = None
+        vectors._write_texts = partial(_write_texts, database)
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """The index of token vectors, after an interrupted change."""
+        self.database.settle()
+        return self._vectors
+
+    @property
+    def folder(self) -> DurableFolder | None:
+        """The open folder that keeps each change, or None."""
+        return self._folder if self._folder is not None and self._folder.is_open else None
+
+    def on_one_state(self, read: Callable[[], _Read]) -> _Read:
+        """Call `read` on one state, and return its result.
+
+        If another thread makes a change meanwhile, call `read` again with the write lock held.
+        """
+        before = self._vectors._contents
+        try:
+            result = read()
+        except (KeyError, ValueError):
+            if self._vectors._contents is before:
+                raise
+        else:
+            if self._vectors._contents is before:
+                return result
+        with self.vectors._changing:
+            return read()
+
+    # The caller of the following methods holds the write lock, `vectors._changing`.
+
+    def change(
+        self, changed: IndexContents | None, rows: Sequence[Row] = (), deleted: Sequence[int | str] = ()
+    ) -> None:
+        """Write a change to the journal and the database, and then replace the contents of the vector index.
+
+        `changed` is None if only metadata changes.
+        """
+        index, folder, mark = self._vectors, self._folder, object()
+        if changed is not None:
+            changed.last_change = mark
+
+        def finish() -> None:  # may be called twice
+            if changed is not None and index._contents.last_change is not mark:
+                index._replace_contents(changed)
+            if folder is not None:
+                folder.confirm()
+
+        try:
+            if folder is not None and (rows or deleted):
+                folder.append(Change.of(rows, changed is None) if rows else Change(list(deleted)))
+            self.database.change(deleted or [row.id for row in rows], rows, finish)
+        except BaseException:
+            self._settle()
+            raise
+
+    def _settle(self) -> None:
+        """Finish or undo an interrupted change."""
+        self.database.settle()
+        if self._folder is not None:
+            self._folder.undo()
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool) -> None:
+        """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""
+        self._settle()
+        folder = self.folder
+        if path is None:
+            if folder is None:
+                raise ValueError("save() without a path needs an open index of TextIndex.open. Give a path.")
+            path = folder.path
+        if folder is None or folder.path != as_path(path).resolve():
+            self._vectors.save(path, overwrite=overwrite)
+        else:
+            folder.save(lambda: self._vectors._save(path, holds_lock=True))
+
+    # These methods acquire the write lock.
+
+    def keep(self, folder: DurableFolder) -> None:
+        """Write each later change to the journal of an open folder, and save in the background."""
+        self._folder = folder
+        folder.save_in_background(WeakMethod(self._save_changes))
+
+    def _save_changes(self) -> None:
+        with self.vectors._changing:
+            if self.folder is not None and self.folder.unsaved:
+                self.save(None, False)
+
+    def close(self) -> None:
+        """Save changes and release the open folder, if there is one."""
+        folder = self.folder
+        if folder is None:
+            return
+        try:
+            folder.stop()
+            self._save_changes()
+        finally:
+            with self._vectors._changing:  # after a save that still runs
+                folder.close()
+
+
+def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
+    """Load the vectors and texts of the last save, and the later changes in the journal."""
+
+    def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
+        contents = read_generation(folder, manifest)
+        generation = contents.generations[folder]
+        if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
+            raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
+        size = journal_bytes(folder, generation)
+        database = DocumentDatabase.open(folder / generation.folder / TEXTS)
+        changes = list(read_journal(folder / generation.journal))
+        if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
+            raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
+        _require_same_ids(contents.ids, database, str(folder))
+        contents.generations = {folder: replace(generation, journal_bytes=size)}
+        return MuveraIndex._of(contents), database, changes
+
+    return read_current(folder, read)
+
+
+def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
+    """Write the database to a new file; raise ValueError if its ids differ from `ids`."""
+    _require_same_ids(ids, database, "The index")
+    database.save(path)
+
+
+def _require_same_ids(ids: IdMap, database: DocumentDatabase, name: str) -> None:
+    if len(database) != len(ids) or set(database.select({})) != set(ids.of(ids.live).tolist()):
+        sizes = f"{counted(len(database), 'text')} and {counted(len(ids), 'set')} of token vectors"
+        raise ValueError(
+            f"{name} has {sizes}, and their ids must be the same: the vectors were changed without the texts. Build "
+            "the index again."
+        )
