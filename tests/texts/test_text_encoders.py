@@ -151,7 +151,7 @@ def test_progress_and_wrong_counts() -> None:
 
 def test_wrong_texts_encoders_and_names() -> None:
     assert as_texts("one") == ["one"]
-    for wrong, part in ((["a", np.ones(3)], r"texts\[1\].*ndarray"), (3, "int")):
+    for wrong, part in ((["a", np.ones(3)], r"texts\[1\].*ndarray"), (3, "int"), ({"new": "x"}, "dict")):
         with pytest.raises(TypeError, match=part):
             as_texts(wrong)
     assert isinstance(as_text_encoder(HashEncoder()), TextEncoder)
