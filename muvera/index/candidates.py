@@ -83,10 +83,6 @@ class CandidateSearch:
             scan.add(rows[start:stop], before.vectors(rows[start:stop]), threads)
         self.search, self.windows = scan, None  # measured again
 
-    def remove(self, rows: NDArray[np.int64]) -> None:
-        """Remove the vectors of rows; rows without a vector are ignored."""
-        self.search.remove(self.search.existing(rows))
-
     def find(
         self,
         queries: MultiVectors,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import coded_source
+from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.sampling import MAX_FIT_DOCUMENTS, as_batches
@@ -33,7 +33,7 @@ from .info import FirstStageRecall, IndexInfo
 from .persistence import read_current, read_generation, write_contents
 from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
-from .token_levels import PLAID_BATCH_TOKENS, CodedBatches, PlaidDocuments
+from .token_levels import PLAID_BATCH_TOKENS, CodedBatches, plaid_codes
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
 from .windows import measure, measure_first_stage
 
@@ -150,10 +150,10 @@ class MuveraIndex:
         chosen = IndexSettings.of(settings, **changes)
         codec: TokenCodec | None = None
         batches: CodedBatches
-        if not isinstance(documents, PlaidDocuments):
+        if not isinstance(documents, CodedSource):
             batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
         else:
-            codec, batches = documents.codec, documents.batches()
+            codec, batches = plaid_codes(documents)
             if chosen.tokens is not None:
                 raise ValueError(
                     f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
@@ -196,7 +196,7 @@ class MuveraIndex:
                 f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. Use "
                 "MuveraIndex.build."
             )
-        return cls.build(PlaidDocuments(coded), encoder, **options)
+        return cls.build(coded, encoder, **options)
 
     @classmethod
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
@@ -257,7 +257,8 @@ class MuveraIndex:
 
         def replace() -> None:
             self._contents = contents  # the change happens here; all else can be interrupted
-            contents.settle()
+            if contents.candidates is not None:
+                contents.candidates.search.settle()
 
         self._lock.alone(replace)
         sentence = contents.drift_warning

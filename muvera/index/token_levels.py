@@ -29,7 +29,7 @@ from ..reranking.pruning import (
 from .settings import IndexSettings
 from .token_store import TokenStore
 
-__all__ = ["PLAID_BATCH_TOKENS", "CodeStore", "CodedBatches", "PlaidDocuments", "TokenLevels"]
+__all__ = ["PLAID_BATCH_TOKENS", "CodeStore", "CodedBatches", "TokenLevels", "plaid_codes"]
 
 #: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 PLAID_BATCH_TOKENS = 1 << 17
@@ -50,18 +50,16 @@ _MORE = 10
 _BOUNDED = 4
 
 
-class PlaidDocuments:
-    """Documents with codes in PLAID's layout."""
+def plaid_codes(source: CodedSource) -> tuple[TokenCodec, CodedBatches]:
+    """Return the codec of a PLAID index, and its documents with their codes."""
+    codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
 
-    def __init__(self, source: CodedSource) -> None:
-        self._source = source
-        self.codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
+    def batches() -> CodedBatches:
+        for documents, numbers, packed in source.coded_batches(PLAID_BATCH_TOKENS):
+            codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+            yield documents, CodedVectors(codec, codes, documents.offsets)
 
-    def batches(self) -> CodedBatches:
-        """Yield documents and their codes."""
-        for documents, numbers, packed in self._source.coded_batches(PLAID_BATCH_TOKENS):
-            codes = self.codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
-            yield documents, CodedVectors(self.codec, codes, documents.offsets)
+    return codec, batches()
 
 
 class CodeStore(TokenStore[CodedVectors]):
@@ -194,11 +192,6 @@ class TokenLevels:
                 yield batch, texts, None
             else:
                 yield batch, texts.decoded() if self.floats is None else self.floats.rows(batch), texts
-
-    @property
-    def exact(self) -> bool:
-        """True if scores are computed from the original tokens."""
-        return self.floats is not None
 
     def info(self) -> dict[str, Any]:
         """Return how tokens are stored, and their bytes."""

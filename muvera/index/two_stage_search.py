@@ -190,8 +190,9 @@ class IndexContents:
         rows, k, ends = proposal
         best = self.best_rows(queries, rows, k, threads, rescore, () if ends is None else ends.stops)
         recalls = [None if ends is None else ends.expected_recall(q) for q in range(len(queries))]
+        exact = self.store.floats is not None  # otherwise scores are those of decoded tokens
         return [
-            Ranking(self.ids.of(own), scores, self.store.exact, recall)
+            Ranking(self.ids.of(own), scores, exact, recall)
             for (own, scores), recall in zip(best, recalls, strict=True)
         ]
 
@@ -324,18 +325,14 @@ class IndexContents:
         candidates.fitted_rows = len(self.store)
         return candidates
 
-    def settle(self) -> None:
-        """Prepare a graph for searches after changes; earlier contents may not be searched any more."""
-        if self.candidates is not None:
-            self.candidates.search.settle()
-
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
         self.ids.drop(rows)
         for cached in ("lengths", "searchable"):
             vars(self).pop(cached, None)
         if self.candidates is not None:
-            self.candidates.remove(rows)
+            search = self.candidates.search
+            search.remove(search.existing(rows))  # rows without tokens have no vectors
 
     def finish(self, threads: int | None) -> None:
         """Finish a build: fit the encoder and the codec on all documents unless they are fitted, and measure."""

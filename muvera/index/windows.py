@@ -170,10 +170,10 @@ def exact_best(
     rows = contents.searchable[0] if among is None else among
     count = min(k + int(sources is not None), len(rows))
     best = contents.best_rows(queries, [rows] * len(queries), count, threads)
-    return [ranking[:k] for ranking in without([ranking for ranking, _ in best], sources)]
+    return [ranking[:k] for ranking in _without([ranking for ranking, _ in best], sources)]
 
 
-def without(rows: Sequence[_Rows], sources: _Rows | None) -> Sequence[_Rows]:
+def _without(rows: Sequence[_Rows], sources: _Rows | None) -> Sequence[_Rows]:
     """Return each query's rows without its row in `sources`."""
     if sources is None:
         return rows
@@ -184,7 +184,7 @@ def shares_found(
     best: Sequence[_Rows], proposed: Sequence[_Rows], sources: _Rows | None, candidates: int
 ) -> NDArray[np.float64]:
     """Return the share of each query's best rows among its first `candidates` proposed ones."""
-    pairs = zip(best, without(proposed, sources), strict=True)
+    pairs = zip(best, _without(proposed, sources), strict=True)
     return np.array([np.isin(exact, candidate_rows[:candidates]).mean() for exact, candidate_rows in pairs])
 
 
