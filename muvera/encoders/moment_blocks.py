@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import read_only_view
-from ..kernels.moments import covariances, first_moments, query_matrices, weigh_moments
+from ..kernels.moments import first_moments, triangles, weigh_moments
 from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays, KernelArrays, Shapes, Side, run_tasks
@@ -45,6 +45,9 @@ _DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
 
 # A child of the configuration's seed.
 _DIRECTIONS = 0xC5
+
+# A metric without columns, for the covariances of documents.
+_NO_METRIC = np.empty(0, np.float32)
 
 # Rows that are projected together: few enough to stay in the cache.
 _PROJECTED_ROWS = 192
@@ -123,7 +126,7 @@ class MomentBlocks(EncoderArrays):
         """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
         first_moments(*arrays, start, stop, at + self._triangle, True, out)
         if self._triangle:
-            covariances(*self._projected(arrays, start, stop), at, out)
+            triangles(*self._projected(arrays, start, stop), at, _NO_METRIC, np.float32(1), out)
 
     def write(
         self, side: Side, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
@@ -143,9 +146,7 @@ class MomentBlocks(EncoderArrays):
         lengths = arrays[2][start + 1 : stop + 1] - arrays[2][start:stop]
         out[:, bias] = lengths.astype(np.float32) / bias_unit
         if size:
-            query_matrices(
-                *self._projected(arrays, start, stop), at, self._packed_metric, covariance_unit, out
-            )
+            triangles(*self._projected(arrays, start, stop), at, self._packed_metric, covariance_unit, out)
 
     def _projected(
         self, arrays: KernelArrays, start: int, stop: int

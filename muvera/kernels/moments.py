@@ -73,40 +73,73 @@ def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, t
                     out[start + j] = value * (scale if i == j else root)
 
 
-@kernel
-def covariances(floats, halves, offsets, first, last, at, out):
-    """Write the triangles of the covariances of documents first..last to ``out[0 : last - first]``.
+@helper
+def _subtract_mean(rows, count, width, mean):
+    """Subtract the mean of the first `count` rows from each of them; `mean` (d,) is room for it, float64."""
+    _sum_rows(rows, count, width, mean)
+    mean /= count
+    for t in range(count):
+        row = rows[t * width : (t + 1) * width]
+        for j in range(mean.shape[0]):
+            row[j] -= np.float32(mean[j])
 
-    The covariance is that of the document's n tokens around their mean, times ``sqrt(2 log n)``: about the
-    distance of the largest of n normal values of variance 1 from their mean.
+
+@helper
+def _weigh_tokens(rows, count, width, metric, tile, sums, weights):
+    """Write ``1 / (2 sqrt(x' C x))`` of `count` rows x to `weights`, with C = `metric` packed as columns, flat."""
+    sums[: count * LANES] = 0.0
+    for panel in range(width // LANES):
+        for row in range(0, count, ROWS):
+            tile_dot(rows, row, count - 1, width, metric, panel, tile, 0)
+            for i in range(min(ROWS, count - row)):
+                products, t = tile[i * LANES : (i + 1) * LANES], row + i
+                total = sums[t * LANES : (t + 1) * LANES]
+                token = rows[t * width + panel * LANES : t * width + (panel + 1) * LANES]
+                for j in range(LANES):
+                    total[j] += products[j] * token[j]
+    for t in range(count):
+        square = tree_sum(sums, t * LANES)
+        # No document varies in the direction of a token with weight 0.
+        weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
+
+
+@kernel
+def triangles(floats, halves, offsets, first, last, at, metric, unit, out):
+    """Write the triangles of texts first..last to ``out[0 : last - first]``.
+
+    With an empty `metric`, these are the triangles of documents' covariances: those of the n tokens around their
+    mean, times ``sqrt(2 log n)``.  This is about the distance of the largest of n normal values of variance 1 from
+    their mean.
+
+    Otherwise, these are the triangles that queries multiply covariances with: ``sum_q q q' / (2 sqrt(q' C q))``,
+    divided by `unit`, with C = `metric` packed as columns, flat.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
     longest = longest_text(offsets, first, last)
     rows = np.empty((longest + ROWS) * width + LANES, np.float32)
-    no_center = np.zeros(width, np.float32)
-    mean = np.empty(depth, np.float32)
-    total = np.empty(depth, np.float64)
+    center = np.zeros(width, np.float32)
+    mean = np.empty(depth, np.float64)
     turned = np.empty((width + ROWS) * longest, np.float32)
     packed = np.empty(width * longest, np.float32)
-    ones = np.ones(longest, np.float32)
+    weights = np.ones(longest, np.float32)
+    sums = np.empty(longest * LANES, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
-    for document in range(first, last):
-        start = offsets[document]
-        count = offsets[document + 1] - start
+    for text in range(first, last):
+        start = offsets[text]
+        count = offsets[text + 1] - start
         if count == 0:
-            out[document - first, at : at + depth * (depth + 1) // 2] = 0.0
+            out[text - first, at : at + depth * (depth + 1) // 2] = 0.0
             continue
-        load_rows(floats, halves, start, start + count, depth, width, no_center, rows)
-        _sum_rows(rows, count, width, total)
-        for j in range(depth):
-            mean[j] = np.float32(total[j] / count)
-        for t in range(count):
-            for j in range(depth):
-                rows[t * width + j] -= mean[j]
-        scale = np.float32(math.sqrt(2.0 * math.log(float(count))) / count)
+        load_rows(floats, halves, start, start + count, depth, width, center, rows)
+        if metric.shape[0]:
+            _weigh_tokens(rows, count, width, metric, tile, sums, weights)
+            scale = np.float32(1.0) / unit
+        else:
+            _subtract_mean(rows, count, width, mean)
+            scale = np.float32(math.sqrt(2.0 * math.log(float(count))) / count)
         _write_triangle(
-            rows, count, width, depth, ones, scale, turned, packed, tile, out[document - first], at
+            rows, count, width, depth, weights, scale, turned, packed, tile, out[text - first], at
         )
 
 
@@ -136,47 +169,3 @@ def weigh_moments(offsets, first, last, at, size, coefficients, units, center, o
         for j in range(size, size + depth):
             target[j] = (along * target[j] - center[j]) * units[1]
         target[size + depth] = (bias - center[size + depth]) * units[2]
-
-
-@kernel
-def query_matrices(floats, halves, offsets, first, last, at, metric, unit, out):
-    """Write the triangles that queries multiply covariances with to ``out[0 : last - first]``.
-
-    These are those of ``sum_q q q' / (2 sqrt(q' C q))``, divided by `unit`, with C = `metric` packed as
-    columns, flat.
-    """
-    depth = max(floats.shape[1], halves.shape[1])
-    width = (depth + LANES - 1) // LANES * LANES
-    longest = longest_text(offsets, first, last)
-    rows = np.empty((longest + ROWS) * width + LANES, np.float32)
-    center = np.zeros(width, np.float32)
-    turned = np.empty((width + ROWS) * longest, np.float32)
-    packed = np.empty(width * longest, np.float32)
-    weights = np.empty(longest, np.float32)
-    sums = np.empty(longest * LANES, np.float32)
-    tile = np.empty(ROWS * LANES, np.float32)
-    for query in range(first, last):
-        start = offsets[query]
-        count = offsets[query + 1] - start
-        if count == 0:
-            out[query - first, at : at + depth * (depth + 1) // 2] = 0.0
-            continue
-        load_rows(floats, halves, start, start + count, depth, width, center, rows)
-        sums[: count * LANES] = 0.0
-        for panel in range(width // LANES):
-            for row in range(0, count, ROWS):
-                tile_dot(rows, row, count - 1, width, metric, panel, tile, 0)
-                for i in range(min(ROWS, count - row)):
-                    products, t = tile[i * LANES : (i + 1) * LANES], row + i
-                    total = sums[t * LANES : (t + 1) * LANES]
-                    token = rows[t * width + panel * LANES : t * width + (panel + 1) * LANES]
-                    for j in range(LANES):
-                        total[j] += products[j] * token[j]
-        for t in range(count):
-            square = tree_sum(sums, t * LANES)
-            # No document varies in the direction of a token with weight 0.
-            weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
-        scale = np.float32(1.0) / unit
-        _write_triangle(
-            rows, count, width, depth, weights, scale, turned, packed, tile, out[query - first], at
-        )
