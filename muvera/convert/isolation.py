@@ -2,7 +2,7 @@
 
 Libraries written in C, C++ and Rust read some formats.  A damaged file can make them crash, loop
 forever or use all memory, and no check in Python can stop that.  The child converts the file to a temporary
-folder of .npy files, which this process reads as any other untrusted files, so nothing is unpickled.
+folder of .npy files.  This process reads them as any other untrusted files, so it unpickles nothing.
 
 The child limits its time and memory.  It is not a sandbox: it has the rights of its user.
 """

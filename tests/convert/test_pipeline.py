@@ -98,19 +98,11 @@ def test_no_documents_keep_the_dimension(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path / "docs").tokens, np.memmap), "an unchanged memory map stays one"
 
 
-@pytest.mark.parametrize(
-    ("change", "kind", "message"),
-    [
-        ({"to": "faiss"}, ValueError, "npy, npz, safetensors, parquet, plaid, got 'faiss'"),
-        ({"normalised": True}, TypeError, "'normalised'"),
-        ({"pooling": "x"}, ValueError, "'x'"),
-    ],
-)
-def test_bad_arguments_leave_nothing(
-    change: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(kind, match=message):
-        convert(DOCUMENTS, tmp_path / "out", **change)
+def test_bad_arguments_leave_nothing(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{"to": "faiss"}, {"normalised": True}, {"pooling": "x"}]
+    for change in changes:
+        with pytest.raises((ValueError, TypeError), match=r"got '(faiss|x)'|no option 'normalised'"):
+            convert(DOCUMENTS, tmp_path / "out", **change)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -156,10 +156,7 @@ def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
 
 
 def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) -> RowSource:
-    """Return a source over one array per document.
-
-    Arrays ``emb_0, emb_1, ...`` are sorted by number.  Other arrays keep their order, and their names are ids.
-    """
+    """Return a source over ``emb_0, emb_1, ...``, sorted by number, or over arrays whose names are ids."""
     rest = {key: array for key, array in arrays.items() if key not in (*_names(part)["ids"], "n")}
     if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
         raise _missing_tokens(part, arrays.keys())

@@ -96,10 +96,7 @@ class Codec:
 
 
 class _ChunkedRows:
-    """Rows of several arrays, one after another; each array is loaded when its rows are read.
-
-    `load` returns array i, which must have ``counts[i]`` rows.  Rows are read in ascending order.
-    """
+    """Rows of several arrays, read in ascending order; `load` returns array i, which has ``counts[i]`` rows."""
 
     def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
         self.bounds = running_total(counts)

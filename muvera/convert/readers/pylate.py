@@ -129,10 +129,7 @@ _HNSWLIB_HEAD = struct.Struct("<QQQQQQiIQQQdQ")
 
 
 def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the vectors of a Voyager index, memory-mapped, and their labels.
-
-    PyLate writes version 1 with float32.  The graph's links are not used.
-    """
+    """Return the vectors of a Voyager index, memory-mapped, and their labels; the graph is not read."""
     with path.open("rb") as stream:
         head = stream.read(_VOYAGER_HEAD.size + _HNSWLIB_HEAD.size)
     magic, version, dimension, _, numbers, _, transformed = _VOYAGER_HEAD.unpack_from(head)

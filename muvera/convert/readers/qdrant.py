@@ -55,7 +55,7 @@ def _open(
 
 def _vector(collection: Any, wanted: str | None) -> tuple[str, int]:
     """Return the name of the multi-vector ("" if the collection has a single vector) and its width."""
-    vectors = (collection if isinstance(collection, dict) else {}).get("vectors") or {}
+    vectors = collection.get("vectors") or {}
     named = {"": vectors} if "size" in vectors else vectors
     multi = {key: value for key, value in named.items() if value.get("multivector_config")}
     name = choose(wanted, multi, "multi-vector", "vector")

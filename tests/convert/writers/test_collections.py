@@ -6,7 +6,6 @@ import gc
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,72 +20,61 @@ from muvera.convert.writers.base import write_documents
 from muvera.data.multivectors import MultiVectors
 
 NAMES = {"npy": "out", "npz": "out.npz", "safetensors": "out.safetensors", "parquet": "out.parquet"}
-Write = Callable[[Iterator[MultiVectors], Path], None]
+Write = Callable[[Iterator[MultiVectors], Path], Path]
 
 
 @pytest.fixture(params=list(NAMES))
-def writer(request: pytest.FixtureRequest) -> tuple[Write, str]:
+def write(request: pytest.FixtureRequest) -> Write:
+    """Return a function that writes batches into a folder, and returns the target."""
     if request.param == "parquet":
         pytest.importorskip("pyarrow", reason="the parquet extra is not installed")
-    return partial(write_documents, WRITERS[request.param]), NAMES[request.param]
+
+    def written(batches: Iterator[MultiVectors], folder: Path) -> Path:
+        write_documents(WRITERS[request.param], batches, folder / NAMES[request.param])
+        return folder / NAMES[request.param]
+
+    return written
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(docs=collections(), size=st.integers(1, 4), max_tokens=st.integers(1, 9))
-def test_a_round_trip_keeps_everything(
-    writer: tuple[Write, str], docs: MultiVectors, size: int, max_tokens: int
-) -> None:
-    write, name = writer
+def test_a_round_trip_keeps_everything(write: Write, docs: MultiVectors, size: int, max_tokens: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "new" / name
-        write(cuts(docs, size), target)
+        target = write(cuts(docs, size), Path(folder) / "new")
         source = open_source(target)
         assert (source.dimension, source.lossy, source.nbits) == (docs.dimension, False, None)
         assert_same(everything(source, max_tokens), docs)
-        assert [path.name for path in target.parent.iterdir()] == [name], "nothing else remains"
+        assert list(target.parent.iterdir()) == [target], "nothing else remains"
+
+
+PLAIN, NAMED, HALF = collection([2]), collection([1], ids=[4]), collection([1], dtype=np.float16)
 
 
 @pytest.mark.parametrize(
-    ("batches", "kind", "message"),
+    ("batches", "message"),
     [
-        ([collection([2]), collection([1], dimension=5)], ValueError, "number 1 .* dimension=5.*dimension=4"),
-        (
-            [collection([2]), collection([1], ids=[4])],
-            ValueError,
-            "number 1 on have .* and ids, but .* no ids",
-        ),
-        ([collection([2], ids=[4]), collection([1], ids=[4])], ValueError, r"4 .* 0 and 1"),
-        (
-            [collection([1], dtype=np.float16), collection([1])],
-            ValueError,
-            "number 1 on have .*float32.*float16",
-        ),
-        ([collection([1], ids=[4]), collection([1], ids=["a"])], TypeError, "int"),
+        ([PLAIN, collection([1], dimension=5)], "number 1 on have dimension=5.* dimension=4"),
+        ([PLAIN, NAMED], "number 1 on have .* and ids, but .* no ids"),
+        ([NAMED, NAMED], "4 .* 0 and 1"),
+        ([HALF, PLAIN], "number 1 on have .*float32.*float16"),
+        ([NAMED, collection([1], ids=["a"])], "int"),
     ],
 )
 def test_batches_that_do_not_fit_each_other(
-    writer: tuple[Write, str],
-    tmp_path: Path,
-    batches: list[MultiVectors],
-    kind: type[Exception],
-    message: str,
+    write: Write, tmp_path: Path, batches: list[MultiVectors], message: str
 ) -> None:
-    write, name = writer
-    with pytest.raises(kind, match=message):
-        write(iter(batches), tmp_path / name)
+    with pytest.raises((ValueError, TypeError), match=message):
+        write(iter(batches), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float16_batches_after_float32(writer: tuple[Write, str], tmp_path: Path) -> None:
-    write, name = writer
-    parts = [collection([2], ids=["a"]), collection([1], ids=["b"], dtype=np.float16, seed=2)]
-    write(iter(parts), tmp_path / name)
-    assert_same(everything(open_source(tmp_path / name)), MultiVectors.concatenate(parts))
+def test_float16_batches_after_float32(write: Write, tmp_path: Path) -> None:
+    parts = [PLAIN, HALF]
+    assert_same(everything(open_source(write(iter(parts), tmp_path))), MultiVectors.concatenate(parts))
 
 
-def test_batches_are_written_as_they_come(writer: tuple[Write, str], tmp_path: Path) -> None:
+def test_batches_are_written_as_they_come(write: Write, tmp_path: Path) -> None:
     """At most two batches are in memory at a time."""
-    write, name = writer
     alive: list[weakref.ref[np.ndarray]] = []
 
     def watched() -> Iterator[MultiVectors]:
@@ -98,20 +86,19 @@ def test_batches_are_written_as_they_come(writer: tuple[Write, str], tmp_path: P
             yield batch
             del batch
 
-    write(watched(), tmp_path / name)
+    write(watched(), tmp_path)
     assert len(alive) == 6
 
 
-def test_a_full_disk_is_an_error_that_names_the_target(writer: tuple[Write, str], tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_names_the_target(write: Write, tmp_path: Path) -> None:
     """A limit on file sizes stands in for the disk."""
     resource = pytest.importorskip("resource", reason="Windows has no limit of file sizes")
-    write, name = writer
     docs = collection([64] * 64, dimension=16)  # 256 KiB
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         with pytest.raises(OSError, match=str(tmp_path)):
-            write(iter([docs]), tmp_path / name)
+            write(iter([docs]), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

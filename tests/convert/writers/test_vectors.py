@@ -89,7 +89,6 @@ def test_bulk_files_stay_below_the_limit_of_a_request(
     [
         ("opensearch", ["a", "é" * 257, "c"], VECTORS, "has 514"),
         ("opensearch", [1], np.ones((1, 16_001)), "16000 dimensions, but these vectors have 16001"),
-        ("npy", [1, 2, 1], VECTORS, r"1 .* 0 and 2"),
         ("npy", [1, 2, 3], np.where(np.arange(3)[:, None] == 2, np.inf, VECTORS), r"document 2 \(id 3\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Make the index folders of this directory with the libraries that write them.
+"""Make the index folders of this directory, and ``../pooling.npz``, with the libraries that they come from.
 
 Run ``python make_goldens.py KIND``, each kind in an environment of its own:
 
@@ -7,10 +7,13 @@ colbert     colbert-ai==0.2.22 faiss-cpu torch
 fast_plaid  fast-plaid==1.4.6.2110 (files per chunk), then 1.7.0.2110 (one merged file)
 pylate      pylate==1.6.0 voyager==2.1.0 scann==1.4.2 faiss-cpu
 torch       torch==2.11
+pooling     scipy==1.17.1 and the library of a rule: ``python make_goldens.py pooling RULE``
 =========== ============================================================================
 
 The models are replaced by random unit vectors; clustering, residuals and files are the library's
 own.  expected.npz holds what the library's own decompression returns, or the given vectors.
+pooling.npz holds ``tokens``, ``lengths``, and for each rule and case ``<rule>/<factor>/<protected>/tokens`` and
+``.../lengths``.
 """
 
 import json
@@ -29,6 +32,9 @@ import numpy as np
 import torch
 
 HERE = Path(__file__).parent
+
+POOLED_LENGTHS = [4, 23, 57]
+POOLING_CASES = [(2, 0), (2, 1), (3, 2)]
 
 
 def rows_around(centers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -194,6 +200,60 @@ def make_torch(root: Path) -> None:
     keep(root, "torch_files")
 
 
+def documents_to_pool() -> list[np.ndarray]:
+    """Return unit vectors around a few directions, so that they form clusters."""
+    random = np.random.default_rng(3)
+    arrays = []
+    for length in POOLED_LENGTHS:
+        centers = random.standard_normal((1 + length // 6, 16))
+        rows = centers[random.integers(0, len(centers), length)] + 0.6 * random.standard_normal((length, 16))
+        arrays.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    return arrays
+
+
+def pooled(rule: str, factor: int, protected: int) -> list[np.ndarray] | None:
+    """Pool with the library itself; return None if it has no such setting."""
+    tensors = [torch.from_numpy(array) for array in documents_to_pool()]
+    if rule == "sentence-transformers":
+        from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
+
+        pooler = HierarchicalTokenPooling(factor, num_protected_tokens=protected)
+        return [tensor.numpy() for tensor in pooler.pool(tensors)]
+    if rule in ("pylate", "pylate-1.4"):
+        from pylate.models import ColBERT
+
+        found = ColBERT.pool_embeddings_hierarchical(None, tensors, factor, protected)
+        return [tensor.numpy() for tensor in found]
+    if rule == "colbert":
+        from colbert.modeling.checkpoint import pool_embeddings_hierarchical
+
+        flat, lengths = pool_embeddings_hierarchical(torch.cat(tensors), POOLED_LENGTHS, factor, protected)
+        return np.split(flat.numpy(), np.cumsum(lengths)[:-1])
+    from colpali_engine.compression.token_pooling import HierarchicalTokenPooler
+
+    if protected:
+        return None
+    pooled = HierarchicalTokenPooler().pool_embeddings(tensors, pool_factor=factor)
+    return [tensor.numpy() for tensor in pooled]
+
+
+def make_pooling(_: Path) -> None:
+    """Add one rule's results to the file.
+
+    Libraries: sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18.
+    """
+    rule, file = sys.argv[2], HERE.parent / "pooling.npz"
+    content = dict(np.load(file)) if file.exists() else {}
+    content["tokens"], content["lengths"] = np.concatenate(documents_to_pool()), np.array(POOLED_LENGTHS)
+    for factor, protected in POOLING_CASES:
+        found = pooled(rule, factor, protected)
+        if found is not None:
+            key = f"{rule}/{factor}/{protected}"
+            content[f"{key}/tokens"] = np.concatenate(found).astype(np.float32)
+            content[f"{key}/lengths"] = np.array([len(array) for array in found])
+    np.savez_compressed(file, **content)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -202,5 +262,6 @@ if __name__ == "__main__":
         "fast_plaid": make_fast_plaid,
         "pylate": make_pylate,
         "torch": make_torch,
+        "pooling": make_pooling,
     }
     makers[sys.argv[1]](Path(tempfile.mkdtemp()))
