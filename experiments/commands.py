@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from threadpoolctl import threadpool_limits
 
-from .bench.plumbing import Cache, Data, Save, progress
+from .bench.plumbing import Cache, Data, Save, paths_of, progress, usage_errors
 from .datasets.collection import Collection
-from .datasets.discovery import CACHE, DatasetPath, find_collections
+from .datasets.discovery import CACHE, DatasetPath
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.machines import Machine, machine_table
@@ -21,7 +21,8 @@ from .report.table import markdown
 from .runner.check import EXPECTED, check_run, record_run
 from .runner.configuration import Experiment, load_experiments
 from .runner.quick import quick_collections, quick_experiment
-from .runner.run import Options, run_experiments
+from .runner.raw_store import Session
+from .runner.run import run_experiments
 
 __all__ = ["check", "encode", "machines", "passages", "quick", "results", "run"]
 
@@ -49,10 +50,8 @@ def encode(
     cache: Cache = CACHE,
 ) -> None:
     """Turn a collection's texts into token embeddings; an interrupted command continues where it stopped."""
-    try:
+    with usage_errors((ValueError, OSError, ImportError)):
         folder = encode_texts(texts, out, model, dimension or None, split, cache)
-    except (ValueError, OSError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
     typer.echo(str(folder))
 
 
@@ -82,12 +81,9 @@ def run(
 ) -> None:
     """Run experiments: quality, time and memory of every system; an interrupted run continues where it stopped."""
     experiments = _load(config)
-    try:
-        collections = list(find_collections(data, cache, collection).values())
-    except (ValueError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
+    collections = paths_of(collection or (), data, cache)
     folder = out or _run_folder(config, cache)
-    failed = _run(experiments, collections, Options(folder, cache, threads, progress))
+    failed = _run(experiments, collections, Session(folder, cache, threads, progress))
     if save:
         save_run(folder)
     if failed:
@@ -103,17 +99,15 @@ def quick(
     """Run small versions of experiments and compare their scores with the expected ones; takes minutes."""
     experiments = [quick_experiment(experiment, cache) for experiment in _load(config)]
     folder = out or _run_folder(config, cache, "quick-")
-    failed = _run(experiments, quick_collections(), Options(folder, cache, 1, progress, quick=True))
+    failed = _run(experiments, quick_collections(), Session(folder, cache, 1, progress, quick=True))
     check(folder, [expected], None, 0.0)
     if failed:
         raise typer.Exit(1)
 
 
 def _load(config: list[str] | None) -> list[Experiment]:
-    try:
+    with usage_errors():
         return load_experiments(config or [ALL])
-    except (ValueError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def _run_folder(config: list[str] | None, cache: Path, prefix: str = "") -> Path:
@@ -122,15 +116,12 @@ def _run_folder(config: list[str] | None, cache: Path, prefix: str = "") -> Path
 
 
 def _run(
-    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
+    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], session: Session
 ) -> bool:
     """Run experiments, print the failures, and return whether there are any."""
-    try:
-        with threadpool_limits(options.threads):
-            failures = run_experiments(experiments, collections, options)
-    except RuntimeError as error:
-        raise typer.BadParameter(str(error)) from error
-    typer.echo(f"{options.out}: {len(experiments)} experiments, {len(failures)} failures.")
+    with usage_errors((RuntimeError,)), threadpool_limits(session.threads):
+        failures = run_experiments(experiments, collections, session)
+    typer.echo(f"{session.out}: {len(experiments)} experiments, {len(failures)} failures.")
     for failure in failures:
         progress(f"FAILED {failure.experiment}, {failure.collection}, {failure.system}: {failure.message}")
     return bool(failures)
@@ -147,13 +138,11 @@ def check(
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance for --record.")] = 0.01,
 ) -> None:
     """Compare a run's scores with the expected ones; print OK or FAIL for each, and the totals."""
-    try:
+    with usage_errors():
         if record is not None:
             typer.echo(f"{record_run(run_folder, record, tolerance)} lines in {record}.")
             return
         lines = check_run(run_folder, expected)
-    except (ValueError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
     failed = sum(line.startswith("FAIL") for line in lines)
     for line in [*lines, f"{len(lines)} expected scores: {len(lines) - failed} OK, {failed} FAIL."]:
         typer.echo(line)

@@ -38,17 +38,12 @@ class GrownDocuments:
     def batches(self, stop: int, start: int = 0) -> Iterator[MultiVectors]:
         """Yield the documents start..stop in batches, float16, with their numbers as ids."""
         real = MultiVectors.from_flat(self.real.tokens.astype(np.float16), self.real.lengths)
-        first = start
-        while first < stop:
-            last = min(stop, (first // BLOCK + 1) * BLOCK)
-            if first < len(real):
-                last = min(last, len(real))
-                batch = real[first:last]
-            else:
-                at = first // BLOCK * BLOCK
-                batch = self._made(first // BLOCK)[first - at : last - at]
-            yield batch.with_ids(np.arange(first, last))
-            first = last
+        for first in range(start // BLOCK * BLOCK, stop, BLOCK):
+            batch = real[first : first + BLOCK]
+            if first + len(batch) < min(stop, first + BLOCK):
+                batch = MultiVectors.concatenate([batch, self._made(first // BLOCK)[len(batch) :]])
+            low, high = max(start, first), min(stop, first + BLOCK)
+            yield batch[low - first : high - first].with_ids(np.arange(low, high))
 
     @cached_property
     def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

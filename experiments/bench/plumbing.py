@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from muvera import MultiVectors, MuveraIndex, Ranking
+from muvera import MultiVectors, MuveraIndex, Ranking, top_k
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import DATA, DatasetPath, find_collections
@@ -27,6 +28,7 @@ __all__ = [
     "Rounds",
     "Save",
     "Seconds",
+    "exact_best",
     "finish",
     "float_documents",
     "float_queries",
@@ -40,6 +42,7 @@ __all__ = [
     "progress",
     "timed",
     "token_indexes",
+    "usage_errors",
 ]
 
 Data = Annotated[
@@ -58,21 +61,26 @@ _Name = TypeVar("_Name")
 Seconds = tuple[float, float]
 
 
-def paths_of(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[DatasetPath]:
-    """Return the paths of collections; a wrong name or folder is a usage error."""
+@contextmanager
+def usage_errors(kinds: tuple[type[Exception], ...] = (ValueError, OSError)) -> Iterator[None]:
+    """Turn errors of these kinds into errors of the command's usage."""
     try:
-        paths = find_collections(data, cache, names)
-    except (ValueError, FileNotFoundError) as error:
+        yield
+    except kinds as error:
         raise typer.BadParameter(str(error)) from error
-    return [paths[name] for name in names]
+
+
+def paths_of(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[DatasetPath]:
+    """Return the paths of collections, of all without `names`; a wrong name or folder is a usage error."""
+    with usage_errors():
+        paths = find_collections(data, cache, names)
+    return [paths[name] for name in names or paths]
 
 
 def load_collections(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[Collection]:
     """Load collections; a wrong name or folder is a usage error."""
-    try:
+    with usage_errors():
         return [load_collection(path) for path in paths_of(names, data, cache)]
-    except (ValueError, FileNotFoundError) as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def timed(work: Callable[[], object]) -> Callable[[], Seconds]:
@@ -146,6 +154,11 @@ def token_indexes(documents: MultiVectors, kinds: Iterable[Any], name: str) -> d
         encoder: Any = next(iter(indexes.values())).encoder if indexes else "moments"
         indexes[kind] = MuveraIndex.build(documents, encoder, tokens=kind, exact_tokens=0)
     return indexes
+
+
+def exact_best(queries: MultiVectors, documents: MultiVectors, k: int) -> NDArray[np.int64]:
+    """Return the positions of each query's best documents by exact Chamfer; the documents have no ids."""
+    return np.array([ranking.ids for ranking in top_k(queries, documents, k)], np.int64)
 
 
 def mean_recall(rankings: Iterable[Ranking], best: Iterable[set[int]]) -> float:

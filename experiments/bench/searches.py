@@ -11,8 +11,7 @@ import numpy as np
 import typer
 from threadpoolctl import threadpool_limits
 
-from muvera import MultiVectors, MuveraIndex, chamfer_matrix
-from muvera.data.ranking import best_first
+from muvera import MultiVectors, MuveraIndex
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
@@ -23,6 +22,7 @@ from .plumbing import (
     Rounds,
     Save,
     Seconds,
+    exact_best,
     finish,
     float_documents,
     float_queries,
@@ -63,7 +63,7 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
     ways = _compared("20 documents", jobs, _TINY, rounds)
     for collection in collections:
         documents, queries = float_documents(collection), float_queries(collection, _BATCH)
-        exact = [set(best_first(row, _K).tolist()) for row in chamfer_matrix(queries, documents)]
+        exact = [set(row) for row in exact_best(queries, documents, _K).tolist()]
         indexes = token_indexes(documents, kinds, collection.name)
         rows = _at_equal_recall(indexes, queries, exact, rounds)
         codecs += [{**row, "name": f"{collection.name}, {row['kind']}"} for row in rows]

@@ -12,8 +12,7 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera import MultiVectors, chamfer_matrix
-from muvera.data.ranking import best_first
+from muvera import MultiVectors
 from muvera.reranking.codecs import CODECS, fit_codec
 from muvera.reranking.codecs.base import CodedVectors
 from muvera.reranking.codecs.residual import NUM_CENTROIDS, fit_plaid_codec
@@ -22,7 +21,7 @@ from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
 from ..report.table import Column, Table
-from .plumbing import Cache, Data, Save, finish, float_documents, load_collections, measured_on
+from .plumbing import Cache, Data, Save, exact_best, finish, float_documents, load_collections, measured_on
 
 __all__ = ["PLAID", "measure", "tokens"]
 
@@ -44,7 +43,7 @@ def measure(collections: Iterable[Collection], queries: int = 150) -> Table:
     on, rows = measured_on(), list[dict[str, Any]]()
     for collection in collections:
         asked, documents = collection.queries[:queries], float_documents(collection)
-        exact = _best(chamfer_matrix(asked, documents, threads=1), _K)
+        exact = exact_best(asked, documents, _K)
         for name in (*CODECS, *PLAID):
             rows.append({"name": f"{collection.name}, {name}", **_quality(name, documents, asked, exact)})
     columns = [
@@ -58,10 +57,6 @@ def measure(collections: Iterable[Collection], queries: int = 150) -> Table:
     return Table.of("Recall of codecs over all documents", columns, rows, caption)
 
 
-def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    return np.stack([best_first(row, count) for row in np.ascontiguousarray(scores)])
-
-
 def _quality(
     name: str, documents: MultiVectors, queries: MultiVectors, exact: NDArray[np.int64]
 ) -> dict[str, Any]:
@@ -73,7 +68,7 @@ def _quality(
     coded = CodedVectors.of(codec, documents, threads=1)
     encoded = time.process_time()
     decoded = coded.decoded(1)
-    best = _best(chamfer_matrix(queries, decoded, threads=1), _RESCORED)
+    best = exact_best(queries, decoded, _RESCORED)
     return {
         "bytes": codec.bytes_per_token,
         "fit_seconds": fitted - began,

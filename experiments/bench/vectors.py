@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera import LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex, top_k
+from muvera import LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex
 from muvera.data.sampling import pseudo_queries
 from muvera.encoders.base import Encoder, EncoderConfig
 from muvera.encoders.registry import make_encoder, preset_config
@@ -22,7 +22,7 @@ from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
 from ..report.table import Table
-from .plumbing import Cache, Data, Save, finish, load_collections, measured_on, progress
+from .plumbing import Cache, Data, Save, exact_best, finish, load_collections, measured_on, progress
 
 __all__ = [
     "added_table",
@@ -53,11 +53,7 @@ def _plain(texts: MultiVectors, rows: Any = None) -> MultiVectors:
 def _inputs(collection: Collection) -> tuple[MultiVectors, MultiVectors, NDArray[np.int64]]:
     """Return the documents, some queries and the exact best documents of these."""
     documents, queries = _plain(collection.documents), _plain(collection.queries[:_QUERIES])
-    return documents, queries, _best(queries, documents)
-
-
-def _best(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
-    return np.array([ranking.ids for ranking in top_k(queries, documents, _BEST)], np.int64)
+    return documents, queries, exact_best(queries, documents, _BEST)
 
 
 def _ranked(encoder: Encoder, queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
@@ -134,7 +130,7 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
     rows = []
     for width in [documents.dimension, *widths]:
         turned = [_widened(texts, width) for texts in (documents, queries)]
-        own = best if width == documents.dimension else _best(turned[1], turned[0])
+        own = best if width == documents.dimension else exact_best(turned[1], turned[0], _BEST)
         encoder = make_encoder(preset_config("moments", width)).fit(turned[0])
         ranked = _ranked(encoder, turned[1], turned[0])
         rows.append([f"{width:,}", *_recalls(ranked, own)])
@@ -168,7 +164,7 @@ def choice_table(collections: list[Collection]) -> Table:
         queries, sources = _plain(collection.queries[:_QUERIES]), None
         if len(queries) == 0:
             queries, sources = pseudo_queries(documents, _QUERIES, 32, np.random.default_rng(5))
-        best = np.array([ranking.ids for ranking in top_k(queries, documents, _BEST + 1)], np.int64)
+        best = exact_best(queries, documents, _BEST + 1)
         cells = []
         for encoder in ("moments", None):
             index = MuveraIndex.build(documents, encoder, exact_tokens=0)
@@ -242,7 +238,7 @@ def mixed_table(
     ways = []
     for fitted, added in ((first, second), (second, first)):
         queries = _plain(added.queries[:_MIXED_QUERIES])
-        ways.append((fitted, added, queries, _best(queries, both)))
+        ways.append((fitted, added, queries, exact_best(queries, both, _BEST)))
     rows = []
     for name in encoders:
         config = preset_config(name, dimension)

@@ -9,9 +9,9 @@ The numbers in the sample's README are to be updated by hand.
 from __future__ import annotations
 
 import builtins
-import importlib
 import inspect
 import json
+import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -41,21 +41,8 @@ def collect_documents(ids: Iterable[str]) -> dict[str, str]:
 
 def _object(name: str) -> Any:
     """Return an object of the standard library by its dotted name, without ``builtins.``."""
-    parts = name.split(".")
-    if not hasattr(builtins, parts[0]):
-        # The longest prefix that is a module.
-        for count in range(len(parts), 0, -1):
-            try:
-                value: Any = importlib.import_module(".".join(parts[:count]))
-            except ModuleNotFoundError:
-                continue
-            parts = parts[count:]
-            break
-    else:
-        value = builtins
-    for part in parts:
-        value = getattr(value, part)
-    return value
+    built_in = hasattr(builtins, name.partition(".")[0])
+    return pkgutil.resolve_name(f"builtins.{name}" if built_in else name)
 
 
 def _summary(docstring: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from muvera.utils.atomic_files import write_bytes, write_json
 
 from .configuration import Experiment, Point
+from .provenance import machine, provenance
 
 __all__ = ["ALL", "Failure", "Raw", "Session", "load_raw", "raw_path", "save_raw"]
 
@@ -73,26 +74,27 @@ class Failure:
 
 @dataclass
 class Session:
-    """Shared state of a run; the cache holds peers' environments and exact answers."""
+    """A run: its folder (an existing run is continued) and settings, and its failures so far."""
 
-    #: Folder of raw results.
-    raw: Path
+    out: Path
+    #: Environments of peers and exact answers.
     cache: Path
     threads: int
-    #: Versions, commit and machine, stored beside every result.
-    provenance: dict[str, Any]
     #: Called with a line of progress.
     tell: Callable[[str], object]
+    quick: bool = False
+    #: Versions, commit and machine, stored beside every result.
+    provenance: dict[str, Any] = field(default_factory=lambda: {**provenance(), "machine": machine()})
     failures: list[Failure] = field(default_factory=list)
     #: Systems that need data that the collection does not have.
     left_out: list[Failure] = field(default_factory=list)
     #: Each distinct provenance of the results.
     measured: list[dict[str, Any]] = field(default_factory=list)
 
-    def note_provenance(self, provenance: dict[str, Any]) -> None:
+    def note_provenance(self, found: dict[str, Any]) -> None:
         """Record the provenance of a result."""
-        if provenance not in self.measured:
-            self.measured.append(provenance)
+        if found not in self.measured:
+            self.measured.append(found)
 
     def fail(self, experiment: str, collection: str, system: str, message: str) -> None:
         """Record a failure and print it."""
@@ -119,4 +121,4 @@ def raw_path(
     }
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return session.raw / collection / f"{point.entry.system}-{key}.npz"
+    return session.out / "raw" / collection / f"{point.entry.system}-{key}.npz"

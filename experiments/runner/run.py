@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,54 +18,35 @@ from ..known_names import require_known
 from ..report.result_tables import result_tables
 from .configuration import Experiment
 from .measure import measure
-from .provenance import machine, provenance
+from .provenance import machine
 from .raw_store import ALL, Failure, Session
 
-__all__ = ["Options", "run_experiments"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a run: its folder (an existing run is continued), the cache, and a function for progress messages."""
-
-    out: Path
-    cache: Path
-    threads: int
-    tell: Callable[[str], object]
-    quick: bool = False
+__all__ = ["run_experiments"]
 
 
 def run_experiments(
-    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
+    experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], session: Session
 ) -> list[Failure]:
     """Run experiments on all collections, write the run's files, and return the failures.
 
     Finished work is stored under a hash of its inputs and not repeated, so the same command continues an
     interrupted run.  RuntimeError if another process is writing to the same folder.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(options.out / ".lock")
+    session.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(session.out / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        message = f"Another run is writing to {options.out}. Give another folder with --out."
+        message = f"Another run is writing to {session.out}. Give another folder with --out."
         raise RuntimeError(message) from error
     with lock:
-        return _run(list(experiments), collections, options)
+        return _run(list(experiments), collections, session)
 
 
 def _run(
-    experiments: list[Experiment], collections: Sequence[DatasetPath | Collection], options: Options
+    experiments: list[Experiment], collections: Sequence[DatasetPath | Collection], session: Session
 ) -> list[Failure]:
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    versions = provenance()
-    session = Session(
-        options.out / "raw",
-        options.cache,
-        options.threads,
-        {**versions, "machine": machine()},
-        options.tell,
-    )
     parts = list[Part]()
     loaded = _loaded(collections, session)
     work = [
@@ -76,31 +55,31 @@ def _run(
         for collection in _of_experiment(experiment, loaded, session)
     ]
     for number, (experiment, collection) in enumerate(work, 1):
-        options.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}")
+        session.tell(f"{number} of {len(work)}: {experiment.name}, {collection.name}")
         asked = collection.asked(experiment.queries)
         for seed in experiment.seeds:
             measure(session, experiment, asked, seed)
         parts.append(summarize(session, experiment, asked))
-    commits = sorted({str(provenance.get("commit")) for provenance in session.measured})
+    commits = sorted({str(measured.get("commit")) for measured in session.measured})
     if len(commits) > 1:
-        options.tell(f"The run has results of several commits: {', '.join(commits)}.")
+        session.tell(f"The run has results of several commits: {', '.join(commits)}.")
     manifest = {
-        "run": options.out.name,
+        "run": session.out.name,
         "created": created,
         "machine": machine(),
-        "versions": versions,
-        "threads": options.threads,
+        "versions": {name: value for name, value in session.provenance.items() if name != "machine"},
+        "threads": session.threads,
         "experiments": {experiment.name: experiment.raw for experiment in experiments},
         "collections": {collection.name: _described(collection) for collection in loaded},
         "failures": [vars(failure) for failure in session.failures],
         "left_out": [vars(failure) for failure in session.left_out],
-        "quick": options.quick,
+        "quick": session.quick,
         "measured": session.measured,
     }
-    write_json(options.out / "manifest.json", manifest)
+    write_json(session.out / "manifest.json", manifest)
     rows = [row for part in parts for measured in part.points.values() for row in measured.rows]
     # Last, because its existence shows that the run is complete.
-    write_json(options.out / "summary.json", {"rows": rows, "tables": result_tables(parts)})
+    write_json(session.out / "summary.json", {"rows": rows, "tables": result_tables(parts)})
     return session.failures
 
 

@@ -18,7 +18,7 @@ from muvera import MultiVectors, MuveraIndex, TextIndex, load_encoder
 from muvera.convert import read
 
 #: Limits for one sample: processor seconds, seconds and bytes of address space.
-PROCESSOR_SECONDS, SECONDS, MEMORY = 20, 120, 6 << 30
+PROCESSOR_SECONDS, SECONDS, MEMORY = 20, 300, 6 << 30
 
 #: The promised types; a subclass is another library's error.
 PROMISED = (ValueError, TypeError, MemoryError, ImportError)
@@ -26,7 +26,6 @@ PROMISED = (ValueError, TypeError, MemoryError, ImportError)
 
 def use(path: Path) -> None:
     """Read a sample and use it; raise AssertionError if the content is wrong."""
-    query = np.ones((2, 4), np.float32)
     if (path / "encoder.json").exists():
         made = load_encoder(path)
         texts_of = [
@@ -41,6 +40,7 @@ def use(path: Path) -> None:
         assert len(list(texts)) == len(texts)
     elif (path / "manifest.json").exists():
         index = MuveraIndex.load(path, verify_files=True)
+        query = np.ones((2, index.config.dimension), np.float32)
         index.search(query, k=3, threads=1)
         index.search(query, k=2, candidates=2, ids=index.ids[:2].tolist(), threads=1)
         index.tokens(index.ids.tolist())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from builders.paths import ROOT
+from builders.paths import environment
 
 from muvera import FDEConfig, TextIndex
 from muvera.serve import ServerSettings
@@ -26,10 +26,6 @@ import importlib, json, sys
 module, name, *arguments = json.loads(sys.argv[1])
 print(json.dumps(getattr(importlib.import_module(f"attack.{module}"), name)(*arguments)))
 """
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **variables}
 
 
 def run_alone(module: str, name: str, *arguments: object, **variables: str) -> Any:

@@ -9,15 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.foreign_indexes import random_index, write_byaldi, write_fast_plaid, write_plaid, write_warp
-from builders.paths import ROOT
+from builders.foreign_indexes import (
+    random_index,
+    write_byaldi,
+    write_fast_plaid,
+    write_lancedb,
+    write_plaid,
+    write_qdrant,
+    write_warp,
+)
+from builders.golden_indexes import CASES, FOLDER
+from builders.paths import GOLDEN
 from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, TextIndex
+from muvera import MultiVectors, TextIndex
 from muvera.convert import convert
 from muvera.encoders.registry import make_encoder, preset_config
 
-GOLDEN = ROOT / "tests" / "golden" / "convert"
 NAMES, DIMENSION = ("a", "b", "c", "d", "é"), 4
 DOCUMENTS = MultiVectors.from_flat(
     np.random.default_rng(0).normal(size=(10, DIMENSION)).astype(np.float32), (3, 0, 1, 2, 4), ids=NAMES
@@ -36,8 +44,13 @@ def converted(format: str) -> Make:
     return make
 
 
-def golden(name: str) -> Make:
-    return lambda place: Path(shutil.copytree(GOLDEN / name, place / name))
+def copied(folder: Path) -> Make:
+    def make(place: Path) -> Path:
+        if folder.name.startswith("hnsw"):
+            pytest.importorskip("hnswlib")
+        return Path(shutil.copytree(folder, place / folder.name))
+
+    return make
 
 
 def npz(place: Path) -> Path:
@@ -68,24 +81,13 @@ def byaldi(place: Path) -> Path:
 
 
 def qdrant(place: Path) -> Path:
-    library: Any = pytest.importorskip("qdrant_client")
-    models = library.models
-    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
-    tokens = models.VectorParams(size=4, distance=models.Distance.DOT, multivector_config=comparator)
-    client = library.QdrantClient(path=str(place / "db"))
-    client.create_collection("docs", {"colbert": tokens})
-    for i, value in enumerate(DOCUMENTS):
-        vector: Any = {"colbert": value.tolist()} if len(value) else {}
-        client.upsert("docs", [models.PointStruct(id=i, vector=vector, payload={"key": NAMES[i]})])
-    client.close()
-    return place / "db"
+    pytest.importorskip("qdrant_client")
+    return write_qdrant(place / "db", DOCUMENTS, "colbert")
 
 
 def lancedb(place: Path) -> Path:
-    database: Any = pytest.importorskip("lancedb").connect(str(place / "db"))
-    table: Any = pytest.importorskip("pyarrow").table({"id": list(NAMES), "tokens": DOCUMENTS.to_arrow()})
-    database.create_table("docs", table)
-    return place / "db"
+    pytest.importorskip("lancedb")
+    return write_lancedb(place / "db", DOCUMENTS)
 
 
 def arrow(stream: bool) -> Make:
@@ -119,24 +121,6 @@ def hdf5(place: Path) -> Path:
     return place / "a.h5"
 
 
-def index(added: bool = False, **given: Any) -> Make:
-    def make(place: Path) -> Path:
-        if given["backend"] == "hnsw":
-            pytest.importorskip("hnswlib")
-        settings = dict(given)
-        config = FDEConfig(dimension=DIMENSION, num_repetitions=2, num_simhash_projections=1)
-        chosen = settings.pop("encoder", config)
-        made = MuveraIndex.build(DOCUMENTS, chosen, exact_tokens=0, threads=1, **settings)
-        made.save(place / "index")
-        if added:  # in files beside those of the first generation
-            made.add(MultiVectors.from_arrays([np.ones((2, DIMENSION), np.float32)], ids=["f"]), threads=1)
-            made.delete(["a"])
-            made.save(place / "index")
-        return place / "index"
-
-    return make
-
-
 def texts(place: Path) -> Path:
     metadata = [{"year": i} for i in range(4)]
     TextIndex.build(
@@ -155,18 +139,11 @@ def journal(place: Path) -> Path:
     return place / "journaled"
 
 
+#: Encoders that no index of the golden files has.
 ENCODERS = {
-    "moments": preset_config("mean", DIMENSION),
-    "fde": FDEConfig(dimension=DIMENSION, num_repetitions=2),
     "reference": preset_config("reference", DIMENSION, num_repetitions=2),
-    "compact": preset_config("moments", 24),
-    "projected": preset_config(
-        "paper", DIMENSION, final_projection_dimension=8
-    ),
-    "learned": LearnedConfig(
-        dimension=DIMENSION, vector_dimension=8, num_landmarks=256, num_features=16, training_epochs=0
-    ),
-}  # fmt: skip
+    "projected": preset_config("paper", DIMENSION, final_projection_dimension=8),
+}
 
 
 def encoder(config: Any) -> Make:
@@ -191,11 +168,11 @@ SAMPLES: dict[str, Make] = {
     "jsonl_qdrant": rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}}),
     "plaid": lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]])),
     "next_plaid": lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]])),
-    "fast_plaid": golden("fast_plaid_1.4.6"),
-    "pylate_scann": golden("pylate_scann"),
-    "pylate_fast_plaid": golden("pylate_fast_plaid"),
-    "pylate_plaid": golden("pylate_stanford_plaid"),
-    "pylate_voyager": golden("pylate_voyager"),
+    "fast_plaid": copied(GOLDEN / "convert" / "fast_plaid_1.4.6"),
+    "pylate_scann": copied(GOLDEN / "convert" / "pylate_scann"),
+    "pylate_fast_plaid": copied(GOLDEN / "convert" / "pylate_fast_plaid"),
+    "pylate_plaid": copied(GOLDEN / "convert" / "pylate_stanford_plaid"),
+    "pylate_voyager": copied(GOLDEN / "convert" / "pylate_voyager"),
     "warp": lambda place: write_warp(place, random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4))[0],
     "byaldi": byaldi,
     "qdrant": qdrant,
@@ -205,13 +182,7 @@ SAMPLES: dict[str, Make] = {
     "arrow_stream": arrow(stream=True),
     "zarr": zarr,
     "hdf5": hdf5,
-    "index_exact": index(backend="exact"),
-    "index_scan": index(backend="scan", tokens="2bit", keep_exact=True),
-    "index_graph": index(backend="hnsw"),
-    "index_graph_added": index(added=True, backend="hnsw", tokens="int8"),
-    "index_exact_added": index(added=True, backend="exact", tokens="4bit", keep_exact=True),
-    "index_scan_added": index(added=True, backend="scan", tokens="1bit"),
-    "index_moments": index(backend="scan", tokens="float16", encoder="moments"),
+    **{f"index_{name}": copied(FOLDER / name) for name in CASES},
     "texts": texts,
     "texts_journal": journal,
     **{f"encoder_{name}": encoder(config) for name, config in ENCODERS.items()},

@@ -107,7 +107,7 @@ def measure_all(names: list[str]) -> list[tuple[str, int, float, float]]:
     return [(name, *measure(name)) for name in names]
 
 
-def measure(name: str, documents: int = 3000) -> tuple[int, float, float]:
+def measure(name: str, documents: int = 1100) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as parent:
         child, port = start_server(lambda: build(Path(parent, "index"), documents))
         for _ in range(2):

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders.paths import environment
 
 from attack.mutations import mutate
 from attack.pickles import MARKER
-from attack.processes import environment
 from attack.samples import SAMPLES, make_sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux does")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from muvera import MultiVectors
+
 STORAGES = {"f4": "Float", "f2": "Half", "i8": "Long", "i4": "Int", "u1": "Byte", "u2": "BFloat16"}
 
 
@@ -127,6 +129,32 @@ def write_byaldi(folder: Path, pages: list[NDArray[np.float32]], per_file: int =
     names = {str(i): {"doc_id": i // 3, "page_id": i % 3 + 1} for i in range(len(pages))}
     for name, value in (("embed_id_to_doc_id", names), ("index_config", {})):
         (folder / f"{name}.json.gz").write_bytes(gzip.compress(json.dumps(value).encode()))
+    return folder
+
+
+def write_qdrant(folder: Path, documents: MultiVectors, name: str = "") -> Path:
+    """Write the collection "docs" of a local Qdrant folder, in the vector `name`; points of empty texts have none."""
+    import qdrant_client
+
+    models: Any = qdrant_client.models
+    several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    columns = models.VectorParams(size=documents.dimension, distance="Dot", multivector_config=several)
+    client = qdrant_client.QdrantClient(path=str(folder))
+    client.create_collection("docs", {name: columns} if name else columns)
+    for i, (key, tokens) in enumerate(zip(documents.ids.tolist(), documents, strict=True)):
+        vector = ({name: tokens.tolist()} if name else tokens.tolist()) if len(tokens) else {}
+        client.upsert("docs", [models.PointStruct(id=i, vector=vector, payload={"key": key})])
+    client.close()
+    return folder
+
+
+def write_lancedb(folder: Path, documents: MultiVectors) -> Path:
+    """Write the table "docs" of a LanceDB folder."""
+    import lancedb
+    import pyarrow
+
+    table = pyarrow.table({"id": documents.ids.tolist(), "tokens": documents.to_arrow()})
+    lancedb.connect(str(folder)).create_table("docs", table)
     return folder
 
 

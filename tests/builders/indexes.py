@@ -1,6 +1,5 @@
 """A collection, indexes of it for every way to search, and scripts that run in separate processes."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builders.paths import ROOT
+from builders.paths import environment
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 from muvera import MultiVectors, MuveraIndex
 
@@ -81,11 +80,9 @@ def token_files(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a script, which may import builders, in a separate process."""
-    places = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -11,6 +11,11 @@ GOLDEN = ROOT / "tests" / "golden"
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return the variables of a process that imports this checkout and builders."""
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **variables}
+
+
 def kernel_cache() -> str:
     """Return the folder of compiled kernels for this run and every process that it starts.
 

@@ -12,8 +12,8 @@ import yaml
 from experiments.datasets.collection import Collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.runner.configuration import load_experiments
-from experiments.runner.raw_store import Failure
-from experiments.runner.run import Options, run_experiments
+from experiments.runner.raw_store import Failure, Session
+from experiments.runner.run import run_experiments
 from experiments.systems.base import Answers, Material
 from experiments.systems.baselines import Exhaustive
 from experiments.systems.registry import SYSTEMS
@@ -89,8 +89,8 @@ def run(
     path = folder / "mine.yaml"
     filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
     path.write_text(yaml.safe_dump(filled))
-    options = Options(folder / "out", folder / "cache", 1, lambda _: None)
-    return run_experiments(load_experiments([str(path)]), data or [small()], options)
+    session = Session(folder / "out", folder / "cache", 1, lambda _: None)
+    return run_experiments(load_experiments([str(path)]), data or [small()], session)
 
 
 def summary(folder: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_growth_measures_each_step_once_and_continues(
     assert not list(tmp_path.glob("*.index"))
     assert rows[1]["fast_recall"] > 0.9 and rows[1]["save_bytes"] > 0
     table = growth.growth_table(settings, rows, real=False)
-    assert table.header == ["quantity", "400", "800"] and len(table.cells) == 19
+    assert table.header == ["quantity", "400", "800"] and len(table.cells) == 24
 
 
 def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.MonkeyPatch) -> None:

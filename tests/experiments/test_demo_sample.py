@@ -1,6 +1,8 @@
-"""The bundled demo sample is consistent, and its scores are those in its README; no model is needed."""
+"""The demo's sample is consistent, its scores are those in its README, and the README's picture can be drawn."""
 
 import json
+import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,15 @@ def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     with pytest.raises(ValueError, match=r"not among the documents: json\.dumps"):
         write_sample(tmp_path)
+
+
+@pytest.mark.compiled("the page waits for a search")
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium is installed")
+def test_the_picture_of_the_readme_is_drawn(tmp_path: Path) -> None:
+    for name in ("uvicorn", "fastapi", "playwright"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    from experiments.demo.draw_answer import WIDTH, draw
+
+    draw(tmp_path / "answer.png")
+    width, height = struct.unpack(">II", (tmp_path / "answer.png").read_bytes()[16:24])
+    assert width == WIDTH and 400 < height < 800  # three answers, and nothing below them

@@ -14,8 +14,8 @@ from filelock import FileLock
 
 from experiments.datasets.discovery import DatasetPath
 from experiments.runner.configuration import load_experiments
-from experiments.runner.raw_store import load_raw
-from experiments.runner.run import Options, run_experiments
+from experiments.runner.raw_store import Session, load_raw
+from experiments.runner.run import run_experiments
 
 pytestmark = pytest.mark.compiled("searches whole collections")
 
@@ -73,10 +73,10 @@ def test_faults_of_collections_and_left_out_systems(tmp_path: Path) -> None:
     path.write_text(
         yaml.safe_dump({"title": "Mine", "systems": [{"system": "bm25"}, {"system": "exhaustive"}]})
     )
-    options = Options(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
+    session = Session(tmp_path / "out", tmp_path / "cache", 1, lambda _: None)
     bare = replace(small(), document_texts=None, problems=["No judgement fits."])
     failures = run_experiments(
-        load_experiments([str(path)]), [DatasetPath("gone", None, tmp_path), bare], options
+        load_experiments([str(path)]), [DatasetPath("gone", None, tmp_path), bare], session
     )
     assert [(failure.collection, failure.system) for failure in failures] == [
         ("gone", "collection"),
