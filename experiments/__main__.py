@@ -11,8 +11,7 @@ from .bench.speed import speed
 from .bench.tokens import tokens
 from .bench.vectors import vectors
 from .bench.words import words
-from .commands import check, encode, machines, passages, quick, results, run
-from .report.page import page
+from .commands import check, encode, machines, page, passages, quick, results, run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 for command in (encode, passages, run, quick, check, page, results, machines):

@@ -9,13 +9,17 @@ from typing import Annotated
 import typer
 from threadpoolctl import threadpool_limits
 
+from muvera.utils.atomic_files import write_bytes
+
 from .bench.plumbing import Cache, Data, Save, paths_of, progress, usage_errors
 from .datasets.collection import Collection
 from .datasets.discovery import CACHE, DatasetPath
 from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.machines import Machine, machine_table
+from .report.page import page_of
 from .report.results_pages import update_readme, write_pages
+from .report.run_folder import load_run
 from .report.stored_results import RESULTS, save_run
 from .report.table import markdown
 from .runner.check import EXPECTED, check_run, record_run
@@ -24,7 +28,7 @@ from .runner.quick import quick_collections, quick_experiment
 from .runner.raw_store import Session
 from .runner.run import run_experiments
 
-__all__ = ["check", "encode", "machines", "passages", "quick", "results", "run"]
+__all__ = ["check", "encode", "machines", "page", "passages", "quick", "results", "run"]
 
 #: Configuration of a run without arguments.
 ALL = "study"
@@ -148,6 +152,23 @@ def check(
         typer.echo(line)
     if failed:
         raise typer.Exit(1)
+
+
+def page(
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, with manifest.json and summary.json.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File of the page. Default: page.html in the run's folder.")
+    ] = None,
+) -> None:
+    """Write one HTML page of a run; it needs no other file and no network."""
+    target = out or run_folder / "page.html"
+    with usage_errors((ValueError, OSError, ImportError)):
+        content = page_of(load_run(run_folder)).encode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, content)
+    typer.echo(f"{target} ({len(content) / 1e6:.2f} MB)")
 
 
 def results() -> None:

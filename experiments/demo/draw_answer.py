@@ -40,8 +40,8 @@ def draw(path: Path) -> None:
     port = server.servers[0].sockets[0].getsockname()[1]
     with sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        look = {"width": WIDTH, "height": 900}
-        page = browser.new_page(viewport=look, color_scheme="light", bypass_csp=True)
+        page = browser.new_page(color_scheme="light", bypass_csp=True)
+        page.set_viewport_size({"width": WIDTH, "height": 900})
         page.set_default_timeout(60_000)  # the machine may be busy
         page.goto(f"http://127.0.0.1:{port}/?q={quote(QUESTION)}")
         page.wait_for_selector("mark")

@@ -1,4 +1,4 @@
-"""``python -m experiments page``: a run as one HTML file that needs no other file and no network."""
+"""The page of a run: one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -8,52 +8,24 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from muvera.utils.optional_imports import import_extra
 
-from muvera.utils.atomic_files import write_bytes
-
-from .run_folder import Run, load_run
+from .run_folder import Run
 from .table import Column, Table, html, number
 from .views import ExperimentView
 
-__all__ = ["page", "page_of"]
+__all__ = ["page_of"]
 
 _HERE = Path(__file__).parent
 
 _SHARE = "{:.3f}"
 
 
-def page(
-    run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run, with manifest.json and summary.json.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="File of the page. Default: page.html in the run's folder.")
-    ] = None,
-) -> None:
-    """Write one HTML page of a run; it needs no other file and no network."""
-    target = out or run_folder / "page.html"
-    try:
-        content = page_of(load_run(run_folder)).encode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(target, content)
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: The page needs {error.name}: pip install 'muvera-toolkit[experiments]'.", err=True
-        )
-        raise typer.Exit(2) from None
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    typer.echo(f"{target} ({len(content) / 1e6:.2f} MB)")
-
-
 def page_of(run: Run) -> str:
     """Return the run's page as HTML."""
-    import jinja2  # here, so that other commands do not need it
-
+    jinja2 = import_extra("jinja2", "experiments", "The page of a run")
     plots: list[dict[str, Any]] = []
     experiments = [_experiment(ExperimentView(run, name), plots) for name in run.experiments]
     environment = jinja2.Environment(
@@ -150,8 +122,7 @@ def _facts(run: Run) -> dict[str, str]:
 @cache
 def _library() -> str:
     """Return the plotting library as a packed script."""
-    import vl_convert
-
+    vl_convert = import_extra("vl_convert", "experiments", "The page of a run")
     newest = vl_convert.get_vegalite_versions()[-1]
     return _packed(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=newest))
 

@@ -43,12 +43,12 @@ class Collections:
     def __init__(self, kind: str, url: str) -> None:
         self.kind, self._url = kind, url
         self._client: Any = None
-        self._opened: dict[str, list[Any]] = {}
+        self.opened: dict[str, list[Any]] = {}
 
     def __call__(self, name: str) -> Any:
         from muvera.engines import open_engine
 
-        opened = self._opened.setdefault(name, [])
+        opened = self.opened.setdefault(name, [])
         if self.kind == "qdrant":  # the client's local mode, which reads all vectors
             from qdrant_client import QdrantClient
 
@@ -64,7 +64,7 @@ class Collections:
         return engine
 
     def close(self) -> None:
-        for name, opened in self._opened.items():
+        for name, opened in self.opened.items():
             if self.kind == "pgvector":
                 self(name).drop()
             for engine in opened:
@@ -84,3 +84,4 @@ def collections(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         warnings.simplefilter("ignore")  # the local mode warns that it has no indexes
         yield opener
         opener.close()
+    opener.opened.clear()  # a connection that a test left open fails this module, not a later test

@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -
     return folder, np.asarray(index["centroids"][codes].astype(np.float32) + index["weights"][buckets])
 
 
-def write_byaldi(folder: Path, pages: list[NDArray[np.float32]], per_file: int = 100) -> Path:
+def write_byaldi(folder: Path, pages: Sequence[NDArray[Any]], per_file: int = 100) -> Path:
     """Write pages as byaldi does: the upper halves of their floats; three pages are a document."""
     (folder / "embeddings").mkdir(parents=True)
     halves = [(page.view(np.uint32) >> 16).astype(np.uint16) for page in pages]
