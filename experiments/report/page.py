@@ -33,7 +33,7 @@ def page_of(run: Run) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     names = {row[key]: row["system"] for row in run.rows for key in ("label", "point")}
-    return environment.get_template("page.html.jinja").render(
+    text: str = environment.get_template("page.html.jinja").render(
         run=run,
         counts={
             "experiments": len(run.experiments), "collections": len(run.collections),
@@ -47,7 +47,8 @@ def page_of(run: Run) -> str:
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),
         data=_packed(json.dumps({"plots": plots, "systems": names}, ensure_ascii=False)),
-    ).lstrip()  # fmt: skip
+    )  # fmt: skip
+    return text.lstrip()
 
 
 def _experiment(view: ExperimentView, plots: list[dict[str, Any]]) -> dict[str, Any]:
