@@ -1,8 +1,8 @@
 """MUVERA as the paper writes it (arXiv 2405.19504, section 2), in slow float64 NumPy.
 
 Independent of the package: nothing of `muvera` is imported.  Hyperplanes are (R, k, d) and projections
-(R, p, d) with their scale inside, or None for the identity.  Bit j of a token's code is set when its product
-with hyperplane j is above zero, and an FDE runs through repetitions, then codes, then coordinates.
+(R, p, d) with their scale inside, or None for the identity.  Bit j of a token's code is set if its product
+with hyperplane j is above zero.  An FDE runs through repetitions, then codes, then coordinates.
 """
 
 import numpy as np
@@ -129,8 +129,8 @@ def query_fde(
 ) -> np.ndarray:
     """Sums of the tokens in each cell, projected; cells are decided after centering, values are not centered.
 
-    With `softness` tau a token at distance m from its nearest hyperplane leaves exp(-m / tau) / 2 of its
-    weight to the cell across it.
+    With `softness` tau, the cell across the nearest hyperplane gets exp(-m / tau) / 2 of a token's weight, if m is
+    the token's distance from that hyperplane.
     """
     values = _float64(tokens)
     hashed = values if center is None else values - _float64(center)

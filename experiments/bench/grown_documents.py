@@ -1,8 +1,8 @@
 """Generate documents from real ones; each is a function of its number and the seed.
 
 A generated document has a center: the mean token of all real documents plus a weighted sum of the deviations
-of three documents' means.  Each of its tokens is the sum of the center, a real token's deviation from its document's
-mean, and a small part of another token's deviation.  The squared weights of each sum add to 1, so documents and
+of three documents' means.  Each of its tokens is the center, plus a real token's deviation from its document's
+mean, plus a small part of another deviation.  The squared weights of each sum add to 1, so documents and
 tokens vary as in the real collection.  Documents that give the same real document the largest weight are near each
 other, like texts about the same subject.
 """

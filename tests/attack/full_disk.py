@@ -20,7 +20,7 @@ def contents(index: TextIndex) -> Any:
 
 @contextmanager
 def full(filler: str) -> Iterator[None]:
-    """Fill the disk during a block."""
+    """Fill the disk with the file `filler` during a block; without it, no file may grow beyond 200 kB."""
     unlimited = resource.RLIM_INFINITY
     if filler:
         with suppress(OSError), Path(filler).open("wb", buffering=0) as file:
@@ -48,9 +48,15 @@ def refused(work: Callable[[], object]) -> str:
     raise AssertionError("the disk was not full")
 
 
-def temporary(folder: Path, filler: str) -> None:
+def built(folder: str) -> Path:
+    texts = [f"document {i} " + "- " * 100_000 for i in range(20)]  # more than SQLite keeps in memory
+    TextIndex.build(texts, ENCODER, path=folder, threads=1)
+    return Path(folder)
+
+
+def fill_temporary(place: str, filler: str) -> None:
     """If the texts cannot be changed, the vectors are not changed, either."""
-    index = TextIndex.load(folder, ENCODER)
+    index = TextIndex.load(folder := built(place), ENCODER)
     before = contents(index)
     with full(filler):
         assert "texts were not changed" in refused(lambda: index.delete([3]))
@@ -60,9 +66,9 @@ def temporary(folder: Path, filler: str) -> None:
     assert contents(TextIndex.load(folder, ENCODER)) == contents(index) != before
 
 
-def in_folder(folder: Path, filler: str) -> None:
+def fill_folder(place: str, filler: str) -> None:
     """A change that does not fit into the journal is not made; a save that does not fit loses nothing."""
-    index = TextIndex.open(folder, ENCODER)
+    index = TextIndex.open(folder := built(place), ENCODER)
     index.delete([3])
     with full(filler):
         assert "changed" in refused(lambda: index.add(["a word " + "- " * 5_000]))
@@ -75,13 +81,3 @@ def in_folder(folder: Path, filler: str) -> None:
         assert contents(index) == before
         index.add(["more"])
     assert contents(TextIndex.load(folder, ENCODER)) == contents(index)
-
-
-def fill(what: str, folder: str, filler: str) -> None:
-    """Fill the disk of temporary files, or that of the index, with the file `filler`.
-
-    If `filler` is empty, no file may grow beyond 200 kB instead.
-    """
-    texts = [f"document {i} " + "- " * 100_000 for i in range(20)]  # more than SQLite keeps in memory
-    TextIndex.build(texts, ENCODER, path=folder, threads=1)
-    {"temporary": temporary, "folder": in_folder}[what](Path(folder), filler)

@@ -72,7 +72,7 @@ def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path)
     temporary = tmp_path if disk is None or what == "folder" else disk
     folder = (tmp_path if disk is None or what == "temporary" else disk) / "index"
     filler = disk / "filler" if disk else ""
-    run_alone("full_disk", "fill", what, folder, filler, SQLITE_TMPDIR=str(temporary))
+    run_alone("full_disk", f"fill_{what}", folder, filler, SQLITE_TMPDIR=str(temporary))
 
 
 @compiled

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 from builders.paths import environment
 
-from attack.mutations import mutate
-from attack.pickles import MARKER
+from attack.mutations import MARKER, mutate
 from attack.samples import SAMPLES, make_sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processes as Linux does")

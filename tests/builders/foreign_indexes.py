@@ -162,8 +162,10 @@ def write_lancedb(folder: Path, documents: MultiVectors) -> Path:
 def decode_slowly(
     codes: NDArray[Any], packed: NDArray[Any], centroids: NDArray[Any], weights: NDArray[Any], nbits: int
 ) -> NDArray[np.float64]:
-    """Decode bit by bit in Python, float64: field i of a token is bits i * nbits onwards, the
-    lowest first, where bit 0 of a byte string is the highest bit of its first byte."""
+    """Decode bit by bit in Python, float64.
+
+    Field i of a token begins at bit i * nbits, with its lowest bit.  Bit 0 is the highest bit of the first byte.
+    """
     out = np.empty((len(codes), centroids.shape[1]))
     for t, code in enumerate(codes):
         for i in range(centroids.shape[1]):
