@@ -49,8 +49,9 @@ def find_collections(
     """Return the collections in `folders` by name: embeddings with their texts, and texts without embeddings.
 
     Each of `folders` is a collection of embeddings, or a folder of texts in BEIR's layout, or contains such folders,
-    also under ``embeddings`` and ``beir``.  The default is DATA, if it exists or nothing was encoded.  Embeddings that ``python -m
-    experiments encode`` wrote into `cache` belong to their texts.  `names` selects collections by name.
+    also under ``embeddings`` and ``beir``.  The default is DATA, if it exists or nothing was encoded.
+    Embeddings that ``python -m experiments encode`` wrote into `cache` belong to their texts.  `names` selects
+    collections by name.
     """
     encoded = encoded_collections(cache)
     if not folders:
