@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +13,9 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera import LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex
+from muvera import MultiVectors, MuveraIndex
 from muvera.data.sampling import pseudo_queries
-from muvera.encoders.base import Encoder, EncoderConfig
+from muvera.encoders.base import Encoder
 from muvera.encoders.registry import make_encoder, preset_config
 
 from ..datasets.collection import Collection
@@ -25,6 +25,8 @@ from ..report.table import Table
 from .plumbing import Cache, Data, Save, exact_best, finish, load_collections, measured_on, progress
 
 __all__ = [
+    "MORE_FLOATS",
+    "PLAIN",
     "added_table",
     "choice_table",
     "encoders_table",
@@ -95,28 +97,26 @@ def fit_table(collections: list[Collection]) -> Table:
     )
 
 
-def presets(dimension: int) -> Iterator[tuple[str, EncoderConfig]]:
-    """Yield the presets without fitted features."""
-    for name in ("mean", "fde", "moments"):
-        yield name, preset_config(name, dimension)
-
-
-def more_floats(dimension: int) -> Iterator[tuple[str, EncoderConfig]]:
-    """Yield moments and learned vectors of more floats than the default."""
-    for size in (256, 512, 1024):
-        yield "moments", MomentsConfig(dimension=dimension, compact_dimension=size)
-    for size in (256, 512, 2048):
-        yield "learned", LearnedConfig(dimension=dimension, vector_dimension=size)
+#: Presets and changed parameters: those without fitted features, and more floats than the default.
+PLAIN: list[tuple[str, dict[str, int]]] = [("mean", {}), ("fde", {}), ("moments", {})]
+MORE_FLOATS = [
+    *(("moments", {"compact_dimension": size}) for size in (256, 512, 1024)),
+    *(("learned", {"vector_dimension": size}) for size in (256, 512, 2048)),
+]
 
 
 def encoders_table(
-    title: str, collections: list[Collection], encoders: Any, depths: Sequence[int] = _DEPTHS
+    title: str,
+    collections: list[Collection],
+    encoders: Sequence[tuple[str, dict[str, int]]],
+    depths: Sequence[int] = _DEPTHS,
 ) -> Table:
-    """Compare encoders, which `encoders` yields as names and configurations for a dimension."""
+    """Compare encoders: presets with changed parameters."""
     rows = []
     for collection in collections:
         documents, queries, best = _inputs(collection)
-        for name, config in encoders(documents.dimension):
+        for name, changes in encoders:
+            config = preset_config(name, documents.dimension, **changes)
             ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
             sizes = [f"{documents.dimension:,}", name, f"{config.vector_dimension:,}"]
             rows.append([collection.name, *sizes, *_recalls(ranked, best, depths)])
@@ -288,8 +288,8 @@ def vectors(
         chosen += [_documents_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
     tables = {
         "fit": lambda: fit_table(chosen),
-        "presets": lambda: encoders_table("Presets", chosen, presets),
-        "floats": lambda: encoders_table("More floats", chosen, more_floats, _MORE_DEPTHS),
+        "presets": lambda: encoders_table("Presets", chosen, PLAIN),
+        "floats": lambda: encoders_table("More floats", chosen, MORE_FLOATS, _MORE_DEPTHS),
         "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
         "choice": lambda: choice_table(chosen),
         "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),

@@ -1,4 +1,4 @@
-"""Runs of one experiment on a tiny collection, with a system that fails on demand."""
+"""Commands of experiments, and runs on a tiny collection with a system that fails on demand."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import yaml
+from typer.testing import CliRunner
 
+from experiments.__main__ import app
 from experiments.datasets.collection import Collection
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.runner.configuration import load_experiments
@@ -75,6 +77,12 @@ def faulty_system() -> Iterator[None]:
     SYSTEMS["faulty"] = Faulty
     yield
     del SYSTEMS["faulty"]
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    """Return the exit code and output of ``python -m experiments``, without frames and line ends around errors."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
 def small() -> Collection:

@@ -161,7 +161,7 @@ def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
     second = Collection("second", other, other[:0], "2", ids, [])
     wide = vectors.wide_table(first, [12])
     assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1
-    table = vectors.encoders_table("Presets", [first], vectors.presets)
+    table = vectors.encoders_table("Presets", [first], vectors.PLAIN)
     assert column(table, "encoder") == ["mean", "fde", "moments"]
     (fit,) = vectors.fit_table([first]).rows
     assert fit[:2] == ["first", "130"] and float(fit[-1]) == 1

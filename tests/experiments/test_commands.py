@@ -6,13 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from builders.small_runs import command
 
-from experiments.__main__ import app
 from experiments.runner.configuration import load_experiments
 from experiments.runner.quick import quick_experiment
-
-runner = CliRunner()
 
 TIMED = {
     "title": "Timed",
@@ -38,11 +35,6 @@ UNTIMED = {
 }
 
 
-def words(output: str) -> str:
-    """The output without frames and line ends, which depend on the terminal's width."""
-    return " ".join(output.replace("│", " ").split())
-
-
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quick")
@@ -58,9 +50,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "metric": "10-recall@10",
     }
     expected.write_text(json.dumps({**score, "value": 1, "tolerance": 0}))
-    where = ["--cache", str(folder / "cache"), "--out", str(folder / "run"), "--expected", str(expected)]
-    result = runner.invoke(app, ["quick", *names, *where])
-    assert result.exit_code == 0 and "1 OK, 0 FAIL" in result.output, result.output
+    where = ["--cache", folder / "cache", "--out", folder / "run", "--expected", expected]
+    code, output = command("quick", *names, *where)
+    assert code == 0 and "1 OK, 0 FAIL" in output, output
     return folder / "run"
 
 
@@ -92,31 +84,29 @@ def test_a_run_is_recorded_and_checked(quick: Path, tmp_path: Path) -> None:
     def check(rows: list[dict[str, Any]] | None = None) -> Any:
         if rows is not None:
             recorded.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        return runner.invoke(app, ["check", str(quick), "--expected", str(recorded)])
+        return command("check", quick, "--expected", recorded)
 
-    assert runner.invoke(app, ["check", str(quick), "--record", str(recorded)]).exit_code == 0
-    assert check().exit_code == 0
+    assert command("check", quick, "--record", recorded)[0] == check()[0] == 0
     rows = [json.loads(line) for line in recorded.read_text().splitlines()[:2]]
     rows[0]["value"] += 0.5
     rows[1]["point"] = "nobody"
     elsewhere = [{**rows[0], "collection": "not-here"}, {**rows[0], "experiment": "not_here"}]
-    result = check(rows + elsewhere)
-    *lines, counts = result.output.splitlines()
-    assert result.exit_code == 1 and [line.split()[0] for line in lines] == ["FAIL", "FAIL"]
-    assert "nobody" in lines[1] and "0 OK, 2 FAIL" in counts
-    assert check(elsewhere).exit_code == 2
+    code, output = check(rows + elsewhere)
+    assert code == 1 and output.count("FAIL timed") == 2
+    assert "nobody" in output and "0 OK, 2 FAIL" in output
+    assert check(elsewhere)[0] == 2
     recorded.write_text("[]")
-    assert "line 1" in words(check().output)
+    assert "line 1" in check()[1]
 
 
 def test_a_collection_that_could_not_be_read_fails_the_check(tmp_path: Path) -> None:
     failure = {"experiment": "all", "collection": "news", "system": "collection", "message": "no embeddings."}
     manifest = {"experiments": {}, "collections": {}, "failures": [failure]}
-    assert runner.invoke(app, ["check", str(tmp_path)]).exit_code == 2  # no run
+    assert command("check", tmp_path)[0] == 2  # no run
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "summary.json").write_text('{"rows": []}')
-    result = runner.invoke(app, ["check", str(tmp_path)])
-    assert result.exit_code == 1 and "FAIL news: no embeddings." in result.output
+    code, output = command("check", tmp_path)
+    assert code == 1 and "FAIL news: no embeddings." in output
 
 
 def test_every_configuration_has_a_quick_version(tmp_path: Path) -> None:
@@ -127,18 +117,18 @@ def test_every_configuration_has_a_quick_version(tmp_path: Path) -> None:
 
 
 def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path / "r")]
-    result = runner.invoke(app, ["run", "end_to_ent", *out])
-    assert result.exit_code == 2 and "end_to_end" in words(result.output)
-    assert runner.invoke(app, ["run", "--data", str(tmp_path), *out]).exit_code == 2
+    out = ["--out", tmp_path / "r"]
+    code, output = command("run", "end_to_ent", *out)
+    assert code == 2 and "end_to_end" in output
+    assert command("run", "--data", tmp_path, *out)[0] == 2
     assert not (tmp_path / "r").exists()
     (tmp_path / "data" / "news").mkdir(parents=True)
     for name in ("corpus", "queries"):
         (tmp_path / "data" / "news" / f"{name}.jsonl").write_text('{"_id": "1", "text": "t"}')
-    data = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "c")]
-    for command in ("tokens", "dial", "grow"):
-        result = runner.invoke(app, [command, *data, "--collection", "new"])
-        assert result.exit_code == 2 and "'news'" in words(result.output), command
-    assert runner.invoke(app, ["vectors", "mixed", "nothing", *data]).exit_code == 2
-    result = runner.invoke(app, ["run", "end_to_end", *data, *out])
-    assert result.exit_code == 1 and "FAILED all, news, collection: news has texts" in words(result.output)
+    data = ["--data", tmp_path / "data", "--cache", tmp_path / "c"]
+    for name in ("tokens", "dial", "grow"):
+        code, output = command(name, *data, "--collection", "new")
+        assert code == 2 and "'news'" in output, name
+    assert command("vectors", "mixed", "nothing", *data)[0] == 2
+    code, output = command("run", "end_to_end", *data, *out)
+    assert code == 1 and "FAILED all, news, collection: news has texts" in output

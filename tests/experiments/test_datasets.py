@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import SHARED
+from builders.small_runs import command
 from builders.text_encoders import HashEncoder
-from typer.testing import CliRunner
 
-from experiments.__main__ import app
 from experiments.datasets import encode, passages
 from experiments.datasets.discovery import find_collections
 from experiments.datasets.encode import embed, read_texts
@@ -206,9 +205,9 @@ def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
     encoder = Interrupted()
     monkeypatch.setattr(encode, "_encoder", lambda _: encoder)
     texts, cache = write_texts(tmp_path / "news", ["a", "b"], ["q"], ["q\ta\t1"]), tmp_path / "cache"
-    command = ["encode", str(texts), "--cache", str(cache), "--dimension", "0"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
+    encode_again = ("encode", texts, "--cache", cache, "--dimension", 0)
+    code, output = command(*encode_again)
+    assert code == 0, output
     (folder,) = (cache / "embeddings").glob("*/*")
     assert (folder.name, encoder.calls) == ("news-minilm", 2)
     assert encode.encode_texts(texts, None, "minilm", None, "test", cache) == folder
@@ -222,7 +221,7 @@ def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
         for model, dimension in (("other/model", None), ("minilm", 2), ("minilm", None))
     }
     assert len(others | {folder}) == 4
-    assert CliRunner().invoke(app, [*command, "--split", "dev"]).exit_code == 2
+    assert command(*encode_again, "--split", "dev")[0] == 2
 
 
 def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -> None:

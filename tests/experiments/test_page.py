@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from builders import small_runs
-from typer.testing import CliRunner
 
-from experiments.__main__ import app
 from experiments.datasets.synthetic import NAMES, synthetic_collection
 from experiments.report.page import page_of
 from experiments.report.run_folder import Run, load_run
@@ -52,19 +50,15 @@ def run(folder: Path) -> Run:
 
 
 def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> None:
-
-    def words(*arguments: object) -> str:
-        """Call the command; return what it prints without the frame around errors."""
-        printed = CliRunner().invoke(app, ["page", *map(str, arguments)]).output
-        return " ".join(printed.replace("│", " ").split())
-
-    assert "has no manifest.json. Give the folder of a finished run." in words(tmp_path)
+    assert (
+        "has no manifest.json. Give the folder of a finished run." in small_runs.command("page", tmp_path)[1]
+    )
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "summary.json").write_text('{"rows": [\n1,,]}', encoding="utf-8")
-    assert "line 2 column 3" in words(copy)
+    assert "line 2 column 3" in small_runs.command("page", copy)[1]
     assert not (copy / "page.html").exists()
     target = tmp_path / "deep" / "a.html"
-    words(folder, "--out", target)
+    small_runs.command("page", folder, "--out", target)
     assert target.stat().st_size > 300_000
     for summary, part in (([], "list"), ({"rows": []}, "the process ended")):
         (copy / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
