@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 from urllib.parse import SplitResult
 
@@ -23,13 +24,17 @@ __all__ = ["LanceDBEngine"]
 class _LanceConditions(Conditions):
     """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""
 
+    @cached_property
+    def _columns(self) -> list[str]:
+        return list(self._engine._table.schema.names)
+
     def has_any(self, terms: list[str]) -> str:
         return f"array_has_any(terms, [{', '.join(map(self.literal, terms))}])"
 
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
-        if bound not in self._engine.columns():
+        if bound not in self._columns:
             return False
         literal = self.literal(value if isinstance(value, str) else float(value))
         return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
@@ -114,10 +119,6 @@ class LanceDBEngine(Engine):
         self._table = None
 
     # -- documents ------------------------------------------------------------
-
-    def columns(self) -> list[str]:
-        """Return the names of the table's columns."""
-        return list(self._table.schema.names)
 
     def _write(self, rows: list[Row]) -> None:
         data, table = self._arrow_table(rows), self._table
