@@ -83,8 +83,8 @@ def test_search_returns_the_nearest_vectors_and_exact_scores(filled: EngineIndex
 def test_where_and_ids_select_documents(filled: EngineIndex, where: dict[str, Any]) -> None:
     wanted = [i for i in range(COUNT) if DOCUMENTS.lengths[i] and matches(where, METADATA_OF[i])]
     some = [*DOCUMENTS.ids[:100].tolist(), "unknown"]
-    for limits, expected in (({}, wanted), ({"ids": some}, [i for i in wanted if i < 100])):
-        hits = ids(filled.search(QUERIES[:2], COUNT, where=where, rerank=None, **limits))
+    for within, expected in ((None, wanted), (some, [i for i in wanted if i < 100])):
+        hits = ids(filled.search(QUERIES[:2], COUNT, where=where, ids=within, rerank=None))
         assert [sorted(row) for row in hits] == [sorted(DOCUMENTS.ids[expected].tolist())] * 2
     assert ids(filled.search(QUERIES[:1], 3, where=where, ids=[])) == [[]]
 
