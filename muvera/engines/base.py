@@ -144,7 +144,7 @@ class Engine(ABC):
     links, ef_construction = 16, 128
 
     def __init__(self, url: str, name: str, secret: str | None = None) -> None:
-        self.url, self.name, self.location = url, name, f"{url}#{name}"
+        self.name, self.location = name, f"{url}#{name}"
         self._encoder_name, self._secret = f"{name}_encoder", secret
         #: Set by :meth:`describe` and :meth:`create`; None if the collection does not exist.
         self.description: Description | None = None
