@@ -65,7 +65,7 @@ def test_search_returns_the_nearest_vectors_and_exact_scores(filled: EngineIndex
             np.testing.assert_allclose(a.scores, b.scores, rtol=5e-3)
     assert filled.measure_recall(QUERIES, candidates=200).recall == 1.0
     info = filled.info()
-    assert len(filled) == info.documents == len(FILLED)
+    assert len(filled) == info.documents == len(FILLED) and info.location in repr(filled)
     assert info.description is not None and not info.description.integer_ids
     empty = MultiVectors.from_arrays([QUERIES[0], np.empty((0, DIM), np.float32)], dimension=DIM)
     assert [len(ranking) for ranking in filled.search(empty, 3)] == [3, 0]
