@@ -30,7 +30,8 @@ _Read = TypeVar("_Read")
 class EngineTextIndex(TextIndex):
     """Texts in a vector database; :meth:`muvera.TextIndex.open` opens it.
 
-    A change is durable once the method returns.  Shared words change only the order of the candidates.
+    A change is durable once the method returns.  :meth:`add` needs ids.  Shared words change only the order of the
+    candidates.
 
     Parameters
     ----------
@@ -74,22 +75,6 @@ class EngineTextIndex(TextIndex):
 
     # -- changing -------------------------------------------------------------
 
-    def add(
-        self,
-        texts: Iterable[str] | str,
-        *,
-        ids: Sequence[int | str] | None = None,
-        metadata: Sequence[Mapping[str, Any]] | None = None,
-        threads: int | None = None,
-    ) -> list[int | str]:
-        """Add texts under new ids.  See :meth:`muvera.TextIndex.add`, but `ids` is required."""
-        if ids is None:
-            raise ValueError("Texts in a database need ids. Give ids=.")
-        names = require_ids(as_id_list(ids))
-        for used in self._get(names, "ignore"):
-            raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
-        return super().add(texts, ids=names, metadata=metadata, threads=threads)
-
     @property
     def _changing(self) -> AbstractContextManager[object]:
         return nullcontext()  # the database orders the changes
@@ -102,7 +87,12 @@ class EngineTextIndex(TextIndex):
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
+        if not encoded.has_ids:
+            raise ValueError("Texts in a database need ids. Give ids=.")
         names: list[int | str] = encoded.ids.tolist()
+        if not update:
+            for used in self._get(names, "ignore"):
+                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
         empty = np.flatnonzero(encoded.lengths == 0)
         if len(empty):
             raise ValueError(f"The text of {names[empty[0]]!r} is blank, and a database finds no blank text.")
