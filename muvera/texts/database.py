@@ -275,17 +275,16 @@ class DocumentDatabase:
             connection = self._settled()
             for identity in ids:
                 query = "SELECT text, metadata FROM documents WHERE id = ?"
-                for text, metadata in connection.execute(query, (identity,)):
+                rows = connection.execute(query, (identity,)).fetchall()
+                if not rows and missing == "raise":
+                    raise KeyError(f"id {identity!r} is not in the index.")
+                for text, metadata in rows:
                     read += len(text) + len(metadata)
-                    if read > most:
-                        raise ValueError(
-                            f"The documents have more than {most:,} characters together. Read fewer at a time."
-                        )
                     documents.append(TextDocument(identity, text, json.loads(metadata)))
-                    break
-                else:
-                    if missing == "raise":
-                        raise KeyError(f"id {identity!r} is not in the index.")
+                if read > most:
+                    raise ValueError(
+                        f"The documents have more than {most:,} characters together. Read fewer at a time."
+                    )
         _reading.set((most, read))
         return documents
 

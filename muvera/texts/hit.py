@@ -9,10 +9,9 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..reranking.chamfer import explain
 from ..reranking.spans import rank_spans, score_spans, spans_from_characters
@@ -154,14 +153,6 @@ class Hit:
         return {**asdict(self), "span": None if self.span is None else list(self.span)}
 
 
-class _Encoded(NamedTuple):
-    """A text or a query, its token vectors, and the characters of each token."""
-
-    text: str
-    vectors: NDArray[Any]
-    spans: list[tuple[int, int]]
-
-
 def explain_texts(
     encoder: TextEncoder, query: str, tokens: Any, documents: list[TextDocument], vectors: Iterable[Any]
 ) -> list[TextExplanation]:
@@ -172,33 +163,21 @@ def explain_texts(
     for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
         if not text.strip():
             raise ValueError(f"The {name} is blank: it has no words to explain. Give another one.")
-    question = _Encoded(query, tokens, token_spans(encoder, query, "query"))
-    texts = [document.text for document in documents]
-    return [
-        _explained(question, _Encoded(text, np.asarray(own), token_spans(encoder, text, "document")))
-        for text, own in zip(texts, vectors, strict=True)
-    ]
-
-
-def _explained(query: _Encoded, document: _Encoded) -> TextExplanation:
-    """Match query tokens with document tokens, and widen both to words."""
-    best = explain(query.vectors, document.vectors)
-    query_words, document_words = _word_spans(query), _word_spans(document)
-    matches = [
-        WordMatch(word, document_words[token], similarity)
-        for word, token, similarity in zip(
-            query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True
-        )
-    ]
-    sentences = sentences_of(document.text)
-    ranges = spans_from_characters(sentences, document.spans)
-    scores = score_spans(query.vectors, document.vectors, ranges).tolist()
-    scored = [
-        SentenceScore(start, stop, score)
-        for (start, stop), score in zip(sentences, scores, strict=True)
-        if math.isfinite(score)
-    ]
-    return TextExplanation(query.text, document.text, best.score, matches, scored)
+    query_words = _word_spans(query, token_spans(encoder, query, "query"))
+    explanations = []
+    for document, own in zip(documents, map(np.asarray, vectors), strict=True):
+        best, spans = explain(tokens, own), token_spans(encoder, document.text, "document")
+        words, sentences = _word_spans(document.text, spans), sentences_of(document.text)
+        pairs = zip(query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True)
+        matches = [WordMatch(word, words[token], similarity) for word, token, similarity in pairs]
+        scores = score_spans(tokens, own, spans_from_characters(sentences, spans)).tolist()
+        scored = [
+            SentenceScore(start, stop, score)
+            for (start, stop), score in zip(sentences, scores, strict=True)
+            if math.isfinite(score)
+        ]
+        explanations.append(TextExplanation(query, document.text, best.score, matches, scored))
+    return explanations
 
 
 def best_sentences(
@@ -250,12 +229,12 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     return sentences
 
 
-def _word_spans(text: _Encoded) -> list[tuple[int, int]]:
+def _word_spans(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the word around each token, or the token itself if it is not inside a word."""
-    words = [match.span() for match in _WORD.finditer(text.text)]
+    words = [match.span() for match in _WORD.finditer(text)]
     starts = [start for start, _ in words]
     widened = []
-    for start, stop in text.spans:
+    for start, stop in spans:
         i = bisect_right(starts, start) - 1
         inside = stop > start and i >= 0 and start < words[i][1]
         widened.append(words[i] if inside else (start, stop))

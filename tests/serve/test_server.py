@@ -197,7 +197,8 @@ def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient
         assert (made.status_code, made.json()) == (201, {"ids": ["z"]})
         assert client.post("/search", json={"query": "zebra", "k": 1}).json()["results"][0][0]["id"] == "z"
         assert send("PUT", texts=["an okapi"], ids=["z"]).status_code == 200
-        changed = send("PATCH", ids=["whale"], metadata=[{"kind": "mammal"}])
+        assert send("PATCH", ids=["whale"], metadata=[{"sea": "all"}]).status_code == 200
+        changed = send("PATCH", ids=["whale"], metadata=[{"kind": "mammal", "none": None}])
         assert changed.json() == {"ids": ["whale"]}
         assert "PUT" in problem(send("POST", texts=["x"], ids=["apple"]), 422)
         problem(send("PUT", texts=["x"]), 422)
@@ -205,6 +206,7 @@ def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient
         problem(send("DELETE", ids="whale"), 422)
         stored = TextIndex.load(folder, HashEncoder())
         assert stored.get(["z"])[0].text == "an okapi" and stored.select({"kind": "mammal"}) == ["whale"]
+        assert stored.get(["whale"])[0].metadata == {"kind": "mammal", "sea": "all"}
         assert journals() == 1
         assert send("POST", "/save").json() == {"documents": 4} and journals() == 0
         problem(client.post("/save"), 401)

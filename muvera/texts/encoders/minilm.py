@@ -127,23 +127,21 @@ class SampleEncoder(ModelEncoder):
     name = "demo-sample"
 
     def __init__(self, sample: DemoSample) -> None:
-        self._vectors: dict[TextSide, dict[str, Any]] = {
-            "document": dict(zip(sample.texts, sample.documents, strict=True)),
-            "query": dict(zip(sample.query_texts, sample.queries, strict=True)),
-        }
-        self._strings = {
-            "document": dict(zip(sample.texts, sample.token_strings, strict=True)),
-            "query": dict(zip(sample.query_texts, sample.query_token_strings, strict=True)),
+        documents = zip(sample.documents, sample.token_strings, strict=True)
+        queries = zip(sample.queries, sample.query_token_strings, strict=True)
+        self._texts: dict[TextSide, dict[str, tuple[Any, list[str]]]] = {
+            "document": dict(zip(sample.texts, documents, strict=True)),
+            "query": dict(zip(sample.query_texts, queries, strict=True)),
         }
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
         """Return the stored token vectors of each text."""
-        return [self._vectors[side][text] for text in texts]
+        return [self._texts[side][text][0] for text in texts]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
         """Return the characters of each token vector."""
         lower, position, spans = text.lower(), 0, []
-        for piece in self._strings[side][text]:
+        for piece in self._texts[side][text][1]:
             plain = piece.removeprefix("##")
             start = lower.find(plain, position)
             if start < 0:  # a special token
