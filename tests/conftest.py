@@ -84,22 +84,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, Any, Any]:
     """Skip a test if it needs the graph library and that is not installed: `nox -s bare` runs all others."""
-    return (yield from _skip_without_graphs())
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> Generator[None, Any, Any]:
-    """Skip the tests of a fixture that needs the graph library."""
-    return (yield from _skip_without_graphs())
-
-
-def _skip_without_graphs() -> Generator[None, Any, Any]:
     try:
         return (yield)
     except ImportError as error:
         if "hnswlib" not in str(error) or find_spec("hnswlib"):
             raise
         pytest.skip("hnswlib is not installed")
+
+
+#: Skip the tests of a fixture that needs the graph library, too.
+pytest_fixture_setup = pytest_pyfunc_call
 
 
 @pytest.fixture(autouse=True, scope="module")

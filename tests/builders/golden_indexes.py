@@ -43,20 +43,11 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "scan": {"backend": "scan", "exact_tokens": 0},
 }
 
-#: Names of folders, with backend and encoder.
-CASES = {
-    f"{backend}-{encoder}": (backend, encoder)
-    for backend, encoder in (
-        ("tokens", "fde"),
-        ("exact", "fde"),
-        ("exact", "learned"),
-        ("exact", "moments"),
-        ("codes", "mean"),
-        ("codes-and-tokens", "fde"),
-        ("hnsw", "moments"),
-        ("scan", "moments"),
-    )
-}
+#: Names of folders: backend and encoder.
+CASES = (
+    *("tokens-fde", "exact-fde", "exact-learned", "exact-moments"),
+    *("codes-mean", "codes-and-tokens-fde", "hnsw-moments", "scan-moments"),
+)
 
 
 def documents(count: int) -> MultiVectors:
@@ -83,7 +74,7 @@ def queries() -> MultiVectors:
 
 def make(name: str, folder: Path) -> None:
     """Write one index."""
-    backend, encoder = CASES[name]
+    backend, _, encoder = name.rpartition("-")
     texts = documents(40)
     fitted = make_encoder(ENCODERS[encoder]).fit(documents(300))
     index = MuveraIndex.build(texts[:-4], fitted, threads=1, path=folder, **BACKENDS[backend])

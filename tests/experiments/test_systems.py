@@ -6,11 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.system_inputs import (
-    ask,
-    built,
-    exact_scores,
-)
+from builders.system_inputs import ask, built, exact_scores
 from builders.token_collections import random_texts
 
 from experiments.datasets.synthetic import synthetic_collection
