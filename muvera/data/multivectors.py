@@ -339,11 +339,6 @@ class MultiVectors:
         """
         path = Path(folder)
         recover_folder(path)
-        for name in ("tokens.npy", "lengths.npy"):
-            if not (path / name).is_file():
-                raise FileNotFoundError(
-                    f"{path} has no {name}; a MultiVectors folder has tokens.npy and lengths.npy."
-                )
         tokens = load_npy(path / "tokens.npy", mmap=mmap)
         lengths = load_npy(path / "lengths.npy", mmap=False)
         ids = read_json(path / "ids.json") if (path / "ids.json").is_file() else None

@@ -154,10 +154,7 @@ def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
     values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
-    kinds = {
-        int if isinstance(v, (int, np.integer)) and not isinstance(v, (bool, np.bool_)) else type(v)
-        for v in values
-    }
+    kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in values}
     if not kinds <= {int} and not all(issubclass(kind, str) for kind in kinds):
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(f"{name} must be all int or all str, got {names}.")
