@@ -34,6 +34,7 @@ __all__ = [
     "ReadArray",
     "Shapes",
     "Side",
+    "random_stream",
     "run_tasks",
     "write_encoder_arrays",
 ]
@@ -383,6 +384,11 @@ class Encoder(ABC):
     def _require_fit(self) -> None:
         if self.needs_fit:
             raise ValueError("This encoder is not fitted. Call fit(documents) first.")
+
+
+def random_stream(seed: int, *key: int) -> np.random.Generator:
+    """Return the random stream of a configuration's seed for one purpose, the numbers of `key`."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def run_tasks(

@@ -19,7 +19,7 @@ from ..data.multivectors import MultiVectors
 from ..data.sampling import pseudo_queries
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
-from .base import KernelArrays, Side, run_tasks
+from .base import KernelArrays, Side, random_stream, run_tasks
 from .matmul import one_blas_thread, product
 from .moment_blocks import (
     DEFAULT_COEFFICIENTS,
@@ -85,7 +85,7 @@ def calibrate(
     directions = None
     if 0 < size < dimension:
         directions = principal_directions(documents, size, seed, threads)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PICKING,)))
+    rng = random_stream(seed, _PICKING)
     filled = np.flatnonzero(documents.lengths)
     if len(filled) > SAMPLE_DOCUMENTS:
         filled = np.sort(rng.choice(filled, SAMPLE_DOCUMENTS, replace=False))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .base import EncoderArrays, Shapes, Side
+from .base import EncoderArrays, Shapes, Side, random_stream
 from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
 from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .moment_blocks import mean_tokens
@@ -90,7 +90,7 @@ def sample_windows(
     documents: MultiVectors, queries: MultiVectors | None, long_dimension: int, seed: int
 ) -> MultiVectors:
     """Return windows of tokens to fit on; up to half of them are from `queries`."""
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PICKING,)))
+    stream = random_stream(seed, _PICKING)
     room = max(1, min(_WINDOWS, _PER_DOCUMENT * len(documents), _BYTES // (4 * long_dimension)))
     windows: list[NDArray[np.float32]] = []
     if queries is not None:
@@ -222,7 +222,7 @@ def fit_maps(
     squared *= np.float32(count) * spread
     importance += squared
     # V spans the leading combinations of the windows' rows of M.
-    start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
+    start = random_stream(seed, _STARTING)
     _, leading = leading_eigenvectors(importance, dimension, start, threads)
     del squared, importance, between, rest, reached, products
     document_map = scale32 * product(windows.T, leading, threads)

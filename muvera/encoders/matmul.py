@@ -84,7 +84,7 @@ def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int 
 
 
 def leading_eigenvectors(
-    matrix: NDArray[np.float32], count: int, start: np.random.SeedSequence, threads: int | None = None
+    matrix: NDArray[np.float32], count: int, stream: np.random.Generator, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return up to `count` leading eigenvalues and eigenvectors of a symmetric matrix.
 
@@ -92,8 +92,8 @@ def leading_eigenvectors(
     ----------
     matrix : float32 (n, n)
         Symmetric, positive semi-definite.
-    start : SeedSequence
-        Seed of the random columns that the subspace iteration starts from.
+    stream : Generator
+        Draws the columns that the subspace iteration starts from.
 
     Returns
     -------
@@ -107,7 +107,6 @@ def leading_eigenvectors(
     largest = float(np.abs(matrix).max())
     scale = largest if largest > 0 else 1.0
     scaled = matrix / np.float32(scale)
-    stream = np.random.default_rng(start)
     basis = stream.standard_normal((size, min(size, count + _EXTRA)), np.float32)
     for _ in range(_ROUNDS):
         basis = scipy.linalg.qr(product(scaled, basis, threads), mode="economic", check_finite=False)[0]

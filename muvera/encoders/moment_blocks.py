@@ -18,7 +18,7 @@ from ..data.validation import read_only_view
 from ..kernels.moments import first_moments, triangles, weigh_moments
 from ..kernels.products import add_product, pack_map
 from ..kernels.tile import LANES, pack_columns
-from .base import EncoderArrays, KernelArrays, Shapes, Side, run_tasks
+from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import gram, leading_eigenvectors
 
 __all__ = [
@@ -198,13 +198,13 @@ def principal_directions(
 ) -> NDArray[np.float32]:
     """Return the `count` leading directions of tokens around their own document's mean, orthonormal float32 (r, d)."""
     tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS,)))
+    stream = random_stream(seed, _DIRECTIONS)
     positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))
     owners = np.searchsorted(documents.offsets, positions, side="right") - 1
     means = mean_tokens(documents, threads)
     deviations = np.asarray(documents.tokens[positions], np.float32) - means[owners]
     covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
-    start = np.random.SeedSequence(seed, spawn_key=(_DIRECTIONS, 1))
+    start = random_stream(seed, _DIRECTIONS, 1)
     axes = leading_eigenvectors(covariance, count, start, threads)[1]
     # A random rotation gives all entries of a covariance about the same range, because they are rounded with one step.
     turn = np.linalg.qr(stream.standard_normal((axes.shape[1], axes.shape[1])))[0]

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
-from muvera.encoders.fde.matrices import draw_matrices, generator
+from muvera.encoders.base import random_stream
+from muvera.encoders.fde.matrices import draw_matrices
 
 STANDARD_ERRORS = 5.0
 
@@ -58,7 +59,7 @@ def test_repetitions_do_not_depend_on_their_number(dimension: int, projection: A
 
 
 def test_streams_differ() -> None:
-    streams = {generator(0, p, *key).bytes(16) for p in range(3) for key in ((), (0,), (1,), (0, 0))}
+    streams = {random_stream(0, p, *key).bytes(16) for p in range(3) for key in ((), (0,), (1,), (0, 0))}
     assert len(streams) == 12
 
 

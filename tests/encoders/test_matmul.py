@@ -66,14 +66,14 @@ def test_eigenvectors() -> None:
     basis = np.linalg.qr(rng.normal(size=(300, 300)))[0]
     spectrum = 0.97 ** np.arange(300)
     matrix = (basis * spectrum @ basis.T).astype(np.float32)
-    values, vectors = leading_eigenvectors(matrix, 20, np.random.SeedSequence(1))
+    values, vectors = leading_eigenvectors(matrix, 20, np.random.default_rng(1))
     np.testing.assert_allclose(values, spectrum[:20], rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.einsum("ij,ij->j", vectors, basis[:, :20])), 1, atol=1e-2)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(20), atol=1e-5)
-    values, vectors = leading_eigenvectors(np.diag([1, 4]).astype(np.float32), 5, np.random.SeedSequence(0))
+    values, vectors = leading_eigenvectors(np.diag([1, 4]).astype(np.float32), 5, np.random.default_rng(0))
     np.testing.assert_allclose(values, [4, 1], rtol=1e-5)
     assert vectors.shape == (2, 2)
-    values, _ = leading_eigenvectors(np.zeros((3, 3), np.float32), 2, np.random.SeedSequence(0))
+    values, _ = leading_eigenvectors(np.zeros((3, 3), np.float32), 2, np.random.default_rng(0))
     assert not values.any()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.tile import LANES, pack_columns
-from ..base import EncoderArrays, Shapes
+from ..base import EncoderArrays, Shapes, random_stream
 from . import reference_draws
 from .config import FDEConfig
 
@@ -144,11 +144,6 @@ def _padded(matrix: NDArray[np.floating]) -> NDArray[np.float32]:
     return out
 
 
-def generator(seed: int, purpose: int, *key: int) -> np.random.Generator:
-    """Return the stream of one purpose and repetition."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose, *key))))
-
-
 def orthonormal_rows(stream: np.random.Generator, count: int, size: int) -> NDArray[np.float64]:
     """Draw the first `count` rows of a uniformly random orthogonal matrix (Haar), float64 (count, size)."""
     q, r = np.linalg.qr(stream.standard_normal((count, size)).T)
@@ -157,7 +152,9 @@ def orthonormal_rows(stream: np.random.Generator, count: int, size: int) -> NDAr
 
 def gaussian_hyperplanes(seed: int, dimension: int, repetitions: int, bits: int) -> NDArray[np.float32]:
     """Draw Gaussian normals, float32 (repetitions * bits, dimension)."""
-    rows = [generator(seed, _HYPERPLANES, r).standard_normal((bits, dimension)) for r in range(repetitions)]
+    rows = [
+        random_stream(seed, _HYPERPLANES, r).standard_normal((bits, dimension)) for r in range(repetitions)
+    ]
     return np.concatenate(rows).astype(np.float32)
 
 
@@ -171,7 +168,7 @@ def complementary_projections(seed: int, dimension: int, repetitions: int, block
     size = groups * block
     rows = [
         orthonormal_rows(
-            generator(seed, _PROJECTION, first // groups), min(groups, repetitions - first) * block, size
+            random_stream(seed, _PROJECTION, first // groups), min(groups, repetitions - first) * block, size
         )
         for first in range(0, repetitions, groups)
     ]
@@ -182,7 +179,8 @@ def complementary_projections(seed: int, dimension: int, repetitions: int, block
 def rademacher_projections(seed: int, dimension: int, repetitions: int, block: int) -> NDArray[np.float32]:
     """Draw the paper's dense +-1/sqrt(p), float32 (R, block, dimension)."""
     signs = [
-        generator(seed, _PROJECTION, r).integers(0, 2, (block, dimension)) * 2 - 1 for r in range(repetitions)
+        random_stream(seed, _PROJECTION, r).integers(0, 2, (block, dimension)) * 2 - 1
+        for r in range(repetitions)
     ]
     return np.asarray(np.stack(signs) / np.sqrt(block), dtype=np.float32)
 
@@ -191,7 +189,7 @@ def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> N
     """Draw one +-1 per column, float32 (R, block, dimension)."""
     out = np.zeros((repetitions, block, dimension), np.float32)
     for r in range(repetitions):
-        stream = generator(seed, _PROJECTION, r)
+        stream = random_stream(seed, _PROJECTION, r)
         rows = stream.integers(0, block, dimension)
         out[r, rows, np.arange(dimension)] = stream.integers(0, 2, dimension) * 2 - 1
     return out
@@ -199,6 +197,6 @@ def count_sketches(seed: int, dimension: int, repetitions: int, block: int) -> N
 
 def final_count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Draw the target (below `size`) and the sign of each of `rows` floats."""
-    stream = generator(seed, _FINAL)
+    stream = random_stream(seed, _FINAL)
     targets = stream.integers(0, size, rows)
     return targets, (stream.integers(0, 2, rows) * 2 - 1).astype(np.float32)

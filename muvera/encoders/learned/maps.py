@@ -15,7 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ..base import EncoderArrays, Shapes
+from ..base import EncoderArrays, Shapes, random_stream
 from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
@@ -101,13 +101,9 @@ class LearnedMaps(EncoderArrays):
         )
 
 
-def _stream(seed: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
 def draw_features(count: int, dimension: int, seed: int) -> NDArray[np.float32]:
     """Return the random directions W, float32 (F, d)."""
-    return _stream(seed, _FEATURES).standard_normal((count, dimension), np.float32)
+    return random_stream(seed, _FEATURES).standard_normal((count, dimension), np.float32)
 
 
 def sample_tokens(
@@ -118,7 +114,7 @@ def sample_tokens(
     Query tokens are the points at which documents will be compared; document tokens replace missing ones.
     `purpose` separates the random streams.
     """
-    stream = _stream(seed, purpose)
+    stream = random_stream(seed, purpose)
     tokens = [] if queries is None else [_pick(queries, -(-count // 2), stream)]
     tokens.append(_pick(documents, count - sum(map(len, tokens)), stream))
     return np.concatenate(tokens)
@@ -129,7 +125,7 @@ def training_sample(
 ) -> tuple[MultiVectors, NDArray[np.float32]]:
     """Return the documents and the tokens, float32 (t, d), that features are trained on."""
     count = min(_TRAINING_DOCUMENTS, len(documents))
-    rows = _stream(seed, _TRAINING, 1).choice(len(documents), count, replace=False)
+    rows = random_stream(seed, _TRAINING, 1).choice(len(documents), count, replace=False)
     return documents[np.sort(rows)], sample_tokens(documents, queries, _TRAINING_TOKENS, seed, _TRAINING)
 
 
@@ -143,7 +139,7 @@ def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVect
 
     They vary in directions in which the documents of a small sample do not.
     """
-    stream = _stream(seed, _MIXING)
+    stream = random_stream(seed, _MIXING)
     mixed = []
     for pair in stream.integers(0, len(documents), (count, 2)).tolist():
         spans = []
@@ -194,7 +190,7 @@ def fit_maps(
     targets = product(activations.T, np.concatenate(samples).T, threads) / count
     functions = product(metric.T, ridge.solution(targets, threads), threads)
     moment = gram(functions, threads)
-    start = np.random.SeedSequence(seed, spawn_key=(_STARTING,))
+    start = random_stream(seed, _STARTING)
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]

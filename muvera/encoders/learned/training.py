@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.learned import adam_step
+from ..base import random_stream
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
 __all__ = ["train_features"]
@@ -53,7 +54,7 @@ def train_features(
         return features
     weights = np.ascontiguousarray(features.T) / np.float32(np.sqrt(features.shape[1]))
     layer = _first_layer(weights, tokens, targets, threads)
-    stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BATCHES,)))
+    stream = random_stream(seed, _BATCHES)
     moments = [[np.zeros_like(layer_weights) for _ in range(2)] for layer_weights in (weights, layer)]
     steps = epochs * (len(tokens) // _BATCH)
     order = np.empty(0, np.int64)
@@ -87,7 +88,7 @@ def _targets(values: NDArray[np.float32], seed: int, threads: int | None) -> NDA
     values -= values.mean(axis=1, keepdims=True)
     moment = gram(values, threads)
     size = min(_DIRECTIONS, len(values) - 1)
-    start = np.random.SeedSequence(seed, spawn_key=(_BATCHES, 1))
+    start = random_stream(seed, _BATCHES, 1)
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     axes = axes[:, spread > 1e-6 * max(float(spread[0]), 1e-30)]
     turned = product(values.T, axes, threads)
