@@ -279,7 +279,7 @@ class TokenLevels:
         # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
         # they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
-        how = RerankOptions(options.k, bounded, estimates=estimates, products=options.products)
+        how = RerankOptions(options.k, bounded, estimates=estimates)
         floats.read_ahead(best)
         result = rank_candidates(tokens, best, floats.slices, how, threads)
         floats.let_go(best)  # later queries rarely read the same texts

@@ -11,14 +11,8 @@ stored and nothing is padded: zero rows would change a maximum below 0.
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import prefetch, widen_halves
+from .row_operations import prefetch, widened
 from .tile import LANES, ROWS, tile_dot, tile_max
-
-# Largest number of entries that are prefetched: they stay in the second-level cache until they are used.
-_AHEAD = 32768
-
-# Distance at which rows are prefetched again, because a busy processor drops requests.
-_NEAR = 32
 
 # Bytes of a cache line.
 _LINE = 64
@@ -35,39 +29,6 @@ def fetch(floats, halves, start, stop):
             prefetch(floats, i)
 
 
-@helper
-def _read_document(
-    floats, halves, widened, start, stop, following, following_stop, depth, packed, best
-):  # fmt: skip
-    """Raise `best` (panels * LANES,) by the tokens start..stop, and prefetch following..following_stop.
-
-    Float16 tokens are written to `widened` (float32), which needs room for the document and LANES entries.
-    """
-    panels = best.shape[0] // LANES
-    share = -(-ROWS * depth // panels)
-    block = max(ROWS, _AHEAD // depth)
-    is_half = halves.shape[0] > 0
-    rows = widened if is_half else floats
-    base = start if is_half else 0
-    for first in range(start, stop, block):
-        last = min(first + block, stop)
-        ahead, ahead_stop = (last, stop) if last < stop else (following, following_stop)
-        ahead, ahead_stop = ahead * depth, min(ahead + block, ahead_stop) * depth
-        for row in range(first, last, ROWS):
-            if is_half:
-                widen_halves(
-                    halves, row * depth, min(row + ROWS, last) * depth, widened, (row - start) * depth
-                )
-            near = (row + _NEAR) * depth
-            for panel in range(panels):
-                fetch(floats, halves, near, min(near + share, last * depth))
-                fetch(floats, halves, ahead, min(ahead + share, ahead_stop))
-                near += share
-                ahead += share
-                tile_max(rows, row - base, last - base - 1, depth, packed, panel, best, panel * LANES)
-        fetch(floats, halves, ahead, ahead_stop)
-
-
 @kernel
 def score_documents(floats, halves, offsets, documents, packed, query_offsets, out):
     """Write the Chamfer similarities of `documents` (c,) with all queries to `out` (c, q).
@@ -77,23 +38,25 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
     """
     depth = max(floats.shape[1], halves.shape[1])
     panels = packed.shape[0] // (depth * LANES)
-    longest = 0
-    if halves.shape[0] > 0:
-        for document in documents:
-            longest = max(longest, offsets[document + 1] - offsets[document])
-    widened = np.empty(longest * depth + LANES, np.float32)
     best = np.empty(panels * LANES, np.float32)
-    rows, bits = floats.reshape(-1), halves.reshape(-1)
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    rows = flat
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
             out[i, :] = -np.inf
             continue
         following = documents[min(i + 1, documents.shape[0] - 1)]
+        ahead, ahead_stop = offsets[following] * depth, offsets[following + 1] * depth
+        first, last = start, stop
+        if bits.shape[0] > 0:
+            rows, first, last = widened(bits, start * depth, stop * depth), 0, stop - start
         best[:] = -np.inf
-        _read_document(
-            rows, bits, widened, start, stop, offsets[following], offsets[following + 1], depth, packed, best
-        )
+        for row in range(first, last, ROWS):
+            fetch(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
+            ahead += ROWS * depth
+            for panel in range(panels):
+                tile_max(rows, row, last - 1, depth, packed, panel, best, panel * LANES)
         for query in range(out.shape[1]):
             total = 0.0
             for token in range(query_offsets[query], query_offsets[query + 1]):
@@ -109,8 +72,8 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
     are read once.  Scores have the bits of :func:`score_documents`.
     """
     depth = max(floats.shape[1], halves.shape[1])
-    rows, bits = floats.reshape(-1), halves.reshape(-1)
-    widened, best = np.empty(0, np.float32), np.empty(LANES, np.float32)
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    rows, best = flat, np.empty(LANES, np.float32)
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
         if start == stop:
@@ -120,20 +83,16 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
         ahead, ahead_stop = offsets[following] * depth, offsets[following + 1] * depth
         if following == documents[i]:
             ahead = ahead_stop
-        first = start
+        first, last = start, stop
         if bits.shape[0] > 0:
-            first = 0
+            first, last = 0, stop - start
             if i == 0 or documents[i - 1] != documents[i]:
-                widened = np.empty((stop - start) * depth + LANES, np.float32)
-                widen_halves(bits, start * depth, stop * depth, widened, np.int64(0))
-        last = first + stop - start
+                rows = widened(bits, start * depth, stop * depth)
         best[:] = -np.inf
         for row in range(first, last, ROWS):
-            fetch(rows, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
+            fetch(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
             ahead += ROWS * depth
-            tile_max(
-                widened if bits.shape[0] > 0 else rows, row, last - 1, depth, packed, queries[i], best, 0
-            )
+            tile_max(rows, row, last - 1, depth, packed, queries[i], best, 0)
         total = 0.0
         for token in range(counts[queries[i]]):
             total += best[token]

@@ -14,7 +14,7 @@ import numpy as np
 from .chamfer import fetch
 from .jit import helper, kernel
 from .recall import STOPPED, enough, enter, excluded, record_error
-from .row_operations import square_sum, widen_halves
+from .row_operations import square_sum, widened
 from .tile import LANES, ROWS, tile_max
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
@@ -99,7 +99,7 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
 @helper
 def _score(
     rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
-    counts, parts, floats, halves, following, following_stop,
+    parts, floats, halves, following, following_stop,
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
@@ -139,7 +139,6 @@ def _score(
                     ahead, ahead_stop = following + ahead - last, following_stop
                 fetch(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
             tile_max(rows, row, last - 1, depth, packed, panel, best, done)
-        counts[0] += last - first
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
         total += best[places[token]]
@@ -154,7 +153,7 @@ def _score(
 @kernel
 def score_with_pruning(
     floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, products,
-    state, estimates, errors, heap, counts, parts, out,
+    state, estimates, errors, heap, parts, out,
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
@@ -176,20 +175,15 @@ def score_with_pruning(
         Estimated scores, descending, or none, and the state of :func:`muvera.kernels.recall.record_error`.
     heap : float32 (k,)
         Min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is empty.
-    counts, parts : int64 (1,), float64 (panels,)
-        Number of multiplied pairs of a document token and a panel, and sums of scores after each panel.
+    parts : float64 (panels,)
+        Sums of scores after each panel.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0
-    longest_document = 0
-    if is_half:
-        for document in documents:
-            longest_document = max(longest_document, offsets[document + 1] - offsets[document])
-    widened = np.empty(longest_document * depth + LANES, np.float32)
     best = np.empty(packed.shape[0] // depth, np.float32)
     bounds = np.empty(places.shape[0], np.float32)
     flat, bits = floats.reshape(-1), halves.reshape(-1)
-    rows = widened if is_half else flat
+    rows = flat
     stopping = cosines.shape[0] > 0 and heap.shape[0] > 0
     out[:] = -np.inf
     if products.shape[0] > 0 and state[STOPPED] > 0:
@@ -203,7 +197,7 @@ def score_with_pruning(
             continue
         first = start
         if is_half:
-            widen_halves(bits, start * depth, stop * depth, widened, np.int64(0))
+            rows = widened(bits, start * depth, stop * depth)
             first = 0
         last = first + stop - start
         norm = 0.0
@@ -217,7 +211,7 @@ def score_with_pruning(
         following = documents[min(i + 1, documents.shape[0] - 1)]
         out[i], estimate = _score(
             rows, first, last, depth, packed, places, norms, cosines, sines, slack, norm, least, best, bounds,
-            counts, parts, flat, bits, offsets[following], offsets[following + 1],
+            parts, flat, bits, offsets[following], offsets[following + 1],
         )  # fmt: skip
         record_error(i, out[i], estimates, errors)
         if out[i] > least:

@@ -214,6 +214,14 @@ def widen_halves(halves, start, stop, out, position):
 
 
 @helper
+def widened(halves, start, stop):
+    """Return float16 bit patterns ``halves[start:stop]`` (flat uint16) as float32, and some more entries."""
+    out = np.empty(stop - start + LANES, np.float32)
+    widen_halves(halves, start, stop, out, np.int64(0))
+    return out
+
+
+@helper
 def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)

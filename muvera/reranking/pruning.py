@@ -84,16 +84,12 @@ class RerankOptions:
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
         need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
         candidates before it.
-    products : list of int, optional
-        Each call appends its number of products; one product is a document token with a panel of LANES query
-        tokens.
     """
 
     k: int
     early_exit: bool = True
     stop: Stop = ALL
     estimates: NDArray[np.float32] | None = None
-    products: list[int] | None = None
 
     @property
     def in_order(self) -> bool:
@@ -164,14 +160,11 @@ def score_candidates(
         score_with_pruning(
             *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
             packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, *options.stop,
-            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.counts,
-            state.parts, scores,
+            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.parts, scores,
         )  # fmt: skip
         states.append(state)
 
     score_slices(score, slices, out, 0 if options.in_order else len(packed.columns), threads)
-    if options.products is not None:
-        options.products.append(sum(int(state.counts[0]) for state in states))
     return out
 
 
@@ -267,8 +260,7 @@ class _PackedQuery:
 
 
 class _State:
-    """The k best scores of a task, and its counts."""
+    """The k best scores of a task, the errors of its estimates, and its sums of scores after each panel."""
 
     def __init__(self, k: int, panels: int) -> None:
-        self.heap = np.full(k, -np.inf, np.float32)
-        self.counts, self.errors, self.parts = np.zeros(1, np.int64), np.zeros(3), np.zeros(panels)
+        self.heap, self.errors, self.parts = np.full(k, -np.inf, np.float32), np.zeros(3), np.zeros(panels)
