@@ -106,13 +106,14 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
 @kernel
-def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, products):
+def round_query(tokens, scales, shift, shift_first, zero, depth, unit, packed, biases, units, constants):
     """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry.
 
-    Tokens are float32 (m, n).  They are multiplied by `scales` (n,); their products with `shift` (n,) go to `products`
-    (m,).  `zero` is the byte of the value 0 in document tokens.  `packed` has the layout of
-    :func:`muvera.kernels.byte_tile.pack_bytes`, with `depth` >= n rows.  `biases` (panels * LANES,) receive the part
-    of a product of bytes that comes from `zero`.  Both are zero before.
+    Tokens are float32 (m, n), and are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in document
+    tokens.  `shift` (n,) is added to their decoded bytes, before they are multiplied by their factor if `shift_first`,
+    or after.  Each factor is multiplied by `unit`.  `packed` has the layout of
+    :func:`muvera.kernels.byte_tile.pack_bytes`, with `depth` >= n rows.  `biases` (panels * LANES,), `units` and
+    `constants` (m,) are those of :func:`score_codes`.  `packed` and `biases` are zero before.
     """
     for i in range(tokens.shape[0]):
         product, peak = 0.0, np.float32(0)
@@ -130,8 +131,11 @@ def round_query(tokens, scales, shift, zero, depth, packed, biases, steps, produ
             packed[panel + j // STEP * LANES * STEP + j % STEP] = number
             total += number
         biases[i] = zero * total
-        steps[i] = step
-        products[i] = product
+        units[i] = step * unit
+        constants[i] = product
+        if shift_first:
+            biases[i] -= constants[i] / step
+            constants[i] = 0.0
 
 
 @helper

@@ -16,7 +16,6 @@ from ...data.validation import TokenArray, read_only_view
 from ...kernels.code_scores import round_query, score_codes
 from ...kernels.decoding import Decoder, decode_codes, score_decoded
 from ...kernels.tile import LANES, pack_columns
-from ...kernels.token_codes import FACTOR_BYTES
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..pruning import ALL, Places, Stop, score_slices
 
@@ -25,12 +24,11 @@ __all__ = [
     "CodeQuery",
     "CodedSlice",
     "CodedVectors",
+    "QueryRounding",
     "TokenCodec",
-    "factor_bytes",
-    "factors_of",
+    "factors",
     "power_of_two",
     "rank_decoded",
-    "round_to_bytes",
     "score_coded",
 ]
 
@@ -42,13 +40,22 @@ class CodeLayout(NamedTuple):
     """Arrays and sizes that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
 
     A code begins with the number of a centroid, which takes `id_bytes` bytes.  `centers` are the centroids in bytes.
-    `table` has the coordinates of each byte, and `nibbles` those of each half byte.  An unpacked row has `depth` bytes.
+    `table` has the coordinates of each byte, and `nibbles` those of each half byte.
     """
 
     id_bytes: int
     centers: NDArray[Any]
     table: NDArray[Any]
     nibbles: NDArray[np.uint8]
+
+
+class QueryRounding(NamedTuple):
+    """How to round a query to bytes: arguments of :func:`muvera.kernels.code_scores.round_query`."""
+
+    scales: NDArray[np.float32]
+    shift: NDArray[np.float32]
+    shift_first: bool
+    zero: float
     depth: int
 
 
@@ -70,18 +77,27 @@ class TokenCodec(ABC):
     #: Name of the class in a saved index.
     kind: ClassVar[str]
 
-    def __init__(self, name: str, dimension: int, layout: CodeLayout, decoder: Decoder) -> None:
+    def __init__(
+        self, name: str, dimension: int, layout: CodeLayout, decoder: Decoder, rounding: QueryRounding
+    ) -> None:
         self.name, self.dimension = name, dimension
         self.bytes_per_token = decoder.width
-        self.layout, self.decoder = layout, decoder
+        self.layout, self.decoder, self._rounding = layout, decoder, rounding
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which must be zero."""
 
-    @abstractmethod
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
+        count, depth = len(tokens), self._rounding.depth
+        padded = -(-count // LANES) * LANES
+        rounded = CodeQuery(
+            np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
+            np.empty(count, np.float32), np.empty(count, np.float32),
+        )  # fmt: skip
+        round_query(np.ascontiguousarray(self.rotated(tokens)), *self._rounding, self.decoder.unit, *rounded)
+        return rounded
 
     def _restore(self, tokens: NDArray[np.float32]) -> None:  # noqa: B027
         """Change the kernel's output `tokens` to the decoded tokens, in place."""
@@ -210,7 +226,7 @@ def score_coded(
     ) -> None:
         score_codes(
             read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
-            codec.bytes_per_token, *codec.layout[:-1], *rounded, *stop, heap, out,
+            codec.bytes_per_token, *codec.layout, *rounded, *stop, heap, out,
         )  # fmt: skip
 
     out = np.empty(size, np.float32)
@@ -248,45 +264,11 @@ def rank_decoded(
     return out
 
 
-def factor_bytes(factors: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return non-negative factors as little-endian float16 bytes (n, 2), at most 65504."""
-    rounded = np.minimum(factors, 65504).astype("<f2")
-    pairs: NDArray[np.uint8] = rounded.view(np.uint8).reshape(-1, FACTOR_BYTES)
-    return pairs
-
-
-def factors_of(pairs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the factors from the output of :func:`factor_bytes`, float32 (n,)."""
-    return np.ascontiguousarray(pairs).view("<f2").reshape(-1).astype(np.float32)
+def factors(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Return non-negative factors of codes as little-endian float16, at most 65504."""
+    return np.minimum(values, 65504).astype("<f2")
 
 
 def power_of_two(value: float) -> float:
     """Return the largest power of two that is at most `value`; 1 if it is not positive."""
     return 2.0 ** math.floor(math.log2(value)) if value > 0 else 1.0
-
-
-def round_to_bytes(
-    tokens: NDArray[np.float32],
-    scales: NDArray[np.float32],
-    shift: NDArray[np.float32],
-    depth: int,
-    zero: float,
-    unit: np.float32,
-    *,
-    shift_before_factor: bool,
-) -> CodeQuery:
-    """Round each query token (m, n), multiplied by `scales`, to 127ths of its largest entry.
-
-    `shift` (n,) is added to the decoded bytes of a document token, before or after they are multiplied by its factor.
-    `depth` is the number of bytes of an unpacked row, and `zero` the byte of the value 0.  Each factor is multiplied by
-    `unit`.
-    """
-    count = len(tokens)
-    padded = -(-count // LANES) * LANES
-    packed, biases = np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32)
-    steps, products = np.empty(count, np.float32), np.empty(count, np.float32)
-    round_query(np.ascontiguousarray(tokens), scales, shift, zero, depth, packed, biases, steps, products)
-    if shift_before_factor:
-        biases[:count] -= products / steps
-        products = np.zeros(count, np.float32)
-    return CodeQuery(packed, biases, steps * unit, products)

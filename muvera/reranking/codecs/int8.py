@@ -12,7 +12,7 @@ from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
 from ...kernels.decoding import Decoder
 from ...kernels.token_codes import FACTOR_BYTES
-from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, factors_of, power_of_two, round_to_bytes
+from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
 
 __all__ = ["Int8Codec"]
 
@@ -53,15 +53,14 @@ class Int8Codec(TokenCodec):
         depth = -(-dimension // STEP) * STEP  # bytes after the coordinates are zero
         none = read_only_view(np.empty(0, np.uint8))
         self._center, self._unit = read_only_view(center), np.float32(unit)
-        self._ones = read_only_view(np.ones(dimension, np.float32))
+        ones = read_only_view(np.ones(dimension, np.float32))
         super().__init__(
             "int8",
             dimension,
-            CodeLayout(0, none, none, none, depth),
-            Decoder(
-                FACTOR_BYTES + depth, 0, self._unit, self._center, none.view(np.float32), self._ones,
-            ),
-        )  # fmt: skip
+            CodeLayout(0, none, none, none),
+            Decoder(FACTOR_BYTES + depth, 0, self._unit, self._center, none.view(np.float32), ones),
+            QueryRounding(ones, self._center, False, float(_ZERO), depth),
+        )
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
@@ -72,22 +71,12 @@ class Int8Codec(TokenCodec):
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
         centered = tokens - self._center
-        factors = np.maximum(np.abs(centered).max(axis=1) / (_MOST * self._unit), _LEAST_FACTOR)
-        out[:, :FACTOR_BYTES] = factor_bytes(factors)
-        rounded = np.clip(np.rint(centered / self._steps(out)), -_MOST, _MOST)
+        peaks = np.abs(centered).max(axis=1)
+        halves = factors(np.maximum(peaks / (_MOST * self._unit), _LEAST_FACTOR))
+        out[:, :FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
+        steps = halves.astype(np.float32)[:, np.newaxis] * self._unit
+        rounded = np.clip(np.rint(centered / steps), -_MOST, _MOST)
         out[:, FACTOR_BYTES : FACTOR_BYTES + self.dimension] = (rounded + _ZERO).astype(np.uint8)
-
-    def _steps(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the step of each code, float32 (n, 1)."""
-        steps: NDArray[np.float32] = factors_of(codes[:, :FACTOR_BYTES])[:, np.newaxis] * self._unit
-        return steps
-
-    def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
-        """Return a query, float32 (m, dimension), rounded to bytes."""
-        return round_to_bytes(
-            tokens, self._ones, self._center, self.layout.depth, float(_ZERO), self._unit,
-            shift_before_factor=False,
-        )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the fitted arrays by name."""

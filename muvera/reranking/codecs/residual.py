@@ -16,7 +16,7 @@ from ...kernels.products import add_product, pack_map
 from ...kernels.token_codes import FACTOR_BYTES, byte_table, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges, split_by_count
-from .base import CodeLayout, CodeQuery, TokenCodec, factor_bytes, power_of_two, round_to_bytes
+from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
 
 __all__ = [
     "NORMAL_LEVELS",
@@ -118,46 +118,48 @@ class ResidualCodec(TokenCodec):
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-dimension * self.bits // 8)
-        self._scaled_centroids = read_only_view(centroids * self._inverse_scales)
-        self._table = read_only_view(byte_table(levels, self.bits))
+        scaled_centroids = read_only_view(centroids * self._inverse_scales)
+        table = read_only_view(byte_table(levels, self.bits))
+        layout, rounding = self._in_bytes(scaled_centroids, table)
         super().__init__(
             f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit",
             dimension,
-            self._make_layout(dimension),
+            layout,
             Decoder(
                 self._id_bytes + FACTOR_BYTES + self._residual_bytes, self._id_bytes, self._unit,
-                self._scaled_centroids.reshape(-1), self._table.reshape(-1), self._scales,
+                scaled_centroids.reshape(-1), table.reshape(-1), self._scales,
             ),
+            rounding,
         )  # fmt: skip
 
-    def _make_layout(self, dimension: int) -> CodeLayout:
+    def _in_bytes(
+        self, scaled_centroids: NDArray[np.float32], levels_of: NDArray[np.float32]
+    ) -> tuple[CodeLayout, QueryRounding]:
         """Round centroids and levels to steps of one size, so that the sum of two of them is a byte."""
         keys = 8 // self.bits
         kind = _WORDS[keys]
         depth = -(-self._residual_bytes * keys // 8) * 8
-        shift = self._scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = self._scaled_centroids - shift
+        shift = scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = scaled_centroids - shift
         widest = np.float32(np.abs(spread).max() + np.abs(self._levels).max())
         step = widest / _MOST if widest > 0 else np.float32(1)  # 0: one centroid and no residuals
         centers = np.rint(spread / step)
-        table = np.rint(self._table / step)
+        table = np.rint(levels_of / step)
         most = np.abs(centers).max(), np.abs(table).max()
-        self._zero = float(most[0] + most[1])
-        self._steps = read_only_view(self._scales * step)
-        self._shift_in_steps = read_only_view(shift / step)
         rows = np.zeros((len(centers), depth), np.uint8)
-        rows[:, :dimension] = centers + most[0]
+        rows[:, : centers.shape[1]] = centers + most[0]
         bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
         # For each half byte, the coordinates that it encodes as the upper half of a byte.
         nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
         assert depth % STEP == 0
-        return CodeLayout(
+        layout = CodeLayout(
             self._id_bytes,
             read_only_view(rows.view(kind).reshape(-1)),
             read_only_view(bytes_of.view(kind).reshape(-1)),
             read_only_view(nibbles),
-            depth,
         )
+        steps, shift_in_steps = read_only_view(self._scales * step), read_only_view(shift / step)
+        return layout, QueryRounding(steps, shift_in_steps, True, float(most[0] + most[1]), depth)
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
@@ -187,11 +189,11 @@ class ResidualCodec(TokenCodec):
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Create codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
-        self.write_codes(numbers, np.ones(len(numbers)), packed, out)
+        self._write_codes(numbers, np.ones(len(numbers)), packed, out)
         for start in range(0, len(out), _ROWS):
             rows = slice(start, start + _ROWS)
             lengths = np.linalg.norm(self.decode(out[rows], 1).astype(np.float64), axis=1)
-            self.write_codes(numbers[rows], 1 / np.maximum(lengths, 1e-4), packed[rows], out[rows])
+            self._write_codes(numbers[rows], 1 / np.maximum(lengths, 1e-4), packed[rows], out[rows])
         return out
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
@@ -204,21 +206,22 @@ class ResidualCodec(TokenCodec):
             rotated, self._centroids, numbers, self._inverse_scales, self._thresholds, self._levels,
             self._scales, self.bits, _STRETCHES, packed, norms,
         )  # fmt: skip
-        self.write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
-        factors = out[:, self._id_bytes : self._id_bytes + FACTOR_BYTES]
-        out[~factors.any(axis=1)] = 0  # one code for all tokens that decode to zeros
+        self._write_codes(numbers, lengths / np.where(norms == 0, 1, norms), packed, out)
+        stored = out[:, self._id_bytes : self._id_bytes + FACTOR_BYTES]
+        out[~stored.any(axis=1)] = 0  # one code for all tokens that decode to zeros
 
-    def write_codes(
+    def _write_codes(
         self,
         numbers: NDArray[np.integer[Any]],
-        factors: NDArray[np.float64],
+        values: NDArray[np.float64],
         packed: NDArray[np.uint8],
         out: NDArray[np.uint8],
     ) -> None:
-        """Write codes of centroid numbers (n,), factors (n,) and packed residuals (n, bytes) to `out`."""
+        """Write codes of centroid numbers (n,), factors `values` (n,) and packed residuals (n, bytes) to `out`."""
         start = self._id_bytes
         out[:, :start] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :start]
-        out[:, start : start + FACTOR_BYTES] = factor_bytes(factors / self._unit)
+        halves = factors(values / self._unit)
+        out[:, start : start + FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
         out[:, start + FACTOR_BYTES :] = packed
 
     def split_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -239,13 +242,6 @@ class ResidualCodec(TokenCodec):
     def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a query in the coordinates of the codes."""
         return tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
-
-    def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
-        """Return a query, float32 (m, dimension), rounded to bytes."""
-        return round_to_bytes(
-            self.rotated(tokens), self._steps, self._shift_in_steps, self.layout.depth, self._zero, self._unit,
-            shift_before_factor=True,
-        )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the fitted arrays by name; an empty rotation means no rotation."""
