@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_text, checked_texts
-from ..data.offsets import running_total
 from ..data.ranking import Ranking, best_first
 from ..data.validation import as_array, read_only_view
 from ..kernels.chamfer import match_tokens, score_documents
@@ -105,7 +104,7 @@ def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) 
         raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Drop it.")
     out = np.empty((len(queries), len(documents)), np.float32)
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, len(queries)):
-        out[start:stop] = scores_at(queries[start:stop], documents, None, threads).T
+        out[start:stop] = _scores(queries[start:stop], documents, threads).T
     return out
 
 
@@ -136,7 +135,7 @@ def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -
     rankings = []
     most = max(1, _HELD_SCORES // max(1, len(documents)))
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, most):
-        scores = scores_at(queries[start:stop], documents, None, threads)
+        scores = _scores(queries[start:stop], documents, threads)
         for q, row in enumerate(np.ascontiguousarray(scores.T), start):
             best = best_first(row, k) if len(queries[q]) else np.empty(0, np.int64)
             rankings.append(Ranking(ids[best], row[best]))
@@ -242,34 +241,20 @@ def explain(query: Any, document: Any) -> Explanation:
     return Explanation(tokens, similarities)
 
 
-def scores_at(
-    queries: MultiVectors,
-    documents: MultiVectors,
-    positions: NDArray[np.int64] | None,
-    threads: int | None = None,
-) -> NDArray[np.float32]:
-    """Return the scores of the documents at `positions` (default: all), float32 (c, n_queries), without checks."""
+def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+    """Return the scores of all documents, float32 (n_documents, n_queries), without checks."""
     floats, halves = as_kernel_arrays(documents)
     packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
-    if positions is None:
-        positions, offsets = np.arange(len(documents)), documents.offsets
-    else:
-        # Not `documents.lengths`, which would read the offsets of all documents.
-        offsets = running_total(documents.offsets[positions + 1] - documents.offsets[positions])
-    out = np.empty((len(positions), len(queries)), np.float32)
+    positions, offsets = np.arange(len(documents)), documents.offsets
+    out = np.empty((len(documents), len(queries)), np.float32)
 
     def work(start: int, stop: int) -> None:
         score_documents(
-            floats, halves, documents.offsets, positions[start:stop], packed, queries.offsets,
-            out[start:stop],
-        )  # fmt: skip
+            floats, halves, offsets, positions[start:stop], packed, queries.offsets, out[start:stop]
+        )
 
-    run_in_ranges(
-        work,
-        split_by_weight(offsets, _TASK_TOKENS, len(positions)),
-        threads,
-        float(offsets[-1]) * len(packed),
-    )
+    ranges = split_by_weight(offsets, _TASK_TOKENS, len(documents))
+    run_in_ranges(work, ranges, threads, float(offsets[-1]) * len(packed))
     return out
 
 

@@ -228,7 +228,7 @@ def atomic_folder(
                 target.rmdir()
             beside.replace(target)
         elif not exchange(beside, target):
-            old = _renamed(beside, "old")
+            old = _sibling(target, "old", beside.name.rpartition("-")[2])
             target.replace(old)
             try:
                 beside.replace(target)
@@ -322,12 +322,6 @@ def _renameat2() -> Any:
 
 def _sibling(target: Path, purpose: str, mark: str) -> Path:
     return target.with_name(f".{target.name}.{purpose}-{mark}")
-
-
-def _renamed(folder: Path, purpose: str) -> Path:
-    """Return the name of a sibling folder with another purpose, under the same lock."""
-    head, _, mark = folder.name.rpartition("-")
-    return folder.with_name(f"{head.rpartition('.')[0]}.{purpose}-{mark}")
 
 
 def _try_lock(path: Path) -> filelock.BaseFileLock | None:

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera.convert.readers.plaid import Codec
 from muvera.kernels.token_codes import byte_table, decode_residuals
 
 
@@ -40,12 +39,3 @@ def test_random_bytes_decode_bit_by_bit(
     np.testing.assert_allclose(out[1], decode_slowly(codes, packed, centroids, weights, nbits), atol=1e-6)
     lengths = np.linalg.norm(out[0], axis=1, keepdims=True)
     np.testing.assert_allclose(out[1] * lengths, out[0], atol=1e-5 * lengths.max(initial=0))
-
-
-def test_batches_agree_bitwise() -> None:
-    rng = np.random.default_rng(0)
-    codec = Codec(rng.normal(size=(50, 16)), rng.normal(size=4), 2)
-    codes, packed = rng.integers(0, 50, 10_000), rng.integers(0, 256, (10_000, 4)).astype(np.uint8)
-    together = codec.decode(codes.astype(np.int16), packed)
-    alone = [codec.decode(codes[i : i + 1], packed[i : i + 1])[0] for i in range(0, 10_000, 999)]
-    assert np.array_equal(alone, together[::999])

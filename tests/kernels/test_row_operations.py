@@ -1,4 +1,4 @@
-"""Operations on rows of floats, the search for numbers that are not finite, and bounds of the best, against NumPy."""
+"""Widening of float16 on every processor, and the search for numbers that are not finite, against NumPy."""
 
 from typing import Any
 
@@ -8,17 +8,10 @@ from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
 from muvera.kernels.norms import first_beyond
-from muvera.kernels.row_operations import (
-    HAS_HALVES,
-    half_at,
-    make_halves_to_floats,
-    widen_halves,
-)
+from muvera.kernels.row_operations import HAS_HALVES, make_halves_to_floats
 from muvera.kernels.tile import LANES
 
 Array = NDArray[Any]
-
-# Intrinsics are called from compiled code only: one wrapper each.
 
 
 @pytest.mark.compiled("it compiles an intrinsic")
@@ -39,33 +32,6 @@ def test_halves_are_widened_by_every_processor(native: bool) -> None:
     known = ~np.isnan(expected)
     np.testing.assert_array_equal(out.view(np.uint32)[known], expected.view(np.uint32)[known])
     assert np.isnan(out[~known]).all()
-
-
-@kernel
-def _widen(halves: Array, start: int, stop: int, out: Array) -> None:
-    widen_halves(halves, start, stop, out, 0)
-
-
-@pytest.mark.parametrize("stop", [5, 20, 21, 40])
-def test_halves_are_widened_from_anywhere(stop: int) -> None:
-    halves = np.arange(14_000, dtype=np.uint16)
-    out = np.full(stop - 5 + LANES, 7, np.float32)
-    _widen(halves, 5, stop, out)
-    np.testing.assert_array_equal(out[: stop - 5], halves[5:stop].view(np.float16))
-
-
-@kernel
-def _half_at(pairs: Any, position: int) -> float:
-    return half_at(pairs, position)  # type: ignore[no-any-return]
-
-
-def test_a_half_is_read_from_any_two_bytes() -> None:
-    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    values = every[np.isfinite(every)][::7]
-    for shift in (0, 1):
-        pairs = np.concatenate([np.zeros(shift, np.uint8), values.astype("<f2").view(np.uint8)])
-        found = np.array([_half_at(pairs, shift + 2 * i) for i in range(len(values))])
-        np.testing.assert_array_equal(found, values.astype(np.float64))
 
 
 def test_the_first_number_beyond_a_limit() -> None:

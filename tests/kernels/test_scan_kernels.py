@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from muvera.kernels import scan
-from muvera.kernels.byte_product import multiply_rows, split_to_bytes
 from muvera.kernels.jit import kernel
 from muvera.kernels.llvm_helpers import SHUFFLES
 
@@ -118,18 +117,3 @@ def test_sums_of_a_step_and_of_all_steps_fit() -> None:
     most = tables.reshape(pairs, 16).max(axis=1).astype(int)
     assert most.sum() <= scan.MAX_SUM and most.reshape(-1, scan.STEP).sum(axis=1).max() <= 255
     assert most.sum() > 0.9 * scan.MAX_SUM
-
-
-def test_products_of_some_rows_are_those_of_all() -> None:
-    rng = np.random.default_rng(3)
-    numbers = rng.integers(-127, 128, (50, 64), dtype=np.int8)
-    units = rng.random(60, np.float32)
-    sums = np.append(np.zeros(10), 128 * numbers.sum(axis=1, dtype=np.int32)).astype(np.int32)
-    halves, unit = np.zeros((2, 64), np.uint8), np.empty(1, np.float32)
-    split_to_bytes(rng.normal(size=(1, 64)).astype(np.float32), halves, unit)
-    every = np.empty((1, 50), np.float32)
-    multiply_rows(numbers, 0, 50, sums[10:], units[10:], halves, unit, every)
-    rows = np.array([10, 13, 14, 59])
-    some = np.empty(4, np.float32)
-    scan.multiply_rows_at(numbers, 10, rows, sums, units, halves, unit[0], some)
-    np.testing.assert_array_equal(some, every[0, rows - 10])

@@ -54,9 +54,6 @@ def test_ties_go_to_the_earlier_vector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_BLOCK", 2 * 4 * 16)  # two vectors
     assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
     search.remove(np.array([3]))
-    for used in ([3], [11, 10], [12, 12], [-1]):  # labels are used once, and ascend
-        with pytest.raises(ValueError, match="label"):
-            search.add(np.array(used), np.ones((len(used), 3), np.float32))
     search.add(np.array([12]), np.ones((1, 3), np.float32))
     assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[1, 5, 7, 9, 12]]
 

@@ -19,14 +19,11 @@ from ...utils.parallel import run_in_ranges, split_by_count
 from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
 
 __all__ = [
-    "NORMAL_LEVELS",
     "NUM_CENTROIDS",
-    "PLAID_BITS",
     "ResidualCodec",
     "fit_plaid_codec",
     "plaid_centroids",
     "require_plaid_bits",
-    "thresholds_between",
 ]
 
 #: Largest number of fitted centroids: their numbers take one byte.
@@ -110,7 +107,8 @@ class ResidualCodec(TokenCodec):
         self.bits = len(levels).bit_length() - 1
         self._arrays = {**arrays, "unit": np.array([unit], np.float32)}
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
-        self._thresholds, self._scales = read_only_view(thresholds_between(levels)), read_only_view(scales)
+        self._thresholds = read_only_view((levels[1:] + levels[:-1]) / 2)  # the midpoints
+        self._scales = read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
         self._rotation = rotation
         if rotation is not None:
@@ -409,9 +407,3 @@ def _direction_centroids(
         centroids = centroids.copy()
         centroids[used[moved]] = sums[moved] / divisors[moved, np.newaxis]
     return np.ascontiguousarray(centroids, np.float32)
-
-
-def thresholds_between(levels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the midpoints between ascending levels."""
-    midpoints: NDArray[np.float32] = ((levels[1:] + levels[:-1]) / 2).astype(np.float32)
-    return midpoints
