@@ -44,7 +44,7 @@ _MAX_BOUNDED_TOKENS = 512
 _MAX_NORM = 1e15
 
 # Maximum number of tasks of one query, and pairs of a short query and a candidate per task.
-_TASKS, _PAIRS = 8, 4096
+_TASKS, _PAIRS = 8, 512
 
 #: Positions of candidates in a result; ``slice(None)`` for all, in order.
 Places = NDArray[np.int64] | slice

@@ -266,7 +266,8 @@ def rank_decoded(
 
 def factors(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
     """Return non-negative factors of codes as little-endian float16, at most 65504."""
-    return np.minimum(values, 65504).astype("<f2")
+    halves: NDArray[np.float16] = np.minimum(values, 65504).astype("<f2")
+    return halves
 
 
 def power_of_two(value: float) -> float:
