@@ -1,19 +1,15 @@
 """Writer of PLAID indexes, which ColBERT searches.
 
 The codes of a source that has codes are written unchanged; other tokens are encoded by a codec fitted
-to them.  The files are those of Stanford's ColBERT.  Its ``.pt`` files are written without torch: a
-zip archive with a pickle that describes the tensors, and the bytes of each.
+to them.  The files are those of Stanford's ColBERT.
 """
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +19,10 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import as_ids
 from ...reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ...utils.atomic_files import write_json
+from ..parsing.torch_file import write_torch
 from .base import Gathered, spooled
 
-__all__ = ["PLAID_FILES", "write_codes", "write_plaid", "write_torch"]
+__all__ = ["PLAID_FILES", "write_codes", "write_plaid"]
 
 #: Documents, the centroid numbers of their tokens, and packed residuals.
 Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
@@ -48,16 +45,6 @@ PLAID_FILES = (
     "plan.json",
     "pid_docid_map.json",
 )
-
-_STORAGES = {
-    "<f4": "FloatStorage", "<f2": "HalfStorage", "<i8": "LongStorage", "<i4": "IntStorage", "|u1": "ByteStorage",
-}  # fmt: skip
-
-# Alignment of the members' bytes, as in torch, so that they can be mapped as any number type.
-_ALIGNMENT = 64
-
-# Size of a zip member's header without name and padding, and the tag of torch's padding.
-_HEADER_SIZE, _PADDING_TAG = 30, b"FB"
 
 
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
@@ -166,56 +153,3 @@ def _write_inverted_lists(
     pairs = np.unique(codes.astype(np.int64) * count + np.repeat(np.arange(count), lengths))
     totals = np.bincount(pairs // count, minlength=centroids)
     write_torch(folder / "ivf.pid.pt", (pairs % count).astype(np.int32), totals)
-
-
-def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or a tuple of several, for ``torch.load``; `_STORAGES` lists the possible dtypes."""
-    arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
-    described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
-    if len(arrays) > 1:
-        described = pickle.MARK + described + pickle.TUPLE
-    members: dict[str, bytes | memoryview] = {
-        "data.pkl": pickle.PROTO + b"\x02" + described + pickle.STOP,
-        "byteorder": b"little",
-        **{f"data/{key}": array.reshape(-1).view(np.uint8).data for key, array in enumerate(arrays)},
-        "version": b"3\n",
-    }
-    with path.open("wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(_aligned_member(f"{path.stem}/{name}", stream), content)
-
-
-def _aligned_member(name: str, stream: BinaryIO) -> zipfile.ZipInfo:
-    """Return a member without a date, padded so that its bytes are aligned."""
-    info = zipfile.ZipInfo(name)
-    start = stream.tell() + _HEADER_SIZE + len(name) + 4
-    count = -start % _ALIGNMENT
-    info.extra = _PADDING_TAG + struct.pack("<H", count) + b"Z" * count
-    return info
-
-
-def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
-    """Return the instructions of a pickle that make the tensor of storage `key`."""
-    parts = (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(",  # the function, and the mark of its arguments
-        b"(", _text("storage"), b"ctorch\n", _STORAGES[array.dtype.str].encode(), b"\n", _text(str(key)),
-        _text("cpu"), _whole(array.size), pickle.TUPLE, pickle.BINPERSID,
-        _whole(0), _tuple(array.shape), _tuple([step // array.itemsize for step in array.strides]),
-        pickle.NEWFALSE, b"ccollections\nOrderedDict\n", pickle.EMPTY_TUPLE, pickle.REDUCE,
-        pickle.TUPLE, pickle.REDUCE,
-    )  # fmt: skip
-    return b"".join(parts)
-
-
-def _text(value: str) -> bytes:
-    return pickle.BINUNICODE + struct.pack("<I", len(value)) + value.encode()
-
-
-def _whole(value: int) -> bytes:
-    if value < 1 << 31:
-        return pickle.BININT + struct.pack("<i", value)
-    return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
-
-
-def _tuple(values: Sequence[int]) -> bytes:
-    return pickle.MARK + b"".join(map(_whole, values)) + pickle.TUPLE

@@ -19,9 +19,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from muvera import MuveraIndex
 from muvera.convert import convert, open_source, read
-from muvera.convert.parsing.torch_file import read_array, read_torch
+from muvera.convert.parsing.torch_file import read_array, read_torch, write_torch
 from muvera.convert.writers import plaid
-from muvera.convert.writers.plaid import write_torch
 from muvera.data.multivectors import MultiVectors
 
 COLBERT = GOLDEN / "convert" / "colbert"
