@@ -31,7 +31,7 @@ class Shard(Protocol):
 
 
 class ShardedAnswer(NamedTuple):
-    """One ranking per query over all shards that answered; and the other shards' names, each with the reason."""
+    """One ranking per query over the shards that answered, and for each other shard the reason."""
 
     rankings: list[Ranking]
     failed: dict[str, str]
