@@ -68,8 +68,8 @@ class MuveraPyLateIndex:
         per_query = subset is not None and len(subset) > 0 and not isinstance(subset[0], str)
         subsets: Any = subset if per_query else [subset] * len(queries)
         rankings = [
-            self.index.search(queries[[i]], k, candidates=max(self._candidates, k), ids=ids)[0]
-            for i, ids in enumerate(subsets)
+            self.index.search(queries[[i]], k, candidates=max(self._candidates, k), ids=subsets[i])[0]
+            for i in range(len(queries))
         ]
         return [[{"id": id, "score": score} for id, score in ranking] for ranking in rankings]
 
