@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
-from ..utils.checks import given
+from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count
 from .windows import BEST, MAX_TOKENS, document_windows, exact_best, shares_found
 
@@ -129,9 +129,7 @@ def require_recall(recall: object, candidates: object) -> None:
     """Raise unless `recall` is None, or a number between 0 and 1 without `candidates`."""
     if recall is None:
         return
-    if isinstance(recall, bool) or not isinstance(recall, (int, float, np.integer, np.floating)):
-        raise TypeError(f"recall must be a number between 0 and 1, got {given(recall)}.")
-    if not 0 < recall < 1:
+    if not 0 < require_number("recall", recall, hint="Give a share such as 0.95.") < 1:
         raise ValueError(
             f"recall must be above 0 and below 1, got {recall}. Give candidates= for a fixed number."
         )
@@ -168,9 +166,9 @@ def calibrate(
     If the queries are windows, `sources` are the rows of their documents, which are not candidates.
     """
     assert contents.candidates is not None
-    count = len(contents.searchable[0])
-    width = min(MAX_RANKED, count - int(sources is not None))
-    proposed = contents.candidates.find(queries, width + int(sources is not None), threads=threads)
+    count, own = len(contents.searchable[0]), int(sources is not None)
+    width = min(MAX_RANKED, count - own)
+    proposed = contents.candidates.find(queries, width + own, threads=threads)
     if sources is not None:
         others = [rows != source for (rows, _), source in zip(proposed, sources, strict=True)]
         proposed = [(rows[other], own[other]) for (rows, own), other in zip(proposed, others, strict=True)]
