@@ -24,7 +24,11 @@ _SHARE = "{:.3f}"
 
 
 def page_of(run: Run) -> str:
-    """Return the run's page as HTML."""
+    """Return the run's page as HTML; raises ValueError if nothing was measured."""
+    failures = run.manifest["failures"]
+    if not run.rows:
+        first = f" and {len(failures)} failures, the first: {failures[0]['message']}" if failures else ""
+        raise ValueError(f"The run has no rows{first}. Run the experiments again.")
     jinja2 = import_extra("jinja2", "experiments", "The page of a run")
     plots: list[dict[str, Any]] = []
     experiments = [_experiment(ExperimentView(run, name), plots) for name in run.experiments]
@@ -42,7 +46,7 @@ def page_of(run: Run) -> str:
         experiments=experiments,
         facts=_facts(run),
         collections_table=html(_collections(run)),
-        failures=run.manifest["failures"],
+        failures=failures,
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         library=_library(),

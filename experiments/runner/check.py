@@ -11,6 +11,7 @@ import numpy as np
 
 from muvera.utils.atomic_files import write_bytes
 
+from ..report.run_folder import Run, load_run
 from .raw_store import ALL
 
 __all__ = ["EXPECTED", "check_run", "record_run"]
@@ -28,8 +29,8 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
     A score's line begins with "OK" or "FAIL".  Scores of collections and experiments that are not in the run
     are skipped; a run without any of the scores raises ValueError.
     """
-    scores = _scores(run)
-    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    found = load_run(run)
+    scores, manifest = _scores(found), found.manifest
     lines = [
         f"FAIL {failure['collection']}: {failure['message']}"
         for failure in manifest["failures"]
@@ -51,7 +52,7 @@ def record_run(run: Path, path: Path, tolerance: float) -> int:
     """Write a run's scores (means over seeds) as expected scores; return their number."""
     scores = [
         {**dict(zip(_NAMES, key, strict=True)), "value": round(value, 4), "tolerance": tolerance}
-        for key, value in _scores(run).items()
+        for key, value in _scores(load_run(run)).items()
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in scores).encode())
@@ -67,13 +68,10 @@ def _line(expected: dict[str, Any], scores: dict[tuple[str, ...], float]) -> str
     return f"{word} {label}: {scores[key]:.4f}, expected {value} +- {tolerance}"
 
 
-def _scores(run: Path) -> dict[tuple[str, ...], float]:
+def _scores(run: Run) -> dict[tuple[str, ...], float]:
     """Return every metric's mean over seeds by (experiment, collection, point, metric)."""
-    path = run / "summary.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{run} has no summary.json: it is not the folder of a finished run.")
     values: dict[tuple[str, ...], list[float]] = {}
-    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+    for row in run.rows:
         for metric, value in row["metrics"].items():
             if value is not None:
                 key = (row["experiment"], row["collection"], row["point"], metric)

@@ -63,7 +63,7 @@ def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> 
     for summary, part in (([], "list"), ({"rows": []}, "the process ended")):
         (copy / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         with pytest.raises(ValueError, match=rf"(summary|rows).*{part}"):
-            load_run(copy)
+            page_of(load_run(copy))
 
 
 # ---- Plots and tables
