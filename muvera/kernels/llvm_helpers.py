@@ -32,11 +32,6 @@ SHUFFLES = {
 FASTEST = list(SHUFFLES)[-1] if SHUFFLES else "plain"
 
 
-def zeros(vector: Any) -> Any:
-    """Return the constant of type `vector` whose lanes are all zero."""
-    return constant(vector, 0)
-
-
 def constant(vector: Any, value: float) -> Any:
     """Return the constant of type `vector` whose lanes are all `value`."""
     kind = float if isinstance(vector.element, ir.FloatType) else int
@@ -63,7 +58,7 @@ def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
     """Emit `count` accumulators of type `vector` that start at zero; return their addresses."""
     sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
     for total in sums:
-        builder.store(zeros(vector), total)
+        builder.store(constant(vector, 0), total)
     return sums
 
 

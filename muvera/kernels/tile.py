@@ -23,13 +23,13 @@ from .jit import INTERPRETED
 from .llvm_helpers import (
     FLOAT,
     broadcast,
+    constant,
     entry_address,
     fused_multiply_add,
     load_vector,
     new_sums,
     store_vector,
     tile_rows,
-    zeros,
 )
 
 #: Packed columns in a panel: one AVX-512 register, two of AVX2, four of NEON.
@@ -113,7 +113,7 @@ def _compiled_signs(typingctx, rows, row, last, depth, packed, panel, out, posit
     def generate(context, builder, signature, args):
         address = entry_address(context, builder, signature.args[6], args[6], args[7])
         for total in _emit_sums(context, builder, signature, args, lanewise=False):
-            positive = builder.fcmp_ordered(">", total, zeros(_VECTOR))
+            positive = builder.fcmp_ordered(">", total, constant(_VECTOR, 0))
             builder.store(builder.bitcast(positive, ir.IntType(LANES)), address)
             address = builder.gep(address, [args[8]])
         return context.get_dummy_value()
