@@ -66,10 +66,9 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def warn(*texts: str) -> None:
-    """Print warnings to standard error, one line each."""
-    for text in texts:
-        note(WARNING + text)
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    note(WARNING + text)
 
 
 def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:

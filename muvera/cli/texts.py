@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -193,15 +193,13 @@ def change(
                 raise ValueError(
                     f"{index} contains the id {used.id!r}. Use muvera texts update to replace it."
                 )
-            _in_batches(opened.add, content)
+            _in_batches(opened.add, content.texts or [], content.ids, content.metadata)
             counts = {"added": len(content.metadata)}
         _report(json_, index, opened, **counts)
 
 
 def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     """Encode the new and different texts, change metadata of the others, and return how many changed."""
-    from ..texts.text_files import TextFile
-
     ids, replaces = _stored_ids(index, content.ids or []), content.texts and any(content.metadata)
     stored = {row.id: row for row in index.get(ids, missing="ignore" if content.texts else "raise")}
     contents = content.texts or [stored[name].text for name in ids]
@@ -219,7 +217,7 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     if change:
         index.update(ids=list(change), metadata=list(change.values()))
     texts, metadata = zip(*encode.values(), strict=True) if encode else ((), ())
-    _in_batches(index.update, TextFile(list(texts), list(encode), list(metadata)))
+    _in_batches(index.update, texts, list(encode), metadata)
     added = len(encode.keys() - stored.keys())
     return {
         "added": added,
@@ -229,14 +227,14 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     }
 
 
-def _in_batches(change: Callable[..., object], content: TextFile) -> None:
+def _in_batches(
+    change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
+) -> None:
     """Call `change` with a few texts at a time; an interrupt does not undo the earlier calls."""
-    texts = content.texts or []
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
-            ids = None if content.ids is None else content.ids[rows]
-            change(texts[rows], ids=ids, metadata=content.metadata[rows])
+            change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
             advance(len(texts[rows]))
 
 

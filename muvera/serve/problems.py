@@ -41,16 +41,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
 
 def show_problems(app: FastAPI) -> None:
     """Answer errors of `app` as problem+json."""
-    kinds = (
-        HTTPException,
-        RequestValidationError,
-        ValueError,
-        TypeError,
-        KeyError,
-        ConnectionError,
-        TimeoutError,
-    )
-    for kind in kinds:
+    of_requests = (HTTPException, RequestValidationError)
+    of_work = (ValueError, TypeError, KeyError, ConnectionError, TimeoutError)
+    for kind in (*of_requests, *of_work):
         app.add_exception_handler(kind, _as_problem)
 
 
