@@ -20,8 +20,8 @@ def demo(
 ) -> None:
     """Search a bundled sample of texts, without a download or a model.
 
-    The sample contains docstrings of Python's standard library, a beginner's questions, and token vectors of
-    a small language model (not a ColBERT model).
+    The sample contains docstrings of Python's standard library and a beginner's questions.  Their token vectors
+    are of a small language model, not of a ColBERT model.
 
     \b
     Example:

@@ -80,8 +80,8 @@ def serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        # A thread that often releases the lock of the interpreter for microseconds, as SQLite does for each row, takes
-        # it back before the event loop wakes up. After this interval Python makes the thread wait.
+        # SQLite releases the lock of the interpreter for microseconds at each row, and takes it back before the event
+        # loop wakes up. After this interval Python makes such a thread wait.
         sys.setswitchinterval(1e-4)
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts), log_level="warning",
