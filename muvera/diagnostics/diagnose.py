@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,8 +24,8 @@ __all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "TokenGeometry", "dia
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
 
-# Largest mean cosine of token pairs for low and medium anisotropy.
-_LOW_ANISOTROPY, _MEDIUM_ANISOTROPY = 0.3, 0.5
+# Levels of anisotropy, and the largest mean cosine of token pairs of all but the last.
+_ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
 
 # Norms within this distance of 1 count as unit: bfloat16 has 8 bits, and a norm loses one of them.
 _UNIT_TOLERANCE = 4e-3
@@ -332,7 +333,7 @@ def diagnose(
         queries=len(drawn.queries),
         query_tokens=float(np.median(drawn.queries.lengths)),
         pseudo_queries=queries is None,
-        anisotropy=_anisotropy(geometry.mean_cosine),
+        anisotropy=_ANISOTROPY[bisect_left(_MEAN_COSINES, geometry.mean_cosine)],
         geometry=geometry,
         maxsim=_spread(drawn),
         encoders=tuple(measured),
@@ -420,12 +421,6 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
         return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
     least = max(recall for _, recall in known) - _TOLERATED_LOSS
     return min((row for row, recall in known if recall >= least), key=lambda row: row.floats)
-
-
-def _anisotropy(mean_cosine: float) -> str:
-    if mean_cosine <= _LOW_ANISOTROPY:
-        return "low"
-    return "medium" if mean_cosine <= _MEDIUM_ANISOTROPY else "high"
 
 
 def _spread(drawn: Sample) -> MaxSimSpread:
