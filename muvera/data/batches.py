@@ -36,9 +36,8 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
     """Yield consecutive slices of `collection` that share its memory, split as by :func:`token_batches`."""
     for start, stop in token_batches(collection.offsets, max_tokens):
-        bounds = collection.offsets[start : stop + 1]
-        ids = collection.ids[start:stop] if collection.has_ids else None
-        yield MultiVectors(collection.tokens[bounds[0] : bounds[-1]], bounds - bounds[0], ids)
+        part = collection[start:stop]
+        yield part if collection.has_ids else MultiVectors(part.tokens, part.offsets)
 
 
 @runtime_checkable

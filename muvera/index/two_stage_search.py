@@ -270,10 +270,8 @@ class IndexContents:
 
     def _build_if_needed(self, threads: int | None) -> None:
         """Make vectors if the collection is large enough to need them and to fit the encoder."""
-        if self.candidates is not None:
-            return
         rows, tokens = self.searchable
-        if tokens <= self.settings.exact_tokens:
+        if self.candidates is not None or tokens <= self.settings.exact_tokens:
             return
         if self._encoder is None and self.config.needs_fit_sample and len(rows) < self.fit_from:
             return
@@ -372,9 +370,8 @@ class IndexContents:
     def calibrate_if_stale(self, threads: int | None) -> None:
         """Calibrate the recall dial if the index has doubled since, or ranks by other tokens."""
         if self.candidates is not None:
-            last = self.candidates.calibration
-            doubled = last is None or len(self.searchable[0]) > 2 * last.documents
-            if last is None or doubled or last.tokens != ranking_tokens(self):
+            last, size = self.candidates.calibration, len(self.searchable[0])
+            if last is None or size > 2 * last.documents or last.tokens != ranking_tokens(self):
                 self.candidates.calibration = calibrate_on_windows(self, threads)
 
     @property
