@@ -89,7 +89,9 @@ class Search(_Strict):
     )
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
-    candidates: int | None = Field(None, ge=1, description="Documents to rank exactly. Default: 100.")
+    candidates: int | None = Field(
+        None, ge=1, description="Documents to rank. Default: 200 for texts, 100 for vectors."
+    )
     recall: float | None = Field(
         None,
         gt=0,

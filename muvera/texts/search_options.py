@@ -10,15 +10,17 @@ from typing import Any, TypedDict
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..index.recall import require_recall
-from ..index.two_stage_search import DEFAULT_CANDIDATES
 from ..metadata.filters import Filter
 from ..utils.checks import as_id_list, require_int, require_number
 from .database import DocumentDatabase, require_ids
 
-__all__ = ["WORDS", "Parts", "SearchKeywords", "SearchOptions", "add_words", "rank_texts"]
+__all__ = ["CANDIDATES", "WORDS", "Parts", "SearchKeywords", "SearchOptions", "add_words", "rank_texts"]
 
 #: Default weight of shared words beside Chamfer similarity.
 WORDS = 0.1
+
+#: Default number of candidates.  Encoding a query takes longer than ranking another 100 texts.
+CANDIDATES = 200
 
 # With ``recall=``, words reorder the best _RANKED * k texts by similarity.
 _RANKED = 3
@@ -73,7 +75,7 @@ def rank_texts(
     if where:
         allowed = None if within is None else set(within)
         within = [id for id in database.select(where) if allowed is None or id in allowed]
-    count = max(k, DEFAULT_CANDIDATES if options.candidates is None else options.candidates)
+    count = max(k, CANDIDATES if options.candidates is None else options.candidates)
     limits: dict[str, Any] = {"candidates": count}
     ranked = count
     if options.recall is not None:

@@ -19,7 +19,6 @@ from ..index.info import IndexInfo
 from ..index.manifest import IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
-from ..index.two_stage_search import DEFAULT_CANDIDATES
 from ..metadata.filters import Filter
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number
@@ -27,7 +26,7 @@ from .database import DocumentDatabase, TextDocument, checked_rows, merge_metada
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import Hit, TextExplanation, best_sentences, explain_texts
-from .search_options import WORDS, Parts, SearchKeywords, SearchOptions, rank_texts
+from .search_options import CANDIDATES, WORDS, Parts, SearchKeywords, SearchOptions, rank_texts
 from .store import DurableFolder, TextStore, join_updates, read_folder
 
 if TYPE_CHECKING:
@@ -410,7 +409,9 @@ class TextIndex:
             A condition on the metadata, see :mod:`muvera.metadata.filters`.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
-        candidates, recall, threads
+        candidates : int, optional
+            Number of texts to rank exactly.  Default: 200, or 100 in a database, which reads tokens more slowly.
+        recall, threads
             As for :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
@@ -465,7 +466,7 @@ class TextIndex:
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        texts = max(k, min(chosen.candidates or DEFAULT_CANDIDATES, 10 * k))
+        texts = max(k, min(chosen.candidates or CANDIDATES, 10 * k))
         hits = partial(self._sentences, k=k, alpha=alpha)
         return self._on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
 
