@@ -37,8 +37,11 @@ _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 _KEYS = (str, bytes, int, float, bool, type(None))
 _INTEGERS = range(-(2**63), 2**64)
 
-# Bytes that may be passed to stand-ins in addition to the size of the pickle.
+# Bytes and arguments that may be passed to stand-ins in addition to the size of the pickle.
 _SMALL = 1 << 16
+
+# Characters of a refused name in its message.
+_SHOWN = 200
 
 
 class RefusedPickleError(ReadError, pickle.UnpicklingError):
@@ -103,8 +106,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         """Return the stand-in of a name."""
         full = f"{module}.{name}"
         if full not in self.names:
+            shown = full[:_SHOWN]
             raise RefusedPickleError(
-                f"{self.source} is a pickle that refers to {full}, which is not plain data, so it was not loaded. "
+                f"{self.source} is a pickle that refers to {shown}, which is not plain data, so it was not loaded. "
                 "If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
             )
         return self.names[full]
@@ -147,8 +151,10 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
-        # A small pickle could fill the memory: it can pass one string to a function that copies it many times.
-        self.passed += sum(len(value) for value in arguments if isinstance(value, (str, bytes)))
+        # A small pickle could take all memory or time: it can pass one string, or one tuple of many, to many calls.
+        self.passed += len(arguments) + sum(
+            len(value) for value in arguments if isinstance(value, (str, bytes))
+        )
         if self.passed > len(self.content) + _SMALL:
             raise ValueError("it copies more bytes than it contains")
         self.stack.append(function(*arguments))
@@ -182,7 +188,9 @@ class _Dtype(StandIn):
     """Stand-in for numpy.dtype: numbers, texts and objects only."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        if code != "O8" and (not isinstance(code, str) or code[:1] not in "iufbU" or len(code) > 8):
+        if not isinstance(code, str):  # the repr of shared lists can be of any size
+            raise ValueError(f"it has an array with a {type(code).__name__} as dtype")
+        if code != "O8" and (code[:1] not in "iufbU" or len(code) > 8):
             raise ValueError(f"it has an array of dtype {code!r}")
         self.dtype: np.dtype[Any] = np.dtype(object if code == "O8" else code)
 
@@ -192,21 +200,23 @@ class _Dtype(StandIn):
 
 
 class _Array(StandIn):
-    """Stand-in for numpy.ndarray; `array` exists after :meth:`set_state`."""
-
-    array: NDArray[Any]
+    """Stand-in for numpy.ndarray."""
 
     def set_state(self, state: Any) -> None:
-        _, shape, kind, columns_first, data = state
-        if kind.dtype.hasobject:
-            array: NDArray[Any] = np.empty(len(data), object)
-            for i, item in enumerate(data):
-                array[i] = item.array if isinstance(item, _Array) else item
-                if isinstance(array[i], np.ndarray) and array[i].dtype.hasobject:
+        _, self._shape, kind, self._columns_first, self._data = state
+        self.dtype: np.dtype[Any] = kind.dtype
+
+    def array(self) -> NDArray[Any]:
+        """Return the array; a copy of the list of an array of objects, of which a pickle can have many."""
+        if self.dtype.hasobject:
+            flat: NDArray[Any] = np.empty(len(self._data), object)
+            for i, item in enumerate(self._data):
+                if isinstance(item, _Array) and item.dtype.hasobject:
                     raise ValueError("it has an array of objects in an array")
+                flat[i] = item.array() if isinstance(item, _Array) else item
         else:
-            array = np.frombuffer(data, kind.dtype)
-        self.array = np.reshape(array, shape, order="F" if columns_first else "C")
+            flat = np.frombuffer(self._data, self.dtype)
+        return np.reshape(flat, self._shape, order="F" if self._columns_first else "C")
 
 
 def _scalar(kind: _Dtype, data: bytes) -> Any:
@@ -254,4 +264,5 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
         raise ReadError(f"{source} must hold an array, got a {type(stored).__name__}. Copy it again.")
-    return stored.array
+    with naming_errors(source, "pickle of plain data"):
+        return stored.array()

@@ -70,8 +70,13 @@ class _Storages:
     def storage(self, pid: Any) -> _Storage:
         """Return the storage that ``("storage", class, key, device, count)`` names."""
         tag, kind, key, _, _ = pid
-        if tag != "storage" or kind not in _STORAGES or not isinstance(key, str):
-            raise ValueError(f"a reference to {tag!r}")
+        # Only strings: the hash or repr of shared tuples can take any time.
+        if (
+            not all(isinstance(part, str) for part in (tag, kind, key))
+            or tag != "storage"
+            or kind not in _STORAGES
+        ):
+            raise ValueError("a reference to something other than a storage")
         content = stored_bytes(self._file, self._archive.getinfo(f"{self._root}data/{key}"))
         code = np.dtype(_STORAGES[kind])
         return _Storage(content[: len(content) // code.itemsize * code.itemsize].view(code))

@@ -12,7 +12,9 @@ releases SQLite files of sqlitedict; neither runs code.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,8 @@ def _open(path: Path, *, exact: bool = True) -> FlatSource:
         _choose_named(inner, _read_map(path, _PLAID))
         return inner
     if (path / "index.voyager").is_file():
-        # Without nested lists: a small pickle of shared ones can describe an array of any size.
-        documents = {name: np.fromiter(rows, np.int64) for name, rows in _read_map(path, _VOYAGER).items()}
         tokens, labels = _voyager_vectors(path / "index.voyager")
-        return _looked_up(tokens, labels, documents)
+        return _looked_up(tokens, labels, _read_map(path, _VOYAGER))
     tokens = load_npy(path / "flattened_embeddings.npy")
     table = path / f"{_SCANN}.tsv"
     if table.is_file():  # releases after 1.6
@@ -67,7 +67,7 @@ def _open(path: Path, *, exact: bool = True) -> FlatSource:
         ranges = {name: (int(first), int(count)) for name, first, count in lines}
     else:
         ranges = _read_map(path, _SCANN)
-    rows = {name: np.arange(first, first + count) for name, (first, count) in ranges.items()}
+    rows = {name: range(first, first + count) for name, (first, count) in ranges.items()}
     return _looked_up(tokens, np.arange(len(tokens)), rows)
 
 
@@ -87,17 +87,23 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
 
 
 def _looked_up(
-    tokens: NDArray[Any], labels: NDArray[np.int64], documents: dict[Any, NDArray[np.int64]]
+    tokens: NDArray[Any], labels: NDArray[np.int64], documents: Mapping[Any, Sequence[int]]
 ) -> FlatSource:
     """Return the source of documents whose tokens a map names by label, in the order of the map."""
-    lengths = as_lengths([len(rows) for rows in documents.values()], "The map")
-    wanted = np.concatenate([np.zeros(0, np.int64), *documents.values()])
-    order = np.argsort(labels, kind="stable")
-    at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
-    rows = order[at] if len(labels) else at
-    if len(wanted) > len(labels) or not np.array_equal(labels[rows], wanted):
-        raise ValueError(f"the map names {len(wanted)} tokens, not all among the {len(labels)} of the index")
-    return FlatSource(tokens, running_total(lengths), list(documents), name="pylate", rows=rows)
+    lengths = [len(rows) for rows in documents.values()]
+    count = sum(lengths)
+    # Checked before any array is made: a small map of shared lists or long ranges can name any number of tokens.
+    fits = count <= len(labels)
+    if fits:
+        wanted = np.fromiter(chain.from_iterable(documents.values()), np.int64, count)
+        order = np.argsort(labels, kind="stable")
+        at = np.minimum(np.searchsorted(labels, wanted, sorter=order), max(len(labels) - 1, 0))
+        rows = order[at] if len(labels) else at
+        fits = np.array_equal(labels[rows], wanted)
+    if not fits:
+        raise ValueError(f"the map names {count} tokens, not all among the {len(labels)} of the index")
+    offsets = running_total(as_lengths(lengths, "The map"))
+    return FlatSource(tokens, offsets, list(documents), name="pylate", rows=rows)
 
 
 # -- maps -------------------------------------------------------------------------

@@ -71,7 +71,9 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     value, payload = fields["vector"], fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
-    # Only two levels: a small pickle of shared lists can describe an array of any size.
+    # Only two levels, and no more numbers than bytes: a small pickle of shared lists can describe any number.
+    if sum(len(row) for row in value or ()) > len(content):
+        raise ValueError(f"{where} repeats the numbers of its vectors")
     rows = [np.fromiter(row, np.float32) for row in value or ()]
     tokens = np.stack(rows) if rows else np.empty((0, 0), np.float32)
     if id_field is None:
@@ -94,7 +96,7 @@ class _StoredPoint(StandIn):
     fields: dict[str, Any]
 
     def set_state(self, state: Any) -> None:
-        self.fields = dict(state["__dict__"])
+        self.fields = state["__dict__"]
 
 
 _MODELS = "qdrant_client.http.models.models"

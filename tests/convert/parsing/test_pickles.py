@@ -92,6 +92,49 @@ def test_instructions_that_no_pickler_writes_are_refused(content: bytes) -> None
     assert time.process_time() - start < 5
 
 
+# Lists of the list before, twice: the last one describes 2**40 lists.  Memo 240 holds all of them.
+NESTED = b"(]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(40)) + b"tq\xf0"
+DTYPE, ARRAY = b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n"
+OBJECTS = DTYPE + b"\x8c\x02O8\x85Rq\x01"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (NESTED + DTYPE + b"h\x28\x85R.", "a list as dtype"),
+        (
+            b"(" + b"N" * 10**5 + b"tq\x00" + ARRAY + b"q\x01](" + b"h\x01h\x00R" * 10**5 + b"e.",
+            "copies more",
+        ),
+        (b"ca\n" + b"b" * 10**6 + b"\n.", r"refers to a\.b{198}, which"),
+    ],
+    ids=["dtype", "arguments", "name"],
+)
+def test_small_pickles_that_describe_much_are_refused_soon(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([None], object), allow_pickle=True)
+    path.write_bytes(path.read_bytes()[:128] + content)
+    start = time.process_time()
+    with pytest.raises(ValueError, match=message):
+        load_npy_safely(path)
+    assert time.process_time() - start < 5
+
+
+def test_one_list_of_many_object_arrays_is_not_copied(tmp_path: Path) -> None:
+    """The arrays would take 80 GB."""
+    count, path = 10**5, tmp_path / "a.npy"
+    np.save(path, np.array([None], object), allow_pickle=True)
+    state = b"(K\x01J" + count.to_bytes(4, "little") + b"\x85h\x01\x89h\x00tb"
+    content = (
+        b"](" + b"N" * count + b"eq\x00" + OBJECTS + ARRAY + b"q\x02](" + (b"h\x02)R" + state) * count + b"e."
+    )
+    path.write_bytes(path.read_bytes()[:128] + content)
+    with pytest.raises(ValueError, match="must hold an array, got a list"):
+        load_npy_safely(path)
+
+
 def test_numbers_after_the_end_are_ignored() -> None:
     assert load_plain(pickle.dumps("a") + b"K\x07", "map.pkl") == "a"
 

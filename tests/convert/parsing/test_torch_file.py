@@ -101,6 +101,10 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
         read_torch(path)
 
 
+# Memo 0 becomes a tuple of one tuple twice, 40 times.
+SHARED = b"()q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"t"
+
+
 @pytest.mark.parametrize(
     "description",
     [
@@ -112,6 +116,9 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
         tensor((3, 200), (1, 0)),
         tensor((2**62, 4), (0, 0)),
         tensor((1,) * 40, (1,) * 40),
+        # The hash or repr of its reference would take 2**40 steps.
+        b"\x80\x02" + SHARED + b"(X\x07\0\0\0storageh\0K\0K\0K\0tQ.",
+        b"\x80\x02" + SHARED + b"(h\0K\0K\0K\0K\0tQ.",
         b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02\x86e\x85R.",
     ],
 )

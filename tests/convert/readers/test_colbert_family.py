@@ -343,7 +343,7 @@ def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
     documents = read(scann)
     assert documents.ids.tolist() == ["late", "early", "empty"] and documents.lengths.tolist() == [3, 2, 0]
     assert np.array_equal(documents.tokens, tokens[[5, 6, 7, 0, 1]])
-    for ranges in ("a\t7\t3\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"):
+    for ranges in ("a\t7\t3\n", f"a\t0\t{2**40}\n", "a\t-1\t2\n", f"a\t{2**63 - 1}\t1\n", "a\tx\t1\n"):
         table.write_text(ranges)
         with pytest.raises(ValueError, match="scann"):
             read(scann)

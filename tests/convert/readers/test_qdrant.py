@@ -133,9 +133,9 @@ def test_points_run_no_code(tmp_path: Path, column: str) -> None:
         read(folder)
 
 
-@pytest.mark.parametrize("column", ["vector", "id"])
+@pytest.mark.parametrize("column", ["vector", "rows", "id"])
 def test_nested_lists_are_not_unfolded(tmp_path: Path, column: str) -> None:
-    """A hundred bytes would describe an array of 2 ** 40 numbers."""
+    """A hundred bytes would describe an array of 2 ** 40 numbers, and 60 KB one of 25 million."""
     nested: Any = [1.0]
     for _ in range(40):
         nested = [nested, nested]
@@ -145,7 +145,8 @@ def test_nested_lists_are_not_unfolded(tmp_path: Path, column: str) -> None:
             key = base64.b64encode(pickle.dumps([row, nested])).decode()
             change(folder, "UPDATE points SET id = ? WHERE rowid = ?", key, row)
     else:
-        point = models.PointStruct.model_construct(id=0, vector=nested, payload={})
+        vector = nested if column == "vector" else [[1.0] * 5000] * 5000
+        point = models.PointStruct.model_construct(id=0, vector=vector, payload={})
         change(folder, "UPDATE points SET point = ? WHERE rowid = 1", pickle.dumps(point))
     with pytest.raises(ValueError, match=rf"^{folder}"):
         read(folder)
