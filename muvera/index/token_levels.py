@@ -162,9 +162,11 @@ class TokenLevels:
         self.floats, self.codes = floats if self.settings.keep_exact else None, codes
 
     def flush(self) -> None:
-        """Write the tokens in memory to the staging folder, if one is set."""
-        if self.staging is not None:
-            for level in self.levels:
+        """Write the tokens in memory to the staging folder, or merge them if none is set."""
+        for level in self.levels:
+            if self.staging is None:
+                level.join()
+            else:
                 level.stage(self.staging)
 
     # -- reading --------------------------------------------------------------

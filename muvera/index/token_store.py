@@ -25,6 +25,10 @@ __all__ = ["Segment", "TokenStore", "write_tokens"]
 # Larger segments than this are not merged: that would read a mapped file into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
+# Segments in memory of up to this many bytes are merged at the end of a build: ranking in order is slower if the
+# candidates are in several segments.
+_JOINED_BYTES = 2 << 30
+
 # Bytes of tokens in memory before they are written to the staging file.
 _STAGING_BYTES = 64 << 20
 
@@ -109,6 +113,15 @@ class TokenStore(Generic[_Texts]):
         """Move the tokens in memory to the folder `staging`."""
         if any(segment.path is None for segment in self.segments):
             self.segments = self._staged(self.segments, staging)
+
+    def join(self) -> None:
+        """Merge all segments into one, unless one is mapped or they are very large."""
+        parts = [segment.vectors for segment in self.segments if segment.path is None]
+        if (
+            len(parts) == len(self.segments) > 1
+            and sum(part.tokens.nbytes for part in parts) <= _JOINED_BYTES
+        ):
+            self.segments = [Segment(0, self._join(parts))]
 
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
         """Write the segments in memory to the end of the last file, or to a new one; return all segments."""

@@ -106,6 +106,23 @@ def test_segments_stay_few_and_large_maps_are_not_read(
     ]
 
 
+def test_join_merges_segments_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MERGED_BYTES", 0)
+    store, batches = float_store(), [texts(i, [3, 0, 2]) for i in range(4)]
+    for batch in batches:
+        store.append(batch)
+    expected = [np.array(text) for text in store.rows(np.arange(12))]
+    monkeypatch.setattr(module, "_JOINED_BYTES", 1)
+    store.join()
+    assert len(store.segments) > 1
+    monkeypatch.undo()
+    store.join()
+    assert len(store.segments) == 1
+    assert_same(store.rows(np.arange(12)), expected)
+    store.append(texts(9, [1, 4]))
+    assert len(store) == 14
+
+
 def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> None:
     first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
     memory, staged = float_store(), float_store()
