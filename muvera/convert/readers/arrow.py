@@ -186,7 +186,7 @@ def _open_lancedb(
 
 
 _BASE_PATHS = 18  # number of the manifest's field, in Lance's table.proto
-_VARINT = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
+_VARINT = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]")  # of 64 bits
 
 
 def _require_no_base_paths(manifest: Path) -> None:
