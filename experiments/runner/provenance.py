@@ -57,10 +57,17 @@ def provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     versions |= {name: library.requirement for name, library in PEERS.items()}
-    command = ["git", "describe", "--always", "--dirty"]
+    here = Path(__file__).parent
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        versions["commit"] = done.stdout.strip() or None
+        commit = _git(here, "rev-parse", "--short=8", "HEAD")
+        # A command that stores results changes only these files.
+        changed = _git(here, "status", "--porcelain", "-uno", "--", ":/", ":!/experiments/results")
+        versions["commit"] = (commit + ("-dirty" if changed else "")) or None
     except OSError:  # no git
         versions["commit"] = None
     return versions
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
