@@ -129,7 +129,12 @@ def _decoded(ids: Any) -> Any:
 def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, ...]) -> Rows | None:
     """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
     if "mask" in found:
-        return arrays[found["mask"]]
+        mask = arrays[found["mask"]]
+        if tuple(mask.shape) != shape[:2]:
+            raise ValueError(
+                f"{found['mask']} has shape {tuple(mask.shape)}, but the tokens need {shape[:2]}"
+            )
+        return mask
     if "lengths" not in found:
         return None
     lengths = as_integers(arrays[found["lengths"]][:], found["lengths"])

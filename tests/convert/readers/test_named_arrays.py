@@ -151,6 +151,8 @@ PADDED = np.ones((4, 3, 4), np.float32)
         ({"tokens": np.ones((2, 0), np.float32)}, r"got \(2, 0\)"),
         ({"tokens": np.ones((6, 4), np.int64)}, "dtype int64, but token vectors must be floating point"),
         ({"tokens": PADDED, "mask": np.ones((4, 2))}, r"has shape \(4, 2\)"),
+        # 64 rows are read at a time.
+        ({"tokens": np.ones((64, 3, 4), np.float32), "mask": np.ones((65, 3))}, r"has shape \(65, 3\)"),
         ({"tokens": PADDED, "lengths": np.array([4, 0, 0, 0])}, "one length of 0 to 3 for each of 4"),
     ],
 )
