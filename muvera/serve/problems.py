@@ -134,7 +134,7 @@ class BodyLimit:
         kind, _, given = headers.get(b"authorization", b"").decode("latin1").partition(" ")
         trusted = kind.lower() == "bearer" and _is_token(given, self._settings.token)
         limit = self._settings.max_body_bytes if trusted else self._settings.max_search_bytes
-        declared = int(headers.get(b"content-length", b"0"))
+        declared = headers.get(b"content-length", b"0")
         deadline = time.monotonic() + self._settings.body_timeout
         size = values = 0
         complete = False
@@ -143,7 +143,7 @@ class BodyLimit:
             nonlocal size, values, complete
             if complete:
                 return await receive()
-            if declared > limit:
+            if not declared.isdigit() or int(declared[:20]) > limit:
                 raise _too_large(f"{limit:,} bytes")
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())

@@ -151,6 +151,7 @@ def test_bodies_are_limited(client: TestClient, writer: TestClient) -> None:
     problem(client.post("/search", content=large), 413)
     chunks = (large[i : i + 1000] for i in range(0, len(large), 1000))  # of a size that is not declared
     problem(client.post("/search", content=chunks), 413)
+    problem(client.post("/search", content=b"{}", headers={"Content-Length": "many"}), 413)
     typed = {"Content-Type": "application/json"}
     many = '{"queries": [' + "[]," * 299_999 + "1]}"
     assert "300,000 values" in problem(writer.post("/search", content=many, headers=typed), 413)
