@@ -154,11 +154,12 @@ class MuveraIndex:
             batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
         else:
             codec, batches = plaid_codes(documents)
-            if chosen.tokens is not None:
-                raise ValueError(
-                    f"from_plaid keeps the codes of the PLAID index, got tokens={chosen.tokens!r}. Drop tokens=, or "
-                    "use MuveraIndex.build."
-                )
+            for name, value in (("tokens", chosen.tokens), ("ids", ids)):
+                if value is not None:
+                    raise ValueError(
+                        f"from_plaid keeps the codes and ids of the PLAID index, got {name}={value!r:.80}. Drop "
+                        "it, or use MuveraIndex.build."
+                    )
         thread_count(threads)
         with nullcontext() if path is None else staging_beside(as_path(path).resolve(), overwrite) as staging:
             first = next(batches, None)

@@ -178,3 +178,5 @@ def test_sources_without_plaid_codes(tmp_path: Path) -> None:
     folder = write_plaid(tmp_path / "plaid", random_index(3, [[4, 2]], nbits=2, centroids=5))
     with pytest.raises(ValueError, match="tokens='4bit'"):
         MuveraIndex.from_plaid(folder, tokens="4bit")
+    with pytest.raises(ValueError, match=r"ids=\[7\]"):
+        MuveraIndex.from_plaid(folder, ids=[7])
