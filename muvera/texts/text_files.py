@@ -69,8 +69,9 @@ def read_texts(
     if path.is_dir() and (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
     if not path.is_file():
+        fault = "is a folder without corpus.jsonl" if path.is_dir() else "is not a file"
         raise FileNotFoundError(
-            f"{path} is not a file. Give CSV, JSON lines (.jsonl), a text file, or a folder with corpus.jsonl."
+            f"{path} {fault}. Give CSV, JSON lines (.jsonl), a text file, or a folder with corpus.jsonl."
         )
     columns = _Columns(
         tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,), metadata,
