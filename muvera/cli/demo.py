@@ -21,7 +21,7 @@ def demo(
     """Search a bundled sample of texts, without a download or a model.
 
     The sample contains docstrings of Python's standard library and a beginner's questions.  Their token vectors
-    are of a small language model, not of a ColBERT model.
+    come from a small language model, not from a ColBERT model.
 
     \b
     Example:

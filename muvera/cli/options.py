@@ -65,8 +65,8 @@ Backend = Annotated[
 Tokens = Annotated[
     Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
     Option(
-        help="How tokens are stored: as floats, or as codes: int8 (half of float16), 4bit, 2bit or 1bit "
-        "(1/4, 1/7 or 1/13; fewer bits lower recall)."
+        help="How tokens are stored: as floats, or as codes: int8, 4bit, 2bit or 1bit, with about 1/2, 1/4, 1/7 or "
+        "1/13 of the bytes of float16. Fewer bits lower recall."
     ),
 ]
 TextEncoder = Annotated[

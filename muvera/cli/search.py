@@ -32,7 +32,9 @@ def search(
         Path, Argument(metavar="QUERIES", help="Query embeddings; also a .npy (queries, tokens, dimension).")
     ],
     k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
-    candidates: Annotated[int | None, Option(help="Documents to rank exactly (default: 100 or k).")] = None,
+    candidates: Annotated[
+        int | None, Option(help="Documents to rank exactly (default: 100, at least k).")
+    ] = None,
     recall: Recall = None,
     where: Where = None,
     rerank: Annotated[

@@ -104,8 +104,8 @@ def mcp(
 ) -> None:
     """Serve an index of texts to agents (Model Context Protocol).
 
-    Agents call it over standard input and output. The tools are search, get and explain. Answers have ids, titles
-    and the best passages with their character positions. Needs the extra mcp.
+    Agents call the tools over standard input and output. The tools are search, get and explain. Answers have
+    ids, titles and the best passages with their character positions. Needs the extra mcp.
 
     \b
     Example: on the command line, and in a client's configuration.

@@ -308,7 +308,9 @@ def search(
     where: Where = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
     words: Annotated[float, Option(min=0, max=0.99, help="Weight of shared words (BM25).")] = 0.1,
-    candidates: Annotated[int | None, Option(min=1, help="Texts to rank exactly (default: 200).")] = None,
+    candidates: Annotated[
+        int | None, Option(min=1, help="Texts to rank exactly (default: 200; for a URL 100).")
+    ] = None,
     recall: Recall = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,
