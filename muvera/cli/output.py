@@ -108,7 +108,7 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
     """Show a progress bar on standard error, and yield the function that advances it.
 
     The bar appears only on a terminal, because in a log every step would be a line.  Its clock also runs during
-    a long step.  Its title is the name of the stage; a complete bar gives way to this name and the clock.
+    a long step.  Its title is the name of the stage.  A complete bar is replaced by this name and the clock.
     """
     from tqdm import tqdm
 
@@ -215,7 +215,7 @@ def _wrapped(text: str, hanging: bool = False) -> str:
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
     # A NUL after each wide character fills its second column while textwrap counts characters.
     padded = "".join(f"{character}\0" if _width(character) == 2 else character for character in text)
-    width -= "\0" in padded  # a line may end between both
+    width -= "\0" in padded  # a line may end between a character and its NUL
     lines = textwrap.wrap(
         padded, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
     )
@@ -223,7 +223,7 @@ def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
-    """Highlight the words that matched best; click drops the colors without a terminal."""
+    """Highlight the words that matched best.  click removes the colors if the output is not a terminal."""
     best = max(match.similarity for match in reason.matches)
     words = {
         reason.text[slice(*match.document)] for match in reason.matches if match.similarity > _MARKED * best

@@ -50,7 +50,7 @@ Side = Literal["documents", "queries"]
 #: Returns a saved array by its name.
 ReadArray = Callable[[str], NDArray[Any]]
 
-#: Tokens as float32, as float16 bit patterns (one of both is empty), and the texts' offsets.
+#: Tokens as float32, as float16 bit patterns (one of the two is empty), and the texts' offsets.
 KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
 
 #: Shapes of arrays.
@@ -180,8 +180,8 @@ class Encoder(ABC):
     #: First-stage recall of each kind of encoder among which this one was chosen; None without a comparison.
     compared: dict[str, float] | None = None
 
-    #: Tokens are divided by it, a power of two, and vectors multiplied: 1 unless float32 cannot hold the fourth
-    #: power of tokens.
+    #: A power of two.  Tokens are divided by it before encoding, and vectors are multiplied by it.  It is 1 unless
+    #: float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
 
     def __init__(self, config: EncoderConfig, **arrays: EncoderArrays | None) -> None:
@@ -199,7 +199,7 @@ class Encoder(ABC):
     @staticmethod
     @abstractmethod
     def _array_classes(config: Any) -> dict[str, type[EncoderArrays]]:
-        """Return the classes of an encoder's arrays, by the name of their attribute; this is None before a fit."""
+        """Return the classes of an encoder's arrays, by attribute name.  These attributes are None before a fit."""
 
     @property
     def needs_fit(self) -> bool:
@@ -212,8 +212,8 @@ class Encoder(ABC):
         Parameters
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
-            A sample is enough: of more than 4,096 documents (512 without a map), a random sample is used, held
-            in memory.
+            A sample is enough.  At most 4,096 documents (512 without a map) are used and held in memory, chosen at
+            random.
         queries : MultiVectors or arrays, optional
             Queries to fit to.  Default: windows of the documents' own tokens.
         threads : int, optional
@@ -346,7 +346,7 @@ class Encoder(ABC):
 
     @classmethod
     def from_arrays(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
-        """Return the encoder whose :meth:`to_arrays` `read` reads by name."""
+        """Return the encoder with the arrays of :meth:`to_arrays`; `read` returns an array by its name."""
         classes = cls._array_classes(config)
         return cls(config, **{name: each.from_arrays(read) for name, each in classes.items()})
 

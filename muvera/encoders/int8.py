@@ -33,7 +33,7 @@ def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
 class Int8Matrix:
     """A matrix (L, D) in 8 bits, packed for the byte kernels.
 
-    For a single query, a product takes the time of reading the matrix, and 8 bits take a quarter of it.
+    For a single query, reading the matrix takes most of the time.  8 bits are a quarter of float32.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Int8Matrix:
     units : float32 (D,)
         Unit of each column, as :func:`quantize_columns` returns it.
     multiple : int
-        The packed matrix has L rounded up to this number of rows.
+        The packed matrix has L rows, rounded up to a multiple of this.
     """
 
     def __init__(self, matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP) -> None:

@@ -23,7 +23,8 @@ __all__ = ["MomentsConfig", "MomentsEncoder"]
 # Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
 _MAX_DIMENSION = 32768
 
-# Number of texts per task with compact maps: many share the reading of a map, few keep long vectors in the cache.
+# Number of texts per task with compact maps.  With more texts, a map is read less often; with fewer, the long vectors
+# fit into the cache.
 _COMPACT_TEXTS = 16
 
 
@@ -44,9 +45,9 @@ class MomentsConfig(EncoderConfig):
         It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.  Encoding takes about ten times
         as long, still a fraction of an FDE's time.
     compact_dimension : int or None
-        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 up to
-        128 columns, which have the recall of the full covariance's thousands of floats, otherwise 512.  Fitting
-        takes seconds.  None: no map.  No map is used either if the vector is not longer without one.
+        Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 for
+        tokens of up to 128 columns, otherwise 512.  256 floats have the recall of the full covariance's thousands.
+        Fitting takes seconds.  None: no map.  No map is used either if the vector is not longer without one.
     seed : int
         Seed of the sampled documents and windows.
 

@@ -257,7 +257,7 @@ class QdrantEdgeEngine(QdrantEngine):
 
     @staticmethod
     def _import_models() -> Any:
-        """Return Edge's classes; those that differ have the names and arguments of the client's."""
+        """Return Edge's classes, with the names and arguments that the client's classes have."""
         edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
 
         def as_in_client(request: Any) -> Any:

@@ -77,12 +77,12 @@ class Level(NamedTuple):
 class Calibration:
     """The error model of an index's first stage, and when to stop for each target."""
 
-    #: The exact score as a linear function of the product of vectors, and its variance per query token.
+    #: Slope of the exact score as a function of the product of vectors, and variance of its error per query token.
     slope: float
     variance: float
     #: By ascending target.
     levels: tuple[Level, ...]
-    #: Numbers at the calibration, and True if the queries were windows of documents.
+    #: Number of documents and of queries of the calibration, and True if the queries were windows of documents.
     documents: int
     queries: int
     pseudo_queries: bool
@@ -119,7 +119,7 @@ class Ends(NamedTuple):
     stops: Sequence[Stop] = ()
 
     def expected_recall(self, query: int) -> float:
-        """Return the mean recall of the calibration's queries that stopped early, or of the others if this did not."""
+        """Return the mean recall of the calibration's queries that ended like this one: early, or at the cap."""
         if self.level is None:
             return 1.0
         return self.level.stopped if self.stops[query].state[STOPPED] else self.level.capped

@@ -83,9 +83,9 @@ class MeasuredWindows:
     size: int
 
     def first_stage(self, live: _Rows, fitted: int) -> FirstStage:
-        """Return the recalls of the searchable rows `live`, ascending; those from `fitted` on were added after the fit.
+        """Return the recall of the searchable rows `live`, which are ascending, and of those added after the fit.
 
-        Windows of other documents do not count.
+        Rows from `fitted` on were added after the fit.  Windows of other documents do not count.
         """
         current = np.isin(self.rows, live)
         old, new = (self.shares[current & after] for after in (self.rows < fitted, self.rows >= fitted))

@@ -245,7 +245,7 @@ class _PackedQuery:
         self.cosines = self.sines = np.empty((0, count), np.float32)
         self.places = np.arange(count)
         packed = pack_columns(tokens)
-        # A query of one panel takes a single product per document token, so no document can be stopped early.
+        # A query of one panel takes a single product per document token, so bounds would save nothing.
         if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
             norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
             if norms.max() < _MAX_NORM:

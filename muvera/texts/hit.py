@@ -42,7 +42,7 @@ _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|
 class WordMatch:
     """The best match of one query token."""
 
-    #: Characters of the query (start, stop); equal for a special token.
+    #: Characters of the query (start, stop); a special token has none, so start equals stop.
     query: tuple[int, int]
     #: Characters of the document's word that contains the best matching token.
     document: tuple[int, int]
@@ -52,7 +52,7 @@ class WordMatch:
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """Chamfer similarity of the query with one sentence of the document, its characters from start to stop."""
+    """Chamfer similarity of the query with one sentence: the document's characters from start to stop."""
 
     start: int
     stop: int
@@ -156,9 +156,10 @@ class Hit:
 def explain_texts(
     encoder: TextEncoder, query: str, tokens: Any, documents: list[TextDocument], vectors: Iterable[Any]
 ) -> list[TextExplanation]:
-    """Explain documents with these token vectors for a query with these tokens.
+    """Explain which words of each document match the query.
 
-    Raise ValueError for a blank query or document, or an encoder that does not map tokens to characters.
+    `tokens` are the query's token vectors, and `vectors` those of each document.  Raise ValueError for a blank query or
+    document, or an encoder that does not map tokens to characters.
     """
     for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
         if not text.strip():

@@ -1,10 +1,9 @@
 """TextStore: token vectors and texts that change together; DurableFolder: a folder that keeps each change.
 
-A change is written to the disk before the method that makes it returns.  A journal is a file beside the manifest and
-belongs to one generation, see :mod:`muvera.index.generations`.  Each line contains one change: a checksum, a space and
-JSON of the form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or ``["delete", {"ids": [...]}]``.
-An update without texts changes metadata only.  An incomplete last line belongs to a change that did not finish, and is
-ignored.
+Each change is on disk before its method returns.  A journal is a file beside the manifest and belongs to one
+generation, see :mod:`muvera.index.generations`.  Each line contains one change: a checksum, a space and JSON of the
+form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or ``["delete", {"ids": [...]}]``.  An update
+without texts changes metadata only.  An incomplete last line belongs to a change that did not finish, and is ignored.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class DurableFolder:
         self._process, self._requests = os.getpid(), SimpleQueue[bool]()
         self._thread: Thread | None = None
         self._journal: BinaryIO | None = None
-        # The unconfirmed change: the journal, its size before, and the number of documents.
+        # The unconfirmed change: the journal, its size before the change, and the number of changed documents.
         self._pending: tuple[BinaryIO, int, int] | None = None
         self._lock = hold(path)
 
@@ -207,7 +206,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """Return the lines of a journal up to an incomplete last one; a damaged line before a complete one raises."""
+    """Return the complete lines of a journal; raise IndexFolderError for a damaged line before a complete one."""
     if path.is_symlink():
         raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
     try:
@@ -255,9 +254,10 @@ def join_updates(changes: Iterable[Change]) -> Iterator[Change]:
 
 
 class TextStore:
-    """Token vectors, and texts with metadata under the same ids; after :meth:`keep`, a folder keeps each change.
+    """Token vectors, and texts with metadata under the same ids.
 
-    An interrupted change is finished or undone by the next use.
+    After :meth:`keep`, each change is first written to the journal of a folder.  An interrupted change is finished or
+    undone by the next use.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
@@ -267,7 +267,7 @@ class TextStore:
 
     @property
     def vectors(self) -> MuveraIndex:
-        """The index of token vectors, after an interrupted change."""
+        """The index of token vectors, once an interrupted change is finished or undone."""
         self.database.settle()
         return self._vectors
 

@@ -317,7 +317,7 @@ class TextIndex:
         return opened
 
     def close(self) -> None:
-        """Save changes and release the folder of an index from :meth:`open`, which can still be searched.
+        """Save the changes of an index from :meth:`open`, and release its folder.  Searches still work.
 
         If the disk is full, OSError is raised.  The folder is released nevertheless; its journal contains all changes.
         """
@@ -415,9 +415,10 @@ class TextIndex:
             As for :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
-            numbers, so texts that share many words become candidates, too.  0: rank by Chamfer similarity alone.
+            numbers, so texts that share many words become candidates, too, except in a database.  0: rank by Chamfer
+            similarity alone.
         explain : bool
-            Add word matches to each hit; takes less than a millisecond per hit.
+            Add word matches to each hit.
 
         Returns
         -------
