@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from copy import copy
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,6 +41,7 @@ class IdMap:
         # Rows by id: many that do not change, made when first needed, and few changed ones; -1 for deleted ids.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
+        self._live: NDArray[np.int64] | None = None
         self.next = first
 
     @property
@@ -83,10 +83,12 @@ class IdMap:
         """Number of rows, including deleted ones."""
         return len(self._ids)
 
-    @cached_property
+    @property
     def live(self) -> NDArray[np.int64]:
         """Rows that are not deleted, ascending."""
-        return np.flatnonzero(self._alive)
+        if self._live is None:  # cached_property has a lock before Python 3.12, which a fork could leave held
+            self._live = np.flatnonzero(self._alive)
+        return self._live
 
     def of(self, rows: NDArray[np.int64]) -> Ids:
         """Return the ids of `rows`."""
@@ -137,13 +139,13 @@ class IdMap:
         self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
         if ids.dtype.kind == "i" and len(ids):
             self.next = max(self.next, int(ids.max()) + 1)
-        vars(self).pop("live", None)
+        self._live = None
 
     def reserve(self, count: int) -> None:
         """Add `count` deleted rows."""
         self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
         self._alive = np.append(self._alive, np.zeros(count, bool))
-        vars(self).pop("live", None)
+        self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Delete rows; their ids can be used again, unless they have moved to other rows."""
@@ -152,7 +154,7 @@ class IdMap:
         self._change_rows(ids, [-1] * len(ids))
         self._alive = self._alive.copy()
         self._alive[rows] = False
-        vars(self).pop("live", None)
+        self._live = None
 
     def save(self, folder: Path) -> None:
         """Write ``ids.json`` and ``alive.npy``."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,6 +129,8 @@ class IndexContents:
         self.last_change: object = None
         #: Number of documents from which the encoder is fitted; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
+        self._lengths: NDArray[np.int64] | None = None
+        self._searchable: tuple[NDArray[np.int64], int] | None = None
 
     def __copy__(self) -> IndexContents:
         copied = IndexContents.__new__(IndexContents)
@@ -141,16 +143,20 @@ class IndexContents:
         """The encoder in use, or the one that was passed if the collection is still small."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
-    @cached_property
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row; cached until the next change."""
-        return self.store.levels[0].lengths
+        if self._lengths is None:
+            self._lengths = self.store.levels[0].lengths
+        return self._lengths
 
-    @cached_property
+    @property
     def searchable(self) -> tuple[NDArray[np.int64], int]:
         """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
-        live, lengths = self.ids.live, self.lengths[self.ids.live]
-        return live[lengths > 0], int(lengths.sum())
+        if self._searchable is None:
+            live, lengths = self.ids.live, self.lengths[self.ids.live]
+            self._searchable = live[lengths > 0], int(lengths.sum())
+        return self._searchable
 
     # -- searching ------------------------------------------------------------
 
@@ -326,8 +332,7 @@ class IndexContents:
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Delete documents."""
         self.ids.drop(rows)
-        for cached in ("lengths", "searchable"):
-            vars(self).pop(cached, None)
+        self._lengths = self._searchable = None
         if self.candidates is not None:
             search = self.candidates.search
             search.remove(search.existing(rows))  # rows without tokens have no vectors

@@ -1,8 +1,11 @@
 """IdMap: ids of rows, through every change and the disk."""
 
+import os
+import signal
 import tracemalloc
 from copy import copy
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -125,3 +128,29 @@ def test_changes_to_a_copy_are_invisible(
                 4,
             ]
             assert (names.next, changed.next) == (5, 10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_reads_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, forked = Event(), Event()
+
+    class Alive(np.ndarray):
+        def nonzero(self) -> Any:
+            reading.set()
+            forked.wait(30)
+            return super().nonzero()
+
+    ids = named(1, 2)
+    ids._alive = ids._alive.view(Alive)
+    monkeypatch.setattr(id_map.np, "flatnonzero", lambda values: values.nonzero()[0])
+    thread = Thread(target=lambda: ids.live)
+    thread.start()
+    reading.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # a deadlock ends the child
+        os._exit(len(named(3).live))
+    forked.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
