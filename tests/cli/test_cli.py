@@ -51,6 +51,11 @@ def test_help_imports_no_heavy_library() -> None:
     assert out.count("Usage: ") == 1 + len(COMMANDS)
 
 
+def test_a_wrong_choice_is_named_without_a_prefix() -> None:
+    err = fails("texts", "index", "a.csv", "b", "--encoder", "minilm", "--tokens", "int3")
+    assert "'--tokens': 'int3' is not one of" in err
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     program = started("-m", "muvera", "info", tmp_path / "nothing")
     out, err = program.communicate(timeout=60)
