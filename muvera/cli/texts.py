@@ -258,7 +258,8 @@ def delete(
     if bool(ids) == (where is not None):
         raise ValueError(f"Give either ids or --where, got {'both' if ids else 'neither'}.")
     with _opened(index, encoder, change=True, encodes=False) as opened:
-        names = _stored_ids(opened, ids) if ids else opened.select(where)
+        # `get` names an unknown id as it was typed.
+        names = [text.id for text in opened.get(_stored_ids(opened, ids))] if ids else opened.select(where)
         opened.delete(names)
         _report(json_, index, opened, deleted=len(names))
 

@@ -383,14 +383,14 @@ def _in_groups(ids: list[Any]) -> Iterator[list[Any]]:
 
 
 def is_engine_url(text: str) -> bool:
-    """Return True if a text is the URL of an engine, not a path.
+    """Return True if a text is a URL, not a path; :func:`open_engine` refuses those of unknown engines.
 
     Examples
     --------
     >>> is_engine_url("postgresql://localhost/search"), is_engine_url("folder/my.index")
     (True, False)
     """
-    return text.partition(":")[0] in SCHEMES and ":" in text
+    return "://" in text or (text.partition(":")[0] in SCHEMES and ":" in text)
 
 
 def open_engine(url: str) -> Engine:
@@ -411,7 +411,7 @@ def open_engine(url: str) -> Engine:
     ImportError
         If the engine's client is not installed.
     """
-    if not is_engine_url(url):
+    if ":" not in url or url.partition(":")[0] not in SCHEMES:
         scheme = f"the scheme {url.partition(':')[0]!r:.40}" if ":" in url else "no scheme"
         raise ValueError(
             f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {scheme}."

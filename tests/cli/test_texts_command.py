@@ -144,6 +144,7 @@ def test_integers_are_ids_on_the_command_line(tmp_path: Path) -> None:
     assert answer("texts", "update", tmp_path / "index", tmp_path / "b.csv", *HASH)["replaced"] == 1
     assert answer("texts", "get", tmp_path / "index", 1)["documents"][0]["text"] == "three"
     assert answer("texts", "delete", tmp_path / "index", 0)["texts"] == 1
+    assert "not in the index" in fails("texts", "delete", tmp_path / "index", "99")
 
 
 def test_an_interrupted_index_continues(tmp_path: Path) -> None:
@@ -165,6 +166,7 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
     assert "--text" in fails(*given)
     assert "no column 'x'" in fails(*given, "--text", "x")
+    assert "lancedb:" in fails("texts", "search", "ftp://x/y", "a")
     assert "'sentence'" in fails("texts", "search", tmp_path / "index", "a", "--unit", "page")
     assert "'moments', 'learned'" in fails(*given, "--text", "body", "--vectors", "foo")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
