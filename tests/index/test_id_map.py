@@ -143,7 +143,7 @@ def test_a_fork_while_another_thread_reads_live(monkeypatch: pytest.MonkeyPatch)
 
     ids = named(1, 2)
     ids._alive = ids._alive.view(Alive)
-    monkeypatch.setattr(id_map.np, "flatnonzero", lambda values: values.nonzero()[0])
+    monkeypatch.setattr(np, "flatnonzero", lambda values: values.nonzero()[0])
     thread = Thread(target=lambda: ids.live)
     thread.start()
     reading.wait(30)
