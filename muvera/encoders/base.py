@@ -67,7 +67,7 @@ _Arrays = TypeVar("_Arrays", bound="EncoderArrays")
 _Encoder = TypeVar("_Encoder", bound="Encoder")
 
 
-class EncoderConfig:
+class EncoderConfig(ABC):
     """Base class of configurations: frozen dataclasses with all parameters of an encoder."""
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
@@ -80,9 +80,9 @@ class EncoderConfig:
     seed: int
 
     @property
+    @abstractmethod
     def vector_dimension(self) -> int:
         """Floats of a vector."""
-        raise NotImplementedError
 
     @property
     def needs_fit_sample(self) -> bool:
@@ -121,7 +121,7 @@ class EncoderConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class EncoderArrays:
+class EncoderArrays(ABC):
     """Base class of frozen dataclasses with arrays of an encoder; packed forms are cached properties.
 
     The fields are annotated as ``NDArray[np.<dtype>]``.
@@ -141,9 +141,9 @@ class EncoderArrays:
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: np.ascontiguousarray(read(cls.prefix + name)) for name in names})
 
+    @abstractmethod
     def _shapes(self, config: Any) -> Shapes:
         """Return the shapes that a configuration needs, in the order of the fields."""
-        raise NotImplementedError
 
     def require_shape(self, config: Any) -> None:
         """Raise ValueError if the arrays belong to another configuration.
