@@ -33,7 +33,7 @@ from .info import FirstStageRecall, IndexInfo
 from .persistence import read_current, read_generation, write_contents
 from .recall import calibrate, with_enough_tokens
 from .settings import IndexSettings
-from .token_levels import PLAID_BATCH_TOKENS, CodedBatches, plaid_codes
+from .token_levels import PLAID_BATCH_TOKENS, plaid_codes
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
 from .windows import measure, measure_first_stage
 
@@ -149,10 +149,7 @@ class MuveraIndex:
         """
         chosen = IndexSettings.of(settings, **changes)
         codec: TokenCodec | None = None
-        batches: CodedBatches
-        if not isinstance(documents, CodedSource):
-            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
-        else:
+        if isinstance(documents, CodedSource):
             codec, batches = plaid_codes(documents)
             for name, value in (("tokens", chosen.tokens), ("ids", ids)):
                 if value is not None:
@@ -160,6 +157,8 @@ class MuveraIndex:
                         f"from_plaid keeps the codes and ids of the PLAID index, got {name}={value!r:.80}. Drop "
                         "it, or use MuveraIndex.build."
                     )
+        else:
+            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
         thread_count(threads)
         with nullcontext() if path is None else staging_beside(as_path(path).resolve(), overwrite) as staging:
             first = next(batches, None)
