@@ -43,7 +43,7 @@ class Commands(TyperGroup):
             context = getattr(error, "ctx", None)
             path = context.command_path if context else "muvera"
             message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-            message = message.replace(": Value error, ", ": ")  # a prefix of pydantic, which says nothing
+            message = message.replace(": Value error, ", ": ")  # the prefix of pydantic
             end = "" if message.endswith((".", "?")) else "."
             note(f"muvera: error: {message}{end} See {path} --help.")
             code = 2
