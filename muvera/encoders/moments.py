@@ -42,8 +42,8 @@ class MomentsConfig(EncoderConfig):
         Columns of a token vector.
     covariance : bool
         Add the covariance of the document's tokens, which contains most of the information beyond the mean.
-        It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.  Encoding takes about ten times
-        as long, still a fraction of an FDE's time.
+        It has r * (r + 1) / 2 floats for r = min(dimension, 128) directions.  Encoding takes longer than for the
+        mean alone, and less than for an FDE.
     compact_dimension : int or None
         Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 for
         tokens of up to 128 columns, otherwise 512.  256 floats have the recall of the full covariance's thousands.
