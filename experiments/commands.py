@@ -28,8 +28,6 @@ from .runner.quick import quick_collections, quick_experiment
 from .runner.raw_store import Session
 from .runner.run import run_experiments
 
-__all__ = ["check", "encode", "machines", "page", "passages", "quick", "results", "run"]
-
 #: Configuration of a run without arguments.
 ALL = "study"
 

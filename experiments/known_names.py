@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["require_known"]
-
 
 def require_known(name: str, known: Iterable[str], kind: str) -> None:
     """Raise ValueError, with the nearest name, if `name` is not one of `known`.

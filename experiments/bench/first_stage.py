@@ -23,8 +23,6 @@ from ..datasets.discovery import CACHE
 from ..report.table import Column, Table
 from .plumbing import Cache, Data, Save, finish, interleaved, load_collections, measured_on, progress, timed
 
-__all__ = ["BATCH", "COUNTS", "first_stage", "measure", "tables_of"]
-
 #: Numbers of candidates, and queries of a batch.
 COUNTS, BATCH = (200, 800), 16
 

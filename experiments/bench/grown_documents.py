@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-__all__ = ["BLOCK", "LONGEST", "SHORTEST", "GrownDocuments"]
-
 #: Minimum and maximum number of tokens of a generated document, and number of documents generated at a time.
 SHORTEST, LONGEST, BLOCK = 48, 80, 2048
 

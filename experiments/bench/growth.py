@@ -34,8 +34,6 @@ from ..report.table import Table
 from .grown_documents import GrownDocuments
 from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, paths_of
 
-__all__ = ["GrowthSettings", "K", "best_documents", "grow", "growth_table", "measure_size"]
-
 K = 10
 
 # Number of timed queries (not those whose exact best documents are known), and of documents added to a loaded

@@ -22,29 +22,6 @@ from ..report.stored_results import RESULTS, save_tables
 from ..report.table import Table, markdown
 from ..runner.provenance import machine, machine_text
 
-__all__ = [
-    "Cache",
-    "Data",
-    "Rounds",
-    "Save",
-    "Seconds",
-    "exact_best",
-    "finish",
-    "float_documents",
-    "float_queries",
-    "in_new_process",
-    "interleaved",
-    "load_collections",
-    "mean_recall",
-    "measured_on",
-    "one_by_one",
-    "paths_of",
-    "progress",
-    "timed",
-    "token_indexes",
-    "usage_errors",
-]
-
 Data = Annotated[
     list[Path] | None,
     typer.Option(help=f"Folder of collections; may be repeated. Default: {DATA} and outputs of `encode`."),

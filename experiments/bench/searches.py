@@ -36,8 +36,6 @@ from .plumbing import (
     token_indexes,
 )
 
-__all__ = ["dial", "measure", "measure_dial", "searches"]
-
 _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99)
 
 # Possible numbers of candidates, queries per round, queries per batch, and copies of the tiny index's query.

@@ -17,8 +17,6 @@ from ..peers.environments import MUVERA, PEERS, Worker, save_texts
 from ..report.table import Column, Table, number
 from .plumbing import Cache, Rounds, Save, finish, interleaved, measured_on, progress
 
-__all__ = ["LINES", "Line", "compare", "run", "speed", "write_inputs"]
-
 _DIMENSION, _QUERY_TOKENS, _EQUAL_TOKENS = 128, 32, 150
 
 # Number of documents to score, and calls of a short and of a long operation per round.

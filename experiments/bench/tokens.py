@@ -23,8 +23,6 @@ from ..evaluation.metrics import recall
 from ..report.table import Column, Table
 from .plumbing import Cache, Data, Save, exact_best, finish, float_documents, load_collections, measured_on
 
-__all__ = ["PLAID", "measure", "tokens"]
-
 # Depths of recall, number of results that exact tokens rescore, and of tokens to fit codecs on.
 _K, _DEEPER, _RESCORED, _FITTED = 10, 20, 30, 50_000
 

@@ -24,18 +24,6 @@ from ..evaluation.metrics import recall
 from ..report.table import Table
 from .plumbing import Cache, Data, Save, exact_best, finish, load_collections, measured_on, progress
 
-__all__ = [
-    "MORE_FLOATS",
-    "PLAIN",
-    "added_table",
-    "choice_table",
-    "encoders_table",
-    "fit_table",
-    "mixed_table",
-    "vectors",
-    "wide_table",
-]
-
 # Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
 _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
 

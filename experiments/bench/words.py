@@ -19,8 +19,6 @@ from ..datasets.loading import read_judgements
 from ..report.table import Column, Table
 from .plumbing import Save, finish
 
-__all__ = ["measure", "words"]
-
 _K = 10
 
 Search = Callable[[str], list[str]]

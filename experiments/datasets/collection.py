@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-__all__ = ["Collection", "tokens_checksum"]
-
 
 @dataclass(frozen=True, eq=False)
 class Collection:

@@ -14,16 +14,6 @@ from pathlib import Path
 
 from ..known_names import require_known
 
-__all__ = [
-    "CACHE",
-    "DATA",
-    "PLAID_QUERIES",
-    "DatasetPath",
-    "encoded_collections",
-    "files_of_side",
-    "find_collections",
-]
-
 #: Default folder of collections.
 DATA = Path(os.path.relpath(Path(__file__).parents[3] / "shared" / "data"))
 

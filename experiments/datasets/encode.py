@@ -30,8 +30,6 @@ from muvera.texts.encoders.models import SentenceTransformersEncoder
 
 from .loading import read_judgements, read_rows
 
-__all__ = ["embed", "encode_texts", "fit_reduction", "read_texts", "reduced"]
-
 Texts = list[tuple[str, str]]
 
 

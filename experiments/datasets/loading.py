@@ -17,8 +17,6 @@ from muvera.convert import read
 from .collection import Collection, tokens_checksum
 from .discovery import PLAID_QUERIES, DatasetPath, files_of_side
 
-__all__ = ["load_collection", "read_judgements", "read_rows"]
-
 #: Preferred file of judgements.
 SPLIT = "test"
 

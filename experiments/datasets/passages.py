@@ -17,8 +17,6 @@ from pathlib import Path
 
 from muvera.utils.atomic_files import atomic_folder
 
-__all__ = ["write_passages"]
-
 # Minimum and maximum words of a passage; one text in _SHARE has a query.
 _SHORTEST, _LONGEST, _SHARE = 12, 150, 100
 

@@ -12,8 +12,6 @@ from muvera import MultiVectors
 
 from .collection import Collection
 
-__all__ = ["NAMES", "synthetic_collection"]
-
 #: Names of the collections; tokens of the second share a direction, as with many models.
 NAMES = ("quick-wide", "quick-cone")
 

@@ -21,8 +21,6 @@ from muvera.utils.atomic_files import write_bytes
 
 from ..datasets.collection import Collection
 
-__all__ = ["ExactAnswers", "Metric", "judge", "parse_metric", "recall"]
-
 _RECALL_NAME = re.compile(r"(\d+)-recall@(\d+)")
 
 # Minimum number of best documents to compute and store.

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["latency", "mean_interval", "pareto_front", "ratio_interval"]
-
 # Bootstrap resamples, and the quantiles of a 95% interval.
 _TIMES, _ENDS = 2000, (0.025, 0.975)
 

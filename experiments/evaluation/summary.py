@@ -14,8 +14,6 @@ from ..runner.raw_store import Raw, Session, load_raw, raw_path
 from .metrics import ExactAnswers, judge
 from .statistics import latency, mean_interval
 
-__all__ = ["Measured", "Part", "summarize"]
-
 
 @dataclass(frozen=True)
 class Measured:

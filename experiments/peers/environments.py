@@ -17,17 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "MUVERA",
-    "PEERS",
-    "Library",
-    "Worker",
-    "is_made",
-    "make_environment",
-    "process_environment",
-    "save_texts",
-]
-
 WORKERS = Path(__file__).parent / "workers"
 CHECKOUT = Path(__file__).parents[2]
 

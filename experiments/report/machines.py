@@ -18,8 +18,6 @@ from muvera.mips.exact import byte_depth
 from .stored_results import load_results
 from .table import Column, Table
 
-__all__ = ["Machine", "ScanCost", "machine_table", "query_ms", "scan_cost"]
-
 #: Collection and system in the stored table.
 COLLECTION, SYSTEM = "cosqa-minilm", "muvera learned, candidates=100"
 

@@ -16,8 +16,6 @@ from .run_folder import Run
 from .table import Column, Table, html, number
 from .views import ExperimentView
 
-__all__ = ["page_of"]
-
 _HERE = Path(__file__).parent
 
 _SHARE = "{:.3f}"

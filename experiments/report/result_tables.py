@@ -12,8 +12,6 @@ from ..evaluation.statistics import mean_interval, pareto_front, ratio_interval
 from ..evaluation.summary import Measured, Part
 from .table import Column, Table
 
-__all__ = ["result_tables", "seconds_at"]
-
 # Recalls at which speed is interpolated.
 _SPEED_RECALLS = (0.8, 0.9, 0.95, 0.99)
 

@@ -11,15 +11,6 @@ from ..runner.provenance import machine_text
 from .stored_results import load_results
 from .table import Table, markdown
 
-__all__ = [
-    "SUBJECTS",
-    "experiment_section",
-    "readme_table",
-    "short_table",
-    "update_readme",
-    "write_pages",
-]
-
 #: Name of a page -> the question that it answers, the advice that follows from it, and experiments.
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "systems": (

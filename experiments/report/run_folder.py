@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Run", "load_run"]
-
 
 @dataclass(frozen=True, eq=False)
 class Run:

@@ -12,8 +12,6 @@ from muvera.utils.atomic_files import write_bytes
 from .run_folder import load_run
 from .table import Table
 
-__all__ = ["RESULTS", "load_results", "save_results", "save_run", "save_tables"]
-
 #: Folder of the stored results.
 RESULTS = Path(__file__).parents[1] / "results"
 

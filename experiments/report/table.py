@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-__all__ = ["Column", "Table", "html", "markdown", "number"]
-
 
 @dataclass(frozen=True)
 class Column:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from .run_folder import Run
 
-__all__ = ["ExperimentView", "Mark", "Plot"]
-
 Row = dict[str, Any]
 
 # Okabe and Ito's colors for color-blind readers (without yellow), and others that are visible on both papers.

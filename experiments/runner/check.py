@@ -14,8 +14,6 @@ from muvera.utils.atomic_files import write_bytes
 from ..report.run_folder import Run, load_run
 from .raw_store import ALL
 
-__all__ = ["EXPECTED", "check_run", "record_run"]
-
 #: Folder of expected scores.
 EXPECTED = Path(__file__).parents[1] / "expected"
 

@@ -16,8 +16,6 @@ from ..known_names import require_known
 from ..systems.base import arguments_of
 from ..systems.registry import SYSTEMS
 
-__all__ = ["CONFIGS", "Comparison", "Entry", "Experiment", "Point", "load_experiments"]
-
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -9,8 +9,6 @@ from muvera import MultiVectors, rerank
 
 from ..systems.base import Answers
 
-__all__ = ["chamfer_of", "require_answers", "score_fault", "too_few"]
-
 # Relative and absolute error of a float32 sum over a few hundred tokens.
 _TOLERANCE = 1e-3
 

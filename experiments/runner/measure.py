@@ -22,8 +22,6 @@ from .configuration import Entry, Experiment, Point
 from .faults import chamfer_of, require_answers, score_fault, too_few
 from .raw_store import Failure, Raw, Session, load_raw, raw_path, save_raw
 
-__all__ = ["measure"]
-
 # Number of blocks of queries, after each of which the next system runs; queries and documents for warming up.
 _BLOCKS, _WARMING_QUERIES, _WARMING_DOCUMENTS = 4, 3, 8
 

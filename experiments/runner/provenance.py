@@ -15,8 +15,6 @@ import muvera
 
 from ..peers.environments import PEERS
 
-__all__ = ["machine", "machine_text", "provenance"]
-
 _PACKAGES = ("numpy", "numba", "scipy", "hnswlib", "bm25s", "ir-measures", "PyYAML")
 
 

@@ -13,8 +13,6 @@ from ..peers.environments import PEERS, is_made
 from ..systems.registry import SYSTEMS
 from .configuration import Entry, Experiment
 
-__all__ = ["quick_collections", "quick_experiment"]
-
 _T = TypeVar("_T")
 
 # Number of documents, enough to fit encoders.

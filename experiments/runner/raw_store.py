@@ -19,8 +19,6 @@ from muvera.utils.atomic_files import write_bytes, write_json
 from .configuration import Experiment, Point
 from .provenance import machine, provenance
 
-__all__ = ["ALL", "Failure", "Raw", "Session", "load_raw", "raw_path", "save_raw"]
-
 #: Special name: the failure of a collection in all experiments.
 ALL = "all"
 

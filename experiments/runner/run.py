@@ -21,8 +21,6 @@ from .measure import measure
 from .provenance import machine
 from .raw_store import ALL, Failure, Session
 
-__all__ = ["run_experiments"]
-
 
 def run_experiments(
     experiments: Sequence[Experiment], collections: Sequence[DatasetPath | Collection], session: Session

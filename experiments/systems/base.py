@@ -21,16 +21,6 @@ from muvera import MultiVectors, rerank
 
 from ..datasets.collection import Collection
 
-__all__ = [
-    "Answers",
-    "Material",
-    "NotApplicableError",
-    "Ranked",
-    "System",
-    "arguments_of",
-    "timed_search",
-]
-
 #: Positions of documents, best first, int64 (m,), and their scores, float32 (m,).
 Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 

@@ -12,8 +12,6 @@ from muvera.mips import make_search
 
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["Exhaustive", "Pooled", "mean_vectors"]
-
 
 class Exhaustive(System):
     """The exact answer, without an index."""

@@ -18,8 +18,6 @@ from muvera.mips import make_search
 from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["FirstStage", "Muvera", "encoder_config"]
-
 #: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
 _PARAMETERS = {
     kind: [

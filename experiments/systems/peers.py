@@ -12,8 +12,6 @@ from muvera import MultiVectors
 from ..peers.environments import PEERS, Worker, save_texts
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["Lemur", "Plaid", "Qdrant", "Tachiom", "Warp", "WorkerSystem"]
-
 
 class WorkerSystem(System):
     """A library, by its name in PEERS, that builds and searches an index in its own environment and process."""

@@ -8,8 +8,6 @@ from .library import FirstStage, Muvera
 from .peers import Lemur, Plaid, Qdrant, Tachiom, Warp
 from .texts import BM25, Hybrid, Texts
 
-__all__ = ["SYSTEMS"]
-
 #: Name of a system -> its class.
 SYSTEMS: dict[str, type[System]] = {
     system.name: system

@@ -14,8 +14,6 @@ from muvera.utils.optional_imports import import_extra
 
 from .base import Answers, Material, Ranked, System, timed_search
 
-__all__ = ["BM25", "Hybrid", "Texts"]
-
 # First stages of a hybrid search: the index's vectors, BM25, the model's own single vectors.
 _SOURCES = ("vectors", "words", "single")
 

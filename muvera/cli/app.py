@@ -22,8 +22,6 @@ from .search import search
 from .serve import mcp, serve
 from .texts import texts
 
-__all__ = ["app", "main"]
-
 # Errors of bad input; any other error is a bug.
 _EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)
 

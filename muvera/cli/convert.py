@@ -12,8 +12,6 @@ from typer import Argument, Option
 from .options import Format, Json, Overwrite, ReaderOption, Source, given
 from .output import columns, show
 
-__all__ = ["convert", "formats"]
-
 # The names in muvera.convert.RULES, which help must not import.
 _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert or colpali"
 

@@ -10,8 +10,6 @@ from typer import Option
 
 from .output import hits_text, megabytes, note, progress_bar, seconds
 
-__all__ = ["demo"]
-
 _SHOWN, _REPEATS = 3, 3
 
 

@@ -15,8 +15,6 @@ from .options import Config, Format, Json, Overwrite, ReaderOption, Source, Thre
 from .options import Encoder as EncoderOption
 from .output import progress_bar, seconds, show
 
-__all__ = ["encode", "load"]
-
 
 def encode(
     source: Source,

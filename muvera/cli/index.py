@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
     from ..index.info import IndexInfo
 
-__all__ = ["index", "info"]
-
 
 def index(
     source: Source,

@@ -10,8 +10,6 @@ from typer import Option
 from .options import Format, Json, Queries, ReaderOption, Source, Threads
 from .output import progress_bar, show
 
-__all__ = ["diagnose", "tune"]
-
 
 def diagnose(
     source: Source,

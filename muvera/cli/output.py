@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from ..texts.database import TextDocument
     from ..texts.hit import Hit, TextExplanation
 
-__all__ = [
-    "WARNING",
-    "columns",
-    "document_line",
-    "document_text",
-    "hits_text",
-    "megabytes",
-    "note",
-    "one_line",
-    "progress_bar",
-    "seconds",
-    "show",
-    "warn",
-]
-
 # Phrases of the library's messages, and the corresponding phrases of the command line.
 _ON_COMMAND_LINE = {
     "overwrite=True": "--overwrite",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..data.ranking import Ranking
     from ..index.muvera_index import MuveraIndex
 
-__all__ = ["search"]
-
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 

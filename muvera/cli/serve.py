@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..index.muvera_index import MuveraIndex
     from ..texts.text_index import TextIndex
 
-__all__ = ["mcp", "serve"]
-
 # Environment variables of the tokens; an option would be visible in the list of processes.
 _TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
 

@@ -26,18 +26,6 @@ from .output import progress_bar
 if TYPE_CHECKING:
     from ..texts.database import DocumentDatabase, TextDocument
 
-__all__ = [
-    "IndexSource",
-    "choose_encoder",
-    "chosen_by_recall",
-    "fit",
-    "is_index",
-    "open_documents",
-    "open_index",
-    "open_queries",
-    "stream",
-]
-
 #: Options of a reader: names and values.
 Options = Sequence[tuple[str, Any]] | None
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ..texts.text_files import TextFile
     from ..texts.text_index import TextIndex
 
-__all__ = ["texts"]
-
 # Number of texts per change.
 _BATCH = 64
 

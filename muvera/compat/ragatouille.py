@@ -24,8 +24,6 @@ from ..texts.hit import Hit, sentences_of
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import write_json
 
-__all__ = ["RAGPretrainedModel", "split_sentences"]
-
 # Names in the folder of an index: the index, its settings, and RAGatouille's settings.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 

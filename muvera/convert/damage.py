@@ -10,8 +10,6 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["IF_TEXTS", "ReadError", "naming_errors"]
-
 #: Sentence for files without token vectors.
 IF_TEXTS = (
     "If it holds texts, encode them with your model first, or index them: muvera texts index FILE INDEX "

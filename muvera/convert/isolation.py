@@ -26,8 +26,6 @@ from ..data.multivectors import MultiVectors
 from ..utils.checks import require_int, require_number
 from .sources import FlatSource, Source
 
-__all__ = ["IsolationLimits", "isolated_source"]
-
 # Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
 _ERRORS = (
     pickle.UnpicklingError, FileNotFoundError, PermissionError, OSError, ImportError, MemoryError, TypeError,

@@ -13,8 +13,6 @@ from ..data.offsets import running_total
 from ..utils.checks import require_choice, require_int, require_number
 from .pooling import RULES, pool_tokens, unit, with_tokens
 
-__all__ = ["Options"]
-
 _LARGEST_HALF = 65504.0
 
 

@@ -24,9 +24,6 @@ from .writers.base import Gathered, Writer, new_target
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
 from .writers.plaid import PLAID_FILES, write_codes, write_plaid
 
-__all__ = ["WRITERS", "convert", "read", "survey"]
-
-
 #: Writer of each format.
 WRITERS: dict[str, Writer] = {
     "npy": Writer(write_npy, MULTIVECTORS_FILES),

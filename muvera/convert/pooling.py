@@ -32,8 +32,6 @@ from ..kernels.norms import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_number
 
-__all__ = ["RULES", "PoolingRule", "pool_tokens", "unit", "with_tokens"]
-
 
 @dataclass(frozen=True)
 class PoolingRule:

@@ -15,8 +15,6 @@ from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
 from .readers.in_memory import open_object
 from .sources import Reader, Source
 
-__all__ = ["READERS", "NamedSource", "find_reader", "formats", "open_source"]
-
 #: Reader by format, in the order of detection.  An index that also contains another format's files
 #: comes before that format; a folder of plain arrays comes after every kind of index.
 READERS: dict[str, Reader] = {

@@ -12,8 +12,6 @@ from ..data.validation import read_only_view
 from ..kernels.norms import measure_rows
 from ..utils.checks import counted
 
-__all__ = ["Measure", "Report"]
-
 # A norm this close to 1 counts as normalized; this is the rounding error of bfloat16.
 _TOLERANCE = 4e-3
 

@@ -19,18 +19,6 @@ from ..data.offsets import running_total
 from ..data.validation import Ids, TokenArray, as_array, as_ids
 from .damage import ReadError
 
-__all__ = [
-    "Document",
-    "FlatSource",
-    "LazyRows",
-    "Reader",
-    "RowSource",
-    "Rows",
-    "Source",
-    "choose",
-    "unpadded",
-]
-
 
 class Source(ABC):
     """Base class of objects that yield token vectors in batches.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from ..utils.checks import require_int
 from .multivectors import MultiVectors
 
-__all__ = ["CodedSource", "coded_source", "collection_batches", "token_batches"]
-
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens each.

@@ -11,8 +11,6 @@ import numpy as np
 
 from .multivectors import MultiVectors
 
-__all__ = ["DemoSample", "load_demo_sample"]
-
 FOLDER = Path(__file__).parent / "sample"
 
 

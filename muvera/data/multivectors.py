@@ -27,15 +27,6 @@ from .validation import (
     read_only_view,
 )
 
-__all__ = [
-    "MULTIVECTORS_FILES",
-    "MultiVectors",
-    "as_kernel_arrays",
-    "as_multivectors",
-    "checked_text",
-    "checked_texts",
-]
-
 #: Files of a saved MultiVectors folder.
 MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 

@@ -12,15 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .validation import as_array
 
-__all__ = [
-    "as_integers",
-    "as_lengths",
-    "as_offsets",
-    "offsets_from_lengths",
-    "rows_of_texts",
-    "running_total",
-]
-
 # Float64 represents every integer up to this one.
 _LARGEST_EXACT_FLOAT = 2**53
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from .validation import Ids
 
-__all__ = ["Ranking", "best_first"]
-
 # Up to this many scores, sorting all of them is faster than selecting the best first.
 _SORTED = 256
 

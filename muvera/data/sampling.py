@@ -12,15 +12,6 @@ from numpy.typing import NDArray
 from ..utils.checks import given
 from .multivectors import MultiVectors, as_multivectors
 
-__all__ = [
-    "MAX_FIT_DOCUMENTS",
-    "DocumentSample",
-    "as_batches",
-    "fit_share",
-    "mean_token",
-    "pseudo_queries",
-]
-
 #: Largest number of documents in a sample.
 MAX_FIT_DOCUMENTS = 4096
 

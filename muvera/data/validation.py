@@ -10,21 +10,6 @@ from numpy.typing import NDArray
 from ..kernels.norms import first_beyond
 from ..utils.checks import counted, given
 
-__all__ = [
-    "MAX_ID_LENGTH",
-    "TOO_LARGE",
-    "Ids",
-    "TokenArray",
-    "as_array",
-    "as_ids",
-    "as_tokens",
-    "first_unusable",
-    "id_kind",
-    "read_only_view",
-    "string_array",
-    "validated_out",
-]
-
 #: Token vectors: float32 or float16, one per row.
 TokenArray = NDArray[np.float32] | NDArray[np.float16]
 

@@ -19,8 +19,6 @@ from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
 from .sample import Sample, bullets, checked_queries, draw_sample, with_tokens
 
-__all__ = ["Diagnosis", "MaxSimSpread", "MeasuredEncoder", "TokenGeometry", "diagnose", "token_geometry"]
-
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
 

@@ -18,8 +18,6 @@ from ..encoders.base import EncoderConfig
 from ..encoders.registry import make_encoder
 from ..reranking.chamfer import chamfer_matrix
 
-__all__ = ["K", "Sample", "bullets", "checked_queries", "draw_sample", "with_tokens"]
-
 #: Number of exact best documents to find for each query.
 K = 10
 

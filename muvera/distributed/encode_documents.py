@@ -12,8 +12,6 @@ from ..encoders.base import Encoder
 from ..encoders.registry import load_encoder
 from ..utils.optional_imports import import_extra
 
-__all__ = ["EncodeDocuments"]
-
 # Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them, and their vectors.
 _TOKENS, _VECTOR = "tokens", "vector"
 

@@ -15,8 +15,6 @@ from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import Ranking, best_first
 from ..utils.checks import require_choice
 
-__all__ = ["HTTPShard", "Shard", "ShardError", "ShardedAnswer", "ShardedIndex"]
-
 
 class ShardError(RuntimeError):
     """A shard did not answer, so the answer would be incomplete; the message names the shard."""

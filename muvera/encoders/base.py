@@ -22,23 +22,6 @@ from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
 from ..utils.parallel import run_in_ranges, split_by_weight
 
-__all__ = [
-    "ENCODER_FILE",
-    "ENCODER_FORMAT",
-    "ENCODER_FORMAT_VERSION",
-    "Encoder",
-    "EncoderArrays",
-    "EncoderConfig",
-    "FitSample",
-    "KernelArrays",
-    "ReadArray",
-    "Shapes",
-    "Side",
-    "random_stream",
-    "run_tasks",
-    "write_encoder_arrays",
-]
-
 #: Name of the format, file that describes a saved encoder, and version; see docs/index-format.md.
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"

@@ -30,8 +30,6 @@ from .moment_blocks import (
     principal_directions,
 )
 
-__all__ = ["SAMPLE_DOCUMENTS", "calibrate"]
-
 #: Largest number of documents whose exact similarities are computed.
 SAMPLE_DOCUMENTS = 512
 

@@ -20,8 +20,6 @@ from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
 from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .moment_blocks import mean_tokens
 
-__all__ = ["CompactMaps", "fit_maps", "sample_windows", "window_similarities"]
-
 # Largest number of windows, of bytes of their long vectors, and of windows per document.  5,120 windows had the same
 # recall, and 3,072 up to .008 less (mean of four seeds).  Fitting time grows with the square of their number.
 _WINDOWS, _BYTES, _PER_DOCUMENT = 4096, 256 << 20, 3

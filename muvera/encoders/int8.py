@@ -14,8 +14,6 @@ from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
 from .base import KernelArrays, run_tasks
 
-__all__ = ["TASK_TOKENS", "Int8Matrix", "Quantized", "TokenProducts", "quantize_columns"]
-
 #: Number of document tokens per task: each task reads the matrix once.
 TASK_TOKENS = 16384
 

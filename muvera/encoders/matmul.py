@@ -21,14 +21,6 @@ from threadpoolctl import ThreadpoolController
 from ..utils.locks import renew_after_fork
 from ..utils.parallel import run_in_ranges
 
-__all__ = [
-    "Ridge",
-    "gram",
-    "leading_eigenvectors",
-    "one_blas_thread",
-    "product",
-]
-
 # Rows of a task: BLAS is nearly as fast as on whole matrices.
 _TASK_ROWS = 512
 

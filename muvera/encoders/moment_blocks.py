@@ -21,17 +21,6 @@ from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import gram, leading_eigenvectors
 
-__all__ = [
-    "DEFAULT_COEFFICIENTS",
-    "MAX_DIRECTIONS",
-    "MomentBlocks",
-    "covariance_directions",
-    "default_blocks",
-    "mean_tokens",
-    "moment_dimension",
-    "principal_directions",
-]
-
 #: Coefficients without documents to fit them to: the identity, with the weight that a sketch of some thousand floats
 #: gets on most models.  Their terms are the sketch, the covariance, the mean m, m / |m|, and of the bias |m|, |m|**2
 #: and the logarithm of the number of tokens.

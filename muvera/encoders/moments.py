@@ -18,8 +18,6 @@ from .calibration import SAMPLE_DOCUMENTS, calibrate
 from .compact_map import CompactMaps, fit_maps, sample_windows, window_similarities
 from .moment_blocks import MomentBlocks, moment_dimension
 
-__all__ = ["MomentsConfig", "MomentsEncoder"]
-
 # Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
 _MAX_DIMENSION = 32768
 

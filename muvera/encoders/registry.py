@@ -19,20 +19,6 @@ from .fde.encoder import FDEEncoder
 from .learned.encoder import LearnedEncoder
 from .moments import MomentsConfig, MomentsEncoder
 
-__all__ = [
-    "DEFAULT_PRESET",
-    "ENCODERS",
-    "PRESETS",
-    "as_encoder",
-    "config_from_dict",
-    "is_encoder_folder",
-    "load_encoder",
-    "make_encoder",
-    "preset_config",
-    "read_encoder",
-]
-
-
 #: Every kind of encoder, by the ``kind`` of its configuration.
 ENCODERS: dict[str, Any] = {"moments": MomentsEncoder, "learned": LearnedEncoder, "fde": FDEEncoder}
 

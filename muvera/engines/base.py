@@ -25,20 +25,6 @@ from ..metadata.filters import Filter, build_condition, is_utf8
 from ..metadata.values import FlatMetadata, flatten
 from .conditions import Conditions
 
-__all__ = [
-    "SCHEMES",
-    "Description",
-    "Engine",
-    "EngineError",
-    "Hits",
-    "Row",
-    "Search",
-    "folder_of",
-    "is_engine_url",
-    "open_engine",
-    "slices",
-]
-
 Vectors = NDArray[np.float32]
 
 #: Ids, best first, and the engine's scores, for each query.

@@ -8,8 +8,6 @@ from typing import Any
 from ..metadata.filters import COMPARISONS
 from ..metadata.values import bound_name, present_term, value_term
 
-__all__ = ["Conditions"]
-
 
 class Conditions(ABC):
     """Base class of builders of an engine's conditions; its own methods build SQL.

@@ -32,8 +32,6 @@ from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, given, require_choice, require_int
 from .base import Column, Description, Engine, EngineError, Hits, Search, open_engine
 
-__all__ = ["AddReport", "EngineIndex", "EngineInfo"]
-
 Rerank = Literal["auto", "here"]
 
 # Bytes of vectors and tokens in one write.

@@ -18,8 +18,6 @@ from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, Hits, Row, Search, folder_of
 from .conditions import Conditions
 
-__all__ = ["LanceDBEngine"]
-
 
 class _LanceConditions(Conditions):
     """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""

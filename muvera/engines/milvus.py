@@ -13,8 +13,6 @@ from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
 from .conditions import Conditions
 
-__all__ = ["MilvusEngine"]
-
 # Maximum numbers of filter terms per document, of characters per term, and of bytes per string.
 _MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
 

@@ -16,8 +16,6 @@ from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search
 from .conditions import Conditions
 
-__all__ = ["PgVectorEngine"]
-
 # Vectors of at most this dimension fit into the table's own pages of 8 kB.
 _INLINE = 2048
 

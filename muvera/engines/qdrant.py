@@ -20,8 +20,6 @@ from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices
 from .conditions import Conditions
 
-__all__ = ["QdrantEdgeEngine", "QdrantEngine", "qdrant_id"]
-
 # Names of a point's vectors.
 _FDE, _TOKENS = "fde", "tokens"
 

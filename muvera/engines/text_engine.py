@@ -22,8 +22,6 @@ from ..utils.checks import as_id_list
 from .base import Engine, EngineError
 from .engine_index import EngineIndex
 
-__all__ = ["EngineTextIndex"]
-
 _Read = TypeVar("_Read")
 
 

@@ -19,8 +19,6 @@ from .recall import MAX_RANKED, Calibration, Level
 from .settings import IndexSettings
 from .windows import MeasuredWindows
 
-__all__ = ["SCAN_FROM", "CandidateSearch"]
-
 #: With backend "auto", number of vectors from which codes are scanned.  With fewer vectors, a scan is also faster, but
 #: it needs more candidates.  Ranking these costs more time than the scan saves: `python -m experiments first-stage`.
 SCAN_FROM = 8192

@@ -33,8 +33,6 @@ from ..utils.atomic_files import (
 )
 from .manifest import MANIFEST, IndexFolderError, is_index_file, read_manifest, write_manifest
 
-__all__ = ["Generation", "Save", "commit", "hold", "journal_bytes", "require_place", "staging_beside"]
-
 LOCK = ".lock"
 
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")

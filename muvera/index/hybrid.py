@@ -10,8 +10,6 @@ from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
 
-__all__ = ["MAXSIM", "hybrid_search"]
-
 #: Name of the exact Chamfer scores among the sources of a hybrid search.
 MAXSIM = "maxsim"
 

@@ -17,8 +17,6 @@ from ..utils.checks import given, has_repeats, require_choice
 from ..utils.growing_array import GrowingArray
 from ..utils.npy_files import load_npy
 
-__all__ = ["IDS", "IdMap", "Missing"]
-
 IDS, ALIVE = "ids.json", "alive.npy"
 
 #: How to handle ids that are not in the index.

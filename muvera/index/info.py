@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["LOW_RECALL", "FirstStageRecall", "IndexInfo"]
-
 #: A first stage with less recall than this gets a warning.
 LOW_RECALL = 0.9
 

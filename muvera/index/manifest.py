@@ -8,20 +8,6 @@ from typing import Any
 
 from ..utils.atomic_files import content_checksum, read_json, require_unchanged, write_json
 
-__all__ = [
-    "FILE_PATTERNS",
-    "FORMAT",
-    "FORMAT_VERSION",
-    "MANIFEST",
-    "TEXTS",
-    "IndexFolderError",
-    "is_index_file",
-    "read_manifest",
-    "texts_file",
-    "verify",
-    "write_manifest",
-]
-
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

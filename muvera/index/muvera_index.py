@@ -37,8 +37,6 @@ from .token_levels import PLAID_BATCH_TOKENS, plaid_codes
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
 from .windows import measure, measure_first_stage
 
-__all__ = ["MuveraIndex"]
-
 
 class MuveraIndex:
     """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.

@@ -28,8 +28,6 @@ from .settings import IndexSettings
 from .token_store import Segment, TokenStore, write_tokens
 from .two_stage_search import IndexContents
 
-__all__ = ["read_current", "read_generation", "write_contents"]
-
 LENGTHS = "lengths.npy"
 
 _Read = TypeVar("_Read")

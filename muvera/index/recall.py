@@ -25,20 +25,6 @@ from .windows import BEST, MAX_TOKENS, document_windows, exact_best, shares_foun
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-__all__ = [
-    "MAX_RANKED",
-    "MIN_QUERIES",
-    "Calibration",
-    "Ends",
-    "Level",
-    "calibrate",
-    "calibrate_on_windows",
-    "numbers_of",
-    "ranking_tokens",
-    "require_recall",
-    "with_enough_tokens",
-]
-
 #: Calibrated mean recalls; a search uses the lowest one that is not below its own.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 

@@ -8,8 +8,6 @@ from typing import Any, Literal, get_args
 from ..mips import HNSWSettings
 from ..utils.checks import given, require_choice, require_int
 
-__all__ = ["CODES", "EXACT_TOKENS", "Backend", "IndexSettings", "TokenKind"]
-
 Backend = Literal["auto", "exact", "scan", "hnsw"]
 
 TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]

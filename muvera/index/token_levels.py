@@ -29,8 +29,6 @@ from ..reranking.pruning import (
 from .settings import IndexSettings
 from .token_store import TokenStore
 
-__all__ = ["PLAID_BATCH_TOKENS", "CodeStore", "CodedBatches", "TokenLevels", "plaid_codes"]
-
 #: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 PLAID_BATCH_TOKENS = 1 << 17
 

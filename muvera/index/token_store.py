@@ -19,8 +19,6 @@ from ..reranking.pruning import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 
-__all__ = ["Segment", "TokenStore", "write_tokens"]
-
 # Segments in memory are merged until each is this many times its successor: adding one by one and searches stay cheap.
 # Larger segments than this are not merged: that would read a mapped file into memory.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20

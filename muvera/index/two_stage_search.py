@@ -35,8 +35,6 @@ from .settings import IndexSettings
 from .token_levels import TokenLevels
 from .windows import BEST, CANDIDATES, MAX_WINDOWS, FirstStage, document_windows, measure, measure_windows
 
-__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "MIN_FIT_DOCUMENTS", "IndexContents", "Proposal", "SearchPlan"]
-
 DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 
 #: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.

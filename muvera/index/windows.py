@@ -22,20 +22,6 @@ from .info import FirstStageRecall
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-__all__ = [
-    "BEST",
-    "CANDIDATES",
-    "MAX_TOKENS",
-    "MAX_WINDOWS",
-    "FirstStage",
-    "MeasuredWindows",
-    "document_windows",
-    "exact_best",
-    "measure",
-    "measure_windows",
-    "shares_found",
-]
-
 #: Exact best documents to find, and candidates to find them among.
 BEST, CANDIDATES = 10, 100
 

@@ -16,8 +16,6 @@ from haystack.utils.filters import document_matches_filter
 from ..texts.encoders.base import TextEncoder
 from ..texts.text_index import TextIndex
 
-__all__ = ["MuveraDocumentStore", "MuveraRetriever"]
-
 # Metadata key of the whole Haystack document.
 _DOCUMENT = "document"
 

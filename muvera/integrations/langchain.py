@@ -14,8 +14,6 @@ from ..metadata.filters import Filter
 from ..texts.encoders.base import TextEncoder
 from ..texts.text_index import TextIndex
 
-__all__ = ["FunctionRetriever", "MuveraVectorStore"]
-
 
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.

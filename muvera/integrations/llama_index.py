@@ -30,8 +30,6 @@ from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.text_index import TextIndex
 
-__all__ = ["MuveraNodePostprocessor", "MuveraVectorStore"]
-
 # LlamaIndex's metadata key of a node's document.
 _DOCUMENT = "ref_doc_id"
 

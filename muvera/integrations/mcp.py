@@ -13,8 +13,6 @@ from mcp.types import ToolAnnotations
 from .. import __version__
 from ..texts.text_index import TextIndex
 
-__all__ = ["make_server"]
-
 # Maximum characters of a snippet, and of a title taken from the text.
 _SNIPPET, _TITLE = 400, 80
 

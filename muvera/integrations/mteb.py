@@ -13,8 +13,6 @@ from ..texts.encoders.registry import as_text_encoder
 from ..texts.search_options import WORDS
 from ..texts.text_index import TextIndex
 
-__all__ = ["MuveraSearch"]
-
 
 class MuveraSearch:
     """A search model of MTEB (``SearchProtocol``) that uses an index instead of a full scan.

@@ -8,8 +8,6 @@ from typing import Any
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 
-__all__ = ["MuveraPyLateIndex"]
-
 
 class MuveraPyLateIndex:
     """A :class:`muvera.MuveraIndex` with the interface of PyLate's indexes.

@@ -10,8 +10,6 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
 
-__all__ = ["IndexScores"]
-
 
 class IndexScores:
     """A score function that scores the documents that an index finds; all others get -inf.

@@ -15,8 +15,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["COMPARISONS", "OPERATORS", "Filter", "FilterError", "build_condition", "is_utf8", "kind_of"]
-
 #: A condition on metadata.
 Filter = Mapping[str, Any]
 

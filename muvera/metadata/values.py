@@ -15,17 +15,6 @@ from typing import Any, NamedTuple
 
 from .filters import is_utf8, kind_of
 
-__all__ = [
-    "TEXT",
-    "FlatMetadata",
-    "bound_name",
-    "comparable_values",
-    "encode_metadata",
-    "flatten",
-    "present_term",
-    "value_term",
-]
-
 #: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
 TEXT = "$text"
 

@@ -19,23 +19,6 @@ from ..kernels.tile import LANES
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_count
 
-__all__ = [
-    "Floats",
-    "Found",
-    "Guard",
-    "Keep",
-    "Labels",
-    "Saved",
-    "SavedState",
-    "VectorSearch",
-    "at_once",
-    "checked_labels",
-    "checked_vectors",
-    "grown",
-    "padded",
-    "score_among",
-]
-
 #: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -43,14 +43,6 @@ from .base import (
     score_among,
 )
 
-__all__ = [
-    "MAX_ROUNDED",
-    "ExactSearch",
-    "byte_depth",
-    "bytes_in_memory",
-    "rounded",
-]
-
 #: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats, a
 #: tenth or more of all vectors remained to be read.
 MAX_ROUNDED = 2048

@@ -22,8 +22,6 @@ from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
 from .base import Floats, Labels
 
-__all__ = ["FILLING", "GRAPH", "SavedGraph", "bytes_in_graph", "new_index", "read_graph", "write_graph"]
-
 GRAPH, ADDED, ADDED_LABELS = "vectors.hnsw", "vector_added.npy", "vector_added_labels.npy"
 
 #: Extra columns of a graph that make all vectors equally long.

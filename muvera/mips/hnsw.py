@@ -38,8 +38,6 @@ from .base import (
     score_among,
 )
 
-__all__ = ["NORMS", "HNSWSearch", "HNSWSettings"]
-
 NORMS = "vector_norms.npy"
 
 _ROOM = 1024  # capacity of an empty graph

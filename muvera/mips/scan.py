@@ -40,8 +40,6 @@ from .base import (
 )
 from .exact import byte_depth, rounded
 
-__all__ = ["ScanSearch", "scan_bytes"]
-
 CODES, BYTES, SUMS, UNITS, LABELS = (
     f"vector_{name}.npy" for name in ("codes", "bytes", "sums", "units", "labels")
 )

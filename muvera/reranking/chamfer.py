@@ -22,8 +22,6 @@ from ..utils.checks import counted, given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .pruning import RerankOptions, rank_candidates
 
-__all__ = ["Explanation", "chamfer", "chamfer_matrix", "explain", "rerank", "top_k"]
-
 # Number of query tokens that are packed together: their panels stay in the second-level cache.
 _QUERY_TOKENS = 512
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from ..data.ranking import Ranking
 from ..utils.checks import given, require_choice, require_int
 
-__all__ = ["Method", "fuse"]
-
 Method = Literal["sum", "minmax", "zscore", "rrf"]
 
 #: Added to ranks by "rrf" (Cormack et al., 2009); larger values give the first ranks less weight.

@@ -24,19 +24,6 @@ from ..kernels.recall import STATE
 from ..kernels.tile import LANES, pack_columns
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
-__all__ = [
-    "ALL",
-    "DocumentSlice",
-    "Places",
-    "RerankOptions",
-    "Stop",
-    "rank_candidates",
-    "rank_short",
-    "ranked",
-    "score_candidates",
-    "score_slices",
-]
-
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 

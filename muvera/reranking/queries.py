@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, checked_texts
 from ..utils.checks import require_number
 
-__all__ = ["carve_queries"]
-
 # Maximum rounding error of the cosine of a token with itself.
 _ROUNDING = 1e-12
 

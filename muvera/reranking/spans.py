@@ -20,8 +20,6 @@ from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
 
-__all__ = ["SpanScore", "rank_spans", "score_spans", "spans_from_characters"]
-
 
 @dataclass(frozen=True)
 class SpanScore:

@@ -27,8 +27,6 @@ from ..texts.text_index import TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, bearer_token, problem_responses, show_problems, wrong_host
 
-__all__ = ["make_app"]
-
 _PAGE = Path(__file__).parent / "page"
 
 # The page may load only its own files and run only its own script.

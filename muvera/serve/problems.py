@@ -17,8 +17,6 @@ from starlette.exceptions import HTTPException
 
 from . import ServerSettings
 
-__all__ = ["BodyLimit", "bearer_token", "problem_responses", "show_problems", "wrong_host"]
-
 _SCHEME = HTTPBearer(
     auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
 )

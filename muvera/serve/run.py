@@ -22,8 +22,6 @@ from ..texts.text_index import TextIndex
 from ..utils.optional_imports import import_extra
 from . import ServerSettings
 
-__all__ = ["LOCAL", "serve"]
-
 # Seconds that running requests may take after a stop.
 _GRACE = 30
 

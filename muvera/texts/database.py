@@ -20,17 +20,6 @@ from ..metadata.filters import COMPARISONS, Filter, build_condition, is_utf8, ki
 from ..metadata.values import comparable_values, encode_metadata
 from ..utils.locks import hold_during_fork
 
-__all__ = [
-    "DocumentDatabase",
-    "Row",
-    "TextDocument",
-    "checked_rows",
-    "limited_reading",
-    "merge_metadata",
-    "require_ids",
-    "to_sql",
-]
-
 # ``metadata_values`` has one row for each comparable value of each field; list elements are values.  It has another
 # row of kind "present" for each field that is not null.  Its key answers conditions on any field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""

@@ -18,16 +18,6 @@ from ..reranking.spans import rank_spans, score_spans, spans_from_characters
 from .database import TextDocument
 from .encoders.base import TextEncoder, token_spans
 
-__all__ = [
-    "Hit",
-    "SentenceScore",
-    "TextExplanation",
-    "WordMatch",
-    "best_sentences",
-    "explain_texts",
-    "sentences_of",
-]
-
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
 # mark, or an empty line.  In a text without capitals, any letter may follow.
 _ENDS = "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})|(?<=\\s[.!?])(?=\\s)|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"

@@ -14,8 +14,6 @@ from ..metadata.filters import Filter
 from ..utils.checks import as_id_list, require_int, require_number
 from .database import DocumentDatabase, require_ids
 
-__all__ = ["CANDIDATES", "WORDS", "Parts", "SearchKeywords", "SearchOptions", "add_words", "rank_texts"]
-
 #: Default weight of shared words beside Chamfer similarity.
 WORDS = 0.1
 

@@ -33,8 +33,6 @@ from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
 from .database import DocumentDatabase, Row, require_ids
 
-__all__ = ["Change", "DurableFolder", "TextStore", "join_updates", "read_folder", "read_journal"]
-
 _Read = TypeVar("_Read")
 
 _LOG = logging.getLogger("muvera")

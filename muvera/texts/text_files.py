@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from ..utils.checks import counted
 
-__all__ = ["TextFile", "read_texts"]
-
 # No model reads a longer text.
 _MAX_CHARACTERS = 10_000_000
 

@@ -32,8 +32,6 @@ from .store import DurableFolder, TextStore, join_updates, read_folder
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["TextIndex"]
-
 _Read = TypeVar("_Read")
 
 

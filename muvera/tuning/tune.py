@@ -25,8 +25,6 @@ from ..mips.scan import scan_bytes
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 
-__all__ = ["MIN_DOCUMENTS", "MIN_QUERIES", "TunedRow", "Tuning", "encoder_configs", "tune"]
-
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 

@@ -27,22 +27,6 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "atomic_folder",
-    "content_checksum",
-    "described_file",
-    "read_json",
-    "recover_folder",
-    "remove_folder",
-    "remove_stale_siblings",
-    "require_unchanged",
-    "save_array",
-    "sibling_folder",
-    "sync",
-    "write_bytes",
-    "write_json",
-]
-
 # Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to
 # restore.
 _PURPOSES = ("partial", "staging", "old")

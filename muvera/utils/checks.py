@@ -11,16 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "as_id_list",
-    "counted",
-    "given",
-    "has_repeats",
-    "require_choice",
-    "require_int",
-    "require_number",
-]
-
 
 def given(value: Any) -> str:
     """Return the type and shortened repr of `value`, for messages."""

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GrowingArray"]
-
 
 class GrowingArray:
     """An array whose capacity grows by half, so that appending rows takes linear time.

@@ -12,8 +12,6 @@ from itertools import count
 from typing import Any
 from weakref import WeakSet
 
-__all__ = ["ReadersWriterLock", "hold_during_fork", "renew_after_fork"]
-
 _OWNERS: WeakSet[Any] = WeakSet()
 _DATABASES: WeakSet[Any] = WeakSet()
 _held: list[Any] = []

@@ -13,8 +13,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NpyHeader", "load_npy", "read_npy_header"]
-
 
 class NpyHeader(NamedTuple):
     """Header of a .npy file."""

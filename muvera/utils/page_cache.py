@@ -13,8 +13,6 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ask_for", "forget", "resident_share"]
-
 _LINUX = sys.platform.startswith("linux")
 _LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 _PAGE = mmap.PAGESIZE

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from .checks import require_int
 
-__all__ = ["SMALL", "run_in_ranges", "split_by_count", "split_by_weight", "thread_count"]
-
 #: Multiply-adds below which other threads are not worth waking: one or two milliseconds of work.
 SMALL = 1 << 26
 

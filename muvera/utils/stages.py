@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["listening", "stage"]
-
 _LISTENER: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
 
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["PASSWORD", "binaries", "running_server"]
-
 PASSWORD = "s3cret-of-the-tests"
 
 #: User that runs the server if the tests run as root, because PostgreSQL refuses root.

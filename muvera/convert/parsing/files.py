@@ -15,15 +15,6 @@ from numpy.typing import NDArray
 
 from ..damage import ReadError, naming_errors
 
-__all__ = [
-    "float32_of_bfloat16",
-    "open_table",
-    "read_json",
-    "read_json_object",
-    "starts_with",
-    "stored_bytes",
-]
-
 
 def starts_with(path: Path, magic: bytes) -> bool:
     """Return True if `path` is a file that begins with these bytes."""

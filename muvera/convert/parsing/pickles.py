@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from ...utils.npy_files import load_npy, read_npy_header
 from ..damage import ReadError, naming_errors
 
-__all__ = ["RefusedPickleError", "StandIn", "load_npy_safely", "load_pickle", "load_plain", "read_objects"]
-
 # Layout of a number with its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each
 # run is read at once.
 _NUMBERS = {

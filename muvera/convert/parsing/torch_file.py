@@ -24,8 +24,6 @@ from ..damage import ReadError, naming_errors
 from .files import float32_of_bfloat16, stored_bytes
 from .pickles import load_pickle
 
-__all__ = ["read_array", "read_torch", "write_torch"]
-
 #: NumPy's code of the numbers in torch's storages; bfloat16 is read as uint16, which torch's storages do not have.
 _STORAGES = {
     "Float": "<f4", "Half": "<f2", "BFloat16": "<u2", "Double": "<f8", "Long": "<i8", "Int": "<i4",

@@ -24,8 +24,6 @@ from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..parsing.files import starts_with
 from ..sources import Document, Reader, RowSource, Source, choose
 
-__all__ = ["READERS"]
-
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")
 

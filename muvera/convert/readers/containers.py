@@ -27,8 +27,6 @@ from ..parsing.files import float32_of_bfloat16, read_json, starts_with, stored_
 from ..parsing.pickles import load_npy_safely, read_objects
 from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource, Source, unpadded
 
-__all__ = ["READERS"]
-
 # Padded documents that are read at a time.
 _PADDED = 64
 

@@ -15,8 +15,6 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_tokens
 from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
-__all__ = ["open_object"]
-
 _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
 #: PyLate's ``masks`` also excludes punctuation, so it comes before the attention mask.
 _MASKS = ("masks", "mask", "attention_mask")

@@ -23,8 +23,6 @@ import numpy as np
 from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..sources import Document, Reader, RowSource, Source, choose
 
-__all__ = ["READERS"]
-
 #: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
 #: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.

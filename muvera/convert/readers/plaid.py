@@ -28,8 +28,6 @@ from ..parsing.pickles import load_npy_safely
 from ..parsing.torch_file import read_array, read_torch
 from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource
 
-__all__ = ["READERS", "Codec", "open_fast_plaid", "open_plaid"]
-
 _TOKENS_PER_TASK = 4096
 
 

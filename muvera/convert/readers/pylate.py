@@ -29,8 +29,6 @@ from ..parsing.pickles import load_plain
 from ..sources import FlatSource, Reader
 from .plaid import open_fast_plaid, open_plaid
 
-__all__ = ["READERS"]
-
 _PLAID = "plaid_ids_to_documents_ids"
 _VOYAGER = "document_ids_to_embeddings"
 _SCANN = "doc_id_to_embedding_range"

@@ -22,8 +22,6 @@ from ..parsing.files import open_table, read_json_object
 from ..parsing.pickles import StandIn, load_pickle, load_plain
 from ..sources import Document, Reader, RowSource, Source, choose
 
-__all__ = ["READERS"]
-
 
 def _open(
     path: Path, *, collection: str | None = None, vector: str | None = None, id_field: str | None = None

@@ -19,17 +19,6 @@ from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
 from ...utils.atomic_files import atomic_folder, sync
 
-__all__ = [
-    "Gathered",
-    "Writer",
-    "atomic_file",
-    "new_target",
-    "packed_strings",
-    "spooled",
-    "write_documents",
-    "write_rows",
-]
-
 
 class Writer(NamedTuple):
     """A format that is written; see :func:`write_documents`."""

@@ -15,8 +15,6 @@ from ...utils.atomic_files import save_array, write_json
 from ...utils.optional_imports import import_extra
 from .base import Gathered, packed_strings, spooled, write_rows
 
-__all__ = ["write_npy", "write_npz", "write_parquet", "write_safetensors"]
-
 _SAFETENSORS_TYPES = {
     np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i8"): "I64", np.dtype("u1"): "U8",
 }  # fmt: skip

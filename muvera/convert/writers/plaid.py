@@ -22,8 +22,6 @@ from ...utils.atomic_files import write_json
 from ..parsing.torch_file import write_torch
 from .base import Gathered, spooled
 
-__all__ = ["PLAID_FILES", "write_codes", "write_plaid"]
-
 #: Documents, the centroid numbers of their tokens, and packed residuals.
 Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
 

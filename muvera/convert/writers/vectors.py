@@ -18,8 +18,6 @@ from ...utils.atomic_files import write_json
 from .base import Gathered, Writer
 from .collections import write_npy, write_parquet
 
-__all__ = ["FORMATS", "opensearch_index"]
-
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
 

@@ -9,8 +9,6 @@ from ...utils.checks import given, require_choice, require_int, require_number
 from ..base import EncoderConfig
 from ..moment_blocks import moment_dimension
 
-__all__ = ["PRESETS", "FDEConfig"]
-
 Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
 DocumentCells = Literal["mean", "unit", "length"]
 # Source of the random draws and of the cell numbering: this library or Google's C++ reference.

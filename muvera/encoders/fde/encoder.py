@@ -16,8 +16,6 @@ from ..moment_blocks import MomentBlocks
 from .config import FDEConfig
 from .matrices import FDEMatrices, MeanToken, cell_positions, draw_matrices
 
-__all__ = ["FDEEncoder"]
-
 _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 
 # Number of bytes of the sketches that one thread keeps before a final projection.

@@ -20,8 +20,6 @@ from ..base import EncoderArrays, Shapes, random_stream
 from . import reference_draws
 from .config import FDEConfig
 
-__all__ = ["FDEMatrices", "MeanToken", "cell_positions", "draw_matrices", "padded_width"]
-
 _HYPERPLANES, _PROJECTION, _FINAL = range(3)
 
 _NONE = np.empty(0, np.float32)

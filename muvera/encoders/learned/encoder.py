@@ -18,8 +18,6 @@ from ..int8 import TASK_TOKENS, TokenProducts, quantize_columns
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample
 from .training import train_features
 
-__all__ = ["LearnedConfig", "LearnedEncoder"]
-
 # Number of queries per task: each task reads the maps once.
 _TASK_QUERIES = 256
 

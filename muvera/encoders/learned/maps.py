@@ -19,15 +19,6 @@ from ..base import EncoderArrays, Shapes, random_stream
 from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
-__all__ = [
-    "LearnedMaps",
-    "draw_features",
-    "fit_maps",
-    "mixed_documents",
-    "sample_tokens",
-    "training_sample",
-]
-
 # Ridge of the features, in units of their mean variance.  A third or three times as much hardly changes recall.
 _RIDGE = 0.03
 

@@ -13,8 +13,6 @@ from ...kernels.learned import adam_step
 from ..base import random_stream
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
-__all__ = ["train_features"]
-
 # Directions of the targets, and tokens in a batch.
 _DIRECTIONS, _BATCH = 192, 512
 

@@ -19,19 +19,6 @@ from ...kernels.tile import LANES, pack_columns
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..pruning import ALL, Places, Stop, score_slices
 
-__all__ = [
-    "CodeLayout",
-    "CodeQuery",
-    "CodedSlice",
-    "CodedVectors",
-    "QueryRounding",
-    "TokenCodec",
-    "factors",
-    "power_of_two",
-    "rank_decoded",
-    "score_coded",
-]
-
 # Number of tokens per task.
 _BLOCK = 8192
 

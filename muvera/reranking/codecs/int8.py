@@ -14,8 +14,6 @@ from ...kernels.decoding import Decoder
 from ...kernels.token_codes import FACTOR_BYTES
 from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
 
-__all__ = ["Int8Codec"]
-
 # Entries of a token minus the mean token are rounded to -_MOST ... _MOST steps and stored plus _ZERO.
 _MOST, _ZERO = 127, 128
 

@@ -18,14 +18,6 @@ from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges, split_by_count
 from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
 
-__all__ = [
-    "NUM_CENTROIDS",
-    "ResidualCodec",
-    "fit_plaid_codec",
-    "plaid_centroids",
-    "require_plaid_bits",
-]
-
 #: Largest number of fitted centroids: their numbers take one byte.
 NUM_CENTROIDS = 256
 

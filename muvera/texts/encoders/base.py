@@ -17,18 +17,6 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...metadata.filters import is_utf8
 
-__all__ = [
-    "CachedEncoder",
-    "ModelEncoder",
-    "NoEncoder",
-    "TextEncoder",
-    "TextSide",
-    "as_texts",
-    "encode_in_batches",
-    "encode_texts",
-    "token_spans",
-]
-
 TextSide = Literal["document", "query"]
 
 # Texts between two progress reports.

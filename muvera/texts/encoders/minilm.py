@@ -20,15 +20,6 @@ from ...utils.optional_imports import import_extra
 from ...utils.parallel import run_in_ranges, split_by_weight
 from .base import ModelEncoder, TextSide
 
-__all__ = [
-    "Bert",
-    "MiniLMEncoder",
-    "SampleEncoder",
-    "TokenStates",
-    "is_punctuation",
-    "unit_rows",
-]
-
 FloatMatrix = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int32]
 

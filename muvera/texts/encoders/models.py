@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from ...utils.optional_imports import import_extra
 from .base import ModelEncoder, TextSide
 
-__all__ = ["FastembedEncoder", "HTTPEncoder", "PyLateEncoder", "SentenceTransformersEncoder"]
-
 # Number of texts per batch of fastembed.
 _TOGETHER = 8
 

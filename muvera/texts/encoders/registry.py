@@ -8,8 +8,6 @@ from typing import Any
 from ...index.manifest import IndexFolderError
 from .base import NoEncoder, TextEncoder
 
-__all__ = ["BUILT_IN", "ENCODERS", "as_text_encoder", "load_text_encoder", "required_encoder"]
-
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
 BUILT_IN = ("colbert-small", "minilm")
 
