@@ -260,12 +260,14 @@ def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real:
         [title, *(form.format(row[key] / divisor) for row in measured)]
         for key, title, divisor, form in _QUANTITIES
     ]
-    graph = f" ({_GRAPH}, ef=1000 and 2000)" if settings.backend == "hnsw" else ""
+    has_graph = settings.backend == "hnsw"
+    graph = f" ({', '.join(f'{name}={value}' for name, value in _GRAPH.items())})" if has_graph else ""
     made = "" if real else ", and generated documents of 48 to 80 tokens"
     generated = "" if real else "Build times exclude generating documents. "
     searches = " ".join(
-        f"A {name} search ranks {candidates} candidates, then the best {rescore} of them by exact tokens."
-        for name, (candidates, _, rescore) in _SEARCHES.items()
+        f"A {name} search ranks {candidates} candidates{f' (ef={ef})' if has_graph else ''}, then the best {rescore} "
+        "of them by exact tokens."
+        for name, (candidates, ef, rescore) in _SEARCHES.items()
     )
     caption = (
         f"The documents of {settings.collection}{made}. Preset {settings.encoder!r}, backend "
