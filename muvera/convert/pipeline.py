@@ -19,7 +19,7 @@ from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options
 from .registry import open_source
-from .report import Report
+from .report import Measure, Report
 from .writers.base import Gathered, Writer, new_target
 from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
 from .writers.plaid import PLAID_FILES, write_codes, write_plaid
@@ -169,6 +169,7 @@ def convert(
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
+    stream.report.written = Measure(directions_only=to == "plaid")
     changed = bool(writer_options or stream.report.options)
     coded = None if to != "plaid" or changed else coded_source(stream.source)
     with new_target(destination, overwrite, writer.own) as path:

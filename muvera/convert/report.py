@@ -19,9 +19,13 @@ _ROWS_AT_ONCE = 65536
 
 
 class Measure:
-    """Counts and norms over all batches; they do not depend on the batch size."""
+    """Counts and norms over all batches; they do not depend on the batch size.
 
-    def __init__(self) -> None:
+    With `directions_only`, documents are only counted: an index that stores directions has no norms and no dtype.
+    """
+
+    def __init__(self, directions_only: bool = False) -> None:
+        self.directions_only = directions_only
         self.documents = 0
         self.tokens = 0
         self.empty = 0
@@ -39,7 +43,7 @@ class Measure:
         dtype = batch.tokens.dtype
         self.dtype = str(dtype if not self.dtype else np.promote_types(self.dtype, dtype))
         self.ids = ("int" if batch.ids.dtype.kind == "i" else "str") if batch.has_ids else None
-        for start in range(0, batch.num_tokens, _ROWS_AT_ONCE):
+        for start in range(0, 0 if self.directions_only else batch.num_tokens, _ROWS_AT_ONCE):
             rows = batch.tokens[start : start + _ROWS_AT_ONCE]
             measure_rows(read_only_view(np.ascontiguousarray(rows, np.float32)), self._totals)
 
@@ -56,8 +60,8 @@ class Measure:
 
     @property
     def normalized(self) -> bool | None:
-        """True if all tokens have unit length within 0.004; None without tokens."""
-        if not self.tokens:
+        """True if all tokens have unit length within 0.004; None without measured tokens."""
+        if not (self._totals[0] or self.zero_rows):
             return None
         return bool(self._totals[4] <= _TOLERANCE and not self.zero_rows)
 
@@ -65,14 +69,15 @@ class Measure:
     def text(self) -> str:
         """Counts and norms as two readable lines."""
         ids = f"{self.ids} ids" if self.ids else "positions as ids"
-        norms = "no norms to measure"
+        dtype = "only directions" if self.directions_only else self.dtype
+        norms = "no norms"
         if self.norms is not None:
             shown = " / ".join(f"{norm:.4f}" for norm in self.norms)
             norms = f"norms {shown} (min / mean / max), {'' if self.normalized else 'not '}normalized"
         zero = f", {counted(self.zero_rows, 'zero row')}" if self.zero_rows else ""
         return (
             f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension {self.dimension}, "
-            f"{self.dtype}, {ids}\n         {norms}, {counted(self.empty, 'empty document')}{zero}"
+            f"{dtype}, {ids}\n         {norms}, {counted(self.empty, 'empty document')}{zero}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +86,7 @@ class Measure:
             "documents": self.documents,
             "tokens": self.tokens,
             "dimension": self.dimension,
-            "dtype": self.dtype,
+            "dtype": None if self.directions_only else self.dtype,
             "ids": self.ids or "positions",
             "empty_documents": self.empty,
             "zero_rows": self.zero_rows,
