@@ -38,7 +38,7 @@ _DRAWS = 1000
 _MOMENTS_SIZES = (128, 256, 512)
 _LEARNED_SIZES = (128, 256, 512, 1024, 2048)
 
-# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs: sketches of 640 to 20,480 floats.
+# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs, whose cells have 640 to 20,480 floats.
 _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40, 5, 16))
 
 # Floats of an FDE with 8 cells, no projection and as many repetitions as fit.
@@ -160,7 +160,7 @@ class Tuning:
             f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
             f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
             f"{self.held_out_queries:,} held out",
-            f"recall      of the exact ten best among {self.candidates} candidates, of held-out queries",
+            f"recall      share of the exact ten best among {self.candidates} candidates, for held-out queries",
         ]
         return "\n".join([*lines, "", *self._table(), "", *bullets(self._advice(), self.pseudo_queries)])
 
@@ -189,8 +189,8 @@ class Tuning:
             yield f"It is the smallest encoder that reaches {target:.1%} on the selection queries."
         if self.documents > self.sampled_documents:
             yield (
-                f"Among all {self.documents:,} documents the same number of candidates finds less. Rank more "
-                "candidates."
+                f"With the same number of candidates, recall is lower among all {self.documents:,} documents. Rank "
+                "more candidates."
             )
         if self.exact_search:
             yield (
@@ -223,8 +223,8 @@ def tune(
     """Find the encoder that suits documents and their queries.
 
     Mean tokens, moments, learned vectors and FDEs of many sizes are compared with exact Chamfer on a
-    sample.  Two thirds of the queries select; the others estimate the recall of the choice.  Encoders are
-    fitted to documents only.
+    sample.  Two thirds of the queries are used to choose an encoder; the other third estimates its recall.
+    Encoders are fitted to documents only.
 
     Parameters
     ----------
@@ -240,8 +240,8 @@ def tune(
     candidates : int, optional
         Documents that a search ranks exactly.  Default: 100, at most a quarter of the sample.
     sample : int
-        Documents to measure; time grows in proportion.  In a larger collection the same number of
-        candidates finds less.
+        Documents to measure; time grows in proportion.  With the same number of candidates, recall is lower
+        in a larger collection.
     seed : int
         Seed of the random draws.  The choice depends only on the seed and the data.
     threads : int, optional
@@ -270,9 +270,10 @@ def tune(
     """
     if target_recall is not None and not 0 < target_recall <= 1:
         raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}.")
-    for name, value in {"max_bytes": max_bytes, "candidates": candidates}.items():
-        if value is not None:
-            require_int(name, value, 1)
+    if max_bytes is not None:
+        require_int("max_bytes", max_bytes, 1)
+    if candidates is not None:
+        require_int("candidates", candidates, K)
     require_int("sample", sample, MIN_DOCUMENTS)
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")
@@ -280,10 +281,10 @@ def tune(
     real = checked_queries(queries, texts.dimension, MIN_QUERIES)
     size = min(sample, len(filled))
     candidates = min(100, size // 4) if candidates is None else int(candidates)
-    if not K <= candidates <= size // 2:
+    if candidates > size // 2:
         raise ValueError(
-            f"candidates must be between {K} and half of the {size} sampled documents, got {candidates}: among more, "
-            "every encoder finds nearly everything. Sample more documents."
+            f"candidates must be at most half of the {size} sampled documents, got {candidates}: with more, every "
+            "encoder finds nearly everything. Sample more documents."
         )
     sizes = {
         name: (config, _vector_bytes(config, len(filled)))
