@@ -12,8 +12,8 @@ from typer import Argument, Option
 from .options import (
     Backend,
     Config,
-    Encoder,
     Format,
+    IndexEncoder,
     Json,
     Overwrite,
     ReaderOption,
@@ -34,11 +34,12 @@ def index(
     out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
     format: Format = None,
     option: ReaderOption = None,
-    encoder: Encoder = None,
+    encoder: IndexEncoder = None,
     config: Config = None,
     backend: Backend = None,
     exact_tokens: Annotated[
-        int | None, Option(help="Search exactly, without vectors, up to this many tokens; 0: never.")
+        int | None,
+        Option(help="Up to this many tokens, search exactly and build no vectors (default: 20,000; 0: never)."),
     ] = None,
     tokens: Tokens = None,
     keep_exact: Annotated[
@@ -110,7 +111,7 @@ def info(
     format: Format = None,
     option: ReaderOption = None,
     full: Annotated[
-        bool, Option("--full", help="Read everything: check an index, or survey embeddings.")
+        bool, Option("--full", help="Compare all checksums of an index, or measure all embeddings.")
     ] = False,
     json_: Json = False,
 ) -> None:

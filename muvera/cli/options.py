@@ -48,12 +48,11 @@ ReaderOption = Annotated[
 Queries = Annotated[
     Path | None, Option(help="Query embeddings of the same model (default: windows of document tokens).")
 ]
-Encoder = Annotated[
+_ENCODERS = "moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder"
+Encoder = Annotated[str | None, Option(help=f"{_ENCODERS} (default: moments).")]
+IndexEncoder = Annotated[
     str | None,
-    Option(
-        help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
-        "(default: moments; muvera index also tries learned).",
-    ),
+    Option("--encoder", help=f"{_ENCODERS} (default: moments, or learned if its recall is clearly higher)."),
 ]
 Config = Annotated[
     Path | None, Option(help='JSON file with parameters, such as {"num_repetitions": 40} for fde.')
@@ -72,9 +71,19 @@ Tokens = Annotated[
 TextEncoder = Annotated[
     str | None, Option(help="Text encoder (default: that of the index, if it is colbert-small or minilm).")
 ]
+JournalEncoder = Annotated[
+    str | None,
+    Option(
+        "--encoder",
+        help="Text encoder; needed only to encode texts in the journal (default: that of the index, if it is "
+        "colbert-small or minilm).",
+    ),
+]
 Where = Annotated[
     Any,
-    Option(metavar="JSON", parser=_condition, help='Condition on the metadata: {"year": {"$gte": 2000}}.'),
+    Option(
+        metavar="JSON", parser=_condition, help='Condition on the metadata, such as {"year": {"$gte": 2000}}.'
+    ),
 ]
 Recall = Annotated[float | None, Option(help="Target mean recall, such as 0.95, instead of --candidates.")]
 Threads = Annotated[int | None, Option(help="Number of threads (default: all cores).")]

@@ -26,10 +26,10 @@ _ON_COMMAND_LINE = {
     "encoder='moments'": "--encoder moments",
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
-    "Use None": "Leave it out",
+    "Use None": "Omit it",
     "Give another port": "Give another --port",
     "Use MuveraIndex.load": "Use muvera search",
-    "Use MuveraIndex.build": "Leave out --keep-codes",
+    "Use MuveraIndex.build": "Omit --keep-codes",
     " Check with `id in index`.": "",
 }
 

@@ -27,7 +27,11 @@ def search(
         str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load --to.")
     ],
     queries: Annotated[
-        Path, Argument(metavar="QUERIES", help="Query embeddings; also a .npy (queries, tokens, dimension).")
+        Path,
+        Argument(
+            metavar="QUERIES",
+            help="Query embeddings in any format of muvera formats, or a .npy of shape (queries, tokens, dimension).",
+        ),
     ],
     k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
     candidates: Annotated[
@@ -57,7 +61,7 @@ def search(
       muvera search my.index colbert_index/query_embedding.npy --trec > run.txt
     """
     if trec and json_:
-        raise ValueError("--trec prints only a run. Leave out --json.")
+        raise ValueError("--trec prints only a run. Omit --json.")
     from ..convert import read
     from ..engines import EngineIndex
     from ..engines.base import is_engine_url
@@ -73,7 +77,7 @@ def search(
         plan |= {"where": where, "rerank": None if rerank == "none" else rerank}
         index = str(opened.engine.location)
     elif where is not None or rerank != "auto":
-        raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Leave them out.")
+        raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Omit them, or search a URL.")
     else:
         opened = nullcontext(_open_index(index, queries))
     with opened as searched:

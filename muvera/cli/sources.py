@@ -40,7 +40,7 @@ def open_documents(path: Path, format: str | None = None, option: Options = None
     """Open documents, or an index."""
     if format is None and is_index(path):
         if option:
-            raise ValueError(f"{path} is an index, which has no options. Leave out --option.")
+            raise ValueError(f"{path} is an index, which has no options. Omit --option.")
         return open_index(path)
     return open_source(path, format, **dict(option or ()))
 
@@ -162,7 +162,7 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> Enc
     if name is None or name in PRESETS:
         return config_from_dict({"dimension": dimension, **PRESETS.get(name or "", {}), **values})
     if values:
-        raise ValueError(f"--encoder {name} is fitted already. Leave out {', '.join(values)} in {config}.")
+        raise ValueError(f"--encoder {name} is fitted already. Remove {', '.join(values)} from {config}.")
     folder = Path(name).expanduser()
     if is_encoder_folder(folder):
         return load_encoder(folder)

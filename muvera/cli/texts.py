@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from .options import Backend, Json, Overwrite, Recall, TextEncoder, Threads, Tokens, Where, given
+from .options import (
+    Backend,
+    JournalEncoder,
+    Json,
+    Overwrite,
+    Recall,
+    TextEncoder,
+    Threads,
+    Tokens,
+    Where,
+    given,
+)
 from .output import document_line, document_text, hits_text, megabytes, note, progress_bar, seconds, show
 
 if TYPE_CHECKING:
@@ -43,7 +54,7 @@ MetadataColumns = Annotated[
         "--metadata",
         metavar="COLUMNS",
         parser=lambda names: {"rest": None, "none": []}.get(names, names.split(",")),
-        help="Columns to keep as metadata, such as year,author; or none (default: rest, which is all others).",
+        help="Columns to keep as metadata, such as year,author; or none (default: all other columns).",
     ),
 ]
 
@@ -94,7 +105,7 @@ def build(
     tokens: Tokens = None,
     vectors: Annotated[
         Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
-        Option(help="Document vectors."),
+        Option(help="Encoder of the first stage's vectors (default: moments, or learned if its recall is higher)."),
     ] = None,
     backend: Backend = None,
     overwrite: Overwrite = False,
@@ -247,9 +258,9 @@ def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
 @texts.command("delete")
 def delete(
     index: Index,
-    ids: Annotated[list[str] | None, Argument(metavar="ID...", help="Ids of texts.")] = None,
+    ids: Annotated[list[str] | None, Argument(metavar="ID", help="Ids of texts.")] = None,
     where: Where = None,
-    encoder: TextEncoder = None,
+    encoder: JournalEncoder = None,
     json_: Json = False,
 ) -> None:
     """Delete texts by id or by a condition."""
@@ -265,8 +276,8 @@ def delete(
 @texts.command("get")
 def get(
     index: Index,
-    ids: Annotated[list[str], Argument(metavar="ID...", help="Ids of texts.")],
-    encoder: TextEncoder = None,
+    ids: Annotated[list[str], Argument(metavar="ID", help="Ids of texts.")],
+    encoder: JournalEncoder = None,
     json_: Json = False,
 ) -> None:
     """Print texts and their metadata."""
@@ -282,7 +293,7 @@ def list_(
     where: Where = None,
     limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
-    encoder: TextEncoder = None,
+    encoder: JournalEncoder = None,
     json_: Json = False,
 ) -> None:
     """List texts in the order in which they were added."""
@@ -301,7 +312,7 @@ def list_(
 def search(
     index: Index,
     query: Annotated[
-        str | None, Argument(metavar="QUERY", help="A question (default: prompt for them).")
+        str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
     ] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,

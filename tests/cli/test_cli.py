@@ -143,7 +143,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: 
         (ValueError("max_bytes=9 is\n too few."), "--max-bytes 9 is too few."),
         (ValueError("k must be at least 1, got 0."), "--k must be at least 1, got 0."),
         (ValueError("A k must stay, and so must bulk=3."), "A k must stay, and so must bulk=3."),
-        (ValueError("threads is 0. Use None for all cores."), "threads is 0. Leave it out for all cores."),
+        (ValueError("threads is 0. Use None for all cores."), "threads is 0. Omit it for all cores."),
         (OSError(errno.ENOSPC, "No space left on device", "out/tokens.npy"),
          "out/tokens.npy: No space left on device."),
         (KeyError("id 7 is not in the index."), "id 7 is not in the index."),

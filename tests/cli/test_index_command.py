@@ -111,7 +111,7 @@ def test_only_an_index_is_replaced_and_only_by_a_complete_one(docs: Path, tmp_pa
     [
         (["--encoder", "best"], "moments, learned, mean, fde, paper, reference, or the folder"),
         (["--backend", "tree"], "'auto', 'exact', 'scan', 'hnsw'"),
-        (["--keep-codes"], "Leave out --keep-codes"),
+        (["--keep-codes"], "Omit --keep-codes"),
         (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--config", []], "JSON object of parameters, got list"),
@@ -161,7 +161,7 @@ def test_commands_read_an_index(named: bool, tmp_path: Path, monkeypatch: pytest
     code, out, _ = muvera("search", tmp_path / "index", tmp_path / "index", "-k", 1)
     assert (code, out.count("query ")) == (0, 58)
     for given in (["-o", "part=docs"], ["--option", "column=a"]):
-        assert "Leave out --option" in fails("diagnose", tmp_path / "index", *given)
+        assert "Omit --option" in fails("diagnose", tmp_path / "index", *given)
 
 
 def test_info_of_an_index(tmp_path: Path) -> None:
