@@ -102,10 +102,10 @@ def _all_or_none(
     missing = [row for value, row in zip(values, rows, strict=True) if value is None]
     if missing and not (optional and len(missing) == len(values)):
         row, place = missing[0]
-        others = f": {', '.join(row)}" if isinstance(row, dict) else ""
+        others = f" (columns: {', '.join(row)})" if isinstance(row, dict) else ""
         raise ValueError(
-            f"{place} has no {what} in {' or '.join(names)}. Fill it in each row, or name another column with "
-            f"{what}=COLUMN{others}."
+            f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose another "
+            f"column with {what}=COLUMN{others}."
         )
     return None if missing else values
 

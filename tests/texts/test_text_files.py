@@ -63,12 +63,12 @@ def test_a_long_cell(tmp_path: Path) -> None:
     ("name", "content", "place"),
     [
         ("c.jsonl", b"{", "line 1"),
-        ("c.jsonl", b'{"text": "a"}\n{"body": "a"}', "line 2.*no text"),
+        ("c.jsonl", b'{"text": "a"}\n{"body": "a"}', "line 2.*no value.*'text'"),
         ("c.jsonl", b'{"text": 3}', "line 1 must have a string.*int"),
         ("c.jsonl", b'{"text": "a", "id": true}', "True"),
         ("c.jsonl", b'{"text": "a", "metadata": 3}', "line 1"),
-        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "line 2.*no id"),
-        ("c.jsonl", b'{"text": "a"}\n{"text": "b", "id": 1}', "line 1.*no id"),
+        ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b"}', "line 2.*no value.*'id'"),
+        ("c.jsonl", b'{"text": "a"}\n{"text": "b", "id": 1}', "line 1.*no value.*'id'"),
         ("c.jsonl", b'{"text": "a", "id": 1}\n\n{"text": "b", "id": 1}', "line 3.*id 1 of.*line 1"),
         ("c.jsonl", b'{"text": "a", "id": 1}\n{"text": "b", "id": "x"}', "line 2.*'x'.*line 1 has 1"),
         ("c.jsonl", b'{"text": "\xff"}', "line 1.*UTF-8"),
@@ -77,7 +77,7 @@ def test_a_long_cell(tmp_path: Path) -> None:
         ("c.json", b"[3]", "element 1.*int"),
         ("c.csv", b"text,n\na,1\nb\n", "line 3.*1 cell,"),
         ("c.csv", b'text,n\n"a\n",1\n"b', "line 4.*quotation marks"),
-        ("c.csv", b"body,name\na,b\n", "line 2 has no text in text.*: body, name"),
+        ("c.csv", b"body,name\na,b\n", r"line 2 has no value in the column 'text'.*\(columns: body, name\)"),
         ("c.csv", b"text,text\na,b\n", "twice"),
         ("c.csv", b"text,id\na,1\nb,1\n", "line 3.*line 2"),
         ("c.csv", b"text\n", "no texts"),
@@ -102,7 +102,7 @@ def test_a_named_column_is_required(tmp_path: Path) -> None:
     for text, id, metadata in ((["body"], None, None), ((), "url", None), ((), None, ["year"])):
         with pytest.raises(ValueError, match=r"line 1 has no column .* text, n\."):
             read_texts(tmp_path / "c.csv", text, id, metadata)
-    with pytest.raises(ValueError, match="line 1 has no id in url"):
+    with pytest.raises(ValueError, match="line 1 has no value in the column 'url'"):
         read_texts(tmp_path / "c.jsonl", id="url")
 
 

@@ -79,7 +79,7 @@ def as_text_encoder(encoder: Any) -> TextEncoder:
 def required_encoder(
     name: str, encoder: TextEncoder | str | None, folder: Path | str, encodes: bool = False
 ) -> TextEncoder:
-    """Return the encoder of an index that was built with the encoder `name`; `encodes`: a NoEncoder is not enough."""
+    """Return the encoder of an index that was built with the encoder `name`; a NoEncoder is replaced if `encodes`."""
     if isinstance(encoder, NoEncoder):
         if not encodes:
             return NoEncoder(name)
