@@ -18,19 +18,19 @@ class ServerSettings:
     token : str, optional
         Bearer token that changes need.
     read_token : str, optional
-        Bearer token that searches and documents need; `token` serves, too.  Default: anyone may read.
+        Bearer token that searches and documents need; `token` is also accepted.  Default: anyone may read.
     writable : bool
         Allow documents to be added, updated and deleted; needs a token.
     threads : int
         Concurrent searches.
     timeout : float
-        Seconds until a search is answered with 504.  A change that has begun is awaited.
+        Seconds after which a search gets status 504, and a change that has not begun gets 503.
     body_timeout : float
-        Seconds until a connection is closed that sent no complete request.
+        Seconds after which a connection without a complete request is closed.
     max_body_bytes, max_search_bytes : int
         Bytes of a request with `token`, and of any other.
     max_connections : int
-        A further connection closes the oldest idle one.
+        If there are more, the oldest idle connection is closed.
     max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
         Limits of one request: queries or explanations, hits per query, total hits, candidates, documents to write,
         characters of a text, and token vectors.

@@ -129,7 +129,7 @@ class SearchAnswer(BaseModel):
 
 
 class Explain(_Strict):
-    """A query and documents whose word matches to return."""
+    """A query, and the documents in which to find its word matches."""
 
     query: str
     ids: Ids = Field(description="Documents to explain.")
@@ -144,7 +144,7 @@ class Documents(_Strict):
 
 
 class MetadataChange(_Strict):
-    """Metadata to replace."""
+    """Metadata fields to change; null removes a field, and other fields are kept."""
 
     ids: Ids
     metadata: Annotated[list[dict[str, Any]], _FIRST]
@@ -245,13 +245,13 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
 
 
 class _Server:
-    """The answers to requests: the index, its limits and the threads."""
+    """Handlers of all routes, with the index, the limits and the thread pools."""
 
     def __init__(self, index: TextIndex | MuveraIndex, settings: ServerSettings) -> None:
         self.settings = settings
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
-        # Changes wait for each other and for saves, so they have one thread and leave the others to searches.
+        # Changes wait for each other and for saves: one thread for them leaves the others free for searches.
         self._searches, self._changes = ThreadPoolExecutor(settings.threads), ThreadPoolExecutor(1)
 
     @property
@@ -359,7 +359,7 @@ class _Server:
         self.require("The number of documents", len(body.ids), self.settings.max_queries)
         self.require_texts([body.query], 1, "queries")
         characters = len(body.query) * len(body.ids)
-        self.require("The characters of the query times the documents", characters, _MAX_EXPLAINED)
+        self.require("The query's length times the number of documents", characters, _MAX_EXPLAINED)
 
         def work() -> Response:
             explanations = [explanation.to_dict() for explanation in texts.explain_all(body.query, body.ids)]

@@ -46,7 +46,7 @@ def show_problems(app: FastAPI) -> None:
 
 
 async def _as_problem(request: Request, error: Exception) -> Response:
-    """Return the problem of an error; only an error of the request names its cause."""
+    """Return `error` as a problem; errors of the encoder's server and timeouts get a fixed text."""
     match error:
         case HTTPException():
             return problem(error.status_code, str(error.detail), error.headers)
@@ -113,7 +113,8 @@ def wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
     if name in hosts:
         return None
     return problem(
-        400, f"This server is not called {name[:100]!r}. Start it with --allowed-host to add a name."
+        400,
+        f"The Host header names {name[:100]!r}, which this server does not allow. Start it with --allowed-host NAME.",
     )
 
 
