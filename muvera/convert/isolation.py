@@ -64,11 +64,11 @@ def isolated_source(
     limits: IsolationLimits,
     command: Sequence[str] = _COMMAND,
 ) -> Source:
-    """Read `path` in a child process, and return its vectors; refuse links that lead out of a folder `path`."""
+    """Read `path` in a child process, and return its vectors; if `path` is a folder, refuse links out of it."""
     if sys.platform == "win32":
         raise OSError(
-            "isolated=True needs a system with process limits, which Windows is not. Leave it out (--isolated) for "
-            "files that you trust."
+            "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for files that you "
+            "trust."
         )
     _require_no_links_out(path)
     with tempfile.TemporaryDirectory(prefix="muvera-") as folder:
@@ -129,7 +129,7 @@ def _require_no_links_out(path: Path) -> None:
         if entry.is_symlink() and not entry.resolve().is_relative_to(folder):
             raise ValueError(
                 f"{entry} is a link out of {path}; isolated reading accepts only files in the folder. "
-                "Replace the link by the file itself."
+                "Replace the link with the file itself."
             )
 
 

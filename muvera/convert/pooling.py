@@ -46,7 +46,7 @@ class PoolingRule:
     rows_as_points : bool
         Cluster the rows of the distance matrix as points, instead of using the distances.
     count_protected : bool
-        Include the protected tokens in the number of clusters.
+        Count the protected tokens, too, when the number of clusters is computed.
     renormalize : bool
         Scale all vectors to unit length afterwards.
     """

@@ -1,8 +1,8 @@
 """Read and write ``.pt`` files without torch.
 
-Since torch 1.6 a ``.pt`` file is an uncompressed zip archive: ``<root>/data.pkl`` is a pickle that
-describes tensors, ``<root>/data/<key>`` holds the bytes of one storage each.  An allow-list reads the
-pickle (see :mod:`muvera.convert.parsing.pickles`); the storages stay on disk as memory maps.
+Since torch 1.6 a ``.pt`` file is an uncompressed zip archive.  ``<root>/data.pkl`` is a pickle that describes
+tensors, and each ``<root>/data/<key>`` contains the bytes of one storage.  The pickle is read with an allowlist of
+names (see :mod:`muvera.convert.parsing.pickles`).  The storages stay on disk as memory maps.
 """
 
 from __future__ import annotations

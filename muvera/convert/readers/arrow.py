@@ -1,8 +1,8 @@
 """Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
 
-A cell is one document: a list of tokens, each a list of floats in half, single or double precision.  Both
-may be lists, large lists or fixed-size lists.  Hugging Face's extension types are read as the lists they
-store.
+A cell is one document: a list of tokens, each a list of floats in half, single or double precision.  The outer and
+the inner lists may be lists, large lists or fixed-size lists.  Hugging Face's extension types are read as the lists
+that they store.
 
 Options of all formats: ``column`` with the token vectors (default: the only column of nested lists,
 or the only one with a usual name) and ``id_column`` (default: a column with a usual name, if any).
@@ -85,7 +85,8 @@ def _columns(schema: Any, column: str | None, id_column: str | None) -> tuple[st
     nested = [field.name for field in schema if _depth(field.type) == 2]
     if not nested:
         raise ReadError(
-            f"it has no column of token vectors (lists of lists of floats), but {', '.join(schema.names)}. {IF_TEXTS}"
+            "it has no column of token vectors (lists of lists of floats); its columns are "
+            f"{', '.join(schema.names)}. {IF_TEXTS}"
         )
     if id_column is None:
         id_column = next((name for name in _IDS if name in schema.names), None)
@@ -206,7 +207,7 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} refers to folders outside the table, which are not read. Copy it with LanceDB."
+                f"{manifest} refers to folders outside the table, which are not read. Copy the table with LanceDB."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
         at += length if key & 7 else 0

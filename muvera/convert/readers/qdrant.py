@@ -1,8 +1,8 @@
 """Reader of Qdrant collections on the local disk, as ``QdrantClient(path=...)`` stores them.
 
 The client stores each point as a pickle in a SQLite file.  Here :mod:`sqlite3` opens that file for
-reading only, and an allow-list reads the pickles, so Qdrant's client is not needed.  Export a server's
-collection through its scroll API as JSON lines.
+reading only, and the pickles are read with an allowlist of names, so Qdrant's client is not needed.  Export a
+server's collection through its scroll API as JSON lines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _open(
 ) -> Source:
     """Open a local Qdrant collection.
 
-    `collection` and `vector` default to the only ones; `id_field` is a field of the payload with the ids
+    `collection` and `vector` may be omitted if there is only one.  `id_field` is a field of the payload with the ids
     (default: the points' own).  A point without the vector is a document without tokens.  Vectors are
     returned as they were added, even if the distance is cosine and a server would normalize them.
     Points come in the order of their ids, integers first.
@@ -65,13 +65,13 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     stored = load_pickle(content, where, _NAMES)
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
     if "vector" not in fields or fields.get("id") != identity:
-        raise ValueError(f"{where} does not hold the point of its key")
+        raise ValueError(f"{where} has no vectors, or contains a point with another id")
     value, payload = fields["vector"], fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
-    # Only two levels, and no more numbers than bytes: a small pickle of shared lists can describe any number.
+    # A small pickle can refer to one list many times, so more numbers than bytes are refused.
     if sum(len(row) for row in value or ()) > len(content):
-        raise ValueError(f"{where} repeats the numbers of its vectors")
+        raise ValueError(f"{where} has more numbers than its pickle has bytes")
     rows = [np.fromiter(row, np.float32) for row in value or ()]
     tokens = np.stack(rows) if rows else np.empty((0, 0), np.float32)
     if id_field is None:
@@ -113,7 +113,7 @@ def _rows(connection: sqlite3.Connection) -> list[tuple[int | str, int]]:
     keys = connection.execute("SELECT rowid, id FROM points").fetchall()
     rows = [(load_plain(base64.b64decode(key, validate=True), "an id of a point"), row) for row, key in keys]
     if not all(isinstance(identity, (int, str)) for identity, _ in rows):
-        raise ReadError("it has a point whose id is neither an integer nor a text. Copy it again.")
+        raise ReadError("it has a point whose id is neither an integer nor a string. Copy the folder again.")
     return sorted(rows, key=lambda entry: (isinstance(entry[0], str), entry[0]))
 
 
@@ -128,7 +128,7 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ReadError(
-                    f"{path} is in use by another Qdrant client. Close that first, or read a copy of the folder."
+                    f"{path} is in use by another Qdrant client. Close that client first, or read a copy of the folder."
                 ) from None
     return open_table(file, "points", ("id", "point"), "qdrant-client")
 

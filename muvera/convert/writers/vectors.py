@@ -1,6 +1,6 @@
 """Writers of document vectors for other vector searches: one float32 vector per document, and its id.
 
-A vector is a document of one token, so vectors come as :class:`~muvera.data.multivectors.MultiVectors`.
+Each vector is passed as a document with one token, in a :class:`~muvera.data.multivectors.MultiVectors`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
 # Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB by default.
 _BULK_CHARACTERS = 8 << 20
 
-# Links per node and candidates, as in muvera.engines.
+# Links per node, and candidates of construction and of search, as in muvera.engines.
 _M, _EF = 16, 128
 
 

@@ -164,7 +164,7 @@ def test_columns_are_found_or_given(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             open_source(path, None, isolated=False, **options)
-    with pytest.raises(ValueError, match=r"has no column of token vectors.*but text\."):
+    with pytest.raises(ValueError, match=r"has no column of token vectors.*columns are text\."):
         read(write(tmp_path / "b.parquet", text=["a"]))
 
 
