@@ -148,7 +148,7 @@ class EngineIndex:
         if not same:
             raise EngineError(
                 f"{self._engine.location} was filled with another encoder than the given one (configuration "
-                f"{config.hash[:16]}): their vectors are not comparable. Leave out encoder=, or use another collection."
+                f"{config.hash[:16]}): their vectors are not comparable. Omit encoder=, or use another collection."
             )
 
     # -- changing -------------------------------------------------------------

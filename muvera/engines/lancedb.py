@@ -20,7 +20,7 @@ from .conditions import Conditions
 
 
 class _LanceConditions(Conditions):
-    """Builder of conditions for DataFusion; a bound without a column satisfies no comparison."""
+    """Builder of conditions for DataFusion; if a bound has no column, every comparison with it is false."""
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -31,7 +31,7 @@ class _LanceConditions(Conditions):
 
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(f"LanceDB compares numbers as floats, which {value} exceeds. Use a string.")
+            raise FilterError(f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string.")
         if bound not in self._columns:
             return False
         literal = self.literal(value if isinstance(value, str) else float(value))
@@ -104,7 +104,7 @@ class LanceDBEngine(Engine):
                 table.optimize()
                 return
             config = import_extra("lancedb.index", "lancedb", "LanceDB")
-            # One partition, so that one graph holds all vectors.  Its bytes are refined by the floats.
+            # One partition, so that one graph holds all vectors.  The graph compares bytes; floats reorder its results.
             hnsw = config.HnswSq(
                 distance_type="dot", num_partitions=1, m=self.links, ef_construction=self.ef_construction
             )

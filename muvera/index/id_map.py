@@ -25,18 +25,19 @@ Missing = Literal["raise", "ignore"]
 # Implicit ids stay below this: ids are int64.
 _MOST = 2**63 - 1
 
-# Changed rows are copied for each change.  More than this many, and than this share (1 in 32) of the others, are merged
-# with these.
+# Every change copies the dictionary of changed rows.  It is merged into the other dictionary once it has more than
+# _CHANGED entries and more than 1 / _CHANGED_SHARE of the other's.
 _CHANGED, _CHANGED_SHARE = 4096, 32
 
 
 class IdMap:
-    """The id of every row; an id belongs to at most one live row.  Documents without ids get `first`, ..."""
+    """The id of every row; an id belongs to at most one live row.  Documents without ids are numbered from `first` on."""
 
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = np.empty(0, bool)
-        # Rows by id: many that do not change, made when first needed, and few changed ones; -1 for deleted ids.
+        # Rows by id: a large dictionary, built by the first lookup and never changed, and a small one of changes, with
+        # -1 for deleted ids.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
@@ -62,9 +63,9 @@ class IdMap:
         return self._new_rows.get(id, self._old_rows.get(id, -1))
 
     def _change_rows(self, ids: list[Any], rows: list[int]) -> None:
-        """Set the rows of `ids`, without a change to the dictionaries of copies."""
+        """Set the rows of `ids`; dictionaries that copies share stay unchanged."""
         if self._old_rows is None:
-            return  # made of the changed rows when first needed
+            return  # the first lookup will build it from the current rows
         changed = {**self._new_rows, **dict(zip(ids, rows, strict=True))}
         if len(changed) > max(_CHANGED, len(self._old_rows) // _CHANGED_SHARE):
             merged = {**self._old_rows, **changed}
@@ -170,10 +171,10 @@ class IdMap:
         kinds = set(map(type, values))
         if kinds - {int} and kinds - {str}:
             raise ValueError(f"{folder / IDS} has ids that are not all integers or all strings.")
-        if kinds == {str} and any(value.endswith("\0") for value in values):  # NumPy would cut it off
+        if kinds == {str} and any(value.endswith("\0") for value in values):  # NumPy would remove it
             raise ValueError(f"{folder / IDS} has an id that ends in a NUL character.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
-            raise ValueError(f"{folder} has {len(values)} ids for {alive.dtype} {alive.shape} rows.")
+            raise ValueError(f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape {alive.shape}.")
         loaded = cls(following)
         loaded._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         loaded._alive, loaded._old_rows = alive, None

@@ -133,7 +133,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Write the index to a folder of this machine; raise ValueError for another file system."""
         if fs is not None:
-            raise ValueError("This store writes to local files only. Leave out fs.")
+            raise ValueError("This store writes to local files only. Omit fs.")
         self._index.save(persist_path, overwrite=True)
 
     def _select(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[int | str]:

@@ -18,7 +18,7 @@ SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 #: Number of candidates that are ranked before the first check, and between two checks.
 FIRST_CHECK, STEP = 12, 4
 
-# Number of errors of estimates before they are used, and the standard deviations that are allowed for.
+# Errors to record before estimates may stop a ranking, and the number of standard deviations to allow.
 _LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
 # The calibration's variance counts as much as this number of measured errors.
@@ -107,9 +107,9 @@ def enter(heap, score):
 def trace_misses(scores, products, k, states, expected):
     """Write the expected misses at every check of a ranking of all candidates.
 
-    `scores` and `products` are float32 (n, c), in descending order of products; `states`, float64 (n, STATE), change.
-    `expected`, float64 (n, c // STEP + 1), receives the expected misses after ``STEP * column`` candidates; entries
-    without a check stay unchanged.
+    `scores` and `products` are float32 (n, c), in descending order of products.  `states`, float64 (n, STATE), are
+    updated in place.  Column j of `expected`, float64 (n, c // STEP + 1), receives the expected misses after
+    ``STEP * j`` candidates.  Entries without a check stay unchanged.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):

@@ -1,8 +1,8 @@
 """Metadata values: JSON text, comparable values, and the flat form that engines filter.
 
-The flat form has one list of terms per document, which answers equality, membership and presence with one
-index for all fields.  It also has the least and greatest value of each field: a list satisfies ``>=`` if its
-greatest value does, so two values per field answer all order operators.
+The flat form has one list of terms per document.  One index of these terms answers equality, membership and
+presence for all fields.  The flat form also has the least and the greatest value of each field, which answer all order
+operators: a list satisfies ``>=`` if its greatest value does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(element, depth + 1) for element in value]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a JSON number. Leave the key out.")
+        raise ValueError(f"{value} is not a JSON number. Remove the key.")
     if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{value} does not fit into 64 bits. Store it as a string.")
     if isinstance(value, str) and not is_utf8(value):

@@ -38,7 +38,7 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the path, or raise TypeError if it is not one."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the name of a folder.")
+        raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
     return Path(path)
 
 

@@ -82,7 +82,7 @@ def test_files(tmp_path: Path) -> None:
     named("\ud800", "é\U0001f600").save(tmp_path)  # UTF-8 cannot encode the first
     assert IdMap.load(tmp_path).of(np.arange(2)).tolist() == ["\ud800", "é\U0001f600"]
     np.save(tmp_path / "alive.npy", np.ones(3, bool))
-    with pytest.raises(ValueError, match=r"2 ids for bool \(3,\)"):
+    with pytest.raises(ValueError, match=r"2 ids, but alive.npy is a bool array of shape \(3,\)"):
         IdMap.load(tmp_path)
     np.save(tmp_path / "alive.npy", np.ones(2, bool))
     for content, message in (

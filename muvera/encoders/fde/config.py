@@ -126,7 +126,7 @@ class FDEConfig(EncoderConfig):
         if self.projection == "identity" and width != self.dimension:
             raise ValueError(
                 f"projection='identity' keeps all {self.dimension} columns, got "
-                f"projection_dimension={width}. Leave it out, or use projection='complementary'."
+                f"projection_dimension={width}. Omit it, or use projection='complementary'."
             )
 
     @classmethod
