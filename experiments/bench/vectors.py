@@ -208,11 +208,14 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
             facts = [str(after.added.queries), "yes" if warned else "no", rebuilt, f"{seconds:.1f}"]
             rows.append([first.name, label, *(f"{value:.3f}" for value in shown), *facts])
             progress(str(rows[-1]))
-    header = ["index of", "added", "before", "added ones", "all", "windows", "warning", "rebuilt", "add, s"]
+    header = [
+        "index of", "addition", "before: all", "after: added", "after: all", "windows", "warning", "after rebuild",
+        "add, s",
+    ]  # fmt: skip
     caption = (
-        "Recall of the first stage with 100 candidates, measured with windows of document tokens: before the addition "
-        "(before), for the added documents (added ones), for all documents (all), and after `rebuild()` (rebuilt). "
-        "Windows: their number for the added documents. The time of `add` includes the measurement."
+        "Recall of the first stage with 100 candidates, before and after an addition: of all documents, and of the added "
+        'ones. Windows of document tokens are the queries; the column "windows" is the number of those of added '
+        "documents. The time of `add` includes the measurement."
     )
     return Table("Added documents", header, rows, caption)
 

@@ -131,7 +131,7 @@ def _speed_at_recall(parts: list[Part]) -> list[Table]:
             if base is not None and base[0].timed_with(own[0]):
                 for i, (time, reference) in enumerate(zip(times, base[1], strict=True)):
                     if time is not None and reference is not None:
-                        cells[i] += f" ({time / reference:.2g}x)"
+                        cells[i] += f" ({_times(time / reference)})"
             if k == 0:
                 base = own[0], times
             row = own[0].rows[0]
@@ -139,6 +139,17 @@ def _speed_at_recall(parts: list[Part]) -> list[Table]:
         title = f"queries per second by {experiment.metrics[0]}, {part.collection}"
         tables.append(Table(title, columns, rows))
     return tables
+
+
+def _times(ratio: float) -> str:
+    """Return a ratio with two digits, but without an exponent.
+
+    Examples
+    --------
+    >>> _times(1.234), _times(137.0)
+    ('1.2x', '140x')
+    """
+    return f"{float(f'{ratio:.2g}'):.0f}x" if ratio >= 10 else f"{ratio:.2g}x"
 
 
 def _times_at(curve: list[Measured], metric: str) -> list[float | None]:

@@ -119,14 +119,14 @@ class Muvera(_LibrarySystem):
 class FirstStage(_LibrarySystem):
     """The first stage alone: documents by the exact inner products of their vectors.
 
-    An FDE that is not `calibrated` keeps its default coefficients.
+    An FDE keeps its default coefficients if `fit_coefficients` is false.
     """
 
     name: ClassVar[str] = "fde"
 
-    def __init__(self, *, preset: str = "fde", calibrated: bool = True, **changes: Any) -> None:
+    def __init__(self, *, preset: str = "fde", fit_coefficients: bool = True, **changes: Any) -> None:
         super().__init__(preset, changes)
-        self._calibrated = calibrated
+        self._fit_coefficients = fit_coefficients
 
     def build(self, material: Material) -> None:
         """Fit the encoder, encode all documents and add their vectors to the search."""
@@ -140,11 +140,11 @@ class FirstStage(_LibrarySystem):
         encoder = make_encoder(self.config(material))
         if encoder.needs_fit:
             encoder.fit(self.documents, threads=self.threads)
-        if self._calibrated:
+        if self._fit_coefficients:
             return encoder
         if not isinstance(encoder, FDEEncoder) or encoder.blocks is None:
             raise ValueError(
-                f"calibrated=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
+                f"fit_coefficients=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
             )
         blocks = default_blocks(encoder.config.dimension, False)
         return FDEEncoder(

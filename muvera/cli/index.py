@@ -39,7 +39,9 @@ def index(
     backend: Backend = None,
     exact_tokens: Annotated[
         int | None,
-        Option(help="Up to this many tokens, search exactly and build no vectors (default: 20,000; 0: never)."),
+        Option(
+            help="Up to this many tokens, search exactly and build no vectors (default: 20,000; 0: never)."
+        ),
     ] = None,
     tokens: Tokens = None,
     keep_exact: Annotated[

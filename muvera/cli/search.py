@@ -77,7 +77,9 @@ def search(
         plan |= {"where": where, "rerank": None if rerank == "none" else rerank}
         index = str(opened.engine.location)
     elif where is not None or rerank != "auto":
-        raise ValueError(f"--where and --rerank need the URL of an engine, got {index}. Omit them, or search a URL.")
+        raise ValueError(
+            f"--where and --rerank need the URL of an engine, got {index}. Omit them, or search a URL."
+        )
     else:
         opened = nullcontext(_open_index(index, queries))
     with opened as searched:

@@ -105,7 +105,9 @@ def build(
     tokens: Tokens = None,
     vectors: Annotated[
         Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
-        Option(help="Encoder of the first stage's vectors (default: moments, or learned if its recall is higher)."),
+        Option(
+            help="Encoder of the first stage's vectors (default: moments, or learned if its recall is higher)."
+        ),
     ] = None,
     backend: Backend = None,
     overwrite: Overwrite = False,

@@ -31,7 +31,9 @@ class _LanceConditions(Conditions):
 
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string.")
+            raise FilterError(
+                f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string."
+            )
         if bound not in self._columns:
             return False
         literal = self.literal(value if isinstance(value, str) else float(value))

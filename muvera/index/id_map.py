@@ -31,7 +31,7 @@ _CHANGED, _CHANGED_SHARE = 4096, 32
 
 
 class IdMap:
-    """The id of every row; an id belongs to at most one live row.  Documents without ids are numbered from `first` on."""
+    """The id of every row; an id belongs to at most one live row.  Documents without ids are numbered from `first`."""
 
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
@@ -174,7 +174,9 @@ class IdMap:
         if kinds == {str} and any(value.endswith("\0") for value in values):  # NumPy would remove it
             raise ValueError(f"{folder / IDS} has an id that ends in a NUL character.")
         if type(following) is not int or alive.dtype != bool or alive.shape != (len(values),):
-            raise ValueError(f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape {alive.shape}.")
+            raise ValueError(
+                f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape {alive.shape}."
+            )
         loaded = cls(following)
         loaded._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
         loaded._alive, loaded._old_rows = alive, None

@@ -104,8 +104,8 @@ def _all_or_none(
         row, place = missing[0]
         others = f" (columns: {', '.join(row)})" if isinstance(row, dict) else ""
         raise ValueError(
-            f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose another "
-            f"column with {what}=COLUMN{others}."
+            f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose "
+            f"another column with {what}=COLUMN{others}."
         )
     return None if missing else values
 

@@ -103,10 +103,10 @@ def test_the_first_stage_gives_the_candidates_that_the_index_ranks(tmp_path: Pat
     assert np.isnan(candidates.seconds).all()
     ranked = ask(built("muvera", COLLECTION, tmp_path), COLLECTION.queries, 10, candidates=10)
     np.testing.assert_array_equal(np.sort(candidates.ids, axis=1), np.sort(ranked.ids, axis=1))
-    plain = built("fde", COLLECTION, tmp_path, calibrated=False).search(COLLECTION.queries, 10)
+    plain = built("fde", COLLECTION, tmp_path, fit_coefficients=False).search(COLLECTION.queries, 10)
     assert not np.allclose(plain.scores, candidates.scores)
-    with pytest.raises(ValueError, match="calibrated=False"):
-        built("fde", COLLECTION, tmp_path, preset="mean", calibrated=False)
+    with pytest.raises(ValueError, match="fit_coefficients=False"):
+        built("fde", COLLECTION, tmp_path, preset="mean", fit_coefficients=False)
 
 
 def test_codes_and_arguments(tmp_path: Path) -> None:

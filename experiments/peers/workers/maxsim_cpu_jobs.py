@@ -14,7 +14,7 @@ def chamfer(inputs: Mapping[str, Any]) -> Work:
     return lambda: library.maxsim_scores(tokens, documents)
 
 
-def chamfer_ragged(inputs: Mapping[str, Any]) -> Work:
+def chamfer_list(inputs: Mapping[str, Any]) -> Work:
     """Score documents as a list of arrays."""
     library = importlib.import_module("maxsim_cpu")
     tokens, documents = inputs["query"], list(inputs["equal_documents"])

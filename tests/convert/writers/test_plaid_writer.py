@@ -115,7 +115,9 @@ def test_tokens_are_coded_as_well_as_so_many_bits_allow(nbits: int, tmp_path: Pa
     report = convert(documents, tmp_path / "out", to="plaid", nbits=nbits)
     found = read(tmp_path / "out")
     assert found.lengths.tolist() == documents.lengths.tolist()
-    written = report.written.to_dict()  # the index stores directions, whose norms say nothing about the input's
+    written = (
+        report.written.to_dict()
+    )  # the index stores directions, whose norms say nothing about the input's
     assert [written[name] for name in ("tokens", "norms", "normalized", "dtype")] == [803, None, None, None]
     np.testing.assert_allclose(np.linalg.norm(found.tokens, axis=1), 1, atol=1e-5)
     # A scalar quantizer of normal numbers loses .363, .118 and .0095 of their variance, which is at most 1 here.
