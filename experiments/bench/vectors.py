@@ -213,8 +213,8 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
         "add, s",
     ]  # fmt: skip
     caption = (
-        "Recall of the first stage with 100 candidates, before and after an addition: of all documents, and of the added "
-        'ones. Windows of document tokens are the queries; the column "windows" is the number of those of added '
+        "Recall of the first stage with 100 candidates, before and after an addition: of all documents, and of the "
+        'added ones. Windows of document tokens are the queries; the column "windows" is the number of those of added '
         "documents. The time of `add` includes the measurement."
     )
     return Table("Added documents", header, rows, caption)
