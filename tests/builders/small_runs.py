@@ -1,4 +1,4 @@
-"""Commands of experiments, and runs on a tiny collection with a system that fails on demand."""
+"""Commands, runs and systems of the experiments on small collections, and a system that fails on demand."""
 
 import json
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import yaml
+from oracle import chamfer
 from typer.testing import CliRunner
 
 from experiments.__main__ import app
-from experiments.datasets.collection import Collection
+from experiments.datasets.collection import Collection, tokens_checksum
 from experiments.datasets.synthetic import synthetic_collection
 from experiments.runner.configuration import load_experiments
 from experiments.runner.raw_store import Failure, Session
@@ -21,8 +22,19 @@ from experiments.systems.baselines import Exhaustive
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 
-#: Calls of the fake systems.
+#: Calls of the faulty systems.
 CALLS: list[str] = []
+
+#: Faults in answers: the array, the place and the wrong value.
+WRONG: dict[str, tuple[str, Any, float]] = {
+    "duplicates": ("ids", 1, 7),
+    "few": ("ids", (2, slice(4, None)), -1),
+    "unknown": ("ids", (0, 0), 99_999),
+    "gap": ("ids", (0, 0), -1),
+    "scores": ("scores", (0, 0), 1e6),
+    "rising": ("scores", (1, 3), 1e6),
+    "nan": ("scores", (1, 3), np.nan),
+}
 
 
 class Faulty(Exhaustive):
@@ -46,23 +58,11 @@ class Faulty(Exhaustive):
         if self.fault == "interrupt":
             raise KeyboardInterrupt
         answers = super().search(queries, k)
-        ids, scores = answers.ids, answers.scores
-        if self.fault == "duplicates":
-            ids[1, 2] = ids[1, 0]
-        elif self.fault == "few":
-            ids[2, 4:] = -1
-        elif self.fault == "unknown":
-            ids[0, 0] = 99_999
-        elif self.fault == "gap":
-            ids[0, 0] = -1
-        elif self.fault == "scores":
-            scores[0, 1] += 1
-        elif self.fault == "rising":
-            scores[1, 3] += 100
-        elif self.fault == "nan":
-            scores[1, 3] = np.nan
-        elif self.fault == "shape":
-            return Answers(ids[:, :1], scores, answers.seconds)
+        if self.fault == "shape":
+            return Answers(answers.ids[:, :1], answers.scores, answers.seconds)
+        if self.fault in WRONG:
+            name, place, value = WRONG[self.fault]
+            getattr(answers, name)[place] = value
         return answers
 
     def close(self) -> None:
@@ -85,23 +85,69 @@ def command(*arguments: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
+def configured(folder: Path, name: str = "mine", **content: Any) -> str:
+    """Write a configuration, and return its path."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"title": name.title(), **content}))
+    return str(path)
+
+
 def small() -> Collection:
     """Return 40 generated documents and 12 queries."""
     return synthetic_collection("quick-wide", documents=40, queries=12)
 
 
 def run(
-    folder: Path, systems: list[dict[str, Any]], data: list[Collection] | None = None, **content: Any
+    folder: Path, systems: list[dict[str, Any]], data: list[Any] | None = None, **content: Any
 ) -> list[Failure]:
     """Run one experiment of these systems in `folder`, on :func:`small` unless other collections are given."""
-    path = folder / "mine.yaml"
-    filled = {"title": "Mine", "k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content}
-    path.write_text(yaml.safe_dump(filled))
+    path = configured(folder, **{"k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content})
     session = Session(folder / "out", folder / "cache", 1, lambda _: None)
-    return run_experiments(load_experiments([str(path)]), data or [small()], session)
+    return run_experiments(load_experiments([path]), data or [small()], session)
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """Return the summary of such a run."""
-    found: dict[str, Any] = json.loads((folder / "out" / "summary.json").read_text())
+def results(folder: Path, name: str = "summary") -> dict[str, Any]:
+    """Return the summary or the manifest of such a run."""
+    found: dict[str, Any] = json.loads((folder / "out" / f"{name}.json").read_text())
     return found
+
+
+def collection_of(
+    documents: MultiVectors, queries: MultiVectors | None = None, name: str = "small", **fields: Any
+) -> Collection:
+    """Return a collection of documents and, by default, the first tokens of six of them as queries."""
+    if queries is None:
+        queries = MultiVectors.from_arrays([document[:3] for document in documents[:6]])
+    names = [str(i) for i in range(len(documents))]
+    checksum = tokens_checksum(documents, queries)
+    return Collection(name, documents, queries, checksum, names, names[: len(queries)], **fields)
+
+
+def material(collection: Collection, folder: Path, cache: Path | None = None) -> Material:
+    """Return the inputs of a system's build."""
+    return Material(collection, folder, cache or folder, seed=7, threads=1)
+
+
+def built(name: str, collection: Collection, folder: Path, **build: Any) -> Any:
+    """Return a built system."""
+    system: Any = SYSTEMS[name](**build)
+    system.build(material(collection, folder))
+    return system
+
+
+def exact_scores(queries: MultiVectors, documents: MultiVectors) -> np.ndarray:
+    """Return Chamfer similarities by the oracle (n_queries, n_documents)."""
+    return np.array([[chamfer(query, document) for document in documents] for query in queries])
+
+
+def ask(system: Any, queries: MultiVectors, k: int, **query: Any) -> Answers:
+    """Search with all queries, and check the properties of every answer."""
+    answers: Answers = system.search(queries, k, **query)
+    assert answers.ids.shape == answers.scores.shape == (len(queries), k)
+    assert answers.seconds.shape == (len(queries),) and (answers.seconds > 0).all()
+    for ids, scores in zip(answers.ids, answers.scores, strict=True):
+        count = int((ids >= 0).sum())
+        assert (ids[count:] == -1).all()
+        assert len(set(ids[:count].tolist())) == count
+        assert (np.diff(scores[:count]) <= 0).all()
+    return answers

@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from builders.small_runs import command
+from builders.small_runs import command, configured
 
-from experiments.runner.configuration import load_experiments
-from experiments.runner.quick import quick_experiment
-
-TIMED = {
-    "title": "Timed",
+TIMED: dict[str, Any] = {
     "k": 10,
     "timed": True,
     "metrics": ["10-recall@10"],
@@ -24,8 +19,7 @@ TIMED = {
     ],
     "compare": [{"to": "exhaustive"}],
 }
-UNTIMED = {
-    "title": "Untimed",
+UNTIMED: dict[str, Any] = {
     "seeds": 3,
     "metrics": ["10-recall@50"],
     "systems": [
@@ -34,21 +28,25 @@ UNTIMED = {
     ],
 }
 
+#: Points of the quick run: the ends of sweeps; a peer without an environment is skipped.
+POINTS = {
+    ("timed", "exhaustive"),
+    *(("timed", f"muvera, candidates={candidates}") for candidates in (10, 300)),
+    *(("untimed", system) for system in ("fde", "pooled")),
+}
+
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quick")
-    names = []
-    for name, content in (("timed", TIMED), ("untimed", UNTIMED)):
-        names.append(str(folder / f"{name}.yaml"))
-        Path(names[-1]).write_text(yaml.safe_dump(content))
-    expected = folder / "expected.jsonl"
+    names = [configured(folder, "timed", **TIMED), configured(folder, "untimed", **UNTIMED)]
     score = {
         "experiment": "timed",
         "collection": "quick-wide",
         "point": "exhaustive",
         "metric": "10-recall@10",
     }
+    expected = folder / "expected.jsonl"
     expected.write_text(json.dumps({**score, "value": 1, "tolerance": 0}))
     where = ["--cache", folder / "cache", "--out", folder / "run", "--expected", expected]
     code, output = command("quick", *names, *where)
@@ -62,18 +60,9 @@ def test_a_quick_run_writes_all_results(quick: Path) -> None:
     summary = json.loads((quick / "summary.json").read_text())
     assert manifest["failures"] == [] and manifest["quick"]
     assert list(manifest["collections"]) == ["quick-wide", "quick-cone"]
-    points = {(row["experiment"], row["point"]) for row in summary["rows"]}
-    assert points == {  # the ends of sweeps; a peer without an environment is skipped
-        ("timed", "exhaustive"),
-        ("timed", "muvera, candidates=10"),
-        ("timed", "muvera, candidates=300"),
-        ("untimed", "fde"),
-        ("untimed", "pooled"),
-    }
-    exact = [
-        row["metrics"] for row in summary["rows"] if row["point"] in ("exhaustive", "muvera, candidates=300")
-    ]
-    assert all(metrics["10-recall@10"]["mean"] == 1 for metrics in exact) and len(exact) == 4
+    assert {(row["experiment"], row["point"]) for row in summary["rows"]} == POINTS
+    exact = [row["metrics"] for row in summary["rows"] if row["point"].endswith(("exhaustive", "=300"))]
+    assert [metrics["10-recall@10"]["mean"] for metrics in exact] == [1] * 4
     assert {table["experiment"] for table in summary["tables"]} == {"timed", "untimed"}
 
 
@@ -99,28 +88,11 @@ def test_a_run_is_recorded_and_checked(quick: Path, tmp_path: Path) -> None:
     assert "line 1" in check()[1]
 
 
-def test_a_collection_that_could_not_be_read_fails_the_check(tmp_path: Path) -> None:
-    failure = {"experiment": "all", "collection": "news", "system": "collection", "message": "no embeddings."}
-    manifest = {"experiments": {}, "collections": {}, "failures": [failure]}
-    assert command("check", tmp_path)[0] == 2  # no run
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "summary.json").write_text('{"rows": []}')
-    code, output = command("check", tmp_path)
-    assert code == 1 and "FAIL news: no embeddings." in output
-
-
-def test_every_configuration_has_a_quick_version(tmp_path: Path) -> None:
-    for experiment in load_experiments(["study"]):
-        small = quick_experiment(experiment, tmp_path)
-        assert small.points(), experiment.name
-        assert len(small.points()) <= len(experiment.points())
-
-
 def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -> None:
     out = ["--out", tmp_path / "r"]
     code, output = command("run", "end_to_ent", *out)
     assert code == 2 and "end_to_end" in output
-    assert command("run", "--data", tmp_path, *out)[0] == 2
+    assert command("run", "--data", tmp_path, *out)[0] == command("check", tmp_path)[0] == 2
     assert not (tmp_path / "r").exists()
     (tmp_path / "data" / "news").mkdir(parents=True)
     for name in ("corpus", "queries"):
@@ -132,3 +104,5 @@ def test_wrong_names_end_a_command_before_anything_is_measured(tmp_path: Path) -
     assert command("vectors", "mixed", "nothing", *data)[0] == 2
     code, output = command("run", "end_to_end", *data, *out)
     assert code == 1 and "FAILED all, news, collection: news has texts" in output
+    code, output = command("check", tmp_path / "r")  # a collection that could not be read fails the check
+    assert code == 1 and "FAIL news: news has texts" in output

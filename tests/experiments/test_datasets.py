@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import SHARED
-from builders.small_runs import command
+from builders.small_runs import command, exact_scores
 from builders.text_encoders import HashEncoder
+from builders.token_collections import random_texts
 
 from experiments.datasets import encode, passages
 from experiments.datasets.discovery import find_collections
@@ -39,11 +40,11 @@ def write_embeddings(folder: Path, ids: list[str], query_ids: list[str]) -> Path
 
 def write_texts(folder: Path, ids: list[str], query_ids: list[str], qrels: list[str]) -> Path:
     (folder / "qrels").mkdir(parents=True)
-    rows = [json.dumps({"_id": name, "title": "T", "text": f"text of {name}"}) for name in ids]
-    (folder / "corpus.jsonl").write_text("\n".join(rows))
-    rows = [json.dumps({"_id": name, "text": f"query {name}"}) for name in query_ids]
-    (folder / "queries.jsonl").write_text("\n".join(rows))
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *qrels]))
+    corpus = [json.dumps({"_id": name, "title": "T", "text": f"text of {name}"}) for name in ids]
+    queries = [json.dumps({"_id": name, "text": f"query {name}"}) for name in query_ids]
+    judgements = ["query-id\tcorpus-id\tscore", *qrels]
+    for file, lines in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", judgements)):
+        (folder / file).write_text("\n".join(lines))
     return folder
 
 
@@ -53,24 +54,32 @@ def test_texts_judgements_and_pooled_vectors_are_those_of_the_texts_with_tokens(
     places = find_collections([tmp_path], tmp_path / "cache")
     assert list(places) == ["news-model"]
     loaded = load_collection(places["news-model"])
-    assert loaded.document_ids == ["a", "c"]
-    assert loaded.document_texts == ["T text of a", "T text of c"]
-    assert loaded.query_texts == ["query q"]
+    assert (loaded.document_ids, loaded.problems) == (["a", "c"], [])
+    assert (loaded.document_texts, loaded.query_texts) == (["T text of a", "T text of c"], ["query q"])
     assert loaded.judgements == [{1: 2}]
-    assert loaded.document_pooled is not None
-    np.testing.assert_array_equal(loaded.document_pooled, [[0], [2]])
-    assert loaded.problems == []
+    np.testing.assert_array_equal(loaded.document_pooled, [[0], [2]])  # type: ignore[arg-type]
 
 
-def test_embeddings_belong_to_the_longest_name_that_fits_and_come_from_the_cache(tmp_path: Path) -> None:
-    write_embeddings(tmp_path / "news-en-model", ["a", "b"], ["q"])
+def test_collections_are_found_in_folders_and_the_cache_with_the_texts_of_the_longest_name(
+    tmp_path: Path,
+) -> None:
+    one = write_embeddings(tmp_path / "alone" / "one", ["a", "b"], ["q"])
+    shared, cache = tmp_path / "shared", tmp_path / "cache"
+    for name in ("embeddings/two", "news-en-model"):
+        write_embeddings(shared / name, ["a", "b"], ["q"])
     for name in ("news", "news-en"):
-        write_texts(tmp_path / name, ["a", "b"], ["q"], ["q\ta\t1"])
+        write_texts(shared / name, ["a", "b"], ["q"], ["q\ta\t1"])
     for name in ("news-other", "far-model"):
-        write_embeddings(tmp_path / "cache" / "embeddings" / "0123abcd" / name, ["a", "b"], ["q"])
-    places = find_collections([tmp_path], tmp_path / "cache")
-    assert sorted(places) == ["news-en-model", "news-other"]  # no texts belong to far-model
-    assert places["news-en-model"].texts == tmp_path / "news-en"
+        write_embeddings(cache / "embeddings" / "0123abcd" / name, ["a", "b"], ["q"])
+    assert list(find_collections([one], tmp_path)) == ["one"]
+    places = find_collections([tmp_path / "alone", shared], cache)
+    assert sorted(places) == ["news-en-model", "news-other", "one", "two"]  # no texts belong to far-model
+    assert places["news-en-model"].texts == shared / "news-en"
+    assert list(find_collections([tmp_path / "alone", shared], cache, ["two"])) == ["two"]
+    with pytest.raises(ValueError, match=r"no collection 'tow'\. Did you mean 'two'"):
+        find_collections([shared], cache, ["tow"])
+    with pytest.raises(FileNotFoundError, match="holds no collection"):
+        find_collections([tmp_path], tmp_path)
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:
@@ -87,20 +96,13 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 
 
 def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) -> None:
-    stream = np.random.default_rng(0)
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    sides = [
-        MultiVectors.from_arrays([stream.normal(size=(3, 8)) for _ in range(count)], ids=ids)
-        for count, ids in ((4, ["a", "b", "c", "d"]), (2, ["q", "r"]))
-    ]
-    sides[0].save(folder / "documents")
-    queries: dict[str, Any] = {name: sides[1][i] for i, name in enumerate(["q", "r"])}
-    np.savez(folder / "queries.npz", **queries)
-    loaded = load_collection(find_collections([folder], tmp_path / "cache")["mine"])
-    assert loaded.document_ids == ["a", "b", "c", "d"]
-    assert len(loaded.query_ids) == 2
-    np.testing.assert_array_equal(loaded.documents.tokens, sides[0].tokens)
+    documents = random_texts(4, dimension=8).with_ids(["a", "b", "c", "d"])
+    documents.save(tmp_path / "documents")
+    queries: dict[str, Any] = {"q": documents[0], "r": documents[1]}
+    np.savez(tmp_path / "queries.npz", **queries)
+    (loaded,) = map(load_collection, find_collections([tmp_path], tmp_path / "cache").values())
+    assert (loaded.document_ids, len(loaded.query_ids)) == (["a", "b", "c", "d"], 2)
+    np.testing.assert_array_equal(loaded.documents.tokens, documents.tokens)
 
 
 def test_parts_keep_what_belongs_together() -> None:
@@ -128,29 +130,12 @@ def test_parts_keep_what_belongs_together() -> None:
 def test_exact_answers_are_chamfers_and_kept(tmp_path: Path) -> None:
     whole = synthetic_collection("quick-wide", documents=40, queries=5)
     exact = ExactAnswers(whole, tmp_path)
-    documents = [document.astype(np.float64) for document in whole.documents]
-    expected = []
-    for query in whole.queries:
-        scores = [(query.astype(np.float64) @ document.T).max(axis=1).sum() for document in documents]
-        expected.append(np.argsort(-np.array(scores), kind="stable")[:10])
-    np.testing.assert_array_equal(exact.best(6), np.array(expected)[:, :6])
+    expected = np.argsort(-exact_scores(whole.queries, whole.documents), kind="stable")
+    np.testing.assert_array_equal(exact.best(6), expected[:, :6])
     (path,) = tmp_path.glob("top10-*.npy")
     np.save(path, exact.best(10) + 1)
-    np.testing.assert_array_equal(exact.best(3), np.array(expected)[:, :3] + 1)  # the first of more
+    np.testing.assert_array_equal(exact.best(3), expected[:, :3] + 1)  # the first of more
     assert exact.best(1000).shape == (5, exact.documents) == (5, 40)
-
-
-def test_collections_are_found_alone_in_a_folder_and_under_embeddings(tmp_path: Path) -> None:
-    one = write_embeddings(tmp_path / "alone" / "one", ["a", "b"], ["q"])
-    write_embeddings(tmp_path / "shared" / "embeddings" / "two", ["a", "b"], ["q"])
-    cache = tmp_path / "cache"
-    assert list(find_collections([one], cache)) == ["one"]
-    assert list(find_collections([tmp_path / "alone", tmp_path / "shared"], cache)) == ["one", "two"]
-    assert list(find_collections([tmp_path / "alone", tmp_path / "shared"], cache, ["two"])) == ["two"]
-    with pytest.raises(ValueError, match=r"no collection 'tow'\. Did you mean 'two'"):
-        find_collections([tmp_path / "shared"], cache, ["tow"])
-    with pytest.raises(FileNotFoundError, match="holds no collection"):
-        find_collections([tmp_path], cache)
 
 
 def test_queries_of_a_plaid_index_come_from_beside_it(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +12,12 @@ from experiments.demo.make_demo_sample import SAMPLE, best_ranks, collect_docume
 from muvera.texts.encoders.minilm import is_punctuation
 
 
-def load(name: str) -> Any:
-    return json.loads((SAMPLE / name).read_text(encoding="utf-8"))
-
-
 def test_documents_and_queries_align() -> None:
-    lengths, ids, strings = np.load(SAMPLE / "lengths.npy"), load("ids.json"), load("token_strings.json")
-    texts, queries = load("texts.json"), load("queries.json")
+    names = ("ids", "token_strings", "texts", "queries")
+    ids, strings, texts, queries = (
+        json.loads((SAMPLE / f"{name}.json").read_text("utf-8")) for name in names
+    )
+    lengths = np.load(SAMPLE / "lengths.npy")
     assert 500 <= len(ids) == len(set(ids)) == len(texts) == len(lengths) <= 700
     assert not any(is_punctuation(token) for one in strings for token in one)
     assert all(text.startswith(f"{one}: ") for one, text in zip(ids, texts, strict=True))

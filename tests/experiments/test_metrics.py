@@ -64,9 +64,6 @@ def test_intervals_cover_the_true_mean() -> None:
     stream = np.random.default_rng(3)
     found = [mean_interval(stream.random(100)) for _ in range(200)]
     assert 180 <= sum(one is not None and one["low"] <= 0.5 <= one["high"] for one in found) < 200
-
-
-def test_nan_is_ignored() -> None:
     assert mean_interval(np.array([1.0, np.nan, 1.0])) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}
     assert mean_interval(np.full(3, np.nan)) is None
 

@@ -4,6 +4,7 @@ The real libraries run if ``MUVERA_PEERS`` names the experiments' cache folder; 
 two of them with torch.  Libraries that are installed here run in this environment.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.system_inputs import ask, collection_of, exact_scores, material
+from builders.small_runs import ask, collection_of, exact_scores, material
 from builders.token_collections import random_texts
 
+from experiments.datasets.synthetic import synthetic_collection
+from experiments.evaluation.metrics import recall
 from experiments.peers import environments as peers
 from experiments.peers.environments import MUVERA, PEERS, Library, Worker, process_environment, save_texts
 from experiments.systems.registry import SYSTEMS
@@ -24,7 +27,7 @@ CACHE = os.environ.get("MUVERA_PEERS")
 QUERIES = random_texts(3, 50, dimension=16)
 
 STAND_IN = """
-import json, os, sys
+import json, os, pickle, sys
 from pathlib import Path
 import numpy as np
 
@@ -47,29 +50,23 @@ def end(inputs, words=""):
 def build(inputs, index, **settings):
     documents = inputs["documents"]
     def work():
-        path = Path(index)
+        path = Path(index)  # a file or a folder
         if path.suffix != ".bin":
             path.mkdir()
-            path = path / "whole"
-        with path.open("wb") as file:
-            np.savez(file, tokens=np.concatenate(documents), lengths=[len(text) for text in documents])
-        kinds = Path("token_ids.npy")
-        settings["token_ids"] = np.load(kinds).tolist() if kinds.exists() else None
+        pickle.dump(documents, (path / "whole" if path.is_dir() else path).open("wb"))
+        settings["token_ids"] = Path("token_ids.npy").exists()
         Path("built.json").write_text(json.dumps(settings))
     return work
 
 def search(inputs, index, top_k, **settings):
     path = Path(index)
-    saved = np.load(path / "whole" if path.is_dir() else path)
-    documents = np.split(saved["tokens"], np.cumsum(saved["lengths"])[:-1])
+    documents = pickle.loads((path / "whole" if path.is_dir() else path).read_bytes())
     Path("asked.json").write_text(json.dumps({"top_k": top_k, **settings}))
     def work(query):
         scores = np.array([(query @ text.T.astype(np.float32)).max(axis=1).sum() for text in documents])
         scores = np.round(scores, 1)  # as approximate scores are
         best = np.argsort(-scores, kind="stable")[: min(top_k, 20)]
-        out = np.full((top_k, 2), -1.0)
-        out[: len(best), 0], out[: len(best), 1] = best, scores[best]
-        return out
+        return list(zip(best, scores[best]))
     return work
 
 def load(inputs):
@@ -121,7 +118,7 @@ def test_environments_of_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setitem(PEERS, "fast-plaid", Library("fast-plaid", "nothing_jobs"))
     system = SYSTEMS["plaid"]()
     with pytest.raises(RuntimeError, match=r"^fast-plaid, load: the process ended: ModuleNotFoundError"):
-        system.prepare(material(random_texts(3, dimension=16), tmp_path))
+        system.prepare(material(collection_of(random_texts(3, dimension=16)), tmp_path))
     system.close()
 
 
@@ -138,7 +135,7 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
     assert not list((tmp_path / "scratch").glob("documents*"))
     assert system.build_seconds > 0 and system.bytes_per_document() > 0
     settings = json.loads((tmp_path / "scratch" / "built.json").read_text())
-    assert settings["seed"] == 7 and (settings["token_ids"] is None) == (name != "tachiom")
+    assert (settings["seed"], settings["token_ids"]) == (7, name == "tachiom")
     exact = exact_scores(QUERIES, documents)
     rounded = ask(system, QUERIES, 5)
     np.testing.assert_allclose(rounded.scores, np.round(-np.sort(-exact, axis=1)[:, :5], 1), atol=0.11)
@@ -168,22 +165,11 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
 )
 def test_the_real_libraries_find_most_of_the_best(name: str, query: dict[str, Any], tmp_path: Path) -> None:
     # Documents around common directions, as tokens of a model are: WARP drops tokens far from its centroids.
-    stream = np.random.default_rng(0)
-    lengths = stream.integers(5, 30, 300)
-    tokens = stream.normal(size=(40, 128))[stream.integers(0, 40, lengths.sum())]
-    tokens += 0.5 * stream.normal(size=tokens.shape)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    documents = MultiVectors.from_flat(tokens.astype(np.float16), lengths.tolist())
-    queries = MultiVectors.from_arrays([documents[i][:6].astype(np.float32) for i in (3, 77, 200)])
-    ids = [np.arange(length) for length in lengths]
-    collection = collection_of(documents, queries, document_token_ids=ids)
-    system = SYSTEMS[name]()
-    try:
-        given = material(collection, tmp_path, Path(str(CACHE)))
+    collection = synthetic_collection("quick-wide", documents=300, queries=3)
+    given = material(collection, tmp_path, Path(str(CACHE)))
+    with contextlib.closing(SYSTEMS[name]()) as system:
         system.prepare(given)
         system.build(given)
-        answers = ask(system, queries, 10, **query)
-    finally:
-        system.close()
-    best = np.argsort(-exact_scores(queries, documents), axis=1)[:, :10]
-    assert np.mean([np.isin(best[i], answers.ids[i]).mean() for i in range(3)]) >= 0.9
+        answers = ask(system, collection.queries, 10, **query)
+    best = np.argsort(-exact_scores(collection.queries, collection.documents), axis=1)[:, :10]
+    assert recall(answers.ids, best).mean() >= 0.9

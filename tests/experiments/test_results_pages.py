@@ -35,13 +35,9 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
-    manifest = {
-        "experiments": {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}},
-        "machine": MACHINE,
-        "threads": 1,
-        "failures": [],
-        "measured": [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}],
-    }
+    experiments = {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}}
+    manifest = {"experiments": experiments, "machine": MACHINE, "threads": 1, "failures": []}
+    manifest["measured"] = [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     summary = {"rows": [{"experiment": "headline"}], "tables": stored()["tables"]}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
@@ -52,7 +48,5 @@ def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
     lines = [line.strip() for line in (tmp_path / "results" / "headline.json").read_text().splitlines()]
     assert '["muvera", "0.300 [0.2, 0.4]", ""],' in lines  # one entry per line
     save_results("other", stored(), tmp_path / "results")
-    assert [path.name for path in write_pages(tmp_path / "pages", tmp_path / "results")] == [
-        "systems.md",
-        "index.md",
-    ]
+    paths = write_pages(tmp_path / "pages", tmp_path / "results")
+    assert [path.name for path in paths] == ["systems.md", "index.md"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.system_inputs import ask, built, exact_scores
+from builders.small_runs import ask, built, exact_scores
 from builders.token_collections import random_texts
 
 from experiments.datasets.synthetic import synthetic_collection
@@ -17,6 +17,7 @@ from muvera import MultiVectors
 pytestmark = pytest.mark.compiled("searches whole collections")
 
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
+RELEVANT = [next(iter(judged)) for judged in COLLECTION.judgements or []]
 QUERIES = random_texts(3, dimension=16)
 
 
@@ -51,10 +52,12 @@ def test_systems_that_rank_everything_exactly_find_exact_chamfers_best(tmp_path:
 @pytest.mark.parametrize("source", [("words", "bm25", {}), ("single", "pooled", {"vectors": "stored"})])
 def test_a_hybrid_search_of_one_source_is_that_system(tmp_path: Path, source: Any) -> None:
     kind, name, arguments = source
-    mine = ask(built("hybrid", COLLECTION, tmp_path, sources=[kind]), COLLECTION.queries, 5, candidates=5)
-    theirs = ask(built(name, COLLECTION, tmp_path, **arguments), COLLECTION.queries, 5, candidates=5)
-    for own, other in zip(mine.ids, theirs.ids, strict=True):
-        assert set(own[own >= 0]) <= set(other)
+    systems = (
+        built("hybrid", COLLECTION, tmp_path, sources=[kind]),
+        built(name, COLLECTION, tmp_path, **arguments),
+    )
+    mine, theirs = (ask(system, COLLECTION.queries, 5, candidates=5).ids for system in systems)
+    assert all(set(own[own >= 0]) <= set(other) for own, other in zip(mine, theirs, strict=True))
 
 
 def test_pooled_vectors_and_words_alone(tmp_path: Path) -> None:
@@ -65,9 +68,8 @@ def test_pooled_vectors_and_words_alone(tmp_path: Path) -> None:
     scores = means(COLLECTION.queries) @ means(COLLECTION.documents).T
     answers = ask(built("pooled", COLLECTION, tmp_path), COLLECTION.queries, 5, rerank=False)
     np.testing.assert_array_equal(answers.ids, np.argsort(-scores, axis=1)[:, :5])
-    words = built("bm25", COLLECTION, tmp_path)
-    first = ask(words, COLLECTION.queries, 5, rerank=False).ids[:, 0].tolist()
-    assert first == [next(iter(judged)) for judged in COLLECTION.judgements or []]
+    words = ask(built("bm25", COLLECTION, tmp_path), COLLECTION.queries, 5, rerank=False)
+    assert words.ids[:, 0].tolist() == RELEVANT
     empty = built("bm25", replace(COLLECTION, query_texts=["the of and"]), tmp_path)
     assert empty.search(COLLECTION.queries[:1], 3, rerank=False).ids[0].tolist() == [0, 1, 2]
 
@@ -76,8 +78,7 @@ def test_texts_are_ranked_by_similarity_and_words(tmp_path: Path) -> None:
     texts = built("texts", COLLECTION, tmp_path, settings={"tokens": "float32"})
     exact = np.argsort(-exact_scores(COLLECTION.queries, COLLECTION.documents), axis=1)[:, :5]
     np.testing.assert_array_equal(ask(texts, COLLECTION.queries, 5, words=0).ids, exact)
-    first = [next(iter(judged)) for judged in COLLECTION.judgements or []]
-    assert ask(texts, COLLECTION.queries, 5, words=1).ids[:, 0].tolist() == first
+    assert ask(texts, COLLECTION.queries, 5, words=1).ids[:, 0].tolist() == RELEVANT
     assert texts.bytes_per_document() > COLLECTION.documents.tokens.nbytes / len(COLLECTION.documents)
 
 
@@ -94,8 +95,9 @@ def test_texts_are_ranked_by_similarity_and_words(tmp_path: Path) -> None:
 def test_systems_are_left_out_if_the_collection_lacks_something(
     tmp_path: Path, name: str, build: dict[str, Any], missing: str
 ) -> None:
+    lacking: Any = {missing: None}
     with pytest.raises(NotApplicableError):
-        built(name, replace(COLLECTION, **{missing: None}), tmp_path, **build)  # type: ignore[arg-type]
+        built(name, replace(COLLECTION, **lacking), tmp_path, **build)
 
 
 def test_the_first_stage_gives_the_candidates_that_the_index_ranks(tmp_path: Path) -> None:

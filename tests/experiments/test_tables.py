@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.paths import ROOT
+from builders.small_runs import configured
 
 from experiments.evaluation.summary import Measured, Part
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
@@ -19,16 +20,9 @@ INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
 
 def test_one_table_has_the_same_cells_in_every_form() -> None:
-    columns: list[Column | str] = [
-        "system",
-        "words",
-        Column("recall", format="{:.2f}"),
-        Column("time", unit="ms"),
-        "empty",
-    ]
-    table = Table(
-        "Title", columns, [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
-    )
+    numbers = (Column("recall", format="{:.2f}"), Column("time", unit="ms"))
+    rows = [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
+    table = Table("Title", ["system", "words", *numbers, "empty"], rows)
     assert table.header == ["system", "words", "recall", "time, ms", "empty"]
     assert table.cells == [["<a|b>", "x", "0.50 [0.25, 0.75]", "1,234", ""], ["c", "1", "", "0.00123", ""]]
     assert table.numeric[:4] == [False, False, True, True]
@@ -50,65 +44,53 @@ def test_saved_tables_replace_those_of_the_same_title(tmp_path: Path) -> None:
     assert load_results("mine", tmp_path)["tables"][0]["rows"] == [["b", "3"]]
 
 
-# ---- Machines
-
-
 def test_machines_are_counted_from_stored_costs() -> None:
     machine, cost = Machine(memory_gb=64, cores=8, rate=5000, share=0.5), scan_cost()
     ((_, _, shards, each, _, ms, rate, copies, machines),) = machine_table([10**9], machine).rows
     most = min(32e9 / cost.memory, 100 * cost.documents / cost.ms)
     assert (shards - 1) * most < 1e9 <= shards * most and each == 1e9 / shards
-    assert ms == pytest.approx(each * cost.ms / cost.documents + query_ms()) and rate == pytest.approx(
-        8000 / ms
-    )
+    assert (ms, rate) == pytest.approx((each * cost.ms / cost.documents + query_ms(), 8000 / ms))
     assert machines == shards * copies and (copies - 1) * rate < 5000 <= copies * rate
 
 
 def test_the_documents_have_the_commands_table() -> None:
-    assert markdown(machine_table([10**8, 10**10], Machine())) in (ROOT / "docs" / "scale.md").read_text(
-        encoding="utf-8"
-    )
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert markdown(machine_table([10**8, 10**10], Machine())) in page
 
 
-# ---- Tables of single experiments
-
-CONFIGURATION = """
-title: Mine
-timed: true
-metrics: [10-recall@10]
-tables: [speed_at_recall]
-systems:
-  - {system: muvera, label: ours, sweep: {candidates: [20, 50]}}
-  - {system: pooled, label: theirs, sweep: {candidates: [20, 50]}}
-"""
+#: Label, candidates, seconds and recall of the points of a timed experiment.
+POINTS = [
+    ("ours", 20, 0.001, 0.9),
+    ("ours", 50, 0.002, 0.99),
+    ("theirs", 20, 0.004, 0.8),
+    ("theirs", 50, 0.005, 0.92),
+]
 
 
-def part(experiment: Experiment, turns: dict[str, str]) -> Part:
-    """Two points of each label on one collection."""
+def part(experiment: Experiment, **turns: str) -> Part:
+    """Return the points on one collection."""
     made = Part(experiment, "some")
-    times = {"ours": [0.001, 0.002], "theirs": [0.004, 0.005]}
-    recalls = {"ours": [0.9, 0.99], "theirs": [0.8, 0.92]}
-    for label, seconds in times.items():
-        for i, candidates in enumerate((20, 50)):
-            row = {"label": label, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
-            each, none = np.array([seconds[i], seconds[i], 100.0]), np.empty(0)
-            raw: Any = Raw(none, none, each, {"turns": turns[label]})  # type: ignore[arg-type]
-            values = {"10-recall@10": np.full(3, recalls[label][i])}
-            made.points[f"{label}, candidates={candidates}"] = Measured([row], values, raw)
+    for label, candidates, seconds, recall in POINTS:
+        row = {"label": label, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
+        none: Any = np.empty(0)
+        raw = Raw(none, none, np.array([seconds, seconds, 100.0]), {"turns": turns[label]})
+        values = {"10-recall@10": np.full(3, recall)}
+        made.points[f"{label}, candidates={candidates}"] = Measured([row], values, raw)
     return made
 
 
 def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(CONFIGURATION)
-    (experiment,) = load_experiments([str(path)])
-    (speed,) = result_tables([part(experiment, {"ours": "1", "theirs": "1"})])
+    sweep = {"candidates": [20, 50]}
+    systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
+    content = {"timed": True, "metrics": ["10-recall@10"], "tables": ["speed_at_recall"], "systems": systems}
+    (experiment,) = load_experiments([configured(tmp_path, **content)])
+    (speed,) = result_tables([part(experiment, ours="1", theirs="1")])
     assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
     assert speed["rows"] == [
         ["ours", "1,000", "1,000", "643", "500", "12,346", "1.2"],
         ["theirs", "250 (4x)", "207 (4.8x)", "", "", "12,346", "1.2"],
     ]
-    apart = result_tables([part(experiment, {"ours": "1", "theirs": "2"})])[0]  # not measured together
+    apart = result_tables([part(experiment, ours="1", theirs="2")])[0]  # not measured together
     assert apart["rows"][1][1:3] == ["250", "207"]
     assert result_tables([Part(experiment, "some")]) == []  # nothing was measured
 
