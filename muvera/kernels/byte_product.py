@@ -19,7 +19,7 @@ def split_to_bytes(block, out, units):
     """
     for i in range(block.shape[0]):
         row, high, low = block[i], out[2 * i], out[2 * i + 1]
-        # Bit patterns of positive floats order as the floats do; this loop and the next are vectorized.
+        # Bit patterns of positive floats have the order of the floats; this loop and the next are vectorized.
         bits, peak_bits = row.view(np.int32), np.int32(0)
         for j in range(len(row)):
             peak_bits = max(peak_bits, bits[j] & np.int32(0x7FFFFFFF))

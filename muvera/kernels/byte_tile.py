@@ -1,7 +1,7 @@
 """Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
 
-A map in bytes takes a quarter of the memory of a map in float32.  If the processor adds four
-products at once (AVX-512 VNNI), a product can take a quarter of the time.
+A map in bytes takes a quarter of the memory of a map in float32.  Processors with AVX-512 VNNI add four products of
+bytes at once, so multiplying by such a map can take a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
@@ -42,7 +42,7 @@ STEP = 4
 #: Panels of a strip, which has two rows: the high and low bytes of a single query.
 STRIP = ROWS // 2
 
-#: Panels that are multiplied together, as many as fit into the registers: loading rows limits the speed of one.
+#: Panels that are multiplied together: as many as fit into the registers, because they share the loads of the rows.
 WIDE = ROWS // 4
 
 #: Bytes of a vector register, and vectors of signed bytes that are multiplied together with a query.

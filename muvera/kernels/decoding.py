@@ -83,7 +83,7 @@ def score_decoded(codes, offsets, documents, decoder, packed, count, estimates, 
     """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
 
     They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
-    score is -inf for documents without tokens, and for all documents from the first one that its estimate excludes.
+    score is -inf for documents without tokens, and for all remaining ones once an estimate excludes a document.
 
     `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`, for `estimates`, `errors` and `heap`
     :func:`muvera.kernels.pruning.score_with_pruning`.

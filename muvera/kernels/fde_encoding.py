@@ -28,7 +28,7 @@ _CANCELED = np.float32(1e-6)
 def write_blocks(sums, scales, slot_codes, slots, width, repetition, position, projection, block, tile, out):
     """Project the rows of the occupied cells and write them to one FDE, `out`.
 
-    `sums` contains `slots` rows; row s is of the cell with code ``slot_codes[s]`` and is scaled by
+    `sums` contains `slots` rows; row s belongs to the cell with code ``slot_codes[s]`` and is scaled by
     ``scales[s]``.
     """
     cells = position.shape[0]
@@ -63,7 +63,7 @@ def nearest_token(code, codes, count):
             distance += 1
         if distance < best:
             best, chosen = distance, t
-            if distance == 1:  # an empty cell has no token at 0
+            if distance == 1:  # no token is nearer, because the cell is empty
                 break
     return chosen
 
@@ -90,8 +90,8 @@ def encode_documents(
     `center` (width,) is subtracted from every token.  `cell_values` is one of the CELL constants,
     `weight` multiplies every entry.  An empty document's FDE is zero.
 
-    With `split` the FDE is that of the tokens minus the document's mean token, in the cells of the whole
-    tokens.  Columns of `out` beyond the FDE are not changed.
+    With `split`, tokens are assigned to cells first.  Then the document's mean token is subtracted from them, and the
+    cells sum the differences.  Columns of `out` beyond the FDE are not changed.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -177,7 +177,7 @@ def encode_documents(
                 scales[s] = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
                 if cell_values == CELL_LENGTH:
                     scales[s] *= cell_lengths[s] / np.float32(counts[s])
-                # Residuals cancel if one cell has all tokens; rounding errors are no direction.
+                # Residuals cancel if one cell has all tokens: their sum has only the direction of rounding errors.
                 if measured and square <= _CANCELED * cell_lengths[s] * cell_lengths[s]:
                     scales[s] = np.float32(0.0)
             write_blocks(

@@ -3,8 +3,8 @@
 Sizes: A token has d columns; `width` is d rounded up to a multiple of LANES.  n is the number of landmarks or
 features.  :func:`muvera.kernels.byte_tile.pack_bytes` packs them in panels of LANES columns of `width` bytes.
 
-Tokens are rounded to bytes after a center that is the same for all tokens is subtracted.  Products of bytes
-are exact integers, so a text's values do not depend on the machine or on other texts.
+One center is subtracted from all tokens before they are rounded to bytes.  Products of bytes are exact
+integers, so a text's values do not depend on the machine or on other texts.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ _LEAST = -(2**31)
 
 @helper
 def _round_floats(rows, first, last, out):
-    """Write ``rows[first:last]`` in 127ths of the largest entry to the same bytes of `out`; return the unit."""
+    """Write ``rows[first:last]`` in 127ths of the largest entry to the same positions of `out`; return the unit."""
     peak = np.float32(0.0)
     for i in range(first, last):
         peak = max(peak, abs(rows[i]))

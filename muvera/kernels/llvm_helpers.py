@@ -134,7 +134,7 @@ def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
 
 
 def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
-    """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, whole registers of bytes."""
+    """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, which fill whole registers."""
     size, instruction = SHUFFLES[name]
     vector = ir.VectorType(BYTE, size)
     function = cgutils.get_or_insert_function(
@@ -149,7 +149,7 @@ def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
 
 
 def joined_lanes(builder: Any, vectors: list[Any]) -> Any:
-    """Emit the lanes of 1, 2, 4, ... equal vectors as one vector."""
+    """Emit the lanes of 1, 2, 4, ... vectors of one type as one vector."""
     while len(vectors) > 1:
         lanes = list(range(2 * vectors[0].type.count))
         pairs = zip(vectors[::2], vectors[1::2], strict=True)

@@ -1,8 +1,8 @@
 """Moments of texts: the mean token and the covariance of a document, and their counterparts for queries.
 
 Sizes: d columns of a token, `width` = d rounded up to LANES.  Results go to the columns of `out` from `at`
-on.  A triangle is the upper triangle of a d x d matrix, row by row (d * (d + 1) / 2 floats), whose entries
-beside the diagonal carry the root of 2: the inner product of two triangles is that of the two symmetric
+on.  A triangle is the upper triangle of a d x d matrix, row by row (d * (d + 1) / 2 floats).  Its entries off the
+diagonal are multiplied by the root of 2, so that the inner product of two triangles is that of the two symmetric
 matrices.
 """
 
@@ -47,8 +47,8 @@ def first_moments(floats, halves, offsets, first, last, at, mean, out):
 def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, tile, out, at):
     """Write ``scale * sum_t weights[t] x_t x_t'`` of `count` rows x_t to ``out[at:]``, its upper triangle.
 
-    `turned` and `packed` are room for the rows and their columns, ``(width + ROWS) * count`` and
-    ``width * count`` floats.
+    `turned`, ``(width + ROWS) * count`` floats, and `packed`, ``width * count`` floats, are scratch memory for the rows
+    and their columns.
     """
     root = np.float32(math.sqrt(2.0)) * scale
     for t in range(count):
@@ -75,7 +75,7 @@ def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, t
 
 @helper
 def _subtract_mean(rows, count, width, mean):
-    """Subtract the mean of the first `count` rows from each of them; `mean` (d,) is room for it, float64."""
+    """Subtract the mean of the first `count` rows from each of them; `mean`, float64 (d,), receives it."""
     _sum_rows(rows, count, width, mean)
     mean /= count
     for t in range(count):

@@ -69,8 +69,8 @@ def first_beyond(bits, magnitude, limit):
     """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
 
     `bits` are the floats' bit patterns as unsigned integers, `magnitude` the mask of all bits but
-    the sign, and `limit` the bit pattern of the smallest number that is too large: patterns order
-    as the numbers do, with infinities and NaN at the end.  Whole blocks are tested with one
+    the sign, and `limit` the bit pattern of the smallest number that is too large: patterns have
+    the order of the numbers, with infinities and NaN at the end.  Whole blocks are tested with one
     accumulated flag, which vectorizes, and only a block that fails is searched.
     """
     block = 4096

@@ -103,8 +103,8 @@ def _score(
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
-    Also return an estimate of the score if it is -inf: that of the panels so far, as large a part of the whole as in
-    the documents before, whose sums after each panel are in `parts`.
+    Also return the score again, or if it is -inf, an estimate of it: the sum of the panels so far, extrapolated with
+    `parts`, the sums of earlier documents after each panel.
     `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
     following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
     """
@@ -157,9 +157,9 @@ def score_with_pruning(
 ):  # fmt: skip
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
-    The score is -inf for documents without tokens, for those that are certainly below the k best so far, for
-    all documents once the expected misses are low enough, and for all documents from the first one that is
-    excluded by its estimate.  Every other score has the bits of
+    The score is -inf for documents without tokens and for those that are certainly below the k best so far.  It is
+    also -inf for all remaining documents once the expected misses are low enough, or once an estimate excludes a
+    document.  Every other score has the bits of
     :func:`muvera.kernels.chamfer.score_documents`.
 
     Parameters
