@@ -106,8 +106,8 @@ class Engine(ABC):
     """Base class of one collection in a vector database.
 
     A second collection, ``NAME_encoder``, stores the description (part 0) and the encoder (the other parts).  All
-    changes are idempotent, so they can be repeated after a process was killed.  `url` has no password, and messages
-    never contain `secret`.
+    changes are idempotent, so they can be repeated after a process was killed.  `location` is the URL without password
+    and query, and messages never contain the password.  For the URLs see :func:`open_engine`.
     """
 
     kind: ClassVar[str]
@@ -129,9 +129,14 @@ class Engine(ABC):
     #: Links per node of a graph, and candidates while building it.
     links, ef_construction = 16, 128
 
-    def __init__(self, url: str, name: str, secret: str | None = None) -> None:
-        self.name, self.location = name, f"{url}#{name}"
-        self._encoder_name, self._secret = f"{name}_encoder", secret
+    def __init__(self, url: str) -> None:
+        self._url = parts = _split(url)
+        self.name = name = parts.fragment
+        user, _, server = parts.netloc.rpartition("@")
+        user = user.partition(":")[0]
+        self.location = parts._replace(netloc=f"{user}@{server}" if user else server, query="").geturl()
+        self._encoder_name = f"{name}_encoder"
+        self._secret = None if parts.password is None else unquote(parts.password)
         #: Set by :meth:`describe` and :meth:`create`; None if the collection does not exist.
         self.description: Description | None = None
 
@@ -402,6 +407,13 @@ def open_engine(url: str) -> Engine:
         raise ValueError(
             f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {scheme}."
         )
+    module, class_name = SCHEMES[url.partition(":")[0]]
+    engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name)(url)
+    return engine
+
+
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL with a valid port and the name of a collection as fragment."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises ValueError for an invalid port
@@ -416,9 +428,7 @@ def open_engine(url: str) -> Engine:
         raise EngineError(
             f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores; begin with no digit."
         )
-    module, class_name = SCHEMES[parts.scheme]
-    engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name).from_url(parts, name)
-    return engine
+    return parts._replace(fragment=name)
 
 
 def folder_of(url: SplitResult) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
-from urllib.parse import SplitResult
 
 import numpy as np
 
@@ -41,24 +40,20 @@ class _LanceConditions(Conditions):
 
 
 class LanceDBEngine(Engine):
-    """A collection in the table `name` of LanceDB; `path` is a folder or the URL of object storage."""
+    """A collection in a table of LanceDB, ``lancedb:PATH#NAME``; PATH is a folder or the URL of object storage."""
 
     kind = "lancedb"
     keeps_tokens = True
     conditions = _LanceConditions
 
-    def __init__(self, path: str, name: str) -> None:
-        super().__init__(f"lancedb:{path}", name)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        path = folder_of(self._url)
         self._pa = import_extra("pyarrow", "lancedb", "LanceDB")
         library = import_extra("lancedb", "lancedb", "LanceDB")
         with self._errors("cannot be opened"):
             self._database = library.connect(path)
         self._table: Any = None
-
-    @classmethod
-    def from_url(cls, url: SplitResult, name: str) -> LanceDBEngine:
-        """Open ``lancedb:PATH#NAME``."""
-        return cls(folder_of(url), name)
 
     # -- the collection -------------------------------------------------------
 

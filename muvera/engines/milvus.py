@@ -6,7 +6,7 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote
+from urllib.parse import unquote
 
 from ..metadata.filters import FilterError
 from ..utils.optional_imports import import_extra
@@ -40,31 +40,27 @@ class _MilvusConditions(Conditions):
 
 
 class MilvusEngine(Engine):
-    """A collection in Milvus.  Store tokens elsewhere, such as in a local :class:`muvera.MuveraIndex`.
+    """A collection of Milvus, ``milvus://USER:PASSWORD@HOST:PORT#NAME``, or of Milvus Lite, ``milvus:FILE.db#NAME``.
 
-    `uri` is the URL of a server, or the path of a file for Milvus Lite; `secret` is "USER:PASSWORD" or a key.
+    Store tokens elsewhere, such as in a local :class:`muvera.MuveraIndex`.
     """
 
     kind = "milvus"
     max_dimension = 32_768
     conditions = _MilvusConditions
 
-    def __init__(self, uri: str, name: str, secret: str | None = None) -> None:
-        url = uri.replace("http://", "milvus://", 1) if "://" in uri else f"milvus:{uri}"
-        super().__init__(url, name, (secret or "").partition(":")[2] or secret)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        parts = self._url
+        token = f"{unquote(parts.username or '')}:{self._secret}" if self._secret else ""
+        server = f"http://{parts.hostname}:{parts.port or 19530}"
+        if not parts.netloc:
+            if not parts.path.endswith(".db"):
+                raise EngineError("Milvus Lite needs a file that ends in .db. Give milvus:FILE.db.")
+            server = str(Path(unquote(parts.path)).resolve())
         self._library = import_extra("pymilvus", "milvus", "Milvus")
         with self._errors("cannot be reached"):
-            self._client = self._library.MilvusClient(uri, token=secret or "", timeout=10)
-
-    @classmethod
-    def from_url(cls, url: SplitResult, name: str) -> MilvusEngine:
-        """Open ``milvus:FILE.db#NAME`` or ``milvus://USER:PASSWORD@HOST:PORT#NAME``."""
-        if not url.netloc:
-            if not url.path.endswith(".db"):
-                raise EngineError("Milvus Lite needs a file that ends in .db. Give milvus:FILE.db.")
-            return cls(str(Path(unquote(url.path)).resolve()), name)
-        secret = f"{unquote(url.username or '')}:{unquote(url.password)}" if url.password else None
-        return cls(f"http://{url.hostname}:{url.port or 19530}", name, secret)
+            self._client = self._library.MilvusClient(server, token=token, timeout=10)
 
     # -- the collection -------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
@@ -41,39 +41,34 @@ class _JSONConditions(Conditions):
 
 
 class PgVectorEngine(Engine):
-    """A collection in the PostgreSQL table `name`; `settings` are keyword arguments of ``psycopg.connect``."""
+    """A collection in a table of PostgreSQL, ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``.
+
+    The query of the URL may have other arguments of ``psycopg.connect``, such as ``?sslmode=require``.
+    """
 
     kind = "pgvector"
     keeps_tokens = True
     max_dimension = 4_000  # a graph of halfvec accepts no more
     conditions = _JSONConditions
 
-    def __init__(self, name: str, **settings: Any) -> None:
-        user, port = settings.get("user"), settings.get("port")
-        server = (
-            f"{f'{user}@' if user else ''}{settings.get('host', 'localhost')}{f':{port}' if port else ''}"
-        )
-        super().__init__(
-            f"postgresql://{server}/{settings.get('dbname', '')}", name, settings.get("password")
-        )
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        parts = self._url
+        named: dict[str, Any] = {
+            "host": parts.hostname,
+            "port": parts.port,
+            "dbname": unquote(parts.path.lstrip("/")),
+            "user": unquote(parts.username or ""),
+            "password": self._secret,
+            **dict(parse_qsl(parts.query)),
+        }
+        settings = {key: value for key, value in named.items() if value}
+        self._secret = settings.get("password")
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
-        self._table, self._encoder = f'"{name}"', f'"{self._encoder_name}"'
+        self._table, self._encoder = f'"{self.name}"', f'"{self._encoder_name}"'
         with self._errors("cannot be reached"):
             self._connection = psycopg.connect(connect_timeout=10, autocommit=True, **settings)
-
-    @classmethod
-    def from_url(cls, url: SplitResult, name: str) -> PgVectorEngine:
-        """Open ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``."""
-        settings = {
-            "host": url.hostname,
-            "port": url.port,
-            "dbname": unquote(url.path.lstrip("/")),
-            "user": unquote(url.username or ""),
-            "password": unquote(url.password or ""),
-            **dict(parse_qsl(url.query)),
-        }
-        return cls(name, **{key: value for key, value in settings.items() if value})
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

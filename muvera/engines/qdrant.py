@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import SplitResult, unquote
 
 import numpy as np
 
@@ -78,7 +77,10 @@ class _QdrantConditions(Conditions):
 
 
 class QdrantEngine(Engine):
-    """A collection on the server of `client`, a ``qdrant_client.QdrantClient``.
+    """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
+
+    The default key is the environment variable QDRANT_API_KEY.  A `client`, which is a ``qdrant_client.QdrantClient``,
+    replaces the connection to the server of the URL.
 
     A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload contains the id, the
     metadata, the terms, and the bounds: the smallest and largest number of each field.  Terms and bounds are indexed,
@@ -91,9 +93,9 @@ class QdrantEngine(Engine):
     max_dimension = 65_535
     conditions = _QdrantConditions
 
-    def __init__(self, client: Any, name: str, url: str = "qdrant", secret: str | None = None) -> None:
-        super().__init__(url, name, secret)
-        self._client = client
+    def __init__(self, url: str, client: Any = None) -> None:
+        super().__init__(url)
+        self._client = self._connect() if client is None else client
         #: Classes of requests.
         self.models: Any = self._import_models()
         self._indexed: set[str] = set()
@@ -102,20 +104,15 @@ class QdrantEngine(Engine):
     def _import_models() -> Any:
         return import_extra("qdrant_client", "qdrant", "Qdrant").models
 
-    @classmethod
-    def from_url(cls, url: SplitResult, name: str) -> QdrantEngine:
-        """Open ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
-
-        The default key is the environment variable QDRANT_API_KEY.
-        """
-        library = import_extra("qdrant_client", "qdrant", "Qdrant")
-        key = unquote(url.password) if url.password else os.environ.get("QDRANT_API_KEY")
-        server = f"{url.hostname or 'localhost'}:{url.port or 6333}"
-        http = "https" if url.scheme == "qdrants" else "http"
-        client = library.QdrantClient(
-            url=f"{http}://{server}", api_key=key, timeout=_TIMEOUT, check_compatibility=False
+    def _connect(self) -> Any:
+        """Return a client of the server."""
+        library, parts = import_extra("qdrant_client", "qdrant", "Qdrant"), self._url
+        self._secret = self._secret or os.environ.get("QDRANT_API_KEY")
+        http = "https" if parts.scheme == "qdrants" else "http"
+        server = f"{http}://{parts.hostname or 'localhost'}:{parts.port or 6333}"
+        return library.QdrantClient(
+            url=server, api_key=self._secret, timeout=_TIMEOUT, check_compatibility=False
         )
-        return cls(client, name, f"{url.scheme}://{server}", key)
 
     # -- the collection -------------------------------------------------------
 
@@ -244,11 +241,10 @@ class QdrantEngine(Engine):
 
 
 class QdrantEdgeEngine(QdrantEngine):
-    """A collection in the folder ``path/name``.  One process at a time can open it."""
+    """A collection in the folder ``FOLDER/NAME``, ``qdrant-edge:FOLDER#NAME``.  One process at a time can open it."""
 
-    def __init__(self, path: Path | str, name: str) -> None:
-        super().__init__(None, name, f"qdrant-edge:{path}")
-        self._folder = Path(path) / name
+    def _connect(self) -> None:
+        self._folder = Path(folder_of(self._url)) / self.name
         # `_parts` has one file per part: the description (part 0) and the encoder.  `_data` is the engine's folder.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
@@ -274,11 +270,6 @@ class QdrantEdgeEngine(QdrantEngine):
                 "QueryRequest": as_in_client(edge.QueryRequest),
             }
         )
-
-    @classmethod
-    def from_url(cls, url: SplitResult, name: str) -> QdrantEdgeEngine:
-        """Open ``qdrant-edge:FOLDER#NAME``."""
-        return cls(folder_of(url), name)
 
     # -- the collection -------------------------------------------------------
 

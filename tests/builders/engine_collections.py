@@ -55,7 +55,7 @@ class Collections:
             from muvera.engines.qdrant import QdrantEngine
 
             self._client = self._client or QdrantClient(":memory:")
-            engine: Any = QdrantEngine(self._client, name)
+            engine: Any = QdrantEngine(f"qdrant://memory#{name}", self._client)
         else:
             if self.kind == "qdrant-edge" and opened:
                 opened[-1].close()  # one process may open a folder only once
