@@ -200,7 +200,8 @@ class DocumentDatabase:
     ) -> None:
         """Delete documents, ignoring unknown ids, and then store `rows`.
 
-        `also` is called after the change, maybe twice.  If the disk is full, OSError is raised and nothing is changed.
+        A row whose id is stored keeps its place and its text, and only its metadata changes.  `also` is called after
+        the change, maybe twice.  If the disk is full, OSError is raised and nothing is changed.
         """
         with self._copying, self._lock, _damage_as_value_error():
             try:
@@ -217,10 +218,7 @@ class DocumentDatabase:
                 for statement in _DELETE:
                     connection.executemany(statement, [(identity,) for identity in deleted])
                 for document in rows:
-                    inserted = "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)"
-                    row = connection.execute(inserted, document).lastrowid
-                    words = "INSERT INTO words (rowid, text) VALUES (?, spaced(?))"
-                    connection.execute(words, (row, document.text))
+                    row = _stored(connection, document)
                     values = comparable_values(json.loads(document.metadata))
                     connection.executemany(
                         "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
@@ -385,6 +383,21 @@ def _damage_as_value_error() -> Iterator[None]:
         raise ValueError(
             f"The database of texts cannot be read: {error}. Restore the index from a copy."
         ) from error
+
+
+def _stored(connection: sqlite3.Connection, document: Row) -> int:
+    """Insert a document, or change the metadata of a stored one and delete its values; return its row."""
+    found = connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()
+    if found is not None:
+        row = int(found[0])
+        connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
+        connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
+    else:
+        inserted = "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)"
+        row = int(connection.execute(inserted, document).lastrowid or 0)
+        words = "INSERT INTO words (rowid, text) VALUES (?, spaced(?))"
+        connection.execute(words, (row, document.text))
+    return row
 
 
 def _version(connection: sqlite3.Connection) -> int:

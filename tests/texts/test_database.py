@@ -67,6 +67,13 @@ def test_a_change_elsewhere_follows_each_commit_once(database: DocumentDatabase)
     assert len(database) == 3 and calls == [4, 4, 3]
 
 
+def test_metadata_changes_in_place(database: DocumentDatabase) -> None:
+    database.change([], checked_rows(["a"], ["one"], [{"lang": "en"}]))
+    assert names(database) == ["a", "b", "c"]
+    assert (database.select({"lang": "en"}), database.select({"n": 1})) == (["a", "b"], [])
+    assert [name for name, _ in database.match_words("one", 3)] == ["a"]
+
+
 def test_a_saved_file_is_never_changed(database: DocumentDatabase, tmp_path: Path) -> None:
     path = tmp_path / "a name with % and ?.sqlite"
     database.save(path)
