@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -222,12 +223,19 @@ def test_fastembed_spans_and_order() -> None:
     assert encoder.encode_documents(["ccc", "a", "bb"]).tokens.ravel().tolist() == [3, 1, 2]
 
 
-def test_the_name_of_a_model_is_checked_before_it_is_loaded() -> None:
+def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("fastembed", reason="fastembed is not installed")
-    assert load_text_encoder("colbert-small").name == "colbert-small"
-    encoder = load_text_encoder("fastembed:no-such-model")
-    with pytest.raises(ValueError, match=r"'no-such-model'.*not supported"):
-        encoder.encode_queries(["a"])
+    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.model_info", Mock(side_effect=OSError("no connection")))
+    monkeypatch.setattr("time.sleep", Mock(side_effect=AssertionError("it fails at once")))
+    encoder = load_text_encoder("colbert-small")
+    assert encoder.name == "colbert-small"
+    for model, part in (
+        (encoder, r"colbert-small-v1'.*no connection"),
+        (load_text_encoder("fastembed:no-such-model"), r"'no-such-model'.*not supported"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            model.encode_queries(["a"])
 
 
 def test_minilm_spans() -> None:

@@ -19,6 +19,9 @@ from .base import ModelEncoder, TextSide
 # Number of texts per batch of fastembed.
 _TOGETHER = 8
 
+# Seconds to wait for an answer of the model hub.
+_TIMEOUT = 10
+
 # Larger HTTP answers are not the vectors of one batch.
 _MAX_BYTES = 1 << 30
 
@@ -88,9 +91,18 @@ class FastembedEncoder(ModelEncoder):
     def _model(self) -> Any:
         if self._library is None:
             return self._given
+        kind = self._library.LateInteractionTextEmbedding
         try:
-            return self._library.LateInteractionTextEmbedding(model_name=self._given)
-        except ValueError as error:  # an unknown name, or no connection
+            try:
+                return kind(self._given, local_files_only=True)
+            except ValueError:
+                for known in kind.list_supported_models():
+                    if known["model"].lower() == self._given.lower():
+                        # Fails at once without a connection; fastembed would try again for 40 seconds.
+                        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
+                        hub.model_info(known["sources"]["hf"], timeout=_TIMEOUT)
+                return kind(self._given)
+        except Exception as error:  # an unknown name, or no connection
             raise ValueError(
                 f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
                 "set FASTEMBED_CACHE_PATH to a folder that contains it."
