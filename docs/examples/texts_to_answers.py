@@ -13,8 +13,8 @@ for hit in index.search("put a list in order", k=2):
 print(index.search("make letters upper case", where={"type": {"$ne": "list"}})[0].text)
 
 best = index.search("put a list in order")[0]
-for match in index.explain("put a list in order", best.id).matches:
-    print(match.query, match.document, round(match.similarity, 2))
+for word, matched, similarity in index.explain("put a list in order", best.id).words():
+    print(f"{word} -> {matched} {similarity:.2f}")
 
 index.add(["Reverse the list in place."], metadata=[{"type": "list"}])
 with tempfile.TemporaryDirectory() as folder:

@@ -221,12 +221,10 @@ def _marked(lines: str, reason: TextExplanation) -> str:
 
 def _word_pairs(explanation: TextExplanation) -> list[str]:
     """Return each query word with the word of the text that it matched, and their similarity."""
-    pairs = []
-    for match in explanation.matches:
-        word = explanation.query[slice(*match.query)]
-        if word:  # a special token has no word
-            matched = explanation.text[slice(*match.document)] or "(no word)"
-            pairs.append(f"{word}={matched} {match.similarity:.2f}")
+    pairs = [
+        f"{word}={matched or '(no word)'} {similarity:.2f}"
+        for word, matched, similarity in explanation.words()
+    ]
     return list(dict.fromkeys(pairs))
 
 

@@ -74,6 +74,17 @@ class TextExplanation:
         """Return all fields as JSON values."""
         return asdict(self)
 
+    def words(self) -> list[tuple[str, str, float]]:
+        """Return (word of the query, word of the text, similarity) of each match but those of special tokens.
+
+        The second is "" if a special token of the text matches best.
+        """
+        return [
+            (self.query[slice(*match.query)], self.text[slice(*match.document)], match.similarity)
+            for match in self.matches
+            if match.query[0] < match.query[1]
+        ]
+
     def weights(self) -> dict[tuple[int, int], float]:
         """Return the score that each matched word of the text contributed, by its characters."""
         weights: dict[tuple[int, int], float] = {}
