@@ -76,6 +76,7 @@ def test_index_search_get_and_list(index: Path) -> None:
     assert code == 0 and "red=red 1.00, apple=apple 1.00" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     assert "'x'" in fails("texts", "get", index, "x")
+    assert "The question is blank" in fails("texts", "search", index, " ", *HASH)
     code, out, _ = muvera("texts", "search", index, *HASH, typed="green pear\nwhale\n\n")
     assert code == 0 and out.index("green") < out.index("whale")
 
