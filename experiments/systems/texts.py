@@ -180,7 +180,8 @@ class Texts(System):
         def answer(_: int, query: MultiVectors) -> Ranked:
             text = self._queries[int(query.ids[0])]
             if words == 1:
-                hits: Any = self._index._texts.database.match_words(text, k)
+                store: Any = self._index._texts
+                hits: Any = store.database.match_words(text, k)
             else:
                 options: Any = {} if words is None else {"words": words}
                 hits = [

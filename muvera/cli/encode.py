@@ -135,12 +135,12 @@ def load(
 
     begun = time.perf_counter()
     opened: Any = open_documents(source, format, option)
-    database = opened.texts if isinstance(opened, IndexSource) else None
+    own = opened.texts if isinstance(opened, IndexSource) else None
     texts = metadata = name = None
-    if database is not None:
+    if own is not None:
         first, second = tee(opened.documents())
         texts, metadata = (row.text for row in first), (row.metadata for row in second)
-        name = database.text_encoder
+        name = own.encoder.name
     with closing(open_engine(to)) as engine:
         if drop:
             engine.drop()
@@ -163,6 +163,6 @@ def load(
     empty = f", {report.without_tokens:,} without tokens" if report.without_tokens else ""
     loaded = counted(report.added, "document")
     text = f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total."
-    command = "muvera search {} QUERIES" if database is None else "muvera texts search {} QUESTION"
+    command = "muvera search {} QUERIES" if own is None else "muvera texts search {} QUESTION"
     remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, text, remark)

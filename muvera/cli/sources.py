@@ -24,7 +24,8 @@ from ..utils.atomic_files import read_json
 from .output import progress_bar
 
 if TYPE_CHECKING:
-    from ..texts.database import DocumentDatabase, TextDocument
+    from ..texts.database import TextDocument
+    from ..texts.text_index import TextIndex
 
 #: Options of a reader: names and values.
 Options = Sequence[tuple[str, Any]] | None
@@ -88,8 +89,8 @@ def open_index(path: Path) -> IndexSource:
         from ..texts.encoders.base import NoEncoder
         from ..texts.text_index import TextIndex
 
-        loaded = TextIndex.load(folder, NoEncoder())
-        index, texts = loaded.index, loaded._texts.database
+        texts = TextIndex.load(folder, NoEncoder())
+        index = texts.index
     codec = index.codec if index.settings.tokens is None else None
     if isinstance(codec, ResidualCodec):
         return CodedIndexSource(index, codec, texts)
@@ -99,12 +100,12 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `encoder` is the index's, and `texts` contains the texts and metadata of an index of texts; otherwise None.
+    `encoder` is the index's, and `texts` is the index of texts, or None for an index of token vectors.
     """
 
     name = "muvera index"
 
-    def __init__(self, index: MuveraIndex, texts: DocumentDatabase | None = None) -> None:
+    def __init__(self, index: MuveraIndex, texts: TextIndex | None = None) -> None:
         self._index, self.texts = index, texts
         self.encoder = index.encoder
         info = index.info()
@@ -133,7 +134,7 @@ class CodedIndexSource(IndexSource):
 
     lossy = True
 
-    def __init__(self, index: MuveraIndex, codec: ResidualCodec, texts: DocumentDatabase | None) -> None:
+    def __init__(self, index: MuveraIndex, codec: ResidualCodec, texts: TextIndex | None) -> None:
         super().__init__(index, texts)
         self.nbits = codec.bits
         arrays = codec.to_arrays()

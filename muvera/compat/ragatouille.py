@@ -21,6 +21,7 @@ from ..texts.database import DocumentDatabase
 from ..texts.encoders.base import TextEncoder, as_texts
 from ..texts.encoders.registry import BUILT_IN, as_text_encoder, load_text_encoder
 from ..texts.hit import Hit, sentences_of
+from ..texts.store import TextStore
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import write_json
 
@@ -467,4 +468,4 @@ def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
     stored = _metadata_of(texts, [metadata.get(name) for name in names])
     values = [{"document_id": name, **own} for name, own in zip(names, stored, strict=True)]
     database.put(range(len(texts)), texts, values)
-    return TextIndex(MuveraIndex.from_plaid(source), database, encoder)
+    return TextIndex(TextStore(MuveraIndex.from_plaid(source), database), encoder)

@@ -1,11 +1,11 @@
-"""EngineTextIndex: texts in a vector database, with the methods of TextIndex."""
+"""EngineTexts: the texts of a TextIndex in a vector database."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -13,115 +13,89 @@ from ..data.multivectors import MultiVectors
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata.filters import Filter
-from ..texts.database import DocumentDatabase, TextDocument, require_ids
-from ..texts.encoders.base import NoEncoder, TextEncoder, as_texts, encode_texts
+from ..texts.database import DocumentDatabase, TextDocument
+from ..texts.encoders.base import NoEncoder, TextEncoder
 from ..texts.encoders.registry import as_text_encoder, required_encoder
 from ..texts.search_options import Parts, SearchOptions, add_words
-from ..texts.text_index import TextIndex
-from ..utils.checks import as_id_list
-from .base import Engine, EngineError
+from .base import Engine, EngineError, open_engine
 from .engine_index import EngineIndex
 
 _Read = TypeVar("_Read")
 
 
-class EngineTextIndex(TextIndex):
-    """Texts in a vector database; :meth:`muvera.TextIndex.open` opens it.
+def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:
+    """Open a collection of texts, or an empty one, and its encoder; see :meth:`muvera.TextIndex.open`."""
+    opened = open_engine(engine) if isinstance(engine, str) else engine
+    try:
+        stored = opened.describe()
+        if stored is None:
+            if encoder is None or isinstance(encoder, NoEncoder):
+                raise EngineError(
+                    f"{opened.location} is empty. Load texts with muvera load, or give their encoder."
+                )
+            model = as_text_encoder(encoder)
+        elif stored.text_encoder is None:
+            raise EngineError(f"{opened.location} has no texts. Load an index of texts with muvera load.")
+        else:
+            model = required_encoder(stored.text_encoder, encoder, opened.location)
+        return EngineTexts(EngineIndex(opened, text_encoder=model.name)), model
+    except BaseException:
+        if opened is not engine:
+            opened.close()
+        raise
 
-    A change is durable once the method returns.  :meth:`add` needs ids.  Shared words change only the order of the
-    candidates.
 
-    Parameters
-    ----------
-    engine : Engine or str
-        A collection that ``muvera load TEXTINDEX --to URL`` filled, or an empty one.
-    encoder : TextEncoder or str, optional
-        Default: that of the collection, if it is built in.
+class EngineTexts:
+    """Texts in a vector database, with the methods of :class:`muvera.texts.store.TextStore`.
 
-    Raises
-    ------
-    EngineError
-        If the engine cannot be reached, or its documents have no texts.
-    ValueError
-        If `encoder` is missing, or did not encode the collection.
-
-    Examples
-    --------
-    >>> with EngineTextIndex("qdrant://localhost:6333#docs") as index:  # doctest: +SKIP
-    ...     hits = index.search("a question", where={"year": {"$gte": 2000}})
+    Shared words change only the order of the candidates.
     """
 
-    def __init__(self, engine: Engine | str, encoder: TextEncoder | str | None = None) -> None:
-        self._stored = collection = EngineIndex(engine)
-        try:
-            stored, location = collection.engine.description, collection.engine.location
-            if stored is None:
-                if encoder is None or isinstance(encoder, NoEncoder):
-                    raise EngineError(
-                        f"{location} is empty. Load texts with muvera load, or give their encoder."
-                    )
-                self._encoder = as_text_encoder(encoder)
-            elif stored.text_encoder is None:
-                raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
-            else:
-                self._encoder = required_encoder(stored.text_encoder, encoder, location)
-            collection._text_encoder = self._encoder.name
-        except BaseException:
-            if isinstance(engine, str):
-                collection.close()
-            raise
+    #: The database orders changes.
+    changing: AbstractContextManager[object] = nullcontext()
 
-    # -- changing -------------------------------------------------------------
+    def __init__(self, collection: EngineIndex) -> None:
+        self.collection = collection
+
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.collection)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, (int, str)) and bool(self.get([id], "ignore"))
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        self._refuse("lists no texts. Give ids to get.")
+
+    def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
+        """Return texts and metadata in the order of `ids`."""
+        return self.collection.documents(ids, missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Raise EngineError: databases answer conditions only in a search."""
+        self._refuse("lists no ids. Search with a condition.")
+
+    def tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the token vectors of texts."""
+        return self.collection.engine.tokens(ids)
 
     @property
-    def _changing(self) -> AbstractContextManager[object]:
-        return nullcontext()  # the database orders the changes
+    def vectors(self) -> MuveraIndex:
+        """Raise EngineError: the token vectors are in the database."""
+        self._refuse("has its token vectors in the database.")
 
-    def _store(
-        self,
-        encoded: MultiVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
-        if not encoded.has_ids:
-            raise ValueError("Texts in a database need ids. Give ids=.")
-        names: list[int | str] = encoded.ids.tolist()
-        if not update:
-            for used in self._get(names, "ignore"):
-                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
-        empty = np.flatnonzero(encoded.lengths == 0)
-        if len(empty):
-            raise ValueError(f"The text of {names[empty[0]]!r} is blank, and a database finds no blank text.")
-        self._stored.add(encoded, metadata, texts=texts, threads=threads)
-        return names
+    def on_one_state(self, read: Callable[[], _Read]) -> _Read:
+        """Call `read`, and return its result; other programs can change a database at any time."""
+        return read()
 
-    def _store_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
-        tokens = self._tokens([document.id for document in documents])
-        self._stored.add(tokens, metadata, texts=[document.text for document in documents])
-
-    def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
-        """Delete texts by id.  See :meth:`muvera.TextIndex.delete`."""
-        self._stored.delete(require_ids(as_id_list(ids)), missing=missing)
-
-    def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-        """Do nothing without a path, since changes are durable; raise EngineError for a path."""
-        if path is not None:
-            raise EngineError("Texts in a database have no folder. Build a TextIndex to save one.")
-
-    def close(self) -> None:
-        """Close connections and files."""
-        self._stored.close()
-
-    # -- searching ------------------------------------------------------------
-
-    def _rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+        """Return the score parts of the best `options.k` texts for each query."""
         k, words = options.k, options.words
-        if self._stored.engine.description is None:
+        if self.collection.engine.description is None:
             return [{} for _ in queries]
-        count = self._stored.num_candidates(k, options.candidates, options.recall)
-        best = self._stored.search(
+        count = self.collection.num_candidates(k, options.candidates, options.recall)
+        best = self.collection.search(
             encoded, count if words else k, where=options.where, ids=options.ids, candidates=count,
             threads=options.threads,
         )  # fmt: skip
@@ -135,7 +109,7 @@ class EngineTextIndex(TextIndex):
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
         """Return the BM25 scores of candidates, with word frequencies among the candidates."""
-        documents = self._get(candidates, "ignore")
+        documents = self.get(candidates, "ignore")
         database = DocumentDatabase()
         database.put(
             [document.id for document in documents],
@@ -144,36 +118,54 @@ class EngineTextIndex(TextIndex):
         )
         return dict(database.match_words(query, len(documents) or 1))
 
-    def _on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        return read()  # other programs can change a database at any time
+    # -- changing -------------------------------------------------------------
 
-    def _tokens(self, ids: list[Any]) -> MultiVectors:
-        return self._stored.engine.tokens(ids)
+    def put(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts under new ids, or replace texts too, and return their ids."""
+        if not encoded.has_ids:
+            raise ValueError("Texts in a database need ids. Give ids=.")
+        names: list[int | str] = encoded.ids.tolist()
+        if not update:
+            for used in self.get(names, "ignore"):
+                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
+        empty = np.flatnonzero(encoded.lengths == 0)
+        if len(empty):
+            raise ValueError(f"The text of {names[empty[0]]!r} is blank, and a database finds no blank text.")
+        self.collection.add(encoded, metadata, texts=texts, threads=threads)
+        return names
 
-    def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with real queries.  See :meth:`muvera.TextIndex.calibrate`."""
-        encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
-        self._stored.calibrate(encoded, threads=threads)
+    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        """Replace the metadata of stored texts."""
+        tokens = self.tokens([document.id for document in documents])
+        self.collection.add(tokens, metadata, texts=[document.text for document in documents])
 
-    # -- reading --------------------------------------------------------------
+    def delete(self, ids: list[int | str], missing: Missing) -> None:
+        """Delete texts by id."""
+        self.collection.delete(ids, missing=missing)
 
-    def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
-        return self._stored.documents(ids, missing=missing)
-
-    def select(self, where: Filter) -> list[int | str]:
-        """Raise EngineError: databases answer conditions only in a search."""
-        raise EngineError(f"{self._stored.engine.location} lists no ids. Search with a condition.")
-
-    def __iter__(self) -> Iterator[TextDocument]:
-        raise EngineError(f"{self._stored.engine.location} lists no texts. Give ids to get.")
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def __contains__(self, id: object) -> bool:
-        return bool(self.get([id], missing="ignore"))  # type: ignore[list-item]
-
-    @property
-    def index(self) -> MuveraIndex:
+    def rebuild(self, threads: int | None) -> None:
         """Raise EngineError: the token vectors are in the database."""
-        raise EngineError(f"{self._stored.engine.location} has its token vectors in the database.")
+        self._refuse("has its token vectors in the database.")
+
+    def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        """Calibrate ``search(recall=)``."""
+        self.collection.calibrate(queries, threads=threads)
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+        """Do nothing without a path, since changes are durable; raise EngineError for a path."""
+        if path is not None:
+            self._refuse("has no folder. Build a TextIndex to save one.")
+
+    def close(self) -> None:
+        """Close connections and files."""
+        self.collection.close()
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise EngineError(f"{self.collection.engine.location} {reason}")

@@ -12,10 +12,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from operator import add
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,15 +24,18 @@ from threading import Thread
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from weakref import WeakMethod
 
+from ..data.multivectors import MultiVectors
 from ..index.generations import Generation, hold, journal_bytes
-from ..index.id_map import IdMap
+from ..index.id_map import IdMap, Missing
 from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.two_stage_search import IndexContents
+from ..metadata.filters import Filter
 from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
-from .database import DocumentDatabase, Row, require_ids
+from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
+from .search_options import CANDIDATES, Parts, SearchOptions, add_words
 
 _Read = TypeVar("_Read")
 
@@ -48,6 +52,9 @@ _BYTES_PER_DOCUMENT = 1 << 16
 
 # Maximum number of documents in a joined update.
 _MOST_JOINED = 512
+
+# With ``recall=``, words reorder the best _RANKED * k texts by similarity.
+_RANKED = 3
 
 
 class Change(NamedTuple):
@@ -252,10 +259,10 @@ def join_updates(changes: Iterable[Change]) -> Iterator[Change]:
 
 
 class TextStore:
-    """Token vectors, and texts with metadata under the same ids.
+    """Token vectors in this process, and texts with metadata under the same ids.
 
     After :meth:`keep`, each change is first written to the journal of a folder.  An interrupted change is finished or
-    undone by the next use.
+    undone by the next use.  :class:`muvera.engines.text_engine.EngineTexts` has the same methods.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
@@ -274,6 +281,29 @@ class TextStore:
         """The open folder that keeps each change, or None."""
         return self._folder if self._folder is not None and self._folder.is_open else None
 
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.vectors
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        return self.database.documents()
+
+    def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
+        """Return texts and metadata in the order of `ids`."""
+        return self.database.get(ids, missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of texts that satisfy a condition, in insertion order."""
+        return self.database.select(where)
+
+    def tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the token vectors of texts."""
+        return self.vectors.tokens(ids)
+
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
         """Call `read` on one state, and return its result.
 
@@ -288,12 +318,72 @@ class TextStore:
         else:
             if self._vectors._contents is before:
                 return result
-        with self.vectors._changing:
+        with self.changing:
             return read()
 
-    # The caller of the following methods holds the write lock, `vectors._changing`.
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+        """Return the score parts of the best `options.k` texts for each query."""
+        index, k, where, within = self.vectors, options.k, options.where, options.ids
+        if where:
+            allowed = None if within is None else set(within)
+            within = [id for id in self.select(where) if allowed is None or id in allowed]
+        count = max(k, CANDIDATES if options.candidates is None else options.candidates)
+        limits: dict[str, Any] = {"candidates": count}
+        ranked = count
+        if options.recall is not None:
+            limits, ranked = {"recall": options.recall}, _RANKED * k
+        threads = options.threads
+        rankings = index.search(
+            encoded, ranked if options.words else k, ids=within, threads=threads, **limits
+        )
+        if not options.words:
+            return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings]
+        matches = [dict(self.database.match_words(text, 2 * count, where, options.ids)) for text in queries]
+        maxsim = [dict(ranking) for ranking in rankings]
+        others = [
+            list(islice((id for id in shared if id not in known and id in index), count // 4))
+            for shared, known in zip(matches, maxsim, strict=True)
+        ]
+        more = index.rerank(encoded, others, missing="ignore", threads=threads)
+        return [
+            add_words({**known, **dict(added)}, shared, options.words, k)
+            for known, added, shared in zip(maxsim, more, matches, strict=True)
+        ]
 
-    def change(
+    # -- changing -------------------------------------------------------------
+
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """The write lock, which each of these methods acquires."""
+        return self.vectors._changing
+
+    def put(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts under new ids, or replace texts too, and return their ids."""
+        with self.changing:
+            changed, ids = self.vectors._appended(encoded, threads, update)
+            names: list[int | str] = ids.tolist()
+            self._change(changed, checked_rows(names, texts, metadata))
+        return names
+
+    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        """Replace the metadata of stored texts."""
+        with self.changing:
+            ids, texts = [one.id for one in documents], [one.text for one in documents]
+            self._change(None, checked_rows(ids, texts, metadata))
+
+    def delete(self, ids: list[int | str], missing: Missing) -> None:
+        """Delete texts by id."""
+        with self.changing:
+            self._change(self.vectors._without(ids, missing), deleted=ids)
+
+    def _change(
         self, changed: IndexContents | None, rows: Sequence[Row] = (), deleted: Sequence[int | str] = ()
     ) -> None:
         """Write a change to the journal and the database, and then replace the contents of the vector index.
@@ -303,6 +393,7 @@ class TextStore:
         index, folder, mark = self._vectors, self._folder, object()
         if changed is not None:
             changed.last_change = mark
+            deleted = deleted or [row.id for row in rows]
 
         def finish() -> None:  # may be called twice
             if changed is not None and index._contents.last_change is not mark:
@@ -313,7 +404,7 @@ class TextStore:
         try:
             if folder is not None and (rows or deleted):
                 folder.append(Change.of(rows, changed is None) if rows else Change(list(deleted)))
-            self.database.change(deleted or [row.id for row in rows], rows, finish)
+            self.database.change(deleted, rows, finish)
         except BaseException:
             self._settle()
             raise
@@ -324,20 +415,34 @@ class TextStore:
         if self._folder is not None:
             self._folder.undo()
 
-    def save(self, path: str | os.PathLike[str] | None, overwrite: bool) -> None:
-        """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""
-        self._settle()
-        folder = self.folder
-        if path is None:
-            if folder is None:
-                raise ValueError("save() without a path needs an open index of TextIndex.open. Give a path.")
-            path = folder.path
-        if folder is None or folder.path != as_path(path).resolve():
-            self._vectors.save(path, overwrite=overwrite)
-        else:
-            folder.save(lambda: self._vectors._save(path, holds_lock=True))
+    def rebuild(self, threads: int | None) -> None:
+        """Rebuild the index of token vectors, and save it to the open folder, if there is one."""
+        with self.changing:
+            self.vectors.rebuild(threads=threads)
+            if self.folder is not None:
+                self.save(None)
 
-    # These methods acquire the write lock.
+    def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        """Calibrate the index of token vectors."""
+        self.vectors.calibrate(queries, threads=threads)
+
+    # -- saving ---------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+        """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""
+        with self.changing:
+            self._settle()
+            folder = self.folder
+            if path is None:
+                if folder is None:
+                    raise ValueError(
+                        "save() without a path needs an open index of TextIndex.open. Give a path."
+                    )
+                path = folder.path
+            if folder is None or folder.path != as_path(path).resolve():
+                self._vectors.save(path, overwrite=overwrite)
+            else:
+                folder.save(lambda: self._vectors._save(path, holds_lock=True))
 
     def keep(self, folder: DurableFolder) -> None:
         """Write each later change to the journal of an open folder, and save in the background."""
@@ -345,9 +450,9 @@ class TextStore:
         folder.save_in_background(WeakMethod(self._save_changes))
 
     def _save_changes(self) -> None:
-        with self.vectors._changing:
+        with self.changing:
             if self.folder is not None and self.folder.unsaved:
-                self.save(None, False)
+                self.save(None)
 
     def close(self) -> None:
         """Save changes and release the open folder, if there is one."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from ..data.multivectors import MultiVectors
 from ..data.validation import as_ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..index.generations import require_place
@@ -22,30 +20,30 @@ from ..index.settings import IndexSettings
 from ..metadata.filters import Filter
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number
-from .database import DocumentDatabase, TextDocument, checked_rows, merge_metadata, require_ids
+from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import Hit, TextExplanation, best_sentences, explain_texts
-from .search_options import CANDIDATES, WORDS, Parts, SearchKeywords, SearchOptions, rank_texts
+from .search_options import CANDIDATES, WORDS, Parts, SearchKeywords, SearchOptions
 from .store import DurableFolder, TextStore, join_updates, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-_Read = TypeVar("_Read")
+    from ..engines.base import Engine
+    from ..engines.text_engine import EngineTexts
 
 
 class TextIndex:
-    """A searchable collection of texts with metadata: a text encoder, a :class:`MuveraIndex` and a database.
+    """A searchable collection of texts with metadata: a text encoder, and a store of texts and token vectors.
 
-    Several threads may search at once, also while another thread adds, updates or deletes.
+    :meth:`build`, :meth:`load` and :meth:`open` return one.  Several threads may search at once, also while another
+    thread adds, updates or deletes.
 
     Parameters
     ----------
-    index : MuveraIndex
-        The texts' token vectors, under the same ids.
-    database : DocumentDatabase
-        The texts and their metadata.
+    texts : TextStore or EngineTexts
+        The texts, their metadata and their token vectors.
     encoder : TextEncoder
 
     Examples
@@ -56,8 +54,8 @@ class TextIndex:
     'a red apple'
     """
 
-    def __init__(self, index: MuveraIndex, database: DocumentDatabase, encoder: TextEncoder) -> None:
-        self._texts, self._encoder = TextStore(index, database), encoder
+    def __init__(self, texts: TextStore | EngineTexts, encoder: TextEncoder) -> None:
+        self._texts, self._encoder = texts, encoder
 
     # -- building and changing ------------------------------------------------
 
@@ -120,7 +118,7 @@ class TextIndex:
         else:  # encode one text to learn the dimension
             columns = model.encode_documents(["."]).dimension
             index = MuveraIndex(vectors, dimension=columns, settings=chosen)
-        built = cls(index, database, model)
+        built = cls(TextStore(index, database), model)
         if path is not None:
             built.save(path, overwrite=overwrite)
         return built
@@ -145,32 +143,7 @@ class TextIndex:
             return []
         encoded = encode_texts(self._encoder.encode_documents, contents)
         encoded = encoded if names is None else encoded.with_ids(names)
-        with self._changing:
-            return self._store(encoded, contents, values, threads)
-
-    @property
-    def _changing(self) -> AbstractContextManager[object]:
-        """The write lock."""
-        return self.index._changing
-
-    def _store(
-        self,
-        encoded: MultiVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
-        """Add texts, or replace them, and return their ids."""
-        changed, ids = self.index._appended(encoded, threads, update)
-        names: list[int | str] = ids.tolist()
-        self._texts.change(changed, checked_rows(names, texts, metadata))
-        return names
-
-    def _store_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
-        """Replace the metadata of stored texts."""
-        ids, texts = [one.id for one in documents], [one.text for one in documents]
-        self._texts.change(None, checked_rows(ids, texts, metadata))
+        return self._texts.put(encoded, contents, values, threads)
 
     def update(
         self,
@@ -185,7 +158,8 @@ class TextIndex:
         Parameters
         ----------
         texts, ids, threads
-            As for :meth:`build`.  Without texts, only metadata changes, and nothing is encoded.
+            As for :meth:`build`.  Without texts, only metadata changes, nothing is encoded, and texts keep their place
+            in :meth:`select` and in iteration.
         metadata : sequence of dict, optional
             With texts, it replaces the stored metadata.  Default: keep the metadata of ids that are in use.
             Without texts, it changes single fields: None removes a field, and other fields are kept.
@@ -208,31 +182,25 @@ class TextIndex:
         values = None if metadata is None else _metadata_for(names, metadata)
         if contents is not None:
             encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
-        with self._changing:
-            stored = {one.id: one for one in self._get(names, "raise" if contents is None else "ignore")}
+        with self._texts.changing:
+            found = self._texts.get(names, "raise" if contents is None else "ignore")
+            stored = {one.id: one for one in found}
             if contents is not None:
                 kept = [stored[name].metadata if name in stored else {} for name in names]
-                self._store(encoded, contents, kept if values is None else values, threads, update=True)
+                self._texts.put(encoded, contents, kept if values is None else values, threads, update=True)
             else:
-                documents = [stored[name] for name in names]
-                pairs = zip(documents, values or [], strict=True)
-                self._store_metadata(documents, [merge_metadata(*pair) for pair in pairs])
+                self._texts.put_metadata(found, list(map(merge_metadata, found, values or [])))
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
-        names = require_ids(as_id_list(ids))
-        with self._changing:
-            self._texts.change(self.index._without(names, missing), deleted=names)
+        self._texts.delete(require_ids(as_id_list(ids)), missing)
 
     def rebuild(self, *, threads: int | None = None) -> None:
         """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
 
         An index from :meth:`open` is then saved.
         """
-        with self._changing:
-            self.index.rebuild(threads=threads)
-            if self._texts.folder is not None:
-                self.save()
+        self._texts.rebuild(threads)
 
     # -- saving and loading ---------------------------------------------------
 
@@ -255,13 +223,12 @@ class TextIndex:
         FileExistsError, IndexFolderError
             As for :meth:`muvera.MuveraIndex.save`.
         """
-        with self._changing:
-            self._texts.save(path, overwrite)
+        self._texts.save(path, overwrite)
 
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Engine,
         encoder: TextEncoder | str | None = None,
         *,
         save_changes: int = 1000,
@@ -275,11 +242,11 @@ class TextIndex:
 
         Parameters
         ----------
-        path : path or str
-            A folder written by :meth:`save`, or the URL of a collection that ``muvera load`` filled with texts,
-            such as ``"postgresql://user@host/database#docs"``.
+        path : path, str or Engine
+            A folder written by :meth:`save`, or a collection that ``muvera load`` filled with texts, by its URL, such
+            as ``"postgresql://user@host/database#docs"``, or as an opened engine.
         encoder : TextEncoder or str, optional
-            As for :meth:`load`.
+            As for :meth:`load`.  An empty collection needs it.
         save_changes : int
             Save after about this many changed texts.  After a crash, unsaved texts are encoded again.  A long text
             counts as several.  Ignored for a database.
@@ -293,12 +260,12 @@ class TextIndex:
         EngineError
             If the database cannot be reached, or the collection has no texts.
         """
-        from ..engines.base import is_engine_url
+        from ..engines.base import Engine, is_engine_url
 
-        if is_engine_url(str(path)):
-            from ..engines.text_engine import EngineTextIndex
+        if isinstance(path, Engine) or is_engine_url(str(path)):
+            from ..engines.text_engine import open_texts
 
-            return EngineTextIndex(str(path), encoder)
+            return cls(*open_texts(path if isinstance(path, Engine) else str(path), encoder))
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001)
         place = as_path(path).resolve()
@@ -306,13 +273,11 @@ class TextIndex:
         read_manifest(place)
         folder = DurableFolder(place, save_changes, save_seconds)
         try:
-            opened, folder.unsaved = cls._load(place, encoder)
-            opened._texts.keep(folder)
+            return cls._load(place, encoder, folder)
         except BaseException:
             folder.stop()
             folder.close()
             raise
-        return opened
 
     def close(self) -> None:
         """Save the changes of an index from :meth:`open`, and release its folder.  Searches still work.
@@ -347,28 +312,34 @@ class TextIndex:
         ValueError
             For an index without texts, a missing `encoder`, or an encoder that did not build the index.
         """
-        return cls._load(as_path(path).resolve(), encoder)[0]
+        return cls._load(as_path(path).resolve(), encoder)
 
     @classmethod
-    def _load(cls, folder: Path, encoder: TextEncoder | str | None) -> tuple[TextIndex, int]:
-        """Return an index and the number of texts in its journal."""
-        index, database, changes = read_folder(folder)
+    def _load(
+        cls, place: Path, encoder: TextEncoder | str | None, folder: DurableFolder | None = None
+    ) -> TextIndex:
+        """Load an index with the changes in its journal; the open `folder` then keeps each later change."""
+        index, database, changes = read_folder(place)
         name = str(database.text_encoder)
         unsaved = any(change.texts is not None for change in changes)
-        loaded = cls(index, database, required_encoder(name, encoder, folder, encodes=unsaved))
+        texts = TextStore(index, database)
+        loaded = cls(texts, required_encoder(name, encoder, place, encodes=unsaved))
         try:
-            for ids, texts, metadata in join_updates(changes):
-                if metadata is None:
-                    loaded.delete(ids, missing="ignore")
-                elif texts is None:
-                    loaded._store_metadata(loaded._get(ids), metadata)
+            for change in join_updates(changes):
+                if change.metadata is None:
+                    loaded.delete(change.ids, missing="ignore")
+                elif change.texts is None:
+                    texts.put_metadata(texts.get(change.ids), change.metadata)
                 else:
-                    loaded.update(texts, ids=ids, metadata=metadata)
+                    loaded.update(change.texts, ids=change.ids, metadata=change.metadata)
         except (ValueError, TypeError, KeyError) as error:
             raise IndexFolderError(
-                f"The journal in {folder} does not fit the index: {error}. Restore the folder from a copy."
+                f"The journal in {place} does not fit the index: {error}. Restore the folder from a copy."
             ) from error
-        return loaded, sum(len(change.ids) for change in changes)
+        if folder is not None:
+            folder.unsaved = sum(len(change.ids) for change in changes)
+            texts.keep(folder)
+        return loaded
 
     # -- searching ------------------------------------------------------------
 
@@ -430,7 +401,7 @@ class TextIndex:
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
         answer = partial(self._answer, queries, options, self._hits)
-        return self._on_one_state(answer) if explain else answer()
+        return self._texts.on_one_state(answer) if explain else answer()
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -467,10 +438,7 @@ class TextIndex:
         chosen = SearchOptions(k, **options)
         texts = max(k, min(chosen.candidates or CANDIDATES, 10 * k))
         hits = partial(self._sentences, k=k, alpha=alpha)
-        return self._on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
-
-    def _on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        return self._texts.on_one_state(read)
+        return self._texts.on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
 
     def _answer(
         self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
@@ -478,7 +446,7 @@ class TextIndex:
         """Rank texts for each query, and call `hits` with its tokens and score parts; explain hits if requested."""
         contents = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, contents)
-        best = self._rank(contents, encoded, options)
+        best = self._texts.rank(contents, encoded, options)
         answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
         if options.explain:
             for query, tokens, own in zip(contents, encoded, answers, strict=True):
@@ -486,27 +454,19 @@ class TextIndex:
                 own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
         return answers[0] if isinstance(queries, str) else answers
 
-    def _rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of each query's best `options.k` texts."""
-        return rank_texts(self.index, self._texts.database, queries, encoded, options)
-
     def _hits(self, _: Any, parts: Parts) -> list[Hit]:
         return [
             Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
-            for text in self._get(list(parts), "ignore")  # some may have been deleted since the search
+            for text in self._texts.get(list(parts), "ignore")  # some may have been deleted since the search
         ]
 
     def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
-        documents = self._get(list(parts), "ignore")
+        documents = self._texts.get(list(parts), "ignore")
         if not documents:
             return []
-        tokens = self._tokens([document.id for document in documents])
+        tokens = self._texts.tokens([document.id for document in documents])
         scores = [sum(parts[document.id].values()) for document in documents]
         return best_sentences(self._encoder, query, documents, tokens, scores, k, alpha)
-
-    def _tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the token vectors of texts; EngineTextIndex reads them from its engine."""
-        return self.index.tokens(ids)
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -521,17 +481,17 @@ class TextIndex:
         if not isinstance(query, str):
             raise TypeError(f"query must be a string, got {given(query)}.")
         tokens = encode_texts(self._encoder.encode_queries, [query])[0]
-        return self._on_one_state(lambda: self._explain(query, tokens, names))
+        return self._texts.on_one_state(lambda: self._explain(query, tokens, names))
 
     def _explain(self, query: str, tokens: Any, ids: list[int | str]) -> list[TextExplanation]:
-        documents = self._get(ids)
-        vectors = [self._tokens([document.id])[0] for document in documents]
+        documents = self._texts.get(ids)
+        vectors = [self._texts.tokens([document.id])[0] for document in documents]
         return explain_texts(self._encoder, query, tokens, documents, vectors) if documents else []
 
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
-        self.index.calibrate(encoded, threads=threads)
+        self._texts.calibrate(encoded, threads)
 
     # -- reading --------------------------------------------------------------
 
@@ -540,27 +500,24 @@ class TextIndex:
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
-        return self._get(require_ids(as_id_list(ids)), missing)
-
-    def _get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
-        return self._texts.database.get(ids, missing=missing)
+        return self._texts.get(require_ids(as_id_list(ids)), missing)
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all."""
-        return self._texts.database.select(where)
+        return self._texts.select(where)
 
     def info(self) -> IndexInfo:
         """Return the sizes, settings, measured recall and warnings of the index of token vectors."""
         return self.index.info()
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._texts)
 
     def __contains__(self, id: object) -> bool:
-        return id in self.index
+        return id in self._texts
 
     def __iter__(self) -> Iterator[TextDocument]:
-        return self._texts.database.documents()
+        return iter(self._texts)
 
     def __repr__(self) -> str:
         return f"TextIndex({counted(len(self), 'text')}, encoder={self._encoder.name!r})"

@@ -7,7 +7,6 @@ from builders.text_encoders import HashEncoder
 
 from muvera import TextIndex
 from muvera.engines import EngineError, EngineIndex
-from muvera.engines.text_engine import EngineTextIndex
 from muvera.texts.database import TextDocument
 
 TEXTS = [
@@ -33,9 +32,10 @@ def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
     name = request.node.originalname
     index = EngineIndex(collections(name), "mean", text_encoder="hash")
     index.add(local.index.tokens(IDS).with_ids(IDS), METADATA, texts=TEXTS)
-    opened = EngineTextIndex(collections(name), ENCODER)
-    if not opened._stored.engine.keeps_tokens:
-        opened._stored._tokens = local.index
+    opened: Any = TextIndex.open(collections(name), ENCODER)
+    collection = opened._texts.collection
+    if not collection.engine.keeps_tokens:
+        collection._tokens = local.index
     return opened
 
 
@@ -63,7 +63,7 @@ def test_texts_are_searched(texts: TextIndex) -> None:
 
 
 def test_texts_are_changed(texts: Any, collections: Any) -> None:
-    if not texts._stored.engine.keeps_tokens:
+    if not texts._texts.collection.engine.keeps_tokens:
         pytest.skip("its tokens are in a local index, which does not change")
     assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
@@ -101,15 +101,15 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
     local = TextIndex.build(TEXTS, ENCODER, ids=IDS)
     EngineIndex(collections("no_texts"), "mean").add(local.index.tokens(IDS).with_ids(IDS))
     with pytest.raises(EngineError, match="no texts"):
-        EngineTextIndex(collections("no_texts"), ENCODER)
+        TextIndex.open(collections("no_texts"), ENCODER)
     with pytest.raises(EngineError, match="encoder"):
-        EngineTextIndex(collections("empty_texts"))
-    new = EngineTextIndex(collections("new_texts"), ENCODER)
+        TextIndex.open(collections("empty_texts"))
+    new = TextIndex.open(collections("new_texts"), ENCODER)
     assert (len(new), new.search("x"), new.get(["a"], missing="ignore")) == (0, [], [])
     texts = [f"number {i} of {i % 7}" for i in range(256)]
     new.add(texts, ids=list(range(256)))
     assert new.get([7])[0].text == texts[7]
     with pytest.raises(ValueError, match="'hash'"):
-        EngineTextIndex(collections("new_texts"), HashEncoder(name="other"))
+        TextIndex.open(collections("new_texts"), HashEncoder(name="other"))
     with pytest.raises(ValueError, match="'hash'"):
-        EngineTextIndex(collections("new_texts"))
+        TextIndex.open(collections("new_texts"))

@@ -106,12 +106,8 @@ def test_a_named_column_is_required(tmp_path: Path) -> None:
         read_texts(tmp_path / "c.jsonl", id="url")
 
 
-def test_a_folder_without_texts_is_called_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"is a folder without corpus\.jsonl"):
-        read_texts(tmp_path)
-
-
 def test_a_missing_file_or_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.txt", tmp_path):
-        with pytest.raises(FileNotFoundError, match=path.name):
+    folder = rf"{tmp_path.name} is a folder without corpus\.jsonl"
+    for path, part in ((tmp_path / "nowhere.txt", "nowhere.txt is not a file"), (tmp_path, folder)):
+        with pytest.raises(FileNotFoundError, match=part):
             read_texts(path)

@@ -97,7 +97,7 @@ def test_blank_texts_and_queries() -> None:
     for query, id in (("fox", "spaces"), (" ", "fox")):
         with pytest.raises(ValueError, match="blank"):
             index.explain(query, id)
-    assert index.search("  ", explain=True) == index.search_sentences(" ") == []
+    assert index.search("") == index.search("  ", explain=True) == index.search_sentences(" ") == []
     for options in ({}, {"words": 0}, {"words": 0.9}):
         blank, other = index.search(["\n", "lazy dog"], k=1, **options)
         assert blank == [] and ids(other) == ["fox"]
@@ -242,6 +242,7 @@ def test_metadata_changes_without_encoding(index: TextIndex, monkeypatch: pytest
         METADATA[1],
     ]
     before = state(index)
+    assert index.select({}) == ids(before[0]) == IDS  # each text keeps its place
     with pytest.raises(KeyError, match="nothing"):
         index.update(ids=["db", "nothing"], metadata=[{}, {}])
     with pytest.raises(ValueError, match="neither"):
