@@ -27,7 +27,7 @@ class Measured:
     raw: Raw | None
 
     def timed_with(self, other: Measured) -> bool:
-        """Return True if both were timed in turns."""
+        """Return True if both were timed alternately."""
         if self.raw is None or other.raw is None or np.isnan(self.raw.seconds).any():
             return False
         return bool(self.raw.facts.get("turns") == other.raw.facts.get("turns"))

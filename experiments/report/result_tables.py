@@ -98,7 +98,7 @@ def _differences(parts: list[Part]) -> Table:
 
 
 def _compared(first: Measured, second: Measured, metrics: Sequence[str]) -> dict[str, str]:
-    """Return the differences of two points by metric, and the ratio of their times if they were timed in turns."""
+    """Return the differences of two points by metric, and the ratio of their times if they were timed alternately."""
     texts = {}
     for metric in metrics:
         if metric in first.values and metric in second.values:

@@ -48,5 +48,5 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}). Run the experiments again.") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
+        raise ValueError(f"{path} must contain a JSON object, but contains a {type(content).__name__}.")
     return content

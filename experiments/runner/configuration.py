@@ -122,7 +122,7 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold keys and values, got {type(content).__name__}.")
+            raise ValueError(f"{path} must contain keys and values, got {type(content).__name__}.")
         if set(content) == {"include"}:
             included = load_experiments(content["include"], path.parent)
             experiments |= {experiment.name: experiment for experiment in included}

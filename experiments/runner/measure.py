@@ -1,4 +1,4 @@
-"""Measuring one experiment on one collection: build, warm up, search in turns, store."""
+"""Measuring one experiment on one collection: build, warm up, search alternately, store."""
 
 from __future__ import annotations
 

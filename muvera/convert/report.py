@@ -104,7 +104,7 @@ class Report:
     format : str
         The source's format.
     lossy, nbits
-        Whether the source is quantized, and its bits per coordinate.
+        True if the source is quantized, and its bits per coordinate.
     options : dict
         The transforms that were applied.
     read, written : Measure

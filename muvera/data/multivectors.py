@@ -283,7 +283,7 @@ class MultiVectors:
         text, token = self.text_of(row)
         raise ValueError(
             f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token {token}, "
-            f"coordinate {column}: every number must be {bound}. Drop or repair that text."
+            f"coordinate {column}: every number must be {bound}. Remove or repair that text."
         )
 
     def text_of(self, row: int) -> tuple[int, int]:
@@ -484,6 +484,6 @@ def _from_arrow_lists(array: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     fixed = isinstance(vectors, pa.FixedSizeListArray)
     widths = [vectors.type.list_size] if fixed else np.unique(lengths_of(vectors).to_numpy()).tolist()
     if len(widths) != 1:
-        raise ValueError(f"array must hold vectors of one width, got vectors of {widths or 'no'} floats.")
+        raise ValueError(f"array must contain vectors of one width, got vectors of {widths or 'no'} floats.")
     lengths = lengths_of(array).to_numpy(zero_copy_only=False).astype(np.int64)
     return numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0]), lengths

@@ -80,7 +80,7 @@ class MaxSimSpread:
     Parameters
     ----------
     best, tenth, median : float
-        Of the best, the tenth best and the median document.
+        Similarity of the best, the tenth best and the median document.
     """
 
     best: float
@@ -233,8 +233,8 @@ class Diagnosis:
             )
         elif self.documents > sampled and not self.exact_search:
             yield (
-                f"Recall was measured among {sampled:,} documents. Among all {self.documents:,} the same number of "
-                "candidates finds less, so rank more candidates."
+                f"Recall was measured among {sampled:,} documents. With the same number of candidates, it is lower "
+                f"among all {self.documents:,}, so rank more candidates."
             )
         if not self.geometry.unit_norms:
             yield (
@@ -269,8 +269,8 @@ def diagnose(
         without its source document.  On three collections their recall at 50 candidates was between .02
         lower and .05 higher than that of real queries.
     sample : int
-        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: in a larger
-        collection the same number of candidates finds less.
+        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: with the
+        same number of candidates, recall is lower in a larger collection.
     seed : int
         Fixes which documents, tokens and queries are drawn.
     threads : int, optional

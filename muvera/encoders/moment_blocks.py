@@ -21,9 +21,9 @@ from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import gram, leading_eigenvectors
 
-#: Coefficients without documents to fit them to: the identity, with the weight that a sketch of some thousand floats
-#: gets on most models.  Their terms are the sketch, the covariance, the mean m, m / |m|, and of the bias |m|, |m|**2
-#: and the logarithm of the number of tokens.
+#: Coefficients that are used if there are no documents to fit them to.  The sketch has the weight that a sketch of a
+#: few thousand floats gets on most models.  The terms are the sketch, the covariance, the mean m, m / |m|, and for the
+#: bias |m|, |m|**2 and the logarithm of the number of tokens.
 DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 #: Largest number of directions of the covariance.

@@ -45,7 +45,7 @@ class MomentsConfig(EncoderConfig):
     compact_dimension : int or None
         Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 for
         tokens of up to 128 columns, otherwise 512.  256 floats have the recall of the full covariance's thousands.
-        Fitting takes seconds.  None: no map.  No map is used either if the vector is not longer without one.
+        Fitting takes seconds.  None: no map.  A vector that is not longer without a map also gets none.
     seed : int
         Seed of the sampled documents and windows.
 
@@ -72,7 +72,7 @@ class MomentsConfig(EncoderConfig):
         if not isinstance(self.covariance, bool):
             raise TypeError(f"covariance must be a bool, got {given(self.covariance)}.")
         if self.compact_dimension == cast("Any", "auto"):
-            # 256 floats cannot hold the mean token of 384 columns, and find fewer candidates than an FDE does.
+            # 256 floats cannot represent the mean token of 384 columns, and have a lower recall than an FDE.
             object.__setattr__(self, "compact_dimension", 256 if self.dimension <= 128 else 512)
         if self.compact_dimension is not None:
             size = require_int("compact_dimension", self.compact_dimension, 1)

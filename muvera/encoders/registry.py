@@ -125,7 +125,9 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
     if (folder / "encoder_scale.npy").exists():
         scale = read("scale")
         if scale.shape != (1,) or scale[0] <= 0:
-            raise ValueError(f"{folder / 'encoder_scale.npy'} is damaged: it must hold one positive number.")
+            raise ValueError(
+                f"{folder / 'encoder_scale.npy'} is damaged: it must contain one positive number."
+            )
         encoder.scale = float(scale[0])
     return encoder
 

@@ -184,7 +184,7 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For documents or metadata that do not fit.  Earlier batches stay written.
+            For documents or metadata that do not fit the collection.  Earlier batches stay written.
         EngineError
             If the engine fails.
         """
@@ -353,7 +353,7 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For queries that do not fit, a wrong setting, or `recall` without a calibration.  FilterError for a
+            For queries of another dimension, a wrong setting, or `recall` without a calibration.  FilterError for a
             condition that is invalid, or that this engine cannot answer.
         EngineError
             If the engine fails, or stores no tokens to rank by.

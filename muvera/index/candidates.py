@@ -30,7 +30,7 @@ _BLOCK_BYTES = 128 << 20
 class CandidateSearch:
     """The documents' vectors by row number: encode documents, and find rows for queries.
 
-    Changes to a copy (:func:`copy.copy`) leave the original as it is, see :class:`VectorSearch`.  `encoder` was
+    Changing a copy (:func:`copy.copy`) does not change the original, see :class:`VectorSearch`.  `encoder` was
     fitted on `fitted_on` of these documents; 0 if it was fitted elsewhere.
     """
 

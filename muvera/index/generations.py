@@ -232,7 +232,7 @@ def hold(folder: Path) -> filelock.BaseFileLock:
     """Acquire the lock of `folder`, which any thread can release; raise IndexFolderError if it is taken."""
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
-        raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
+        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     lock = filelock.FileLock(path, thread_local=False)
     try:
         lock.acquire(timeout=0)

@@ -385,7 +385,7 @@ class MuveraIndex:
         ids : sequence of collections of ids
             The documents to rank, one collection per query.
         k : int, optional
-            Number of documents to return, at most.  Default: all.
+            Maximum number of documents to return.  Default: all.
         missing : {"raise", "ignore"}
             What to do about ids that are not in the index.
 
@@ -438,8 +438,8 @@ class MuveraIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
 
-        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it by a
-        calibration with windows.  Call this method again then.  Without vectors (a small index), nothing changes.
+        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it with a
+        calibration by windows.  Call this method again then.  Without vectors (a small index), nothing changes.
 
         `queries` are at least 64 queries with tokens, typical of later ones, in a form that :meth:`search` accepts.
         """

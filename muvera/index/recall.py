@@ -1,4 +1,4 @@
-"""The recall dial: the number of candidates for a mean recall.
+"""Search for a mean recall: when a query has ranked enough candidates.
 
 A calibration ranks all candidates of some queries, and finds when to stop for each of :data:`TARGETS`.  It controls the
 mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries reach the same mean
@@ -25,7 +25,7 @@ from .windows import BEST, MAX_TOKENS, document_windows, exact_best, shares_foun
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-#: Calibrated mean recalls; a search uses the lowest one that is not below its own.
+#: Calibrated mean recalls; a search uses the lowest one that is at least the requested one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 
 #: Maximum number of candidates, and minimum number of queries of a calibration.
@@ -38,8 +38,8 @@ _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 # among MAX_RANKED candidates, unless the collection has more than MAX_TOKENS tokens.
 _PRODUCTS, _BEYOND = 12 * 10**10, 16
 
-# The cap on candidates alone causes this share of a target's misses.  The cap is a multiple of _ROUND, and at least
-# _LEAST times k, as in a search.
+# Share of a target's misses that the cap on candidates may cause; stopping early may cause the rest.  The cap is a
+# multiple of _ROUND, and at least _LEAST times k, as in a search.
 _SHARE, _ROUND, _LEAST = 0.5, 16, 3
 
 

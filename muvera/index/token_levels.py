@@ -117,7 +117,7 @@ class TokenLevels:
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
-        """Add texts under the next row numbers; `codes` are theirs, if known."""
+        """Add texts under the next row numbers; `codes` are the texts' codes, if known."""
         if self.floats is not None:
             self.floats.append(self._converted(texts), self.staging)
         if self.codes is not None:
@@ -140,7 +140,7 @@ class TokenLevels:
         if not np.isfinite(tokens).all():
             row = int(np.argmin(np.isfinite(tokens).all(axis=1)))
             raise ValueError(
-                f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot hold. "
+                f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot represent. "
                 "Use tokens='float32', or scale the tokens."
             )
         return MultiVectors.from_flat(tokens, offsets=texts.offsets)
@@ -211,8 +211,8 @@ class TokenLevels:
         """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
         if rescore is not None and (self.codes is None or self.floats is None):
             raise ValueError(
-                f"rescore={rescore} needs codes and exact tokens, but this index stores one ({self.kind}). Build it "
-                "with keep_exact=True, or drop rescore."
+                f"rescore={rescore} needs codes and exact tokens, but this index stores only one of them "
+                f"({self.kind}). Build it with keep_exact=True, or omit rescore."
             )
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:

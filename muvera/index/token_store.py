@@ -19,8 +19,8 @@ from ..reranking.pruning import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 
-# Segments in memory are merged until each is this many times its successor: adding one by one and searches stay cheap.
-# Larger segments than this are not merged: that would read a mapped file into memory.
+# Segments in memory are merged until each has more than _GROWTH times the tokens of its successor.  So adding documents
+# one by one stays cheap, and so do searches.  Segments of more than _MERGED_BYTES are not merged.
 _GROWTH, _MERGED_BYTES = 2, 64 << 20
 
 # Segments in memory of up to this many bytes are merged at the end of a build: ranking in order is slower if the
@@ -61,7 +61,7 @@ class Segment(Generic[_Texts]):
 class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
-    The list of segments is copied on write, so changes to a copy (:func:`copy.copy`) leave the original as it is.
+    The list of segments is copied on write, so changing a copy (:func:`copy.copy`) does not change the original.
     `make` makes texts, MultiVectors or CodedVectors, from an array and lengths; file names begin with `prefix`.
     """
 

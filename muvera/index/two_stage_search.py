@@ -49,11 +49,11 @@ _PAIRS = 1 << 18
 # Queries per task, of those that search vectors and of those that rank candidates.
 _TOGETHER, _RANKED = 16, 4
 
-# Encoders are compared if the recall of windows of documents that moments were fitted on is below _SUSPICIOUS.  For the
-# comparison, one document in _HELD_OUT is excluded from the fits.
+# Moments are compared with learned vectors if their recall is below _SUSPICIOUS, measured with windows of the documents
+# that they were fitted on.  For the comparison, one document in _HELD_OUT is excluded from the fits.
 _SUSPICIOUS, _HELD_OUT = 0.93, 16
 
-# The other encoder replaces the default if its recall is higher by more than this.
+# Learned vectors replace moments if their recall is higher by more than this.
 _CLEARLY = 0.03
 
 # Rows and scores of a query without candidates.
@@ -90,7 +90,7 @@ class SearchPlan:
 
 
 class Proposal(NamedTuple):
-    """The rows to rank for each query, the likely best first, the number of best ones, and when to stop."""
+    """The rows to rank for each query, most promising first; the number of rows to return; and when to stop."""
 
     rows: Sequence[NDArray[np.int64]]
     k: int
@@ -100,8 +100,8 @@ class Proposal(NamedTuple):
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    A copy (:func:`copy.copy`) is cheap, and changes to it leave the original as it is: an index changes a copy and
-    then replaces its contents by it.  Only the latest contents may be copied for a change.  A fitted `encoder` or
+    A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.  An index changes a copy and
+    then replaces its contents with it.  Only the latest contents may be copied for a change.  A fitted `encoder` or
     `codec` is used instead of fitting one.  `first_id` is the first id for documents without ids.  `chooses`: choose
     between moments and learned vectors by their recall when the encoder is fitted.
     """
@@ -125,7 +125,7 @@ class IndexContents:
         self.generations: Mapping[Path, Generation] = {}
         #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
-        #: Number of documents from which the encoder is fitted; a build waits for more, see :meth:`finish`.
+        #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
         self._lengths: NDArray[np.int64] | None = None
         self._searchable: tuple[NDArray[np.int64], int] | None = None
@@ -246,7 +246,7 @@ class IndexContents:
         codes: CodedVectors | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Add documents under these ids, replacing those that have them; `codes` are theirs, if known.
+        """Add documents under these ids, or replace those that have them; `codes` are the documents' codes, if known.
 
         `guard` calls functions while no thread searches.
         """
@@ -262,7 +262,7 @@ class IndexContents:
         self.remove(replaced)
         self._build_if_needed(threads)
         builds = self.fit_from > MIN_FIT_DOCUMENTS
-        if self.candidates is not None or not builds:  # else the vectors will be made of exact tokens
+        if self.candidates is not None or not builds:  # otherwise exact tokens are still needed
             self.store.fit_if_ready(threads)
 
     def _skip_used_rows(self) -> None:
@@ -371,7 +371,7 @@ class IndexContents:
     # -- measuring ------------------------------------------------------------
 
     def calibrate_if_stale(self, threads: int | None) -> None:
-        """Calibrate the recall dial if the index has doubled since, or ranks by other tokens."""
+        """Calibrate ``search(recall=)`` if the last calibration is of half the documents or of other tokens."""
         if self.candidates is not None:
             last, size = self.candidates.calibration, len(self.searchable[0])
             if last is None or size > 2 * last.documents or last.tokens != ranking_tokens(self):

@@ -112,7 +112,7 @@ class VectorSearch(ABC):
         self._count = len(live)
 
     def settle(self) -> None:  # noqa: B027 (only graphs need it)
-        """Prepare for searches after changes; no copy from before them may be searched any more."""
+        """Prepare for searches after changes; copies made before the changes must not be searched any more."""
 
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
@@ -176,7 +176,7 @@ class VectorSearch(ABC):
     def _search(
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
-        """Search with at least one checked query; write the results to `best`, which is filled up already."""
+        """Search with at least one checked query; write the results to `best`, which contains -1 and -inf."""
 
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
@@ -296,7 +296,7 @@ def score_among(
     best: Found,
     threads: int | None = None,
 ) -> None:
-    """Write the best of `labels` for each query to `best`, which is filled up already; ties go to the first.
+    """Merge the best of `labels` for each query into `best`, see :data:`Found`; ties go to the first.
 
     `read` returns the vectors of the labels from a start to a stop, with or without padding.
     """

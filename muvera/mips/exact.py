@@ -152,7 +152,7 @@ class ExactSearch(VectorSearch):
         rows: NDArray[np.int64] | None,
         threads: int | None,
     ) -> None:
-        """Write the best of `rows`, or of all, by the floats of those that can be among them by bytes."""
+        """Write the best of `rows` (or of all): bytes exclude most vectors, and floats rank the others."""
         errors, k = self._columns[-1].values, best[0].shape[1]
         if rows is not None:
             products, errors = products[rows], errors[rows]
@@ -224,9 +224,9 @@ def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
         *(np.empty(count, kind) for kind in (np.int32, np.float32, np.float32)),
     ]
     root = float(np.sqrt(dimension))
-    # Further parts of the error, in units of the vector's length.  A query's entries are off by half of
-    # 1/32,767 of the greatest, times the rounded vector, which may be longer than the vector is; float32 sums
-    # are off by half a unit in the last place per entry (twice that is counted here, and some more).
+    # Two further errors, in units of the vector's length.  Rounding a query changes each entry by at most half of
+    # 1/32,767 of its largest entry.  The rounded vector, which may be longer than the vector, multiplies this error.
+    # A float32 sum is off by half a unit in the last place per entry; twice that is counted, and 16 entries more.
     slack = root / 65_000 * (1 + root / 254) + (dimension + 16) * 2.0**-23
 
     def work(start: int, stop: int) -> None:

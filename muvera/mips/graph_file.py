@@ -27,7 +27,7 @@ GRAPH, ADDED, ADDED_LABELS = "vectors.hnsw", "vector_added.npy", "vector_added_l
 #: Extra columns of a graph that make all vectors equally long.
 FILLING = 16
 
-# The whole graph is written again after more than this number of new vectors, and more than 1 in _SHARE.
+# The whole graph is written again if more than _FEW vectors are new, and more than 1 in _SHARE.
 _FEW, _SHARE = 1024, 100
 
 _BLOCK = 1 << 16  # vectors whose links are checked together
@@ -129,7 +129,7 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
         if len(head) < _HEADER.size:
-            raise ValueError(f"{path} is cut off: it has {len(head)} bytes.")
+            raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
         header = _Header._make(_HEADER.unpack(head))
         columns, links = (header.label_at - header.floats_at) // 4 - FILLING, header.m
         consistent = (
@@ -152,7 +152,7 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
             raise ValueError(f"{path} has m={links}, but m={m} is expected.")
         count = header.vectors
         if _HEADER.size + count * (header.vector_bytes + 4) > path.stat().st_size:
-            raise ValueError(f"{path} is cut off: it is too short for its {count} vectors.")
+            raise ValueError(f"{path} is truncated: it is too short for its {count} vectors.")
         if count == 0:
             return np.empty(0, np.int64), np.empty(0, bool)
         stream.seek(_HEADER.size + count * header.vector_bytes)
@@ -174,7 +174,7 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
     node, position = find_lists(numbers, len(upper), width, levels, starts)
     if node < header.vectors:
-        raise ValueError(f"{path} is damaged or cut off within the links of vector {node}.")
+        raise ValueError(f"{path} is damaged or truncated within the links of vector {node}.")
     if 4 * position != len(upper):
         raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
     entry, top = header.entry_point, header.top_level

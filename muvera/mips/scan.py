@@ -102,8 +102,8 @@ class ScanSearch(VectorSearch):
     """Search by reading a short code of every vector.
 
     Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query
-    scans the codes of all vectors and orders the best of them by vectors in bytes: twice `k` of 256 floats,
-    more of shorter vectors.  Results are bit-identical for any number of threads.  The centroids are fitted
+    scans the codes of all vectors.  It orders the best of them by bytes: 2 `k` vectors of 256 floats, or more if
+    vectors are shorter.  Results are bit-identical for any number of threads.  The centroids are fitted
     on the first vectors; adding and removing vectors is cheap, and saving writes only new codes and bytes.
 
     Parameters

@@ -39,7 +39,7 @@ class Explanation:
     Parameters
     ----------
     tokens : int64 (n_query_tokens,)
-        Position of the most similar document token; of equals, the first one.
+        Position of the most similar document token, the first one if several are equally similar.
     similarities : float32 (n_query_tokens,)
         Inner products with these tokens; their sum is the Chamfer similarity.
     """
@@ -99,7 +99,7 @@ def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) 
     queries, documents = _checked(queries, documents)
     empty = np.flatnonzero(queries.lengths == 0)
     if len(empty):
-        raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Drop it.")
+        raise ValueError(f"queries[{empty[0]}] has no tokens: a query needs at least one. Remove it.")
     out = np.empty((len(queries), len(documents)), np.float32)
     for start, stop in split_by_weight(queries.offsets, _QUERY_TOKENS, len(queries)):
         out[start:stop] = _scores(queries[start:stop], documents, threads).T
@@ -151,15 +151,15 @@ def rerank(
     """Order each query's candidates by exact Chamfer similarity.
 
     Scoring of a candidate stops early once it cannot be among the `k` best.  This never changes the result,
-    and is fastest if the likely best candidates come first.
+    and is fastest if the most promising candidates come first.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
     documents : MultiVectors
     candidates : sequence of collections of ids
-        Document ids for each query (positions if the documents have no ids), the likely best first;
-        documents without tokens are skipped.
+        Document ids for each query (positions if the documents have no ids), most promising first.  Documents
+        without tokens are skipped.
     k : int, optional
         Largest number of documents to return.  Default: all.
     threads : int, optional

@@ -133,7 +133,7 @@ def protocol(settings: ServerSettings) -> Any:
 
         @property
         def is_idle(self) -> bool:
-            """Whether no request has come completely, or all were answered."""
+            """True if all complete requests were answered."""
             return self.cycle is None or bool(self.cycle.response_complete)
 
         def _check(self) -> None:

@@ -310,7 +310,7 @@ class DocumentDatabase:
             return self._read(query, [match, *parameters, k]) if match else []
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words, as many as _MATCHES documents in total contain, but at least one.
+        """Return the rarest words that together occur in at most _MATCHES documents, but at least one word.
 
         Words that no document contains are skipped.
         """
@@ -336,7 +336,7 @@ class DocumentDatabase:
         ]
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield all documents in insertion order, from the list of ids at the first call."""
+        """Yield all documents in insertion order, without those that are added later."""
         ids = self.select({})
         for start in range(0, len(ids), _STEP):
             yield from self.get(ids[start : start + _STEP], missing="ignore")
@@ -453,7 +453,7 @@ def _connect(name: str) -> sqlite3.Connection:
 
 
 class _Term(NamedTuple):
-    """A condition in the two forms that SQLite can answer, both with the question marks of `values`.
+    """A condition as SQL in two forms; `values` are the parameters of either.
 
     ``as_set`` reads matching rows from the index of values, which is fast if few rows match.  ``as_probe`` checks
     the values of one document, which is fast if other conditions leave few documents.  ``selective`` is true if

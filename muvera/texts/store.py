@@ -213,7 +213,7 @@ def _checksum(content: bytes) -> bytes:
 def _complete_lines(path: Path) -> list[bytes]:
     """Return the complete lines of a journal; raise IndexFolderError for a damaged line before a complete one."""
     if path.is_symlink():
-        raise IndexFolderError(f"{path} is a link; an index has none. Remove it.")
+        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
@@ -305,9 +305,9 @@ class TextStore:
         return self.vectors.tokens(ids)
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Call `read` on one state, and return its result.
+        """Call `read` so that it sees one state of the texts, and return its result.
 
-        If another thread makes a change meanwhile, call `read` again with the write lock held.
+        If another thread makes a change during the call, call `read` again with the write lock held.
         """
         before = self._vectors._contents
         try:

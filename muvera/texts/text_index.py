@@ -100,7 +100,7 @@ class TextIndex:
         Raises
         ------
         TypeError, ValueError
-            For texts that are not strings, metadata that JSON cannot hold, or repeated ids.
+            For texts that are not strings, metadata that JSON cannot represent, or repeated ids.
         FileExistsError
             If `path` exists and `overwrite` is False.
         """

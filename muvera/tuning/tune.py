@@ -62,7 +62,7 @@ class TunedRow:
     held_out : float
         Recall among the tuning's candidates, measured with the held-out queries.
     interval : tuple of float
-        95 per cent confidence interval of `held_out` (bootstrap over queries).
+        95% confidence interval of `held_out` (bootstrap over queries).
     encode_seconds, query_seconds : float
         Time to encode a document and a query.  They do not influence the choice.
     """
@@ -368,7 +368,7 @@ def _vector_bytes(config: EncoderConfig, documents: int) -> int:
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the bootstrap's 95 per cent confidence interval of the mean."""
+    """Return the bootstrap's 95% confidence interval of the mean."""
     draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

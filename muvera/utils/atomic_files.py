@@ -72,7 +72,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace the file at `path` by `content` as JSON, in one step."""
+    """Replace the file at `path` with `content` as JSON, in one step."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -134,7 +134,7 @@ def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | No
     size = path.stat().st_size
     if size != described["bytes"]:
         raise ValueError(
-            f"{path} has {size} bytes instead of {described['bytes']}: it was cut off or changed. "
+            f"{path} has {size} bytes instead of {described['bytes']}: it was truncated or changed. "
             "Restore the folder from a copy."
         )
     if (thorough or (thorough is None and size <= _QUICK_BYTES)) and _checksum(path) != described["sha256"]:
@@ -199,8 +199,8 @@ def atomic_folder(
             for path in sorted(target.iterdir()):
                 if not any(fnmatch(path.name, pattern) for pattern in own):
                     raise FileExistsError(
-                        f"{target} holds {path.name}, which does not belong in such a folder, so it is "
-                        "not replaced. Give another name, or remove it yourself."
+                        f"{target} contains {path.name}, which does not belong there, so the folder is not replaced. "
+                        "Give another name, or remove that file yourself."
                     )
         yield beside
         for path in beside.rglob("*"):

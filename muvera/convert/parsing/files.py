@@ -38,7 +38,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object as :func:`read_json` does."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise ReadError(f"{path} must hold a JSON object, got {type(value).__name__}. Copy it again.")
+        raise ReadError(f"{path} must contain a JSON object, got {type(value).__name__}. Copy it again.")
     return value
 
 

@@ -261,6 +261,6 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
     """
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
-        raise ReadError(f"{source} must hold an array, got a {type(stored).__name__}. Copy it again.")
+        raise ReadError(f"{source} must contain an array, got a {type(stored).__name__}. Copy it again.")
     with naming_errors(source, "pickle of plain data"):
         return stored.array()

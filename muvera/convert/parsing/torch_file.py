@@ -133,7 +133,7 @@ def read_array(path: Path) -> NDArray[Any]:
     """Return the only tensor of a ``.pt`` file, memory-mapped."""
     value = read_torch(path)
     if not isinstance(value, np.ndarray):
-        raise ReadError(f"{path} must hold one tensor, got {type(value).__name__}. Copy it again.")
+        raise ReadError(f"{path} must contain one tensor, got {type(value).__name__}. Copy it again.")
     return value
 
 

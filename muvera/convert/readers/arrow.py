@@ -199,7 +199,7 @@ def _require_no_base_paths(manifest: Path) -> None:
         nonlocal at
         encoded = _VARINT.match(message, at)
         if encoded is None:
-            raise ValueError("its manifest is cut off")
+            raise ValueError("its manifest is truncated")
         at = encoded.end()
         return sum((byte & 127) << 7 * i for i, byte in enumerate(encoded[0]))
 

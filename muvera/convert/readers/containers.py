@@ -139,7 +139,7 @@ def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, .
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
         got = f"{lengths.min(initial=0)} to {lengths.max(initial=0)}, of shape {lengths.shape}"
         raise ValueError(
-            f"{found['lengths']} must hold one length of 0 to {shape[1]} for each of {shape[0]} documents, got {got}"
+            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} documents, got {got}"
         )
     return np.arange(shape[1]) < lengths[:, None]
 
@@ -232,7 +232,7 @@ def _values(file: Path) -> Any:
     """Return the array of a .npy file, or the list of a .json file."""
     values = load_npy_safely(file) if file.suffix == ".npy" else read_json(file)
     if not isinstance(values, (np.ndarray, list)):
-        raise ReadError(f"{file.name} must hold a JSON list, got {type(values).__name__}.")
+        raise ReadError(f"{file.name} must contain a JSON list, got {type(values).__name__}.")
     return values
 
 

@@ -216,7 +216,7 @@ def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             return value
         if value is not None:
-            raise ReadError(f"it has {path}={value!r}, but an id must be a whole number or a text.")
+            raise ReadError(f"it has {path}={value!r}, but an id must be an integer or a string.")
     if id_field is not None:
         raise ReadError(f"it has no id in {id_field!r}; its fields are {', '.join(row)}.")
     return None

@@ -116,7 +116,7 @@ def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
     if pickled.is_file():
         value = load_plain(pickled.read_bytes(), pickled.name)
         if not isinstance(value, dict):
-            raise ReadError(f"{pickled.name} must hold a dict, got {type(value).__name__}. Copy it again.")
+            raise ReadError(f"{pickled.name} must contain a dict, got {type(value).__name__}. Copy it again.")
         return value
     with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
         rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()

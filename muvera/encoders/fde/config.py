@@ -22,8 +22,8 @@ _MAX_PROJECTIONS = 16
 class FDEConfig(EncoderConfig):
     """Configuration of an FDE.  The defaults had the best recall across collections.
 
-    A vector is a sketch of ``num_repetitions * 2**num_simhash_projections * projection_dimension``
-    floats; recall, time and memory grow with it.  With `split_mean` it has ``dimension + 1`` floats more.
+    The cells of a vector have ``num_repetitions * 2**num_simhash_projections * projection_dimension`` floats, which
+    are called its sketch.  Recall, time and memory grow with them.  `split_mean` adds ``dimension + 1`` floats.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class FDEConfig(EncoderConfig):
         "count_sketch": one +-1 per column.  "identity": p = d.
     center : bool
         Subtract the mean document token from document tokens, and from the tokens of both sides before they
-        are assigned to cells.  The ranking by Chamfer does not change.  Recall rises a lot for models whose
-        vectors share a direction.  Needs ``fit``.
+        are assigned to cells.  The ranking by Chamfer does not change.  Without `split_mean`, this raises recall
+        a lot for models whose vectors share a direction.  Needs ``fit``.
     fill_empty_partitions : bool
         Assign the nearest token to an empty document cell (paper, section 2).  With `center`, an empty cell
         represents the average token, which is better.
@@ -50,9 +50,9 @@ class FDEConfig(EncoderConfig):
         Value of a document's cell: the mean of its tokens as in the paper, the direction of the mean, or that
         direction with the mean length of the tokens.
     split_mean : bool
-        Store the document's own mean token separately, because its part of Chamfer is exact.  The sketch holds the
-        residuals, and a bias the document's spread and length.  ``fit`` finds the coefficients of these terms
-        (see :mod:`muvera.encoders.moment_blocks`).
+        Store the document's own mean token separately, because its part of Chamfer is exact.  The sketch contains
+        the residuals, and a bias depends on the document's spread and length.  ``fit`` finds the coefficients of
+        these terms (see :mod:`muvera.encoders.moment_blocks`).
     soft_query_cells : float
         tau: a query token at distance m from its nearest hyperplane also goes to the cell across it, with weight
         exp(-m / tau) / 2.  0 turns it off.

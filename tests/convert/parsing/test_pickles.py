@@ -131,7 +131,7 @@ def test_one_list_of_many_object_arrays_is_not_copied(tmp_path: Path) -> None:
         b"](" + b"N" * count + b"eq\x00" + OBJECTS + ARRAY + b"q\x02](" + (b"h\x02)R" + state) * count + b"e."
     )
     path.write_bytes(path.read_bytes()[:128] + content)
-    with pytest.raises(ValueError, match="must hold an array, got a list"):
+    with pytest.raises(ValueError, match="must contain an array, got a list"):
         load_npy_safely(path)
 
 
@@ -169,7 +169,7 @@ def test_object_arrays_of_other_things(tmp_path: Path) -> None:
     inner = np.empty(1, object)
     inner[0] = np.array([None, "x"], object)
     for content, message in (
-        (header + pickle.dumps([1]), "must hold an array, got a list"),
+        (header + pickle.dumps([1]), "must contain an array, got a list"),
         (header + pickle.dumps(inner), "an array of objects in an array"),
         (header + pickle.dumps(np.array([os.system], object)), r"refers to (posix|nt)\.system"),
         (b"nothing", "is not a .npy file"),

@@ -310,7 +310,7 @@ for _ in range(40):
         ({-1: "a", 3: "b"}, "from 0 to 2, each at most once, got 2 from -1 to 3"),
         ({0: "a", "0": "b"}, "each at most once, got 2 from 0 to 0"),
         ({0.5: "a"}, r"0\.5"),
-        (["a"], "must hold a dict, got list"),
+        (["a"], "must contain a dict, got list"),
         ({0: NESTED}, "must be all int or all str, got list"),
         ({0: 7, 1: "x"}, "must be all int or all str, got int, str"),
         (print, r"documents_ids\.pkl .* refers to builtins\.print"),
