@@ -337,7 +337,7 @@ def search(
     from ..utils.checks import counted
 
     if query is not None and not query.strip():
-        raise ValueError("The question is blank. Give one, or leave it out and type it at the prompt.")
+        raise ValueError("The question is blank. Give one, or omit it and type it at the prompt.")
     with _opened(index, encoder) as loaded:
         method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
         # The printed passage of a text is the one whose words match best, which the explanation contains.
