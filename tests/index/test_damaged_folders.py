@@ -51,6 +51,16 @@ def flipped(name: str) -> Callable[[Path], object]:
     return change
 
 
+def text(content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "manifest.json").write_text(content)
+
+
+def linked(folder: Path) -> None:
+    (folder / "link").symlink_to("/etc")
+    edited(folder="link")(folder)
+
+
+LISTED = {"bytes": 1, "sha256": "0"}
 OTHER = FDEConfig(dimension=17)
 TOKENS = "generation-000001/tokens-000000000000.npy"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -64,6 +74,31 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         for key in ("files", "config", "settings", "segments", "codes", "candidates", "generation", "stamp",
                     "folder", "encoder")
     },
+    **{
+        f"manifest {content[:45]}": (text(content), message)
+        for content, message in (
+            ("", "is damaged"),
+            ('{"format": "muvera-index", "format_ver', "is damaged"),
+            ("[" * 100_000, "is damaged"),
+            ("[1]", "not the manifest"),
+            ('{"format": "other"}', "not the manifest"),
+            ('{"format": "muvera-index"}', "version None, .* version 2"),
+            ('{"format": "muvera-index", "format_version": 3}', "version 3, .* version 2"),
+        )
+    },
+    # With the right checksum, as an attacker writes it.
+    "absolute file": (edited(files={"/etc/hostname": LISTED}), "'/etc/hostname'"),
+    "parent file": (edited(files={"../x.npy": LISTED}), r"'\.\./x\.npy'"),
+    "windows parent": (edited(files={"..\\x.npy": LISTED}), "not inside"),
+    "absolute folder": (edited(folder="/etc"), "'/etc'"),
+    "other folder": (edited(folder="../other/generation-000001"), "not inside"),
+    "linked folder": (linked, "'link'"),
+    "segment elsewhere": (edited(segments=[{"first": 0, "file": "/x.npy"}]), "not inside"),
+    "codes elsewhere": (edited(codes={"segments": [{"first": 0, "file": "../x.npy"}]}), "not inside"),
+    "graph elsewhere": (edited(candidates={"kept": ["../other/vectors.hnsw"]}), "not inside"),
+    "unlisted segment": (edited(segments=[{"first": 0, "file": "x.npy"}]), "not listed"),
+    "unlisted file": (lambda folder: (folder / TOKENS.replace("tokens", "codes")).touch(), "codes-.* not listed"),
+    "numbers": (edited(folder=3), "incomplete"),
     "missing file": (lambda folder: file_of(folder, "alive.npy").unlink(), r"alive\.npy"),
     "edited configuration": (edited(config={"seed": 43}), "the manifest was changed"),
     "unknown configuration": (edited(config={"color": 1}), "another version: .*'color'.* build the index again"),
