@@ -202,7 +202,7 @@ class MultiVectors:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 (n,)."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # np.diff takes longer
 
     @property
     def has_ids(self) -> bool:

@@ -38,9 +38,6 @@ LOCK = ".lock"
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
 _JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
-#: Folders and generations that saves may have committed.
-Attempted = set[tuple[Path, "Generation"]]
-
 
 @dataclass(frozen=True)
 class Generation:
@@ -101,7 +98,7 @@ class Save:
         self.old_names: dict[Path | None, str] = {target / name: name for name in old}
         self.kept: list[str] = []  # the names of old files in the new generation
 
-    def run(self, write: Callable[[Save], dict[str, Any]], attempted: Attempted) -> Generation:
+    def run(self, write: Callable[[Save], dict[str, Any]], attempted: set[Generation]) -> Generation:
         """Write the generation, make it current and remove files that the manifest does not name."""
         new, name = self.generation, self.generation.folder
         try:
@@ -114,7 +111,7 @@ class Save:
             sync(self.folder)
             self.folder.replace(self._place / name)
             sync(self._place)
-            attempted.add((self.target, new))
+            attempted.add(new)
             entries = {
                 "generation": new.number,
                 "stamp": new.stamp,
@@ -131,19 +128,17 @@ class Save:
 def commit(
     target: Path,
     write: Callable[[Save], dict[str, Any]],
-    expected_generation: Generation | None,
+    expected: Generation | None,
+    attempted: set[Generation],
     overwrite: bool = False,
-    attempted: Attempted | None = None,
     holds_lock: bool = False,
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
     `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
-    generation that the caller expects (None for a new index), or one that its interrupted saves have `attempted`.
-    The new generation keeps old files only of the expected one.  `holds_lock`: the caller has held the lock since the
-    index was loaded.
+    `expected` generation (None for a new index), or one that an interrupted save has `attempted`.  The new generation
+    keeps old files only of the expected one.  `holds_lock`: the caller has held the lock since the index was loaded.
     """
-    attempted = set() if attempted is None else attempted
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()
     if overwrite or not exists:
@@ -161,18 +156,19 @@ def commit(
     with nullcontext() if holds_lock else locked(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
+        attempted &= {current}
         if not holds_lock:
-            _require_known(target, current, expected_generation, attempted)
+            _require_known(target, current, expected, attempted)
         _remove_unnamed(target)
-        old = manifest["files"] if current == expected_generation else {}
+        old = manifest["files"] if current == expected else {}
         return Save(target, target, current.number + 1, old).run(write, attempted)
 
 
 def _require_known(
-    target: Path, current: Generation, expected: Generation | None, attempted: Attempted
+    target: Path, current: Generation, expected: Generation | None, attempted: set[Generation]
 ) -> None:
     """Raise IndexFolderError if the folder has changes that the caller lacks."""
-    if current != expected and (target, current) not in attempted:
+    if current != expected and current not in attempted:
         if expected is None:
             reason = "this index was not loaded from there"
         elif expected.number == current.number:

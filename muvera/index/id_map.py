@@ -140,12 +140,6 @@ class IdMap:
             self.next = max(self.next, int(ids.max()) + 1)
         self._live = None
 
-    def reserve(self, count: int) -> None:
-        """Add `count` deleted rows."""
-        self._ids.extend(np.full(count, "", object) if self._kind == "str" else np.zeros(count, np.int64))
-        self._alive = np.append(self._alive, np.zeros(count, bool))
-        self._live = None
-
     def drop(self, rows: NDArray[np.int64]) -> None:
         """Delete rows; their ids can be used again, unless they have moved to other rows."""
         dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)

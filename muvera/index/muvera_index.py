@@ -27,7 +27,7 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
-from .generations import Generation, journal_bytes, staging_beside
+from .generations import journal_bytes, staging_beside
 from .id_map import IdMap, Missing
 from .info import FirstStageRecall, IndexInfo
 from .persistence import read_current, read_generation, write_contents
@@ -95,8 +95,6 @@ class MuveraIndex:
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
-        # Generations that saves were about to commit; after an interrupted save, the contents may lack its generation.
-        self._attempted: set[tuple[Path, Generation]] = set()
         # Writes the texts of a TextIndex to a file.
         self._write_texts: Callable[[IdMap, Path], object] | None = None
 
@@ -556,9 +554,7 @@ class MuveraIndex:
         with self._changing:
             contents = self._contents if contents is None else contents
             write_texts = None if self._write_texts is None else partial(self._write_texts, contents.ids)
-            saved = write_contents(contents, target, self._attempted, overwrite, write_texts, holds_lock)
-            self._replace_contents(saved)
-            self._attempted = {(folder, each) for folder, each in self._attempted if folder != target}
+            self._replace_contents(write_contents(contents, target, overwrite, write_texts, holds_lock))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:

@@ -21,7 +21,7 @@ from ..utils.atomic_files import recover_folder, save_array
 from ..utils.checks import counted
 from ..utils.npy_files import load_npy
 from .candidates import CandidateSearch
-from .generations import Attempted, Generation, Save, commit
+from .generations import Generation, Save, commit
 from .id_map import IDS, IdMap
 from .manifest import MANIFEST, TEXTS, IndexFolderError, read_manifest, texts_file, verify
 from .settings import IndexSettings
@@ -43,15 +43,14 @@ _GROWTH = 2
 def write_contents(
     contents: IndexContents,
     target: Path,
-    attempted: Attempted,
     overwrite: bool = False,
     write_texts: Callable[[Path], object] | None = None,
     holds_lock: bool = False,
 ) -> IndexContents:
     """Write contents to a folder, and return contents that read their tokens from there.
 
-    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `attempted` and `holds_lock`.  `write_texts`
-    writes the database of a text index.
+    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `holds_lock`.  `write_texts` writes the
+    database of a text index.
     """
     if (
         write_texts is None
@@ -66,7 +65,8 @@ def write_contents(
     saved = copy(contents)
     write = partial(_write_files, saved, write_texts)
     try:
-        generation = commit(target, write, contents.generations.get(target), overwrite, attempted, holds_lock)
+        known = contents.generations.get(target), contents.attempted.setdefault(target, set())
+        generation = commit(target, write, *known, overwrite, holds_lock)
     except OSError as error:
         if error.errno is None or not str(error).startswith("[Errno"):
             raise

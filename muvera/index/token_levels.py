@@ -19,7 +19,7 @@ from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, scor
 from ..reranking.codecs.residual import ResidualCodec
 from ..reranking.pruning import (
     ALL,
-    DocumentSlice,
+    DocumentRun,
     RerankOptions,
     rank_candidates,
     rank_short,
@@ -124,12 +124,6 @@ class TokenLevels:
             codes = CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
             self.codes.append(codes, self.staging)
 
-    def append_empty(self, count: int) -> None:
-        """Add texts without tokens."""
-        for level in self.levels:
-            nothing = level.segments[-1].vectors.tokens[:0]
-            level.append(level.make(nothing, np.zeros(count, np.int64)))
-
     def _converted(self, texts: MultiVectors) -> MultiVectors:
         """Return texts in the float type of the settings."""
         dtype = FLOATS.get(self.settings.tokens or "")
@@ -224,27 +218,25 @@ class TokenLevels:
         floats, codes = self.floats, self.codes
         tokens = np.asarray(query, np.float32)
         if codes is not None:
-            return score_coded(tokens, codes.codec, codes.slices(rows, False), len(rows), threads=1)
+            return score_coded(tokens, codes.codec, codes.runs(rows), threads=1)
         assert floats is not None
-        options = RerankOptions(len(rows), early_exit=False)
-        return score_candidates(tokens, floats.slices(rows, False), len(rows), options, 1)
+        return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
 
     def rank_short(
         self,
         queries: Sequence[NDArray[Any]],
         rows: Sequence[NDArray[np.int64]],
         k: int,
-        threads: int | None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return the results of :meth:`rank` for queries of 1 to LANES tokens, if only floats are stored."""
         floats = self.floats
         assert floats is not None
 
-        def slices_of(rows: NDArray[np.int64], in_order: bool) -> list[DocumentSlice]:
+        def runs_of(rows: NDArray[np.int64]) -> list[DocumentRun]:
             floats.read_ahead(rows)
-            return floats.slices(rows, in_order)
+            return floats.runs(rows)
 
-        return rank_short(queries, rows, slices_of, k, threads)
+        return rank_short(queries, rows, runs_of, k)
 
     def rank(
         self,
@@ -259,29 +251,27 @@ class TokenLevels:
         floats, codes = self.floats, self.codes
         if codes is None:
             assert floats is not None
-            return rank_candidates(query, rows, floats.slices, options, threads)
+            rows = rows if options.in_order else floats.grouped(rows)
+            return rank_candidates(query, rows, floats.runs(rows), options, threads)
         if rescore is None:
             # Decoding takes longer than reading exact tokens, and changes the order by codes less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         tokens = np.asarray(query, np.float32)
-        in_order = options.stop is not ALL
-        best, estimates = rows if in_order else np.sort(rows), None
+        best, estimates = np.sort(rows) if options.stop is ALL else rows, None
         if len(best) > count:
-            slices = codes.slices(best, in_order)
-            by_codes = score_coded(tokens, codes.codec, slices, len(best), threads, options.k, options.stop)
+            by_codes = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
             order = best_first(by_codes, count)
             best, estimates = best[order], by_codes[order]
         if floats is None:
-            slices = codes.slices(best, estimates is not None)
-            scores = rank_decoded(tokens, codes.codec, slices, options.k, estimates, len(best))
+            scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
             return ranked(best, scores, options.k)
         # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
         # they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         how = RerankOptions(options.k, bounded, estimates=estimates)
         floats.read_ahead(best)
-        result = rank_candidates(tokens, best, floats.slices, how, threads)
+        result = rank_candidates(tokens, best, floats.runs(best), how, threads)
         floats.let_go(best)  # later queries rarely read the same texts
         return result
 

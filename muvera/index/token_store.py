@@ -15,7 +15,6 @@ from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.offsets import running_total
 from ..reranking.codecs.base import CodedVectors
-from ..reranking.pruning import Places
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
 
@@ -149,27 +148,28 @@ class TokenStore(Generic[_Texts]):
     def rows(self, rows: NDArray[np.int64]) -> _Texts:
         """Return the texts at `rows`, at least one, each once, in their order."""
         ascending = np.sort(rows)
-        texts = self._join([texts[positions] for texts, positions, _ in self.slices(ascending, True)])
+        texts = self._join([texts[positions] for texts, positions in self.runs(ascending)])
         return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
 
-    def slices(
-        self, rows: NDArray[np.int64], in_order: bool
-    ) -> list[tuple[_Texts, NDArray[np.int64], Places]]:
-        """Split `rows` (any order) by segment: return texts, positions in them, and positions in `rows`.
+    def _owners(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of the segment of each row."""
+        return np.searchsorted([segment.first for segment in self.segments], rows, side="right") - 1
 
-        One segment after another, or exactly in the order of `rows` if `in_order`.
-        """
+    def grouped(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return `rows` one segment after another, otherwise in their order."""
+        return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
+
+    def runs(self, rows: NDArray[np.int64]) -> list[tuple[_Texts, NDArray[np.int64]]]:
+        """Split `rows`, in any order, wherever the segment changes: return texts and positions in them."""
         segments = self.segments
         if len(segments) == 1:
-            return [(segments[0].vectors, rows, slice(None))]
-        owner = np.searchsorted([segment.first for segment in segments], rows, side="right") - 1
-        order = np.arange(len(rows)) if in_order else np.argsort(owner, kind="stable")
-        edges = np.flatnonzero(np.diff(owner[order])) + 1
-        slices: list[tuple[_Texts, NDArray[np.int64], Places]] = []
-        for run in np.split(order, edges) if len(order) else []:
-            segment = segments[owner[run[0]]]
-            slices.append((segment.vectors, rows[run] - segment.first, run))
-        return slices
+            return [(segments[0].vectors, rows)]
+        owners, runs = self._owners(rows), []
+        starts = np.flatnonzero(np.diff(owners, prepend=-1))
+        for start, run in zip(starts, np.split(rows, starts[1:]), strict=False):
+            segment = segments[owners[start]]
+            runs.append((segment.vectors, run - segment.first))
+        return runs
 
     def _join(self, texts: list[_Texts]) -> _Texts:
         """Concatenate texts, without ids."""

@@ -123,6 +123,8 @@ class IndexContents:
         self.candidates: CandidateSearch | None = None
         #: Generations by folder, as last read or written.
         self.generations: Mapping[Path, Generation] = {}
+        #: Generations by folder that saves may have committed; copies share it.
+        self.attempted: dict[Path, set[Generation]] = {}
         #: Identifies the last change, for callers that change something else together with the index.
         self.last_change: object = None
         #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
@@ -218,11 +220,16 @@ class IndexContents:
             short = [q for q in left if lengths[q] <= LANES]
             left = [q for q in left if lengths[q] > LANES]
             counts = running_total([len(rows[q]) for q in short])
-            for start, stop in split_by_weight(counts, _PAIRS, len(short)):
+
+            def work_short(start: int, stop: int) -> None:
                 own = short[start:stop]
-                results = self.store.rank_short([queries[q] for q in own], [rows[q] for q in own], k, threads)
+                results = self.store.rank_short([queries[q] for q in own], [rows[q] for q in own], k)
                 for q, result in zip(own, results, strict=True):
                     best[q] = result
+
+            workers = thread_count(threads)
+            pairs = min(_PAIRS, int(counts[-1]) // (1 if workers == 1 else 4 * workers))
+            run_in_ranges(work_short, split_by_weight(counts, pairs, len(short)), threads)
 
         def work(start: int, stop: int) -> None:
             for i in range(start, stop):
@@ -253,7 +260,6 @@ class IndexContents:
         if len(documents) == 0:
             return
         replaced = self.ids.rows(ids.tolist(), "ignore")
-        self._skip_used_rows()
         rows = np.arange(len(self.store), len(self.store) + len(documents))
         self.store.append(documents, threads, codes)
         if self.candidates is not None:
@@ -264,13 +270,6 @@ class IndexContents:
         builds = self.fit_from > MIN_FIT_DOCUMENTS
         if self.candidates is not None or not builds:  # otherwise exact tokens are still needed
             self.store.fit_if_ready(threads)
-
-    def _skip_used_rows(self) -> None:
-        """Skip the row numbers that failed additions used in a graph."""
-        count = 0 if self.candidates is None else self.candidates.search.next_label - len(self.store)
-        if count > 0:
-            self.store.append_empty(count)
-            self.ids.reserve(count)
 
     def _build_if_needed(self, threads: int | None) -> None:
         """Make vectors if the collection is large enough to need them and to fit the encoder."""
@@ -361,7 +360,8 @@ class IndexContents:
             codec=self.store.codec,
             chooses=self.chooses,
         )
-        fresh.generations, fresh.last_change = self.generations, self.last_change
+        fresh.generations, fresh.attempted = self.generations, self.attempted
+        fresh.last_change = self.last_change
         fresh.fit_from, fresh.store.staging = sys.maxsize, staging
         for rows, texts, codes in self.store.coded_batches(self.ids.live):
             fresh.append(self.ids.of(rows), texts, threads, codes)

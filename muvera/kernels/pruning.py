@@ -15,7 +15,7 @@ from .chamfer import fetch
 from .jit import helper, kernel
 from .recall import STOPPED, enough, enter, excluded, record_error
 from .row_operations import square_sum, widened
-from .tile import LANES, ROWS, tile_max
+from .tile import LANES, ROWS, tile_dot, tile_max
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
 _AHEAD = 32
@@ -24,45 +24,68 @@ _AHEAD = 32
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 
-@kernel
-def prepare_bounds(products, norms, slack, order, ordered_norms, cosines, sines):
-    """Write an order of the query's tokens, and their norms, cosines and sines in this order.
-
-    The first token is the most central one; each next token is the least similar to the ones before it.  In
-    this order the maxima of the first panel give the tightest bounds for the rest.
-
-    `products` float32 (M, M) and `norms` float64 (M,) are those of the tokens.  `slack` bounds the rounding error of a
-    product, relative to the norms; angles are rounded up by it.  Tokens that are too short to have a direction count as
-    opposite to all others.
-    """
-    count = norms.shape[0]
-    similarity = np.empty((count, count))
-    nearest = np.full(count, -np.inf)
-    first, largest = 0, -np.inf
+@helper
+def _pack(tokens, order, columns):
+    """Write the tokens as columns in this order; the lanes after the last token stay unchanged."""
+    count, depth = tokens.shape
     for i in range(count):
-        total = 0.0
-        for j in range(count):
-            cosine = -1.0
-            if min(norms[i], norms[j]) >= _MIN_NORM:
-                cosine = max(-1.0, min(1.0, products[i, j] / (norms[i] * norms[j]) - slack))
-            similarity[i, j] = cosine
-            total += cosine
-        if total > largest:
-            first, largest = i, total
+        first, token = i // LANES * depth * LANES + i % LANES, tokens[order[i]]
+        for j in range(depth):
+            columns[first + j * LANES] = token[j]
+
+
+@kernel
+def prepare_query(tokens, slack, columns, places, norms, cosines, sines):
+    """Pack the tokens of a query, float32 (M, d), into `columns`, which are zero; write the `places` of all tokens.
+
+    Also write the norms, cosines and sines of the tokens in the order of their columns, unless the cosines are empty;
+    return False if the tokens are too long for that.  The first token is then the most central one.  Each next token
+    is the least similar to the ones before it: so the maxima of the first panel give the tightest bounds for the rest.
+
+    `slack` bounds the rounding error of a product, relative to the norms; angles are rounded up by it.  Tokens that are
+    too short to have a direction count as opposite to all others.
+    """
+    count, depth = tokens.shape
+    for i in range(count):
+        places[i] = i
+    _pack(tokens, places, columns)
+    if cosines.shape[0] == 0:
+        return False
+    own = np.zeros(count)
+    for i in range(count):
+        for j in range(depth):
+            own[i] += np.float64(tokens[i, j]) * np.float64(tokens[i, j])
+        own[i] = np.sqrt(own[i])
+        if not own[i] < _MAX_NORM:
+            return False
+    rows, tile = tokens.reshape(-1), np.empty(ROWS * LANES, np.float32)
+    similarity, totals = np.empty((count, count)), np.zeros(count)
+    for panel in range(0, (count + LANES - 1) // LANES):
+        for row in range(0, count, ROWS):
+            tile_dot(rows, row, count - 1, depth, columns, panel, tile, 0)
+            for i in range(row, min(row + ROWS, count)):
+                for j in range(panel * LANES, min((panel + 1) * LANES, count)):
+                    cosine = -1.0
+                    if min(own[i], own[j]) >= _MIN_NORM:
+                        product = np.float64(tile[(i - row) * LANES + j - panel * LANES])
+                        cosine = max(-1.0, min(1.0, product / (own[i] * own[j]) - slack))
+                    similarity[i, j] = cosine
+                    totals[i] += cosine
+    order, nearest = np.empty(count, np.int64), np.full(count, -np.inf)
+    first = np.argmax(totals)
     for position in range(count):
-        order[position] = first
-        ordered_norms[position] = norms[first]
+        order[position], places[first], norms[position] = first, position, own[first]
         for j in range(count):
             nearest[j] = max(nearest[j], similarity[first, j])
         nearest[first] = np.inf
-        for j in range(count):
-            if nearest[j] < nearest[first]:
-                first = j
+        first = np.argmin(nearest)
     for i in range(count):
         for j in range(count):
             cosine = similarity[order[i], order[j]]
             cosines[i, j] = cosine
             sines[i, j] = np.sqrt(1.0 - cosine * cosine)
+    _pack(tokens, order, columns)
+    return True
 
 
 @helper
@@ -165,7 +188,7 @@ def score_with_pruning(
     Parameters
     ----------
     norms, cosines, sines, slack
-        Outputs of :func:`prepare_bounds`, and its `slack`.  Without cosines, every document is scored completely.
+        Outputs of :func:`prepare_query`, and its `slack`.  Without cosines, every document is scored completely.
     longest : float32 (all documents,)
         Norm of each document's longest token, negative until it is measured here.
     products, state : float32 (candidates,), float64 (STATE,)

@@ -66,7 +66,7 @@ class VectorSearch(ABC):
 
     def __init__(self, dimension: int) -> None:
         self.dimension = require_int("dimension", dimension, 1)
-        self.next_label = 0  # above all labels that were ever used
+        self.next_label = 0  # above all labels
         self._alive = np.zeros(0, bool)  # by label
         self._count = 0
 
@@ -93,11 +93,11 @@ class VectorSearch(ABC):
             raise ValueError(
                 f"label {names[0]} must be at least {self.next_label}: labels are used once and ascend."
             )
-        self.next_label = int(names[-1]) + 1
-        alive = grown(self._alive, self.next_label, 0)
+        following = int(names[-1]) + 1
+        alive = grown(self._alive, following, 0)
         self._add(names, rows, threads, guard)
         alive[names] = True
-        self._alive, self._count = alive, self._count + len(names)
+        self._alive, self._count, self.next_label = alive, self._count + len(names), following
 
     @abstractmethod
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:

@@ -120,8 +120,10 @@ class SavedGraph:
             save_array(folder / ADDED, self.vectors[chosen])
 
 
-def read_added(folder: Path) -> tuple[Labels, Floats]:
-    """Return the labels and vectors that :meth:`SavedGraph.write_added` wrote."""
+def read_added(folder: Path, dimension: int) -> tuple[Labels, Floats]:
+    """Return the labels and vectors that :meth:`SavedGraph.write_added` wrote, if any."""
+    if not (folder / ADDED).exists():
+        return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
     return load_npy(folder / ADDED_LABELS, mmap=False), load_npy(folder / ADDED, mmap=False)
 
 

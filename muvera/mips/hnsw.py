@@ -107,26 +107,25 @@ class SharedGraph:
     def __init__(self, index: Any, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
-        self.next_label = 0  # above all labels that were ever used
-        self.num_unmarked, self._unmarked = 0, np.zeros(0, bool)  # by label
-        #: Labels that a later addition left to another copy, or to none if their addition failed.
-        self.abandoned: list[range] = []
+        self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
+        #: Number of additions so far, and those that failed or are missing in a copy that was extended later.
+        self.additions, self.abandoned = 0, list[range]()
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
-        """Record new labels before their vectors are added."""
-        self._unmarked = grown(self._unmarked, int(labels.max(initial=-1)) + 1, 0)
-        self._unmarked[labels] = True
+        """Record labels that are not marked as removed."""
+        self.unmarked = grown(self.unmarked, int(labels.max(initial=-1)) + 1, 0)
+        self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
     def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
         """Mark all labels that are not `alive` as removed."""
-        dead = self._unmarked.copy()
+        dead = self.unmarked.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
         for label in np.flatnonzero(dead):
             with suppress(RuntimeError):  # its addition failed
                 self.index.mark_deleted(label)
-            self._unmarked[label] = False
+            self.unmarked[label] = False
             self.num_unmarked -= 1
 
 
@@ -155,19 +154,11 @@ class HNSWSearch(VectorSearch):
         )
         self._graph = SharedGraph(index, np.empty(0, np.int64))
         super().__init__(dimension)
+        self._addition = 0  # the graph's addition that this copy ends with
         self._reach = 0.0  # until the first vectors are added
         #: The graph's file, if the next save can keep it and write only the added vectors.
         self._saved: graph_file.SavedGraph | None = None
         self._norms = np.empty(0, np.float32)  # the divisor of each vector, by label
-
-    @property
-    def next_label(self) -> int:
-        """A number above all labels that were ever used, also by failed additions."""
-        return self._graph.next_label
-
-    @next_label.setter
-    def next_label(self, label: int) -> None:
-        self._graph.next_label = label
 
     # -- changing -------------------------------------------------------------
 
@@ -189,8 +180,9 @@ class HNSWSearch(VectorSearch):
             used, room = graph.index.get_current_count(), graph.index.get_max_elements()
             if used + len(labels) > room:
                 graph.index.resize_index(max(used + len(labels), room * 3 // 2))
-            if len(self._alive) < labels[0]:
-                graph.abandoned.append(range(len(self._alive), int(labels[0])))
+            if self._addition < graph.additions:
+                graph.abandoned.append(range(self._addition + 1, graph.additions + 1))
+            graph.additions += 1
             graph.use(labels)
 
         guard(reserve)
@@ -200,7 +192,7 @@ class HNSWSearch(VectorSearch):
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
         saved = None if self._saved is None else self._saved.and_more(labels, rows)
-        self._norms, self._reach, self._saved = norms_of, reach, saved
+        self._norms, self._reach, self._saved, self._addition = norms_of, reach, saved, graph.additions
 
     def settle(self) -> None:
         """Mark removed vectors in the graph, which makes searches faster."""
@@ -247,7 +239,7 @@ class HNSWSearch(VectorSearch):
 
     def _require_current(self) -> None:
         """Raise RuntimeError if another copy was extended instead of this one, which removed labels of this one."""
-        if any(len(self._alive) - 1 in labels for labels in self._graph.abandoned):
+        if any(self._addition in numbers for numbers in self._graph.abandoned):
             raise RuntimeError(
                 "Another copy of this graph was extended after this one. Copies share the graph, so only the copy "
                 "that was extended last can be searched or saved."
@@ -277,7 +269,7 @@ class HNSWSearch(VectorSearch):
         Raises OSError if the file is incomplete.
         """
         self._require_current()
-        norms = grown(self._norms, self.next_label, 1)  # also for vectors of failed additions
+        norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
         if self._saved is not None and (kept := keep(self._saved.path)) is not None:
             self._saved.write_added(folder, self._exist(self._saved.labels))
@@ -297,7 +289,11 @@ class HNSWSearch(VectorSearch):
         loaded = cls(dimension, saved.settings)
         (path,) = saved.kept or [folder / graph_file.GRAPH]
         index, labels, marked = graph_file.read_graph(path, dimension, loaded.settings.m)
-        live = labels if saved.live is None else labels[np.isin(labels, saved.live)]
+        added, vectors = graph_file.read_added(folder, dimension)
+        live = labels if saved.live is None else np.intersect1d(labels, saved.live)
+        live = np.setdiff1d(
+            live, added
+        )  # the graph may have a removed vector of a failed addition with such a label
         loaded._load_norms(folder, path, labels, live)
         if index is None:
             return loaded
@@ -305,14 +301,12 @@ class HNSWSearch(VectorSearch):
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
         loaded._graph = SharedGraph(index, labels[~marked])
-        loaded._hold(np.sort(labels), saved)
+        loaded._hold(live, saved)
         loaded.settle()
         loaded._saved = graph_file.SavedGraph.of(path, dimension, len(loaded))
-        if (folder / graph_file.ADDED).exists():
-            added, vectors = graph_file.read_added(folder)
-            if added.max(initial=-1) >= len(loaded._norms):
-                raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
-            loaded.add(added, vectors)
+        if added.max(initial=-1) >= len(loaded._norms):
+            raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
+        loaded.add(added, vectors)
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:

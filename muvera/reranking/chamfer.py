@@ -200,7 +200,7 @@ def rerank(
         best, scores = rank_candidates(
             queries[i],
             positions,
-            lambda at, _: [(documents, at, np.arange(len(at)))],
+            [(documents, positions)],
             RerankOptions(len(positions) if k is None else k),
             threads,
         )

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
+from ..data.validation import read_only_view
 from ..kernels.chamfer import score_pairs
-from ..kernels.pruning import prepare_bounds, score_with_pruning
+from ..kernels.pruning import prepare_query, score_with_pruning
 from ..kernels.recall import STATE
 from ..kernels.tile import LANES, pack_columns
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
@@ -27,17 +28,11 @@ from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 
-# Inner products of longer tokens could overflow float32.
-_MAX_NORM = 1e15
-
 # Maximum number of tasks of one query, and pairs of a short query and a candidate per task.
 _TASKS, _PAIRS = 8, 512
 
-#: Positions of candidates in a result; ``slice(None)`` for all, in order.
-Places = NDArray[np.int64] | slice
-
-#: Documents of a segment, positions of candidates in them, and the places of their scores in the result.
-DocumentSlice = tuple[MultiVectors, NDArray[np.int64], Places]
+#: Documents of a segment, and positions in them of candidates that follow each other.
+DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 
 
 class Stop(NamedTuple):
@@ -84,61 +79,57 @@ class RerankOptions:
         return self.stop is not ALL or self.estimates is not None
 
 
-def score_slices(
-    score: Callable[[Any, NDArray[np.int64], Places, NDArray[np.float32]], object],
-    slices: Sequence[tuple[Any, NDArray[np.int64], Places]],
-    out: NDArray[np.float32],
-    operations: float,
+def score_runs(
+    score: Callable[[Any, NDArray[np.int64], int, NDArray[np.float32]], object],
+    runs: Sequence[tuple[Any, NDArray[np.int64]]],
+    operations: float = 0,
     threads: int | None = 1,
-) -> None:
-    """Call ``score(texts, positions, places, scores)`` for all slices, and write the scores to their places in `out`.
+) -> NDArray[np.float32]:
+    """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
 
-    `operations` is the number of multiply-adds per token, or 0 to use one thread.  Each of several tasks scores every
-    eighth candidate, in order, so it begins with likely good ones.
+    `first` is the number of the run's first candidate.  `operations` is the number of multiply-adds per token, or 0 to
+    use one thread.  Each of several tasks scores every eighth candidate, in order, so it begins with likely good ones.
     """
+    scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
     def score_every(step: int, start: int) -> None:
-        for texts, positions, places in slices:
+        first = 0
+        for texts, positions in runs:
+            own, following = scores[first + start : first + len(positions) : step], first + len(positions)
+            # Contiguous: kernels would be compiled again for strided arrays.
+            out = own if step == 1 else np.empty(len(own), np.float32)
+            score(texts, np.ascontiguousarray(positions[start::step]), first, out)
             if step > 1:
-                # Contiguous: kernels would be compiled again for strided arrays.
-                positions = np.ascontiguousarray(positions[start::step])
-                places = np.arange(len(out))[places][start::step]
-            own = out if isinstance(places, slice) else np.empty(len(positions), np.float32)
-            score(texts, positions, places, own)
-            if own is not out:
-                out[places] = own
+                own[:] = out
+            first = following
 
-    if threads == 1 or operations == 0:
-        score_every(1, 0)
-        return
-    tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions, _ in slices)
-    if tokens * operations < SMALL:
-        score_every(1, 0)
-    else:
-        tasks = [(i, i + 1) for i in range(min(_TASKS, len(out)))]
-        run_in_ranges(lambda i, _: score_every(len(tasks), i), tasks, threads, tokens * operations)
+    tasks = 1
+    if threads != 1 and operations:
+        tokens = sum(len(positions) * texts.num_tokens / max(1, len(texts)) for texts, positions in runs)
+        tasks = min(_TASKS, len(scores)) if tokens * operations >= SMALL else 1
+    run_in_ranges(lambda i, _: score_every(tasks, i), [(i, i + 1) for i in range(tasks)], threads)
+    return scores
 
 
 def score_candidates(
     query: NDArray[np.float32],
-    slices: Sequence[DocumentSlice],
-    size: int,
+    runs: Sequence[DocumentRun],
     options: RerankOptions,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's `size` candidates, float32 (size,), -inf for pruned ones.
+    """Return the scores of one query's candidates, float32 (c,), -inf for pruned ones.
 
-    The slices list the likely best candidates first.  The k best do not depend on `threads`; only one thread
+    The runs list the likely best candidates first.  The k best do not depend on `threads`; only one thread
     is used if ``options.in_order``.
     """
-    packed = _PackedQuery(query, options)
-    out = np.empty(size, np.float32)
-    keeps_best = options.in_order or (len(packed.cosines) > 0 and options.k < size)
+    packed = _PackedQuery(read_only_view(query), options)
+    bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
+    keeps_best = options.in_order or bounded
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
     states: deque[_State] = deque()  # of tasks that ended; the next task continues with one
 
     def score(
-        documents: MultiVectors, positions: NDArray[np.int64], places: Places, scores: NDArray[np.float32]
+        documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
         try:
             state = states.pop()
@@ -147,18 +138,17 @@ def score_candidates(
         score_with_pruning(
             *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
             packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, *options.stop,
-            estimates[places] if len(estimates) else estimates, state.errors, state.heap, state.parts, scores,
+            estimates[first : first + len(out)], state.errors, state.heap, state.parts, out,
         )  # fmt: skip
         states.append(state)
 
-    score_slices(score, slices, out, 0 if options.in_order else len(packed.columns), threads)
-    return out
+    return score_runs(score, runs, 0 if options.in_order else len(packed.columns), threads)
 
 
 def rank_candidates(
     query: NDArray[Any],
     positions: NDArray[np.int64],
-    slices_of: Callable[[NDArray[np.int64], bool], Sequence[DocumentSlice]],
+    runs: Sequence[DocumentRun],
     options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -166,20 +156,18 @@ def rank_candidates(
 
     Ties go to the lower position; documents without tokens are skipped.
 
-    `query` has a token; `positions` int64 (c,) are the candidates, without repeats, the likely best first.  `slices_of`
-    returns the slices of documents at positions, in the given order if ``options.in_order``, its second argument.
+    `query` has a token; `positions` int64 (c,) are the candidates, without repeats, the likely best first.  `runs` are
+    their runs, in the same order.
     """
-    slices = slices_of(positions, options.in_order)
-    scores = score_candidates(np.asarray(query, np.float32), slices, len(positions), options, threads)
+    scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
 
 
 def rank_short(
     queries: Sequence[NDArray[Any]],
     positions: Sequence[NDArray[np.int64]],
-    slices_of: Callable[[NDArray[np.int64], bool], Sequence[DocumentSlice]],
+    runs_of: Callable[[NDArray[np.int64]], Sequence[DocumentRun]],
     k: int,
-    threads: int | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the result of :func:`rank_candidates` for several queries of 1 to LANES tokens.
 
@@ -187,27 +175,23 @@ def rank_short(
     """
     columns = np.concatenate([pack_columns(np.asarray(query, np.float32)) for query in queries]).reshape(-1)
     counts = np.array([len(query) for query in queries])
-    owners = np.repeat(np.arange(len(queries)), [len(own) for own in positions])
     candidates = np.concatenate(positions)
-    order = candidates.argsort(kind="stable")
+    order = candidates.argsort()
+    owners = np.repeat(np.arange(len(queries)), [len(own) for own in positions])[order]
     scores = np.empty(len(candidates), np.float32)
 
-    def work(start: int, stop: int) -> None:
-        pairs = order[start:stop]
-        for documents, at, places in slices_of(candidates[pairs], False):
-            out = np.empty(len(at), np.float32)
-            score_pairs(
-                *as_kernel_arrays(documents),
-                documents.offsets,
-                at,
-                columns,
-                owners[pairs[places]],
-                counts,
-                out,
-            )
-            scores[pairs[places]] = out
+    def score_block(start: int, stop: int) -> None:
+        def score(
+            documents: MultiVectors, at: NDArray[np.int64], first: int, out: NDArray[np.float32]
+        ) -> None:
+            own = owners[start + first : start + first + len(at)]
+            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, columns, own, counts, out)
 
-    run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
+        pairs = order[start:stop]
+        scores[pairs] = score_runs(score, runs_of(candidates[pairs]))
+
+    for start, stop in split_by_count(len(order), _PAIRS):
+        score_block(start, stop)
     ends = np.cumsum([len(own) for own in positions])[:-1]
     return [ranked(own, part, k) for own, part in zip(positions, np.split(scores, ends), strict=True)]
 
@@ -216,8 +200,7 @@ def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the `k` best positions and their scores, best first; ties go to the lower position."""
-    order = positions.argsort()
-    best = order[best_first(scores[order], k)]
+    best = best_first(scores, k, positions)
     return positions[best], scores[best]
 
 
@@ -228,22 +211,14 @@ class _PackedQuery:
         count, depth = tokens.shape
         # Bound on the rounding error of an inner product and of the angles, relative to the norms.
         self.slack = (depth + 64) * 2.0**-23
-        self.norms = np.zeros(count)
-        self.cosines = self.sines = np.empty((0, count), np.float32)
-        self.places = np.arange(count)
-        packed = pack_columns(tokens)
+        self.panels = -(-count // LANES)
+        self.columns = np.zeros(self.panels * depth * LANES, np.float32)
+        self.places, self.norms = np.empty(count, np.int64), np.empty(count)
         # A query of one panel takes a single product per document token, so bounds would save nothing.
-        if options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS:
-            norms = np.sqrt(np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64))
-            if norms.max() < _MAX_NORM:
-                products = tokens @ tokens.T
-                order = np.empty(count, np.int64)
-                self.norms = np.empty(count)
-                self.cosines, self.sines = np.empty_like(products), np.empty_like(products)
-                prepare_bounds(products, norms, self.slack, order, self.norms, self.cosines, self.sines)
-                self.places[order] = np.arange(count)
-                packed = pack_columns(tokens[order])
-        self.panels, self.columns = len(packed), packed.reshape(-1)
+        bounded = options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
+        angles = np.empty((2, count if bounded else 0, count), np.float32)
+        arrays = self.columns, self.places, self.norms, *angles
+        self.cosines, self.sines = angles if prepare_query(tokens, self.slack, *arrays) else angles[:, :0]
 
 
 class _State:

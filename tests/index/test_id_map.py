@@ -70,7 +70,6 @@ def test_saved_and_loaded(tmp_path_factory: pytest.TempPathFactory, ids: Any, da
         names.drop(np.array(sorted(data.draw(st.sets(st.sampled_from(range(len(ids)))))), np.int64))
         names.append(names.of(names.live)[:1])  # the first id moves to a new row
         names.drop(names.live[:1][len(names.live) < 2 :])
-        names.reserve(1)
     names.save(folder)
     loaded = IdMap.load(folder)
     assert loaded.live.tolist() == names.live.tolist() and loaded.next == names.next

@@ -73,14 +73,12 @@ def test_a_store_is_a_list_of_texts(
     assert_same(store.rows(np.array(picked)), [expected[i] for i in picked])
     assert_same([text for _, batch in store.batches(np.arange(len(store))) for text in batch], expected)
     shuffled = np.array(data.draw(st.permutations(picked)))
-    for in_order in (False, True):
-        covered = []
-        for batch, rows, at in store.slices(shuffled, in_order):
-            assert_same(batch[rows[np.argsort(rows)]], [expected[i] for i in np.sort(shuffled[at])])
-            covered.append(np.arange(len(picked))[at])
-        positions = np.concatenate(covered)
-        assert (positions if in_order else np.sort(positions)).tolist() == list(range(len(picked)))
-        assert in_order or len(covered) <= len(store.segments)
+    grouped = store.grouped(shuffled)
+    assert sorted(grouped) == picked and len(store.runs(grouped)) <= len(store.segments)
+    for rows in (shuffled, grouped):
+        assert_same(
+            [batch[int(i)] for batch, at in store.runs(rows) for i in at], [expected[i] for i in rows]
+        )
 
 
 def test_segments_stay_few_and_large_maps_are_not_read(

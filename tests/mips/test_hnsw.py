@@ -115,7 +115,7 @@ def test_removed_vectors(tmp_path: Path) -> None:
     search.save(tmp_path / "after", lambda path: None)
     loaded.append(HNSWSearch.load(tmp_path / "after", 64, state))
     for each in (search, *loaded):
-        assert each.labels().tolist() == rest.tolist() and each.next_label > removed.max()
+        assert each.labels().tolist() == rest.tolist()
         assert np.isin(each.search(queries, 50)[0], rest).all()
         assert shared(each.search(queries, 20)[0], rest[exact_best(vectors[rest], queries, 10)]) > 0.95
         each.add(np.array([500]), queries[:1] * 9)
@@ -135,7 +135,7 @@ class Wrapped:
         return getattr(self._graph, name)
 
 
-def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_add_adds_nothing_and_its_labels_stay_free(tmp_path: Path) -> None:
     vectors = like_fdes(22, 60)
     search = filled(vectors[:40])
     own = search._graph.index
@@ -149,10 +149,14 @@ def test_a_failing_add_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         search.add(np.arange(40, 60), vectors[40:])
     search._graph.index = own
     assert search.labels().tolist() == list(range(40)) and search.search(vectors[40:], 40)[0].max() < 40
-    # hnswlib accepts a label once, even if it is marked as deleted.
-    assert search.next_label == 60
-    search.add(np.arange(60, 80), vectors[40:])
-    assert search.search(vectors[40:], 1)[0].ravel().tolist() == list(range(60, 80)) and len(search) == 60
+    search.save(tmp_path, lambda path: None)  # with the vectors of the failed addition
+    search.saved_in(tmp_path)
+    search.add(np.arange(40, 60), vectors[:39:-1])
+    state, kept = search.save(tmp_path, lambda path: path.name)
+    saved = SavedState(state, [tmp_path / name for name in kept], search.settings, np.arange(60))
+    for each in (search, HNSWSearch.load(tmp_path, 64, saved)):
+        assert each.search(vectors[:39:-1], 1)[0].ravel().tolist() == list(range(40, 60)) and len(each) == 60
+        np.testing.assert_allclose(each.vectors(np.arange(40, 60)), vectors[:39:-1], atol=3e-5)
 
 
 # -- files --------------------------------------------------------------------

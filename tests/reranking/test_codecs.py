@@ -15,7 +15,7 @@ from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
-from muvera.reranking.codecs.base import CodedSlice, CodedVectors, TokenCodec, rank_decoded, score_coded
+from muvera.reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
 from muvera.reranking.codecs.int8 import Int8Codec
 from muvera.reranking.codecs.residual import (
     ResidualCodec,
@@ -219,10 +219,10 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
     query = tokens(1, query_tokens, dimension)
     codec = fit_codec(name, tokens(2, 400, dimension))
     coded = CodedVectors.of(codec, documents)
-    positions, places = np.array([6, 3, 1, 0, 4]), np.array([4, 0, 2, 1, 3])
-    slices: list[CodedSlice] = [(coded, positions, places)]
+    positions = np.array([6, 3, 1, 0, 4])
+    runs = [(coded, positions[:3]), (coded, positions[3:])]
     expected = chamfer_matrix(query, coded.decoded())[0][positions]
-    scores = [score_coded(query, codec, slices, 5, threads=threads)[places] for threads in (1, 2, 3)]
+    scores = [score_coded(query, codec, runs, threads=threads) for threads in (1, 2, 3)]
     # Query and codes are rounded to 127ths of their largest entry: at most half a step per product.
     np.testing.assert_allclose(scores[0], expected, atol=0.02 * query_tokens)
     assert scores[0][2] == -np.inf
@@ -237,16 +237,12 @@ def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
     codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
     coded = CodedVectors.of(codec, documents)
     expected = chamfer_matrix(query, coded.decoded())[0]
-    slices: list[CodedSlice] = [
-        (coded, positions[:20], np.arange(20)),
-        (coded, positions[20:], np.arange(20, 54)),
-    ]
-    scores = rank_decoded(query, codec, slices, 3, None, 54)
+    scores = rank_decoded(query, codec, [(coded, positions[:20]), (coded, positions[20:])], 3, None)
     if name == "int8":  # other codecs rotate the query instead of all tokens
         np.testing.assert_array_equal(scores, expected[positions])
     np.testing.assert_allclose(scores, expected[positions], rtol=1e-5)
     order = np.argsort(-expected)[:53]
-    few = rank_decoded(query, codec, [(coded, order, slice(None))], 3, expected[order], 53)
+    few = rank_decoded(query, codec, [(coded, order)], 3, expected[order])
     filled = few > -np.inf
     assert 8 <= filled.sum() < 40 and filled[: filled.sum()].all()  # estimates without errors soon end it
     np.testing.assert_allclose(few[filled], expected[order][filled], rtol=1e-5)

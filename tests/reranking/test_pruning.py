@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from muvera import MultiVectors, chamfer_matrix, rerank
 from muvera.kernels.tile import LANES
 from muvera.reranking.pruning import (
-    DocumentSlice,
     RerankOptions,
     rank_candidates,
     rank_short,
@@ -64,8 +63,7 @@ def cases(draw: st.DrawFn) -> Any:
 
 def scored(case: Any, options: RerankOptions, threads: int = 1) -> np.ndarray:
     query, documents, candidates, _ = case
-    slices: list[DocumentSlice] = [(documents, candidates, np.arange(len(candidates)))]
-    return score_candidates(query, slices, len(candidates), options, threads)
+    return score_candidates(query, [(documents, candidates)], options, threads)
 
 
 @bitwise
@@ -91,13 +89,9 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
 def test_short_queries_together_rank_as_alone(case: Any) -> None:
     query, documents, candidates, k = case
     queries, rows = [query[:LANES], query[:1], query[:LANES]], [candidates, candidates[:2], candidates[::-1]]
-
-    def slices_of(at: np.ndarray, in_order: bool) -> list[DocumentSlice]:
-        return [(documents, at, np.arange(len(at)))]
-
-    together = rank_short(queries, rows, slices_of, k)
+    together = rank_short(queries, rows, lambda at: [(documents, at)], k)
     for own, candidates, result in zip(queries, rows, together, strict=True):
-        alone = rank_candidates(own, candidates, slices_of, RerankOptions(k), 1)
+        alone = rank_candidates(own, candidates, [(documents, candidates)], RerankOptions(k), 1)
         for one, other in zip(alone, result, strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -139,11 +133,9 @@ def test_estimates_stop_where_the_errors_say(seed: int, count: int, k: int, nois
     estimates = exact - np.float32(2) + noise * rng.standard_normal(count)
     order = np.argsort(-estimates, kind="stable")
     estimates = estimates[order].astype(np.float32)
-    slices: list[DocumentSlice] = [
-        (documents, order[run], run) for run in np.array_split(np.arange(count), parts)
-    ]
+    runs = [(documents, run) for run in np.array_split(order, parts)]
     expected = exact[order].copy()
     expected[estimated(exact[order], estimates, k) :] = -np.inf
     options = RerankOptions(k, early_exit=False, estimates=estimates)
     for threads in (1, 2):
-        np.testing.assert_array_equal(score_candidates(query, slices, count, options, threads), expected)
+        np.testing.assert_array_equal(score_candidates(query, runs, options, threads), expected)

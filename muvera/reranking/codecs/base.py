@@ -17,7 +17,7 @@ from ...kernels.code_scores import round_query, score_codes
 from ...kernels.decoding import Decoder, decode_codes, score_decoded
 from ...kernels.tile import LANES, pack_columns
 from ...utils.parallel import run_in_ranges, split_by_count
-from ..pruning import ALL, Places, Stop, score_slices
+from ..pruning import ALL, Stop, score_runs
 
 # Number of tokens per task.
 _BLOCK = 8192
@@ -186,69 +186,63 @@ class CodedVectors:
         return MultiVectors.from_flat(self.codec.decode(self.tokens, threads), offsets=self.offsets)
 
 
-#: Coded texts, positions of candidates in them, and the positions of their scores in the result.
-CodedSlice = tuple[CodedVectors, NDArray[np.int64], Places]
+#: Coded texts of a segment, and positions in them of candidates that follow each other.
+CodedRun = tuple[CodedVectors, NDArray[np.int64]]
 
 
 def score_coded(
     query: NDArray[np.float32],
     codec: TokenCodec,
-    slices: Sequence[CodedSlice],
-    size: int,
+    runs: Sequence[CodedRun],
     threads: int | None = None,
     k: int = 0,
     stop: Stop = ALL,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's candidates, float32 (size,).
+    """Return the scores of one query's candidates, float32 (c,).
 
     They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
     choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  `stop` ends the
-    scoring once few of the `k` best are expected to be missing; the slices must then be in the order of the candidates.
-    The score is -inf for a candidate without tokens, and for every candidate after the stop.
+    scoring once few of the `k` best are expected to be missing.  The score is -inf for a candidate without tokens, and
+    for every candidate after the stop.
     """
     rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
     def score(
-        texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
+        texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
         score_codes(
             read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
             codec.bytes_per_token, *codec.layout, *rounded, *stop, heap, out,
         )  # fmt: skip
 
-    out = np.empty(size, np.float32)
     # A product of bytes takes a quarter of the time of a product of floats.
-    score_slices(score, slices, out, len(rounded.packed) / 4 if stop is ALL else 0, threads)
-    return out
+    return score_runs(score, runs, len(rounded.packed) / 4 if stop is ALL else 0, threads)
 
 
 def rank_decoded(
     query: NDArray[np.float32],
     codec: TokenCodec,
-    slices: Sequence[CodedSlice],
+    runs: Sequence[CodedRun],
     k: int,
     estimates: NDArray[np.float32] | None,
-    size: int,
 ) -> NDArray[np.float32]:
-    """Return the scores of one query's `size` candidates by decoded tokens.
+    """Return the scores of one query's candidates by decoded tokens, float32 (c,).
 
-    If `estimates` are given, the slices must be in their order, best first.  Scoring then stops at the first candidate
-    that is unlikely to be among the `k` best; its score and all later ones are -inf.
+    If `estimates` are given, they descend.  Scoring then stops at the first candidate that is unlikely to be among the
+    `k` best; its score and all later ones are -inf.
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
 
     def score(
-        texts: CodedVectors, positions: NDArray[np.int64], places: Places, out: NDArray[np.float32]
+        texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
         score_decoded(
             read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, codec.decoder, packed, len(query),
-            none if estimates is None else estimates[places], errors, heap, out,
+            none if estimates is None else estimates[first : first + len(out)], errors, heap, out,
         )  # fmt: skip
 
-    out = np.empty(size, np.float32)
-    score_slices(score, slices, out, 0)
-    return out
+    return score_runs(score, runs)
 
 
 def factors(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
