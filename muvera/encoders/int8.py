@@ -83,7 +83,7 @@ class TokenProducts:
         self._arguments = padded, packed.panels, packed.sums, units
 
     def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write each document's largest products, without those of the center, to `out` (texts, n)."""
+        """Write the largest products of each document's centered tokens to `out` (texts, n)."""
         largest_products(*arrays, start, stop, *self._arguments, out)
 
     def largest(self, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:

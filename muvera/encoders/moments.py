@@ -14,7 +14,7 @@ from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..utils.checks import given, require_int
 from ..utils.stages import stage
 from .base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side, run_tasks
-from .calibration import SAMPLE_DOCUMENTS, calibrate
+from .coefficients import SAMPLE_DOCUMENTS, fit_blocks
 from .compact_map import CompactMaps, fit_maps, sample_windows, window_similarities
 from .moment_blocks import MomentBlocks, moment_dimension
 
@@ -136,7 +136,7 @@ class MomentsEncoder(Encoder):
 
     def _fit(self, sample: FitSample, threads: int | None) -> None:
         config, size = self.config, self.config.compact_dimension
-        blocks = calibrate(
+        blocks = fit_blocks(
             sample.documents, sample.queries, covariance=config.covariance,
             balance="length" if size is None else "range", seed=config.seed, threads=threads,
         )  # fmt: skip

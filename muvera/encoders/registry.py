@@ -115,7 +115,7 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
         array = load_npy(folder / f"encoder_{name}.npy", mmap=False)
         if array.dtype.kind not in "fiu":
             raise ValueError(
-                f"{folder / f'encoder_{name}.npy'} is damaged: it holds {array.dtype}, not numbers."
+                f"{folder / f'encoder_{name}.npy'} is damaged: it contains {array.dtype}, not numbers."
             )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")

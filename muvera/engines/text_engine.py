@@ -66,7 +66,7 @@ class EngineTexts:
         return isinstance(id, (int, str)) and bool(self.get([id], "ignore"))
 
     def __iter__(self) -> Iterator[TextDocument]:
-        self._refuse("lists no texts. Give ids to get.")
+        self._refuse("cannot list its texts. Get texts by id.")
 
     def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata in the order of `ids`."""
@@ -74,7 +74,7 @@ class EngineTexts:
 
     def select(self, where: Filter) -> list[int | str]:
         """Raise EngineError: databases answer conditions only in a search."""
-        self._refuse("lists no ids. Search with a condition.")
+        self._refuse("cannot list ids by a condition. Search with the condition.")
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the token vectors of texts."""
@@ -128,7 +128,7 @@ class EngineTexts:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts under new ids, or replace texts too, and return their ids."""
+        """Add texts under new ids, or with `update` also replace texts; return their ids."""
         if not encoded.has_ids:
             raise ValueError("Texts in a database need ids. Give ids=.")
         names: list[int | str] = encoded.ids.tolist()
@@ -137,7 +137,9 @@ class EngineTexts:
                 raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
         empty = np.flatnonzero(encoded.lengths == 0)
         if len(empty):
-            raise ValueError(f"The text of {names[empty[0]]!r} is blank, and a database finds no blank text.")
+            raise ValueError(
+                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. Remove it."
+            )
         self.collection.add(encoded, metadata, texts=texts, threads=threads)
         return names
 

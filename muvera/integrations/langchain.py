@@ -56,7 +56,7 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **_: Any,
     ) -> list[str]:
-        """Add texts and replace those with the same ids; the last of equal ids wins."""
+        """Add texts and replace those with the same ids; a repeated id gets its last text."""
         contents = list(texts)
         names = [str(uuid.uuid4()) for _ in contents]
         if ids is not None:

@@ -74,7 +74,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return self._index
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes and replace those with the same ids; the last of equal ids wins.  Return their ids."""
+        """Add nodes, replace those with the same ids, and return the ids; a repeated id gets its last node."""
         last = {node.node_id: node for node in nodes}
         texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
         self._index.update(texts, ids=list(last), metadata=list(map(_metadata, last.values())))

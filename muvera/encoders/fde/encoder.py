@@ -11,7 +11,7 @@ from ...data.multivectors import MultiVectors
 from ...kernels.fde_encoding import CELL_LENGTH, CELL_MEAN, CELL_UNIT, encode_documents, encode_queries
 from ...kernels.products import add_count_sketch
 from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, Side, run_tasks
-from ..calibration import SAMPLE_DOCUMENTS, calibrate
+from ..coefficients import SAMPLE_DOCUMENTS, fit_blocks
 from ..moment_blocks import MomentBlocks
 from .config import FDEConfig
 from .matrices import FDEMatrices, MeanToken, cell_positions, draw_matrices
@@ -99,7 +99,7 @@ class FDEEncoder(Encoder):
                 write = partial(self._write_sketch, side, weight)
                 return run_tasks(write, texts, out, threads, *self._task_size(side))
 
-            self.blocks = calibrate(
+            self.blocks = fit_blocks(
                 sample.documents, sample.queries, covariance=False, balance="length", seed=config.seed,
                 sketches=sketches, threads=threads,
             )  # fmt: skip

@@ -92,7 +92,7 @@ def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
 def count_sketch(seed: int, rows: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Draw pairs of ``uniform_int_distribution(0, size - 1)`` and ``2 * bernoulli_distribution(0.5) - 1``.
 
-    One fresh ``std::mt19937(seed)`` serves both, a pair per row.  `size` is at most 2**31.
+    One fresh ``std::mt19937(seed)`` draws both, a pair per row.  `size` is at most 2**31.
 
     Returns
     -------

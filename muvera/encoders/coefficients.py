@@ -1,8 +1,8 @@
-"""Calibration: coefficients of a vector's blocks, fitted to exact Chamfer by least squares.
+"""Coefficients of a vector's blocks, fitted to exact Chamfer by least squares.
 
-Windows of sampled documents serve as queries; a window's own document is excluded.  The regression predicts
-exact Chamfer of the best documents of each query, centered per query: a search has to separate those, and a
-constant per query does not change the ranking.
+Windows of sampled documents serve as queries; a window's own document is excluded.  The regression predicts the
+exact Chamfer of each query's best documents, because a search has to separate these.  The similarities are centered per
+query, because a constant per query does not change the ranking.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Balance = Literal["length", "range"]
 
 
 @one_blas_thread()
-def calibrate(
+def fit_blocks(
     documents: MultiVectors,
     queries: MultiVectors | None,
     *,
