@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
 from .options import Format, Json, Overwrite, ReaderOption, Source, given
-from .output import columns, show
+from .output import show, wrapped
 
 # The names in muvera.convert.RULES, which help must not import.
 _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert or colpali"
@@ -107,10 +106,7 @@ def formats(json_: Json = False) -> None:
     lines = ["Input formats, and the files that identify each:"]
     for name, description in read.items():
         start = f"  {name:<{wide}}  "
-        lines += textwrap.wrap(
-            description, columns(), initial_indent=start, subsequent_indent=" " * len(start),
-            break_on_hyphens=False,
-        )  # fmt: skip
-    lines.append(f"Output formats of muvera convert --to: {', '.join(WRITERS)}.")
-    lines.append(f"Output formats of muvera encode --to: {', '.join(FORMATS)}.")
+        lines.append(wrapped(description, start, " " * len(start)))
+    lines.append(wrapped(f"Output formats of muvera convert --to: {', '.join(WRITERS)}."))
+    lines.append(wrapped(f"Output formats of muvera encode --to: {', '.join(FORMATS)}."))
     show(json_, {"read": read, "written": list(WRITERS), "vectors": list(FORMATS)}, "\n".join(lines))

@@ -13,7 +13,7 @@ from typer import Argument, Option
 
 from .options import Config, Format, Json, Overwrite, ReaderOption, Source, Threads
 from .options import Encoder as EncoderOption
-from .output import progress_bar, seconds, show
+from .output import progress_bar, seconds, show, wrapped
 
 
 def encode(
@@ -93,7 +93,7 @@ def encode(
         "FOLDER and use it with --encoder FOLDER."
     )
     text = f"{out}: {written}{zeros}, in {seconds(duration)}"
-    show(json_, facts, text, *([remark] if unsaved else []))
+    show(json_, facts, wrapped(text), *([remark] if unsaved else []))
 
 
 def load(
@@ -165,4 +165,4 @@ def load(
     text = f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total."
     command = "muvera search {} QUERIES" if own is None else "muvera texts search {} QUESTION"
     remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
-    show(json_, {**facts, "seconds": round(duration, 3)}, text, remark)
+    show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)

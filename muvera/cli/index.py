@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ from .options import (
     Tokens,
     given,
 )
-from .output import WARNING, megabytes, progress_bar, seconds, show
+from .output import WARNING, megabytes, progress_bar, seconds, show, wrapped
 
 if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
@@ -89,7 +90,12 @@ def index(
     duration = time.perf_counter() - begun
     facts = {"index": str(out), "source": str(source), "seconds": round(duration, 3)}
     remarks = [WARNING + warning for warning in built.warnings]
-    show(json_, {**facts, **built.to_dict()}, f"{out}: {_built(built)}; in {seconds(duration)}", *remarks)
+    show(
+        json_,
+        {**facts, **built.to_dict()},
+        wrapped(f"{out}: {_built(built)}; in {seconds(duration)}"),
+        *remarks,
+    )
 
 
 def _fitted(config: EncoderConfig, source: Any, settings: Any, threads: int | None, default: bool) -> Any:
@@ -137,10 +143,8 @@ def info(
         facts = {"kind": "encoder", "encoder": values}
     else:
         facts, survey = _embedding_facts(path, format, option, full)
-    lines = [f"{path}: {facts['kind']}"]
-    for name, value in facts.items():
-        if name not in ("kind", "survey", "warnings") and value is not None:
-            lines.append(f"{name.replace('_', ' '):<20}{_shown(value)}")
+    shown = {name: value for name, value in facts.items() if name not in ("kind", "survey", "warnings")}
+    lines = [f"{path}: {facts['kind']}", *_fact_lines(shown)]
     remarks = [WARNING + warning for warning in facts.get("warnings", ())]
     if facts.get("documents", 0) is None and not full:
         remarks.append("--full counts documents and tokens.")
@@ -177,13 +181,17 @@ def _embedding_facts(
     return {**facts, "survey": report.to_dict()}, [report.text]
 
 
-def _shown(value: Any) -> str:
-    """Return a fact on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={_shown(each)}" for name, each in value.items() if each is not None)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return str(value)
+def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
+    """Yield a line for each fact that is not None; the lines of a nested dictionary are indented."""
+    for name, value in facts.items():
+        start = " " * indent + name.replace("_", " ")
+        if isinstance(value, dict):
+            yield start
+            yield from _fact_lines(value, indent + 2)
+        elif isinstance(value, float):
+            yield f"{start:<26}{value:.4g}"
+        elif value is not None:
+            yield f"{start:<26}{value:,}" if type(value) is int else f"{start:<26}{value}"
 
 
 def _built(facts: IndexInfo) -> str:

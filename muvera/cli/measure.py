@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -29,14 +29,9 @@ def diagnose(
     Example:
       muvera diagnose docs --queries docs
     """
-    from ..convert import read
     from ..diagnostics.diagnose import diagnose as run
-    from .sources import open_documents, open_queries
 
-    with progress_bar(None, "steps", "measuring") as advance:
-        documents = read(open_documents(source, format, option))
-        query_vectors = None if queries is None else read(open_queries(queries))
-        diagnosis = run(documents, query_vectors, sample=sample, threads=threads, progress=advance)
+    diagnosis = _measured(run, source, queries, format, option, sample=sample, threads=threads)
     show(json_, {"source": str(source), **diagnosis.to_dict()}, diagnosis.text)
 
 
@@ -68,27 +63,29 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
-    from ..convert import read
     from ..tuning.tune import tune as run
-    from .sources import open_documents, open_queries
 
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
-    with progress_bar(None, "steps", "measuring") as advance:
-        documents = read(open_documents(source, format, option))
-        query_vectors = None if queries is None else read(open_queries(queries))
-        tuning = run(
-            documents,
-            query_vectors,
-            target_recall=target_recall,
-            max_bytes=max_bytes,
-            candidates=candidates,
-            sample=sample,
-            threads=threads,
-            progress=advance,
-        )
+    tuning = _measured(
+        run, source, queries, format, option, target_recall=target_recall, max_bytes=max_bytes,
+        candidates=candidates, sample=sample, threads=threads,
+    )  # fmt: skip
     remarks = []
     if out is not None:
         tuning.save(out)
         remarks = [f"wrote {out}, for: muvera index {source} INDEX --config {out}"]
     show(json_, {"source": str(source), **tuning.to_dict()}, tuning.text, *remarks)
+
+
+def _measured(
+    run: Any, source: Path, queries: Path | None, format: str | None, option: Any, **settings: Any
+) -> Any:
+    """Read documents and queries, and measure them with `run`."""
+    from ..convert import read
+    from .sources import open_documents, open_queries
+
+    with progress_bar(None, "steps", "measuring") as advance:
+        documents = read(open_documents(source, format, option))
+        query_vectors = None if queries is None else read(open_queries(queries))
+        return run(documents, query_vectors, progress=advance, **settings)

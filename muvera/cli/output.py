@@ -42,6 +42,9 @@ WARNING = "muvera: warning: "
 # Maximum characters of a printed text, and minimum similarity of a marked word as a share of the best one.
 _PASSAGE, _MARKED = 220, 0.8
 
+# Before the lines of a text, below its title.
+_INDENT = "    "
+
 # Seconds between two drawings of a bar without progress.
 _REDRAW_SECONDS = 0.5
 
@@ -164,12 +167,12 @@ def hits_text(hits: Iterable[Hit], explain: bool, labelled: Collection[str] = ()
             best = max(reason.sentences, key=lambda sentence: sentence.score, default=None)
             if best is not None and best.stop > _PASSAGE:  # start with the best sentence
                 body = f"... {reason.text[best.start :].removeprefix(title).lstrip()}"
-        passage = _wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."))
+        passage = wrapped(textwrap.shorten(body, _PASSAGE, placeholder=" ..."), _INDENT, _INDENT)
         lines.append(passage if reason is None else _marked(passage, reason))
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
-            lines.append(_wrapped(f"score: {parts}"))
-            lines.append(_wrapped("matches: " + ", ".join(_word_pairs(reason)), hanging=True))
+            lines.append(wrapped(f"score: {parts}", _INDENT, _INDENT))
+            lines.append(wrapped("matches: " + ", ".join(_word_pairs(reason)), _INDENT, _INDENT + "  "))
     return "\n".join(lines)
 
 
@@ -189,20 +192,27 @@ def _width(text: str) -> int:
 def _shortened(text: str, width: int) -> str:
     """Return a text of at most `width` columns, on one line, cut between words if possible."""
     text = " ".join(text[: 20 * width].split())
-    return text if _width(text) <= width else f"{_lines(text, width - 4)[0]} ..."
+    return text if _width(text) <= width else f"{_lines(text, width - 4)[0][: width - 4]} ..."
 
 
-def _wrapped(text: str, hanging: bool = False) -> str:
-    """Return a text with an indent, and a deeper one after the first line if `hanging`."""
-    return "\n".join(_lines(text, columns(), "    ", "      " if hanging else "    "))
+def wrapped(text: str, first: str = "", later: str = "  ") -> str:
+    """Return a text as lines of at most :func:`columns` with these indents."""
+    return "\n".join(_lines(text, columns(), first, later))
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
     # A NUL after each wide character fills its second column while textwrap counts characters.
     padded = "".join(f"{character}\0" if _width(character) == 2 else character for character in text)
-    width -= "\0" in padded  # a line may end between a character and its NUL
+    wide = "\0" in padded
+    width -= wide  # a line may end between a character and its NUL
+    # Wide characters have no spaces between words; a path stays whole, so that it can be copied.
     lines = textwrap.wrap(
-        padded, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+        padded,
+        width,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=wide,
+        break_on_hyphens=False,
     )
     return [line.replace("\0", "") for line in lines]
 
@@ -232,7 +242,7 @@ def document_text(document: TextDocument) -> str:
     """Return a text with its id and its metadata."""
     lines = [typer.style(str(document.id), bold=True)]
     lines += [f"    {name}: {value}" for name, value in document.metadata.items()]
-    lines += map(_wrapped, document.text.rstrip().split("\n"))
+    lines += (wrapped(line, _INDENT, _INDENT) for line in document.text.rstrip().split("\n"))
     return "\n".join([*lines, ""])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from .conditions import warn_of_unmatched
 from .options import Format, Json, ReaderOption, Recall, Threads, Where
 from .output import progress_bar, seconds, show
 
@@ -93,23 +94,22 @@ def search(
                 advance(len(block))
         duration = time.perf_counter() - begun
         documents = len(searched)
+        if where and texts.num_tokens and not any(map(len, rankings)):
+            query = texts[[int(texts.lengths.argmax())]]
+            warn_of_unmatched(
+                where, lambda condition: len(searched.search(query, 1, where=condition, rerank=None)[0])
+            )
     names = texts.ids.tolist()
     answers = list(zip(names, rankings, strict=True))
     results = [
         {"id": name, "results": [{"id": id, "score": score} for id, score in ranking]}
         for name, ranking in answers
     ]
-    facts = {
-        "index": index,
-        "k": k,
-        "candidates": candidates,
-        "recall": recall,
-        "seconds": round(duration, 4),
-    }
+    facts = {"index": index, "k": k, "candidates": candidates, "recall": recall}
     lines = _run(answers) if trec else _rankings(answers)
     sizes = f"{counted(len(names), 'query', 'queries')} among {counted(documents, 'document')}"
     remarks = [] if trec else [f"{sizes} in {seconds(duration)}"]
-    show(json_, {**facts, "queries": results}, "\n".join(lines), *remarks)
+    show(json_, {**facts, "seconds": round(duration, 4), "queries": results}, "\n".join(lines), *remarks)
 
 
 def _open_index(index: str, queries: Path) -> MuveraIndex:

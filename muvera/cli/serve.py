@@ -77,7 +77,7 @@ def serve(
     if texts_file(index) is None:
         loaded = MuveraIndex.load(index)
     else:
-        loaded = TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder)
+        loaded = (TextIndex.open if writable else TextIndex.load)(index, encoder)
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from .conditions import warn_of_unmatched
 from .options import (
     Backend,
     JournalEncoder,
@@ -24,7 +25,17 @@ from .options import (
     Where,
     given,
 )
-from .output import document_line, document_text, hits_text, megabytes, note, progress_bar, seconds, show
+from .output import (
+    document_line,
+    document_text,
+    hits_text,
+    megabytes,
+    note,
+    progress_bar,
+    seconds,
+    show,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from ..texts.text_files import TextFile
@@ -156,7 +167,7 @@ def build(
     facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
     number = counted(len(index), "text")
     line = f"{out}: {number}, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}"
-    show(json_, {**facts, "seconds": round(duration, 3)}, line)
+    show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
 
 
 def _opened(index: str, encoder: str | None, *, change: bool = False, encodes: bool = True) -> TextIndex:
@@ -254,7 +265,7 @@ def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
 
     shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
     line = f"{name}: {shown}; {counted(len(index), 'text')}"
-    show(json_, {"index": name, "texts": len(index), **counts}, line)
+    show(json_, {"index": name, "texts": len(index), **counts}, wrapped(line))
 
 
 @texts.command("delete")
@@ -272,6 +283,8 @@ def delete(
         # `get` names an unknown id as it was typed.
         names = [text.id for text in opened.get(_stored_ids(opened, ids))] if ids else opened.select(where)
         opened.delete(names)
+        if not names:
+            warn_of_unmatched(where, opened.select)
         _report(json_, index, opened, deleted=len(names))
 
 
@@ -304,6 +317,8 @@ def list_(
     with _opened(index, encoder, encodes=False) as opened:
         ids = opened.select(where or {})
         documents = opened.get(ids[offset : offset + limit])
+        if not ids:
+            warn_of_unmatched(where, opened.select)
     facts = {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
     shown = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
     lines = "\n".join(map(document_line, documents))
@@ -339,32 +354,35 @@ def search(
     if query is not None and not query.strip():
         raise ValueError("The question is blank. Give one, or omit it and type it at the prompt.")
     with _opened(index, encoder) as loaded:
-        method: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
-        # The printed passage of a text is the one whose words match best, which the explanation contains.
-        explained = explain or (not json_ and loaded.encoder.token_spans(query or "a", "query") is not None)
-        answer = partial(
-            method, k=k, where=where, words=words, recall=recall, explain=explained,
-            candidates=None if candidates is None else max(candidates, k),
-        )  # fmt: skip
-        if query is None:
-            _converse(answer, explain)
-            return
-        begun = time.perf_counter()
-        hits = answer(query)
-        duration, count = time.perf_counter() - begun, len(loaded)
-    facts = {"index": index, "query": query, "seconds": round(duration, 4)}
-    facts["hits"] = [hit.to_dict() for hit in hits]
-    remark = f"{len(hits):,} of {counted(count, 'text')} in {seconds(duration)}"
-    show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
+        find: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
+        for question in _typed_questions() if query is None else [query]:
+            # The printed passage of a text is the one whose words match best, which the explanation contains.
+            explained = explain or (not json_ and loaded.encoder.token_spans(question, "query") is not None)
+            begun = time.perf_counter()
+            hits = find(
+                question, k, where=where, words=words, recall=recall, explain=explained,
+                candidates=None if candidates is None else max(candidates, k),
+            )  # fmt: skip
+            duration = time.perf_counter() - begun
+            if not hits:
+                warn_of_unmatched(where, partial(_finds, loaded))
+            facts = {"index": index, "query": question, "seconds": round(duration, 4)}
+            facts["hits"] = [hit.to_dict() for hit in hits]
+            remark = f"{len(hits):,} of {counted(len(loaded), 'text')} in {seconds(duration)}"
+            show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
 
 
-def _converse(answer: Callable[[str], Any], explain: bool) -> None:
-    """Answer questions from standard input until an empty line."""
-    terminal = sys.stdin.isatty()
+def _finds(index: TextIndex, condition: Any) -> bool:
+    """Return True if a search with a condition finds a text; a database answers conditions only in a search."""
+    return bool(index.search("a", 1, where=condition, words=0))
+
+
+def _typed_questions() -> Iterator[str]:
+    """Yield lines of standard input until an empty line."""
     while True:
-        if terminal:
+        if sys.stdin.isatty():
             typer.echo("? ", nl=False, err=True)
-        line = sys.stdin.readline()
-        if not line.strip():
+        line = sys.stdin.readline().strip()
+        if not line:
             return
-        show(False, {}, hits_text(answer(line.strip()), explain))
+        yield line

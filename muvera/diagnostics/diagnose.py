@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.multivectors import MultiVectors
 from ..data.validation import as_array
 from ..encoders.base import EncoderConfig
 from ..encoders.registry import preset_config
-from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..utils.checks import counted, require_int
-from .sample import Sample, bullets, checked_queries, draw_sample, with_tokens
+from .sample import Sample, bullets, draw_sample
 
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
@@ -299,27 +298,25 @@ def diagnose(
     >>> diagnosis.anisotropy, diagnosis.geometry.unit_norms
     ('high', False)
     """
-    texts = as_multivectors(documents, "documents")
     require_int("sample", sample, 2)
-    require_int("seed", seed, 0)
     advance = progress or (lambda _: None)
-    filled = with_tokens(texts, "documents", 2)
     drawn = draw_sample(
-        texts, filled, checked_queries(queries, texts.dimension, 1), size=sample, most_queries=_QUERIES,
-        min_fitting=MIN_FIT_DOCUMENTS, seed=seed, threads=threads,
+        documents, queries, size=sample, least=(2, 1), most_queries=_QUERIES, min_fitting=MIN_FIT_DOCUMENTS,
+        seed=seed, threads=threads,
     )  # fmt: skip
+    maxsim = _spread(drawn)
     advance(1)
     geometry = token_geometry(_geometry_sample(drawn.documents, np.random.default_rng([seed, 1])).tokens)
-    measured = []
+    texts, measured = drawn.collection, []
     for name in _MEASURED:
         config = preset_config(name, texts.dimension)
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
-            measured.append(MeasuredEncoder(name, config, _recall(config, drawn, threads)))
+            measured.append(MeasuredEncoder(name, config, _recall(config, drawn)))
         advance(1)
-    lengths = texts.lengths[filled]
+    lengths = texts.lengths[texts.lengths > 0]
     return Diagnosis(
         documents=len(texts),
-        empty_documents=len(texts) - len(filled),
+        empty_documents=len(texts) - drawn.population,
         sampled_documents=len(drawn.documents),
         tokens=texts.num_tokens,
         tokens_per_document={
@@ -330,22 +327,22 @@ def diagnose(
         },
         queries=len(drawn.queries),
         query_tokens=float(np.median(drawn.queries.lengths)),
-        pseudo_queries=queries is None,
+        pseudo_queries=drawn.pseudo_queries,
         anisotropy=_ANISOTROPY[bisect_left(_MEAN_COSINES, geometry.mean_cosine)],
         geometry=geometry,
-        maxsim=_spread(drawn),
+        maxsim=maxsim,
         encoders=tuple(measured),
         recommended=_recommended(measured, texts.dimension),
-        exact_search=texts.num_tokens <= EXACT_TOKENS,
+        exact_search=drawn.exact_search,
     )
 
 
-def _recall(config: EncoderConfig, drawn: Sample, threads: int | None) -> dict[int, float | None]:
+def _recall(config: EncoderConfig, drawn: Sample) -> dict[int, float | None]:
     """Return the recall at each number of candidates; None for numbers that need a larger sample."""
     known = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(drawn.documents)]
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
     if known:
-        ranks, _ = drawn.measure(config, threads)
+        ranks, _ = drawn.measure(config)
         recall |= {cutoff: float((ranks < cutoff).mean()) for cutoff in known}
     return recall
 

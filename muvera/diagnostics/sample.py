@@ -1,4 +1,4 @@
-"""A sample of documents, and queries with exact answers on it, on which encoders are measured."""
+"""A sample of documents and queries on which encoders are measured."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from ..data.ranking import best_first
 from ..data.sampling import fit_share, pseudo_queries
 from ..encoders.base import EncoderConfig
 from ..encoders.registry import make_encoder
+from ..index.settings import EXACT_TOKENS
 from ..reranking.chamfer import chamfer_matrix
+from ..utils.checks import require_int
 
 #: Number of exact best documents to find for each query.
 K = 10
@@ -30,17 +33,38 @@ _PRODUCTS = 10**9
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Documents, and queries with their exact scores, float32 (n_queries, n_documents).
+    """Documents of a collection, and queries whose exact answers among them are known.
 
     Encoders are fitted to the documents at the positions `fitting`.  Queries are real ones, or windows of other
     documents.  `sources` are the positions of these documents, which score -inf; -1 for real queries.
+    `population` is the number of documents with tokens in the collection.
     """
 
+    collection: MultiVectors
+    population: int
     documents: MultiVectors
     fitting: NDArray[np.int64]
     queries: MultiVectors
     sources: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    threads: int | None
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """Exact scores, float32 (n_queries, n_documents)."""
+        scores = chamfer_matrix(self.queries, self.documents, threads=self.threads)
+        windows = np.flatnonzero(self.sources >= 0)
+        scores[windows, self.sources[windows]] = -np.inf
+        return scores
+
+    @property
+    def pseudo_queries(self) -> bool:
+        """True if the queries are windows of documents."""
+        return bool(self.sources[0] >= 0)
+
+    @property
+    def exact_search(self) -> bool:
+        """True if the collection is so small that an index reads all tokens and needs no vectors."""
+        return self.collection.num_tokens <= EXACT_TOKENS
 
     def ranks(self, documents: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the ranks of each query's exact ten best by the products of vectors, int64 (n_queries, 10)."""
@@ -50,16 +74,14 @@ class Sample:
         best = np.stack([best_first(row, K) for row in self.scores])
         return np.take_along_axis(ranks, best, axis=1)
 
-    def measure(
-        self, config: EncoderConfig, threads: int | None
-    ) -> tuple[NDArray[np.int64], tuple[float, float]]:
+    def measure(self, config: EncoderConfig) -> tuple[NDArray[np.int64], tuple[float, float]]:
         """Return the ranks by an encoder's vectors, and the seconds to encode a document and a query."""
-        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=threads)
+        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=self.threads)
 
         def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
-            encode(texts[:1], threads=threads)  # compile before the clock starts
+            encode(texts[:1], threads=self.threads)  # compile before the clock starts
             begun = time.perf_counter()
-            vectors = encode(texts, threads=threads)
+            vectors = encode(texts, threads=self.threads)
             return vectors, (time.perf_counter() - begun) / len(texts)
 
         documents, document_seconds = timed(encoder.encode_documents, self.documents)
@@ -68,62 +90,58 @@ class Sample:
 
 
 def draw_sample(
-    documents: MultiVectors,
-    filled: NDArray[np.int64],
-    queries: MultiVectors | None,
+    documents: Any,
+    queries: Any,
     *,
     size: int,
+    least: tuple[int, int],
     most_queries: int,
     min_fitting: int,
     seed: int,
     threads: int | None,
 ) -> Sample:
-    """Draw at most `size` of the documents at `filled`, and score them with queries.
+    """Draw at most `size` documents with tokens, and queries.
 
     Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer than `min_fitting` documents
-    would be fitted to, all documents are fitted to and cut into windows.
+    would be fitted to, all documents are fitted to and cut into windows.  Raise ValueError if fewer documents or
+    queries than `least` have tokens.
     """
+    require_int("seed", seed, 0)
+    texts = as_multivectors(documents, "documents")
+    filled = _with_tokens(texts, "documents", least[0])
+    if queries is not None:
+        real = as_multivectors(queries, "queries")
+        real.require_dimension(texts.dimension, "queries", "documents")
+        real.require_finite("queries")
+        real = real[_with_tokens(real, "queries", least[1])]
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
     document_stream, fit_stream, query_stream = streams
-    sampled = documents[np.sort(document_stream.permutation(filled)[:size])]
+    sampled = texts[np.sort(document_stream.permutation(filled)[:size])]
     sampled.require_finite("sample of documents")
     order = fit_stream.permutation(len(sampled))
     fitting, others = np.split(order, [round(fit_share(len(filled)) * len(sampled))])
     if len(fitting) < min_fitting:
         fitting = others = order
     fitting, others = np.sort(fitting), np.sort(others)
-    length = _WINDOW if queries is None else max(1, queries.num_tokens // len(queries))
+    length = _WINDOW if queries is None else max(1, real.num_tokens // len(real))
     products = sampled.num_tokens * sampled.dimension * length
     count = min(most_queries, max(most_queries // 10, _PRODUCTS * most_queries // products))
     if queries is None:
         drawn, cut = pseudo_queries(sampled[others], min(count, len(others)), _WINDOW, query_stream)
         sources = others[cut]
     else:
-        drawn = queries[np.sort(query_stream.permutation(len(queries))[:count])]
+        drawn = real[np.sort(query_stream.permutation(len(real))[:count])]
         sources = np.full(len(drawn), -1)
-    scores = chamfer_matrix(drawn, sampled, threads=threads)
-    windows = np.flatnonzero(sources >= 0)
-    scores[windows, sources[windows]] = -np.inf
-    return Sample(sampled, fitting, drawn, sources, scores)
+    return Sample(texts, len(filled), sampled, fitting, drawn, sources, threads)
 
 
-def with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
-    """Return the positions of the texts with tokens; raise ValueError if there are fewer than `least`."""
+def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
+    """Return the positions of the texts with tokens."""
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) < least:
         instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
         raise ValueError(f"At least {least} {name} with tokens are needed, got {len(filled)}. {instead}.")
     return filled
-
-
-def checked_queries(queries: Any, dimension: int, least: int) -> MultiVectors | None:
-    """Return the queries with tokens, at least `least`; None if there are no queries."""
-    if queries is None:
-        return None
-    texts = as_multivectors(queries, "queries")
-    texts.require_dimension(dimension, "queries", "documents")
-    texts.require_finite("queries")
-    return texts[with_tokens(texts, "queries", least)]
 
 
 def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:

@@ -6,7 +6,7 @@ translates a condition for one database.
 A field is a key of the metadata; ``"author.name"`` is a key of a nested object.  A list satisfies a
 comparison if one of its elements does.  A missing or null field satisfies no comparison, so ``$ne``, ``$nin``
 and ``$not`` select that document.  Numbers compare with numbers (true is 1), and strings with strings, by
-code point.
+code point.  A comparison with an unknown field, or with a value of another type, finds nothing without an error.
 """
 
 from __future__ import annotations

@@ -91,10 +91,7 @@ class Search(_Strict):
         None, ge=1, description="Documents to rank. Default: 200 for texts, 100 for vectors."
     )
     recall: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Instead of candidates: mean share of the exact best to find, such as 0.95.",
+        None, gt=0, lt=1, description="Instead of candidates: mean share of the exact best, such as 0.95."
     )
     words: float | None = Field(
         None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."

@@ -375,7 +375,7 @@ class TextIndex:
         k : int
             Maximum number of hits for each query.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata.filters`.
+            A condition on the metadata, see :mod:`muvera.metadata.filters`.  An unknown field finds nothing.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,14 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import as_multivectors
-from ..diagnostics.sample import K, bullets, checked_queries, draw_sample, with_tokens
+from ..diagnostics.sample import K, bullets, draw_sample
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.encoder import LearnedConfig
 from ..encoders.moments import MomentsConfig
 from ..index.candidates import SCAN_FROM
-from ..index.settings import EXACT_TOKENS
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
 from ..utils.atomic_files import write_json
@@ -103,8 +102,6 @@ class Tuning:
         Documents that a search will rank exactly.
     target_recall : float or None
         Recall that the choice should reach.
-    choice : TunedRow
-        The encoder to use.
     rows : tuple of TunedRow
         All measured encoders, by bytes.
     exact_search : bool
@@ -118,9 +115,13 @@ class Tuning:
     pseudo_queries: bool
     candidates: int
     target_recall: float | None
-    choice: TunedRow
     rows: tuple[TunedRow, ...]
     exact_search: bool
+
+    @property
+    def choice(self) -> TunedRow:
+        """The encoder to use."""
+        return _best_row(self.rows, self.target_recall)
 
     @property
     def config(self) -> EncoderConfig:
@@ -201,11 +202,12 @@ class Tuning:
 
 def _best_row(rows: Sequence[TunedRow], target_recall: float | None) -> TunedRow:
     """Return the smallest row that reaches the target, or else the row with the highest `mean_recall`."""
-    ordered = sorted(rows, key=lambda row: (row.bytes, row.floats))
-    good = [row for row in ordered if target_recall is not None and row.recall >= target_recall]
-    if good:
-        ordered = [row for row in good if row.bytes == good[0].bytes]
-    return max(ordered, key=lambda row: row.mean_recall)
+    good = [row for row in rows if target_recall is not None and row.recall >= target_recall]
+    least = min((row.bytes for row in good), default=0)
+    return max(
+        [row for row in good if row.bytes == least] or rows,
+        key=lambda row: (row.mean_recall, -row.bytes, -row.floats),
+    )
 
 
 def tune(
@@ -275,35 +277,31 @@ def tune(
     if candidates is not None:
         require_int("candidates", candidates, K)
     require_int("sample", sample, MIN_DOCUMENTS)
-    require_int("seed", seed, 0)
-    texts = as_multivectors(documents, "documents")
-    filled = with_tokens(texts, "documents", MIN_DOCUMENTS)
-    real = checked_queries(queries, texts.dimension, MIN_QUERIES)
-    size = min(sample, len(filled))
+    drawn = draw_sample(
+        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=_QUERIES, min_fitting=0,
+        seed=seed, threads=threads,
+    )  # fmt: skip
+    size = len(drawn.documents)
     candidates = min(100, size // 4) if candidates is None else int(candidates)
     if candidates > size // 2:
         raise ValueError(
             f"candidates must be at most half of the {size} sampled documents, got {candidates}: with more, every "
             "encoder finds nearly everything. Sample more documents."
         )
-    sizes = {
-        name: (config, _vector_bytes(config, len(filled)))
-        for name, config in encoder_configs(texts.dimension).items()
-    }
-    encoders = {name: both for name, both in sizes.items() if max_bytes is None or both[1] <= max_bytes}
-    if not encoders:
-        least = min(count for _, count in sizes.values())
+    configs = encoder_configs(drawn.documents.dimension)
+    sizes = {name: _vector_bytes(config, drawn.population) for name, config in configs.items()}
+    least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
+    if limit < least:
         raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")
     advance = progress or (lambda _: None)
-    drawn = draw_sample(
-        texts, filled, real, size=size, most_queries=_QUERIES, min_fitting=0, seed=seed, threads=threads
-    )
+    order = np.random.default_rng([seed, 1]).permutation(len(drawn.scores))
     advance(1)
-    order = np.random.default_rng([seed, 1]).permutation(len(drawn.queries))
     held_out, selection = np.split(order, [round(len(order) / 3)])
     rows = []
-    for name, (config, count) in encoders.items():
-        ranks, seconds = drawn.measure(config, threads)
+    for name, config in configs.items():
+        if sizes[name] > limit:
+            continue
+        ranks, seconds = drawn.measure(config)
         shares = (ranks[held_out] < candidates).mean(axis=1)
         recall = float((ranks[selection] < candidates).mean())
         # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
@@ -312,7 +310,7 @@ def tune(
             TunedRow(
                 name=name,
                 config=config,
-                bytes=count,
+                bytes=sizes[name],
                 recall=recall,
                 mean_recall=(recall + half) / 2,
                 held_out=float(shares.mean()),
@@ -324,16 +322,15 @@ def tune(
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.floats))
     return Tuning(
-        documents=len(filled),
+        documents=drawn.population,
         sampled_documents=size,
         queries=len(selection),
         held_out_queries=len(held_out),
-        pseudo_queries=queries is None,
+        pseudo_queries=drawn.pseudo_queries,
         candidates=candidates,
         target_recall=target_recall,
-        choice=_best_row(rows, target_recall),
         rows=tuple(rows),
-        exact_search=texts.num_tokens <= EXACT_TOKENS,
+        exact_search=drawn.exact_search,
     )
 
 

@@ -23,7 +23,6 @@ def test_the_sample_fits_together() -> None:
     for side, texts, vectors, strings, encode in sides:
         np.testing.assert_array_equal(encode(texts).tokens, vectors.tokens)
         assert [len(words) for words in strings] == vectors.lengths.tolist()
-        np.testing.assert_allclose(np.linalg.norm(vectors.tokens.astype(float), axis=1), 1, atol=2e-3)
         for text, pieces in zip(texts, strings, strict=True):
             spans = encoder.token_spans(text, side)
             assert spans is not None
@@ -53,15 +52,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_diagnose(folder: Path, tmp_path: Path) -> None:
+def test_diagnose(folder: Path) -> None:
     assert "60" in muvera("diagnose", folder)[1].splitlines()[0]
     values = answer("diagnose", folder, "--queries", folder, "--format", "npy", "--sample", 40)
     assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
     assert values["sampled_documents"] == 40
     assert answer("diagnose", folder, "-o", "part=queries")["documents"] == 5
-    some_texts(40, 8).save(tmp_path / "narrow")
-    line = fails("diagnose", folder, "--queries", tmp_path / "narrow")
-    assert "8 columns" in line and "16" in line
 
 
 def test_tune(tmp_path: Path) -> None:
@@ -73,9 +69,5 @@ def test_tune(tmp_path: Path) -> None:
     given = ["--config", tmp_path / "tuned.json", "--exact-tokens", 0]
     built = answer("index", tmp_path / "docs", tmp_path / "index", *given)
     assert {**built["encoder"], **config} == built["encoder"]
-    for arguments, text in (
-        (["--candidates", 150], "candidates"),
-        (["--out", tmp_path / "none" / "a.json"], "none"),
-        (["--max-bytes", 1], "--max-bytes"),
-    ):
-        assert text in fails("tune", tmp_path / "docs", *arguments)
+    assert "does not exist" in fails("tune", tmp_path / "docs", "--out", tmp_path / "none" / "a.json")
+    assert "--max-bytes 1" in fails("tune", tmp_path / "docs", "--max-bytes", 1)

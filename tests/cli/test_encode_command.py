@@ -1,4 +1,4 @@
-"""``muvera encode`` and ``muvera load``."""
+"""``muvera encode``, ``muvera load`` and ``muvera convert``."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex
+from muvera.convert import read
 from muvera.engines import EngineIndex
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
@@ -42,7 +43,7 @@ def vectors(folder: Path) -> Any:
 def test_documents_and_queries(docs: Path, tmp_path: Path) -> None:
     assert answer("encode", docs, tmp_path / "m")["config"] == MomentsConfig(dimension=16).to_dict()
     code, out, err = muvera("encode", docs, tmp_path / "d", *small(docs))
-    assert code == 0 and "30 vectors of documents, 65 floats each, 1 of them zero" in out
+    assert code == 0 and "vectors of documents, 65 floats each, 1 of them zero" in " ".join(out.split())
     assert "--save-encoder" in err
     assert vectors(tmp_path / "d").dtype == np.float32
     np.testing.assert_array_equal(vectors(tmp_path / "d"), VECTORS)
@@ -65,16 +66,12 @@ def test_batches_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
 
 
-def test_only_own_results_are_replaced(docs: Path, tmp_path: Path) -> None:
-    for out, extra in ((tmp_path / "new", ["--save-encoder", docs]), (docs, [])):
-        assert "docs holds" in fails("encode", docs, out, "--encoder", "mean", *extra, "--overwrite")
-    assert (docs / "tokens.npy").is_file() and not (tmp_path / "new").exists()
-
-
 def test_bad_options_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
+    for target, extra in ((out, ["--save-encoder", docs]), (docs, [])):  # only own results are replaced
+        assert "docs holds" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
+    assert (docs / "tokens.npy").is_file()
     assert "--encoder FOLDER" in fails("encode", docs, out, "--side", "queries")
-    assert "'npy', 'parquet', 'opensearch'" in fails("encode", docs, out, "--to", "pgvector")
     MuveraIndex.build(some_texts(), path=tmp_path / "exact")
     assert "has no encoder" in fails("encode", docs, out, "--encoder", tmp_path / "exact")
     MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
@@ -101,19 +98,19 @@ def test_loaded_documents_are_found(many: Path) -> None:
     assert (facts["added"], facts["without_tokens"], facts["documents"]) == (299, 1, 299)
     again = answer("load", many, "--to", where)
     assert (again["added"], again["skipped"]) == (0, 299)
-    index = MuveraIndex.build(some_texts(300), exact_tokens=10**9)
+    index = MuveraIndex.build(some_texts(300), "mean", exact_tokens=0, path=many.parent / "index")
     found = answer("search", where, queries, "-k", 3, "--candidates", 299)
-    expected = index.search(QUERIES[[0, 1, 2, 4]], 3)
+    expected = index.search(QUERIES, 3, candidates=300)
     rankings = [[entry["id"] for entry in query["results"]] for query in found["queries"]]
-    assert [row for row in rankings if row] == [ranking.ids.tolist() for ranking in expected]
-
-
-def test_an_index_is_loaded_with_its_encoder(many: Path, tmp_path: Path) -> None:
-    index = MuveraIndex.build(some_texts(300), "mean", exact_tokens=0, path=tmp_path / "index")
-    facts = answer("load", tmp_path / "index", "--to", f"lancedb:{tmp_path / 'lance'}")
-    with EngineIndex(facts["location"]) as loaded:
+    assert rankings == [ranking.ids.tolist() for ranking in expected]
+    # An index is loaded with its own encoder.
+    location = f"lancedb:{many.parent / 'engine'}#muvera"
+    assert (
+        answer("load", many.parent / "index", "--to", location.removesuffix("#muvera"))["location"]
+        == location
+    )
+    with EngineIndex(location) as loaded:
         assert loaded.encoder.config == index.config
-    assert facts["location"] == f"lancedb:{tmp_path / 'lance'}#muvera"
 
 
 KILLED = """
@@ -182,16 +179,44 @@ def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for arguments, text in (
-        (["--to", "mysql://host/x"], "postgresql:"),
-        (["--to", "lancedb:"], "must contain a folder"),
-        (["--to", "lancedb:x#1a"], "'1a'"),
-        (["--to", "lancedb:x", "--encoder", "none"], "'none'"),
+    for url, arguments, text in (
+        ("mysql://host/x", [], "postgresql:"),
+        ("lancedb:x", ["--encoder", "none"], "'none'"),
     ):
-        assert text in fails("load", many, *arguments)
-    searches: list[tuple[list[Any], str]] = [
-        ([f"lancedb:{tmp_path / 'none'}", many], "none"),
-        ([f"lancedb:{tmp_path / 'none'}", many, "--where", "{"], "it must be JSON, such as"),
-    ]
-    for words, text in searches:
-        assert text in fails("search", *words)
+        assert text in fails("load", many, "--to", url, *arguments)
+    assert "none" in fails("search", f"lancedb:{tmp_path / 'none'}", many)
+
+
+# -- convert -------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rows = [np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32) for n in (3, 0, 5)]
+    MultiVectors.from_arrays(rows, ids=["a", "b", "c"]).save(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_convert(source: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("convert", source, tmp_path / "out", "--normalize", "--dtype", "float16")
+    assert (code, err) == (0, "")
+    assert "3 documents, 8 tokens, dimension 4, float32, str ids" in out
+    assert "normalize=True, dtype=float16" in out
+    assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
+    limits = ["--time-limit", 60, "--memory-limit", 1024]  # in a process with limits
+    report = answer("convert", source, tmp_path / "out.npz", "--to", "npz", "--pooling", "pylate", *limits)
+    assert (report["to"], report["read"]["tokens"], report["options"]) == ("npz", 8, {"pooling": "pylate"})
+    assert report["written"]["tokens"] == 2 + 3 == read(tmp_path / "out.npz").num_tokens
+
+
+def test_bad_conversions(source: Path, tmp_path: Path) -> None:
+    for name, arguments, text in (
+        ("out", ["--to", "plaid", "--nbits", 1], "--nbits 1"),
+        ("out", ["--truncate-dimension", 9], "--truncate-dimension 9"),
+        ("out", ["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
+        ("out", ["--pooling", "foo"], "colpali, got 'foo'"),
+        ("out", ["--isolated", "--memory-limit", 1], "256"),
+        ("out.parquet", [], "Give --to 'parquet' or another name"),  # the default would be a folder
+    ):
+        assert text in fails("convert", source, tmp_path / name, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -38,8 +38,9 @@ def assert_same(index: MuveraIndex, expected: MultiVectors) -> None:
 def test_a_small_collection_is_searched_exactly(docs: Path, tmp_path: Path) -> None:
     code, out, err = muvera("index", docs, tmp_path / "out")
     assert (code, err) == (0, "")
-    assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in out
-    assert "searches read all tokens" in out
+    words = " ".join(out.split())
+    assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in words
+    assert "searches read all tokens" in words
     assert_same(MuveraIndex.load(tmp_path / "out"), some_texts())
 
 
@@ -52,8 +53,8 @@ def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
     loaded = MuveraIndex.load(tmp_path / "out")
     assert loaded.config == FDEConfig(dimension=16, **SMALL, seed=7)
     assert (loaded.settings.tokens, loaded.settings.keep_exact) == ("2bit", True)
-    _, out, _ = muvera("index", docs, tmp_path / "other", *given)
-    assert "65 floats (hnsw)" in out and "without exact tokens" in out
+    words = " ".join(muvera("index", docs, tmp_path / "other", *given)[1].split())
+    assert "65 floats (hnsw)" in words and "without exact tokens" in words
 
 
 def test_a_configuration_of_another_index(docs: Path, tmp_path: Path) -> None:
@@ -89,55 +90,39 @@ def test_an_encoder_is_fitted_on_all_batches(
 
 
 def test_only_an_index_is_replaced_and_only_by_a_complete_one(docs: Path, tmp_path: Path) -> None:
-    some_texts(8, seed=1).save(tmp_path / "fewer")
     answer("index", docs, tmp_path / "out")
-    assert "--overwrite" in fails("index", tmp_path / "fewer", tmp_path / "out")
+    assert "--overwrite" in fails("index", docs, tmp_path / "out")
     broken = some_texts()
     broken.tokens[5, 2] = np.nan
     broken.save(tmp_path / "broken")
     assert "coordinate 2" in fails("index", tmp_path / "broken", tmp_path / "out", "--overwrite")
     assert len(MuveraIndex.load(tmp_path / "out")) == 30
-    answer("index", tmp_path / "fewer", tmp_path / "out", "--overwrite")
-    assert len(MuveraIndex.load(tmp_path / "out")) == 8
     assert "is not a muvera index" in fails("index", docs, docs, "--overwrite")
-    (tmp_path / "file").write_text("kept")
-    assert "is a file" in fails("index", docs, tmp_path / "file", "--overwrite")
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["broken", "docs", "fewer", "file", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "docs", "out"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
+def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    for arguments, text in (
         (["--encoder", "best"], "moments, learned, mean, fde, paper, reference, or the folder"),
-        (["--backend", "tree"], "'auto', 'exact', 'scan', 'hnsw'"),
         (["--keep-codes"], "Omit --keep-codes"),
         (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
         (["--config", "nowhere.json"], "nowhere.json"),
-        (["--config", []], "JSON object of parameters, got list"),
-        (["--config", {"repetitions": 3}], "'repetitions'"),
-        (["--config", {"dimension": 4}], "16 columns"),
-    ],
-    ids=str,
-)
-def test_bad_options(arguments: list[Any], text: str, docs: Path, tmp_path: Path) -> None:
-    if isinstance(arguments[-1], (list, dict)):
-        (tmp_path / "config.json").write_text(json.dumps(arguments[-1]))
-        arguments = ["--config", tmp_path / "config.json"]
-    assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_sources(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+        (["--config", tmp_path / "list.json"], "JSON object of parameters, got list"),
+        (["--config", config(tmp_path, dimension=4)], "16 columns"),
+    ):
+        assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     (tmp_path / "a.txt").write_text("text")
-    assert "muvera texts index" in fails("index", tmp_path / "a.txt", out)
     (tmp_path / "a.bin").write_bytes(b"\0\1")
-    line = fails("index", tmp_path / "a.bin", out)
-    assert "muvera formats" in line and "give --format" in line
     some_texts()[:0].save(tmp_path / "empty")
-    assert "no documents" in fails("index", tmp_path / "empty", out)
-    assert not out.exists()
+    for name, text in (
+        ("a.txt", "muvera texts index"),
+        ("a.bin", "give --format"),
+        ("a.bin", "muvera formats"),
+        ("empty", "no documents"),
+    ):
+        assert text in fails("index", tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["names", "numbers"])
@@ -172,8 +157,9 @@ def test_info_of_an_index(tmp_path: Path) -> None:
     assert {name: facts[name] for name in expected} == expected
     assert (facts["kind"], facts["verified"]) == ("index", True)
     assert facts["bytes_on_disk"] > some_texts(300).num_tokens * 16 * 4
-    out = " ".join(muvera("info", tmp_path / "index")[1].split())
-    assert "verified False documents 300 empty documents 1 " in out and "kind=hnsw" in out
+    out = muvera("info", tmp_path / "index")[1]
+    assert "verified False documents 300 empty documents 1 " in " ".join(out.split())
+    assert "vectors\n  kind                    hnsw\n" in out and max(map(len, out.splitlines()[1:])) <= 40
     tokens = next((tmp_path / "index").rglob("tokens-*.npy"))
     content = bytearray(tokens.read_bytes())
     content[-1] ^= 1
@@ -183,12 +169,10 @@ def test_info_of_an_index(tmp_path: Path) -> None:
 
 def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     TextIndex.build(["red apple", "green pear"], HashEncoder(name="words"), path=tmp_path / "texts")
-    assert "text encoder        words\n" in muvera("info", tmp_path / "texts")[1]
     facts = answer("info", tmp_path / "texts")
     assert (facts["texts"], facts["text_encoder"]) == (2, "words")
     answer("encode", docs, tmp_path / "a", "--save-encoder", tmp_path / "encoder")
     assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 153
-    assert "encoder: encoder\n" in muvera("info", tmp_path / "encoder")[1]
 
 
 def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
@@ -198,7 +182,6 @@ def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
     assert (facts["documents"], facts["tokens"], facts["dimension"]) == (30, count, 16)
     assert facts["survey"]["read"]["empty_documents"] == 1 and facts["survey"]["read"]["normalized"] is True
     assert "normalized, 1 empty document" in muvera("info", docs, "--full")[1]
-    assert f"tokens              {count}\n" in muvera("info", docs)[1]
     (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "embedding": [[1.0, 2.0]]}) + "\n")
     assert "--full" in muvera("info", tmp_path / "docs.jsonl")[2]
     assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None

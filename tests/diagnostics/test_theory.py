@@ -1,7 +1,6 @@
 """The theorems' parameters: the bounds of the proofs recomputed."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -69,19 +68,15 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
-    [
-        ((0.0, 0.1, 3, 4), ValueError, "eps .*0.0"),
-        ((0.1, 1.0, 3, 4), ValueError, "delta .*1.0"),
-        ((0.1, 0.1, 0, 4), ValueError, "num_query_tokens .*0"),
-        ((0.1, 0.1, 3.0, 4), TypeError, "num_query_tokens .*float"),
-    ],
-)
-def test_bad_input(arguments: tuple[Any, Any, Any, Any], kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
-        theorem_2_1(*arguments)
-    with pytest.raises(kind, match=words):
-        theorem_2_2(*arguments, 100)
+def test_bad_input() -> None:
+    for arguments, words in (
+        ((0.0, 0.1, 3, 4), "eps .*0.0"),
+        ((0.1, 1.0, 3, 4), "delta .*1.0"),
+        ((0.1, 0.1, 0, 4), "num_query_tokens .*0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            theorem_2_1(*arguments)
+        with pytest.raises(ValueError, match=words):
+            theorem_2_2(*arguments, 100)
     with pytest.raises(ValueError, match=r"num_documents .*0"):
         theorem_2_2(0.1, None, 3, 4, 0)

@@ -11,7 +11,6 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
-from muvera.diagnostics.sample import draw_sample
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import config_from_dict
 from muvera.mips.scan import scan_bytes
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
 
 DOCUMENTS = documents_like_real(450)
 QUERIES = queries_like_real(DOCUMENTS, 45)
-FILLED = np.flatnonzero(DOCUMENTS.lengths > 0)
+FILLED = int((DOCUMENTS.lengths > 0).sum())
 #: The module; the function of the same name hides it.
 TUNE = importlib.import_module("muvera.tuning.tune")
 
@@ -67,8 +66,7 @@ def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
     assert first.queries == 30 and first.held_out_queries == 15 and not first.pseudo_queries
     best = max(first.rows, key=lambda row: row.mean_recall)
     assert best == first.choice and best.mean_recall < best.recall
-    low, high = first.choice.interval
-    assert low <= first.choice.held_out <= high
+    assert best.interval[0] <= best.held_out <= best.interval[1]
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
     assert config_from_dict(values["choice"]["config"]) == first.config
     assert len(values["rows"]) == len(first.rows)
@@ -87,13 +85,15 @@ def test_held_out_queries_do_not_influence_the_choice() -> None:
     assert [row.held_out for row in first.rows] != [row.held_out for row in second.rows]
 
 
-def test_windows_come_from_documents_that_nothing_was_fitted_to() -> None:
-    settings: dict[str, Any] = {"size": 1500, "most_queries": 300, "seed": 0, "threads": None}
-    drawn = draw_sample(DOCUMENTS, FILLED, None, min_fitting=0, **settings)
-    assert len(drawn.sources) > 50 and not np.isin(drawn.sources, drawn.fitting).any()
-    assert len(drawn.fitting) == round(0.75 * len(FILLED))
+def test_windows_come_from_documents_that_nothing_was_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[Any] = []
+    draw = TUNE.draw_sample
+    monkeypatch.setattr(TUNE, "draw_sample", lambda *a, **b: samples.append(draw(*a, **b)) or samples[0])
     tuning = tune(DOCUMENTS, candidates=30)
     assert tuning.pseudo_queries and "windows of documents" in tuning.text
+    (drawn,) = samples
+    assert len(drawn.sources) > 50 and not np.isin(drawn.sources, drawn.fitting).any()
+    assert len(drawn.fitting) == round(0.75 * FILLED)
 
 
 def test_measured_recall_is_that_of_an_index() -> None:
@@ -113,9 +113,7 @@ def test_limits_of_bytes() -> None:
     tuning = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=limit)
     assert max(row.bytes for row in tuning.rows) <= limit
     assert plain_tuning().within(limit).config == tuning.config
-    with pytest.raises(
-        ValueError, match=f"max_bytes must be at least {plain_tuning().rows[0].bytes}, .* got 3"
-    ):
+    with pytest.raises(ValueError, match=r"max_bytes must be at least \d+, .* got 3"):
         plain_tuning().within(3)
 
 
@@ -130,26 +128,23 @@ def test_the_smallest_that_reaches_a_target() -> None:
 def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TUNE, "SCAN_FROM", 300)
     steps: list[int] = []
-    tuning = tune(
-        DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=scan_bytes(16), progress=steps.append
-    )
+    given: dict[str, Any] = {"candidates": 20, "sample": 400, "max_bytes": scan_bytes(16)}
+    tuning = tune(DOCUMENTS, QUERIES, **given, progress=steps.append)
     assert (tuning.choice.floats, tuning.choice.bytes) == (16, scan_bytes(16))
-    assert (tuning.sampled_documents, tuning.documents) == (400, len(FILLED)) and steps == [1, 1, 1]
+    assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
+    ("arguments", "words"),
     [
-        ({"target_recall": 1.5}, ValueError, "target_recall .*1.5"),
-        ({"max_bytes": 15}, ValueError, "max_bytes=15"),
-        ({"candidates": 300}, ValueError, "424 .*300"),
-        ({"sample": 49}, ValueError, "sample .*50.* 49"),
-        ({"seed": -1}, ValueError, "seed .*-1"),
-        ({"documents": DOCUMENTS[:40]}, ValueError, "50 documents.* 38"),
-        ({"queries": QUERIES[:29]}, ValueError, "30 queries.* 29"),
-        ({"queries": np.ones((40, 2, 8), np.float32)}, ValueError, "8 columns"),
+        ({"target_recall": 1.5}, "target_recall .*1.5"),
+        ({"max_bytes": 15}, "max_bytes=15"),
+        ({"candidates": 300}, "424 .*300"),
+        ({"sample": 49}, "sample .*50.* 49"),
+        ({"documents": DOCUMENTS[:40]}, "50 documents.* 38"),
+        ({"queries": QUERIES[:29]}, "30 queries.* 29"),
     ],
 )
-def test_bad_input(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_bad_input(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
