@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from .options import Format, Json, Overwrite, ReaderOption, Source, given
-from .output import show, wrapped
+from .output import report_text, show, wrapped
 
 # The names in muvera.convert.RULES, which help must not import.
 _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert or colpali"
@@ -84,7 +84,7 @@ def convert(
         **given(nbits=nbits, bucket_means=bucket_means or None),
         **dict(option or ()),
     )
-    show(json_, report.to_dict(), report.text)
+    show(json_, report.to_dict(), report_text(report))
 
 
 def formats(json_: Json = False) -> None:

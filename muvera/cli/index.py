@@ -23,7 +23,7 @@ from .options import (
     Tokens,
     given,
 )
-from .output import WARNING, megabytes, progress_bar, seconds, show, wrapped
+from .output import WARNING, megabytes, progress_bar, report_text, seconds, show, wrapped
 
 if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
@@ -178,7 +178,7 @@ def _embedding_facts(
     if not full:
         return facts, []
     report = survey(source)
-    return {**facts, "survey": report.to_dict()}, [report.text]
+    return {**facts, "survey": report.to_dict()}, [report_text(report)]
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from ..convert.report import Report
     from ..texts.database import TextDocument
     from ..texts.hit import Hit, TextExplanation
 
@@ -172,7 +173,7 @@ def hits_text(hits: Iterable[Hit], explain: bool, labelled: Collection[str] = ()
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
             lines.append(wrapped(f"score: {parts}", _INDENT, _INDENT))
-            lines.append(wrapped("matches: " + ", ".join(_word_pairs(reason)), _INDENT, _INDENT + "  "))
+            lines.append(wrapped("matches: " + ", ".join(_word_pairs(reason)), _INDENT, 2 * _INDENT))
     return "\n".join(lines)
 
 
@@ -198,6 +199,11 @@ def _shortened(text: str, width: int) -> str:
 def wrapped(text: str, first: str = "", later: str = "  ") -> str:
     """Return a text as lines of at most :func:`columns` with these indents."""
     return "\n".join(_lines(text, columns(), first, later))
+
+
+def report_text(report: Report) -> str:
+    """Return the text of a conversion's report with a hanging indent below its first column."""
+    return "\n".join(wrapped(line, later=" " * 9) for line in report.text.splitlines())
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
@@ -241,7 +247,7 @@ def _word_pairs(explanation: TextExplanation) -> list[str]:
 def document_text(document: TextDocument) -> str:
     """Return a text with its id and its metadata."""
     lines = [typer.style(str(document.id), bold=True)]
-    lines += [f"    {name}: {value}" for name, value in document.metadata.items()]
+    lines += [wrapped(f"{name}: {value}", _INDENT, 2 * _INDENT) for name, value in document.metadata.items()]
     lines += (wrapped(line, _INDENT, _INDENT) for line in document.text.rstrip().split("\n"))
     return "\n".join([*lines, ""])
 

@@ -188,8 +188,8 @@ def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
     return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
 
 
-@texts.command("add", help=_ADD)
 @texts.command("update", help=_UPDATE)
+@texts.command("add", help=_ADD)
 def change(
     context: typer.Context,
     index: Index,
@@ -276,7 +276,12 @@ def delete(
     encoder: JournalEncoder = None,
     json_: Json = False,
 ) -> None:
-    """Delete texts by id or by a condition."""
+    """Delete texts by id or by a condition.
+
+    \b
+    Example:
+      muvera texts delete my-index --where '{"year": {"$lt": 2000}}'
+    """
     if bool(ids) == (where is not None):
         raise ValueError(f"Give either ids or --where, got {'both' if ids else 'neither'}.")
     with _opened(index, encoder, change=True, encodes=False) as opened:

@@ -200,7 +200,7 @@ def source(tmp_path: Path) -> Path:
 def test_convert(source: Path, tmp_path: Path) -> None:
     code, out, err = muvera("convert", source, tmp_path / "out", "--normalize", "--dtype", "float16")
     assert (code, err) == (0, "")
-    assert "3 documents, 8 tokens, dimension 4, float32, str ids" in out
+    assert "3 documents, 8 tokens, dimension 4, float32, str ids" in " ".join(out.split())
     assert "normalize=True, dtype=float16" in out
     assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
     limits = ["--time-limit", 60, "--memory-limit", 1024]  # in a process with limits

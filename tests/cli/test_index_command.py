@@ -181,7 +181,9 @@ def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
     assert (facts["kind"], facts["format"], facts["lossy"]) == ("embeddings", "npy", False)
     assert (facts["documents"], facts["tokens"], facts["dimension"]) == (30, count, 16)
     assert facts["survey"]["read"]["empty_documents"] == 1 and facts["survey"]["read"]["normalized"] is True
-    assert "normalized, 1 empty document" in muvera("info", docs, "--full")[1]
+    out = muvera("info", docs, "--full")[1]
+    assert "normalized, 1 empty document" in " ".join(out.split())
+    assert max(map(len, out.splitlines()[1:])) <= 80  # the first line has the path
     (tmp_path / "docs.jsonl").write_text(json.dumps({"id": "a", "embedding": [[1.0, 2.0]]}) + "\n")
     assert "--full" in muvera("info", tmp_path / "docs.jsonl")[2]
     assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None

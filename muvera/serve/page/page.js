@@ -53,7 +53,7 @@ async function search(event) {
     forget();
     $("hits").replaceChildren();
     take(answer);
-    say(found.length ? `Found in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : "No results.");
+    say(found.length ? `Found in ${answer.seconds < 1 ? `${Math.ceil(1e3 * answer.seconds)} ms` : `${answer.seconds.toFixed(1)} s`}` : where ? "No results with this filter." : "No results.");
     await show(turn, PAGE);
   } catch (error) {
     if (turn !== latest) return;
