@@ -39,7 +39,9 @@ def convert(
     bucket_means: Annotated[
         bool, Option("--bucket-means", help="For plaid: decode buckets to their means (more accurate).")
     ] = False,
-    isolated: Annotated[bool, Option("--isolated", help="Read SOURCE in a process with limits.")] = False,
+    isolated: Annotated[
+        bool, Option("--isolated", help="Read SOURCE in a process with limited time and memory.")
+    ] = False,
     time_limit: Annotated[
         float | None, Option(min=1, help="Processor seconds (default: 600); implies --isolated.")
     ] = None,

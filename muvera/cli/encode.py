@@ -119,8 +119,8 @@ def load(
     """Load documents into a vector database.
 
     Run an interrupted command again to continue it.  If SOURCE is an index with an encoder, that encoder is
-    the default.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  Search them with:
-    muvera texts search URL QUESTION.
+    the default.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  To search texts:
+    muvera texts search URL QUESTION
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.

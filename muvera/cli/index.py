@@ -143,8 +143,7 @@ def info(
         facts = {"kind": "encoder", "encoder": values}
     else:
         facts, survey = _embedding_facts(path, format, option, full)
-    shown = {name: value for name, value in facts.items() if name not in ("kind", "survey", "warnings")}
-    lines = [f"{path}: {facts['kind']}", *_fact_lines(shown)]
+    lines = [f"{path}: {facts['kind']}", *_fact_lines(_labelled(facts))]
     remarks = [WARNING + warning for warning in facts.get("warnings", ())]
     if facts.get("documents", 0) is None and not full:
         remarks.append("--full counts documents and tokens.")
@@ -179,6 +178,18 @@ def _embedding_facts(
         return facts, []
     report = survey(source)
     return {**facts, "survey": report.to_dict()}, [report_text(report)]
+
+
+def _labelled(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts to print, with labels that say more than the names in JSON."""
+    shown = {name: value for name, value in facts.items() if name not in ("kind", "survey", "warnings")}
+    if facts["kind"] != "index":
+        return shown
+    shown["exact_tokens"] = f"{facts['exact_tokens']:,} tokens"
+    labels = {"exact_tokens": "exact search up to"}
+    if facts["vectors"] is None:
+        labels["encoder"] = "encoder (not in use)"
+    return {labels.get(name, name): value for name, value in shown.items()}
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:

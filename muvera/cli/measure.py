@@ -16,7 +16,7 @@ def diagnose(
     queries: Queries = None,
     format: Format = None,
     option: ReaderOption = None,
-    sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1000,
+    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1000,
     threads: Threads = None,
     json_: Json = False,
 ) -> None:
@@ -44,8 +44,10 @@ def tune(
         float | None, Option(help="Choose the smallest vectors with this recall (default: the best vectors).")
     ] = None,
     max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
-    candidates: Annotated[int | None, Option(help="Documents to rank exactly (default: 100).")] = None,
-    sample: Annotated[int, Option(help="Documents to measure; the time is proportional.")] = 1500,
+    candidates: Annotated[
+        int | None, Option(help="Documents to rank exactly (default: 100, at most a quarter of the sample).")
+    ] = None,
+    sample: Annotated[int, Option(help="Documents to measure; time grows in proportion.")] = 1500,
     out: Annotated[Path | None, Option(help="A file for muvera index --config.")] = None,
     threads: Threads = None,
     json_: Json = False,

@@ -75,7 +75,7 @@ class RerankOptions:
 
     @property
     def in_order(self) -> bool:
-        """True if the score of a candidate determines if the next one is scored."""
+        """True if the score of a candidate can end the ranking before the next one."""
         return self.stop is not ALL or self.estimates is not None
 
 
@@ -88,7 +88,8 @@ def score_runs(
     """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
 
     `first` is the number of the run's first candidate.  `operations` is the number of multiply-adds per token, or 0 to
-    use one thread.  Each of several tasks scores every eighth candidate, in order, so it begins with likely good ones.
+    use one thread.  With several threads, candidates are divided among at most 8 tasks: task i scores every eighth one
+    from i on, so that each task begins with promising candidates.
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
@@ -119,14 +120,14 @@ def score_candidates(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (c,), -inf for pruned ones.
 
-    The runs list the likely best candidates first.  The k best do not depend on `threads`; only one thread
+    The runs list the most promising candidates first.  The k best do not depend on `threads`; only one thread
     is used if ``options.in_order``.
     """
     packed = _PackedQuery(read_only_view(query), options)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
     keeps_best = options.in_order or bounded
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
-    states: deque[_State] = deque()  # of tasks that ended; the next task continues with one
+    states: deque[_State] = deque()  # of finished tasks, for the next tasks
 
     def score(
         documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
@@ -156,8 +157,8 @@ def rank_candidates(
 
     Ties go to the lower position; documents without tokens are skipped.
 
-    `query` has a token; `positions` int64 (c,) are the candidates, without repeats, the likely best first.  `runs` are
-    their runs, in the same order.
+    `query` has at least one token.  `positions` int64 (c,) are the candidates without repeats, most promising first.
+    `runs` are their runs, in the same order.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
@@ -171,7 +172,7 @@ def rank_short(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the result of :func:`rank_candidates` for several queries of 1 to LANES tokens.
 
-    Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
+    Each document is read once for all queries.  Bounds do not help queries of at most LANES tokens.
     """
     columns = np.concatenate([pack_columns(np.asarray(query, np.float32)) for query in queries]).reshape(-1)
     counts = np.array([len(query) for query in queries])
@@ -214,7 +215,7 @@ class _PackedQuery:
         self.panels = -(-count // LANES)
         self.columns = np.zeros(self.panels * depth * LANES, np.float32)
         self.places, self.norms = np.empty(count, np.int64), np.empty(count)
-        # A query of one panel takes a single product per document token, so bounds would save nothing.
+        # A query of at most LANES tokens takes one product per document token, so bounds would save nothing.
         bounded = options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
         angles = np.empty((2, count if bounded else 0, count), np.float32)
         arrays = self.columns, self.places, self.norms, *angles

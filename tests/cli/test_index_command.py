@@ -171,6 +171,8 @@ def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     TextIndex.build(["red apple", "green pear"], HashEncoder(name="words"), path=tmp_path / "texts")
     facts = answer("info", tmp_path / "texts")
     assert (facts["texts"], facts["text_encoder"]) == (2, "words")
+    out = muvera("info", tmp_path / "texts")[1]  # so few texts are searched without vectors
+    assert "exact search up to        20,000 tokens\nencoder (not in use)\n" in out
     answer("encode", docs, tmp_path / "a", "--save-encoder", tmp_path / "encoder")
     assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 153
 

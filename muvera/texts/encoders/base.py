@@ -73,7 +73,7 @@ class ModelEncoder(TextEncoder):
 
 
 class NoEncoder(TextEncoder):
-    """Placeholder for the encoder `name` of an index whose texts are only read; encoding raises ValueError."""
+    """Placeholder for the encoder `name` of an index if nothing is encoded; encoding raises ValueError."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
