@@ -236,6 +236,12 @@ def test_a_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path
     ):
         with pytest.raises(ValueError, match=part):
             model.encode_queries(["a"])
+    stored = tmp_path / "models--answerdotai--answerai-colbert-small-v1"
+    for name, content in (("refs/main", "1"), ("snapshots/1/vespa_colbert.onnx", "damaged")):
+        (stored / name).parent.mkdir(parents=True, exist_ok=True)
+        (stored / name).write_text(content)
+    with pytest.raises(ValueError, match=r"cannot load (?!.*no connection)"):
+        encoder.encode_queries(["a"])
 
 
 def test_minilm_spans() -> None:

@@ -92,16 +92,17 @@ class FastembedEncoder(ModelEncoder):
         if self._library is None:
             return self._given
         kind = self._library.LateInteractionTextEmbedding
+        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
+        folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
         try:
-            try:
-                return kind(self._given, local_files_only=True)
-            except ValueError:
-                for known in kind.list_supported_models():
-                    if known["model"].lower() == self._given.lower():
-                        # Fails at once without a connection; fastembed would try again for 40 seconds.
-                        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
-                        hub.model_info(known["sources"]["hf"], timeout=_TIMEOUT)
-                return kind(self._given)
+            models = {known["model"].lower(): known for known in kind.list_supported_models()}
+            known = models.get(self._given.lower())
+            if known is not None:
+                source = known["sources"]["hf"]
+                if not hub.try_to_load_from_cache(source, known["model_file"], folder):
+                    # Fails at once without a connection; fastembed would try again for 40 seconds.
+                    hub.model_info(source, timeout=_TIMEOUT)
+            return kind(self._given)
         except Exception as error:  # an unknown name, or no connection
             raise ValueError(
                 f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
