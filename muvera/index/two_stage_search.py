@@ -125,8 +125,6 @@ class IndexContents:
         self.generations: Mapping[Path, Generation] = {}
         #: Generations by folder that saves may have committed; copies share it.
         self.attempted: dict[Path, set[Generation]] = {}
-        #: Identifies the last change, for callers that change something else together with the index.
-        self.last_change: object = None
         #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
         self._lengths: NDArray[np.int64] | None = None
@@ -361,7 +359,6 @@ class IndexContents:
             chooses=self.chooses,
         )
         fresh.generations, fresh.attempted = self.generations, self.attempted
-        fresh.last_change = self.last_change
         fresh.fit_from, fresh.store.staging = sys.maxsize, staging
         for rows, texts, codes in self.store.coded_batches(self.ids.live):
             fresh.append(self.ids.of(rows), texts, threads, codes)

@@ -390,13 +390,12 @@ class TextStore:
 
         `changed` is None if only metadata changes.
         """
-        index, folder, mark = self._vectors, self._folder, object()
+        index, folder = self._vectors, self._folder
         if changed is not None:
-            changed.last_change = mark
             deleted = deleted or [row.id for row in rows]
 
         def finish() -> None:  # may be called twice
-            if changed is not None and index._contents.last_change is not mark:
+            if changed is not None and index._contents is not changed:
                 index._replace_contents(changed)
             if folder is not None:
                 folder.confirm()

@@ -80,8 +80,8 @@ def read_texts(
         raise ValueError(f"{path} has no texts. Give another file.")
     places = [place for _, place in rows]
     documents = [_document(row, place, columns) for row, place in rows]
-    names = _all_or_none([name for name, _, _ in documents], rows, "id", columns.id, id is None)
-    contents = [content for _, content, _ in documents]
+    ids, contents, values = map(list, zip(*documents, strict=True))
+    names = _all_or_none(ids, rows, "id", columns.id, id is None)
     texts = _all_or_none(contents, rows, "text", text or ["text"], optional_text)
     first: dict[Any, str] = {}
     for name, place in zip(names or [], places, strict=False):
@@ -92,7 +92,7 @@ def read_texts(
                 f"{place} has the id {name!r}, but {places[0]} has {names[0]!r}: an id is a number in all rows or "
                 "in none. Write all as strings."
             )
-    return TextFile(texts, names, [values for _, _, values in documents])
+    return TextFile(texts, names, values)
 
 
 def _all_or_none(
