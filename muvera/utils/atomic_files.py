@@ -56,19 +56,37 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield the path of a new, empty file, which becomes `target` if the block ends without an error.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` is a folder, or exists and `overwrite` is False.
+    """
+    target = Path(target).absolute()
+    if target.is_dir():
+        raise FileExistsError(f"{target} is a folder, but the target is a file. Give another name.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")
+    try:
+        beside.touch(exist_ok=False)
+        yield beside
+        sync(beside)
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(target.parent)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace the file at `path` in one step: readers see the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with atomic_file(path, overwrite=True) as beside:
+        beside.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 
 import muvera.utils.atomic_files as module
-from muvera.convert.writers.base import atomic_file
-from muvera.utils.atomic_files import atomic_folder, recover_folder, save_array, sync, write_bytes, write_json
+from muvera.utils.atomic_files import (
+    atomic_file,
+    atomic_folder,
+    recover_folder,
+    save_array,
+    sync,
+    write_bytes,
+    write_json,
+)
 
 
 class Killed(BaseException):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import running_total
 from ...data.validation import Ids, as_ids
-from ...utils.atomic_files import atomic_folder, sync
+from ...utils.atomic_files import atomic_file, atomic_folder
 
 
 class Writer(NamedTuple):
@@ -71,27 +69,6 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
         named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
         named.errno = error.errno
         raise named from error
-
-
-@contextmanager
-def atomic_file(target: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
-    """Yield the path of a new file that becomes `target` if the block succeeds."""
-    path = Path(target).absolute()
-    if path.is_dir():
-        raise FileExistsError(f"{path} is a folder, but the target is a file. Give another name.")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists. Give another name, or overwrite=True to replace it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(8)}")
-    try:
-        partial.touch(exist_ok=False)
-        yield partial
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
