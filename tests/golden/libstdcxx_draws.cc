@@ -5,26 +5,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
-#include <string>
 
 int main(int argc, char** argv) {
-    const std::string what = argv[1];
     std::mt19937 engine(std::strtoul(argv[2], nullptr, 10));
-    const long count = std::strtol(argv[3], nullptr, 10);
-    if (what == "normals") {
-        std::normal_distribution<float> normal(0.0f, 1.0f);
-        for (long i = 0; i < count; ++i) {
+    std::normal_distribution<float> normal(0.0f, 1.0f);
+    std::uniform_int_distribution<int32_t> target(0, argc > 4 ? std::strtol(argv[4], nullptr, 10) - 1 : 0);
+    std::bernoulli_distribution coin(0.5);
+    for (long count = std::strtol(argv[3], nullptr, 10); count > 0; --count) {
+        if (argc > 4) {
+            const int32_t pair[2] = {target(engine), coin(engine) ? 1 : -1};  // braces draw in this order
+            std::fwrite(pair, sizeof pair, 1, stdout);
+        } else {
             const float value = normal(engine);
             std::fwrite(&value, sizeof value, 1, stdout);
-        }
-    } else {
-        std::uniform_int_distribution<int32_t> target(0, std::strtol(argv[4], nullptr, 10) - 1);
-        std::bernoulli_distribution coin(0.5);
-        for (long i = 0; i < count; ++i) {
-            int32_t pair[2];
-            pair[0] = target(engine);
-            pair[1] = coin(engine) ? 1 : -1;
-            std::fwrite(pair, sizeof pair, 1, stdout);
         }
     }
 }

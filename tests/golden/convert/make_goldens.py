@@ -33,9 +33,6 @@ import torch
 
 HERE = Path(__file__).parent
 
-POOLED_LENGTHS = [4, 23, 57]
-POOLING_CASES = [(2, 0), (2, 1), (3, 2)]
-
 
 def rows_around(centers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     rows = centers[rng.integers(0, 8, count)] + 0.5 * rng.normal(size=(count, centers.shape[1]))
@@ -151,9 +148,8 @@ def make_pylate(root: Path) -> None:
         return keep(root / kind, f"pylate_{kind}", "plaid.lock", "ivf*", *drop)
 
     place = {"index_folder": str(root), "override": True}
-    build(
-        indexes.Voyager(index_name="voyager", embedding_size=16, M=4, ef_construction=20, **place), "voyager"
-    )
+    voyager = indexes.Voyager(index_name="voyager", embedding_size=16, M=4, ef_construction=20, **place)
+    build(voyager, "voyager")
     fast = indexes.PLAID(index_name="fast_plaid", nbits=4, device="cpu", show_progress=False, **place)
     build(fast, "fast_plaid", "*manifest.json", "merged_*", "cluster_threshold*")
     plaid = stanford.StanfordPLAID(index_name="stanford_plaid", embedding_size=16, nbits=2, **place)
@@ -174,10 +170,7 @@ def make_torch(root: Path) -> None:
     kinds = [
         "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "uint16",
     ]  # fmt: skip
-    tensors = {
-        kind: (base.abs() if kind[0] in "ub" and kind != "bfloat16" else base).to(getattr(torch, kind))
-        for kind in kinds
-    }
+    tensors = {kind: (base.abs() if kind[0] == "u" else base).to(getattr(torch, kind)) for kind in kinds}
     tensors |= {"sliced": base[2:5, 1:4], "transposed": base.T, "scalar": base[3, 2], "empty": base[:0]}
     tensors["gradient"] = base.clone().requires_grad_()
     containers = {
@@ -192,76 +185,49 @@ def make_torch(root: Path) -> None:
     with (root / "stream.pt").open("wb") as stream:  # its root folder is then "archive"
         torch.save(base, stream)
     torch.save(base, root / "legacy.pt", _use_new_zipfile_serialization=False)
-    plain = {
-        name: tensor.float() if tensor.dtype == torch.bfloat16 else tensor for name, tensor in tensors.items()
-    }
-    arrays = {name: tensor.detach().numpy() for name, tensor in plain.items()}
+    tensors["bfloat16"] = tensors["bfloat16"].float()
+    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     np.savez_compressed(root / "expected.npz", base=base.numpy(), **arrays)
     keep(root, "torch_files")
 
 
-def documents_to_pool() -> list[np.ndarray]:
-    """Return unit vectors around a few directions, so that they form clusters."""
-    random = np.random.default_rng(3)
-    arrays = []
-    for length in POOLED_LENGTHS:
-        centers = random.standard_normal((1 + length // 6, 16))
-        rows = centers[random.integers(0, len(centers), length)] + 0.6 * random.standard_normal((length, 16))
-        arrays.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
-    return arrays
-
-
-def pooled(rule: str, factor: int, protected: int) -> list[np.ndarray] | None:
-    """Pool with the library itself; return None if it has no such setting."""
-    tensors = [torch.from_numpy(array) for array in documents_to_pool()]
+def pooled(rule: str, tensors: list[torch.Tensor], factor: int, protected: int) -> list[torch.Tensor]:
+    """Pool with the library itself."""
     if rule == "sentence-transformers":
         from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
 
-        pooler = HierarchicalTokenPooling(factor, num_protected_tokens=protected)
-        return [tensor.numpy() for tensor in pooler.pool(tensors)]
+        return list(HierarchicalTokenPooling(factor, num_protected_tokens=protected).pool(tensors))
     if rule in ("pylate", "pylate-1.4"):
         from pylate.models import ColBERT
 
-        found = ColBERT.pool_embeddings_hierarchical(None, tensors, factor, protected)
-        return [tensor.numpy() for tensor in found]
+        return list(ColBERT.pool_embeddings_hierarchical(None, tensors, factor, protected))
     if rule == "colbert":
         from colbert.modeling.checkpoint import pool_embeddings_hierarchical
 
-        flat, lengths = pool_embeddings_hierarchical(torch.cat(tensors), POOLED_LENGTHS, factor, protected)
-        return np.split(flat.numpy(), np.cumsum(lengths)[:-1])
+        counts = [len(tensor) for tensor in tensors]
+        flat, lengths = pool_embeddings_hierarchical(torch.cat(tensors), counts, factor, protected)
+        return list(torch.split(flat, [int(length) for length in lengths]))
     from colpali_engine.compression.token_pooling import HierarchicalTokenPooler
 
-    if protected:
-        return None
-    pooled = HierarchicalTokenPooler().pool_embeddings(tensors, pool_factor=factor)
-    return [tensor.numpy() for tensor in pooled]
+    return list(HierarchicalTokenPooler().pool_embeddings(tensors, pool_factor=factor))  # protects no token
 
 
 def make_pooling(_: Path) -> None:
-    """Add one rule's results to the file.
+    """Replace one rule's results for the documents and the cases in the file.
 
     Libraries: sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18.
     """
     rule, file = sys.argv[2], HERE.parent / "pooling.npz"
-    content = dict(np.load(file)) if file.exists() else {}
-    content["tokens"], content["lengths"] = np.concatenate(documents_to_pool()), np.array(POOLED_LENGTHS)
-    for factor, protected in POOLING_CASES:
-        found = pooled(rule, factor, protected)
-        if found is not None:
-            key = f"{rule}/{factor}/{protected}"
-            content[f"{key}/tokens"] = np.concatenate(found).astype(np.float32)
-            content[f"{key}/lengths"] = np.array([len(array) for array in found])
+    content = dict(np.load(file))
+    tensors = list(torch.split(torch.from_numpy(content["tokens"]), content["lengths"].tolist()))
+    for key in {name.rpartition("/")[0] for name in content if name.startswith(f"{rule}/")}:
+        found = pooled(rule, tensors, *map(int, key.split("/")[1:]))
+        content[f"{key}/tokens"] = torch.cat(found).numpy().astype(np.float32)
+        content[f"{key}/lengths"] = np.array([len(tensor) for tensor in found])
     np.savez_compressed(file, **content)
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    makers = {
-        "colbert": make_colbert,
-        "fast_plaid": make_fast_plaid,
-        "pylate": make_pylate,
-        "torch": make_torch,
-        "pooling": make_pooling,
-    }
-    makers[sys.argv[1]](Path(tempfile.mkdtemp()))
+    globals()[f"make_{sys.argv[1]}"](Path(tempfile.mkdtemp()))
