@@ -1,22 +1,25 @@
-"""Formats of paths, and the stream from source to target: complete, in bounded memory, or nothing."""
+"""Formats of paths, errors of readers, and the stream from source to target: complete or nothing."""
 
+import errno
+import pickle
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders.paths import ROOT
 from builders.token_collections import collection
 
-from muvera.convert import convert, formats, open_source, read
+from muvera.convert import convert, formats, open_source, read, registry
+from muvera.convert.damage import ReadError, naming_errors
+from muvera.convert.parsing.pickles import RefusedPickleError
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.registry import READERS, find_reader
+from muvera.convert.registry import READERS, NamedSource, find_reader
 from muvera.convert.sources import Source
 from muvera.data.multivectors import MultiVectors
 
-NAMES = {
-    "npy": "out", "npz": "out.npz", "safetensors": "out.safetensors", "parquet": "out.parquet", "plaid": "out",
-}  # fmt: skip
 DOCUMENTS = collection([3, 0, 5, 1], ids=["a", "b", "c", "d"])
 
 
@@ -28,44 +31,46 @@ def to(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("error", [ValueError("truncated"), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_interrupted_work_leaves_nothing(to: str, error: BaseException, tmp_path: Path) -> None:
+def test_interrupted_work_leaves_the_old_target(to: str, error: BaseException, tmp_path: Path) -> None:
     def interrupted() -> Iterator[np.ndarray]:
         yield np.ones((3, 4), np.float32)
         yield np.ones((3, 4), np.float32)
         raise error
 
+    target = tmp_path / ("out" if to in ("npy", "plaid") else f"out.{to}")
     with pytest.raises(type(error)):
-        convert(interrupted(), tmp_path / NAMES[to], to, max_tokens=3)
+        convert(interrupted(), target, to, max_tokens=3)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_old_target_stays_until_the_new_one_is_complete(to: str, tmp_path: Path) -> None:
-    target = tmp_path / NAMES[to]
     convert([np.ones((2, 4))], target, to)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         convert(DOCUMENTS, target, to)
-    with pytest.raises(ValueError, match="finite"):
-        convert([np.ones((1, 4)), np.full((1, 4), np.nan)], target, to, overwrite=True)
+    with pytest.raises(type(error)):
+        convert(interrupted(), target, to, max_tokens=3, overwrite=True)
     assert len(read(target)) == 1
     report = convert(DOCUMENTS, target, to, overwrite=True)
     assert (report.to, report.target) == (to, str(target))
     assert read(target).ids.tolist() == ["a", "b", "c", "d"]
-    assert [path.name for path in tmp_path.iterdir()] == [NAMES[to]]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 class Watched(Source):
-    """A source that records the batch sizes that are requested."""
+    """A source that records the batch sizes that are requested, and may raise an error after the first batch."""
 
     name, dimension, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
     note = "exact vectors exist"
     dropped_rows = 7
 
-    def __init__(self) -> None:
+    def __init__(self, *rest: MultiVectors | Exception) -> None:
         self.sizes: list[int] = []
+        self.rest = rest
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         self.sizes.append(max_tokens)
         yield collection([2, 2], dimension=128)
+        for batch in self.rest:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def test_batches_are_bounded_and_the_report_describes_the_source(tmp_path: Path) -> None:
@@ -98,41 +103,129 @@ def test_no_documents_keep_the_dimension(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path / "docs").tokens, np.memmap), "an unchanged memory map stays one"
 
 
-def test_bad_arguments_leave_nothing(tmp_path: Path) -> None:
-    changes: list[dict[str, Any]] = [{"to": "faiss"}, {"normalised": True}, {"pooling": "x"}]
-    for change in changes:
-        with pytest.raises((ValueError, TypeError), match=r"got '(faiss|x)'|no option 'normalised'"):
-            convert(DOCUMENTS, tmp_path / "out", **change)
-    assert list(tmp_path.iterdir()) == []
+# -- formats and options ----------------------------------------------------------
 
 
 def test_names_of_readers_and_detection(tmp_path: Path) -> None:
     assert list(READERS) == list(formats())
     (tmp_path / "notes.txt").write_bytes(b"\x80 a text")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "none.bin").touch()
-    for name in READERS:
+    (tmp_path / "weights.bin").touch()
+    for reader in READERS.values():
         for path in [*tmp_path.iterdir(), tmp_path, tmp_path / "missing"]:
-            assert not READERS[name].matches(path)
+            assert not reader.matches(path)
+    with pytest.raises(ValueError, match=r"is in no known format.* contains empty, notes\.txt, weights"):
+        read(tmp_path)
     DOCUMENTS.save(tmp_path / "docs")
     assert find_reader(tmp_path / "docs").name == "npy"
-    source = open_source(str(tmp_path / "docs"))
-    assert (source.name, source.dimension, source.num_documents, source.lossy) == ("npy", 4, 4, False)
     with pytest.raises(ValueError, match=r"max_tokens must be at least 1, got 0"):
-        next(source.batches(0))
+        next(open_source(str(tmp_path / "docs")).batches(0))
 
 
-def test_paths_and_options_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"weights\.bin"):
-        (tmp_path / "weights.bin").touch()
-        read(tmp_path)
-    for format in (None, "npy"):
-        with pytest.raises(FileNotFoundError, match="nothing does not exist"):
-            read(tmp_path / "nothing", format=format)
-    with pytest.raises(ValueError, match=r"format must be one of pylate, .*, got 'faiss'"):
-        read(tmp_path, format="faiss")
-    with pytest.raises(TypeError, match="format= need a path, but got list"):
-        read([np.ones((1, 2))], format="npy")
-    np.savez(tmp_path / "a.npz", tokens=np.ones((2, 3), np.float32), lengths=[2])
-    with pytest.raises(TypeError, match="'collumn'; it has part"):
-        read(tmp_path / "a.npz", collumn="x")
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (DOCUMENTS, {"to": "faiss"}, "got 'faiss'"),
+        (DOCUMENTS, {"pooling": "x"}, "got 'x'"),
+        (DOCUMENTS, {"normalised": True}, "The memory reader has no option 'normalised'; it has mask, ids"),
+        (DOCUMENTS, {"format": "npy"}, "format= need a path, but got MultiVectors"),
+        (DOCUMENTS, {"isolated": True}, "isolated=True and format= need a path, but got MultiVectors"),
+        (Watched(), {"part": "docs"}, "The watched reader has no option 'part'; it has none"),
+        ("nothing", {}, "nothing does not exist"),
+        ("nothing", {"format": "npy"}, "nothing does not exist"),
+        ("docs", {"format": "faiss"}, r"format must be one of pylate, .*, got 'faiss'"),
+        ("docs", {"prat": "docs"}, "The npy reader has no option 'prat'; it has part"),
+    ],
+)
+def test_paths_and_options_that_are_refused(
+    source: Any, options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    DOCUMENTS.save("docs")
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+        convert(source, "out", **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]
+
+
+def test_the_guide_for_a_new_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (ROOT / "docs" / "how-to" / "add-a-reader.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(guide.split("```python\n")[1].split("```")[0], names)
+    (reader,) = names["READERS"]
+    monkeypatch.setattr(registry, "READERS", {reader.name: reader, **READERS})
+    np.arange(24, dtype=np.float32).tofile(tmp_path / "vectors.f32")
+    (tmp_path / "counts.txt").write_text("2\n0\n4\n")
+    for documents in (read(tmp_path, dimension=4), read(reader.open_source(tmp_path, dimension=4))):
+        assert documents.lengths.tolist() == [2, 0, 4]
+        np.testing.assert_array_equal(documents.tokens.ravel(), np.arange(24))
+
+
+# -- errors -----------------------------------------------------------------------
+
+PLACE = "/data/docs.npz"
+
+
+class PanicException(BaseException):
+    """Stands in for pyo3's exception of a panic in Rust."""
+
+
+def raised(error: BaseException) -> BaseException:
+    with pytest.raises(BaseException) as caught, naming_errors(PLACE, "npz"):
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (KeyError("tokens"), ReadError, "is damaged, or is not in the format 'npz' (KeyError: 'tokens')."),
+        (RuntimeError("lance:\n  EOF"), ReadError, "is damaged, .* (RuntimeError: lance: EOF)."),
+        (OSError("Couldn't deserialize thrift"), ReadError, "is damaged, .* (Couldn't deserialize thrift)."),
+        (OSError(errno.EINVAL, "Invalid"), ReadError, "is damaged"),
+        (PanicException("called `unwrap()` on `None`"), ReadError, "is damaged"),
+        (RuntimeError("x" * 5000), ReadError, "is damaged"),
+        (ReadError("it has no ids."), ReadError, ": it has no ids."),
+        (RefusedPickleError("it refers to os.system."), pickle.UnpicklingError, ": it refers to os.system."),
+        (OSError(errno.EIO, "I/O error", "/data/b"), OSError, " cannot be read: I/O error (/data/b)."),
+        (PermissionError(errno.EACCES, "Denied", PLACE), PermissionError, " cannot be read: Denied."),
+        (MemoryError("Unable to allocate 7 TiB"), MemoryError, " does not fit in the available memory"),
+        (OSError(errno.ENOMEM, "Cannot"), MemoryError, " does not fit in the available memory"),
+    ],
+    ids=repr,
+)
+def test_errors_become_sentences(error: BaseException, kind: type[Exception], message: str) -> None:
+    named = raised(error)
+    assert isinstance(named, kind) and named.__cause__ is error
+    assert str(named).startswith(PLACE) and "\n" not in str(named) and len(str(named)) < 400
+    assert all(part in str(named) for part in message.split(" .* "))
+    assert raised(named) is named
+    if kind in (OSError, PermissionError):
+        assert getattr(named, "errno", None) == getattr(error, "errno", None)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ImportError("pip install it")])
+def test_other_errors_pass(error: BaseException) -> None:
+    assert raised(error) is error
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        (zlib.error("Error -3"), r" .*\(error: Error -3\)"),
+        (MultiVectors(np.full((1, 128), np.inf, np.float32), [0, 1]), ": document 2 has inf in its token 0"),
+    ],
+)
+def test_all_batches_of_a_source_are_checked(rest: Any, message: str) -> None:
+    source = NamedSource(Watched(rest), PLACE)
+    batches = source.batches(5)
+    assert len(next(batches)) == 2
+    with pytest.raises(ValueError, match=f"{PLACE}{message}"):
+        next(batches)
+    assert (source.note, source.dropped_rows) == ("exact vectors exist", 7)
+
+
+def test_an_id_in_two_batches_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "tokens": [[1.0]]}\n{"id": "a", "tokens": [[2.0]]}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' .* 0 and 1"):
+        convert(tmp_path / "a.jsonl", tmp_path / "out", max_tokens=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

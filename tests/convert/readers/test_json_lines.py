@@ -1,7 +1,5 @@
 """JSON and JSON lines: documents, answers of APIs, rows of vector stores, and damage."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Callable
@@ -18,17 +16,9 @@ BARE = [tokens.tolist() for tokens in DOCS]
 TOKENS = dict(zip("abcd", BARE, strict=True))
 NAMED = [{"id": i, "tokens": t} for i, t in TOKENS.items()]
 
-#: Functions that make a row from an id and token vectors.
-Row = Callable[[str, list[Any]], dict[str, Any]]
-
 
 def lines(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def whole(path: Path, value: Any) -> Path:
-    path.write_text(json.dumps(value), encoding="utf-8")
     return path
 
 
@@ -58,12 +48,12 @@ def test_one_document_per_line(tmp_path: Path, name: str) -> None:
 )
 def test_one_json_value(tmp_path: Path, value: Any, named: bool) -> None:
     expected = DOCS if named else collection([3, 0, 1, 2])
-    assert_same(everything(open_source(whole(tmp_path / "docs.json", value))), expected)
-    twice = everything(open_source(lines(tmp_path / "docs.jsonl", [value]), None))
-    assert_same(twice, expected)
+    for name in ("docs.json", "docs.jsonl"):
+        assert_same(everything(open_source(lines(tmp_path / name, [value]))), expected)
 
 
-ROWS: dict[str, Row] = {
+#: Functions that make a row from an id and token vectors.
+ROWS: dict[str, Callable[[str, list[Any]], dict[str, Any]]] = {
     "plain": lambda i, t: {"id": i, "tokens": t, "data": [{"index": 1}], "rows": [{}]},
     "qdrant": lambda i, t: {"id": i, "payload": {"n": 1}, "vector": t},
     "qdrant named": lambda i, t: {"id": i, "payload": None, "vector": {"fde": [1.0, 2.0], "colbert": t}},
@@ -90,31 +80,30 @@ def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
 
 def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
-    row = {"id": "id:n:d::1", "fields": {"c": {"type": "tensor<float>(dt{},x[2])", "blocks": blocks}}}
-    assert read(lines(tmp_path / "rows.jsonl", [row])).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
-    row["fields"]["c"]["type"] = "tensor<int8>(dt{},x[2])"  # type: ignore[index]
+
+    def row(kind: str) -> Path:
+        fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
+        return lines(tmp_path / "rows.jsonl", [{"id": "id:n:d::1", "fields": fields}])
+
+    assert read(row("float")).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
     with pytest.raises(ValueError, match="line 1: it has packed int8 cells"):
-        read(lines(tmp_path / "rows.jsonl", [row]))
+        read(row("int8"))
 
 
 def test_paths_to_fields(tmp_path: Path) -> None:
     rows = [{"n": i, "left": BARE[i], "meta": {"right": BARE[i], "key": f"k{i}"}} for i in range(4)]
-    path = lines(tmp_path / "docs.jsonl", rows)
-    assert_same(
-        read(path, field="meta.right", id_field="meta.key"), DOCS.with_ids([f"k{i}" for i in range(4)])
-    )
+    path, keys = lines(tmp_path / "docs.jsonl", rows), [f"k{i}" for i in range(4)]
+    assert_same(read(path, field="meta.right", id_field="meta.key"), DOCS.with_ids(keys))
     assert read(path, id_field="n").ids.tolist() == [0, 1, 2, 3]
-    for options, message in (
-        ({"field": "up"}, "line 1: it has no 'up', only n, left, meta"),
-        ({"field": "left", "id_field": "up"}, "line 1: it has no id in 'up'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read(path, **options)  # type: ignore[arg-type]
     both = lines(tmp_path / "both.jsonl", [{"n": 1, "left": BARE[0], "right": BARE[0]}])
-    with pytest.raises(
-        ValueError, match=r"line 1: it has the token fields left, right\. Choose one with field="
-    ):
-        read(both)
+    cases: list[tuple[Path, dict[str, Any], str]] = [
+        (path, {"field": "up"}, "line 1: it has no 'up', only n, left, meta"),
+        (path, {"field": "left", "id_field": "up"}, "line 1: it has no id in 'up'"),
+        (both, {}, r"line 1: it has the token fields left, right\. Choose one with field="),
+    ]
+    for file, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            read(file, **options)
     structs = [{"id": i, "clips": [{"vec": v, "other": v[:2]} for v in t]} for i, t in TOKENS.items()]
     assert_same(read(lines(tmp_path / "structs.jsonl", structs), field="clips.vec"), DOCS)
 

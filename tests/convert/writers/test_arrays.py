@@ -1,12 +1,12 @@
-"""Writers of arrays: their files read back the same, are written in a stream, and appear when complete."""
-
-from __future__ import annotations
+"""Writers of tokens and of vectors: files that read back the same, written in a stream, complete or not at all."""
 
 import gc
+import json
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from muvera.convert import open_source
 from muvera.convert.pipeline import WRITERS
+from muvera.convert.writers import vectors as writers
 from muvera.convert.writers.base import write_documents
+from muvera.convert.writers.vectors import FORMATS, opensearch_index
 from muvera.data.multivectors import MultiVectors
+from muvera.engines import Engine
 
-NAMES = {"npy": "out", "npz": "out.npz", "safetensors": "out.safetensors", "parquet": "out.parquet"}
+NAMES = {"npy": "out", **{name: f"out.{name}" for name in ("npz", "safetensors", "parquet")}}
 Write = Callable[[Iterator[MultiVectors], Path], Path]
 
 
@@ -60,34 +63,28 @@ PLAIN, NAMED, HALF = collection([2]), collection([1], ids=[4]), collection([1], 
         ([NAMED, collection([1], ids=["a"])], "int"),
     ],
 )
-def test_batches_that_do_not_fit_each_other(
-    write: Write, tmp_path: Path, batches: list[MultiVectors], message: str
-) -> None:
+def test_batches_that_do_not_fit(write: Write, tmp_path: Path, batches: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         write(iter(batches), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float16_batches_after_float32(write: Write, tmp_path: Path) -> None:
-    parts = [PLAIN, HALF]
-    assert_same(everything(open_source(write(iter(parts), tmp_path))), MultiVectors.concatenate(parts))
-
-
 def test_batches_are_written_as_they_come(write: Write, tmp_path: Path) -> None:
-    """At most two batches are in memory at a time."""
+    """At most two batches are in memory at a time; float16 batches after float32 are converted."""
     alive: list[weakref.ref[np.ndarray]] = []
 
     def watched() -> Iterator[MultiVectors]:
         for i in range(6):
             gc.collect()
             assert sum(reference() is not None for reference in alive) <= 2
-            batch = collection([4, 4], seed=i)
+            batch = collection([4, 4], seed=i, dtype=np.float16 if i == 3 else np.float32)
             alive.append(weakref.ref(batch.tokens))
             yield batch
             del batch
 
-    write(watched(), tmp_path)
-    assert len(alive) == 6
+    got = everything(open_source(write(watched(), tmp_path)))
+    assert len(alive) == 6 and got.tokens.dtype == np.float32
+    np.testing.assert_array_equal(got.tokens[24:32], collection([4, 4], seed=3, dtype=np.float16).tokens)
 
 
 def test_a_full_disk_is_an_error_that_names_the_target(write: Write, tmp_path: Path) -> None:
@@ -104,28 +101,97 @@ def test_a_full_disk_is_an_error_that_names_the_target(write: Write, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numpy_reads_npy_and_npz(tmp_path: Path) -> None:
-    docs = collection([2, 0, 3], ids=["a", "b", "cé"])
-    write_documents(WRITERS["npy"], cuts(docs, 1), tmp_path / "out")
+@pytest.mark.parametrize("ids", [None, [5, -7, 1], ["a", "b", "cé"], ["a long one", "", "é"]])
+def test_numpy_and_safetensors_read_the_files(tmp_path: Path, ids: list[int] | list[str] | None) -> None:
+    docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dimension=3)
+    for name in ("npy", "npz", "safetensors"):
+        write_documents(WRITERS[name], cuts(docs, 2), tmp_path / NAMES[name])
     assert_same(MultiVectors.load(tmp_path / "out"), docs)
-    write_documents(WRITERS["npz"], cuts(docs, 2), tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as archive:
         np.testing.assert_array_equal(archive["tokens"], docs.tokens)
         assert archive["lengths"].tolist() == [2, 0, 3]
-        assert archive["ids"].tolist() == ["a", "b", "cé"]
-
-
-@pytest.mark.parametrize("ids", [None, [5, -7, 1], ["a", "b", "cé"], ["a long one", "", "é"]])
-def test_the_safetensors_library_reads_its_files(tmp_path: Path, ids: list[int] | list[str] | None) -> None:
+        assert ids is None or archive["ids"].tolist() == ids
     library = pytest.importorskip("safetensors", reason="safetensors is not installed")
-    docs = collection([2, 0, 3], ids=ids, dtype=np.float16, dimension=3)
-    path = tmp_path / "out.safetensors"
-    write_documents(WRITERS["safetensors"], cuts(docs, 2), path)
-    assert_same(everything(open_source(path)), docs)
-    with library.safe_open(path, "np") as opened:
+    with library.safe_open(tmp_path / "out.safetensors", "np") as opened:
         np.testing.assert_array_equal(opened.get_tensor("tokens"), docs.tokens)
         assert opened.get_tensor("offsets").tolist() == [0, 2, 2, 5]
         if ids and isinstance(ids[0], int):
             assert opened.get_tensor("ids").tolist() == ids
         elif ids:
             assert opened.get_tensor("ids_utf8").tobytes().decode() == "".join(map(str, ids))
+
+
+# -- vectors for other searches ---------------------------------------------------
+
+IDS: dict[str, list[Any]] = {"int": [5, -7, 2**40], "str": ["a", 'q"\\ \t', "é\n\u2028"]}
+VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12, 4)).astype(np.float32)
+
+
+def write_vectors(to: str, target: Path, ids: Any, vectors: Any = VECTORS, overwrite: bool = False) -> None:
+    docs = MultiVectors.from_flat(vectors, np.ones(len(vectors), int), ids=ids)
+    write_documents(FORMATS[to], cuts(docs, 2), target, overwrite=overwrite)
+
+
+def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the action's id and the document of every pair of lines."""
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(folder.glob("bulk-*.ndjson")):
+        content = path.read_text(encoding="utf-8")
+        assert content.endswith("\n")
+        lines = [json.loads(line) for line in content[:-1].split("\n")]
+        pairs += [(a["index"]["_id"], d) for a, d in zip(lines[::2], lines[1::2], strict=True)]
+    return pairs
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_vectors(tmp_path: Path, kind: str) -> None:
+    ids = IDS[kind]
+    write_vectors("npy", tmp_path / "npy", ids)
+    stored = np.load(tmp_path / "npy" / "vectors.npy")
+    assert stored.dtype == np.float32 and stored.flags.c_contiguous
+    np.testing.assert_array_equal(stored, VECTORS)
+    assert json.loads((tmp_path / "npy" / "ids.json").read_text(encoding="utf-8")) == ids
+    write_vectors("opensearch", tmp_path / "out", ids)
+    documents = bulk_documents(tmp_path / "out")
+    assert [name for name, _ in documents] == [str(name) for name in ids]
+    assert [row["id"] for _, row in documents] == ids
+    np.testing.assert_array_equal(np.array([row["vector"] for _, row in documents], np.float32), VECTORS)
+    body = json.loads((tmp_path / "out" / "mapping.json").read_text(encoding="utf-8"))
+    assert body == opensearch_index(16, kind == "int")
+    fields = body["mappings"]["properties"]
+    assert fields["id"]["type"] == {"int": "long", "str": "keyword"}[kind]
+    assert fields["vector"]["method"]["space_type"] == "innerproduct"
+    graph = {"m": Engine.links, "ef_construction": Engine.ef_construction}
+    assert fields["vector"]["method"]["parameters"] == graph
+    (tmp_path / "out" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        write_vectors("opensearch", tmp_path / "out", ids, overwrite=True)
+    pq = pytest.importorskip("pyarrow.parquet", reason="the parquet extra is not installed")
+    write_vectors("parquet", tmp_path / "out.parquet", ids)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("id").to_pylist() == ids
+    np.testing.assert_array_equal(np.array(table.column("vector").to_pylist(), np.float32), VECTORS)
+
+
+def test_bulk_files_stay_below_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    longest = len("-1.2345678e-38,") * 16_000
+    assert writers._BULK_CHARACTERS + 2 * longest < 100 << 20
+    monkeypatch.setattr(writers, "_BULK_CHARACTERS", 1000)
+    write_vectors("opensearch", tmp_path / "out", range(60), np.tile(VECTORS, (20, 1)))
+    files = sorted((tmp_path / "out").glob("bulk-*"))
+    assert len(files) > 3 and all(path.stat().st_size < 2000 for path in files)
+    assert [row["id"] for _, row in bulk_documents(tmp_path / "out")] == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("to", "ids", "vectors", "message"),
+    [
+        ("opensearch", ["a", "é" * 257, "c"], VECTORS, "has 514"),
+        ("opensearch", [1], np.ones((1, 16_001), np.float32), "16000 dimensions, but .* 16001"),
+        ("npy", [1, 2, 3], np.where(np.arange(3)[:, None] == 2, np.inf, VECTORS), r"document 2 \(id 3\)"),
+    ],
+)
+def test_bad_vectors_leave_nothing(tmp_path: Path, to: str, ids: Any, vectors: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_vectors(to, tmp_path / "out", ids, vectors)
+    assert list(tmp_path.iterdir()) == []
