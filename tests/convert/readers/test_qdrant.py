@@ -103,7 +103,7 @@ MANY = [[1.0] * 5000] * 5000
         ("id", [os.system], r".* refers to (posix|nt)\.system"),
         ("point", [models.PointStruct.model_construct(id=0, vector=NESTED, payload={})], ""),
         ("point", [models.PointStruct.model_construct(id=0, vector=MANY, payload={})], ".*more numbers"),
-        ("id", [[1, NESTED], [2, NESTED]], ".*neither an integer nor a text"),
+        ("id", [[1, NESTED], [2, NESTED]], ".*neither an integer nor a string"),
     ],
     ids=["program", "program as id", "nested", "repeated", "nested ids"],
 )
