@@ -1,10 +1,10 @@
 """The filter language evaluated in Python, the reference for its translations; nothing of `muvera` is imported."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+COMPARE = {
     "$eq": operator.eq,
     "$lt": operator.lt,
     "$lte": operator.le,

@@ -75,12 +75,16 @@ def write_plaid(folder: Path, index: dict[str, Any]) -> Path:
     write_pt(folder / "centroids.pt", index["centroids"])
     cutoffs = np.zeros(2 ** index["nbits"] - 1, np.float32)
     write_pt(folder / "buckets.pt", cutoffs, index["weights"], container="tuple")
-    for i, lengths in enumerate(index["lengths"]):
+    for i in range(len(index["lengths"])):
         write_pt(folder / f"{i}.codes.pt", index["codes"][i])
         write_pt(folder / f"{i}.residuals.pt", index["packed"][i])
-        (folder / f"doclens.{i}.json").write_text(json.dumps(lengths))
-    metadata = {"config": {"dim": index["dim"], "nbits": index["nbits"]}, "num_chunks": len(index["lengths"])}
-    (folder / "metadata.json").write_text(json.dumps(metadata))
+    return _with_json(folder, index, config={"dim": index["dim"], "nbits": index["nbits"]})
+
+
+def _with_json(folder: Path, index: dict[str, Any], **metadata: Any) -> Path:
+    chunks = {f"doclens.{i}": lengths for i, lengths in enumerate(index["lengths"])}
+    for name, content in {**chunks, "metadata": {"num_chunks": len(chunks), **metadata}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
 
@@ -89,13 +93,10 @@ def write_fast_plaid(folder: Path, index: dict[str, Any]) -> Path:
     folder.mkdir(parents=True)
     np.save(folder / "centroids.npy", index["centroids"].astype(np.float32))
     np.save(folder / "bucket_weights.npy", index["weights"])
-    for i, lengths in enumerate(index["lengths"]):
+    for i in range(len(index["lengths"])):
         np.save(folder / f"{i}.codes.npy", index["codes"][i].astype(np.int64))
         np.save(folder / f"{i}.residuals.npy", index["packed"][i])
-        (folder / f"doclens.{i}.json").write_text(json.dumps(lengths))
-    metadata = {"num_chunks": len(index["lengths"]), "nbits": index["nbits"], "next_plaid_compatible": True}
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    return folder
+    return _with_json(folder, index, nbits=index["nbits"], next_plaid_compatible=True)
 
 
 def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -> tuple[Path, NDArray[Any]]:

@@ -67,9 +67,8 @@ def queries() -> MultiVectors:
     """Return noisy tokens of documents."""
     rng = np.random.default_rng(8)
     texts = [documents(40)[i].astype(np.float32) for i in (1, 5, 12, 20, 33)]
-    return MultiVectors.from_arrays(
-        [text + 0.1 * rng.standard_normal(text.shape).astype(np.float32) for text in texts]
-    )
+    noise = [0.1 * rng.standard_normal(text.shape).astype(np.float32) for text in texts]
+    return MultiVectors.from_arrays([text + own for text, own in zip(texts, noise, strict=True)])
 
 
 def make(name: str, folder: Path) -> None:
@@ -91,16 +90,10 @@ def answers(index: MuveraIndex) -> list[dict[str, Any]]:
     return [ranking.to_dict() for ranking in index.search(texts, K, candidates=CANDIDATES)]
 
 
-def main() -> None:
-    """Write the folders."""
-    FOLDER.mkdir(exist_ok=True)
+if __name__ == "__main__":
     queries().save(FOLDER / "queries", overwrite=True)
     for name in sys.argv[1:] or CASES:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
         make(name, FOLDER / name)
         rankings = answers(MuveraIndex.load(FOLDER / name))
-        (FOLDER / f"{name}.json").write_text(json.dumps(rankings, indent=1, ensure_ascii=True) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        (FOLDER / f"{name}.json").write_text(json.dumps(rankings, indent=1) + "\n")

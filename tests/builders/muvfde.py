@@ -12,9 +12,8 @@ def muvfde_fdes(tokens: np.ndarray, case: dict[str, Any]) -> tuple[np.ndarray, n
 
     def config() -> Any:
         made = muvfde.fixed_dimensional_encoding_config()
-        made.set_num_repetitions(case["num_repetitions"])
-        made.set_num_simhash_projections(case["num_simhash_projections"])
-        made.set_seed(case["seed"])
+        for name in ("num_repetitions", "num_simhash_projections", "seed"):
+            getattr(made, f"set_{name}")(case[name])
         if case["kind"] == "count_sketch":
             made.set_projection_type(muvfde.projection_type.AMS_SKETCH)
             made.set_projection_dimension(case["projection_dimension"])
@@ -22,8 +21,6 @@ def muvfde_fdes(tokens: np.ndarray, case: dict[str, Any]) -> tuple[np.ndarray, n
             made.set_final_projection_dimension(case["final_dimension"])
         return made
 
+    encode = muvfde.generate_fixed_dimensional_encoding
     document = config().set_encoding_type(muvfde.encoding_type.AVERAGE).enable_fill_empty(case["fill"])
-    return (
-        np.array(muvfde.generate_fixed_dimensional_encoding(tokens, document)),
-        np.array(muvfde.generate_fixed_dimensional_encoding(tokens, config())),
-    )
+    return np.array(encode(tokens, document)), np.array(encode(tokens, config()))

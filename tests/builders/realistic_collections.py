@@ -30,11 +30,9 @@ def documents_like_real(
 def queries_like_real(documents: MultiVectors, count: int, seed: int = 1) -> MultiVectors:
     """Noisy halves of documents that have tokens."""
     rng = np.random.default_rng(seed)
-    filled = np.flatnonzero(documents.lengths > 0)
     texts = []
-    for i in rng.choice(filled, count):
+    for i in rng.choice(np.flatnonzero(documents.lengths > 0), count):
         tokens = np.asarray(documents[int(i)], np.float32)
         half = len(tokens) // 2 + 1
-        noisy = tokens[:half] + 0.15 * rng.standard_normal((half, DIM))
-        texts.append(noisy.astype(np.float32))
+        texts.append((tokens[:half] + 0.15 * rng.standard_normal((half, DIM))).astype(np.float32))
     return MultiVectors.from_arrays(texts, dimension=DIM)

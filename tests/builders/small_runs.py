@@ -1,5 +1,6 @@
 """Commands, runs and systems of the experiments on small collections, and a system that fails on demand."""
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,7 @@ def run(
 ) -> list[Failure]:
     """Run one experiment of these systems in `folder`, on :func:`small` unless other collections are given."""
     path = configured(folder, **{"k": 5, "metrics": ["5-recall@5", "nDCG@5"], "systems": systems, **content})
+    gc.freeze()  # the collections before builds would visit the objects of all modules and tests
     session = Session(folder / "out", folder / "cache", 1, lambda _: None)
     return run_experiments(load_experiments([path]), data or [small()], session)
 

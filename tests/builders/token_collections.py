@@ -27,17 +27,10 @@ def collections(draw: st.DrawFn, min_tokens: int = 0) -> MultiVectors:
     """Collections with empty documents, of both precisions, with int ids, str ids or none."""
     lengths = draw(st.lists(st.integers(0, 5), min_size=1, max_size=8).filter(lambda v: sum(v) >= min_tokens))
     count = len(lengths)
-    texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(
-        lambda v: not v.endswith("\0")
-    )
-    ids = draw(
-        st.one_of(
-            st.none(),
-            st.lists(st.integers(-(2**63), 2**63 - 1), min_size=count, max_size=count, unique=True),
-            st.lists(texts, min_size=count, max_size=count, unique=True),
-        )
-    )
-    dimension = draw(st.sampled_from([1, 3, 8, 128]))
+    texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).filter(lambda v: v[-1:] != "\0")
+    numbers = st.integers(-(2**63), 2**63 - 1)
+    some = [st.lists(kind, min_size=count, max_size=count, unique=True) for kind in (numbers, texts)]
+    ids, dimension = draw(st.one_of(st.none(), *some)), draw(st.sampled_from([1, 3, 8, 128]))
     dtype = draw(st.sampled_from([np.float32, np.float16]))
     return collection(lengths, dimension, ids, dtype, draw(st.integers(0, 99)))
 
