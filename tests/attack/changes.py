@@ -25,37 +25,33 @@ class Changes:
     """An index that writers change and readers search, until the deadline or the first fault.
 
     A writer has ids of its own.  Its state i can be visible from the moment when the change to it began until the next
-    change has returned.
+    change has returned.  Without readers, the only writer searches after each change.
     """
 
-    def __init__(self, seconds: float, folder: Path, seed: int = 0, **settings: Any) -> None:
-        self.index, self.folder, self.seed = MuveraIndex(CONFIG, **settings), folder, seed
-        self.seconds, self.faults = seconds, list[str]()
-        self.states: list[list[tuple[float, State]]] = []
-        self.returned: list[list[float]] = []
-        self.changes = self.searches = 0
-
-    def run(self, readers: int, writers: int) -> None:
-        """Change and search in threads; without readers, search after each change."""
-        self.states = [[(0.0, {})] for _ in range(writers)]
-        self.returned = [[] for _ in range(writers)]
-        self.change(np.random.default_rng(self.seed), 0)
-        work = [partial(self._change_alone if not readers else self.change, number=i) for i in range(writers)]
-        work += [partial(self.search) for _ in range(readers)]
-        deadline = time.perf_counter() + self.seconds
-        threads = [
-            threading.Thread(target=self._repeat, args=(each, number, deadline), daemon=True)
-            for number, each in enumerate(work)
+    def __init__(self, folder: Path, readers: int, writers: int, **settings: Any) -> None:
+        self.index, self.folder, self.alone = MuveraIndex(CONFIG, **settings), folder, not readers
+        self.states: list[list[tuple[float, State]]] = [[(0.0, {})] for _ in range(writers)]
+        self.returned: list[list[float]] = [[] for _ in range(writers)]
+        self.work = [
+            partial(self._change_alone if self.alone else self.change, number=i) for i in range(writers)
         ]
+        self.work += [partial(self.search)] * readers
+        self.changes, self.searches, self.faults = 0, 0, list[str]()
+
+    def run(self, seconds: float) -> None:
+        """Change and search in threads."""
+        self.change(np.random.default_rng(0), 0)
+        arguments = [(work, number, time.perf_counter() + seconds) for number, work in enumerate(self.work)]
+        threads = [threading.Thread(target=self._repeat, args=each, daemon=True) for each in arguments]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(self.seconds + 120)
+            thread.join(seconds + 120)
             if thread.is_alive():
                 self.faults.append("a thread did not end")
 
     def _repeat(self, work: Callable[..., object], number: int, deadline: float) -> None:
-        stream = np.random.default_rng([self.seed, number])
+        stream = np.random.default_rng([0, number])
         while time.perf_counter() < deadline and not self.faults:
             try:
                 work(stream)
@@ -63,13 +59,13 @@ class Changes:
                 self.faults.append(f"{type(error).__name__}: {error}")
 
     def _change_alone(self, stream: np.random.Generator, number: int) -> None:
-        self.change(stream, number, alone=True)
+        self.change(stream, number)
         assert set(self.index.ids.tolist()) == set(self.states[number][-1][1]), "wrong documents"
         for _ in range(3):
-            self.search(stream, alone=True)
+            self.search(stream)
 
-    def change(self, stream: np.random.Generator, number: int, alone: bool = False) -> None:
-        """Change a writer's documents, rebuild the index, or save it and, if `alone`, load it."""
+    def change(self, stream: np.random.Generator, number: int) -> None:
+        """Change a writer's documents, rebuild the index, or save it and, if alone, load it."""
         held, kind = dict(self.states[number][-1][1]), stream.random()
         ids = list(held)
         work: Callable[[], object]
@@ -83,8 +79,9 @@ class Changes:
             names = list(dict.fromkeys([*updated, *new.tolist()]))
             arrays = [stream.normal(size=(int(stream.integers(0, 5)), 12)).astype(np.float32) for _ in names]
             held.update(zip(names, arrays, strict=True))
-            texts = MultiVectors.from_arrays(arrays, ids=names, dimension=12)
-            work = partial(self.index.update, texts, threads=1)
+            work = partial(
+                self.index.update, MultiVectors.from_arrays(arrays, ids=names, dimension=12), threads=1
+            )
         elif kind < 0.94:
             work = partial(self.index.rebuild, threads=1)
         else:
@@ -92,25 +89,21 @@ class Changes:
         self.states[number].append((time.perf_counter(), held))
         work()
         self.returned[number].append(time.perf_counter())
-        if alone and kind >= 0.94:
+        if self.alone and kind >= 0.94:
             self.index = MuveraIndex.load(self.folder, verify_files=True)
         self.changes += 1
 
-    def search(self, stream: np.random.Generator, alone: bool = False) -> None:
+    def search(self, stream: np.random.Generator) -> None:
         """Search in one of several ways, and compare the answer with the states that could be visible."""
-        query = stream.normal(size=(3, 12)).astype(np.float32)
-        ids = self.index.ids.tolist()
+        query, ids = stream.normal(size=(3, 12)).astype(np.float32), self.index.ids.tolist()
         # With all candidates but one, vectors are searched, and at most one document is missing.
         filled = sum(len(tokens) > 0 for tokens in self.states[0][-1][1].values())
-        all_found: dict[str, Any] = {"candidates": max(10, filled - 1) if alone else 10**6}
-        some = {"candidates": 40, "ef": 60}, {"recall": 0.9, "candidates": None}
-        way: dict[str, Any] = all_found if alone else (all_found, *some)[int(stream.integers(3))]
-        among = None
-        if stream.random() < 0.3 and ids:
-            among = {i for i in ids if stream.random() < 0.5}
-            way = {**way, "ids": among}
+        ways: list[dict[str, Any]] = [{"candidates": max(10, filled - 1) if self.alone else 10**6}]
+        ways += [] if self.alone else [{"candidates": 40, "ef": 60}, {"recall": 0.9, "candidates": None}]
+        way = int(stream.integers(len(ways)))
+        among = {i for i in ids if stream.random() < 0.5} if stream.random() < 0.3 and ids else None
         start = time.perf_counter()
-        ranking = self.index.search(query, 10, threads=1, **way)[0]
+        ranking = self.index.search(query, 10, threads=1, ids=among, **ways[way])[0]
         stop = time.perf_counter()
         visible = [
             [
@@ -120,13 +113,12 @@ class Changes:
             ]
             for states, ends in zip(self.states, self.returned, strict=True)
         ]
-        complete = way["candidates"] == all_found["candidates"]
         for parts in itertools.product(*visible):
             held = {i: tokens for part in parts for i, tokens in part.items() if among is None or i in among}
-            if agrees(ranking, query, held, complete, int(alone)):
+            if agrees(ranking, query, held, way == 0, int(self.alone)):
                 break
         else:
-            self.faults.append(f"search {way} found {list(ranking)}")
+            self.faults.append(f"search {ways[way]} of {among or 'all'} found {list(ranking)}")
         self.searches += 1
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import resource
 import signal
 import sys
@@ -27,13 +26,13 @@ PROMISED = (ValueError, TypeError, MemoryError, ImportError)
 def use(path: Path) -> None:
     """Read a sample and use it; raise AssertionError if the content is wrong."""
     if (path / "encoder.json").exists():
-        made = load_encoder(path)
-        texts_of = [
-            np.ones((2, made.config.dimension), np.float32),
-            np.ones((1, made.config.dimension), np.float32),
-        ]
-        for found in (made.encode_documents(texts_of, threads=1), made.encode_queries(texts_of, threads=1)):
-            assert found.dtype == np.float32 and found.ndim == 2
+        encoder = load_encoder(path)
+        tokens = [np.ones((count, encoder.config.dimension), np.float32) for count in (2, 1)]
+        for vectors in (
+            encoder.encode_documents(tokens, threads=1),
+            encoder.encode_queries(tokens, threads=1),
+        ):
+            assert vectors.dtype == np.float32 and vectors.ndim == 2
     elif (path / "manifest.json").exists() and list(path.rglob("texts.sqlite")):
         texts = TextIndex.load(path, HashEncoder(4))
         texts.search("a cat", k=3)
@@ -69,10 +68,9 @@ def outcome_of(path: Path) -> tuple[str, str]:
 
 
 def _judged(error: Exception, path: Path) -> tuple[str, str]:
-    text = f"{type(error).__name__}: {error}"
-    promised = type(error) in PROMISED or type(error).__module__.startswith("muvera")
-    promised = promised or isinstance(error, pickle.UnpicklingError)
-    promised = promised or (isinstance(error, OSError) and not re.match(r"\[Errno", str(error)))
+    text, kind = f"{type(error).__name__}: {error}", type(error)
+    promised = kind in PROMISED or kind.__module__.startswith("muvera") or kind is pickle.UnpicklingError
+    promised = promised or (isinstance(error, OSError) and not str(error).startswith("[Errno"))
     if not promised or not str(error).endswith((".", "?")) or "\n" in str(error):
         return "raw", text
     # Errors of foreign files name the file; those of the library's own folders need not.

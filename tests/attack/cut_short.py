@@ -73,22 +73,18 @@ class VectorCase:
     #: True if changes are durable without a save.
     durable = False
 
-    def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        self.template, self._expected = folder, dict[str, tuple[Any, Any, Any]]()
-        self.build({"path": folder, "threads": 1, **settings})
+    def __init__(self, settings: str, parent: Path) -> None:
+        self.template, self._expected = parent / "template", dict[str, tuple[Any, Any, Any]]()
+        self.build(**SETTINGS[settings])
 
-    def run(self, call: str, index: Any, folder: Path) -> object:
-        return self.calls[call](index, folder)
-
-    def build(self, settings: dict[str, Any]) -> None:
-        encoder = FDEEncoder(CONFIG).fit(documents(list(range(50))))
+    def build(self, **settings: Any) -> None:
+        encoder, texts = FDEEncoder(CONFIG).fit(documents(list(range(50)))), documents(list(range(DOCUMENTS)))
         if settings.get("tokens") == "1bit":  # a build fits the codec, additions wait for enough tokens
-            folder, threads = settings.pop("path"), settings.pop("threads")
             index = MuveraIndex(encoder, **settings)
-            index.add(documents(list(range(DOCUMENTS))), threads=threads)
-            index.save(folder)
+            index.add(texts, threads=1)
+            index.save(self.template)
         else:
-            MuveraIndex.build(documents(list(range(DOCUMENTS))), encoder, **settings)
+            MuveraIndex.build(texts, encoder, path=self.template, threads=1, **settings)
 
     def load(self, folder: Path) -> Any:
         return MuveraIndex.load(folder, verify_files=True)
@@ -125,7 +121,7 @@ class VectorCase:
         if call not in self._expected:
             index = self.prepare(work / "index")
             saved, before = self.state(self.load(work / "index")), self.state(index)
-            self.run(call, index, work / "index")
+            self.calls[call](index, work / "index")
             self._expected[call] = before, self.state(index), saved
             self.close(index)
             shutil.rmtree(work)
@@ -140,13 +136,11 @@ class VectorCase:
         before, after, saved = self.expected(call, work.with_name("expected"))
         state, place, new = self.state(index), work / "index", work / "new"
         assert state in (before, after), "the index is neither as before nor as after"
-        correct = (
-            (state,) if self.durable else (saved, after) if "save" in call or "path" in call else (saved,)
-        )
+        correct = [state if self.durable else saved, *[after] * ("save" in call or "path" in call)]
         assert stored(place) in correct, "the folder is wrong"
         assert not new.exists() or stored(new) == after, "the new folder is wrong"
         if state == before:  # before and after are the same for saves
-            self.run(call, index, place)
+            self.calls[call](index, place)
             assert self.state(index) == after, "the second attempt fails"
         self.close(index)
         assert not self.durable or stored(place) == after, "the folder is wrong after it was closed"
@@ -165,16 +159,14 @@ class TextCase(VectorCase):
         "update": lambda index, _: index.update(["a red cat", "a hen"], ids=[2, 200], threads=1),
         **{name: VectorCase.calls[name] for name in ("delete", "save", "save new", "save over")},
         "save and rebuild path": lambda index, folder: (
-            index.save(folder),
-            index.index.rebuild(path=folder, threads=1),
-        ),
-    }
+            index.save(folder), index.index.rebuild(path=folder, threads=1)),
+    }  # fmt: skip
 
-    def build(self, settings: dict[str, Any]) -> None:
+    def build(self, **settings: Any) -> None:
         animals = ("cat", "dog", "hen", "owl", "fox", "cow", "")
         texts = [f"{animals[i % 7]} number{i}" if i % 7 < 6 else "" for i in range(DOCUMENTS)]
-        metadata = [{"n": i % 4} for i in range(DOCUMENTS)]
-        TextIndex.build(texts, HashEncoder(DIMENSION), vectors=CONFIG, metadata=metadata, **settings)
+        settings |= {"vectors": CONFIG, "metadata": [{"n": i % 4} for i in range(DOCUMENTS)]}
+        TextIndex.build(texts, HashEncoder(DIMENSION), path=self.template, threads=1, **settings)
 
     def load(self, folder: Path) -> Any:
         return TextIndex.load(folder, HashEncoder(DIMENSION))
@@ -226,24 +218,21 @@ CASES: dict[str, tuple[type[VectorCase], str]] = {
 
 
 def _made(name: str, parent: Path) -> VectorCase:
-    kind, settings = CASES[name]
-    return kind(SETTINGS[settings], parent / "template")
+    return CASES[name][0](CASES[name][1], parent)
 
 
 # -- interrupts -------------------------------------------------------------------
 
-_TRACED = tuple(
-    str(Path(muvera.__file__).parent / folder) + "/" for folder in ("index", "mips", "texts", "utils")
-)
+_ROOT = Path(muvera.__file__).parent
+_TRACED = tuple(f"{_ROOT / folder}/" for folder in ("index", "mips", "texts", "utils"))
 
 
 @cache
 def _with_lines(path: str) -> frozenset[int]:
     """Return the lines of a file on which a ``with`` statement begins."""
     statements = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.With)]
-    lines = [statement.lineno for statement in statements]
-    lines += [item.context_expr.lineno for statement in statements for item in statement.items]
-    return frozenset(lines)
+    parts = [*statements, *(item.context_expr for statement in statements for item in statement.items)]
+    return frozenset(part.lineno for part in parts)
 
 
 def _leaves_with(frame: FrameType) -> bool:
@@ -260,10 +249,10 @@ class Interrupt:
     def __init__(self, line: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.line, self.error, self.count, self.place = line, error, 0, ""
 
-    def run(self, work: Callable[[], object]) -> None:
+    def run(self, work: Callable[..., object], *arguments: object) -> None:
         sys.settrace(self._called)
         try:
-            work()
+            work(*arguments)
         except BaseException as error:
             if not self.place or isinstance(error, TimeoutError):
                 raise
@@ -271,8 +260,7 @@ class Interrupt:
             sys.settrace(None)
 
     def _called(self, frame: FrameType, event: str, _: Any) -> Any:
-        code = frame.f_code
-        traced = code.co_filename.startswith(_TRACED) and code.co_name != "__del__"
+        traced = frame.f_code.co_filename.startswith(_TRACED) and frame.f_code.co_name != "__del__"
         return self._stepped if traced else None
 
     def _stepped(self, frame: FrameType, event: str, _: Any) -> Any:
@@ -305,11 +293,8 @@ def deadline(seconds: int) -> Iterator[None]:
 @contextmanager
 def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
-    with (
-        patch.object(token_levels, "FIT_TOKENS", 40),
-        patch.object(candidates, "SCAN_FROM", DOCUMENTS),
-        patch.object(os, "fsync"),
-    ):
+    limits = patch.object(token_levels, "FIT_TOKENS", 40), patch.object(candidates, "SCAN_FROM", DOCUMENTS)
+    with limits[0], limits[1], patch.object(os, "fsync"):
         yield
 
 
@@ -319,7 +304,7 @@ def interrupt(name: str, parent: Path, choose: Callable[[range], Iterable[int]])
     with small_limits():
         for call in case.calls:
             counted, index = Interrupt(), case.prepare(work / "index")
-            counted.run(lambda: case.run(call, index, work / "index"))  # noqa: B023 (run at once)
+            counted.run(case.calls[call], index, work / "index")
             case.close(index)
             for line in choose(range(counted.count)):
                 shutil.rmtree(work, ignore_errors=True)
@@ -328,11 +313,10 @@ def interrupt(name: str, parent: Path, choose: Callable[[range], Iterable[int]])
                     case.expected(call, parent / "expected")
                     index = case.prepare(work / "index")
                     with deadline(20), warnings.catch_warnings():
-                        interrupted.run(lambda: case.run(call, index, work / "index"))  # noqa: B023
+                        interrupted.run(case.calls[call], index, work / "index")
                         case.check(call, index, work, copied=line % 5 == 0)
                 except Exception as error:
-                    fault = f"{call} interrupted at {interrupted.place}: {type(error).__name__}: {error}"
-                    faults.append(fault[:500])
+                    faults.append(f"{call}, {interrupted.place}: {type(error).__name__}: {error}"[:500])
             shutil.rmtree(work, ignore_errors=True)
     return faults
 
@@ -345,9 +329,9 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.trun
 
 def _die_before(number: int) -> None:
     """Kill this process before its file operation of this number."""
-    operations, sync = itertools.count(1), os.fsync
+    operations = itertools.count(1)
 
-    def count() -> None:
+    def count(*_: Any) -> None:
         if next(operations) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -355,11 +339,7 @@ def _die_before(number: int) -> None:
         if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             count()
 
-    def counted(descriptor: Any) -> None:
-        count()
-        sync(descriptor)
-
-    os.fsync = counted  # type: ignore[assignment]
+    os.fsync = count  # what a killed process wrote is kept without it
     sys.addaudithook(hook)
 
 
@@ -369,7 +349,7 @@ def _killed(case: VectorCase, call: str, work: Path, number: int) -> bool:
     def run() -> None:
         index = case.prepare(work / "index")
         _die_before(number)
-        case.run(call, index, work / "index")
+        case.calls[call](index, work / "index")
 
     status = os.waitpid(forked(run), 0)[1]
     if status not in (0, signal.SIGKILL):
@@ -378,7 +358,7 @@ def _killed(case: VectorCase, call: str, work: Path, number: int) -> bool:
 
 
 def _files_after(case: VectorCase, call: str, work: Path) -> int:
-    """Check what a call left, make it again, and return the number of files."""
+    """Check what a call left, make it again, and return the number of files; remove them."""
     after, new = case.expected(call, work.with_name("expected"))[1], work / "new"
     if new.exists():
         assert case.state(case.load(new)) == after, "the new folder is wrong"
@@ -392,12 +372,15 @@ def _files_after(case: VectorCase, call: str, work: Path) -> int:
         index.update(["a last cat"], ids=[300], threads=1)
         index.save()
         index.close()
-    return sum(path.is_file() for path in work.rglob("*"))
+    files = sum(path.is_file() for path in work.rglob("*"))
+    shutil.rmtree(work)
+    return files
 
 
 def kill_each(names: list[str], every: int) -> list[tuple[int, list[str]]]:
     """Kill the calls of cases before each `every`-th file operation; return the kills and the faults of each case."""
-    return [_kill_each(name, every) for name in names]
+    with patch.object(os, "fsync"):
+        return [_kill_each(name, every) for name in names]
 
 
 def _kill_each(name: str, every: int) -> tuple[int, list[str]]:
@@ -406,16 +389,14 @@ def _kill_each(name: str, every: int) -> tuple[int, list[str]]:
         work, case = Path(parent, "work"), _made(name, Path(parent))
         for call in case.calls:
             _killed(case, call, work, 0)
-            files = _files_after(case, call, work)
-            shutil.rmtree(work)
-            number = 1
+            files, number = _files_after(case, call, work), 1
             while _killed(case, call, work, number):
                 try:
                     left = _files_after(case, call, work)
                     assert left == files, f"{left} files instead of {files}"
                 except Exception as error:
                     faults.append(f"{name}, {call}, operation {number}: {type(error).__name__}: {error}")
-                shutil.rmtree(work)
+                    shutil.rmtree(work, ignore_errors=True)
                 kills, number = kills + 1, number + every
             shutil.rmtree(work)
     return kills, faults

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,7 @@ def opened(folder: Path) -> TextIndex:
     return TextIndex.open(folder, ENCODER, save_changes=40, save_seconds=0.3)
 
 
-def running(work: Callable[[Writer], None], writers: list[Writer]) -> list[threading.Thread]:
-    """Start a thread for each writer."""
+def started(work: Callable[[Writer], None], writers: list[Writer]) -> list[threading.Thread]:
     threads = [threading.Thread(target=work, args=(writer,)) for writer in writers]
     for thread in threads:
         thread.start()
@@ -115,7 +115,7 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
         writer.run(send, seed)
         connection.close()
 
-    threads = running(write, writers)
+    threads = started(write, writers)
     answered.wait()
     time.sleep(seconds)
     kill(child)
@@ -132,10 +132,9 @@ def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float)
 
         def send(writer: Writer, operation: Operation) -> bool:
             getattr(index, operation[0])(**operation[1])
-            os.write(write, bytes([writer.number]))
-            return True
+            return os.write(write, bytes([writer.number])) == 1
 
-        for thread in running(lambda writer: writer.run(lambda one: send(writer, one), seed), writers):
+        for thread in started(lambda writer: writer.run(partial(send, writer), seed), writers):
             thread.join()
 
     child = forked(work)
@@ -165,7 +164,7 @@ def kill_writers(count: int, way: str) -> dict[str, int]:
     """Kill repeatedly; return the numbers of changes that were acknowledged, lost and half applied."""
     attack = {"http": over_http, "open": through_open}[way]
     writers = [Writer(number) for number in range(WRITERS)]
-    counts = dict.fromkeys(("lost", "half applied"), 0)
+    counts = {"lost": 0, "half applied": 0}
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "index")
         settings: dict[str, Any] = {"exact_tokens": 0, "backend": "exact", "tokens": "float32"}
@@ -176,7 +175,6 @@ def kill_writers(count: int, way: str) -> dict[str, int]:
             found = contents(folder)
             for writer in writers:
                 own = {key: found[key] for key in found if key.startswith(f"{writer.number}-")}
-                lost, half_applied = writer.wrong(own)
-                counts["lost"] += lost
-                counts["half applied"] += half_applied
+                for name, wrong in zip(counts, writer.wrong(own), strict=True):
+                    counts[name] += wrong
     return {"acknowledged": sum(writer.acknowledged for writer in writers), **counts}

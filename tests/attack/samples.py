@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,22 @@ DOCUMENTS = MultiVectors.from_flat(
     np.random.default_rng(0).normal(size=(10, DIMENSION)).astype(np.float32), (3, 0, 1, 2, 4), ids=NAMES
 )
 
-#: Writes a sample into an empty folder and returns its path.
-Make = Callable[[Path], Path]
+
+def converted(place: Path, format: str) -> Path:
+    pytest.importorskip({"parquet": "pyarrow"}.get(format, "numpy"))
+    convert(DOCUMENTS, place / f"a.{format}", format)
+    return place / f"a.{format}"
 
 
-def converted(format: str) -> Make:
-    def make(place: Path) -> Path:
-        pytest.importorskip({"parquet": "pyarrow"}.get(format, "numpy"))
-        convert(DOCUMENTS, place / f"a.{format}", format)
-        return place / f"a.{format}"
-
-    return make
+def copied(place: Path, folder: Path) -> Path:
+    if folder.name.startswith("hnsw"):
+        pytest.importorskip("hnswlib")
+    return Path(shutil.copytree(folder, place / folder.name))
 
 
-def copied(folder: Path) -> Make:
-    def make(place: Path) -> Path:
-        if folder.name.startswith("hnsw"):
-            pytest.importorskip("hnswlib")
-        return Path(shutil.copytree(folder, place / folder.name))
-
-    return make
+def npy(place: Path) -> Path:
+    DOCUMENTS.save(place / "docs")
+    return place / "docs"
 
 
 def npz(place: Path) -> Path:
@@ -65,14 +62,14 @@ def padded(place: Path) -> Path:
     return place / "x.npy"
 
 
-def rows(row: Callable[[str, list[Any]], Any], name: str = "rows.jsonl") -> Make:
-    def make(place: Path) -> Path:
-        values = [row(i, tokens.tolist()) for i, tokens in zip(NAMES, DOCUMENTS, strict=True)]
-        text = json.dumps(values) if name == "a.json" else "".join(json.dumps(one) + "\n" for one in values)
-        (place / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
-        return place / name
-
-    return make
+def rows(place: Path, name: str, key: str) -> Path:
+    """Write JSON, or lines of JSON; "vector" has named vectors as points of Qdrant do."""
+    values = [{"id": i, key: tokens.tolist()} for i, tokens in zip(NAMES, DOCUMENTS, strict=True)]
+    if key == "vector":
+        values = [{"id": row["id"], "payload": {"n": 1}, key: {"colbert": row[key]}} for row in values]
+    text = json.dumps(values) if name == "a.json" else "".join(json.dumps(row) + "\n" for row in values)
+    (place / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    return place / name
 
 
 def byaldi(place: Path) -> Path:
@@ -90,25 +87,19 @@ def lancedb(place: Path) -> Path:
     return write_lancedb(place / "db", DOCUMENTS)
 
 
-def arrow(stream: bool) -> Make:
-    def make(place: Path) -> Path:
-        pa: Any = pytest.importorskip("pyarrow")
-        lists = pa.array([tokens.tolist() for tokens in DOCUMENTS], pa.large_list(pa.list_(pa.float64())))
-        table = pa.table({"id": list(NAMES), "tokens": lists if stream else DOCUMENTS.to_arrow()})
-        opener: Any = pa.ipc.new_stream if stream else pa.ipc.new_file
-        with opener(str(place / "a.arrow"), table.schema) as writer:
-            writer.write_table(table, max_chunksize=2)
-        return place / "a.arrow"
-
-    return make
+def arrow(place: Path, stream: bool) -> Path:
+    pa: Any = pytest.importorskip("pyarrow")
+    lists = pa.array([tokens.tolist() for tokens in DOCUMENTS], pa.large_list(pa.list_(pa.float64())))
+    table = pa.table({"id": list(NAMES), "tokens": lists if stream else DOCUMENTS.to_arrow()})
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(str(place / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return place / "a.arrow"
 
 
 def zarr(place: Path) -> Path:
     group: Any = pytest.importorskip("zarr").create_group(str(place / "a.zarr"), zarr_format=3)
     for name, values in (("tokens", DOCUMENTS.tokens), ("offsets", DOCUMENTS.offsets)):
-        group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(4, *values.shape[1:]))[:] = (
-            values
-        )
+        group.create_array(name, data=np.asarray(values), chunks=(4, *values.shape[1:]))
     return place / "a.zarr"
 
 
@@ -139,53 +130,45 @@ def journal(place: Path) -> Path:
     return place / "journaled"
 
 
-#: Encoders that no index of the golden files has.
-ENCODERS = {
-    "reference": preset_config("reference", DIMENSION, num_repetitions=2),
-    "projected": preset_config("paper", DIMENSION, final_projection_dimension=8),
-}
+def encoder(place: Path, preset: str, **changes: int) -> Path:
+    tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
+    made = make_encoder(preset_config(preset, DIMENSION, **changes))
+    made.fit(MultiVectors.from_flat(tokens, [3] * 300)).save(place / "encoder")
+    return place / "encoder"
 
 
-def encoder(config: Any) -> Make:
-    def make(place: Path) -> Path:
-        tokens = np.random.default_rng(1).normal(size=(900, config.dimension)).astype(np.float32)
-        made = make_encoder(config).fit(MultiVectors.from_flat(tokens, [3] * 300))
-        made.save(place / "encoder")
-        return place / "encoder"
-
-    return make
-
-
-#: Writer of each sample; it skips a test without the library that it needs.
-SAMPLES: dict[str, Make] = {
-    "npy": lambda place: (DOCUMENTS.save(place / "docs"), place / "docs")[1],  # type: ignore[func-returns-value]
+#: Functions that write a sample into an empty folder and return its path; they skip a test without their library.
+SAMPLES: dict[str, Callable[[Path], Path]] = {
+    "npy": npy,
     "npy_padded": padded,
-    "npz": converted("npz"),
+    "npz": partial(converted, format="npz"),
     "npz_documents": npz,
-    "safetensors": converted("safetensors"),
-    "jsonl_gz": rows(lambda i, t: {"id": i, "tokens": t}, "rows.jsonl.gz"),
-    "json": rows(lambda i, t: {"id": i, "embeddings": t}, "a.json"),
-    "jsonl_qdrant": rows(lambda i, t: {"id": i, "payload": {"n": 1}, "vector": {"colbert": t}}),
+    "safetensors": partial(converted, format="safetensors"),
+    "jsonl_gz": partial(rows, name="rows.jsonl.gz", key="tokens"),
+    "json": partial(rows, name="a.json", key="embeddings"),
+    "jsonl_qdrant": partial(rows, name="rows.jsonl", key="vector"),
     "plaid": lambda place: write_plaid(place / "plaid", random_index(0, [[3, 0, 2], [1, 4]])),
     "next_plaid": lambda place: write_fast_plaid(place / "next", random_index(0, [[3, 0, 2], [1, 4]])),
-    "fast_plaid": copied(GOLDEN / "convert" / "fast_plaid_1.4.6"),
-    "pylate_scann": copied(GOLDEN / "convert" / "pylate_scann"),
-    "pylate_fast_plaid": copied(GOLDEN / "convert" / "pylate_fast_plaid"),
-    "pylate_plaid": copied(GOLDEN / "convert" / "pylate_stanford_plaid"),
-    "pylate_voyager": copied(GOLDEN / "convert" / "pylate_voyager"),
+    "fast_plaid": partial(copied, folder=GOLDEN / "convert" / "fast_plaid_1.4.6"),
+    "pylate_scann": partial(copied, folder=GOLDEN / "convert" / "pylate_scann"),
+    "pylate_fast_plaid": partial(copied, folder=GOLDEN / "convert" / "pylate_fast_plaid"),
+    "pylate_plaid": partial(copied, folder=GOLDEN / "convert" / "pylate_stanford_plaid"),
+    "pylate_voyager": partial(copied, folder=GOLDEN / "convert" / "pylate_voyager"),
     "warp": lambda place: write_warp(place, random_index(2, [[3, 0, 5, 1, 7, 2]], 16, 4))[0],
     "byaldi": byaldi,
     "qdrant": qdrant,
     "lancedb": lancedb,
-    "parquet": converted("parquet"),
-    "arrow_file": arrow(stream=False),
-    "arrow_stream": arrow(stream=True),
+    "parquet": partial(converted, format="parquet"),
+    "arrow_file": partial(arrow, stream=False),
+    "arrow_stream": partial(arrow, stream=True),
     "zarr": zarr,
     "hdf5": hdf5,
-    **{f"index_{name}": copied(FOLDER / name) for name in CASES},
+    **{f"index_{name}": partial(copied, folder=FOLDER / name) for name in CASES},
     "texts": texts,
     "texts_journal": journal,
-    **{f"encoder_{name}": encoder(config) for name, config in ENCODERS.items()},
+    # Encoders that no index of the golden files has.
+    "encoder_reference": partial(encoder, preset="reference", num_repetitions=2),
+    "encoder_projected": partial(encoder, preset="paper", final_projection_dimension=8),
 }
 
 

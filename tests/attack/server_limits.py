@@ -57,10 +57,10 @@ SHAPES: dict[str, tuple[str, Callable[[], bytes]]] = {
 }  # fmt: skip
 
 
-def build(folder: Path, documents: int) -> TextIndex:
-    texts = [f"word{i % 50} word{i % 7}. " + "- " * 1000 for i in range(documents)]
-    settings: dict[str, Any] = {"metadata": [{"n": i} for i in range(documents)], "exact_tokens": 0}
-    TextIndex.build(texts, HashEncoder(8), vectors=CONFIG, path=folder, threads=1, **settings)
+def build(folder: Path) -> TextIndex:
+    texts = [f"word{i % 50} word{i % 7}. " + "- " * 1000 for i in range(1100)]
+    settings: Any = {"vectors": CONFIG, "metadata": [{"n": i} for i in range(1100)], "exact_tokens": 0}
+    TextIndex.build(texts, HashEncoder(8), path=folder, threads=1, **settings)
     return TextIndex.open(folder, HashEncoder(8), save_seconds=10**6, save_changes=10**9)
 
 
@@ -92,37 +92,31 @@ def longest_wait(port: int, ended: threading.Event, waits: list[float]) -> None:
     connection.close()
 
 
-def peak(process: int) -> float:
-    """Return the peak memory of a process in MB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def measure_all(names: list[str]) -> list[tuple[str, int, float, float]]:
-    """Send each request to a new server.
-
-    Return its name and status, the longest wait of another client in milliseconds, and the growth of the peak memory
-    in MB.
-    """
     return [(name, *measure(name)) for name in names]
 
 
-def measure(name: str, documents: int = 1100) -> tuple[int, float, float]:
+def measure(name: str) -> tuple[int, float, float]:
+    """Send a request to a new server; return its status, another client's longest wait in ms, and MB of peak memory."""
     with tempfile.TemporaryDirectory() as parent:
-        child, port = start_server(lambda: build(Path(parent, "index"), documents))
+        child, port = start_server(lambda: build(Path(parent, "index")))
         for _ in range(2):
             send(port, "POST /search", body(query="word1", k=3))
         if name.startswith("answers"):
             send(port, "POST /documents*", SHAPES["16 documents of 1 MB"][1]())
         address, content = SHAPES[name][0], SHAPES[name][1]()
+
+        def peak() -> float:
+            return int(Path(f"/proc/{child}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+
         Path(f"/proc/{child}/clear_refs").write_text("5")  # the peak begins here
-        before, ended, waits = peak(child), threading.Event(), list[float]()
+        before, ended, waits = peak(), threading.Event(), list[float]()
         watch = threading.Thread(target=longest_wait, args=(port, ended, waits))
         watch.start()
         status = send(port, address, content)
         time.sleep(0.05)
         ended.set()
         watch.join()
-        memory = peak(child) - before
+        memory = peak() - before
         kill(child)
     return status, max(waits), memory

@@ -81,8 +81,8 @@ def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path)
 def test_changes_are_seen_whole_or_not_and_do_not_drift(
     way: str, readers: int, writers: int, tmp_path: Path
 ) -> None:
-    changes = Changes(SECONDS, tmp_path / "index", **WAYS[way])
-    changes.run(readers, writers)
+    changes = Changes(tmp_path / "index", readers, writers, **WAYS[way])
+    changes.run(SECONDS)
     assert changes.faults == []
     assert changes.searches > 5 and changes.changes > 2
 

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders.paths import environment
@@ -38,9 +39,9 @@ class Reader:
     def read(self, path: Path) -> tuple[str, str]:
         """Return the outcome for a sample and its message."""
         if self.process is None:
-            pipe, variables = subprocess.PIPE, environment(OMP_NUM_THREADS="1")
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             self.process = subprocess.Popen(
-                self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=variables
+                self.command, text=True, env=environment(OMP_NUM_THREADS="1"), **pipes
             )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(str(path)) + "\n")
@@ -51,8 +52,8 @@ class Reader:
             self.close()
             kind = "hang" if -code in (signal.SIGXCPU, signal.SIGALRM) else "abort"
             return kind, f"the process ended with {code}"
-        kind, text = json.loads(line)
-        return ("unsound", "a program was run") if (path.parent / MARKER).exists() else (kind, text)
+        outcome: tuple[str, str] = tuple(json.loads(line))
+        return ("unsound", "a program was run") if (path.parent / MARKER).exists() else outcome
 
     def close(self) -> None:
         if self.process is not None:
@@ -73,19 +74,17 @@ def reader() -> Iterator[Reader]:
 def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path, name: str) -> None:
     sample = make_sample(name, tmp_path)
     assert reader.read(sample) == ("read", "")
-    counts: Counter[str] = Counter()
-    faults = []
+    counts, faults = Counter[str](), []
     for number in range(MUTATIONS):
-        case = tmp_path / f"case-{number}"
-        case.mkdir()
-        copy = case / sample.name
+        copy = tmp_path / f"case-{number}" / sample.name
+        copy.parent.mkdir()
         (shutil.copytree if sample.is_dir() else shutil.copyfile)(sample, copy)
         damage = mutate(copy, name, number)
         kind, text = reader.read(copy)
         counts[kind] += 1
         if kind not in ("read", "refused") and not (name in NATIVE and kind in ("abort", "hang")):
             faults.append(f"{number}, {damage}: {kind}: {text[:200]}")
-        shutil.rmtree(case)
+        shutil.rmtree(copy.parent)
     print(f"{name}: {dict(counts)}, {len(faults)} faults", *faults, sep="\n")
     assert not faults, "\n".join(faults)
     assert counts["refused"] > 0
