@@ -106,20 +106,17 @@ def test_documents_and_queries_of_any_format_are_a_collection(tmp_path: Path) ->
 
 
 def test_parts_keep_what_belongs_together() -> None:
-    whole = synthetic_collection("quick-wide")
+    whole: Any = synthetic_collection("quick-wide")
     part, few = whole.asked(5), whole.with_documents(8)
     assert len(part.query_ids) == len(part.queries) == 5
     assert part.content != whole.content == synthetic_collection("quick-wide").content
     assert part.checksum != whole.checksum
-    assert part.judgements is not None and part.document_texts is not None and part.query_texts is not None
-    for name, text, tokens in zip(part.query_ids, part.query_texts, part.queries, strict=True):
-        original = whole.query_ids.index(name)
-        assert whole.query_texts is not None and text == whole.query_texts[original]
-        np.testing.assert_array_equal(tokens, whole.queries[original])
-    for text, judged in zip(part.query_texts, part.judgements, strict=True):
-        (position,) = judged  # a query repeats words of its document
-        assert set(text.split()) <= set(part.document_texts[position].split())
-    assert len(few.document_ids) == len(few.documents) == len(few.document_texts or []) == 8
+    for i, name in enumerate(part.query_ids):
+        original, (position,) = whole.query_ids.index(name), part.judgements[i]
+        np.testing.assert_array_equal(part.queries[i], whole.queries[original])
+        assert part.query_texts[i] == whole.query_texts[original]  # it repeats words of its document
+        assert set(part.query_texts[i].split()) <= set(part.document_texts[position].split())
+    assert len(few.document_ids) == len(few.documents) == len(few.document_texts) == 8
     assert whole.asked(1000) is whole
     # Other judgements select other queries, so the checksum differs and no stored result is reused.
     judged_alone = [replace(whole, judgements=[{0: 1} if i == q else {} for i in range(12)]) for q in (3, 4)]
@@ -147,15 +144,15 @@ def test_queries_of_a_plaid_index_come_from_beside_it(tmp_path: Path) -> None:
 
 
 class Interrupted(HashEncoder):
-    """Counts calls, and is interrupted after some."""
+    """Counts calls, and is interrupted at one."""
 
-    def __init__(self, fail_after: int = 1000) -> None:
+    def __init__(self, last: int = -1) -> None:
         super().__init__(6)
-        self.calls, self.fail_after = 0, fail_after
+        self.calls, self.last = 0, last
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         self.calls += 1
-        if self.calls > self.fail_after:
+        if self.calls == self.last:
             raise KeyboardInterrupt
         return super().encode_documents(texts)
 
@@ -168,7 +165,7 @@ def test_embedding_continues_where_it_stopped_and_writes_the_layout(tmp_path: Pa
     how: dict[str, Any] = {"dimension": 3, "shard_size": 4}
     embed(Interrupted(), "letters", DOCUMENTS, QUERIES, tmp_path / "straight", **how)
     with pytest.raises(KeyboardInterrupt):
-        embed(Interrupted(2), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
+        embed(Interrupted(3), "letters", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
     with pytest.raises(ValueError, match="another model"):
         embed(Interrupted(), "others", DOCUMENTS, QUERIES, tmp_path / "stopped", **how)
     second = Interrupted()

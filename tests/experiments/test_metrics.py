@@ -27,13 +27,12 @@ def rankings(seed: int, length: int) -> np.ndarray:
 IDS, TOP = rankings(0, 20), rankings(1, 10)
 
 
-@pytest.mark.parametrize(("exact", "cutoff"), [(10, 20), (10, 5), (1, 20)])
-def test_recall_is_the_share_of_the_exact_best(exact: int, cutoff: int) -> None:
-    name = f"{exact}-recall@{cutoff}"
-    values = judge([name, "nDCG@10"], IDS, Known(TOP))
-    expected = [np.isin(TOP[i, :exact], IDS[i, :cutoff]).mean() for i in range(len(IDS))]
-    np.testing.assert_allclose(values[name], expected)
-    assert list(values) == [name]  # nDCG needs judgements
+def test_recall_is_the_share_of_the_exact_best() -> None:
+    values = judge(["10-recall@5", "1-recall@20", "nDCG@10"], IDS, Known(TOP))
+    assert list(values) == ["10-recall@5", "1-recall@20"]  # nDCG needs judgements
+    for i, row in enumerate(IDS):
+        assert values["10-recall@5"][i] == np.isin(TOP[i], row[:5]).mean()
+        assert values["1-recall@20"][i] == (TOP[i, 0] in row)
 
 
 def test_ndcg_and_reciprocal_rank_are_their_definitions() -> None:
@@ -44,12 +43,6 @@ def test_ndcg_and_reciprocal_rank_are_their_definitions() -> None:
         gained = sum(gain / np.log2(rank + 2) for gain, rank in [(2, i), (1, i + 1)] if rank < 10)
         assert values["nDCG@10"][i] == pytest.approx(gained / ideal)
         assert values["RR@10"][i] == pytest.approx(1 / (i + 1))
-
-
-def test_ties_keep_the_returned_order() -> None:
-    for place, row in enumerate(([7, 1, 2], [1, 7, 2], [1, 2, 7])):
-        values = judge(["RR@10"], np.array([row]), Known(TOP[:1]), [{7: 1}])
-        assert values["RR@10"][0] == pytest.approx(1 / (place + 1))
 
 
 def test_no_judgement_is_nan_and_no_results_are_zero() -> None:
