@@ -104,7 +104,6 @@ def models(session: nox.Session) -> None:
         session.skip(f"{TORCH_WHEELS} has no PyTorch for {version}")
     documents = (
         "test_an_example_runs",
-        "test_the_first_program_of_the_readme_answers",
         "test_blocks_run_in_order[search-texts]",
     )
     tests = [
