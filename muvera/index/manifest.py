@@ -102,11 +102,12 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     used = [segment["file"] for segment in segments]
     used += [] if candidates is None else candidates["kept"]
-    for name in [manifest["folder"], *files, *used]:
+    root = folder.resolve()
+    for name in dict.fromkeys([manifest["folder"], *files, *used]):
         parts = PurePosixPath(name).parts
         inside = parts and not PurePosixPath(name).is_absolute() and ".." not in parts and "\\" not in name
         plain = name.isascii() and name.isprintable() and len(name) <= _LONGEST
-        if not inside or not plain or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not inside or not plain or not (folder / name).resolve().is_relative_to(root):
             raise IndexFolderError(
                 f"{folder / MANIFEST} names {name!r:.200}, which is not inside the folder. Put the files themselves "
                 "into the folder, not links to them."
