@@ -174,7 +174,9 @@ def change_npy_header(content: bytes, rng: random.Random) -> bytes:
 
 def change_numbers(content: bytes, rng: random.Random) -> bytes:
     """Replace numbers of an intact array, such as lengths by others whose sum wraps, or floats by NaN."""
-    array = np.array(np.load(io.BytesIO(content)), order="C")
+    array = np.zeros(0)
+    with suppress(ValueError):  # an array of objects
+        array = np.array(np.load(io.BytesIO(content)), order="C")
     if array.dtype.kind not in "iuf" or not array.size:
         return replace_bytes(content, rng)
     whole = array.reshape(-1).view(f"i{array.itemsize}")

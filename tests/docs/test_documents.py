@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import inspect
 import io
+import itertools
 import json
 import os
 import pickle
@@ -81,16 +82,22 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def run_shell(code: str) -> Iterator[tuple[int, str]]:
-    """Yield exit codes and output of a block; in this process if it has only ``muvera`` commands, which is faster."""
-    plain = re.sub(r"(^|\s)#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE)
-    lines = [shlex.split(line) for line in plain.splitlines() if line.strip()]
-    if set("$|&;<>*`") & set(plain) or any(line[0] != "muvera" for line in lines):
-        done = subprocess.run(["bash", "-c", SHELL + code], capture_output=True, text=True, check=False)
-        yield done.returncode, done.stdout + done.stderr
-        return
-    for line in lines:
-        exit_code, out, err = run_muvera(*line[1:])
-        yield exit_code, out + err
+    """Yield exit codes and output of a block's parts; ``muvera`` runs in this process, which is faster."""
+    code = re.sub(r"(^|\s)#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE)
+    code = os.path.expandvars(code)
+    whole = set("$|&;*`") & set(re.sub(r"'[^']*'", "", code))
+    plain = re.compile("$^" if whole else r"muvera [^<>]*")
+    for alone, lines in itertools.groupby(
+        code.strip().splitlines(), lambda line: bool(plain.fullmatch(line))
+    ):
+        if alone:
+            for line in lines:
+                exit_code, out, err = run_muvera(*shlex.split(line)[1:])
+                yield exit_code, out + err
+        else:
+            command = ["bash", "-c", SHELL + "\n".join(lines)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            yield done.returncode, done.stdout + done.stderr
 
 
 def write_tokens(folder: Path) -> None:
