@@ -1,6 +1,6 @@
 """Machines and queries per second for large collections, computed from the stored results.
 
-Bytes per vector and the time of a scan come from the study ``first_stage``; the time of encoding a query and ranking
+Bytes per vector and the time of a scan come from the study ``first_stage``.  The time of encoding a query and ranking
 its candidates comes from ``end_to_end`` and includes the first stage of its small collection.  A scan reads every code,
 so beyond the largest measured size its time is proportional to the number of vectors.  The shard that finds a candidate
 also stores its tokens.

@@ -92,8 +92,8 @@ def convert(
 def formats(json_: Json = False) -> None:
     """List the formats that can be read and written.
 
-    For any other format, write two arrays with NumPy: tokens.npy (tokens, dimension) with the tokens
-    of all texts, and lengths.npy with the number of tokens of each text.
+    For any other format, write two arrays with NumPy.  tokens.npy (tokens, dimension) contains the tokens
+    of all texts, and lengths.npy the number of tokens of each text.
 
     \b
     Example:

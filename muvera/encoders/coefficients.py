@@ -43,7 +43,7 @@ _BEST = 100
 _PRIOR = 4.0
 
 # A term that spreads less than this share of the targets' spread is nearly the same for all sampled
-# documents: it could contribute only with a huge coefficient, which would be wrong for other documents.
+# documents.  It could contribute only with a huge coefficient, which would be wrong for other documents.
 _LEAST_SPREAD = 0.1
 
 # Spawn key of the random stream that picks documents, queries and windows.

@@ -182,8 +182,8 @@ def fit_maps(
     threads : int, optional
         Default: all usable cores.
     """
-    # M = scale * identity + correction is the long vectors' bilinear form: the first term makes documents outside
-    # the sample comparable with those inside, the second is a ridge regression of the rest of the similarities.
+    # M = scale * identity + correction is the long vectors' bilinear form.  The first term makes documents outside
+    # the sample comparable with those inside; the second is a ridge regression of the remaining similarities.
     mean = documents.mean(axis=0)
     documents -= mean
     similarities -= similarities.mean(axis=0)

@@ -1,7 +1,7 @@
 """Norms of token vectors, scaling to unit length, and the search for numbers that are not finite.
 
-A sum of squares is computed as eight float64 sums, each over every eighth column, which are added in a fixed
-order: it is the same on every machine, and the additions do not wait for each other.
+A sum of squares is computed as eight float64 sums, each over every eighth column, which are added in a fixed order.
+So it is the same on every machine, and the additions do not wait for each other.
 """
 
 import numpy as np
@@ -69,8 +69,8 @@ def first_beyond(bits, magnitude, limit):
     """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
 
     `bits` are the floats' bit patterns as unsigned integers, `magnitude` the mask of all bits but
-    the sign, and `limit` the bit pattern of the smallest number that is too large: patterns have
-    the order of the numbers, with infinities and NaN at the end.  Whole blocks are tested with one
+    the sign, and `limit` the bit pattern of the smallest number that is too large.  Patterns
+    have the order of the numbers, with infinities and NaN at the end.  Whole blocks are tested with one
     accumulated flag, which vectorizes, and only a block that fails is searched.
     """
     block = 4096

@@ -5,8 +5,8 @@ Sizes: d columns of a token, M tokens of one query, packed in panels of LANES co
 Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is empty.
 
 A document is multiplied with one panel after the other.  The maxima of the first panels bound
-those of the rest: if all document tokens are at least the angle a away from one query token,
-they are at least a - b away from another query token whose angle to the first is b.
+those of the rest.  Suppose that all document tokens are at least the angle a away from one query token, and that
+another query token is at the angle b from it.  Then they are at least a - b away from the other one.
 """
 
 import numpy as np

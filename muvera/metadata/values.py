@@ -1,8 +1,8 @@
 """Metadata values: JSON text, comparable values, and the flat form that engines filter.
 
 The flat form has one list of terms per document.  One index of these terms answers equality, membership and
-presence for all fields.  The flat form also has the least and the greatest value of each field, which answer all order
-operators: a list satisfies ``>=`` if its greatest value does.
+presence for all fields.  The flat form also has the least and the greatest value of each field.  These answer all
+order operators: a list satisfies ``>=`` if its greatest value does.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """HNSWSearch: search a graph of hnswlib, and HNSWSettings.
 
 The graph is searched by cosine, because by inner product some vectors become unreachable.  So that both rank
-alike, every vector is extended to the same length (Bachrach et al., "Speeding up the Xbox recommender
+alike, every vector is extended to the same length, the reach (Bachrach et al., "Speeding up the Xbox recommender
 system", RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.
-The reach is the 95th percentile of the lengths of the first vectors added: the length of a few very long
-vectors would make all others nearly indistinguishable.  A longer vector gets zeros and is divided by its own
+The reach is the 95th percentile of the lengths of the first vectors added.  With the length of a few very long
+vectors, all others would be nearly indistinguishable.  A longer vector gets zeros and is divided by its own
 length.  The graph then treats it as if it had the length of the reach, but its inner products are exact.
 """
 

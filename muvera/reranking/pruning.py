@@ -64,8 +64,8 @@ class RerankOptions:
         When to stop ranking.
     estimates : float32 (c,), optional
         Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
-        need a five-sigma error to be among the k best, judged by the errors of at least 8 and at least k
-        candidates before it.
+        need a five-sigma error to be among the k best.  Sigma is that of the errors of the candidates before it,
+        at least 8 and at least k.
     """
 
     k: int
@@ -88,8 +88,8 @@ def score_runs(
     """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
 
     `first` is the number of the run's first candidate.  `operations` is the number of multiply-adds per token, or 0 to
-    use one thread.  With several threads, candidates are divided among at most 8 tasks: task i scores every eighth one
-    from i on, so that each task begins with promising candidates.
+    use one thread.  With several threads, candidates are divided among at most 8 tasks.  Task i scores every eighth one
+    from i on, so each task begins with promising candidates.
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 

@@ -1,7 +1,7 @@
 """Advice to Linux about the pages of mapped files; other systems get none.
 
-Without advice, the first access to a page waits for the disk and also reads the pages of the system's
-read-ahead, which are mostly useless for single documents.
+Without advice, the first access to a page waits for the disk.  It also reads the pages of the system's read-ahead,
+which are mostly useless for single documents.
 """
 
 from __future__ import annotations

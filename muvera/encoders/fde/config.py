@@ -137,9 +137,9 @@ class FDEConfig(EncoderConfig):
         ----------
         name : {"fde", "paper", "reference"}
             "fde": the defaults.  "paper": arXiv 2405.19504, section 2, with 10,240 floats.
-            "reference": Google's C++ reference (google/graph-mining): the same FDE from the same seed
-            up to float32 rounding, if it was built with GNU libstdc++; other C++ standard libraries
-            draw other numbers.
+            "reference": Google's C++ reference (google/graph-mining), the same FDE from the same seed up to
+            float32 rounding.  This holds for builds with GNU libstdc++; other C++ standard libraries draw other
+            numbers.
         dimension : int
             Columns of a token vector.
         """

@@ -56,8 +56,8 @@ def _engine(seed: int) -> np.random.RandomState:
 def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
     """Draw ``std::normal_distribution<float>(0, 1)`` from a fresh ``std::mt19937(seed)``.
 
-    Marsaglia's polar method: two uniforms in (-1, 1) make a point, points outside the unit disc (or at
-    its center) are dropped, and a point gives two values, that of its second coordinate first.
+    Marsaglia's polar method: two uniforms in (-1, 1) make a point, and points outside the unit disc (or at its
+    center) are dropped.  Each point gives two values, first that of its second coordinate.
 
     The logarithm is taken in float64 and rounded, so the values do not depend on the machine.  C's
     ``logf`` is not correctly rounded: with glibc 2.41, 0.3 % of the values differ from the C++ program's,

@@ -200,10 +200,10 @@ def score_coded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (c,).
 
-    They are Chamfer similarities of decoded tokens with the query, both rounded to bytes: accurate enough to
-    choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  `stop` ends the
-    scoring once few of the `k` best are expected to be missing.  The score is -inf for a candidate without tokens, and
-    for every candidate after the stop.
+    They are Chamfer similarities of decoded tokens with the query, both rounded to bytes.  This is accurate enough
+    to choose the best candidates, which are then scored without rounding.  No score depends on `threads`.  `stop`
+    ends the scoring once few of the `k` best are expected to be missing.  The score is -inf for a candidate without
+    tokens, and for every candidate after the stop.
     """
     rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
