@@ -25,7 +25,7 @@ from ..utils.parallel import run_in_ranges, split_by_weight
 #: Name of the format, file that describes a saved encoder, and version; see docs/index-format.md.
 ENCODER_FORMAT = "muvera-encoder"
 ENCODER_FILE = "encoder.json"
-ENCODER_FORMAT_VERSION = 2
+ENCODER_FORMAT_VERSION = 3
 
 #: The two sides of a search.
 Side = Literal["documents", "queries"]
@@ -387,6 +387,9 @@ def run_tasks(
     A task has at most `most` texts.
     """
     arrays = (*as_kernel_arrays(texts), texts.offsets)
+    if len(texts) == 1 and threads is None:  # planning takes as long as some encoders do
+        write(arrays, 0, 1, out)
+        return out
     ranges = split_by_weight(texts.offsets, tokens, most or max(1, len(texts)))
     run_in_ranges(lambda start, stop: write(arrays, start, stop, out[start:stop]), ranges, threads)
     return out

@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..utils.parallel import run_in_ranges, split_by_weight
-from .base import EncoderArrays, Shapes, Side, random_stream
-from .int8 import TASK_TOKENS, Int8Matrix, TokenProducts, quantize_columns
+from .base import EncoderArrays, Shapes, random_stream
+from .int8 import (
+    TASK_TOKENS,
+    Int8Matrix,
+    TokenProducts,
+    half_byte_arguments,
+    half_bytes_to_int8,
+    quantize_columns,
+    quantize_to_half_bytes,
+)
 from .matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 from .moment_blocks import mean_tokens
 
@@ -31,6 +39,9 @@ _WINDOW = 4
 # Ridges of windows and of documents, in units of the mean square length.  A third or three times as much
 # changed recall by less than .005.
 _WINDOW_RIDGE, _DOCUMENT_RIDGE = 0.03, 0.3
+
+# Ridge of the regression of rounding errors, in units of the mean square of a column.
+_ERROR_RIDGE = 0.03
 
 # Share of the identity in the documents' second moment, in units of its mean eigenvalue.
 _SPREAD = 0.1
@@ -50,16 +61,26 @@ class CompactMaps(EncoderArrays):
 
     Parameters
     ----------
-    queries, documents : int8 (L, D)
-        Maps of queries and documents, column j in units of the side's ``scales[j]``.
-    query_scales, document_scales : float32 (D,)
+    triangles : uint8 (T / 2, D), T / 2 rounded up
+        Map of the first T = r * (r + 1) / 2 columns of queries in half bytes, see
+        :func:`muvera.encoders.int8.quantize_to_half_bytes`.
+    triangle_scales : float32 (D,)
+        Unit of each column of `triangles`.
+    sums : int8 (L - T, D)
+        Map of the other columns of queries, column j in units of ``sum_scales[j]``.
+    sum_scales : float32 (D,)
+    documents : int8 (L, D)
+        Map of documents, column j in units of ``document_scales[j]``.
+    document_scales : float32 (D,)
     offset : float32 (D,)
         The mapped mean document, which is subtracted.  This does not change the ranking, and graphs work
         better if vectors share no direction.
     """
 
-    queries: NDArray[np.int8]
-    query_scales: NDArray[np.float32]
+    triangles: NDArray[np.uint8]
+    triangle_scales: NDArray[np.float32]
+    sums: NDArray[np.int8]
+    sum_scales: NDArray[np.float32]
     documents: NDArray[np.int8]
     document_scales: NDArray[np.float32]
     offset: NDArray[np.float32]
@@ -67,21 +88,54 @@ class CompactMaps(EncoderArrays):
     prefix: ClassVar[str] = "compact_"
 
     def _shapes(self, config: Any) -> Shapes:
-        long, compact = config.long_dimension, config.compact_dimension
-        return (long, compact), (compact,), (long, compact), (compact,), (compact,)
+        long, compact, sums = config.long_dimension, config.compact_dimension, config.dimension + 1
+        halves = -(-(long - sums) // 2)
+        queries = (halves, compact), (compact,), (sums, compact), (compact,)
+        return *queries, (long, compact), (compact,), (compact,)
+
+    @classmethod
+    def rounded(
+        cls,
+        windows: NDArray[np.float32],
+        maps: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+        mean_columns: int,
+        threads: int | None = None,
+    ) -> CompactMaps:
+        """Round the result of :func:`fit_maps` for these windows.
+
+        The errors of half bytes add up, because the triangles of queries are similar.  A ridge regression on the other
+        columns of the windows predicts these errors, and is subtracted from the map of these columns.
+        """
+        queries, documents, mean = maps
+        triangle = len(queries) - mean_columns
+        halves, scales = quantize_to_half_bytes(queries[:triangle])
+        errors = product(
+            windows[:, :triangle], half_bytes_to_int8(halves, triangle) * scales - queries[:triangle], threads
+        )
+        others = windows[:, triangle:]
+        ridge = Ridge(gram(others.T, threads), _ERROR_RIDGE)
+        sums = queries[triangle:] - ridge.solution(product(others.T, errors, threads), threads)
+        rounded = np.multiply(*quantize_columns(documents))
+        # Rounding it again changes no entry, but the last bit of some scales.
+        return cls(halves, scales, *quantize_columns(sums), *quantize_columns(rounded), mean @ rounded)
 
     @cached_property
-    def _products(self) -> dict[Side, Int8Matrix]:
-        return {
-            "queries": Int8Matrix(self.queries, self.query_scales),
-            "documents": Int8Matrix(self.documents, self.document_scales),
-        }
+    def _document_map(self) -> Int8Matrix:
+        return Int8Matrix(self.documents, self.document_scales)
 
-    def multiply(self, side: Side, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the vectors of `block` (n, L), long vectors of one side, to `out` (n, D)."""
-        self._products[side].multiply(block, out)
-        if side == "documents":
-            out -= self.offset
+    @cached_property
+    def query_arguments(self) -> tuple[NDArray[Any], ...]:
+        """The maps of queries as arguments of a kernel."""
+        triangle = len(self.documents) - len(self.sums)
+        return (
+            *half_byte_arguments(self.triangles, self.triangle_scales, triangle),
+            *Int8Matrix(self.sums, self.sum_scales).arguments,
+        )
+
+    def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the vectors of `block` (n, L), long vectors of documents, to `out` (n, D)."""
+        self._document_map.multiply(block, out)
+        out -= self.offset
 
 
 def sample_windows(
@@ -162,8 +216,10 @@ def fit_maps(
     mean_columns: int,
     seed: int,
     threads: int | None = None,
-) -> CompactMaps:
-    """Fit the maps; the result is bit-identical for any number of threads and cores.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return the maps of queries and of documents, float32 (L, D), and the mean long document.
+
+    The result is bit-identical for any number of threads and cores.
 
     Parameters
     ----------
@@ -239,6 +295,4 @@ def fit_maps(
     maps = np.zeros((2, long, dimension), np.float32)
     maps[0, :, : len(values)] = query_map @ (axes * values**-0.75)
     maps[1, :, : len(values)] = document_map @ (axes * values**-0.25)
-    rounded_map = np.multiply(*quantize_columns(maps[1]))
-    # Rounding it again changes no entry, but the last bit of some scales.
-    return CompactMaps(*quantize_columns(maps[0]), *quantize_columns(rounded_map), mean @ rounded_map)
+    return maps[0], maps[1], mean

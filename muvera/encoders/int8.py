@@ -1,4 +1,4 @@
-"""Matrices in 8 bits: for products with rows in 16 bits, and with tokens in 8 bits."""
+"""Matrices in 8 and 4 bits: for products with rows in 16 bits, and with tokens in 8 bits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.byte_product import multiply_split, split_to_bytes
-from ..kernels.byte_tile import STEP, pack_bytes
+from ..kernels.byte_product import multiply_by_bytes
+from ..kernels.byte_tile import STEP, pack_bytes, pack_half_bytes
 from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
 from .base import KernelArrays, run_tasks
 
 #: Number of document tokens per task: each task reads the matrix once.
 TASK_TOKENS = 16384
+
+# Largest entries in half bytes, in shares of a column's largest number.
+_SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 
 #: A matrix rounded to int8, and the unit of each column.
 Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
@@ -28,10 +31,49 @@ def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
     return np.rint(matrix / units).astype(np.int8), units
 
 
+def quantize_to_half_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return `matrix` (L, D) in half bytes, two rows in a byte, and the unit of each column.
+
+    See :mod:`muvera.kernels.byte_tile` for the entries.  The largest ones are clipped if this lowers the sum of squared
+    errors of their column.
+    """
+    peaks = np.abs(matrix).max(axis=0, initial=0)
+    relative = matrix / np.where(peaks > 0, peaks, 1)
+    shares, least = np.ones_like(peaks), np.full_like(peaks, np.inf)
+    halves = np.zeros((len(matrix) + len(matrix) % 2, matrix.shape[1]), np.int8)
+    for share in _SHARES:
+        numbers = np.clip(np.floor(relative * np.float32(7.5 / share)), -8, 7)
+        errors = np.square((numbers + np.float32(0.5)) * np.float32(share / 7.5) - relative).sum(axis=0)
+        better = errors < least
+        shares[better], least[better] = share, errors[better]
+        halves[: len(matrix), better] = numbers[:, better]
+    return (halves[::2] & 15 | halves[1::2] << 4).view(np.uint8), peaks * shares / np.float32(120)
+
+
+def half_bytes_to_int8(halves: NDArray[np.uint8], length: int) -> NDArray[np.int8]:
+    """Return the entries of a matrix of `length` rows from :func:`quantize_to_half_bytes`."""
+    pairs = np.stack([halves << 4, halves & 0xF0], axis=1).view(np.int8)
+    entries: NDArray[np.int8] = pairs.reshape(-1, halves.shape[1])[:length] | np.int8(8)
+    return entries
+
+
+def half_byte_arguments(
+    halves: NDArray[np.uint8], units: NDArray[np.float32], length: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
+    """Return a matrix of `length` rows from :func:`quantize_to_half_bytes` as arguments of `multiply_by_half_bytes`."""
+    entries = half_bytes_to_int8(halves, length)
+    packed = pack_half_bytes(np.pad(entries, ((0, -length % (2 * STEP)), (0, 0))))
+    return packed, _column_sums(entries), units
+
+
+def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Return 128 times the sum of each column, because kernels add 128 to the entries of rows."""
+    sums: NDArray[np.int32] = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+    return sums
+
+
 class Int8Matrix:
     """A matrix (L, D) in 8 bits, packed for the byte kernels.
-
-    For a single query, reading the matrix takes most of the time.  8 bits are a quarter of float32.
 
     Parameters
     ----------
@@ -44,24 +86,16 @@ class Int8Matrix:
     """
 
     def __init__(self, matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP) -> None:
-        self.units = units
         #: Rows of the packed matrix.
         self.depth = -(-len(matrix) // multiple) * multiple
-        #: The matrix as :func:`muvera.kernels.byte_tile.pack_bytes` packs it.
-        self.panels = pack_bytes(np.pad(matrix, ((0, self.depth - len(matrix)), (0, 0))))
-        #: 128 times the sum of each column: rows are stored with an offset of 128.
-        self.sums = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+        #: Packed matrix, column sums and units, as arguments of kernels.
+        self.arguments = (
+            pack_bytes(np.pad(matrix, ((0, self.depth - len(matrix)), (0, 0)))), _column_sums(matrix), units,
+        )  # fmt: skip
 
     def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32.
-
-        The sums are exact integers: a row's product does not depend on the other rows.
-        """
-        rows = np.zeros((2 * len(block), self.depth), np.uint8)
-        rows[::2, block.shape[1] :] = 128  # a high byte of 128 means zero
-        units = np.empty(len(block), np.float32)
-        split_to_bytes(block, rows, units)
-        multiply_split(rows, self.panels, self.sums, units, self.units, out)
+        """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32."""
+        multiply_by_bytes(block, *self.arguments, out)
 
 
 class TokenProducts:
@@ -80,7 +114,7 @@ class TokenProducts:
         packed = Int8Matrix(matrix, units, LANES)
         padded = np.zeros(packed.depth, np.float32)
         padded[: len(center)] = center
-        self._arguments = padded, packed.panels, packed.sums, units
+        self._arguments = padded, *packed.arguments
 
     def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Write the largest products of each document's centered tokens to `out` (texts, n)."""

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.validation import read_only_view
-from ..kernels.moments import first_moments, triangles, weigh_moments
-from ..kernels.products import add_product, pack_map
+from ..kernels.moments import document_moments, first_moments, query_moments, weigh_moments
+from ..kernels.products import pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import gram, leading_eigenvectors
@@ -34,12 +33,6 @@ _DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
 
 # A child of the configuration's seed.
 _DIRECTIONS = 0xC5
-
-# A metric without columns, for the covariances of documents.
-_NO_METRIC = np.empty(0, np.float32)
-
-# Rows that are projected together: few enough to stay in the cache.
-_PROJECTED_ROWS = 192
 
 
 def covariance_directions(dimension: int, covariance: bool) -> int:
@@ -95,63 +88,40 @@ class MomentBlocks(EncoderArrays):
                 f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from a copy."
             )
 
-    @property
-    def _triangle(self) -> int:
-        size = len(self.metric)
-        return size * (size + 1) // 2
+    @cached_property
+    def document_arguments(self) -> tuple[NDArray[np.float32], int]:
+        """Arguments of the kernel of documents: the packed directions, and the number of directions."""
+        if not self.directions.size:
+            return np.empty(0, np.float32), len(self.metric)
+        padding = -self.directions.shape[1] % LANES
+        return pack_map(np.pad(self.directions.T, ((0, padding), (0, 0)))), len(self.metric)
 
     @cached_property
-    def _packed_metric(self) -> NDArray[np.float32]:
+    def query_arguments(self) -> tuple[Any, ...]:
+        """Arguments of the kernels of queries: those of documents, the packed metric, the units."""
         padding = -len(self.metric) % LANES
-        return pack_columns(np.pad(self.metric, (0, padding))).reshape(-1)
-
-    @cached_property
-    def _packed_directions(self) -> NDArray[np.float32]:
-        return pack_map(self.directions.T)
+        metric = pack_columns(np.pad(self.metric, (0, padding))).reshape(-1)
+        return (*self.document_arguments, metric, self.units)
 
     def write_moments(
         self, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
-        first_moments(*arrays, start, stop, at + self._triangle, True, out)
-        if self._triangle:
-            triangles(*self._projected(arrays, start, stop), at, _NO_METRIC, np.float32(1), out)
+        document_moments(*arrays, start, stop, at, *self.document_arguments, out)
 
     def write(
         self, side: Side, at: int, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
         """Write the blocks of texts start..stop to the columns of `out` from `at` on."""
-        size = self._triangle
-        if side == "documents":
-            self.write_moments(at, arrays, start, stop, out)
-            weigh_moments(
-                arrays[2], start, stop, at, size, self.coefficients[1:], self.units[1:], self.offset, out
-            )  # fmt: skip
+        if side == "queries":
+            query_moments(*arrays, start, stop, at, *self.query_arguments, out)
             return
-        _, covariance_unit, mean_unit, bias_unit = self.units
-        bias = at + len(self.offset) - 1
-        first_moments(*arrays, start, stop, at + size, False, out)
-        out[:, at + size : bias] /= mean_unit
-        lengths = arrays[2][start + 1 : stop + 1] - arrays[2][start:stop]
-        out[:, bias] = lengths.astype(np.float32) / bias_unit
-        if size:
-            triangles(*self._projected(arrays, start, stop), at, self._packed_metric, covariance_unit, out)
-
-    def _projected(
-        self, arrays: KernelArrays, start: int, stop: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64], int, int]:
-        """Return the tokens of texts start..stop in the directions of the covariance, as kernel arguments."""
-        if not self.directions.size:
-            return (*arrays, start, stop)
-        floats, halves, offsets = arrays
-        first, last = int(offsets[start]), int(offsets[stop])
-        projected = np.zeros((last - first, len(self.directions)), np.float32)
-        for row in range(first, last, _PROJECTED_ROWS):
-            rows = slice(row, min(row + _PROJECTED_ROWS, last))
-            tokens = floats[rows] if len(floats) else halves[rows].view(np.float16).astype(np.float32)
-            add_product(tokens, self._packed_directions, projected[row - first : rows.stop - first])
-        none = read_only_view(np.empty((0, len(self.directions)), np.uint16))
-        return read_only_view(projected), none, offsets[start : stop + 1] - first, 0, stop - start
+        self.write_moments(at, arrays, start, stop, out)
+        size = len(self.metric)
+        weigh_moments(
+            arrays[2], start, stop, at, size * (size + 1) // 2, self.coefficients[1:], self.units[1:],
+            self.offset, out,
+        )  # fmt: skip
 
 
 def default_blocks(
@@ -177,7 +147,7 @@ def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.f
     """Return the mean token of each text, float32 (n, d)."""
 
     def write(arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        first_moments(*arrays, start, stop, 0, True, out)
+        first_moments(*arrays, start, stop, 0, out)
 
     return run_tasks(write, texts, np.empty((len(texts), texts.dimension), np.float32), threads)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.sampling import MAX_FIT_DOCUMENTS
+from ..kernels.moments import compact_queries
 from ..utils.checks import given, require_int
 from ..utils.stages import stage
 from .base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side, run_tasks
@@ -157,10 +158,12 @@ class MomentsEncoder(Encoder):
             return run_tasks(partial(blocks.write, side, 0), texts, out, threads)
 
         with stage("learning moments, 2 of 2"):
-            return fit_maps(
-                long_vectors(windows, "queries"), long_vectors(sample.documents, "documents"), similarities,
-                size, config.dimension + 1, config.seed, threads,
+            queries, means = long_vectors(windows, "queries"), config.dimension + 1
+            maps = fit_maps(
+                queries, long_vectors(sample.documents, "documents"), similarities, size, means, config.seed,
+                threads,
             )  # fmt: skip
+            return CompactMaps.rounded(queries, maps, means, threads)
 
     # -- encoding -------------------------------------------------------------
 
@@ -174,7 +177,11 @@ class MomentsEncoder(Encoder):
         assert self.blocks is not None
         if self.compact is None:
             self.blocks.write(side, 0, arrays, start, stop, out)
-            return
-        block = np.empty((stop - start, self.config.long_dimension), np.float32)
-        self.blocks.write(side, 0, arrays, start, stop, block)
-        self.compact.multiply(side, block, out)
+        elif side == "queries":
+            compact_queries(
+                *arrays, start, stop, *self.blocks.query_arguments, *self.compact.query_arguments, out
+            )
+        else:
+            block = np.empty((stop - start, self.config.long_dimension), np.float32)
+            self.blocks.write(side, 0, arrays, start, stop, block)
+            self.compact.multiply(block, out)

@@ -5,7 +5,7 @@ Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for
 
 import numpy as np
 
-from .byte_tile import STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile
+from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
 from .tile import LANES, ROWS
 
@@ -38,14 +38,25 @@ def joined(high, low, column_sum, unit):
     return unit * np.float32(256.0 * (high - column_sum) + low)
 
 
-@kernel
-def multiply_split(rows, packed, column_sums, units, scales, out):
-    """Write the product of rows that :func:`split_to_bytes` wrote with M to `out` (b, D), float32.
+@helper
+def _split(block, step):
+    """Return the rows of :func:`split_to_bytes`, of a multiple of `step` bytes, and their units."""
+    # Zeros in further columns add nothing to the sums.
+    rows = np.zeros((2 * block.shape[0], (block.shape[1] + step - 1) // step * step), np.uint8)
+    units = np.empty(block.shape[0], np.float32)
+    split_to_bytes(block, rows, units)
+    return rows, units
 
-    `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,) is 128 times the sum of each column
-    of M; `units` float32 (b,), `scales` float32 (D,).  Both halves of a row are in one tile, so that M is
-    read once.
+
+@kernel
+def multiply_by_bytes(block, packed, column_sums, scales, out):
+    """Write the product of `block` (b, n) with M to `out` (b, D), both float32.
+
+    `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,) is 128 times the sum of each column of M,
+    `scales` float32 (D,) its unit.  Each row of the block is rounded to 16 bits.  Both halves of a row are in one tile,
+    so that M is read once.  The sums are exact integers: a row's product does not depend on the other rows.
     """
+    rows, units = _split(block, STEP)
     count, depth = rows.shape
     width = out.shape[1]
     panels = (width + LANES - 1) // LANES
@@ -55,11 +66,7 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
     begun = panels // STRIP * STRIP if count == 2 else 0
     for panel in range(0, begun, STRIP):
         byte_strip(flat, 0, 1, depth, packed, panel, sums, 0)
-        first = panel * LANES
-        for j in range(min(STRIP * LANES, width - first)):
-            out[0, first + j] = joined(
-                sums[j], sums[STRIP * LANES + j], column_sums[first + j], units[0] * scales[first + j]
-            )
+        _write_strip(sums, panel * LANES, column_sums, units[0], scales, out[0])
     for panel in range(begun, panels, WIDE):
         first = panel * LANES
         for row in range(0, count, ROWS):
@@ -69,6 +76,30 @@ def multiply_split(rows, packed, column_sums, units, scales, out):
                 for j in range(min(WIDE * LANES, width - first)):
                     unit = units[(row + i) // 2] * scales[first + j]
                     out[(row + i) // 2, first + j] = joined(high[j], low[j], column_sums[first + j], unit)
+
+
+@helper
+def _write_strip(sums, first, column_sums, unit, scales, out):
+    """Write the products of a strip from column `first` on."""
+    for j in range(min(STRIP * LANES, out.shape[0] - first)):
+        column = first + j
+        out[column] = joined(sums[j], sums[STRIP * LANES + j], column_sums[column], unit * scales[column])
+
+
+@kernel
+def multiply_by_half_bytes(block, packed, column_sums, scales, out):
+    """Write the product of :func:`multiply_by_bytes`, with M packed by :func:`pack_half_bytes`.
+
+    A strip of M stays in the cache while all rows are multiplied with it.
+    """
+    rows, units = _split(block, 2 * STEP)
+    depth = rows.shape[1]
+    flat = rows.reshape(-1)
+    sums = np.empty(2 * STRIP * LANES, np.int32)
+    for first in range(0, out.shape[1], STRIP * LANES):
+        for row in range(out.shape[0]):
+            half_byte_strip(flat, 2 * row, 2 * row + 1, depth, packed, first // LANES, sums, 0)
+            _write_strip(sums, first, column_sums, units[row], scales, out[row])
 
 
 @kernel

@@ -6,6 +6,10 @@ bytes at once, so multiplying by such a map can take a quarter of the time.
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
 is at most MAX_DEPTH.
+
+A matrix in half bytes has the 16 entries -120, -104, ..., 120.  Half a byte is the upper half of an entry, whose lower
+half is always 8.  A panel has the shape ``(depth / (2 * STEP), LANES, STEP)``: the lower halves of STEP bytes are
+followed by the upper ones.
 """
 
 from typing import Any
@@ -53,6 +57,9 @@ MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 
+# Masks of the upper half of each byte of a 32-bit integer, as a signed number, and the lower half of each entry.
+_UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
+
 
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     """Pack the columns of `matrix`, int8 (depth, n), in panels; return a flat array.
@@ -68,30 +75,57 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     ).reshape(-1)
 
 
-def emit_sums(builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any) -> list[list[Any]]:
+def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
+    """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes; return a flat array.
+
+    depth must be a multiple of 2 * STEP.  Zeros fill the panels up to a multiple of STRIP.
+    """
+    depth, count = matrix.shape
+    panels = -(-count // (STRIP * LANES)) * STRIP
+    padded = np.zeros((depth, panels * LANES), np.uint8)
+    padded[:, :count] = matrix.view(np.uint8) >> 4
+    steps = padded.reshape(depth // (2 * STEP), 2, STEP, panels, LANES)
+    return np.ascontiguousarray((steps[:, 0] | steps[:, 1] << 4).transpose(2, 0, 3, 1)).reshape(-1)
+
+
+def emit_sums(
+    builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any, halves: int = 1
+) -> list[list[Any]]:
     """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
 
-    `add` emits one step.  Several panels share the loads of the rows, which limit the speed of one panel.
+    `add` emits one step; a byte of a panel is one entry, or with `halves` = 2, two.  Several panels share the loads of
+    the rows, which limit the speed of one panel.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
     sums = [new_sums(builder, _SUMS, len(rows)) for _ in panels]
-    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, STEP))) as loop:
-        steps = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
-        for i, start in enumerate(starts):
-            step_bytes = builder.load(builder.gep(start, [loop.index]), align=1)
-            copies = broadcast(builder, step_bytes, LANES)
-            for step, totals in zip(steps, sums, strict=True):
-                builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
+    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
+        loaded = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
+        first = builder.mul(loop.index, ir.Constant(depth.type, halves))
+        for half in range(halves):
+            steps = [_half(builder, value, half) for value in loaded] if halves == 2 else loaded
+            place = builder.add(first, ir.Constant(depth.type, half))
+            for i, start in enumerate(starts):
+                step_bytes = builder.load(builder.gep(start, [place]), align=1)
+                copies = broadcast(builder, step_bytes, LANES)
+                for step, totals in zip(steps, sums, strict=True):
+                    builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
     return [[builder.load(total) for total in totals] for totals in sums]
 
 
+def _half(builder: Any, value: Any, half: int) -> Any:
+    """Emit the entries of the lower (0) or upper (1) halves of bytes."""
+    upper = value if half else builder.shl(value, constant(_SUMS, 4))
+    return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
+
+
 def _sums(
-    context: Any, builder: Any, signature: Any, args: Any, add: Any, count: int = ROWS, panels: int = 1
-) -> list[list[Any]]:
+    context: Any, builder: Any, signature: Any, args: Any, add: Any,
+    count: int = ROWS, panels: int = 1, halves: int = 1,
+) -> list[list[Any]]:  # fmt: skip
     """Emit the sums of `count` rows with some panels from the arguments of an intrinsic."""
     rows, row, last, depth, packed, panel = args[:6]
-    size = builder.mul(depth, ir.Constant(depth.type, LANES))
+    size = builder.mul(depth, ir.Constant(depth.type, LANES // halves))
     starts = [
         entry_address(context, builder, signature.args[0], rows, builder.mul(place, depth))
         for place in tile_rows(builder, row, last, count)
@@ -101,14 +135,14 @@ def _sums(
         entry_address(context, builder, signature.args[4], packed, builder.mul(number, size))
         for number in numbers
     ]
-    return emit_sums(builder, starts, depth, columns, add)
+    return emit_sums(builder, starts, depth, columns, add, halves)
 
 
-def _storing(count: int, panels: int) -> Any:
+def _storing(count: int, panels: int, halves: int = 1) -> Any:
     """Return a function that emits the sums of `count` rows with some panels, and stores them row by row."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-        for j, sums in enumerate(_sums(context, builder, signature, args, add, count, panels)):
+        for j, sums in enumerate(_sums(context, builder, signature, args, add, count, panels, halves)):
             for i, total in enumerate(sums):
                 target = builder.add(args[7], ir.Constant(args[7].type, (i * panels + j) * LANES))
                 address = entry_address(context, builder, signature.args[6], args[6], target)
@@ -215,17 +249,21 @@ def _intrinsic(add: Any, emit: Any) -> Any:
     return compiled
 
 
-def _interpreted_sums(rows, row, last, depth, packed, panel):
+def _interpreted_sums(rows, row, last, depth, packed, panel, halves=1):
     positions = np.minimum(np.arange(row, row + ROWS), last)
-    columns = packed[panel * depth * LANES : (panel + 1) * depth * LANES]
-    columns = columns.reshape(depth // STEP, LANES, STEP).transpose(0, 2, 1).reshape(depth, LANES)
+    size = depth * LANES // halves
+    columns = packed[panel * size : (panel + 1) * size].reshape(-1, 1, LANES, STEP)
+    if halves == 2:
+        columns = np.concatenate([columns << 4, columns & 0xF0], axis=1).view(np.int8) | 8
+    columns = columns.transpose(0, 1, 3, 2).reshape(depth, LANES)
     # Float64 holds these integers exactly.
     return rows[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64) @ columns
 
 
-def _interpreted(count: int, panels: int) -> Any:
+def _interpreted(count: int, panels: int, halves: int = 1) -> Any:
     def interpreted(rows, row, last, depth, packed, panel, out, position):
-        tiles = [_interpreted_sums(rows, row, last, depth, packed, panel + i)[:count] for i in range(panels)]
+        numbers = range(panel, panel + panels)
+        tiles = [_interpreted_sums(rows, row, last, depth, packed, i, halves)[:count] for i in numbers]
         out[position : position + count * panels * LANES] = np.concatenate(tiles, axis=1).ravel()
 
     return interpreted
@@ -280,21 +318,20 @@ if _HAS_VNNI:
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Any, Any, Any, Any]:
-    """Return the four intrinsics (sums, maxima, strip, dots), made with one of the ADDITIONS."""
+def make_tiles(addition: str) -> tuple[Any, ...]:
+    """Return the five intrinsics (sums, maxima, strip, dots, strip of half bytes), made with one of the ADDITIONS."""
     if INTERPRETED:
-        return _interpreted(ROWS, WIDE), _interpreted_max, _interpreted(2, STRIP), _interpreted_dots
-    add = ADDITIONS[addition]
-    emitted = (_storing(ROWS, WIDE), _emit_maxima, _storing(2, STRIP), _emit_dots)
-    tile, maxima, strip, dots = (_intrinsic(add, emit) for emit in emitted)
-    return tile, maxima, strip, dots
+        strips = _interpreted(2, STRIP), _interpreted(2, STRIP, 2)
+        return _interpreted(ROWS, WIDE), _interpreted_max, strips[0], _interpreted_dots, strips[1]
+    emitted = (_storing(ROWS, WIDE), _emit_maxima, _storing(2, STRIP), _emit_dots, _storing(2, STRIP, 2))
+    return tuple(_intrinsic(ADDITIONS[addition], emit) for emit in emitted)
 
 
 #: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to ``out[position:]``, row by row.  ``byte_max``
 #: raises the integers ``out[position : position + WIDE * LANES]`` to the maxima over the rows, for WIDE panels.
-#: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row.  ``byte_dots`` writes the
-#: products of VECTORS vectors, which are not packed, with the two rows of a query.
-byte_tile, byte_max, byte_strip, byte_dots = make_tiles(list(ADDITIONS)[-1])
+#: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row; ``half_byte_strip`` reads panels of half
+#: bytes.  ``byte_dots`` writes the products of VECTORS vectors, which are not packed, with the two rows of a query.
+byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip = make_tiles(list(ADDITIONS)[-1])
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
 #: ``per_unit``, rounded and clipped to 1..255.

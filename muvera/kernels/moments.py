@@ -10,10 +10,14 @@ import math
 
 import numpy as np
 
+from .byte_product import multiply_by_bytes, multiply_by_half_bytes
 from .jit import helper, kernel
-from .products import tree_sum
+from .products import add_product, tree_sum
 from .row_operations import load_rows, longest_text, set_scaled
 from .tile import LANES, ROWS, tile_dot
+
+# Tokens that are turned together: few enough to stay in the cache.
+_TURNED_ROWS = 192
 
 
 @helper
@@ -27,8 +31,8 @@ def _sum_rows(rows, count, width, total):
 
 
 @kernel
-def first_moments(floats, halves, offsets, first, last, at, mean, out):
-    """Write the sums, or with `mean` the means, of the tokens of texts first..last to ``out[0 : last - first]``."""
+def first_moments(floats, halves, offsets, first, last, at, out):
+    """Write the means of the tokens of texts first..last to ``out[0 : last - first]``."""
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
     rows = np.empty(longest_text(offsets, first, last) * width + LANES, np.float32)
@@ -38,26 +42,33 @@ def first_moments(floats, halves, offsets, first, last, at, mean, out):
         start, stop = offsets[text], offsets[text + 1]
         load_rows(floats, halves, start, stop, depth, width, center, rows)
         _sum_rows(rows, stop - start, width, total)
-        count = stop - start if mean and stop > start else 1
         for j in range(depth):
-            out[text - first, at + j] = np.float32(total[j] / count)
+            out[text - first, at + j] = np.float32(total[j] / max(stop - start, 1))
+
+
+@helper
+def _load_turned(floats, halves, start, stop, depth, width, center, directions, size, rows):
+    """Write tokens start..stop in the `size` directions to `rows`, in steps that stay in the cache."""
+    block = np.empty(min(stop - start, _TURNED_ROWS) * width + LANES, np.float32)
+    for begin in range(start, stop, _TURNED_ROWS):
+        end = min(begin + _TURNED_ROWS, stop)
+        load_rows(floats, halves, begin, end, depth, width, center, block)
+        turned = rows[(begin - start) * size : (end - start) * size].reshape(end - begin, size)
+        turned[:] = 0.0
+        add_product(block[: (end - begin) * width].reshape(end - begin, width), directions, turned)
 
 
 @helper
 def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, tile, out, at):
     """Write ``scale * sum_t weights[t] x_t x_t'`` of `count` rows x_t to ``out[at:]``, its upper triangle.
 
-    `turned`, ``(width + ROWS) * count`` floats, and `packed`, ``width * count`` floats, are scratch memory for the rows
-    and their columns.
+    `packed` contains the rows in panels; `turned`, ``(width + ROWS) * count`` floats, is scratch memory.
     """
     root = np.float32(math.sqrt(2.0)) * scale
     for t in range(count):
         row, weight = rows[t * width : (t + 1) * width], weights[t]
         for j in range(width):
             turned[j * count + t] = row[j] * weight
-        for panel in range(width // LANES):
-            begin = (panel * count + t) * LANES
-            packed[begin : begin + LANES] = row[panel * LANES : (panel + 1) * LANES]
     for panel in range(width // LANES):
         first = panel * LANES
         last = min(first + LANES, depth)
@@ -85,27 +96,37 @@ def _subtract_mean(rows, count, width, mean):
 
 
 @helper
-def _weigh_tokens(rows, count, width, metric, tile, sums, weights):
+def _pack_rows(rows, count, width, packed):
+    """Write the first `count` rows to `packed` in panels of LANES columns."""
+    one = np.float32(1.0)
+    for t in range(count):
+        for panel in range(width // LANES):
+            set_scaled(rows, t * width + panel * LANES, LANES, one, packed, (panel * count + t) * LANES)
+
+
+@helper
+def _weigh_tokens(rows, packed, count, width, metric, tile, sums, weights):
     """Write ``1 / (2 sqrt(x' C x))`` of `count` rows x to `weights`, with C = `metric` packed as columns, flat."""
     sums[: count * LANES] = 0.0
     for panel in range(width // LANES):
         for row in range(0, count, ROWS):
             tile_dot(rows, row, count - 1, width, metric, panel, tile, 0)
-            for i in range(min(ROWS, count - row)):
-                products, t = tile[i * LANES : (i + 1) * LANES], row + i
-                total = sums[t * LANES : (t + 1) * LANES]
-                token = rows[t * width + panel * LANES : t * width + (panel + 1) * LANES]
-                for j in range(LANES):
-                    total[j] += products[j] * token[j]
+            size = min(ROWS, count - row) * LANES
+            begin = (panel * count + row) * LANES
+            tokens, totals = packed[begin : begin + size], sums[row * LANES : row * LANES + size]
+            for j in range(size):
+                totals[j] += tile[j] * tokens[j]
     for t in range(count):
         square = tree_sum(sums, t * LANES)
         # No document varies in the direction of a token with weight 0.
         weights[t] = 0.5 / math.sqrt(square) if square > 1e-12 else 0.0
 
 
-@kernel
-def triangles(floats, halves, offsets, first, last, at, metric, unit, out):
+@helper
+def _write_triangles(floats, halves, offsets, first, last, at, directions, size, metric, unit, out):
     """Write the triangles of texts first..last to ``out[0 : last - first]``.
+
+    `directions` are packed by :func:`pack_map`, with zeros below up to `width` rows.  If they are empty, `size` is d.
 
     With an empty `metric`, these are the triangles of documents' covariances: those of the n tokens around their
     mean, times ``sqrt(2 log n)``.  This is about the distance of the largest of n normal values of variance 1 from
@@ -116,31 +137,99 @@ def triangles(floats, halves, offsets, first, last, at, metric, unit, out):
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
+    side = (size + LANES - 1) // LANES * LANES
     longest = longest_text(offsets, first, last)
-    rows = np.empty((longest + ROWS) * width + LANES, np.float32)
+    rows = np.empty((longest + ROWS) * side + LANES, np.float32)
     center = np.zeros(width, np.float32)
-    mean = np.empty(depth, np.float64)
-    turned = np.empty((width + ROWS) * longest, np.float32)
-    packed = np.empty(width * longest, np.float32)
+    mean = np.empty(size, np.float64)
+    turned = np.empty((side + ROWS) * longest, np.float32)
+    packed = np.empty(side * longest, np.float32)
     weights = np.ones(longest, np.float32)
     sums = np.empty(longest * LANES, np.float32)
     tile = np.empty(ROWS * LANES, np.float32)
     for text in range(first, last):
-        start = offsets[text]
-        count = offsets[text + 1] - start
+        start, stop = offsets[text], offsets[text + 1]
+        count = stop - start
         if count == 0:
-            out[text - first, at : at + depth * (depth + 1) // 2] = 0.0
+            out[text - first, at : at + size * (size + 1) // 2] = 0.0
             continue
-        load_rows(floats, halves, start, start + count, depth, width, center, rows)
+        if directions.shape[0]:
+            _load_turned(floats, halves, start, stop, depth, width, center, directions, size, rows)
+        else:
+            load_rows(floats, halves, start, stop, depth, width, center, rows)
         if metric.shape[0]:
-            _weigh_tokens(rows, count, width, metric, tile, sums, weights)
+            _pack_rows(rows, count, side, packed)
+            _weigh_tokens(rows, packed, count, side, metric, tile, sums, weights)
             scale = np.float32(1.0) / unit
         else:
-            _subtract_mean(rows, count, width, mean)
+            _subtract_mean(rows, count, side, mean)
+            _pack_rows(rows, count, side, packed)
             scale = np.float32(math.sqrt(2.0 * math.log(float(count))) / count)
-        _write_triangle(
-            rows, count, width, depth, weights, scale, turned, packed, tile, out[text - first], at
+        _write_triangle(rows, count, side, size, weights, scale, turned, packed, tile, out[text - first], at)
+
+
+@kernel
+def document_moments(floats, halves, offsets, first, last, at, directions, size, out):
+    """Write the triangles and the means of documents first..last to ``out[0 : last - first]``."""
+    no_metric = np.empty(0, np.float32)
+    triangle = size * (size + 1) // 2
+    first_moments(floats, halves, offsets, first, last, at + triangle, out)
+    if size:
+        _write_triangles(
+            floats, halves, offsets, first, last, at, directions, size, no_metric, np.float32(1.0), out
         )
+
+
+@helper
+def _write_sums(floats, halves, offsets, first, last, at, units, out):
+    """Write the sum of the tokens and their number for queries first..last, divided by the last two of four `units`."""
+    depth = max(floats.shape[1], halves.shape[1])
+    width = (depth + LANES - 1) // LANES * LANES
+    rows = np.empty(longest_text(offsets, first, last) * width + LANES, np.float32)
+    center = np.zeros(width, np.float32)
+    total = np.empty(depth, np.float64)
+    for text in range(first, last):
+        start, stop = offsets[text], offsets[text + 1]
+        load_rows(floats, halves, start, stop, depth, width, center, rows)
+        _sum_rows(rows, stop - start, width, total)
+        for j in range(depth):
+            out[text - first, at + j] = np.float32(total[j]) / units[2]
+        out[text - first, at + depth] = np.float32(stop - start) / units[3]
+
+
+@kernel
+def query_moments(floats, halves, offsets, first, last, at, directions, size, metric, units, out):
+    """Write the triangle, the sum of the tokens and their number for queries first..last to ``out[0 : last - first]``.
+
+    They are divided by the last three of four `units`.
+    """
+    _write_sums(floats, halves, offsets, first, last, at + size * (size + 1) // 2, units, out)
+    if size:
+        _write_triangles(floats, halves, offsets, first, last, at, directions, size, metric, units[1], out)
+
+
+@kernel
+def compact_queries(
+    floats, halves, offsets, first, last, directions, size, metric, units,
+    triangle_map, triangle_sums, triangle_scales, sum_map, sum_sums, sum_scales, out,
+):  # fmt: skip
+    """Write the products of :func:`query_moments` with two maps to `out` (last - first, D).
+
+    The map of triangles is one of :func:`muvera.kernels.byte_product.multiply_by_half_bytes`, the map of all other
+    columns one of :func:`muvera.kernels.byte_product.multiply_by_bytes`.
+    """
+    count, depth = last - first, max(floats.shape[1], halves.shape[1])
+    sums, products = np.empty((count, depth + 1), np.float32), np.empty(out.shape, np.float32)
+    _write_sums(floats, halves, offsets, first, last, 0, units, sums)
+    multiply_by_bytes(sums, sum_map, sum_sums, sum_scales, out)
+    if size == 0:
+        return
+    triangles = np.empty((count, size * (size + 1) // 2), np.float32)
+    _write_triangles(floats, halves, offsets, first, last, 0, directions, size, metric, units[1], triangles)
+    multiply_by_half_bytes(triangles, triangle_map, triangle_sums, triangle_scales, products)
+    for i in range(count):
+        for j in range(out.shape[1]):
+            out[i, j] += products[i, j]
 
 
 @kernel

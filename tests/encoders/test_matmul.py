@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from muvera.encoders.int8 import Int8Matrix, quantize_columns
+from muvera.encoders.int8 import (
+    Int8Matrix,
+    half_byte_arguments,
+    half_bytes_to_int8,
+    quantize_columns,
+    quantize_to_half_bytes,
+)
 from muvera.encoders.matmul import gram, leading_eigenvectors, one_blas_thread, product
+from muvera.kernels.byte_product import multiply_by_half_bytes
 
 
 def blas_threads() -> list[int]:
@@ -93,3 +100,22 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     bound = sizes * units / 2 + row_units / 2 * abs(matrix).sum(axis=0) * 1.01
     error = abs(out - block.astype(np.float64) @ matrix)
     assert (error <= 1.001 * bound + 1e-6 * sizes * abs(matrix).max(axis=0)).all()
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_half_bytes_have_the_products_of_their_entries(
+    length: int, width: int, count: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
+    matrix[:, ::5] = 0
+    halves, units = quantize_to_half_bytes(matrix)
+    entries = half_bytes_to_int8(halves, length)
+    assert halves.shape == (-(-length // 2), width) and not units[::5].any()
+    error = np.linalg.norm(entries * units.astype(np.float64) - matrix, axis=0)
+    assert (error <= 0.2 * np.linalg.norm(matrix.astype(np.float64), axis=0)).all()
+    block = rng.normal(size=(count, length)).astype(np.float32)
+    whole, split = np.empty((2, count, width), np.float32)
+    Int8Matrix(entries, units).multiply(block, whole)
+    multiply_by_half_bytes(block, *half_byte_arguments(halves, units, length), split)
+    np.testing.assert_array_equal(split, whole)

@@ -21,6 +21,7 @@ from muvera import (
     chamfer_matrix,
 )
 from muvera.encoders.compact_map import CompactMaps, fit_maps, sample_windows
+from muvera.encoders.int8 import half_bytes_to_int8
 from muvera.encoders.moment_blocks import (
     DEFAULT_COEFFICIENTS,
     MAX_DIRECTIONS,
@@ -44,7 +45,9 @@ def plain(dimension: int, covariance: bool = False) -> MomentsEncoder:
 
 def floats(maps: CompactMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the maps of queries and of documents."""
-    return maps.queries * maps.query_scales, maps.documents * maps.document_scales
+    triangles = half_bytes_to_int8(maps.triangles, len(maps.documents) - len(maps.sums))
+    queries = np.concatenate([triangles * maps.triangle_scales, maps.sums * maps.sum_scales])
+    return queries, maps.documents * maps.document_scales
 
 
 def blocks_of(encoder: Any) -> MomentBlocks:
@@ -183,11 +186,9 @@ def test_maps_of_full_rank_find_a_bilinear_target() -> None:
     windows, documents = (rng.normal(size=(n, 12)).astype(np.float32) for n in (40, 30))
     target = 3 * windows @ documents.T
     wanted = target - target.mean(axis=1, keepdims=True)
-    maps = fit_maps(windows, documents.copy(), target.T.copy(), 12, 1, seed=0)
-    query_map, document_map = floats(maps)
-    scores = (windows @ query_map) @ (documents @ document_map - maps.offset).T
-    # The maps' entries are rounded to 127ths of their column's largest.
-    np.testing.assert_allclose(scores, wanted, atol=2e-2 * abs(wanted).max())
+    query_map, document_map, mean = fit_maps(windows, documents.copy(), target.T.copy(), 12, 1, seed=0)
+    scores = (windows @ query_map) @ ((documents - mean) @ document_map).T
+    np.testing.assert_allclose(scores, wanted, atol=1e-3 * abs(wanted).max())
 
 
 def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
@@ -201,8 +202,9 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     others[:, -quiet:] = rng.normal(size=(100, quiet))
 
     def errors(mean_columns: int) -> Iterator[float]:
-        maps = fit_maps(windows, documents.copy(), documents @ windows.T, 30, mean_columns, seed=0)
-        query_map, document_map = floats(maps)
+        query_map, document_map, _ = fit_maps(
+            windows, documents.copy(), documents @ windows.T, 30, mean_columns, seed=0
+        )
         for texts in (documents - documents.mean(axis=0), others):
             difference = windows @ query_map @ (texts @ document_map).T - windows @ texts.T
             yield float(np.sqrt(np.mean(difference**2)))
@@ -214,7 +216,7 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
 def test_maps_are_fitted_to_the_queries() -> None:
     documents, config = ragged(20, 80), MomentsConfig(dimension=20, **COMPACT)
     maps = [
-        MomentsEncoder(config).fit(documents, queries).to_arrays()["compact_queries"]
+        MomentsEncoder(config).fit(documents, queries).to_arrays()["compact_sums"]
         for queries in (None, MultiVectors.from_arrays([], dimension=20), ragged(20, 10, seed=1))
     ]
     np.testing.assert_array_equal(maps[0], maps[1])

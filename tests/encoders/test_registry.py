@@ -30,28 +30,27 @@ from muvera.utils.atomic_files import content_checksum
 
 DOCUMENTS = MultiVectors.from_arrays(np.random.default_rng(0).normal(size=(80, 5, 8)))
 
-#: Presets of a dimension, and the parameters that make them.
-CONFIGS = {
-    "moments": MomentsConfig(dimension=32),
-    "learned": LearnedConfig(dimension=32),
-    "mean": MomentsConfig(dimension=32, covariance=False, compact_dimension=None),
-    "fde": FDEConfig(dimension=32),
-    "paper": FDEConfig.preset("paper", 32),
-    "reference": FDEConfig.preset("reference", 32),
-}
-
 
 def test_presets() -> None:
-    assert {name: preset_config(name, 32) for name in PRESETS} == CONFIGS
-    assert {name for name in PRESETS if preset_config(name, 32).needs_fit_sample} == {"moments", "learned"}
+    configs = {name: preset_config(name, 32) for name in PRESETS}
+    sizes = {name: config.vector_dimension for name, config in configs.items()}
+    assert sizes == {
+        "moments": 256,
+        "learned": 1024,
+        "mean": 33,
+        "fde": 5153,
+        "paper": 10240,
+        "reference": 10240,
+    }
+    assert {name for name in PRESETS if configs[name].needs_fit_sample} == {"moments", "learned"}
     assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
-    for dimension in (1, 8, 384, 8192):
-        assert all(preset_config(name, dimension).vector_dimension for name in PRESETS)
-    for name, config in CONFIGS.items():
+    for name, config in configs.items():
         assert config_from_dict(config.to_dict()) == config
         encoder = make_encoder(config)
         assert encoder.config is config and type(encoder) is ENCODERS[config.kind]
         assert as_encoder(name, 32) == as_encoder(config, 32) == (config, None)
+        for dimension in (1, 8, 384, 8192):
+            assert preset_config(name, dimension).vector_dimension
 
 
 def test_encoder_arguments() -> None:
@@ -116,7 +115,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
         ("{", "damaged"),
         ("[" * 100_000, "damaged"),
         ("[]", "does not describe an encoder"),
-        (content.replace('"format_version": 2', '"format_version": 1'), "does not describe an encoder"),
+        (content.replace('"format_version": 3', '"format_version": 2'), "does not describe an encoder"),
         (content.replace('"seed": 42', '"seed": 43'), "checksum"),
         (with_checksum(content, lambda state: state["config"].update(encoder="deep")), "'deep'"),
         (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from muvera.kernels.byte_product import (
+    multiply_by_bytes,
     multiply_rows,
-    multiply_split,
     round_rows,
     split_to_bytes,
 )
@@ -14,12 +14,11 @@ from muvera.kernels.byte_tile import MAX_DEPTH, SPAN, pack_bytes
 
 def test_the_greatest_depth_does_not_overflow() -> None:
     assert 255 * 128 * MAX_DEPTH < 2**31
-    rows = np.full((2, MAX_DEPTH), 255, np.uint8)
-    matrix = np.full((MAX_DEPTH, 1), -128, np.int8)
+    block, matrix = np.ones((1, MAX_DEPTH), np.float32), np.full((MAX_DEPTH, 1), -128, np.int8)
     sums = np.full(1, 128 * -128 * MAX_DEPTH, np.int32)
     out, one = np.empty((1, 1), np.float32), np.ones(1, np.float32)
-    multiply_split(rows, pack_bytes(matrix), sums, one, one, out)
-    assert out[0, 0] == pytest.approx((256 * 127 + 255) * -128 * MAX_DEPTH, rel=1e-6)
+    multiply_by_bytes(block, pack_bytes(matrix), sums, one, out)
+    assert out[0, 0] == pytest.approx(-128 * MAX_DEPTH, rel=1e-6)
 
 
 @pytest.mark.parametrize("columns", [1, 63, SPAN, 130])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muvera.kernels import byte_tile
-from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, WIDE, pack_bytes
+from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, WIDE, pack_bytes, pack_half_bytes
 from muvera.kernels.jit import kernel
 from muvera.kernels.llvm_helpers import SHUFFLES
 from muvera.kernels.tile import LANES, ROWS
@@ -48,14 +48,21 @@ def test_a_tile_is_exact(addition: str, extreme: bool) -> None:
 
 
 @pytest.mark.parametrize("addition", byte_tile.ADDITIONS)
-def test_a_strip_is_exact(addition: str) -> None:
+@pytest.mark.parametrize("which", [2, 4])
+@pytest.mark.parametrize("extreme", [False, True])
+def test_a_strip_is_exact(addition: str, which: int, extreme: bool) -> None:
     rng = np.random.default_rng(1)
-    depth, columns = 28, (STRIP + 1) * LANES
+    depth, columns = 32, 2 * STRIP * LANES
     rows = rng.integers(0, 256, (2, depth)).astype(np.uint8)
     matrix = rng.integers(-128, 128, (depth, columns)).astype(np.int8)
+    if extreme:
+        rows[:], matrix[:] = 255, -128
+    if which == 4:
+        matrix = (matrix & -16) | 8  # the entries of half bytes
     out = np.empty(2 * STRIP * LANES, np.int32)
-    through(addition, 2)(rows.reshape(-1), 1, depth, pack_bytes(matrix), 1, out)
-    np.testing.assert_array_equal(out.reshape(2, -1), rows.astype(np.int64) @ matrix[:, LANES:])
+    packed = pack_bytes(matrix) if which == 2 else pack_half_bytes(matrix)
+    through(addition, which)(rows.reshape(-1), 1, depth, packed, STRIP, out)
+    np.testing.assert_array_equal(out.reshape(2, -1), rows.astype(np.int64) @ matrix[:, STRIP * LANES :])
 
 
 @pytest.mark.parametrize("addition", byte_tile.ADDITIONS)
