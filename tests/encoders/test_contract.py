@@ -12,7 +12,7 @@ from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, load_e
 from muvera.encoders.registry import make_encoder
 
 CONFIGS = [
-    FDEConfig(dimension=8, num_repetitions=2),
+    FDEConfig(dimension=8, num_repetitions=2, final_projection_dimension=20),
     FDEConfig.preset("reference", dimension=8),
     MomentsConfig(dimension=20, covariance=False, compact_dimension=None),
     MomentsConfig(dimension=140, compact_dimension=None),
@@ -47,6 +47,19 @@ def test_batches_tasks_threads_and_dtypes_do_not_matter(
         np.testing.assert_array_equal(encode(halves), encode(floats))
         filled = documents.lengths > 0
         assert not together[~filled].any() and together[filled].any(axis=1).all()
+
+
+def test_neighbors_in_memory_are_neither_read_nor_written(encoder: Any) -> None:
+    dimension, size = encoder.config.dimension, encoder.config.vector_dimension
+    texts = ragged(dimension, 5)
+    around = np.full((texts.num_tokens + 40, dimension), np.nan, np.float32)
+    around[20:-20] = texts.tokens
+    inside = MultiVectors.from_flat(around[20:-20], texts.lengths)
+    for encode in (encoder.encode_documents, encoder.encode_queries):
+        out = np.full((len(texts) + 2, size), np.nan, np.float32)
+        assert np.shares_memory(encode(inside, out=out[1:-1]), out)
+        np.testing.assert_array_equal(out[1:-1], encode(texts))
+        assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
 
 
 @bitwise

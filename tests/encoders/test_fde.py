@@ -13,7 +13,6 @@ from builders.token_collections import assert_close, ragged
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import muvera.encoders.fde.encoder as encoder_module
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde.config import PRESETS
 
@@ -139,7 +138,7 @@ def test_65536_cells() -> None:
 
 
 @pytest.mark.parametrize("final", [1, 50])
-def test_final_projections(final: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_final_projections(final: int) -> None:
     common = {"dimension": 5, "num_repetitions": 15, **WHOLE}
     documents = ragged(5, 5)
     long = made(documents, **common)
@@ -150,18 +149,6 @@ def test_final_projections(final: int, monkeypatch: pytest.MonkeyPatch) -> None:
         for fde, vector in zip(getattr(long, side)(documents), short, strict=True):
             wanted = oracle.final_count_sketch(fde, matrices.final_targets, matrices.final_signs, final)
             assert_close(vector, wanted, 5e-5)  # sums of 600 terms
-        with monkeypatch.context() as patch:  # small tasks
-            patch.setattr(encoder_module, "_BLOCK_BYTES", 2 * 4 * encoder.config.sketch_dimension)
-            np.testing.assert_array_equal(short, getattr(encoder, side)(documents))
-
-
-def test_ties_go_to_the_first_of_equally_near_tokens() -> None:
-    encoder = made(None, dimension=8, fill_empty_partitions=True, **PLAIN)
-    tokens = texts_for(encoder, 3, (6,))[0]
-    forward, backward = (encoder.encode_documents(t)[0] for t in (tokens, tokens[::-1]))
-    assert not np.array_equal(forward, backward)
-    assert_close(forward, expected(tokens, encoder, "encode_documents"))
-    assert_close(backward, expected(tokens[::-1], encoder, "encode_documents"))
 
 
 def test_tokens_on_hyperplanes_and_tokens_that_cancel() -> None:
@@ -215,29 +202,6 @@ def test_bits_depend_on_the_values_of_a_text_alone(
     for text, vector in zip(texts, batch, strict=True):
         for values in (text.astype(np.float32), text.astype(np.float64), data.draw(some.disguised(text))):
             np.testing.assert_array_equal(encode(values)[0], vector)
-
-
-@pytest.mark.parametrize("dimension", [15, 96, 130])
-def test_neighbors_in_memory_are_neither_read_nor_written(dimension: int) -> None:
-    texts = ragged(dimension, 5)
-    count = texts.num_tokens
-    around = np.full((count + 40, dimension), np.nan, np.float32)
-    around[20 : 20 + count] = texts.tokens
-    inside = MultiVectors.from_flat(around[20 : 20 + count], texts.lengths)
-    for options in ({"projection": "identity"}, {"fill_empty_partitions": True}):
-        encoder = made(texts, dimension=dimension, **options)
-        for side in SIDES:
-            out = np.full((len(texts) + 2, encoder.config.vector_dimension), np.nan, np.float32)
-            assert np.shares_memory(getattr(encoder, side)(inside, out=out[1:-1]), out)
-            np.testing.assert_array_equal(out[1:-1], getattr(encoder, side)(texts))
-            assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
-
-
-def test_the_center_is_the_mean_token() -> None:
-    texts = ragged(20)
-    center = texts.tokens.mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(made(texts, dimension=20).center, center, rtol=1e-6)
-    assert not made(None, dimension=20, **PLAIN).center.any()
 
 
 @given(st.data(), encoders())

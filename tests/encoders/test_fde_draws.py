@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 import strategies as some
+from builders.realistic_collections import documents_like_real, queries_like_real
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,24 +172,16 @@ def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: 
 
 @pytest.mark.compiled("600 documents are encoded four times")
 def test_the_defaults_beat_the_paper_on_a_narrow_cone() -> None:
-    """10-recall@50 on 600 documents whose tokens share a direction (mean cosine about .7).
-
-    Measured over three seeds: .93 to .95 against .65 to .67; floor and ceiling leave .05.
-    """
-    rng = np.random.default_rng(7)
-    topics = unit(np.random.default_rng(8), 60, 32)
-    lengths = rng.integers(8, 24, 600)
-    owner = np.repeat(rng.integers(0, 60, (600, 3)), lengths, axis=0)
-    rows = owner[np.arange(lengths.sum()), rng.integers(0, 3, lengths.sum())]
-    tokens = topics[rows] + 0.15 * rng.standard_normal((lengths.sum(), 32)) + 1.4 * unit(rng, 1, 32)
-    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
-    documents = MultiVectors.from_flat(tokens.astype(np.float32), lengths)
-    queries = [documents[i][:8] + 0.02 * rng.standard_normal((8, 32)).astype(np.float32) for i in range(30)]
+    """10-recall@50 on 600 documents whose tokens share a direction."""
+    texts = documents_like_real(600)
+    tokens = texts.tokens + 1.4 * unit(np.random.default_rng(7), 1, texts.dimension)
+    documents = MultiVectors.from_flat(tokens / np.linalg.norm(tokens, axis=1, keepdims=True), texts.lengths)
+    queries = queries_like_real(documents, 30)
     top = np.argsort(-chamfer_matrix(queries, documents), axis=1)[:, :10]
     common = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
 
     def recall(name: str, seed: int) -> float:
-        encoder = FDEEncoder(FDEConfig.preset(name, 32, seed=seed, **common)).fit(documents)
+        encoder = FDEEncoder(FDEConfig.preset(name, texts.dimension, seed=seed, **common)).fit(documents)
         scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
         best = np.argsort(-scores, axis=1)[:, :50]
         return float(np.mean([np.isin(t, b).mean() for t, b in zip(top, best, strict=True)]))
