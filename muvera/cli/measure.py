@@ -68,7 +68,7 @@ def tune(
     from ..tuning.tune import tune as run
 
     if out is not None and not out.parent.is_dir():  # before the work
-        raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Make it first.")
+        raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
     tuning = _measured(
         run, source, queries, format, option, target_recall=target_recall, max_bytes=max_bytes,
         candidates=candidates, sample=sample, threads=threads,

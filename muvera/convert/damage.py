@@ -62,7 +62,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return MemoryError(
             f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this process "
-            "more memory, or check the file: damage can also cause huge requests."
+            "more memory, or check the file: a damaged file can also request too much."
         )
     if isinstance(error, OSError) and reason and number not in _CONTENT_ERRNOS:
         file = str(error.filename or place)

@@ -162,7 +162,7 @@ def _string_ids(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.o
         if len(value) > MAX_ID_LENGTH:
             raise ValueError(
                 f"{name}[{i}] has {len(value)} characters, but an id has at most {MAX_ID_LENGTH}. "
-                f"Use a shorter one; this begins {value[:40]!r}."
+                f"Use a shorter one; this one begins with {value[:40]!r}."
             )
         if value.endswith("\0"):
             raise ValueError(f"{name}[{i}] ends in a NUL character, which cannot be stored. Remove it.")

@@ -426,7 +426,8 @@ def _split(url: str) -> SplitResult:
     name = parts.fragment or "muvera"
     if not _NAME.fullmatch(name):
         raise EngineError(
-            f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores; begin with no digit."
+            f"{name!r} is not a collection name. Use at most 48 letters, digits and underscores, and begin with a "
+            "letter or an underscore."
         )
     return parts._replace(fragment=name)
 

@@ -26,7 +26,7 @@ class _MilvusConditions(Conditions):
     def compare(self, bound: str, sign: str, value: Any) -> str:
         if isinstance(value, str) and not (value.isascii() and value.isprintable()):
             raise FilterError(
-                f"Milvus orders printable ASCII strings only, got {value!r:.80}. Store a number instead."
+                f"Milvus can order only printable ASCII strings, got {value!r:.80}. Store a number instead."
             )
         key = f'bounds["{bound}"]'
         return f"(exists {key} and {key} {sign} {self.literal(value)})"

@@ -57,7 +57,7 @@ class _QdrantConditions(Conditions):
     def compare(self, bound: str, sign: str, value: Any) -> Any:
         if isinstance(value, str):
             raise FilterError(
-                f"Qdrant orders numbers only, got {value!r:.80}. Store a number and compare with a number."
+                f"Qdrant can order only numbers, got {value!r:.80}. Store a number and compare with a number."
             )
         if isinstance(value, int) and abs(value) > 2**53:
             raise FilterError(

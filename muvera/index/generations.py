@@ -150,7 +150,7 @@ def commit(
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
                     raise IndexFolderError(
-                        f"Another process has written {target} meanwhile. Load it, or save to another folder."
+                        f"Another process has written {target} during this save. Load it, or save to another folder."
                     ) from error
                 raise
     with nullcontext() if holds_lock else locked(target):

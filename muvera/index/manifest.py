@@ -56,7 +56,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
     if (folder / "tokens.npy").is_file() and not path.is_file():
         raise FileNotFoundError(
-            f"{folder} is not a muvera index: it holds token embeddings. Build an index of them with: "
+            f"{folder} is not a muvera index: it contains token embeddings. Build an index of them with: "
             f"muvera index {folder} INDEX."
         )
     if not path.is_file():
@@ -77,7 +77,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.pop("sha256", None) != content_checksum(manifest):
         raise IndexFolderError(
-            f"{path} has another checksum than when it was written: it was changed or damaged. Restore the "
+            f"{path} does not match its checksum: it was changed or damaged. Restore the "
             "folder from a copy, or build the index again."
         )
     try:

@@ -150,7 +150,7 @@ class MuveraIndex:
             for name, value in (("tokens", chosen.tokens), ("ids", ids)):
                 if value is not None:
                     raise ValueError(
-                        f"from_plaid keeps the codes and ids of the PLAID index, got {name}={value!r:.80}. Drop "
+                        f"from_plaid keeps the codes and ids of the PLAID index, got {name}={value!r:.80}. Omit "
                         "it, or use MuveraIndex.build."
                     )
         else:

@@ -71,7 +71,7 @@ class IndexSettings:
         if self.keep_exact and self.tokens not in CODES:
             raise ValueError(
                 f"keep_exact=True stores exact tokens beside codes, but tokens={self.tokens!r} makes no codes. Give "
-                f"one of {', '.join(CODES)}, or drop keep_exact."
+                f"one of {', '.join(CODES)}, or omit keep_exact."
             )
 
     @classmethod

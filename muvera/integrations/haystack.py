@@ -80,7 +80,7 @@ class MuveraDocumentStore:
         used = [id for id in last if id in self.index]
         if used and policy in (DuplicatePolicy.NONE, DuplicatePolicy.FAIL):
             raise DuplicateDocumentError(
-                f"The document {used[0]!r} exists. Give a policy to skip or overwrite."
+                f"The document {used[0]!r} exists. Give the policy DuplicatePolicy.SKIP or OVERWRITE."
             )
         if policy == DuplicatePolicy.SKIP:
             for id in used:

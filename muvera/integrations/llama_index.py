@@ -110,7 +110,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         another mode, or a query without a text.
         """
         if query.query_str is None:
-            raise ValueError("A query needs its text: set query_str. The store encodes it to many vectors.")
+            raise ValueError("A query needs its text: set query_str. The store encodes it as token vectors.")
         if query.mode not in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.HYBRID):
             raise ValueError(f"The mode of a query must be default or hybrid, got {query.mode.value}.")
         k = query.hybrid_top_k or query.similarity_top_k

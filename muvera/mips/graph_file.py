@@ -149,7 +149,7 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
         if not consistent:
             raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
         if columns != dimension:
-            raise ValueError(f"{path} holds vectors of {columns} floats, but {dimension} are expected.")
+            raise ValueError(f"{path} contains vectors of {columns} floats, but {dimension} are expected.")
         if links != m:
             raise ValueError(f"{path} has m={links}, but m={m} is expected.")
         count = header.vectors

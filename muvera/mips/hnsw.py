@@ -316,7 +316,9 @@ class HNSWSearch(VectorSearch):
         """
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
-            raise ValueError(f"{folder / NORMS} is damaged: it holds {array.dtype} {array.shape} for norms.")
+            raise ValueError(
+                f"{folder / NORMS} is damaged: its norms are a {array.dtype} array of shape {array.shape}."
+            )
         reach, norms = float(array[0]), array[1:]
         if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
             raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")

@@ -163,5 +163,5 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
         if error.errno == errno.EADDRNOTAVAIL:
-            raise OSError(f"{host} is not an address of this machine. Give one of its own.") from error
+            raise OSError(f"{host} is not an address of this machine. Give one of its addresses.") from error
         raise

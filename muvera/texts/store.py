@@ -434,9 +434,7 @@ class TextStore:
             folder = self.folder
             if path is None:
                 if folder is None:
-                    raise ValueError(
-                        "save() without a path needs an open index of TextIndex.open. Give a path."
-                    )
+                    raise ValueError("save() without a path needs an index from TextIndex.open. Give a path.")
                 path = folder.path
             if folder is None or folder.path != as_path(path).resolve():
                 self._vectors.save(path, overwrite=overwrite)

@@ -157,8 +157,7 @@ def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | No
         )
     if (thorough or (thorough is None and size <= _QUICK_BYTES)) and _checksum(path) != described["sha256"]:
         raise ValueError(
-            f"{path} has another checksum than when it was written: it was changed or damaged. Restore the "
-            "folder from a copy."
+            f"{path} does not match its checksum: it was changed or damaged. Restore the folder from a copy."
         )
 
 

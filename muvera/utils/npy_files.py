@@ -41,7 +41,7 @@ class NpyHeader(NamedTuple):
         """Raise ValueError for an array of Python objects, which are pickled."""
         if self.dtype.hasobject:
             raise ValueError(
-                f"{place} holds pickled objects, which can run arbitrary code when they are read. "
+                f"{place} contains pickled objects, which can run arbitrary code when they are read. "
                 "Save it as an array of numbers or strings."
             )
 
@@ -101,4 +101,4 @@ def _empty(header: NpyHeader, place: str) -> NDArray[Any]:
     try:
         return np.empty(header.shape, header.dtype)
     except ValueError as error:
-        raise ValueError(f"{place} claims an impossible shape, {header.shape}: {error}.") from error
+        raise ValueError(f"{place} has an impossible shape, {header.shape}: {error}.") from error

@@ -222,7 +222,7 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
             read_torch(path)
     with zipfile.ZipFile(archive(path, GOOD), "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("x/data/0", bytes(32))
-    with pytest.raises(ValueError, match="no two members of one name"):
+    with pytest.raises(ValueError, match="no two members with the same name"):
         read_torch(path)
 
 

@@ -67,7 +67,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         f"{change.__name__} {name}": (change(name), message)
         for name in ("tokens-*.npy", "vectors.hnsw", "ids.json", "lengths.npy", "encoder_center.npy")
-        for change, message in ((cut, r"bytes instead of \d+"), (flipped, "another checksum"))
+        for change, message in ((cut, r"bytes instead of \d+"), (flipped, "does not match its checksum"))
     },
     **{
         f"without {key}": (edited(**{key: None}), f"incomplete.*'{key}'")

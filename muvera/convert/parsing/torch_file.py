@@ -114,7 +114,9 @@ def read_torch(path: Path) -> Any:
         members = archive.namelist()
         roots = [name[: -len("data.pkl")] for name in members if name.endswith("/data.pkl")]
         if len(roots) != 1 or len(set(members)) < len(members):
-            raise ReadError("it must have one data.pkl, and no two members of one name. Copy it again.")
+            raise ReadError(
+                "it must have one data.pkl, and no two members with the same name. Copy it again."
+            )
         if f"{roots[0]}byteorder" in members and _stored(archive, f"{roots[0]}byteorder") != b"little":
             raise ReadError("it is big-endian. Save it on a little-endian machine.")
         storages = _Storages(path, archive, roots[0])

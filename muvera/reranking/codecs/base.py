@@ -133,7 +133,7 @@ class TokenCodec(ABC):
         """Raise ValueError unless `codes` have this codec's dtype and width."""
         if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.bytes_per_token:
             raise ValueError(
-                f"{name} holds {codes.dtype} of shape {codes.shape}, but codes of {self.name} at "
+                f"{name} contains {codes.dtype} of shape {codes.shape}, but codes of {self.name} at "
                 f"dimension={self.dimension} are uint8 with {self.bytes_per_token} columns."
             )
 

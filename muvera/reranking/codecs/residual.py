@@ -298,8 +298,8 @@ def require_plaid_bits(nbits: int, dimension: int) -> None:
     require_choice("nbits", nbits, PLAID_BITS)
     if dimension * nbits % 8:
         raise ValueError(
-            f"A PLAID index needs whole bytes per token, but dimension={dimension} at nbits={nbits} makes "
-            f"{dimension * nbits} bits. Use nbits=8, or cut the dimension to a multiple of {8 // nbits}."
+            f"A PLAID index needs whole bytes per token, but dimension={dimension} at nbits={nbits} has "
+            f"{dimension * nbits} bits. Use nbits=8, or reduce the dimension to a multiple of {8 // nbits}."
         )
 
 

@@ -197,8 +197,8 @@ def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[i
     spans = encoder.token_spans(text, side)
     if spans is None:
         raise ValueError(
-            f"The encoder {encoder.name} does not return the characters of its tokens, which words and sentences "
-            "need. Search whole texts, or use another encoder."
+            f"The encoder {encoder.name} does not return the characters of its tokens, which explanations "
+            "and sentences need. Search whole texts, or use another encoder."
         )
     return spans
 
