@@ -224,11 +224,13 @@ class TokenLevels:
 
     def rank_short(
         self,
-        queries: Sequence[NDArray[Any]],
+        queries: MultiVectors,
+        numbers: NDArray[np.int64],
         rows: Sequence[NDArray[np.int64]],
         k: int,
+        threads: int | None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return the results of :meth:`rank` for queries of 1 to LANES tokens, if only floats are stored."""
+        """Return the results of :meth:`rank` for queries of 1 to LANES tokens, by number, if only floats are stored."""
         floats = self.floats
         assert floats is not None
 
@@ -236,7 +238,7 @@ class TokenLevels:
             floats.read_ahead(rows)
             return floats.runs(rows)
 
-        return rank_short(queries, rows, runs_of, k)
+        return rank_short(queries, numbers, rows, runs_of, k, threads)
 
     def rank(
         self,

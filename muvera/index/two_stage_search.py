@@ -218,16 +218,11 @@ class IndexContents:
             short = [q for q in left if lengths[q] <= LANES]
             left = [q for q in left if lengths[q] > LANES]
             counts = running_total([len(rows[q]) for q in short])
-
-            def work_short(start: int, stop: int) -> None:
+            for start, stop in split_by_weight(counts, _PAIRS, len(short)):
                 own = short[start:stop]
-                results = self.store.rank_short([queries[q] for q in own], [rows[q] for q in own], k)
+                results = self.store.rank_short(queries, np.array(own), [rows[q] for q in own], k, threads)
                 for q, result in zip(own, results, strict=True):
                     best[q] = result
-
-            workers = thread_count(threads)
-            pairs = min(_PAIRS, int(counts[-1]) // (1 if workers == 1 else 4 * workers))
-            run_in_ranges(work_short, split_by_weight(counts, pairs, len(short)), threads)
 
         def work(start: int, stop: int) -> None:
             for i in range(start, stop):

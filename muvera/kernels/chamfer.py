@@ -65,6 +65,16 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 
 @kernel
+def pack_short(tokens, offsets, queries, columns):
+    """Pack the tokens of each of the `queries` (m,), at most LANES, into a panel of `columns` (m, d, LANES), zeros."""
+    for i in range(queries.shape[0]):
+        first = offsets[queries[i]]
+        for token in range(first, offsets[queries[i] + 1]):
+            for j in range(tokens.shape[1]):
+                columns[i, j, token - first] = tokens[token, j]
+
+
+@kernel
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
     """Write the Chamfer similarity of each of the `documents` (p,) with its query of `queries` (p,) to `out` (p,).
 

@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
-from ..kernels.chamfer import score_pairs
+from ..kernels.chamfer import pack_short, score_pairs
 from ..kernels.pruning import prepare_query, score_with_pruning
 from ..kernels.recall import STATE
-from ..kernels.tile import LANES, pack_columns
+from ..kernels.selection import select_rows
+from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
 # Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 
 # Maximum number of tasks of one query, and pairs of a short query and a candidate per task.
-_TASKS, _PAIRS = 8, 512
+_TASKS, _PAIRS = 8, 1024
 
 #: Documents of a segment, and positions in them of candidates that follow each other.
 DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
@@ -165,36 +166,42 @@ def rank_candidates(
 
 
 def rank_short(
-    queries: Sequence[NDArray[Any]],
+    queries: MultiVectors,
+    numbers: NDArray[np.int64],
     positions: Sequence[NDArray[np.int64]],
     runs_of: Callable[[NDArray[np.int64]], Sequence[DocumentRun]],
     k: int,
+    threads: int | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the result of :func:`rank_candidates` for several queries of 1 to LANES tokens.
+    """Return the results of :func:`rank_candidates` for the queries with these `numbers`, each of 1 to LANES tokens.
 
-    Each document is read once for all queries.  Bounds do not help queries of at most LANES tokens.
+    Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
     """
-    columns = np.concatenate([pack_columns(np.asarray(query, np.float32)) for query in queries]).reshape(-1)
-    counts = np.array([len(query) for query in queries])
-    candidates = np.concatenate(positions)
-    order = candidates.argsort()
-    owners = np.repeat(np.arange(len(queries)), [len(own) for own in positions])[order]
-    scores = np.empty(len(candidates), np.float32)
+    columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
+    tokens = read_only_view(np.asarray(queries.tokens, np.float32))
+    pack_short(tokens, queries.offsets, numbers, columns)
+    packed, counts = columns.reshape(-1), queries.lengths[numbers]
+    ends = np.cumsum([len(own) for own in positions])
+    rows = np.concatenate(positions)
+    order = rows.argsort()
+    owners, ordered = np.searchsorted(ends, order, side="right"), rows[order]
+    scores = np.empty(len(rows), np.float32)
 
-    def score_block(start: int, stop: int) -> None:
+    def work(start: int, stop: int) -> None:
         def score(
             documents: MultiVectors, at: NDArray[np.int64], first: int, out: NDArray[np.float32]
         ) -> None:
             own = owners[start + first : start + first + len(at)]
-            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, columns, own, counts, out)
+            score_pairs(*as_kernel_arrays(documents), documents.offsets, at, packed, own, counts, out)
 
-        pairs = order[start:stop]
-        scores[pairs] = score_runs(score, runs_of(candidates[pairs]))
+        scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
 
-    for start, stop in split_by_count(len(order), _PAIRS):
-        score_block(start, stop)
-    ends = np.cumsum([len(own) for own in positions])[:-1]
-    return [ranked(own, part, k) for own, part in zip(positions, np.split(scores, ends), strict=True)]
+    run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
+    shape = (len(numbers), min(k, max(map(len, positions))))
+    best, best_scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    found = np.empty(len(numbers), np.int64)
+    select_rows(scores, rows, ends, best, best_scores, found)
+    return [(best[i, :count], best_scores[i, :count]) for i, count in enumerate(found.tolist())]
 
 
 def ranked(
