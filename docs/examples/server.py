@@ -1,4 +1,4 @@
-"""A server: started in this process, asked over HTTP, stopped (needs the extra "serve")."""
+"""A server: started in this process, queried over HTTP, stopped (needs the extra "serve")."""
 
 import json
 import threading

@@ -87,7 +87,7 @@ def measure(collections: Iterable[Collection], rounds: int, kinds: Iterable[Any]
 
 
 _CODEC_COLUMNS = [
-    *(Column("collection, tokens", "name"), Column("10-recall@10 of at least", "target", "{:.2f}")),
+    *(Column("collection, tokens", "name"), Column("minimum 10-recall@10", "target", "{:.2f}")),
     *(Column("candidates"), Column("recall", "recall", "{:.3f}")),
     *(Column("time", "milliseconds", "{:.2f}", "ms"), Column("time relative to float32", "share", "{:.2f}x")),
 ]
@@ -196,7 +196,7 @@ def measure_dial(
         Column("10-recall@10", "recall", "{:.3f}"),
         Column("time", "milliseconds", "{:.2f}", "ms"),
         Column("fixed number with that recall", "fixed"),
-        Column("time / fixed number's", "share", "{:.2f}x"),
+        Column("time relative to fixed number", "share", "{:.2f}x"),
     ]
     caption = (
         "`search(recall=)`, calibrated with windows of documents, compared with the fixed number of candidates that "

@@ -36,7 +36,7 @@ class _Compared:
 def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
     """Warn about each field of `where` that no document has, or only with values of another type.
 
-    `matches` tells whether a document satisfies a condition.  Call this after an empty result.
+    `matches` returns True if a document satisfies a condition.  Call this after an empty result.
     """
     compared = build_condition(where, _Compared()) if where else set()
     for field in sorted({field for field, _ in compared}):

@@ -46,7 +46,7 @@ def index(
     ] = None,
     tokens: Tokens = None,
     keep_exact: Annotated[
-        bool, Option("--keep-exact", help="Also store exact tokens beside codes, to rerank the best.")
+        bool, Option("--keep-exact", help="Store exact tokens in addition to codes, to rerank the best.")
     ] = False,
     keep_codes: Annotated[bool, Option("--keep-codes", help="Keep the codes of a PLAID index.")] = False,
     threads: Threads = None,
@@ -181,7 +181,7 @@ def _embedding_facts(
 
 
 def _labelled(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts to print, with labels that say more than the names in JSON."""
+    """Return the facts to print; some labels are clearer than the names in JSON."""
     shown = {name: value for name, value in facts.items() if name not in ("kind", "survey", "warnings")}
     if facts["kind"] != "index":
         return shown

@@ -69,7 +69,7 @@ def serve(
                 "random ones."
             )
     if host not in LOCAL:
-        readers = "who know the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
+        readers = "with the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
         warn(
             f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
         )

@@ -11,7 +11,7 @@ from ..metadata.filters import Filter
 from ..utils.checks import as_id_list, require_int, require_number
 from .database import require_ids
 
-#: Default weight of shared words beside Chamfer similarity.
+#: Default weight of shared words, which are added to Chamfer similarity.
 WORDS = 0.1
 
 #: Default number of candidates.  Encoding a query takes longer than ranking another 100 texts.
