@@ -311,7 +311,7 @@ def fit_plaid_codec(
     bucket_means: bool = False,
     threads: int | None = None,
 ) -> ResidualCodec:
-    """Fit a codec to tokens (n, dimension), at least one, with ColBERT's recipe; it does not depend on `threads`.
+    """Fit a codec to tokens (n, dimension), at least one, by ColBERT's method; it does not depend on `threads`.
 
     Centroids are directions, rounded to half precision.  All coordinates share the bucket weights, and each
     bucket contains the same number of residuals.  With `bucket_means` a bucket decodes to the mean of its
