@@ -158,9 +158,11 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stubs = str(ROOT / "tests" / "stubs")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), stubs]))
     monkeypatch.syspath_prepend(stubs)
-    monkeypatch.delitem(sys.modules, "fastembed", raising=False)
+    for name in [name for name in sys.modules if name.startswith("fastembed")]:
+        monkeypatch.delitem(sys.modules, name)
     yield
-    sys.modules.pop("fastembed", None)  # the stand-in, which commands in this process imported
+    for name in [name for name in sys.modules if name.startswith("fastembed")]:
+        sys.modules.pop(name)  # the stand-in, which commands in this process imported
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -1,12 +1,16 @@
 """A stand-in for fastembed in documents that run without a network: each word is a fixed random vector."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
+
+utils: Any = SimpleNamespace(define_cache_dir=lambda: "")
+sys.modules["fastembed.common.utils"] = utils
 
 
 def _tokens(text: str, is_doc: bool) -> list[tuple[str, tuple[int, int]]]:
@@ -33,6 +37,11 @@ class LateInteractionTextEmbedding:
 
     def __init__(self, model_name: str) -> None:
         self.model_name, self.model = model_name, _Colbert()
+
+    @staticmethod
+    def list_supported_models() -> list[Any]:
+        """Return no model, so that none is looked for online."""
+        return []
 
     def embed(self, texts: Iterable[str], **_: Any) -> Iterator[Any]:
         """Encode texts as documents."""
