@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 #: Sentence for files without token vectors.
 IF_TEXTS = (
-    "If it holds texts, encode them with your model first, or index them: muvera texts index FILE INDEX "
+    "If it contains texts, encode them with your model first, or index them: muvera texts index FILE INDEX "
     "(in Python TextIndex.build)."
 )
 

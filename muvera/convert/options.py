@@ -39,7 +39,7 @@ class Options:
     Raises
     ------
     TypeError, ValueError
-        For settings that are unknown or do not fit each other.
+        For settings that are unknown or contradict each other.
     """
 
     drop_zero_rows: bool = False

@@ -72,7 +72,7 @@ class CandidateSearch:
         return split_by_count(count, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
 
     def _change_to_scan(self, size: int, threads: int | None) -> None:
-        """Replace an exact search by a scan if "auto" prefers one for `size` vectors."""
+        """Replace an exact search by a scan if "auto" chooses one for `size` vectors."""
         before = self.search
         if self.settings.backend != "auto" or before.kind == "scan" or size < SCAN_FROM:
             return

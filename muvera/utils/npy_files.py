@@ -77,7 +77,7 @@ def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
     FileNotFoundError
         If the file does not exist.
     ValueError
-        If it is damaged, truncated or holds pickled objects.
+        If it is damaged, truncated or contains pickled objects.
     """
     try:
         stream = path.open("rb")

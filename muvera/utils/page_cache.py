@@ -42,7 +42,7 @@ def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -
 
 
 def forget(array: NDArray[np.generic]) -> None:
-    """Release a mapped array's pages in this process; an array without a file is left alone."""
+    """Release a mapped array's pages in this process; an array without a file is not changed."""
     if _LIBC is None or array.nbytes == 0 or not _is_mapped(array):
         return
     low = array.ctypes.data // _PAGE * _PAGE
