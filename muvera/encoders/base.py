@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -119,10 +120,18 @@ class EncoderArrays(ABC):
         return {self.prefix + name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_arrays(cls: type[_Arrays], read: ReadArray) -> _Arrays:
-        """Read the arrays of :meth:`to_arrays` with `read`, a function of their names."""
-        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        return cls(**{name: np.ascontiguousarray(read(cls.prefix + name)) for name in names})
+    def from_files(cls: type[_Arrays], read: ReadArray) -> _Arrays:
+        """Read the files of :func:`write_encoder_arrays` with `read`, a function of the arrays' names.
+
+        A field of bytes is followed by the unit of each of its columns.
+        """
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        arrays = [np.ascontiguousarray(read(cls.prefix + field.name)) for field in fields]
+        for i, field in enumerate(fields):
+            if field.type in ("NDArray[np.int8]", "NDArray[np.uint8]"):
+                rows = _inflated(arrays[i], field.name, len(arrays[i + 1]))
+                arrays[i] = rows.view(np.int8) if field.type == "NDArray[np.int8]" else rows
+        return cls(*arrays)
 
     @abstractmethod
     def _shapes(self, config: Any) -> Shapes:
@@ -328,10 +337,10 @@ class Encoder(ABC):
         return stored
 
     @classmethod
-    def from_arrays(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
-        """Return the encoder with the arrays of :meth:`to_arrays`; `read` returns an array by its name."""
+    def from_files(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
+        """Return the encoder from the files of :func:`write_encoder_arrays`; `read` returns the array in one."""
         classes = cls._array_classes(config)
-        return cls(config, **{name: each.from_arrays(read) for name, each in classes.items()})
+        return cls(config, **{name: each.from_files(read) for name, each in classes.items()})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
@@ -411,6 +420,27 @@ def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
-    """Write the arrays as ``encoder_*.npy``; the caller stores the configuration."""
+    """Write the arrays as ``encoder_*.npy``; the caller stores the configuration.
+
+    Bytes are deflated by Huffman codes alone, which is faster than hashing and saves a quarter of a map.
+    """
     for name, array in arrays.items():
+        if array.dtype.itemsize == 1:
+            packer = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
+            array = np.frombuffer(packer.compress(array.tobytes()) + packer.flush(), np.uint8)
         np.save(folder / f"encoder_{name}.npy", array)
+
+
+def _inflated(packed: NDArray[Any], name: str, columns: int) -> NDArray[np.uint8]:
+    """Return the bytes that :func:`write_encoder_arrays` deflated, in rows."""
+    unpacker = zlib.decompressobj()
+    try:
+        # A Huffman code has at least one bit per byte.
+        content = unpacker.decompress(packed.tobytes(), 8 * packed.nbytes + 1)
+    except zlib.error:
+        content = b""
+    if not unpacker.eof or columns == 0 or len(content) % columns:
+        raise ValueError(
+            f"The encoder's array {name!r} must be deflated rows of {columns} bytes. Restore the encoder from a copy."
+        )
+    return np.frombuffer(content, np.uint8).reshape(-1, columns)

@@ -121,7 +121,7 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
             raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
         return array
 
-    encoder: Encoder = ENCODERS[config.kind].from_arrays(config, read)
+    encoder: Encoder = ENCODERS[config.kind].from_files(config, read)
     if (folder / "encoder_scale.npy").exists():
         scale = read("scale")
         if scale.shape != (1,) or scale[0] <= 0:

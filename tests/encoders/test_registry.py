@@ -1,6 +1,7 @@
 """Presets, configurations and fitted encoders behind `encoder=`; saved encoders and damaged folders."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def test_damaged_folders(tmp_path: Path) -> None:
     for array, message in ((np.full(8, np.nan, np.float32), "NaN"), (np.array(["x"] * 8), "<U1")):
         np.save(planes, array)
         with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{message}"):
+            read_encoder(tmp_path / "encoder", config)
+
+
+def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
+    config = MomentsConfig(dimension=8, compact_dimension=24)
+    MomentsEncoder(config).fit(DOCUMENTS).save(tmp_path / "encoder")
+    file = tmp_path / "encoder" / "encoder_compact_documents.npy"
+    many = np.frombuffer(zlib.compress(bytes(24_000_000)), np.uint8)
+    uneven = np.frombuffer(zlib.compress(bytes(25)), np.uint8)
+    for wrong in (np.zeros(9, np.uint8), np.load(file)[:-1], many, uneven):
+        np.save(file, wrong)
+        with pytest.raises(ValueError, match="'documents' must be deflated rows of 24 bytes"):
             read_encoder(tmp_path / "encoder", config)
 
 

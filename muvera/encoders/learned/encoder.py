@@ -53,7 +53,7 @@ class LearnedConfig(EncoderConfig):
 
     Notes
     -----
-    An index stores ``(num_landmarks + num_features) * (vector_dimension + dimension)`` bytes of maps.
+    An index stores up to ``(num_landmarks + num_features) * (vector_dimension + dimension)`` bytes of maps.
 
     Examples
     --------
