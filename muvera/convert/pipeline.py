@@ -82,7 +82,7 @@ def read(
     stream = _Stream(path_or_object, format, isolated, options)
     # An unchanged source is read in one batch, which is not copied: a memory map stays one.
     max_tokens = None if stream.report.options else stream.source.num_tokens or None
-    batches = list(stream.batches(max_tokens))
+    batches = [documents for _, documents in stream.transformed(max_tokens)]
     if len(batches) == 1:
         return batches[0]
     try:
@@ -169,7 +169,8 @@ def convert(
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}
     stream = _Stream(source, format, isolated, options)
-    stream.report.written = Measure(directions_only=to == "plaid")
+    if to == "plaid":
+        stream.report.written = Measure(directions_only=True)
     changed = bool(writer_options or stream.report.options)
     coded = None if to != "plaid" or changed else coded_source(stream.source)
     with new_target(destination, overwrite, writer.own) as path:
@@ -194,20 +195,32 @@ class _Stream:
         others = {name: option for name, option in options.items() if name not in transforms}
         self.source = source = open_source(value, format, isolated=isolated, **others)
         self.report = Report(source.name, source.lossy, source.nbits, self.steps.changed())
+        if not self.report.options:
+            self.report.written = self.report.read
         #: The source in messages: its file, if it has one.
         self.place = str(getattr(source, "place", source.name))
 
-    def batches(self, max_tokens: int | None = None) -> Iterator[MultiVectors]:
-        """Yield the transformed documents; at least one batch, which has the dimension."""
-        report, source = self.report, self.source
+    def transformed(self, max_tokens: int | None = None) -> Iterator[tuple[MultiVectors, MultiVectors]]:
+        """Yield batches before and after the transforms; at least one, which has the dimension."""
+        source, count = self.source, 0
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):
-            batch.require_finite(first=report.read.documents, place=self.place)
-            yield self._transformed(batch)
+            batch.require_finite(first=count, place=self.place)
+            documents, dropped = self.steps.apply(batch, count)
+            self.report.dropped_rows += dropped
+            count += len(batch)
+            yield batch, documents
         if batch is None:
-            yield self._transformed(MultiVectors(np.empty((0, source.dimension), np.float32), [0]))
-        report.dropped_rows += source.dropped_rows
-        report.notes.extend([source.note] if source.note else [])
+            batch = MultiVectors(np.empty((0, source.dimension), np.float32), [0])
+            yield batch, self.steps.apply(batch)[0]
+        self.report.dropped_rows += source.dropped_rows
+        self.report.notes.extend([source.note] if source.note else [])
+
+    def batches(self, max_tokens: int | None = None) -> Iterator[MultiVectors]:
+        """Yield the transformed documents, and measure them."""
+        for batch, documents in self.transformed(max_tokens):
+            self._measure(batch, documents)
+            yield documents
 
     def coded_batches(
         self, coded: CodedSource, max_tokens: int | None
@@ -215,16 +228,13 @@ class _Stream:
         """Yield documents with their codes, unchanged."""
         with naming_errors(self.place, self.source.name):
             for documents, numbers, packed in coded.coded_batches(self._batch_tokens(max_tokens)):
-                self.report.read.add(documents)
-                self.report.written.add(documents)
+                self._measure(documents, documents)
                 yield documents, numbers, packed
 
-    def _transformed(self, batch: MultiVectors) -> MultiVectors:
-        result, dropped = self.steps.apply(batch, self.report.read.documents)
+    def _measure(self, batch: MultiVectors, documents: MultiVectors) -> None:
         self.report.read.add(batch)
-        self.report.dropped_rows += dropped
-        self.report.written.add(result)
-        return result
+        if self.report.written is not self.report.read:  # without transforms, one measure is enough
+            self.report.written.add(documents)
 
     def _batch_tokens(self, max_tokens: int | None) -> int:
         return max(1, _BATCH_BYTES // (4 * self.source.dimension)) if max_tokens is None else max_tokens
