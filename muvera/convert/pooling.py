@@ -1,21 +1,7 @@
 """Token pooling: replace groups of tokens by their means, so that a document has fewer vectors.
 
-:func:`pool_tokens` clusters similar tokens by Ward's method.  The libraries that encode documents
-differ in details.  Each rule follows the source code of one library:
-
-====================== ========= ==================== ============== ============== ===========
-name                   protected position in result   Ward on        counted tokens unit length
-====================== ========= ==================== ============== ============== ===========
-sentence-transformers  1         first                distances      the others     yes
-pylate (from 1.5)      1         first                distances      the others     no
-pylate-1.4             1         last                 rows           the others     no
-colbert                0         last                 rows           all tokens     no
-colpali                0         -                    rows           all tokens     yes
-====================== ========= ==================== ============== ============== ===========
-
-"Protected" leading tokens are not pooled.  "Distances" means 1 - cosine of two tokens.  "Rows" means that the rows of
-this matrix are points: those libraries pass the square matrix to SciPy, which interprets it this way.  The number of
-clusters is that of the counted tokens divided by ``factor``, rounded down.
+:func:`pool_tokens` clusters similar tokens by Ward's method.  The libraries that encode documents differ in details:
+each of :data:`RULES` follows the source code of one library.
 """
 
 from __future__ import annotations
@@ -44,7 +30,8 @@ class PoolingRule:
     protected_last : bool
         Put the protected tokens after the clusters instead of before.
     rows_as_points : bool
-        Cluster the rows of the distance matrix as points, instead of using the distances.
+        Cluster the rows of the distance matrix (1 - cosine) as points, instead of using the distances.  Libraries
+        that pass the square matrix to SciPy do this.
     count_protected : bool
         Count the protected tokens, too, when the number of clusters is computed.
     renormalize : bool
@@ -58,7 +45,7 @@ class PoolingRule:
     renormalize: bool = False
 
 
-#: Rules by name, see the module's table.  ``colbert`` is release 0.2.22.
+#: Rules by name.  ``pylate`` is that of PyLate from 1.5 on, ``colbert`` that of release 0.2.22.
 RULES = {
     "sentence-transformers": PoolingRule(protected=1, renormalize=True),
     "pylate": PoolingRule(protected=1),
@@ -81,9 +68,9 @@ def pool_tokens(
         Unit vectors: inner products are taken as cosines.
     factor : float
         At least 1.  Divides memory and reranking time; 2 costs almost no recall on published
-        collections, 3 about one percent.
+        collections, 3 about one percent.  The number of clusters is rounded down.
     rule : str or PoolingRule
-        See the module's table.
+        A rule, or its name in :data:`RULES`.
 
     Returns
     -------
