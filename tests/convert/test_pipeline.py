@@ -2,7 +2,6 @@
 
 import errno
 import pickle
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from muvera.convert import convert, formats, open_source, read, registry
 from muvera.convert.damage import ReadError, naming_errors
 from muvera.convert.parsing.pickles import RefusedPickleError
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.registry import READERS, NamedSource, find_reader
+from muvera.convert.registry import READERS, find_reader
 from muvera.convert.sources import Source
 from muvera.data.multivectors import MultiVectors
 
@@ -54,23 +53,17 @@ def test_interrupted_work_leaves_the_old_target(to: str, error: BaseException, t
 
 
 class Watched(Source):
-    """A source that records the batch sizes that are requested, and may raise an error after the first batch."""
+    """A source that records the batch sizes that are requested."""
 
     name, dimension, num_documents, num_tokens, lossy, nbits = "watched", 128, 10**9, 10**12, True, 2
-    note = "exact vectors exist"
-    dropped_rows = 7
+    note, dropped_rows = "exact vectors exist", 7
 
-    def __init__(self, *rest: MultiVectors | Exception) -> None:
+    def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.rest = rest
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         self.sizes.append(max_tokens)
         yield collection([2, 2], dimension=128)
-        for batch in self.rest:
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
 
 
 def test_batches_are_bounded_and_the_report_describes_the_source(tmp_path: Path) -> None:
@@ -206,26 +199,3 @@ def test_errors_become_sentences(error: BaseException, kind: type[Exception], me
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ImportError("pip install it")])
 def test_other_errors_pass(error: BaseException) -> None:
     assert raised(error) is error
-
-
-@pytest.mark.parametrize(
-    ("rest", "message"),
-    [
-        (zlib.error("Error -3"), r" .*\(error: Error -3\)"),
-        (MultiVectors(np.full((1, 128), np.inf, np.float32), [0, 1]), ": document 2 has inf in its token 0"),
-    ],
-)
-def test_all_batches_of_a_source_are_checked(rest: Any, message: str) -> None:
-    source = NamedSource(Watched(rest), PLACE)
-    batches = source.batches(5)
-    assert len(next(batches)) == 2
-    with pytest.raises(ValueError, match=f"{PLACE}{message}"):
-        next(batches)
-    assert (source.note, source.dropped_rows) == ("exact vectors exist", 7)
-
-
-def test_an_id_in_two_batches_names_the_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"id": "a", "tokens": [[1.0]]}\n{"id": "a", "tokens": [[2.0]]}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl.* 'a' .* 0 and 1"):
-        convert(tmp_path / "a.jsonl", tmp_path / "out", max_tokens=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

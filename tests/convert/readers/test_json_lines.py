@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders.token_collections import assert_same, collection, everything
 
-from muvera.convert import open_source, read
+from muvera.convert import convert, open_source, read
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "d"])
 BARE = [tokens.tolist() for tokens in DOCS]
@@ -125,10 +125,12 @@ def test_paths_to_fields(tmp_path: Path) -> None:
     ],
 )
 def test_bad_lines(tmp_path: Path, row: Any, message: str) -> None:
+    """In the second batch."""
     path = lines(tmp_path / "bad.jsonl", [*NAMED[:2], row])
     with pytest.raises((ValueError, TypeError), match=message) as caught:
-        read(path)
+        convert(path, tmp_path / "out", max_tokens=3)
     assert str(path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,6 @@ def test_npy_folders_that_are_not_read(tmp_path: Path) -> None:
         find_reader(index)
     with pytest.raises(ValueError, match=r"looked for tokens, .*found other"):
         open_source(write_npy(tmp_path / "other", {"other": np.ones(3)}), "npy")
-    with pytest.raises(ValueError, match="has dtype uint16"):
-        open_source(write_npy(tmp_path / "bits", {"tokens": np.ones((3, 2), np.uint16)}))
 
 
 def test_object_arrays_run_no_code(tmp_path: Path) -> None:
@@ -203,7 +201,6 @@ def test_object_arrays_run_no_code(tmp_path: Path) -> None:
     path = write_npy(tmp_path / "docs", {"embeddings": arrays, "ids": DOCS.ids.tolist()})
     assert_same(everything(open_source(path)), DOCS)
     for value, kind, message in (
-        (np.ones((2, 5), np.float32), ValueError, "document 1 has shape .* dimension=4"),
         (np.ones((1, 4), int), ValueError, "document 1 must be an array of floats, got int64"),
         (print, pickle.UnpicklingError, r"embeddings\.npy is a pickle that refers to builtins\.print"),
     ):
