@@ -44,7 +44,7 @@ def write_documents(
     FileExistsError
         If `target` exists and `overwrite` is False, or it contains something else.
     ValueError, TypeError
-        If the batches do not fit each other (dimensions, kinds of ids, repeated ids); `place` is their source.
+        If the batches contradict each other (dimensions, kinds of ids, repeated ids); `place` is their source.
     OSError
         If `target` cannot be written; the message names it.
     """

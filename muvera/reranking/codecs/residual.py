@@ -80,7 +80,7 @@ class ResidualCodec(TokenCodec):
     Raises
     ------
     ValueError
-        If the arrays do not fit each other or are not finite.
+        If the shapes of the arrays do not match, or if values are not finite.
     """
 
     kind: ClassVar[str] = "residual"
