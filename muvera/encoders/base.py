@@ -422,7 +422,7 @@ def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
     """Write the arrays as ``encoder_*.npy``; the caller stores the configuration.
 
-    Bytes are deflated by Huffman codes alone, which is faster than hashing and saves a quarter of a map.
+    Bytes are compressed by Huffman codes alone: a search for repeated bytes would take longer and save no more.
     """
     for name, array in arrays.items():
         if array.dtype.itemsize == 1:

@@ -103,8 +103,8 @@ class CompactMaps(EncoderArrays):
     ) -> CompactMaps:
         """Round the result of :func:`fit_maps` for these windows.
 
-        The errors of half bytes add up, because the triangles of queries are similar.  A ridge regression on the other
-        columns of the windows predicts these errors, and is subtracted from the map of these columns.
+        The triangles of queries are similar, so rounding to half bytes adds a similar error to each product.  A ridge
+        regression on the other columns of the windows predicts it; its solution is subtracted from their map.
         """
         queries, documents, mean = maps
         triangle = len(queries) - mean_columns
@@ -116,7 +116,7 @@ class CompactMaps(EncoderArrays):
         ridge = Ridge(gram(others.T, threads), _ERROR_RIDGE)
         sums = queries[triangle:] - ridge.solution(product(others.T, errors, threads), threads)
         rounded = np.multiply(*quantize_columns(documents))
-        # Rounding it again changes no entry, but the last bit of some scales.
+        # Rounding it again changes the last bit of some scales, but no entry.
         return cls(halves, scales, *quantize_columns(sums), *quantize_columns(rounded), mean @ rounded)
 
     @cached_property

@@ -17,7 +17,7 @@ from .base import KernelArrays, run_tasks
 #: Number of document tokens per task: each task reads the matrix once.
 TASK_TOKENS = 16384
 
-# Largest entries in half bytes, in shares of a column's largest number.
+# Entries above a limit are clipped: limits to compare, in shares of a column's largest number.
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 
 #: A matrix rounded to int8, and the unit of each column.

@@ -7,9 +7,9 @@ Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a pane
 right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
 is at most MAX_DEPTH.
 
-A matrix in half bytes has the 16 entries -120, -104, ..., 120.  Half a byte is the upper half of an entry, whose lower
-half is always 8.  A panel has the shape ``(depth / (2 * STEP), LANES, STEP)``: the lower halves of STEP bytes are
-followed by the upper ones.
+An entry of a matrix in half bytes is one of the 16 numbers -120, -104, ..., 120.  Only its upper 4 bits are stored,
+because the lower ones are always 1000.  A panel has the shape ``(depth / (2 * STEP), LANES, STEP)``.  Of 2 * STEP
+consecutive entries of a column, the first STEP are in the lower halves of STEP bytes, the others in the upper halves.
 """
 
 from typing import Any
