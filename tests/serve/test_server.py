@@ -48,7 +48,7 @@ def vectors() -> MuveraIndex:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    limits = {"max_k": 50, "max_queries": 3, "max_hits": 99, "max_search_bytes": 20_000}
+    limits: dict[str, Any] = {"max_k": 50, "max_queries": 3, "max_hits": 99, "max_search_bytes": 20_000}
     with TestClient(make_app(texts(), ServerSettings(**limits, max_text_characters=100))) as made:
         yield made
 
@@ -89,8 +89,8 @@ def test_search_by_vectors(client: TestClient) -> None:
     body = {"vectors": [query], "where": {"kind": "fruit"}}
     assert "where" in problem(client.post("/search", json=body), 422)
     with TestClient(make_app(vectors())) as without_texts:
-        body = {"vectors": [[[1, 0, 0, 0]]], "k": 5, "recall": 0.9}
-        answer = without_texts.post("/search", json=body).json()
+        plain = {"vectors": [[[1, 0, 0, 0]]], "k": 5, "recall": 0.9}
+        answer = without_texts.post("/search", json=plain).json()
         assert {hit["id"] for hit in answer["results"][0]} == {0, 1}
         problem(without_texts.post("/search", json={"query": "x"}), 422)
         problem(without_texts.post("/explain", json={"query": "x", "ids": [0]}), 422)
