@@ -70,7 +70,6 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
         raise FileExistsError(f"{target} is a folder, but the target is a file. Give another name.")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")
     try:
         beside.touch(exist_ok=False)

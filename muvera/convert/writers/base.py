@@ -60,6 +60,7 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
     """
     new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with new as path:
             yield path
     except OSError as error:
