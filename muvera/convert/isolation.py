@@ -123,7 +123,7 @@ def _run(command: Sequence[str], request: str, limits: IsolationLimits) -> str:
 
 
 def _require_no_links_out(path: Path) -> None:
-    """Raise ValueError for a link that leads out of the folder."""
+    """Raise ValueError for a link to a file outside the folder."""
     folder = path.resolve()
     for entry in path.rglob("*") if path.is_dir() else ():
         if entry.is_symlink() and not entry.resolve().is_relative_to(folder):

@@ -34,7 +34,7 @@ class Options:
     pool_factor : float
         Pooling keeps about ``1 / pool_factor`` of a document's tokens.
     dtype : {"float32", "float16"}, optional
-        float16 takes half the memory and has 3 digits.
+        float16 needs half the memory and keeps 3 digits.
 
     Raises
     ------

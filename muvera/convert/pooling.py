@@ -65,7 +65,7 @@ def pool_tokens(
     Parameters
     ----------
     documents : MultiVectors
-        Unit vectors: inner products are taken as cosines.
+        Unit vectors: inner products are used as cosines.
     factor : float
         At least 1.  Divides memory and reranking time; 2 costs almost no recall on published
         collections, 3 about one percent.  The number of clusters is rounded down.

@@ -86,7 +86,7 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path, docs: Path) -> None:
 def test_bad_arguments() -> None:
     for name in ("seconds", "memory_bytes"):
         with pytest.raises(ValueError, match=f"{name} must be at least"):
-            IsolationLimits(**{name: 0})  # type: ignore[arg-type]
+            IsolationLimits(**{name: 0})
 
 
 def reporting(**report: Any) -> str:

@@ -56,7 +56,7 @@ def libstdcxx(file: dict[str, Any]) -> None:
         subprocess.run(["g++", "-O2", "-o", program, HERE / "libstdcxx_draws.cc"], check=True)
         for name, draws in file.items():
             kind, seed, *size = name.split("_")
-            command = [program, kind, seed, str(len(draws)), *size]
+            command = [str(program), kind, seed, str(len(draws)), *size]
             output = subprocess.run(command, check=True, capture_output=True).stdout
             file[name] = np.frombuffer(output, draws.dtype).reshape(draws.shape)
 

@@ -53,7 +53,7 @@ class StandIn:
         """Accept the arguments of the object's constructor."""
 
     def set_state(self, state: Any) -> None:
-        """Accept the state that the pickle gives to the object."""
+        """Accept the object's state in the pickle."""
 
 
 def load_pickle(

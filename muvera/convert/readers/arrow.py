@@ -130,7 +130,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
     count = sum(pq.read_metadata(file).num_rows for file in files)
 
     def batches(file: Path, columns: list[str]) -> Iterator[Any]:
-        # Without these options pyarrow holds the bytes of a whole row group.
+        # Without these options pyarrow keeps the bytes of a whole row group in memory.
         with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 22) as opened:
             for group in range(opened.num_row_groups):
                 metadata = opened.metadata.row_group(group)

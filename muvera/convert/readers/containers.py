@@ -1,6 +1,6 @@
 """Readers of named arrays: npy files and folders, npz, safetensors, HDF5 and zarr.
 
-A container holds either one array of tokens with lengths or offsets, or one array per document.  Ids and a mask are
+A container has either one array of tokens with lengths or offsets, or one array per document.  Ids and a mask are
 optional.  The same names work in every container.  All formats have the option ``part``, "docs" or "queries", for a
 container with both.  HDF5 and zarr also have ``group``, the path of a group.
 """

@@ -160,7 +160,7 @@ class _QuantizedSource(FlatSource):
 def open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     """Open an index of ColBERT or RAGatouille, without torch.
 
-    Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` gives the ids; a
+    Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` contains the ids; a
     document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.  With ``ids=False``,
     passages are numbered.
     """
@@ -269,7 +269,7 @@ _MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
 def _open_warp(path: Path) -> FlatSource:
     """Open an index of WARP (xtr-warp), with 20 bytes of memory per token.
 
-    WARP groups tokens by centroid.  ``codes.compacted.pt`` holds the *document* of each token, and
+    WARP groups tokens by centroid.  ``codes.compacted.pt`` contains the *document* of each token, and
     ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document is lost, but
     MaxSim does not depend on it.  Documents after the last one with a token are lost, too.  Like WARP, this reader
     does not normalize.
@@ -310,7 +310,7 @@ def _open_warp(path: Path) -> FlatSource:
 def _open_byaldi(path: Path) -> RowSource:
     """Open an index of byaldi, whose documents are pages that models like ColPali embed.
 
-    ``embeddings/embeddings_{i}.pt`` holds at most 500 pages from page i on, as a list of bfloat16 tensors.  They
+    ``embeddings/embeddings_{i}.pt`` contains at most 500 pages from page i on, as a list of bfloat16 tensors.  They
     become float32.  A page's id is ``"document:page"``.  Rows of zeros are padding of the model:
     ``drop_zero_rows`` removes them.
     """
@@ -326,7 +326,7 @@ def _open_byaldi(path: Path) -> RowSource:
             if not isinstance(pages, (list, tuple)) or not all(
                 isinstance(page, np.ndarray) for page in pages
             ):
-                raise ValueError(f"{file.name} must hold a list of tensors, one per page")
+                raise ValueError(f"{file.name} must contain a list of tensors, one per page")
             for page in pages:
                 name = None if names is None else "{doc_id}:{page_id}".format(**names[str(position)])
                 yield Document(page, file.name, name)

@@ -2,7 +2,7 @@
 
 * FastPlaid: ``fast_plaid_index/`` with a map of positions to ids.
 * StanfordPLAID (and the older PLAID): ColBERT's files with the same map.
-* Voyager: ``index.voyager`` holds every token vector, and a map the tokens of each document.
+* Voyager: ``index.voyager`` contains all token vectors, and a map the numbers of each document's tokens.
 * ScaNN: ``flattened_embeddings.npy``, and a map the rows of each document.
 
 Removed documents are skipped, even if their vectors still exist.  Maps are pickles of a dict, in older

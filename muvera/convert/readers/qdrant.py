@@ -31,7 +31,7 @@ def _open(
     `collection` and `vector` may be omitted if there is only one.  `id_field` is a field of the payload with the ids
     (default: the points' own).  A point without the vector is a document without tokens.  Vectors are
     returned as they were added, even if the distance is cosine and a server would normalize them.
-    Points come in the order of their ids, integers first.
+    Points are in the order of their ids, integers first.
     """
     collections = read_json_object(path / "meta.json")["collections"]
     collection = choose(collection, collections, "collection", "collection")

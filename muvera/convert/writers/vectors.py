@@ -56,7 +56,7 @@ def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
     method = {
         "name": "hnsw",
         "engine": "faiss",  # supports inner products in every version of OpenSearch that has it
-        "space_type": "innerproduct",  # the default, l2, gives another ranking
+        "space_type": "innerproduct",  # the default, l2, ranks differently
         "parameters": {"m": _M, "ef_construction": _EF},
     }
     return {

@@ -321,5 +321,5 @@ def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"embeddings_2\.pt: document 2 has shape .* dimension=4"):
         read(folder)
     write_pt(file, np.ones((2, 4), np.uint16))
-    with pytest.raises(ValueError, match=r"embeddings_2\.pt must hold a list of tensors"):
+    with pytest.raises(ValueError, match=r"embeddings_2\.pt must contain a list of tensors"):
         read(folder)
