@@ -12,21 +12,26 @@ import numpy as np
 
 from .jit import helper, kernel
 from .row_operations import prefetch, widened
-from .tile import LANES, ROWS, tile_dot, tile_max
+from .tile import LANES, ROWS, tile_max
 
 # Bytes of a cache line.
 _LINE = 64
 
 
 @helper
-def fetch(floats, halves, start, stop):
+def fetch(array, start, stop):
+    """Prefetch the entries start..stop of a flat array."""
+    for i in range(start, stop, _LINE // array.itemsize):
+        prefetch(array, i)
+
+
+@helper
+def fetch_tokens(floats, halves, start, stop):
     """Prefetch the entries start..stop of the tokens, flat."""
     if halves.shape[0] > 0:
-        for i in range(start, stop, _LINE // 2):
-            prefetch(halves, i)
+        fetch(halves, start, stop)
     else:
-        for i in range(start, stop, _LINE // 4):
-            prefetch(floats, i)
+        fetch(floats, start, stop)
 
 
 @kernel
@@ -53,7 +58,7 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
             rows, first, last = widened(bits, start * depth, stop * depth), 0, stop - start
         best[:] = -np.inf
         for row in range(first, last, ROWS):
-            fetch(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
+            fetch_tokens(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
             ahead += ROWS * depth
             for panel in range(panels):
                 tile_max(rows, row, last - 1, depth, packed, panel, best, panel * LANES)
@@ -100,32 +105,10 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
                 rows = widened(bits, start * depth, stop * depth)
         best[:] = -np.inf
         for row in range(first, last, ROWS):
-            fetch(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
+            fetch_tokens(flat, bits, ahead, min(ahead + ROWS * depth, ahead_stop))
             ahead += ROWS * depth
             tile_max(rows, row, last - 1, depth, packed, queries[i], best, 0)
         total = 0.0
         for token in range(counts[queries[i]]):
             total += best[token]
         out[i] = total
-
-
-@kernel
-def match_tokens(document, packed, tokens, similarities):
-    """Write each query token's best document token (of equals, the first one) and its similarity.
-
-    `document` is float32 (t, d), t > 0.
-    """
-    count, depth = document.shape
-    rows = document.reshape(-1)
-    tile = np.empty(ROWS * LANES, np.float32)
-    similarities[:] = -np.inf
-    for panel in range(packed.shape[0] // (depth * LANES)):
-        first = panel * LANES
-        for row in range(0, count, ROWS):
-            tile_dot(rows, row, count - 1, depth, packed, panel, tile, 0)
-            for i in range(min(ROWS, count - row)):
-                for j in range(min(LANES, tokens.shape[0] - first)):
-                    similarity = tile[i * LANES + j]
-                    if similarity > similarities[first + j]:
-                        similarities[first + j] = similarity
-                        tokens[first + j] = row + i

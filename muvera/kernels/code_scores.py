@@ -4,25 +4,23 @@ A token's code unpacks to a row of unsigned bytes u and a factor f, a query toke
 bias and a constant.  Their product is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer,
 and the rest is rounded in the same way on every machine.  The codes of the next document are prefetched
 during the products of the current one: in random order, waiting for them would take longer than the products.
-
-Sizes: ``depth`` bytes of an unpacked row; M query tokens in panels of LANES columns, as
-:func:`muvera.kernels.byte_tile.pack_bytes` packs them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from .byte_tile import ADDITIONS, STEP, emit_sums
+from .chamfer import fetch
 from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
 from .recall import STOPPED, enough, enter
-from .row_operations import prefetch
 from .tile import LANES, ROWS
-from .token_codes import FACTOR_BYTES, unpack_residuals, write_factors
+from .token_codes import CHUNK, FACTOR_BYTES, unpack_residuals, write_factors
 
 #: Rows in a tile of two panels, which has the same number of accumulators as a tile of ROWS rows and one
 #: panel.
@@ -33,11 +31,34 @@ _FLOATS = ir.VectorType(FLOAT, LANES)
 # Largest absolute value of a query's byte.
 _MOST = 127
 
-# Bytes that a prefetch brings.
-_LINE = 64
-
 # Tokens that are unpacked together: a multiple of ROWS, few enough to stay in the first-level cache.
 _BLOCK = 64
+
+
+class QueryRounding(NamedTuple):
+    """How to round a query to bytes.
+
+    Its tokens are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in document tokens.  `shift` (n,) is
+    added to their decoded bytes: before these are multiplied by their factor if `shift_first`, or after.
+    """
+
+    scales: NDArray[np.float32]
+    shift: NDArray[np.float32]
+    shift_first: bool
+    zero: float
+
+
+class CodeQuery(NamedTuple):
+    """A query of M tokens rounded to bytes.
+
+    `packed` has panels of LANES tokens of `depth` bytes, as :func:`muvera.kernels.byte_tile.pack_bytes` packs them, and
+    `biases` (panels * LANES,), `units` and `constants` (M,) are those of the tokens.
+    """
+
+    packed: NDArray[np.int8]
+    biases: NDArray[np.float32]
+    units: NDArray[np.float32]
+    constants: NDArray[np.float32]
 
 
 def _raising(addition: str, panels: int) -> Any:
@@ -106,90 +127,72 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
 @kernel
-def round_query(tokens, scales, shift, shift_first, zero, depth, unit, packed, biases, units, constants):
-    """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry.
+def round_query(tokens, rounding, unit, query):
+    """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry, to `query`.
 
-    Tokens are float32 (m, n), and are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in document
-    tokens.  `shift` (n,) is added to their decoded bytes, before they are multiplied by their factor if `shift_first`,
-    or after.  Each factor is multiplied by `unit`.  `packed` has the layout of
-    :func:`muvera.kernels.byte_tile.pack_bytes`, with `depth` >= n rows.  `biases` (panels * LANES,), `units` and
-    `constants` (m,) are those of :func:`score_codes`.  `packed` and `biases` are zero before.
+    Tokens are float32 (m, n).  Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
     """
+    packed, depth = query.packed, query.packed.shape[0] // query.biases.shape[0]
     for i in range(tokens.shape[0]):
         product, peak = 0.0, np.float32(0)
         for j in range(tokens.shape[1]):
-            value = tokens[i, j] * scales[j]
-            product += np.float64(value) * np.float64(shift[j])
+            value = tokens[i, j] * rounding.scales[j]
+            product += np.float64(value) * np.float64(rounding.shift[j])
             peak = max(peak, abs(value))
         step = peak / np.float32(_MOST) if peak > 0 else np.float32(1)
         inverse = np.float32(1) / step
         total = 0
         panel = i // LANES * depth * LANES + i % LANES * STEP
         for j in range(tokens.shape[1]):
-            number = int(np.rint(tokens[i, j] * scales[j] * inverse))
+            number = int(np.rint(tokens[i, j] * rounding.scales[j] * inverse))
             number = max(-_MOST, min(_MOST, number))
             packed[panel + j // STEP * LANES * STEP + j % STEP] = number
             total += number
-        biases[i] = zero * total
-        units[i] = step * unit
-        constants[i] = product
-        if shift_first:
-            biases[i] -= constants[i] / step
-            constants[i] = 0.0
+        query.biases[i] = rounding.zero * total
+        query.units[i] = step * unit
+        query.constants[i] = product
+        if rounding.shift_first:
+            query.biases[i] -= query.constants[i] / step
+            query.constants[i] = 0.0
 
 
 @helper
-def _fetch(codes, start, stop):
-    """Prefetch the bytes start..stop."""
-    for place in range(start, stop, _LINE):
-        prefetch(codes, place)
-
-
-@helper
-def _raise_block(
-    rows, start, stride, count, depth, packed, biases, factors, best, codes, width, ahead, ahead_stop
-):  # fmt: skip
+def _raise_block(rows, start, stride, count, query, factors, best, codes, width, ahead, ahead_stop):
     """Raise `best` by `count` unpacked rows; prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`."""
-    panels = biases.shape[0] // LANES
+    packed, biases = query.packed, query.biases
+    panels, depth = biases.shape[0] // LANES, packed.shape[0] // biases.shape[0]
     paired = panels - panels % 2
     ahead_stop = min(ahead + count * width, ahead_stop)
     if paired > 0:
         for row in range(0, count, PAIR_ROWS):
-            _fetch(codes, ahead, min(ahead + PAIR_ROWS * width, ahead_stop))
+            fetch(codes, ahead, min(ahead + PAIR_ROWS * width, ahead_stop))
             ahead += PAIR_ROWS * width
             for panel in range(0, paired, 2):
                 two_panels(rows, start, stride, row, count - 1, depth, packed, panel, biases, factors, best)
     if paired < panels:
         for row in range(0, count, ROWS):
-            _fetch(codes, ahead, min(ahead + ROWS * width, ahead_stop))
+            fetch(codes, ahead, min(ahead + ROWS * width, ahead_stop))
             ahead += ROWS * width
             one_panel(rows, start, stride, row, count - 1, depth, packed, paired, biases, factors, best)
 
 
 @kernel
-def score_codes(
-    codes, offsets, documents, width, id_bytes, centers, table, nibbles,
-    packed, biases, units, constants, products, state, heap, out,
-):  # fmt: skip
+def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens, and for all documents once the expected misses are low enough.
 
-    `codes` are flat.  For `width` to `nibbles` see :func:`muvera.kernels.token_codes.unpack_residuals`; with an empty
-    `table`, a code is a factor and a row of bytes.  `packed`, `biases` (panels * LANES,),
-    `units` and `constants` (M,) are those of the query.  For `products`, `state` and `heap` see
+    `codes` are flat and of the format `form`.  For `stop_at` and `heap` see
     :func:`muvera.kernels.pruning.score_with_pruning`.
     """
-    count = units.shape[0]
-    depth = packed.shape[0] // biases.shape[0]
-    scratch = np.zeros(_BLOCK * (depth // table.itemsize), table.dtype)
-    rows = scratch.view(np.uint8)
+    width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
+    rows = np.zeros(_BLOCK * stride, np.uint8)
     numbers, factors = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.float32)
-    best = np.empty(biases.shape[0], np.float32)
-    stopping = products.shape[0] > 0
+    best = np.empty(query.biases.shape[0], np.float32)
+    stopping = stop_at.products.shape[0] > 0
     if stopping:
         out[:] = -np.inf
-        if state[STOPPED] > 0:
+        if stop_at.state[STOPPED] > 0:
             return
     for i in range(documents.shape[0]):
         start, stop = offsets[documents[i]], offsets[documents[i] + 1]
@@ -201,29 +204,24 @@ def score_codes(
         best[:] = -np.inf
         for first in range(start, stop, _BLOCK):
             last = min(first + _BLOCK, stop)
-            if table.shape[0] > 0:
-                unpack_residuals(
-                    codes, first, last, width, id_bytes, centers, table, nibbles, depth, numbers, scratch,
-                    factors,
-                )  # fmt: skip
-                _raise_block(
-                    rows, 0, depth, last - first, depth, packed, biases, factors, best, codes, width,
-                    ahead, ahead_stop,
-                )  # fmt: skip
+            count = last - first
+            write_factors(codes, first, last, width, form.id_bytes, factors)
+            if form.bits > 0:
+                unpack_residuals(codes, first, last, form, numbers, stride, rows)
+                _raise_block(rows, 0, stride, count, query, factors, best, codes, width, ahead, ahead_stop)
             else:
-                write_factors(codes, first, last, width, 0, factors)
+                begin = first * width + FACTOR_BYTES
                 _raise_block(
-                    codes, first * width + FACTOR_BYTES, width, last - first, depth, packed, biases, factors,
-                    best, codes, width, ahead, ahead_stop,
-                )  # fmt: skip
-            ahead += (last - first) * width
-        _fetch(codes, ahead, ahead_stop)
+                    codes, begin, width, count, query, factors, best, codes, width, ahead, ahead_stop
+                )
+            ahead += count * width
+        fetch(codes, ahead, ahead_stop)
         total = 0.0
-        for token in range(count):
-            total += constants[token] + units[token] * best[token]
+        for token in range(query.units.shape[0]):
+            total += query.constants[token] + query.units[token] * best[token]
         out[i] = total
         if stopping:
             if out[i] > heap[0]:
                 enter(heap, out[i])
-            if enough(out[i], products, heap, state):
+            if enough(out[i], stop_at.products, heap, stop_at.state):
                 return

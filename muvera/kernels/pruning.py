@@ -1,17 +1,19 @@
 """Exact Chamfer similarities of candidates; scoring a document stops once it cannot be among the k best.
 
-Sizes: d columns of a token, M tokens of one query, packed in panels of LANES columns
-(panels, d, LANES), flat, in their own order: ``places[token]`` is a token's column.
-Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is empty.
+Sizes: d columns of a token, M tokens of one query.  Documents come as float32 (`floats`) or float16 bit patterns
+(`halves`); the other array is empty.
 
 A document is multiplied with one panel after the other.  The maxima of the first panels bound
 those of the rest.  Suppose that all document tokens are at least the angle a away from one query token, and that
 another query token is at the angle b from it.  Then they are at least a - b away from the other one.
 """
 
-import numpy as np
+from typing import NamedTuple
 
-from .chamfer import fetch
+import numpy as np
+from numpy.typing import NDArray
+
+from .chamfer import fetch_tokens
 from .jit import helper, kernel
 from .recall import STOPPED, enough, enter, excluded, record_error
 from .row_operations import square_sum, widened
@@ -22,6 +24,34 @@ _AHEAD = 32
 
 # Between these norms no product overflows, and terms that underflow are far below the slack.
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
+
+
+class BoundedQuery(NamedTuple):
+    """A query whose tokens are packed in the order of :func:`prepare_query`: ``places[token]`` is a token's column.
+
+    `columns` are panels (panels, d, LANES), flat.  Without `cosines`, every document is scored completely.  `slack`
+    bounds the rounding error of a product, relative to the norms; angles are rounded up by it.
+    """
+
+    columns: NDArray[np.float32]
+    places: NDArray[np.int64]
+    norms: NDArray[np.float64]
+    cosines: NDArray[np.float32]
+    sines: NDArray[np.float32]
+    slack: float
+
+
+class Progress(NamedTuple):
+    """The state of a ranking.
+
+    `heap` float32 (k,) is a min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is
+    empty.  `errors` float64 (3,) are those of :func:`muvera.kernels.recall.record_error`, and `parts` float64 (panels,)
+    the sums of scores after each panel.
+    """
+
+    heap: NDArray[np.float32]
+    errors: NDArray[np.float64]
+    parts: NDArray[np.float64]
 
 
 @helper
@@ -35,17 +65,18 @@ def _pack(tokens, order, columns):
 
 
 @kernel
-def prepare_query(tokens, slack, columns, places, norms, cosines, sines):
-    """Pack the tokens of a query, float32 (M, d), into `columns`, which are zero; write the `places` of all tokens.
+def prepare_query(tokens, query):
+    """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
 
     Also write the norms, cosines and sines of the tokens in the order of their columns, unless the cosines are empty;
     return False if the tokens are too long for that.  The first token is then the most central one.  Each next token
     is the least similar to the ones before it: so the maxima of the first panel give the tightest bounds for the rest.
 
-    `slack` bounds the rounding error of a product, relative to the norms; angles are rounded up by it.  Tokens that are
-    too short to have a direction count as opposite to all others.
+    Tokens that are too short to have a direction count as opposite to all others.
     """
     count, depth = tokens.shape
+    columns, places, norms = query.columns, query.places, query.norms
+    cosines, sines = query.cosines, query.sines
     for i in range(count):
         places[i] = i
     _pack(tokens, places, columns)
@@ -68,7 +99,7 @@ def prepare_query(tokens, slack, columns, places, norms, cosines, sines):
                     cosine = -1.0
                     if min(own[i], own[j]) >= _MIN_NORM:
                         product = np.float64(tile[(i - row) * LANES + j - panel * LANES])
-                        cosine = max(-1.0, min(1.0, product / (own[i] * own[j]) - slack))
+                        cosine = max(-1.0, min(1.0, product / (own[i] * own[j]) - query.slack))
                     similarity[i, j] = cosine
                     totals[i] += cosine
     order, nearest = np.empty(count, np.int64), np.full(count, -np.inf)
@@ -102,17 +133,18 @@ def _longest_token(rows, first, last, depth):
 
 
 @helper
-def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
+def _tighten(best, begin, query, longest, bounds):
     """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
     A bound is the largest possible cosine with a document token, if all document tokens were as
     long as the longest.  Rounding always increases the bound.
     """
-    end = begin + LANES
+    norms, cosines, sines = query.norms, query.cosines, query.sines
+    end, count = begin + LANES, norms.shape[0]
     for i in range(begin, end):
         if norms[i] < _MIN_NORM:
             continue  # the token has no direction
-        largest = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + slack)
+        largest = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + query.slack)
         cosine, sine = np.float32(largest), np.float32(np.sqrt(1.0 - largest * largest))
         for j in range(end, count):
             bound = cosine * cosines[i, j] + sine * sines[i, j]
@@ -121,8 +153,7 @@ def _tighten(best, begin, count, norms, longest, slack, cosines, sines, bounds):
 
 @helper
 def _score(
-    rows, first, last, depth, packed, places, norms, cosines, sines, slack, longest, least, best, bounds,
-    parts, floats, halves, following, following_stop,
+    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves, following, following_stop
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
 
@@ -131,16 +162,16 @@ def _score(
     `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
     following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
     """
-    count = places.shape[0]
+    norms, slack = query.norms, query.slack
+    count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
     best[:] = -np.inf
     bounds[:] = 1.0
-    panels = packed.shape[0] // (depth * LANES)
     is_half = halves.shape[0] > 0
     next_panel = 0 if is_half or panels == 1 else 1
     for panel in range(panels):
         done = panel * LANES
         if longest > 0 and panel > 0:
-            _tighten(best, done - LANES, count, norms, longest, slack, cosines, sines, bounds)
+            _tighten(best, done - LANES, query, longest, bounds)
             total = 1e-30  # more than the sum of all terms that underflow
             known = 0.0
             for j in range(done):
@@ -155,16 +186,16 @@ def _score(
         for row in range(first, last, ROWS):
             if panel == next_panel:
                 ahead = following + row - first
-                fetch(floats, halves, ahead * depth, min(ahead + ROWS, following_stop) * depth)
+                fetch_tokens(floats, halves, ahead * depth, min(ahead + ROWS, following_stop) * depth)
             if panel == 0 and not is_half:
                 ahead, ahead_stop = row + _AHEAD, last
                 if ahead >= last:
                     ahead, ahead_stop = following + ahead - last, following_stop
-                fetch(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
-            tile_max(rows, row, last - 1, depth, packed, panel, best, done)
+                fetch_tokens(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
+            tile_max(rows, row, last - 1, depth, query.columns, panel, best, done)
     total = 0.0
     for token in range(count):  # in the query's order, as without any bounds
-        total += best[places[token]]
+        total += best[query.places[token]]
     known = 0.0
     for panel in range(panels):
         for j in range(panel * LANES, min(count, (panel + 1) * LANES)):
@@ -174,10 +205,7 @@ def _score(
 
 
 @kernel
-def score_with_pruning(
-    floats, halves, offsets, documents, packed, places, norms, cosines, sines, slack, longest, products,
-    state, estimates, errors, heap, parts, out,
-):  # fmt: skip
+def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_at, estimates, progress, out):
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
 
     The score is -inf for documents without tokens and for those that are certainly below the k best so far.  It is
@@ -187,29 +215,27 @@ def score_with_pruning(
 
     Parameters
     ----------
-    norms, cosines, sines, slack
-        Outputs of :func:`prepare_query`, and its `slack`.  Without cosines, every document is scored completely.
+    query : BoundedQuery
     longest : float32 (all documents,)
         Norm of each document's longest token, negative until it is measured here.
-    products, state : float32 (candidates,), float64 (STATE,)
-        Products of all candidates in the first stage, descending, or none, and the state of
-        :func:`muvera.kernels.recall.enough`.
-    estimates, errors : float32 (c,), float64 (3,)
-        Estimated scores, descending, or none, and the state of :func:`muvera.kernels.recall.record_error`.
-    heap : float32 (k,)
-        Min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is empty.
-    parts : float64 (panels,)
-        Sums of scores after each panel.
+    stop_at : Stop
+        Its products, float32 (candidates,), are those of all candidates in the first stage, descending, or none; its
+        state, float64 (STATE,), is that of :func:`muvera.kernels.recall.enough`.
+    estimates : float32 (c,)
+        Estimated scores, descending, or none.
+    progress : Progress
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0
-    best = np.empty(packed.shape[0] // depth, np.float32)
-    bounds = np.empty(places.shape[0], np.float32)
+    heap, errors = progress.heap, progress.errors
+    best = np.empty(query.columns.shape[0] // depth, np.float32)
+    bounds = np.empty(query.norms.shape[0], np.float32)
     flat, bits = floats.reshape(-1), halves.reshape(-1)
     rows = flat
-    stopping = cosines.shape[0] > 0 and heap.shape[0] > 0
+    bounded = query.cosines.shape[0] > 0 and heap.shape[0] > 0
+    stopping = stop_at.products.shape[0] > 0
     out[:] = -np.inf
-    if products.shape[0] > 0 and state[STOPPED] > 0:
+    if stopping and stop_at.state[STOPPED] > 0:
         return
     for i in range(documents.shape[0]):
         if excluded(i, estimates, errors, heap):
@@ -224,20 +250,20 @@ def score_with_pruning(
             first = 0
         last = first + stop - start
         norm = 0.0
-        if stopping and heap[0] > -np.inf:
+        if bounded and heap[0] > -np.inf:
             if longest[document] < 0:
-                longest[document] = _longest_token(rows, first, last, depth) * (1 + slack)
+                longest[document] = _longest_token(rows, first, last, depth) * (1 + query.slack)
             norm = np.float64(longest[document])
             if not _MIN_NORM < norm < _MAX_NORM:
                 norm = 0.0
         least = heap[0] if heap.shape[0] > 0 else np.float32(np.inf)
         following = documents[min(i + 1, documents.shape[0] - 1)]
         out[i], estimate = _score(
-            rows, first, last, depth, packed, places, norms, cosines, sines, slack, norm, least, best, bounds,
-            parts, flat, bits, offsets[following], offsets[following + 1],
+            rows, first, last, depth, query, norm, least, best, bounds, progress.parts, flat, bits,
+            offsets[following], offsets[following + 1],
         )  # fmt: skip
         record_error(i, out[i], estimates, errors)
         if out[i] > least:
             enter(heap, out[i])
-        if products.shape[0] > 0 and enough(estimate, products, heap, state):
+        if stopping and enough(estimate, stop_at.products, heap, stop_at.state):
             return

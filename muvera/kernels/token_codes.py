@@ -1,25 +1,23 @@
-"""Token codes: write them, unpack them to bytes for the byte tile, decode them to floats.
+"""Token codes: write them, and unpack them to bytes for the byte tile.
 
 A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the
 token's factor (float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to
 the highest, coordinates one after the other, and the first bit of a byte is its highest, as in PLAID
 indexes.  A byte therefore holds ``keys = 8 / bits`` coordinates.
 
-Sizes: ``n`` tokens, ``width`` bytes of a code, ``depth`` bytes of an unpacked row.  An entry of an unpacked
-row is the centroid's byte plus that of the residual; both are made so that no sum exceeds 255, and so
-``keys`` coordinates are added as one integer.
-
-Half a byte, a *nibble*, of packed residuals holds ``4 / bits`` coordinates.  A shuffle instruction looks up
-all nibbles of a vector in a table of 16 bytes at once; there is one table for each coordinate of a nibble.
-Coordinates after the last whole chunk are looked up by whole bytes.
+An entry of an unpacked row is the centroid's byte plus that of the residual; no sum exceeds 255.  Rows of fewer than 8
+bits per coordinate are unpacked in chunks of CHUNK coordinates.  Half a byte, a *nibble*, of packed residuals holds
+``4 / bits`` coordinates.  A shuffle instruction looks up all nibbles of a vector in a table of 16 bytes at once; there
+is one table for each coordinate of a nibble.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from .jit import INTERPRETED, helper, kernel
 from .llvm_helpers import BYTE, FASTEST, constant, entry_address, load_vector, look_up, shuffle, store_vector
@@ -30,6 +28,29 @@ FACTOR_BYTES = 2
 
 #: Coordinates that are unpacked together.
 CHUNK = 64
+
+
+class CodeFormat(NamedTuple):
+    """The layout of a codec's codes of `width` bytes, and what they stand for, as floats and as bytes.
+
+    With `bits`, a code is a centroid's number and packed residuals.  `centers` (flat) are in units of `scales`, and
+    `levels` (flat) contains the levels of each byte's coordinates, see :func:`byte_table`.  `center_bytes` (flat) has
+    a row of whole chunks for each centroid; `level_bytes` has the tables of a nibble, or of a byte for 8 bits.
+
+    Without `bits`, a code has one byte per coordinate: 128 plus the number of steps from the only center.
+
+    A code contains a factor, in multiples of `unit`.
+    """
+
+    width: int
+    id_bytes: int
+    bits: int
+    unit: np.float32
+    centers: NDArray[np.float32]
+    levels: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    center_bytes: NDArray[np.uint8]
+    level_bytes: NDArray[np.uint8]
 
 
 def _compiled_unpack(bits: int, shuffles: str) -> Any:
@@ -96,15 +117,23 @@ def make_unpack(bits: int, shuffles: str) -> Any:
 
 
 def _unpack_rows(bits: int) -> Any:
-    """Return a function that unpacks the first coordinates of rows, `whole` of `depth`, from CHUNK to CHUNK."""
-    unpack = make_unpack(bits, FASTEST)
+    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes."""
+    unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
     @helper
-    def rows(codes, start, width, count, whole, depth, centers, nibbles, numbers, out):
-        for token in range(count):
-            place, center = start + token * width, numbers[token] * depth
-            for i in range(0, whole, CHUNK):
-                unpack(codes, place + i * bits // 8, centers, center + i, nibbles, out, token * depth + i)
+    def rows(codes, start, width, size, tokens, centers, tables, numbers, stride, out):
+        rest = np.zeros(step, np.uint8)  # the bytes after the last whole chunk
+        whole = size // step
+        for token in range(tokens):
+            place, center, row = start + token * width, numbers[token] * stride, token * stride
+            for i in range(whole):
+                chunk = i * CHUNK
+                unpack(codes, place + i * step, centers, center + chunk, tables, out, row + chunk)
+            if whole * step < size:
+                for i in range(size - whole * step):
+                    rest[i] = codes[place + whole * step + i]
+                chunk = whole * CHUNK
+                unpack(rest, 0, centers, center + chunk, tables, out, row + chunk)
 
     return rows
 
@@ -180,35 +209,26 @@ def write_factors(codes, first, last, width, start, factors):
 
 
 @helper
-def unpack_residuals(
-    codes, first, last, width, id_bytes, centers, table, nibbles, depth, numbers, out, factors
-):  # fmt: skip
-    """Write the codes first..last of `codes` (flat) to `out` as rows of `depth` bytes, and their factors.
+def unpack_residuals(codes, first, last, form, numbers, stride, out):
+    """Write the codes first..last of `codes` (flat) to `out` as rows of `stride` bytes, whole chunks.
 
     The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.
-
-    `table` holds the integer of each byte, `centers` (flat) the integers of each centroid's row; the type of
-    both and of `out` is as wide as the coordinates of a byte.  `nibbles` holds the same for half bytes.  Integers of a
-    row past the bytes of a code are not changed.
     """
-    residuals = id_bytes + FACTOR_BYTES
-    count, tokens = width - residuals, last - first
-    keys = table.itemsize
-    start, words = first * width + residuals, depth // keys
-    whole = count * keys // CHUNK * CHUNK if keys > 1 else 0
-    rows, center_bytes = out.view(np.uint8), centers.view(np.uint8)
-    write_factors(codes, first, last, width, id_bytes, factors)
-    write_numbers(codes, first, last, width, id_bytes, centers.shape[0] // words - 1, numbers)
-    if keys == 8:
-        _rows_of_1(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
-    elif keys == 4:
-        _rows_of_2(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
-    elif keys == 2:
-        _rows_of_4(codes, start, width, tokens, whole, depth, center_bytes, nibbles, numbers, rows)
-    for token in range(tokens):
-        place, row, center = start + token * width, token * words, numbers[token] * words
-        for i in range(whole // keys, count):
-            out[row + i] = centers[center + i] + table[codes[place + i]]
+    residuals, tokens = form.id_bytes + FACTOR_BYTES, last - first
+    start, size = first * form.width + residuals, form.width - residuals
+    centers, tables = form.center_bytes, form.level_bytes
+    write_numbers(codes, first, last, form.width, form.id_bytes, len(centers) // stride - 1, numbers)
+    if form.bits == 1:
+        _rows_of_1(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
+    elif form.bits == 2:
+        _rows_of_2(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
+    elif form.bits == 4:
+        _rows_of_4(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
+    else:
+        for token in range(tokens):
+            place, center, row = start + token * form.width, numbers[token] * stride, token * stride
+            for i in range(size):
+                out[row + i] = centers[center + i] + tables[codes[place + i]]
 
 
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
@@ -219,34 +239,3 @@ def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
     return np.ascontiguousarray(weights[buckets], np.float32)
-
-
-@kernel
-def decode_residuals(codes, packed, centroids, table, normalize, out):
-    """Write the decoded tokens to `out`.
-
-    `codes` int32 or int64 (n,) are the tokens' centroids, which are not checked here, `packed` uint8 (n, width) their
-    residual bits, and `table` is that of :func:`byte_table`.  With `normalize`, each token is divided by the larger of
-    its norm and 1e-12.
-    """
-    dimension, keys = out.shape[1], table.shape[1]
-    whole = dimension // 8 * 8
-    sums = np.empty(8, np.float32)
-    for t in range(packed.shape[0]):
-        row, center = out[t], centroids[codes[t]]
-        for i in range(packed.shape[1]):
-            code = packed[t, i]
-            for j in range(i * keys, min((i + 1) * keys, dimension)):
-                row[j] = center[j] + table[code, j - i * keys]
-        if normalize:
-            # Eight sums, added as a tree.
-            sums[:] = 0
-            for i in range(0, whole, 8):
-                for j in range(8):
-                    sums[j] += row[i + j] * row[i + j]
-            total = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
-            for i in range(whole, dimension):
-                total += row[i] * row[i]
-            factor = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
-            for i in range(dimension):
-                row[i] *= factor

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_text, checked_texts
+from ..data.offsets import running_total
 from ..data.ranking import Ranking, best_first
-from ..data.validation import as_array, read_only_view
-from ..kernels.chamfer import match_tokens, score_documents
+from ..data.validation import TokenArray, as_array
+from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
@@ -232,28 +233,42 @@ def explain(query: Any, document: Any) -> Explanation:
     array([0, 1])
     """
     query, document = _checked(checked_text(query, "query"), checked_text(document, "document"))
-    packed = pack_columns(query.tokens.astype(np.float32))
-    tokens, similarities = np.zeros(query.num_tokens, np.int64), np.empty(query.num_tokens, np.float32)
-    rows = read_only_view(document.tokens.astype(np.float32, copy=False))
-    match_tokens(rows, packed.reshape(-1), tokens, similarities)
-    return Explanation(tokens, similarities)
+    # Each token is a text of its own.
+    each, every = (np.arange(texts.num_tokens + 1) for texts in (query, document))
+    products = score_texts(query.tokens, each, document, every, every[:-1], 1)
+    tokens = products.argmax(axis=0)
+    return Explanation(tokens, products[tokens, each[:-1]])
+
+
+def score_texts(
+    queries: TokenArray,
+    query_offsets: NDArray[np.int64],
+    documents: MultiVectors,
+    offsets: NDArray[np.int64],
+    texts: NDArray[np.int64],
+    threads: int | None,
+) -> NDArray[np.float32]:
+    """Return the scores of `texts` (n,) with m queries, float32 (n, m), without checks.
+
+    Text i has the documents' tokens from ``offsets[i]`` to ``offsets[i + 1]``.
+    """
+    floats, halves = as_kernel_arrays(documents)
+    packed = pack_columns(np.asarray(queries, np.float32)).reshape(-1)
+    out = np.empty((len(texts), len(query_offsets) - 1), np.float32)
+
+    def work(start: int, stop: int) -> None:
+        score_documents(floats, halves, offsets, texts[start:stop], packed, query_offsets, out[start:stop])
+
+    totals = running_total(offsets[texts + 1] - offsets[texts])
+    ranges = split_by_weight(totals, _TASK_TOKENS, len(texts))
+    run_in_ranges(work, ranges, threads, float(totals[-1]) * len(packed))
+    return out
 
 
 def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None) -> NDArray[np.float32]:
-    """Return the scores of all documents, float32 (n_documents, n_queries), without checks."""
-    floats, halves = as_kernel_arrays(documents)
-    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
-    positions, offsets = np.arange(len(documents)), documents.offsets
-    out = np.empty((len(documents), len(queries)), np.float32)
-
-    def work(start: int, stop: int) -> None:
-        score_documents(
-            floats, halves, offsets, positions[start:stop], packed, queries.offsets, out[start:stop]
-        )
-
-    ranges = split_by_weight(offsets, _TASK_TOKENS, len(documents))
-    run_in_ranges(work, ranges, threads, float(offsets[-1]) * len(packed))
-    return out
+    """Return the scores of all documents, float32 (n_documents, n_queries)."""
+    positions = np.arange(len(documents))
+    return score_texts(queries.tokens, queries.offsets, documents, documents.offsets, positions, threads)
 
 
 def _positions(

@@ -20,7 +20,7 @@ from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
 from ..kernels.chamfer import pack_short, score_pairs
-from ..kernels.pruning import prepare_query, score_with_pruning
+from ..kernels.pruning import BoundedQuery, Progress, prepare_query, score_with_pruning
 from ..kernels.recall import STATE
 from ..kernels.selection import select_rows
 from ..kernels.tile import LANES
@@ -124,25 +124,25 @@ def score_candidates(
     The runs list the most promising candidates first.  The k best do not depend on `threads`; only one thread
     is used if ``options.in_order``.
     """
-    packed = _PackedQuery(read_only_view(query), options)
+    packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
     keeps_best = options.in_order or bounded
+    best, panels = options.k if keeps_best else 0, -(-len(query) // LANES)
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
-    states: deque[_State] = deque()  # of finished tasks, for the next tasks
+    ended: deque[Progress] = deque()  # of finished tasks, for the next tasks
 
     def score(
         documents: MultiVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
         try:
-            state = states.pop()
+            progress = ended.pop()
         except IndexError:
-            state = _State(options.k if keeps_best else 0, packed.panels)
+            progress = Progress(np.full(best, -np.inf, np.float32), np.zeros(3), np.zeros(panels))
         score_with_pruning(
-            *as_kernel_arrays(documents), documents.offsets, positions, packed.columns, packed.places,
-            packed.norms, packed.cosines, packed.sines, packed.slack, documents.longest_tokens, *options.stop,
-            estimates[first : first + len(out)], state.errors, state.heap, state.parts, out,
+            *as_kernel_arrays(documents), documents.offsets, positions, packed, documents.longest_tokens,
+            options.stop, estimates[first : first + len(out)], progress, out,
         )  # fmt: skip
-        states.append(state)
+        ended.append(progress)
 
     return score_runs(score, runs, 0 if options.in_order else len(packed.columns), threads)
 
@@ -212,25 +212,14 @@ def ranked(
     return positions[best], scores[best]
 
 
-class _PackedQuery:
-    """One query packed for the kernel, with the angles between its tokens if they bound scores."""
-
-    def __init__(self, tokens: NDArray[np.float32], options: RerankOptions) -> None:
-        count, depth = tokens.shape
-        # Bound on the rounding error of an inner product and of the angles, relative to the norms.
-        self.slack = (depth + 64) * 2.0**-23
-        self.panels = -(-count // LANES)
-        self.columns = np.zeros(self.panels * depth * LANES, np.float32)
-        self.places, self.norms = np.empty(count, np.int64), np.empty(count)
-        # A query of at most LANES tokens takes one product per document token, so bounds would save nothing.
-        bounded = options.early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
-        angles = np.empty((2, count if bounded else 0, count), np.float32)
-        arrays = self.columns, self.places, self.norms, *angles
-        self.cosines, self.sines = angles if prepare_query(tokens, self.slack, *arrays) else angles[:, :0]
-
-
-class _State:
-    """The k best scores of a task, the errors of its estimates, and its sums of scores after each panel."""
-
-    def __init__(self, k: int, panels: int) -> None:
-        self.heap, self.errors, self.parts = np.full(k, -np.inf, np.float32), np.zeros(3), np.zeros(panels)
+def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
+    """Pack a query for the kernel, with the angles between its tokens if they bound scores."""
+    count, depth = tokens.shape
+    # A query of at most LANES tokens takes one product per document token, so bounds would save nothing.
+    bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
+    angles = np.empty((2, count if bounded else 0, count), np.float32)
+    columns, slack = np.zeros(-(-count // LANES) * LANES * depth, np.float32), (depth + 64) * 2.0**-23
+    query = BoundedQuery(columns, np.empty(count, np.int64), np.empty(count), angles[0], angles[1], slack)
+    if prepare_query(read_only_view(tokens), query):
+        return query
+    return query._replace(cosines=angles[0, :0], sines=angles[1, :0])

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text
+from ..data.multivectors import MultiVectors, as_multivectors, checked_text
 from ..data.validation import as_array
-from ..kernels.chamfer import score_documents
-from ..kernels.tile import pack_columns
 from ..utils.checks import require_int
+from .chamfer import score_texts
 
 
 @dataclass(frozen=True)
@@ -186,13 +185,9 @@ def spans_from_characters(
 
 def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
-    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
-    out = np.empty((len(bounds), 1), np.float32)
-    floats, halves = as_kernel_arrays(documents)
-    # The kernel reads text i from offsets[i] to offsets[i + 1]: every second text is a span.
-    at = 2 * np.arange(len(bounds))
-    score_documents(floats, halves, bounds.reshape(-1), at, packed, queries.offsets, out)
-    return out[:, 0]
+    # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a span.
+    spans = 2 * np.arange(len(bounds))
+    return score_texts(queries.tokens, queries.offsets, documents, bounds.reshape(-1), spans, 1)[:, 0]
 
 
 def _as_spans(spans: Any, name: str) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The residual kernel against a bit-by-bit decoder."""
+"""Residuals of a PLAID index, as floats and as codes, against a bit-by-bit decoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera.kernels.token_codes import byte_table, decode_residuals
+from muvera.kernels.decoding import decode_residuals
+from muvera.kernels.token_codes import byte_table
+from muvera.reranking.codecs.residual import ResidualCodec
 
 
 @settings(max_examples=20)
@@ -36,6 +38,10 @@ def test_random_bytes_decode_bit_by_bit(
             codes, packed, centroids, byte_table(weights, nbits), bool(normalize), out[normalize]
         )
     # Values are at most 1; a float32 sum of 1024 squares and a reciprocal lose a few units.
-    np.testing.assert_allclose(out[1], decode_slowly(codes, packed, centroids, weights, nbits), atol=1e-6)
+    expected = decode_slowly(codes, packed, centroids, weights, nbits)
+    np.testing.assert_allclose(out[1], expected, atol=1e-6)
     lengths = np.linalg.norm(out[0], axis=1, keepdims=True)
     np.testing.assert_allclose(out[1] * lengths, out[0], atol=1e-5 * lengths.max(initial=0))
+    codec = ResidualCodec.of_plaid(centroids, weights)
+    # The factor of a token has 11 bits.
+    np.testing.assert_allclose(codec.decode(codec.plaid_codes(codes, packed)), expected, atol=1e-3)

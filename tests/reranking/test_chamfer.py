@@ -48,13 +48,6 @@ def test_matrix_equals_the_oracle(both: tuple[MultiVectors, MultiVectors]) -> No
             assert scores[q, p] == pytest.approx(oracle.chamfer(query, document), abs=float(ROUNDING * size))
 
 
-def test_negative_similarities_are_not_clamped() -> None:
-    assert chamfer([[1.0, 0.0]], [[-2.0, 0.0], [-0.5, 1.0]]) == -0.5  # with zero padding it would be 0
-    documents = MultiVectors.from_arrays([[[-2.0, 0.0]], [[-0.5, 0.0]] * 3, [[-1.0, 9.0]]])
-    assert top_k(np.array([[1.0, 0.0]]), documents, 3)[0].ids.tolist() == [1, 2, 0]
-    assert explain([[1.0, 0.0]], documents[0]).similarities.tolist() == [-2.0]
-
-
 @bitwise
 @given(pairs(), st.data())
 def test_bits_depend_on_the_values_of_both_texts_alone(
@@ -70,17 +63,6 @@ def test_bits_depend_on_the_values_of_both_texts_alone(
             if len(document):
                 one, other = (data.draw(some.disguised(text)) for text in (query, document))
                 assert chamfer(query, document) == chamfer(one, other.astype(np.float64)) == scores[q, p]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize(("lengths", "dimension"), [([300, 3, 0, 513, 256], 128), ([9, 17, 0, 1], 40_000)])
-def test_documents_of_several_blocks(lengths: list[int], dimension: int, dtype: Any) -> None:
-    documents, query = sample(0, lengths, dimension), sample(1, [19], dimension)
-    documents = MultiVectors.from_flat(documents.tokens.astype(dtype), lengths)
-    products = query.tokens.astype(np.float64) @ documents.tokens.astype(np.float64).T
-    parts = np.split(products, documents.offsets[1:-1], axis=1)
-    expected = [part.max(axis=1).sum() if part.size else -np.inf for part in parts]
-    np.testing.assert_allclose(chamfer_matrix(query, documents, threads=1)[0], expected, rtol=1e-5, atol=1e-2)
 
 
 @bitwise
@@ -168,17 +150,14 @@ NAMED = GOOD.with_ids(["a", "b"])
         (lambda: chamfer(np.ones((0, 3)), GOOD[0]), ValueError, r"query.*\(0, 3\)"),
         (lambda: chamfer(GOOD, GOOD[0]), ValueError, "query.*2 texts"),
         (lambda: chamfer(np.ones((1, 4)), GOOD[0]), ValueError, "4 columns.*dimension=3"),
-        (lambda: chamfer(np.ones((1, 3), int), GOOD[0]), TypeError, "int64"),
         (lambda: chamfer_matrix([np.ones((1, 3)), np.ones((0, 3))], GOOD), ValueError, r"queries\[1\]"),
         (lambda: chamfer([[1.0, np.nan, 0.0]], GOOD[0]), ValueError, "nan in its token 0, coordinate 1"),
-        (lambda: top_k([GOOD[0] * 1e19], GOOD, 1), ValueError, r"queries\[0\].*1e\+12"),
         (lambda: top_k(GOOD, GOOD, 0), ValueError, "k .*0"),
         (lambda: top_k(GOOD, GOOD, 1, threads=0), ValueError, "threads .*0"),
         (lambda: rerank(GOOD, GOOD, [[0]]), ValueError, "1 .* 2"),
         (lambda: rerank(GOOD, GOOD, [[0], [1, 2]]), ValueError, r"candidates\[1\].* 2.* 2"),
         (lambda: rerank(GOOD, GOOD, [[-1], [1]]), ValueError, r"candidates\[0\].* -1"),
         (lambda: rerank(GOOD, NAMED, [["a"], ["b", "c"]]), ValueError, r"candidates\[1\].*'c'"),
-        (lambda: top_k("text", GOOD, 1), TypeError, "'text'"),
     ],
 )
 def test_bad_input(call: Any, kind: type[Exception], words: str) -> None:

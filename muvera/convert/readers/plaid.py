@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_integers, as_lengths, offsets_from_lengths, running_total
 from ...data.validation import read_only_view
-from ...kernels.token_codes import byte_table, decode_residuals
+from ...kernels.decoding import decode_residuals
+from ...kernels.token_codes import byte_table
 from ...utils.checks import require_int
 from ...utils.npy_files import load_npy
 from ...utils.parallel import run_in_ranges, split_by_count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,46 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from ...data.multivectors import MultiVectors
 from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from ...data.validation import TokenArray, read_only_view
-from ...kernels.code_scores import round_query, score_codes
-from ...kernels.decoding import Decoder, decode_codes, score_decoded
+from ...kernels.byte_tile import STEP
+from ...kernels.code_scores import CodeQuery, QueryRounding, round_query, score_codes
+from ...kernels.decoding import decode_codes, score_decoded
 from ...kernels.tile import LANES, pack_columns
+from ...kernels.token_codes import CodeFormat
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..pruning import ALL, Stop, score_runs
 
 # Number of tokens per task.
 _BLOCK = 8192
-
-
-class CodeLayout(NamedTuple):
-    """Arrays and sizes that the scoring kernel needs besides codes; see :mod:`muvera.kernels.token_codes`.
-
-    A code begins with the number of a centroid, which takes `id_bytes` bytes.  `centers` are the centroids in bytes.
-    `table` has the coordinates of each byte, and `nibbles` those of each half byte.
-    """
-
-    id_bytes: int
-    centers: NDArray[Any]
-    table: NDArray[Any]
-    nibbles: NDArray[np.uint8]
-
-
-class QueryRounding(NamedTuple):
-    """How to round a query to bytes: arguments of :func:`muvera.kernels.code_scores.round_query`."""
-
-    scales: NDArray[np.float32]
-    shift: NDArray[np.float32]
-    shift_first: bool
-    zero: float
-    depth: int
-
-
-class CodeQuery(NamedTuple):
-    """A query rounded to bytes: arguments of :func:`muvera.kernels.code_scores.score_codes`."""
-
-    packed: NDArray[np.int8]
-    biases: NDArray[np.float32]
-    units: NDArray[np.float32]
-    constants: NDArray[np.float32]
 
 
 class TokenCodec(ABC):
@@ -64,12 +34,10 @@ class TokenCodec(ABC):
     #: Name of the class in a saved index.
     kind: ClassVar[str]
 
-    def __init__(
-        self, name: str, dimension: int, layout: CodeLayout, decoder: Decoder, rounding: QueryRounding
-    ) -> None:
-        self.name, self.dimension = name, dimension
-        self.bytes_per_token = decoder.width
-        self.layout, self.decoder, self._rounding = layout, decoder, rounding
+    def __init__(self, name: str, form: CodeFormat, rounding: QueryRounding) -> None:
+        self.name, self.dimension = name, len(form.scales)
+        self.bytes_per_token = form.width
+        self.form, self._rounding = form, rounding
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
@@ -77,14 +45,14 @@ class TokenCodec(ABC):
 
     def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
         """Return a query, float32 (m, dimension), rounded to bytes."""
-        count, depth = len(tokens), self._rounding.depth
+        count, depth = len(tokens), -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
-        rounded = CodeQuery(
+        query = CodeQuery(
             np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
             np.empty(count, np.float32), np.empty(count, np.float32),
         )  # fmt: skip
-        round_query(np.ascontiguousarray(self.rotated(tokens)), *self._rounding, self.decoder.unit, *rounded)
-        return rounded
+        round_query(np.ascontiguousarray(self.rotated(tokens)), self._rounding, self.form.unit, query)
+        return query
 
     def _restore(self, tokens: NDArray[np.float32]) -> None:  # noqa: B027
         """Change the kernel's output `tokens` to the decoded tokens, in place."""
@@ -123,7 +91,7 @@ class TokenCodec(ABC):
 
         def work(start: int, stop: int) -> None:
             flat = read_only_view(np.ascontiguousarray(codes[start:stop])).reshape(-1)
-            decode_codes(flat, self.decoder, out[start:stop])
+            decode_codes(flat, self.form, out[start:stop])
             self._restore(out[start:stop])
 
         run_in_ranges(work, split_by_count(len(codes), _BLOCK), threads)
@@ -210,10 +178,8 @@ def score_coded(
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
-        score_codes(
-            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions,
-            codec.bytes_per_token, *codec.layout, *rounded, *stop, heap, out,
-        )  # fmt: skip
+        codes = read_only_view(texts.tokens).reshape(-1)
+        score_codes(codes, texts.offsets, positions, codec.form, rounded, stop, heap, out)
 
     # A product of bytes takes a quarter of the time of a product of floats.
     return score_runs(score, runs, len(rounded.packed) / 4 if stop is ALL else 0, threads)
@@ -237,10 +203,9 @@ def rank_decoded(
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
     ) -> None:
-        score_decoded(
-            read_only_view(texts.tokens).reshape(-1), texts.offsets, positions, codec.decoder, packed, len(query),
-            none if estimates is None else estimates[first : first + len(out)], errors, heap, out,
-        )  # fmt: skip
+        codes = read_only_view(texts.tokens).reshape(-1)
+        own = none if estimates is None else estimates[first : first + len(out)]
+        score_decoded(codes, texts.offsets, positions, codec.form, packed, len(query), own, errors, heap, out)
 
     return score_runs(score, runs)
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
-from ...kernels.decoding import Decoder
-from ...kernels.token_codes import FACTOR_BYTES
-from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
+from ...kernels.code_scores import QueryRounding
+from ...kernels.token_codes import FACTOR_BYTES, CodeFormat
+from .base import TokenCodec, factors, power_of_two
 
 # Entries of a token minus the mean token are rounded to -_MOST ... _MOST steps and stored plus _ZERO.
 _MOST, _ZERO = 127, 128
@@ -47,17 +47,14 @@ class Int8Codec(TokenCodec):
             raise ValueError("The codec's center must be finite float32 numbers, one per coordinate.")
         if not (np.isfinite(unit) and unit > 0):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
-        dimension = len(center)
-        depth = -(-dimension // STEP) * STEP  # bytes after the coordinates are zero
-        none = read_only_view(np.empty(0, np.uint8))
+        width = FACTOR_BYTES + -(-len(center) // STEP) * STEP  # bytes after the coordinates are zero
+        no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
         self._center, self._unit = read_only_view(center), np.float32(unit)
-        ones = read_only_view(np.ones(dimension, np.float32))
+        ones = read_only_view(np.ones(len(center), np.float32))
         super().__init__(
             "int8",
-            dimension,
-            CodeLayout(0, none, none, none),
-            Decoder(FACTOR_BYTES + depth, 0, self._unit, self._center, none.view(np.float32), ones),
-            QueryRounding(ones, self._center, False, float(_ZERO), depth),
+            CodeFormat(width, 0, 0, self._unit, self._center, no_floats, ones, no_bytes, no_bytes),
+            QueryRounding(ones, self._center, False, float(_ZERO)),
         )
 
     @classmethod

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
-from ...kernels.byte_tile import STEP
-from ...kernels.decoding import Decoder
+from ...kernels.code_scores import QueryRounding
 from ...kernels.products import add_product, pack_map
-from ...kernels.token_codes import FACTOR_BYTES, byte_table, write_residuals
+from ...kernels.token_codes import CHUNK, FACTOR_BYTES, CodeFormat, byte_table, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges, split_by_count
-from .base import CodeLayout, QueryRounding, TokenCodec, factors, power_of_two
+from .base import TokenCodec, factors, power_of_two
 
 #: Largest number of fitted centroids: their numbers take one byte.
 NUM_CENTROIDS = 256
@@ -54,8 +53,6 @@ NORMAL_LEVELS = {
     2: (0.45278004, 1.5104176),
     4: (0.12839504, 0.3880483, 0.65675914, 0.94234043, 1.2562312, 1.6180464, 2.0690172, 2.7325895),
 }
-
-_WORDS = {8: np.uint64, 4: np.uint32, 2: np.uint16, 1: np.uint8}
 
 
 class ResidualCodec(TokenCodec):
@@ -108,48 +105,35 @@ class ResidualCodec(TokenCodec):
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-dimension * self.bits // 8)
-        scaled_centroids = read_only_view(centroids * self._inverse_scales)
-        table = read_only_view(byte_table(levels, self.bits))
-        layout, rounding = self._in_bytes(scaled_centroids, table)
+        form, rounding = self._in_bytes(read_only_view(centroids * self._inverse_scales))
         super().__init__(
-            f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit",
-            dimension,
-            layout,
-            Decoder(
-                self._id_bytes + FACTOR_BYTES + self._residual_bytes, self._id_bytes, self._unit,
-                scaled_centroids.reshape(-1), table.reshape(-1), self._scales,
-            ),
-            rounding,
-        )  # fmt: skip
+            f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit", form, rounding
+        )
 
-    def _in_bytes(
-        self, scaled_centroids: NDArray[np.float32], levels_of: NDArray[np.float32]
-    ) -> tuple[CodeLayout, QueryRounding]:
-        """Round centroids and levels to steps of one size, so that the sum of two of them is a byte."""
-        keys = 8 // self.bits
-        kind = _WORDS[keys]
-        depth = -(-self._residual_bytes * keys // 8) * 8
-        shift = scaled_centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = scaled_centroids - shift
+    def _in_bytes(self, centers: NDArray[np.float32]) -> tuple[CodeFormat, QueryRounding]:
+        """Round `centers`, in units of the scales, and levels to steps of one size; a sum of both is a byte."""
+        levels = byte_table(self._levels, self.bits)
+        shift = centers.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = centers - shift
         widest = np.float32(np.abs(spread).max() + np.abs(self._levels).max())
         step = widest / _MOST if widest > 0 else np.float32(1)  # 0: one centroid and no residuals
-        centers = np.rint(spread / step)
-        table = np.rint(levels_of / step)
-        most = np.abs(centers).max(), np.abs(table).max()
-        rows = np.zeros((len(centers), depth), np.uint8)
-        rows[:, : centers.shape[1]] = centers + most[0]
-        bytes_of = np.ascontiguousarray((table + most[1]).astype(np.uint8))
-        # For each half byte, the coordinates that it encodes as the upper half of a byte.
-        nibbles = np.ascontiguousarray(bytes_of[::16, : keys // 2].T).reshape(-1)
-        assert depth % STEP == 0
-        layout = CodeLayout(
-            self._id_bytes,
-            read_only_view(rows.view(kind).reshape(-1)),
-            read_only_view(bytes_of.view(kind).reshape(-1)),
-            read_only_view(nibbles),
-        )
+        center_steps, level_steps = np.rint(spread / step), np.rint(levels / step)
+        most = np.abs(center_steps).max(), np.abs(level_steps).max()
+        count, dimension = centers.shape
+        center_bytes = np.zeros((count, -(-dimension // CHUNK) * CHUNK), np.uint8)
+        center_bytes[:, :dimension] = center_steps + most[0]
+        level_bytes = (level_steps + most[1]).astype(np.uint8)
+        if self.bits < 8:  # for each half byte, the coordinates that it encodes as the upper half of a byte
+            level_bytes = level_bytes[::16, : 4 // self.bits].T
+        form = CodeFormat(
+            self._id_bytes + FACTOR_BYTES + self._residual_bytes, self._id_bytes, self.bits, self._unit,
+            *(
+                read_only_view(np.ascontiguousarray(array)).reshape(-1)
+                for array in (centers, levels, self._scales, center_bytes, level_bytes)
+            ),
+        )  # fmt: skip
         steps, shift_in_steps = read_only_view(self._scales * step), read_only_view(shift / step)
-        return layout, QueryRounding(steps, shift_in_steps, True, float(most[0] + most[1]), depth)
+        return form, QueryRounding(steps, shift_in_steps, True, float(most[0] + most[1]))
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
