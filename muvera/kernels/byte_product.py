@@ -153,34 +153,3 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
                 out[query, row + i] = joined(
                     dots[i], dots[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
                 )
-
-
-@kernel
-def raise_lower_bounds(products, errors, length, least, bounds):
-    """Raise ``bounds[g]`` to the greatest lower bound of the products g, g + groups, ...; all are float32.
-
-    A product is wrong by at most its error times `length`, plus `least`.  Products that are not finite have no bound.
-    """
-    groups = bounds.shape[0]
-    for first in range(0, products.shape[0], groups):
-        for g in range(min(groups, products.shape[0] - first)):
-            bound = products[first + g] - (errors[first + g] * length + least)
-            if bounds[g] < bound < np.inf:
-                bounds[g] = bound
-
-
-@kernel
-def possible_rows(products, errors, length, least, edge, rows):
-    """Write the positions of products that may be `edge` or more to `rows`; return their number.
-
-    Stop if `rows` int64 has no room: the number is then larger than its length.
-    """
-    count = 0
-    for i in range(products.shape[0]):
-        if not products[i] + (errors[i] * length + least) < edge:
-            if count < rows.shape[0]:
-                rows[count] = i
-            count += 1
-            if count > rows.shape[0]:
-                break
-    return count

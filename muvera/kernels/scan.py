@@ -166,26 +166,6 @@ def make_sums(instructions: str, queries: int) -> Any:
     return _emit_sums(instructions, queries)
 
 
-@intrinsic
-def _compiled_lowest(typingctx, bits):
-    def generate(context, builder, signature, args):
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
-def _interpreted_lowest(bits):
-    return (int(bits) & -int(bits)).bit_length() - 1
-
-
-@kernel
-def _without_lowest(bits):
-    return bits & (bits - np.uint64(1))
-
-
-lowest_bit = _interpreted_lowest if INTERPRETED else _compiled_lowest
-without_lowest = (lambda bits: int(bits) & (int(bits) - 1)) if INTERPRETED else _without_lowest
-
 _sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST, 1)
 
 
@@ -209,8 +189,11 @@ def _edge_of(sums, count, wanted, counts):
 
 
 @kernel
-def _keep_best(sums, rows, count, wanted, counts):
-    """Move the `wanted` greatest of `count` sums to the front, earlier ones first; return the smallest of them."""
+def keep_best(sums, rows, count, wanted, counts):
+    """Move the `wanted` greatest of `count` sums to the front; return the smallest of them.
+
+    Their order stays, and the earlier of equal sums are kept.  `counts`, int64 (256,), is scratch memory.
+    """
     edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
     kept = 0
@@ -225,13 +208,13 @@ def _keep_best(sums, rows, count, wanted, counts):
 
 
 @kernel
-def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found, last):
-    """Scan the blocks `start` to `stop`, and keep the `wanted` rows with the greatest sums for each of m queries.
+def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found):
+    """Scan the blocks `start` to `stop`, and keep the `wanted` rows with the greatest sums, and more, for m queries.
 
     Several calls can scan one part of the rows after another, in ascending order.  Their state is in `bounds`, uint16
     (m,), the smallest sums that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at
     first.  The results are `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least
-    ``wanted + BLOCK``; more is faster.  More than `wanted` rows may remain until the call with `last`.
+    ``wanted + BLOCK``; more is faster.
 
     Bit i of a block's entry of `words` is set if a search can return its row i, number ``first + BLOCK * block + i``.
     """
@@ -257,21 +240,17 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
                         hit = hits[i] & word
                     count = found[own]
                     while hit:
-                        j = lowest_bit(hit)  # type: ignore[call-arg]
-                        hit = without_lowest(hit)
+                        lowest = hit & (~hit + np.uint64(1))
+                        j = (np.float64(lowest).view(np.int64) >> 52) - 1023  # the exponent of a power of two
+                        hit ^= lowest
                         sums[own, count] = block[base + j]
                         rows[own, count] = first + number * BLOCK + j
                         count += 1
                     if count > room:
                         # Later rows lose ties, so only a greater sum can enter.
-                        bounds[own] = _keep_best(sums[own], rows[own], count, wanted, counts) + 1
+                        bounds[own] = keep_best(sums[own], rows[own], count, wanted, counts) + 1
                         count = wanted
                     found[own] = count
-    if last:
-        for query in range(len(found)):
-            if found[query] > wanted:
-                _keep_best(sums[query], rows[query], found[query], wanted, counts)
-                found[query] = wanted
 
 
 @helper

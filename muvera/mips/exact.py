@@ -1,9 +1,9 @@
 """ExactSearch: read every vector, as bytes before floats.
 
-Each vector is also stored in signed bytes, with an upper bound of its rounding error.  For every query q, the
-product computed from bytes differs from the exact one, and from that of the float32 kernel, by at most the
-bound times the length of q.  So the products from bytes show which vectors can be among the best, and only
-these are read as floats.  The result has the same bits as reading all floats.
+Each vector is also stored in signed bytes, with an upper bound of its rounding error.  The product computed from bytes
+differs from that of the float32 kernel by at most this bound times the length of the query.  So the products from bytes
+show which vectors can be among the best, and only these are read as floats.  The result has the same bits as reading
+all floats.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ranking import best_first
-from ..kernels.byte_product import (
-    multiply_rows,
-    possible_rows,
-    raise_lower_bounds,
-    round_rows,
-    split_to_bytes,
-)
+from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
 from ..kernels.byte_tile import SPAN
 from ..kernels.products import inner_products_at
 from ..kernels.tile import LANES
@@ -43,8 +37,8 @@ from .base import (
     score_among,
 )
 
-#: Longer vectors have no bytes: the error bound grows with the root of their length, and with 5,249 floats, a
-#: tenth or more of all vectors remained to be read.
+#: Longer vectors have no bytes, because the error bound grows with the root of their length.  With 5,249 floats, at
+#: least a tenth of all vectors remained to be read.
 MAX_ROUNDED = 2048
 
 VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
@@ -160,22 +154,23 @@ class ExactSearch(VectorSearch):
         length = np.float32(np.sqrt(np.vdot(precise, precise)) * 1.000001)
         # Subnormal numbers of float32 have no relative precision.
         least = np.float32(query.shape[1] + LANES) * _TINY
+        with np.errstate(over="ignore", invalid="ignore"):
+            slack = errors * length + least
+            lower, upper = products - slack, products + slack
+        lower[~(lower < np.inf)] = -np.inf  # products that are not finite have no bound
         # The k-th best of the groups' best lower bounds is at most the k-th best product.
-        bounds = np.full(min(_GROUPS * k, len(products)), -np.inf, np.float32)
-        raise_lower_bounds(products, errors, length, least, bounds)
-        edge = np.partition(bounds, len(bounds) - k)[len(bounds) - k]
-        possible = np.empty(int(_MOST_READ * len(products)), np.int64)
-        count = possible_rows(products, errors, length, least, edge, possible)
-        if count > len(possible):
+        groups = min(_GROUPS * k, len(lower))
+        bounds = lower[: len(lower) // groups * groups].reshape(-1, groups).max(axis=0)
+        edge = np.partition(bounds, groups - k)[groups - k]
+        possible = np.flatnonzero(~(upper < edge))
+        if len(possible) > _MOST_READ * len(products):
             return self._by_floats(query, best, rows, threads)
-        possible = possible[:count] if rows is None else rows[possible[:count]]
-        exact = np.empty(count, np.float32)
+        possible = possible if rows is None else rows[possible]
+        exact = np.empty(len(possible), np.float32)
         inner_products_at(self._columns[0].values, possible, padded(query)[0], exact)
         first = best_first(exact, k)
-        best[0][0, : len(first)], best[1][0, : len(first)] = (
-            self._labels.values[possible[first]],
-            exact[first],
-        )
+        best[0][0, : len(first)] = self._labels.values[possible[first]]
+        best[1][0, : len(first)] = exact[first]
         return None
 
     # -- reading and saving ---------------------------------------------------

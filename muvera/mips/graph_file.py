@@ -194,7 +194,7 @@ def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) ->
 
     For each vector, `numbers` contain the bytes of its lists, and then the lists, each of `width` numbers.  `size` is
     the number of bytes before the file's end, also if not a multiple of 4.  Returns the first vector whose lists are
-    incomplete (the number of vectors if there is none), and the position at which reading stopped.
+    incomplete, or the number of vectors, and the position at which reading stopped.
     """
     position = 0
     for node in range(levels.shape[0]):

@@ -20,6 +20,7 @@ from ..kernels.scan import (
     STEP,
     encode_rows,
     fit_centroids,
+    keep_best,
     make_tables,
     multiply_rows_at,
     scan_codes,
@@ -49,8 +50,8 @@ CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
 # grown fourfold, until a full sample was used.
 _SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
 
-# Number of vectors to order by bytes: this many per requested vector of 256 floats, more if vectors are
-# shorter, because their codes are less accurate, and never fewer than the minimum.
+# Number of vectors to order by bytes per requested vector of 256 floats, and at least in total.  Shorter vectors get
+# more, because their codes are less accurate.
 _BY_BYTES, _MIN_BY_BYTES = 2, 256
 
 # Maximum number of queries per pass over the codes; blocks per task if several threads share one query.
@@ -280,21 +281,22 @@ class ScanSearch(VectorSearch):
                 own = (share, slice(first, last))
                 flat = tables[first:last].reshape(-1)
                 for number, start, stop in shares[share]:
-                    part, ends = searched.parts[number], (number, start, stop) == shares[share][-1]
+                    part = searched.parts[number]
                     scan_codes(
                         read_only_view(part.codes).reshape(-1), self._steps, flat, searched.words[number], start, stop,
-                        part.first, wanted, bounds[own], sums[own], rows[own], found[own], ends,
+                        part.first, wanted, bounds[own], sums[own], rows[own], found[own],
                     )  # fmt: skip
 
         lookups = len(self._labels) * self._pairs * len(queries)
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
-        results = []
+        results, counts = [], np.empty(256, np.int64)
         for q in range(len(queries)):
-            own_rows = np.concatenate([rows[s, q, :end] for s, end in enumerate(found[:, q])])
-            if len(shares) > 1:
-                own_sums = np.concatenate([sums[s, q, :end] for s, end in enumerate(found[:, q])])
-                own_rows = np.sort(own_rows[np.argsort(-own_sums.astype(np.int64), kind="stable")[:wanted]])
-            results.append(own_rows)
+            ends = found[:, q].tolist()
+            own_sums = np.concatenate([part[q, :end] for part, end in zip(sums, ends, strict=True)])
+            own_rows = np.concatenate([part[q, :end] for part, end in zip(rows, ends, strict=True)])
+            if len(own_rows) > wanted:
+                keep_best(own_sums, own_rows, len(own_rows), wanted, counts)
+            results.append(own_rows[:wanted])
         return results
 
     def _products(

@@ -51,15 +51,17 @@ def test_block_sums_are_the_same_on_every_processor(name: str, queries: int) -> 
 
 
 def scanned(codes: np.ndarray, tables: np.ndarray, words: np.ndarray, calls: Any, wanted: int) -> Any:
-    """Return the results of consecutive calls, each with blocks `start` to `stop`."""
+    """Return the sums and rows of the best after consecutive calls, each with blocks `start` to `stop`."""
     shape = (len(tables), wanted + scan.BLOCK)
     sums, rows = np.empty(shape, np.uint16), np.empty(shape, np.int64)
     bounds, found = np.zeros(len(tables), np.uint16), np.zeros(len(tables), np.int64)
     flat = tables.reshape(-1)
-    for number, (start, stop) in enumerate(calls, 1):
-        last = number == len(calls)
-        scan.scan_codes(codes, STEPS, flat, words, start, stop, 1000, wanted, bounds, sums, rows, found, last)
-    return [(sums[q, :n], rows[q, :n]) for q, n in enumerate(found)]
+    for start, stop in calls:
+        scan.scan_codes(codes, STEPS, flat, words, start, stop, 1000, wanted, bounds, sums, rows, found)
+    for q, n in enumerate(found):
+        if n > wanted:
+            scan.keep_best(sums[q], rows[q], n, wanted, np.empty(256, np.int64))
+    return [(sums[q, : min(n, wanted)], rows[q, : min(n, wanted)]) for q, n in enumerate(found)]
 
 
 @pytest.mark.parametrize("most", [1, 63])  # entries of 0 and 1 tie often
@@ -82,6 +84,12 @@ def test_scan_keeps_the_best_and_the_earlier_of_equal_rows(
         np.testing.assert_array_equal(sums, every[expected])
 
 
+def tables_of(query: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    tables = np.empty(len(centroids) * 16, np.uint8)
+    scan.make_tables(query, centroids, np.empty((len(centroids), 16), np.float32), tables)
+    return tables.reshape(-1, 16)
+
+
 def test_codes_name_the_nearest_centroid_and_tables_hold_products() -> None:
     rng = np.random.default_rng(2)
     pairs = 2 * scan.STEP
@@ -100,20 +108,17 @@ def test_codes_name_the_nearest_centroid_and_tables_hold_products() -> None:
     assert distances.min(axis=2).sum() < first.sum()
 
     query = rng.normal(size=2 * pairs).astype(np.float32)
-    tables = np.empty(pairs * 16, np.uint8)
-    scan.make_tables(query, centroids, np.empty((pairs, 16), np.float32), tables)
+    tables = tables_of(query, centroids)
     products = np.einsum("pc,pcj->pj", query.reshape(pairs, 2), centroids)
     above = products - products.min(axis=1, keepdims=True)
     widest = above.max(axis=1).reshape(-1, scan.STEP).sum(axis=1).max()
-    np.testing.assert_allclose(tables.reshape(pairs, 16), above * (253 / widest), atol=0.51)
+    np.testing.assert_allclose(tables, above * (253 / widest), atol=0.51)
 
 
 def test_sums_of_a_step_and_of_all_steps_fit() -> None:
     pairs = 300 * scan.STEP
     centroids = np.ones((pairs, 2, scan.CENTROIDS), np.float32)
     centroids[:, :, 1] = 0
-    tables = np.empty(pairs * 16, np.uint8)
-    scan.make_tables(np.ones(2 * pairs, np.float32), centroids, np.empty((pairs, 16), np.float32), tables)
-    most = tables.reshape(pairs, 16).max(axis=1).astype(int)
+    most = tables_of(np.ones(2 * pairs, np.float32), centroids).max(axis=1).astype(int)
     assert most.sum() <= scan.MAX_SUM and most.reshape(-1, scan.STEP).sum(axis=1).max() <= 255
     assert most.sum() > 0.9 * scan.MAX_SUM

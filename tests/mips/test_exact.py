@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import strategies as some
+from builders.vectors import filled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,12 +23,6 @@ def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
     return rng.standard_normal((n, dimension)).astype(np.float32)
 
 
-def filled(vectors: np.ndarray, labels: Any = None) -> ExactSearch:
-    search = ExactSearch(vectors.shape[1])
-    search.add(np.arange(len(vectors)) if labels is None else np.asarray(labels), vectors)
-    return search
-
-
 @settings(max_examples=25)
 @given(some.seeds, some.dimensions, st.integers(1, 30), st.integers(0, 4), st.data())
 def test_search_sorts_all_products(
@@ -37,7 +32,7 @@ def test_search_sorts_all_products(
     vectors, rows = vectors_of(rng, count, dimension), vectors_of(rng, queries, dimension)
     labels = np.sort(rng.permutation(1000)[:count])
     k = data.draw(st.integers(1, count))
-    best, scores = filled(vectors, labels).search(rows, k)
+    best, scores = filled(ExactSearch(dimension), vectors, labels).search(rows, k)
     exact = rows.astype(np.float64) @ vectors.T.astype(np.float64)
     size = np.linalg.norm(rows, axis=1, keepdims=True) * np.linalg.norm(vectors, axis=1).max() + 1
     assert best.shape == scores.shape == (queries, k) and (np.diff(scores, axis=1) <= 0).all()
@@ -48,20 +43,10 @@ def test_search_sorts_all_products(
     assert all(len(set(row)) == k for row in best.tolist())
 
 
-def test_ties_go_to_the_earlier_vector(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = filled(np.ones((5, 3), np.float32), [1, 3, 5, 7, 9])
-    assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
-    monkeypatch.setattr(base, "_BLOCK", 2 * 4 * 16)  # two vectors
-    assert search.search(np.ones((1, 3), np.float32), 4)[0].tolist() == [[1, 3, 5, 7]]
-    search.remove(np.array([3]))
-    search.add(np.array([12]), np.ones((1, 3), np.float32))
-    assert search.search(np.ones((1, 3), np.float32), 5)[0].tolist() == [[1, 5, 7, 9, 12]]
-
-
 def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 MB of vectors; a block is 64 kB, the rest are masks and scores of 2,000 labels."""
     monkeypatch.setattr(base, "_BLOCK", 1 << 16)
-    search = filled(np.ones((2000, 1024), np.float32))
+    search = filled(ExactSearch(1024), np.ones((2000, 1024), np.float32))
     tracemalloc.start()
     try:
         search.search(np.ones((1, 1024), np.float32), 5, allowed=np.arange(1, 2000))
@@ -73,7 +58,7 @@ def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_damaged_files(tmp_path: Path) -> None:
-    filled(np.eye(4, 7, dtype=np.float32)).save(tmp_path, lambda path: None)
+    filled(ExactSearch(7), np.eye(4, 7, dtype=np.float32)).save(tmp_path, lambda path: None)
     with pytest.raises(ValueError, match=r"\(n, 8\), got \(4, 7\)"):
         ExactSearch.load(tmp_path, 8, SavedState({}, []))
     np.save(tmp_path / "vector_labels.npy", np.arange(3))
@@ -97,7 +82,7 @@ def bytes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_bytes(vectors: np.ndarray, rows: np.ndarray, k: int) -> Any:
-    search = filled(vectors)
+    search = filled(ExactSearch(vectors.shape[1]), vectors)
     search._columns = search._columns[:1]
     return search.search(rows, k)
 
@@ -123,7 +108,8 @@ def test_bytes_first_give_the_bits_of_all_floats(dimension: int, kind: str) -> N
     elif kind == "zeros":
         vectors[::2] = rows[1] = 0
     for k in (1, 7, 40, 300):
-        np.testing.assert_array_equal(filled(vectors).search(rows, k), without_bytes(vectors, rows, k))
+        own = filled(ExactSearch(dimension), vectors).search(rows, k)
+        np.testing.assert_array_equal(own, without_bytes(vectors, rows, k))
 
 
 @pytest.mark.usefixtures("bytes_first")
@@ -138,7 +124,7 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
         inner_products_at(vectors, at, *others)
 
     monkeypatch.setattr(module, "inner_products_at", counted)
-    filled(vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
+    filled(ExactSearch(256), vectors.astype(np.float32)).search(rows.astype(np.float32), 40)
     assert len(read) == 5 and max(read) < 150
 
 
@@ -147,7 +133,7 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
 def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     vectors, rows = vectors_of(rng, 200, 70), vectors_of(rng, 3, 70)
-    search = filled(vectors[:50])
+    search = filled(ExactSearch(70), vectors[:50])
     search.add(np.arange(50, 200), vectors[50:], threads=2)
     search.remove(np.arange(0, 200, 3))
     rest = np.setdiff1d(np.arange(200), np.arange(0, 200, 3))
