@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -228,8 +229,9 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     change: dict[Any, dict[str, Any]] = {}
     for name, text, row in zip(ids, contents, content.metadata, strict=True):
         before = stored[name].metadata if name in stored else {}
-        merged = row if replaces else {**before, **row}
-        values = {key: value for key, value in merged.items() if value is not None}
+        values = {key: value for key, value in {**before, **row}.items() if value is not None}
+        if replaces:
+            values = {key: values[key] for key in row if key in values}
         if name not in stored or text != stored[name].text:
             encode[name] = text, values
         elif values != before:
@@ -368,12 +370,16 @@ def search(
             )  # fmt: skip
             duration = time.perf_counter() - begun
             if not hits:
-                # A database answers conditions only in a search.
-                warn_of_unmatched(where, lambda probe: loaded.search("a", 1, where=probe, words=0))
+                warn_of_unmatched(where, partial(_finds, loaded))
             facts = {"index": index, "query": question, "seconds": round(duration, 4)}
             facts["hits"] = [hit.to_dict() for hit in hits]
             remark = f"{len(hits):,} of {counted(len(loaded), 'text')} in {seconds(duration)}"
             show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
+
+
+def _finds(index: TextIndex, condition: Any) -> bool:
+    """Return True if a search with a condition finds a text; a database answers conditions only in a search."""
+    return bool(index.search("a", 1, where=condition, words=0))
 
 
 def _typed_questions() -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Read .npy files safely: validate the headers, and refuse pickles.
 
-NumPy's own reader allocates the size in the header before it checks the file's size, and reports damage with
-a dozen types of exceptions.
+NumPy's own reader allocates the size in the header before it checks the file's size.  It reports damage with a dozen
+types of exceptions.
 """
 
 from __future__ import annotations

@@ -32,6 +32,15 @@ FULL = OSError(28, "No space left on device")
 FAULTS = pytest.mark.parametrize("error", [FULL, Killed()], ids=["full", "killed"])
 
 
+def raising(error: BaseException) -> Any:
+    """Return a function that raises `error`."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -66,19 +75,14 @@ def test_files_and_folders_follow_the_umask(tmp_path: Path, mask: int) -> None:
 
 
 @FAULTS
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
+@pytest.mark.parametrize("moment", [(os, "fsync"), (Path, "replace")], ids=["fsync", "replace"])
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, error: BaseException) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"first")
     write_bytes(path, b"old\0\n")
-
-    def fail(*_: object) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os if moment == "fsync" else Path, moment, fail)
-        with pytest.raises(type(error)):
-            write_bytes(path, b"new")
+    monkeypatch.setattr(*moment, raising(error))
+    with pytest.raises(type(error)):
+        write_bytes(path, b"new")
     assert path.read_bytes() == b"old\0\n" and names(tmp_path) == ["file"]
 
 
@@ -90,11 +94,7 @@ def test_json_and_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == content
     save_array(tmp_path / "array.npy", np.arange(3))
     assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
-
-    def full(*_: Any) -> None:
-        raise FULL
-
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(np, "save", raising(FULL))
     with pytest.raises(OSError, match=r"array\.npy .*Is the disk full") as caught:
         save_array(tmp_path / "array.npy", np.arange(3))
     assert caught.value.errno == 28
@@ -143,14 +143,10 @@ def test_a_failed_block(tmp_path: Path, existing: bool, error: BaseException) ->
 
 def test_a_failed_rename(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "exchange", lambda *_: False)  # as on other systems than Linux
-    rename = Path.replace
-
-    def fail_for_the_new(self: Path, to: Path) -> Path:
-        if "partial" in self.name:
-            raise FULL
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "replace", fail_for_the_new)
+    rename, fail = Path.replace, raising(FULL)
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: (fail if "partial" in path.name else rename)(path, to)
+    )
     with pytest.raises(OSError, match="No space"):
         replace(target, "new")
     assert (target / "file").read_text() == "old" and names(target.parent) == ["target"]
