@@ -60,9 +60,6 @@ _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 # documents improve the ranking by words and take longer: see `python -m experiments words`.
 _MAX_WORDS, _MATCHES = 64, 8_000
 
-# Maximum number of words whose document counts are cached.
-_CACHED = 100_000
-
 # Documents or pages that are copied per step.
 _STEP = 500
 
@@ -113,7 +110,6 @@ class DocumentDatabase:
         self._copying, self._lock = self._locks = RLock(), RLock()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
-        self._counts: dict[str, int] = {}  # number of documents by word
         # A private temporary database: in memory while small, on disk when large.
         self._connection = _connect("")
         self._connection.executescript(_SCHEMA)
@@ -213,7 +209,7 @@ class DocumentDatabase:
                     connection.close()
                     connection = copied
                 version = _version(connection) % 2**30 + 1
-                self._pending, self._counts = (version, also), {}
+                self._pending = version, also
                 connection.execute("BEGIN")
                 for statement in _DELETE:
                     connection.executemany(statement, [(identity,) for identity in deleted])
@@ -314,26 +310,19 @@ class DocumentDatabase:
 
         Words that no document contains are skipped.
         """
-        known, new = self._counts, [word for word in words if word not in self._counts]
-        if new:
-            if len(known) > _CACHED:
-                known.clear()
-                new = words
-            connection = self._settled()
-            connection.executescript(_COUNTS)
-            connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
-            connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(new))
-            known.update(dict.fromkeys(new, 0))
-            for i, count in connection.execute(
-                "SELECT query_terms.doc, min(counts.doc) FROM temp.query_terms JOIN temp.counts "
+        connection = self._settled()
+        connection.executescript(_COUNTS)
+        connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
+        connection.executemany("INSERT INTO temp.query (rowid, text) VALUES (?, ?)", enumerate(words))
+        rows = sorted(
+            connection.execute(
+                "SELECT min(counts.doc), query_terms.doc FROM temp.query_terms JOIN temp.counts "
                 "ON counts.term = query_terms.term GROUP BY query_terms.doc"
-            ):
-                known[new[i]] = count
-        rare = sorted((word for word in words if known[word]), key=lambda word: known[word])
-        totals = accumulate(known[word] for word in rare)
-        return [
-            word for word, total in zip(rare, totals, strict=True) if word == rare[0] or total <= _MATCHES
-        ]
+            )
+        )
+        totals = accumulate(count for count, _ in rows)
+        kept = sum(total <= _MATCHES for total in totals) or 1
+        return [words[number] for _, number in rows[:kept]]
 
     def documents(self) -> Iterator[TextDocument]:
         """Yield all documents in insertion order, without those that are added later."""
