@@ -135,7 +135,9 @@ def test_a_changed_file_is_refused(
         DocumentDatabase.open(path)
 
 
-def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase) -> None:
+def test_words_are_matched_by_bm25_and_follow_changes(
+    database: DocumentDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def match(text: str, k: int = 10, where: Any = None) -> list[Any]:
         return [name for name, _ in database.match_words(text, k, where)]
 
@@ -147,6 +149,8 @@ def test_words_are_matched_by_bm25_and_follow_changes(database: DocumentDatabase
     assert (match("two", where=english), match("two", where={"n": 2})) == (["b", "d", "e"], ["b"])
     assert match('quotes" OR NEAR( AND *') == ["e"]
     assert match("?!") == match("unknown") == []
+    monkeypatch.setattr("muvera.texts.database._MATCHES", 4)
+    assert match("something else one") == ["a", "d"]  # the rarest words alone
     database.change(["d"])
     database.put(["a"], ["eins"], [{}])
     assert (match("one"), match("eins", 1)) == ([], ["a"])

@@ -87,6 +87,9 @@ class SpecialTokens(HashEncoder):
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
         return super().encode_documents([f"cls {text}" for text in texts])
 
+    def token_spans(self, text: str, side: Any) -> Any:
+        return [(0, 0), *(super().token_spans(text, side) or [])]
+
 
 def test_blank_texts_and_queries() -> None:
     index = TextIndex.build([*TEXTS, "  ", "..."], SpecialTokens(), ids=[*IDS, "spaces", "dots"])
@@ -205,6 +208,9 @@ def test_explanations(index: TextIndex) -> None:
     assert reason.score == pytest.approx(sum(match.similarity for match in reason.matches), abs=1e-4)
     sentences = [TEXTS[1][one.start : one.stop] for one in reason.sentences]
     assert sentences == ["A red apple fell from the tree.", "It was ripe."]
+    special = TextIndex.build(TEXTS[1:2], SpecialTokens()).explain("red apple", 0)
+    assert [pair[:2] for pair in special.words()] == [("red", "red"), ("apple", "apple")]
+    assert len(special.matches) == 3  # with that of the special token
     assert "<mark" in reason._repr_html_() and reason.to_dict()["score"] == reason.score
     hit = index.search("ripe", k=1, explain=True)[0]
     assert "<mark" in hit._repr_html_()
