@@ -14,12 +14,13 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..kernels.byte_product import multiply_by_bytes
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .base import EncoderArrays, Shapes, random_stream
 from .int8 import (
     TASK_TOKENS,
-    Int8Matrix,
     TokenProducts,
+    byte_arguments,
     half_byte_arguments,
     half_bytes_to_int8,
     quantize_columns,
@@ -120,8 +121,8 @@ class CompactMaps(EncoderArrays):
         return cls(halves, scales, *quantize_columns(sums), *quantize_columns(rounded), mean @ rounded)
 
     @cached_property
-    def _document_map(self) -> Int8Matrix:
-        return Int8Matrix(self.documents, self.document_scales)
+    def _document_map(self) -> tuple[NDArray[Any], ...]:
+        return byte_arguments(self.documents, self.document_scales)
 
     @cached_property
     def query_arguments(self) -> tuple[NDArray[Any], ...]:
@@ -129,12 +130,12 @@ class CompactMaps(EncoderArrays):
         triangle = len(self.documents) - len(self.sums)
         return (
             *half_byte_arguments(self.triangles, self.triangle_scales, triangle),
-            *Int8Matrix(self.sums, self.sum_scales).arguments,
+            *byte_arguments(self.sums, self.sum_scales),
         )
 
     def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the vectors of `block` (n, L), long vectors of documents, to `out` (n, D)."""
-        self._document_map.multiply(block, out)
+        multiply_by_bytes(block, *self._document_map, out)
         out -= self.offset
 
 

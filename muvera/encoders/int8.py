@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.byte_product import multiply_by_bytes
 from ..kernels.byte_tile import STEP, pack_bytes, pack_half_bytes
 from ..kernels.learned import largest_products, sum_features
 from ..kernels.tile import LANES
@@ -66,36 +65,21 @@ def half_byte_arguments(
     return packed, _column_sums(entries), units
 
 
+def byte_arguments(
+    matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP
+) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
+    """Return `matrix` (L, D) from :func:`quantize_columns` as arguments of `multiply_by_bytes`.
+
+    L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded up to a multiple of `multiple`.
+    """
+    packed = pack_bytes(np.pad(matrix, ((0, -len(matrix) % multiple), (0, 0))))
+    return packed, _column_sums(matrix), units
+
+
 def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
     """Return 128 times the sum of each column, because kernels add 128 to the entries of rows."""
     sums: NDArray[np.int32] = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
     return sums
-
-
-class Int8Matrix:
-    """A matrix (L, D) in 8 bits, packed for the byte kernels.
-
-    Parameters
-    ----------
-    matrix : int8 (L, D)
-        L is at most 65,536, so that sums are exact.
-    units : float32 (D,)
-        Unit of each column, as :func:`quantize_columns` returns it.
-    multiple : int
-        The packed matrix has L rows, rounded up to a multiple of this.
-    """
-
-    def __init__(self, matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP) -> None:
-        #: Rows of the packed matrix.
-        self.depth = -(-len(matrix) // multiple) * multiple
-        #: Packed matrix, column sums and units, as arguments of kernels.
-        self.arguments = (
-            pack_bytes(np.pad(matrix, ((0, self.depth - len(matrix)), (0, 0)))), _column_sums(matrix), units,
-        )  # fmt: skip
-
-    def multiply(self, block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the product of `block` (b, L) with the matrix to `out` (b, D), float32."""
-        multiply_by_bytes(block, *self.arguments, out)
 
 
 class TokenProducts:
@@ -111,10 +95,8 @@ class TokenProducts:
     def __init__(
         self, matrix: NDArray[np.int8], units: NDArray[np.float32], center: NDArray[np.float32]
     ) -> None:
-        packed = Int8Matrix(matrix, units, LANES)
-        padded = np.zeros(packed.depth, np.float32)
-        padded[: len(center)] = center
-        self._arguments = padded, *packed.arguments
+        padded = np.pad(center, (0, -len(center) % LANES))
+        self._arguments = padded, *byte_arguments(matrix, units, LANES)
 
     def write_largest(self, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Write the largest products of each document's centered tokens to `out` (texts, n)."""

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from muvera.encoders.int8 import (
-    Int8Matrix,
+    byte_arguments,
     half_byte_arguments,
     half_bytes_to_int8,
     quantize_columns,
     quantize_to_half_bytes,
 )
 from muvera.encoders.matmul import gram, leading_eigenvectors, one_blas_thread, product
-from muvera.kernels.byte_product import multiply_by_half_bytes
+from muvera.kernels.byte_product import multiply_by_bytes, multiply_by_half_bytes
 
 
 def blas_threads() -> list[int]:
@@ -93,7 +93,7 @@ def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     matrix[:, ::5] = 0
     block = rng.normal(size=(count, length)).astype(np.float32)
     out = np.empty((count, width), np.float32)
-    Int8Matrix(*quantize_columns(matrix)).multiply(block, out)
+    multiply_by_bytes(block, *byte_arguments(*quantize_columns(matrix)), out)
     units = abs(matrix).max(axis=0) / 127
     row_units = abs(block).max(axis=1, keepdims=True) / 32767
     sizes = abs(block).sum(axis=1, keepdims=True)
@@ -116,6 +116,6 @@ def test_half_bytes_have_the_products_of_their_entries(
     assert (error <= 0.2 * np.linalg.norm(matrix.astype(np.float64), axis=0)).all()
     block = rng.normal(size=(count, length)).astype(np.float32)
     whole, split = np.empty((2, count, width), np.float32)
-    Int8Matrix(entries, units).multiply(block, whole)
+    multiply_by_bytes(block, *byte_arguments(entries, units), whole)
     multiply_by_half_bytes(block, *half_byte_arguments(halves, units, length), split)
     np.testing.assert_array_equal(split, whole)

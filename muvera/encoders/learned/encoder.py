@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.sampling import MAX_FIT_DOCUMENTS
+from ...kernels.byte_product import multiply_by_bytes
 from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import require_int
 from ...utils.stages import stage
@@ -167,9 +168,9 @@ class LearnedEncoder(Encoder):
         if side == "documents":
             values = np.empty((stop - start, self.maps.num_landmarks), np.float32)
             landmarks.write_largest(arrays, start, stop, values)
-            document_map.multiply(values, out)
+            multiply_by_bytes(values, *document_map, out)
             out -= self.maps.offset
         else:
             sums = np.empty((stop - start, self.config.num_features), np.float32)
             features.write_feature_sums(self.maps.biases, arrays, start, stop, sums)
-            query_map.multiply(sums, out)
+            multiply_by_bytes(sums, *query_map, out)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ..base import EncoderArrays, Shapes, random_stream
-from ..int8 import Int8Matrix, Quantized, TokenProducts, quantize_columns
+from ..int8 import Quantized, TokenProducts, byte_arguments, quantize_columns
 from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 
 # Ridge of the features, in units of their mean variance.  A third or three times as much hardly changes recall.
@@ -82,13 +82,15 @@ class LearnedMaps(EncoderArrays):
         return *tokens, (count, size), (size,), (features, size), (size,), (size,)
 
     @cached_property
-    def packed(self) -> tuple[TokenProducts, TokenProducts, Int8Matrix, Int8Matrix]:
+    def packed(
+        self,
+    ) -> tuple[TokenProducts, TokenProducts, tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The packed landmarks, features, map of documents and map of queries."""
         return (
             TokenProducts(self.landmarks, self.landmark_scales, self.center),
             TokenProducts(self.features, self.feature_scales, self.center),
-            Int8Matrix(self.documents, self.document_scales),
-            Int8Matrix(self.queries, self.query_scales),
+            byte_arguments(self.documents, self.document_scales),
+            byte_arguments(self.queries, self.query_scales),
         )
 
 
