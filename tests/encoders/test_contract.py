@@ -123,17 +123,20 @@ def test_arrays_of_another_configuration_are_refused(encoder: Any) -> None:
 def test_a_fit_comes_first_and_once(config: Any) -> None:
     dimension = config.dimension
     fresh: Any = make_encoder(config)
-    for call in (fresh.encode_documents, fresh.encode_queries, fresh.save):
-        with pytest.raises(ValueError, match=r"fit\(documents\) first"):
-            call(np.ones((2, dimension)))
-    with pytest.raises(ValueError, match="token"):
-        fresh.fit(MultiVectors.from_flat(np.zeros((0, dimension), np.float32), lengths=[0, 0]))
-    with pytest.raises(ValueError, match=rf"3 columns.*dimension={dimension}"):
-        fresh.fit(np.ones((2, 3)))
-    bad = np.ones((2, dimension))
+    good, bad = np.ones((2, dimension)), np.ones((2, dimension))
     bad[0, 2] = np.nan
-    with pytest.raises(ValueError, match=r"documents\[1\].*nan.*token 0, coordinate 2"):
-        fresh.fit([np.ones((2, dimension)), bad])
+    refused = [
+        *(
+            (call, good, r"fit\(documents\) first")
+            for call in (fresh.encode_documents, fresh.encode_queries, fresh.save)
+        ),
+        (fresh.fit, MultiVectors.from_flat(good[:0], lengths=[0, 0]), "token"),
+        (fresh.fit, np.ones((2, 3)), rf"3 columns.*dimension={dimension}"),
+        (fresh.fit, [good, bad], r"documents\[1\].*nan.*token 0, coordinate 2"),
+    ]
+    for call, value, message in refused:
+        with pytest.raises(ValueError, match=message):
+            call(value)
     assert fresh.fit(ragged(dimension)) is fresh
     with pytest.raises(ValueError, match="Make a new encoder"):
         fresh.fit(ragged(dimension))
@@ -144,10 +147,7 @@ def test_tokens_must_be_finite_and_of_the_right_width(encoder: Any, side: str) -
     encode, dimension = getattr(encoder, f"encode_{side}"), encoder.config.dimension
     with pytest.raises(ValueError, match=rf"{side} has 5 columns.*dimension={dimension}"):
         encode(np.ones((2, 5)))
-    for value, dtype in ((np.nan, np.float32), (-np.inf, np.float16)):
-        bad = np.zeros((3, dimension), dtype)
-        bad[2, 1] = value
-        with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
-            encode(MultiVectors.from_arrays([np.ones((5, dimension), dtype), bad], ids=["a", "b"]))
-    with pytest.raises(TypeError, match="floating point"):
-        encode(np.ones((2, dimension), np.int8))
+    with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
+        bad = np.zeros((3, dimension), np.float16)
+        bad[2, 1] = -np.inf
+        encode(MultiVectors.from_arrays([bad[:2], bad], ids=["a", "b"]))

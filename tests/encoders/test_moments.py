@@ -229,10 +229,7 @@ def test_maps_are_fitted_to_the_queries() -> None:
 def test_sizes() -> None:
     sizes = {d: MomentsConfig(dimension=d).vector_dimension for d in (1, 8, 21, 22, 128, 129, 384, 8192)}
     assert sizes == {1: 3, 8: 45, 21: 253, 22: 256, 128: 256, 129: 512, 384: 512, 8192: 512}
-    assert MomentsConfig(dimension=384).long_dimension == 128 * 129 // 2 + 384 + 1
     assert [MomentsConfig(dimension=d).needs_fit_sample for d in (8, 128)] == [False, True]
-    config = MomentsConfig(dimension=16, compact_dimension=64, seed=3)
-    assert MomentsConfig.from_dict(config.to_dict()) == config
 
 
 def test_wrong_fits(monkeypatch: pytest.MonkeyPatch) -> None:
