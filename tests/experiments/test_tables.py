@@ -81,7 +81,7 @@ def part(experiment: Experiment, **turns: str) -> Part:
 
 
 def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
-    sweep = {"candidates": [20, 50]}
+    sweep = {"candidates": [20, 30, 50]}
     systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
     content = {"timed": True, "metrics": ["10-recall@10"], "tables": ["speed_at_recall"], "systems": systems}
     (experiment,) = load_experiments([configured(tmp_path, **content)])
