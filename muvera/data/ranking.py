@@ -9,8 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.selection import select_best
 from .validation import Ids
+
+# Up to this many scores, sorting all of them is faster than selecting the best first.
+_SORTED = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +76,14 @@ class Ranking:
         return f"Ranking({{{shown}{', ...' if len(self) > 3 else ''}}}{decoded})"
 
 
-def best_first(
-    scores: NDArray[np.float32], k: int, ties: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Return the positions of the `k` best scores; -inf is never returned.
-
-    Of equal scores, the one with the smaller entry of `ties` is better; by default, the earlier one.
-    """
-    best = np.empty(min(k, len(scores)), np.int64)
-    return best[: select_best(scores, np.arange(len(scores)) if ties is None else ties, best)]
+def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the positions of the `k` best scores, ties by position; -inf is never returned."""
+    if k < len(scores) and len(scores) > _SORTED:
+        edge = np.partition(scores, len(scores) - k)[len(scores) - k]
+        positions = np.flatnonzero(scores >= edge)
+        best = positions[(-scores[positions]).argsort(kind="stable")][:k]
+    else:
+        best = (-scores).argsort(kind="stable")[:k]
+    if len(best) and scores[best[-1]] == -np.inf:  # the lowest of them
+        best = best[scores[best] > -np.inf]
+    return best

@@ -7,6 +7,7 @@ import numpy as np
 
 from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
+from .products import inner_products_at
 from .tile import LANES, ROWS
 
 
@@ -153,3 +154,50 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
                 out[query, row + i] = joined(
                     dots[i], dots[VECTORS + i], sums[row + i], query_units[query] * units[row + i]
                 )
+
+
+@kernel
+def bound_products(products, errors, queries, least, lengths, bounds):
+    """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
+
+    `products` (m, n), float32, are wrong by at most their entry of `errors` (n,) times the query's length, plus
+    `least`.  Products that are not finite have no bound.
+    """
+    groups = bounds.shape[1]
+    bounds[:] = -np.inf
+    for q in range(products.shape[0]):
+        square = 0.0
+        for value in queries[q]:
+            square += np.float64(value) * np.float64(value)
+        lengths[q] = np.sqrt(square) * 1.000001
+        own, length, best = products[q], lengths[q], bounds[q]
+        for first in range(0, own.shape[0], groups):
+            for g in range(min(groups, own.shape[0] - first)):
+                bound = own[first + g] - (errors[first + g] * length + least)
+                if best[g] < bound < np.inf:
+                    best[g] = bound
+
+
+@kernel
+def multiply_possible(
+    products, errors, queries, least, lengths, edges, vectors, rows, possible, exact, counts
+):  # fmt: skip
+    """Write the rows and exact products of the vectors whose products may be at least the query's edge.
+
+    The first five arguments are those of :func:`bound_products`.  The products belong to these `rows` (n,) of
+    `vectors`, float32 (all, width), or to all without `rows`.  The results are `possible` int64 (m, most), `exact`
+    float32 (m, most), filled up with -inf, and their `counts` int64 (m,).  A count above `most` has no results.
+    """
+    for q in range(products.shape[0]):
+        own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0
+        for i in range(own.shape[0]):
+            if not own[i] + (errors[i] * length + least) < edge:
+                if count == found.shape[0]:
+                    count += 1
+                    break
+                found[count] = rows[i] if rows.shape[0] > 0 else i
+                count += 1
+        counts[q] = count
+        exact[q] = -np.inf
+        if count <= found.shape[0]:
+            inner_products_at(vectors, found[:count], queries[q], exact[q, :count])

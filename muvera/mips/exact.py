@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.ranking import best_first
-from ..kernels.byte_product import multiply_rows, round_rows, split_to_bytes
+from ..kernels.byte_product import (
+    bound_products,
+    multiply_possible,
+    multiply_rows,
+    round_rows,
+    split_to_bytes,
+)
 from ..kernels.byte_tile import SPAN
-from ..kernels.products import inner_products_at
 from ..kernels.tile import LANES
 from ..utils.atomic_files import save_array
 from ..utils.growing_array import GrowingArray
@@ -52,6 +56,9 @@ _TOGETHER = 8
 # Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is
 # not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
+
+# Instead of the rows, if all are searched.
+_ALL = np.empty(0, np.int64)
 
 # The smallest normal number.
 _TINY = np.finfo(np.float32).tiny
@@ -107,10 +114,7 @@ class ExactSearch(VectorSearch):
         if not by_bytes or len(self._labels) * self._width < _BYTES_FROM:
             return self._by_floats(queries, best, rows, threads)
         for start, stop in split_by_count(len(queries), _TOGETHER):
-            products = self._byte_products(queries[start:stop], threads)
-            for q in range(start, stop):
-                own = (best[0][q : q + 1], best[1][q : q + 1])
-                self._by_bytes(queries[q : q + 1], products[q - start], own, rows, threads)
+            self._by_bytes(queries[start:stop], (best[0][start:stop], best[1][start:stop]), rows, threads)
         return None
 
     def _by_floats(
@@ -139,39 +143,30 @@ class ExactSearch(VectorSearch):
         return out
 
     def _by_bytes(
-        self,
-        query: Floats,
-        products: Floats,
-        best: Found,
-        rows: NDArray[np.int64] | None,
-        threads: int | None,
+        self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
     ) -> None:
-        """Write the best of `rows` (or of all): bytes exclude most vectors, and floats rank the others."""
-        errors, k = self._columns[-1].values, best[0].shape[1]
+        """Write the best of `rows`, or of all, by the floats of those that can be among them by bytes."""
+        products, errors, chosen = self._byte_products(queries, threads), self._columns[-1].values, _ALL
         if rows is not None:
-            products, errors = products[rows], errors[rows]
-        precise = query.astype(np.float64)
-        length = np.float32(np.sqrt(np.vdot(precise, precise)) * 1.000001)
-        # Subnormal numbers of float32 have no relative precision.
-        least = np.float32(query.shape[1] + LANES) * _TINY
-        with np.errstate(over="ignore", invalid="ignore"):
-            slack = errors * length + least
-            lower, upper = products - slack, products + slack
-        lower[~(lower < np.inf)] = -np.inf  # products that are not finite have no bound
+            products, errors, chosen = products.take(rows, axis=1), errors[rows], rows
+        k, (count, size) = best[0].shape[1], products.shape
         # The k-th best of the groups' best lower bounds is at most the k-th best product.
-        groups = min(_GROUPS * k, len(lower))
-        bounds = lower[: len(lower) // groups * groups].reshape(-1, groups).max(axis=0)
-        edge = np.partition(bounds, groups - k)[groups - k]
-        possible = np.flatnonzero(~(upper < edge))
-        if len(possible) > _MOST_READ * len(products):
-            return self._by_floats(query, best, rows, threads)
-        possible = possible if rows is None else rows[possible]
-        exact = np.empty(len(possible), np.float32)
-        inner_products_at(self._columns[0].values, possible, padded(query)[0], exact)
-        first = best_first(exact, k)
-        best[0][0, : len(first)] = self._labels.values[possible[first]]
-        best[1][0, : len(first)] = exact[first]
-        return None
+        groups, most = min(_GROUPS * k, size), int(_MOST_READ * size)
+        lengths, bounds = np.empty(count, np.float32), np.empty((count, groups), np.float32)
+        # Subnormal numbers of float32 have no relative precision.
+        limits = errors, padded(queries), np.float32(queries.shape[1] + LANES) * _TINY, lengths
+        bound_products(products, *limits, bounds)
+        edges = np.partition(bounds, groups - k)[:, groups - k]
+        possible, exact = np.zeros((count, most), np.int64), np.empty((count, most), np.float32)
+        counts, vectors = np.empty(count, np.int64), self._columns[0].values
+        multiply_possible(products, *limits, edges, vectors, chosen, possible, exact, counts)
+        exact = exact[:, : counts.max()]
+        at = np.arange(count)[:, np.newaxis], (-exact).argsort(axis=1, kind="stable")[:, :k]
+        best[1][:] = exact[at]
+        best[0][:] = np.where(best[1] > -np.inf, self._labels.values[possible[at]], -1)
+        for q in np.flatnonzero(counts > most):
+            own = slice(q, q + 1)
+            self._by_floats(queries[own], (best[0][own], best[1][own]), rows, threads)
 
     # -- reading and saving ---------------------------------------------------
 

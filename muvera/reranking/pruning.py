@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
-from ..data.ranking import best_first
 from ..data.validation import read_only_view
 from ..kernels.chamfer import pack_short, score_pairs
 from ..kernels.pruning import BoundedQuery, Progress, prepare_query, score_with_pruning
 from ..kernels.recall import STATE
-from ..kernels.selection import select_rows
+from ..kernels.selection import select_best, select_rows
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
@@ -208,7 +207,8 @@ def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the `k` best positions and their scores, best first; ties go to the lower position."""
-    best = best_first(scores, k, positions)
+    best = np.empty(min(k, len(scores)), np.int64)
+    best = best[: select_best(scores, positions, best)]
     return positions[best], scores[best]
 
 
