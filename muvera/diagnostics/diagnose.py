@@ -327,7 +327,7 @@ def diagnose(
         },
         queries=len(drawn.queries),
         query_tokens=float(np.median(drawn.queries.lengths)),
-        pseudo_queries=drawn.pseudo_queries,
+        pseudo_queries=queries is None,
         anisotropy=_ANISOTROPY[bisect_left(_MEAN_COSINES, geometry.mean_cosine)],
         geometry=geometry,
         maxsim=maxsim,

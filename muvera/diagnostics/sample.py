@@ -57,11 +57,6 @@ class Sample:
         return scores
 
     @property
-    def pseudo_queries(self) -> bool:
-        """True if the queries are windows of documents."""
-        return bool(self.sources[0] >= 0)
-
-    @property
     def exact_search(self) -> bool:
         """True if the collection is so small that an index reads all tokens and needs no vectors."""
         return self.collection.num_tokens <= EXACT_TOKENS

@@ -326,7 +326,7 @@ def tune(
         sampled_documents=size,
         queries=len(selection),
         held_out_queries=len(held_out),
-        pseudo_queries=drawn.pseudo_queries,
+        pseudo_queries=queries is None,
         candidates=candidates,
         target_recall=target_recall,
         rows=tuple(rows),
