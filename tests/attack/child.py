@@ -27,11 +27,9 @@ def use(path: Path) -> None:
     """Read a sample and use it; raise AssertionError if the content is wrong."""
     if (path / "encoder.json").exists():
         encoder = load_encoder(path)
-        tokens = [np.ones((count, encoder.config.dimension), np.float32) for count in (2, 1)]
-        for vectors in (
-            encoder.encode_documents(tokens, threads=1),
-            encoder.encode_queries(tokens, threads=1),
-        ):
+        arrays = [np.ones((count, encoder.config.dimension), np.float32) for count in (2, 1)]
+        for encode in (encoder.encode_documents, encoder.encode_queries):
+            vectors = encode(arrays, threads=1)
             assert vectors.dtype == np.float32 and vectors.ndim == 2
     elif (path / "manifest.json").exists() and list(path.rglob("texts.sqlite")):
         texts = TextIndex.load(path, HashEncoder(4))
