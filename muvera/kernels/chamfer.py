@@ -19,19 +19,21 @@ _LINE = 64
 
 
 @helper
-def fetch(array, start, stop):
-    """Prefetch the entries start..stop of a flat array."""
-    for i in range(start, stop, _LINE // array.itemsize):
-        prefetch(array, i)
+def fetch(codes, start, stop):
+    """Prefetch the bytes start..stop."""
+    for i in range(start, stop, _LINE):
+        prefetch(codes, i)
 
 
 @helper
 def fetch_tokens(floats, halves, start, stop):
     """Prefetch the entries start..stop of the tokens, flat."""
     if halves.shape[0] > 0:
-        fetch(halves, start, stop)
+        for i in range(start, stop, _LINE // 2):
+            prefetch(halves, i)
     else:
-        fetch(floats, start, stop)
+        for i in range(start, stop, _LINE // 4):
+            prefetch(floats, i)
 
 
 @kernel

@@ -157,9 +157,10 @@ def round_query(tokens, rounding, unit, query):
 
 
 @helper
-def _raise_block(rows, start, stride, count, query, factors, best, codes, width, ahead, ahead_stop):
+def _raise_block(
+    rows, start, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+):  # fmt: skip
     """Raise `best` by `count` unpacked rows; prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`."""
-    packed, biases = query.packed, query.biases
     panels, depth = biases.shape[0] // LANES, packed.shape[0] // biases.shape[0]
     paired = panels - panels % 2
     ahead_stop = min(ahead + count * width, ahead_stop)
@@ -188,7 +189,15 @@ def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
     width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
     rows = np.zeros(_BLOCK * stride, np.uint8)
     numbers, factors = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.float32)
-    best = np.empty(query.biases.shape[0], np.float32)
+    rest = np.empty(CHUNK // 2, np.uint8)
+    # Helpers take arrays: a call with a tuple counts references to all arrays in it.
+    packed, biases, center_bytes, level_bytes = (
+        query.packed,
+        query.biases,
+        form.center_bytes,
+        form.level_bytes,
+    )
+    best = np.empty(biases.shape[0], np.float32)
     stopping = stop_at.products.shape[0] > 0
     if stopping:
         out[:] = -np.inf
@@ -207,12 +216,17 @@ def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
             count = last - first
             write_factors(codes, first, last, width, form.id_bytes, factors)
             if form.bits > 0:
-                unpack_residuals(codes, first, last, form, numbers, stride, rows)
-                _raise_block(rows, 0, stride, count, query, factors, best, codes, width, ahead, ahead_stop)
+                unpack_residuals(
+                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes, numbers, rest,
+                    stride, rows,
+                )  # fmt: skip
+                _raise_block(
+                    rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+                )
             else:
                 begin = first * width + FACTOR_BYTES
                 _raise_block(
-                    codes, begin, width, count, query, factors, best, codes, width, ahead, ahead_stop
+                    codes, begin, width, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
                 )
             ahead += count * width
         fetch(codes, ahead, ahead_stop)

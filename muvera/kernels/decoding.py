@@ -88,7 +88,9 @@ def decode_codes(codes, form, out):
                 row[j] = (np.float32(steps[j]) - np.float32(128)) * factor + form.centers[j]
         return
     numbers = np.empty(count, np.int64)
-    write_numbers(codes, 0, count, width, form.id_bytes, len(form.centers) // dimension - 1, numbers)
+    write_numbers(
+        codes, np.int64(0), count, width, form.id_bytes, len(form.centers) // dimension - 1, numbers
+    )
     _decode_rows(numbers, form.centers, codes, start, width, form.levels, out)
     for token in range(count):
         row, factor = out[token], half_at(codes, token * width + form.id_bytes) * form.unit

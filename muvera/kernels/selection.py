@@ -30,7 +30,7 @@ def select_best(scores, ties, best):
 
     Of equal scores, the one with the smaller entry of `ties` is better.  A score of -inf is never selected.
     """
-    most, size = best.shape[0], 0
+    most, size, top = best.shape[0], np.int64(0), np.int64(0)  # literals would be further types of _sink
     for i in range(scores.shape[0]):
         if size < most:
             if scores[i] > -np.inf:
@@ -43,13 +43,13 @@ def select_best(scores, ties, best):
             worst = best[0]
             if scores[i] > scores[worst] or (scores[i] == scores[worst] and ties[i] < ties[worst]):
                 best[0] = i
-                _sink(scores, ties, best, 0, size)
+                _sink(scores, ties, best, top, size)
     if size < most:
         for place in range(size // 2 - 1, -1, -1):
             _sink(scores, ties, best, place, size)
     for end in range(size - 1, 0, -1):
         best[0], best[end] = best[end], best[0]
-        _sink(scores, ties, best, 0, end)
+        _sink(scores, ties, best, top, end)
     return size
 
 

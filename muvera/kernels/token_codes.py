@@ -117,12 +117,14 @@ def make_unpack(bits: int, shuffles: str) -> Any:
 
 
 def _unpack_rows(bits: int) -> Any:
-    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes."""
+    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes.
+
+    `rest` is scratch memory for the bytes after the last whole chunk.
+    """
     unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
     @helper
-    def rows(codes, start, width, size, tokens, centers, tables, numbers, stride, out):
-        rest = np.zeros(step, np.uint8)  # the bytes after the last whole chunk
+    def rows(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out):
         whole = size // step
         for token in range(tokens):
             place, center, row = start + token * width, numbers[token] * stride, token * stride
@@ -209,24 +211,26 @@ def write_factors(codes, first, last, width, start, factors):
 
 
 @helper
-def unpack_residuals(codes, first, last, form, numbers, stride, out):
+def unpack_residuals(
+    codes, first, last, width, id_bytes, bits, centers, tables, numbers, rest, stride, out
+):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `stride` bytes, whole chunks.
 
-    The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.
+    The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.  `centers` and
+    `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK / 2,), is scratch memory.
     """
-    residuals, tokens = form.id_bytes + FACTOR_BYTES, last - first
-    start, size = first * form.width + residuals, form.width - residuals
-    centers, tables = form.center_bytes, form.level_bytes
-    write_numbers(codes, first, last, form.width, form.id_bytes, len(centers) // stride - 1, numbers)
-    if form.bits == 1:
-        _rows_of_1(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
-    elif form.bits == 2:
-        _rows_of_2(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
-    elif form.bits == 4:
-        _rows_of_4(codes, start, form.width, size, tokens, centers, tables, numbers, stride, out)
+    residuals, tokens = id_bytes + FACTOR_BYTES, last - first
+    start, size = first * width + residuals, width - residuals
+    write_numbers(codes, first, last, width, id_bytes, len(centers) // stride - 1, numbers)
+    if bits == 1:
+        _rows_of_1(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out)
+    elif bits == 2:
+        _rows_of_2(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out)
+    elif bits == 4:
+        _rows_of_4(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out)
     else:
         for token in range(tokens):
-            place, center, row = start + token * form.width, numbers[token] * stride, token * stride
+            place, center, row = start + token * width, numbers[token] * stride, token * stride
             for i in range(size):
                 out[row + i] = centers[center + i] + tables[codes[place + i]]
 
