@@ -70,12 +70,3 @@ def test_rows_past_the_last_repeat_it(last: int) -> None:
     np.testing.assert_array_equal(masks[1::3], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
     assert not masks[0::3].any()
     assert not masks[2::3].any()
-
-
-def test_zero_and_nan_are_not_positive() -> None:
-    rows = np.zeros((ROWS, 2), np.float32)
-    rows[1] = np.nan
-    rows[2] = -0.0
-    masks = np.full(1 + ROWS, 9, np.uint16)
-    _signs(rows.reshape(-1), 0, ROWS - 1, 2, pack_columns(normals(LANES, 2)).reshape(-1), 0, masks, 1)
-    assert not masks[1:].any()
