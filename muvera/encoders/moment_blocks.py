@@ -147,7 +147,7 @@ def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.f
     """Return the mean token of each text, float32 (n, d)."""
 
     def write(arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        first_moments(*arrays, start, stop, 0, out)
+        first_moments(*arrays, start, stop, 0, True, out)
 
     return run_tasks(write, texts, np.empty((len(texts), texts.dimension), np.float32), threads)
 

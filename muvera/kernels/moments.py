@@ -31,8 +31,8 @@ def _sum_rows(rows, count, width, total):
 
 
 @kernel
-def first_moments(floats, halves, offsets, first, last, at, out):
-    """Write the means of the tokens of texts first..last to ``out[0 : last - first]``."""
+def first_moments(floats, halves, offsets, first, last, at, mean, out):
+    """Write the sums, or with `mean` the means, of the tokens of texts first..last to ``out[0 : last - first]``."""
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
     rows = np.empty(longest_text(offsets, first, last) * width + LANES, np.float32)
@@ -42,8 +42,9 @@ def first_moments(floats, halves, offsets, first, last, at, out):
         start, stop = offsets[text], offsets[text + 1]
         load_rows(floats, halves, start, stop, depth, width, center, rows)
         _sum_rows(rows, stop - start, width, total)
+        count = max(stop - start, 1) if mean else 1
         for j in range(depth):
-            out[text - first, at + j] = np.float32(total[j] / max(stop - start, 1))
+            out[text - first, at + j] = np.float32(total[j] / count)
 
 
 @helper
@@ -173,7 +174,7 @@ def document_moments(floats, halves, offsets, first, last, at, directions, size,
     """Write the triangles and the means of documents first..last to ``out[0 : last - first]``."""
     no_metric = np.empty(0, np.float32)
     triangle = size * (size + 1) // 2
-    first_moments(floats, halves, offsets, first, last, at + triangle, out)
+    first_moments(floats, halves, offsets, first, last, at + triangle, True, out)
     if size:
         _write_triangles(
             floats, halves, offsets, first, last, at, directions, size, no_metric, np.float32(1.0), out
@@ -183,18 +184,12 @@ def document_moments(floats, halves, offsets, first, last, at, directions, size,
 @helper
 def _write_sums(floats, halves, offsets, first, last, at, units, out):
     """Write the sum of the tokens and their number for queries first..last, divided by the last two of four `units`."""
-    depth = max(floats.shape[1], halves.shape[1])
-    width = (depth + LANES - 1) // LANES * LANES
-    rows = np.empty(longest_text(offsets, first, last) * width + LANES, np.float32)
-    center = np.zeros(width, np.float32)
-    total = np.empty(depth, np.float64)
+    first_moments(floats, halves, offsets, first, last, at, False, out)
+    bias = at + max(floats.shape[1], halves.shape[1])
     for text in range(first, last):
-        start, stop = offsets[text], offsets[text + 1]
-        load_rows(floats, halves, start, stop, depth, width, center, rows)
-        _sum_rows(rows, stop - start, width, total)
-        for j in range(depth):
-            out[text - first, at + j] = np.float32(total[j]) / units[2]
-        out[text - first, at + depth] = np.float32(stop - start) / units[3]
+        for j in range(at, bias):
+            out[text - first, j] /= units[2]
+        out[text - first, bias] = np.float32(offsets[text + 1] - offsets[text]) / units[3]
 
 
 @kernel

@@ -14,7 +14,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
-from muvera.encoders.fde.config import PRESETS
 
 SIDES = ["encode_documents", "encode_queries"]
 
@@ -221,13 +220,6 @@ def test_document_fdes_ignore_duplication_and_order(
 # -- configuration, bad input -------------------------------------------------------
 
 
-def test_presets() -> None:
-    assert [name for name in PRESETS if FDEEncoder(FDEConfig.preset(name, 128)).needs_fit] == ["fde"]
-    assert FDEConfig.preset("paper", dimension=96, num_repetitions=3).num_repetitions == 3
-    with pytest.raises(ValueError, match="papier"):
-        FDEConfig.preset("papier", 96)
-
-
 def test_dictionaries_and_hashes_have_every_value() -> None:
     changes: dict[str, Any] = {
         "dimension": 127, "num_repetitions": 21, "num_simhash_projections": 4, "projection_dimension": 15,
@@ -246,6 +238,8 @@ def test_dictionaries_and_hashes_have_every_value() -> None:
     assert integer.hash == number.hash
     with pytest.raises(ValueError, match="needs dimension"):
         FDEConfig.from_dict({})
+    with pytest.raises(ValueError, match="papier"):
+        FDEConfig.preset("papier", 96)
 
 
 def test_wrong_arguments() -> None:

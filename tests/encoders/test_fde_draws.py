@@ -130,15 +130,9 @@ def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> fl
 def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
     """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer; it is exact for one token."""
     query, document = (data.draw(some.token_arrays(dimension, least=1, most=16, unit=True)) for _ in range(2))
-    config = FDEConfig.preset(
-        "paper",
-        dimension,
-        projection="identity",
-        num_simhash_projections=bits,
-        num_repetitions=repetitions,
-        seed=data.draw(st.integers(0, 1000)),
-    )
-    encoder = FDEEncoder(config)
+    cells: dict[str, Any] = {"num_simhash_projections": bits, "num_repetitions": repetitions}
+    seed = data.draw(st.integers(0, 1000))
+    encoder = FDEEncoder(FDEConfig.preset("paper", dimension, projection="identity", seed=seed, **cells))
     assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING
     exact = oracle.chamfer(query, document[:1])
     assert estimate(encoder, query, document[:1]) == pytest.approx(exact, abs=ROUNDING)

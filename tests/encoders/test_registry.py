@@ -44,6 +44,7 @@ def test_presets() -> None:
         "reference": 10240,
     }
     assert {name for name in PRESETS if configs[name].needs_fit_sample} == {"moments", "learned"}
+    assert {name for name in PRESETS if not make_encoder(configs[name]).needs_fit} == {"paper", "reference"}
     assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
     for name, config in configs.items():
         assert config_from_dict(config.to_dict()) == config
