@@ -86,15 +86,13 @@ class Row(NamedTuple):
 class Search(NamedTuple):
     """A search of the `limit` nearest documents for each query vector.
 
-    Only documents that satisfy the condition are searched; None: all.  With `queries`, the engine ranks the `limit`
-    documents by Chamfer similarity and returns the best `k`.
+    With `queries`, the engine ranks the `limit` documents by Chamfer similarity and returns the best `k`.
     """
 
     vectors: Vectors
     limit: int
     queries: MultiVectors | None
     k: int
-    condition: Any = None
 
     @property
     def breadth(self) -> int:
@@ -353,11 +351,11 @@ class Engine(ABC):
         if condition is False:
             return [([], [])] * len(search.vectors)
         with self._errors("cannot be searched"):
-            return self._search(search._replace(condition=None if condition is True else condition))
+            return self._search(search, None if condition is True else condition)
 
     @abstractmethod
-    def _search(self, search: Search) -> Hits:
-        """Search the collection."""
+    def _search(self, search: Search, condition: Any) -> Hits:
+        """Search the documents that satisfy the condition; None: all."""
 
 
 def slices(values: Any, size: int) -> Iterator[Any]:

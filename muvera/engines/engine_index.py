@@ -37,6 +37,8 @@ Rerank = Literal["auto", "here"]
 # Bytes of vectors and tokens in one write.
 _BATCH_BYTES = 8 << 20
 
+_UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."
+
 # Queries whose candidates' tokens are in memory at once.
 _QUERIES = 64
 
@@ -203,9 +205,7 @@ class EngineIndex:
             rows = [_row(id, *pair) for id, pair in zip(batch.ids.tolist(), pairs, strict=False)]
             position += len(rows)
             if len(rows) < len(batch):
-                raise ValueError(
-                    f"metadata and texts must have one entry per document, got only {position}. Give the others."
-                )
+                raise ValueError(_UNEQUAL.format(f"only {position}"))
             if self._engine.description is None:
                 self._create(batch, threads)
             self._require_kind(batch)
@@ -218,9 +218,7 @@ class EngineIndex:
                 if progress is not None:
                     progress(len(some))
         if (metadata, texts) != (None, None) and next(pairs, None) is not None:
-            raise ValueError(
-                f"metadata and texts must have one entry per document, got more than {position}. Remove the others."
-            )
+            raise ValueError(_UNEQUAL.format(f"more than {position}"))
         if self._engine.description is not None:
             self._engine.finish()
         return report

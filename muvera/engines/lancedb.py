@@ -163,15 +163,15 @@ class LanceDBEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _search(self, search: Search) -> Hits:
+    def _search(self, search: Search, condition: Any) -> Hits:
         hits: Hits = []
         for vector in search.vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
             query = query.limit(search.limit).ef(max(search.breadth, 2 * search.limit)).refine_factor(2)
             query = query.select(["id", "_distance"])
-            if search.condition is not None:
-                query = query.where(search.condition, prefilter=True)
+            if condition is not None:
+                query = query.where(condition, prefilter=True)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 rows = query.to_arrow()

@@ -139,12 +139,12 @@ class MilvusEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _search(self, search: Search) -> Hits:
+    def _search(self, search: Search, condition: Any) -> Hits:
         results = self._client.search(
             self.name,
             list(search.vectors),
             anns_field="fde",
-            filter=search.condition or "",
+            filter=condition or "",
             limit=search.limit,
             search_params={"metric_type": "IP", "params": {"ef": search.breadth}},
             consistency_level="Strong",

@@ -165,8 +165,8 @@ class PgVectorEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _search(self, search: Search) -> Hits:
-        where = "" if search.condition is None else f"WHERE {search.condition}".replace("%", "%%")
+    def _search(self, search: Search, condition: Any) -> Hits:
+        where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
             f"SELECT id, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "

@@ -200,10 +200,10 @@ class QdrantEngine(Engine):
         for record in self._retrieve(list(map(qdrant_id, ids)), payload, [_TOKENS] if tokens else False):
             yield record.payload["id"], record.vector[_TOKENS] if tokens else record.payload[column]
 
-    def _search(self, search: Search) -> Hits:
+    def _search(self, search: Search, condition: Any) -> Hits:
         models, requests = self.models, []
         params = models.SearchParams(hnsw_ef=search.breadth)
-        stage = {"using": _FDE, "params": params, "filter": search.condition, "limit": search.limit}
+        stage = {"using": _FDE, "params": params, "filter": condition, "limit": search.limit}
         for i, vector in enumerate(search.vectors.tolist()):
             request = {"query": vector, **stage}
             if search.queries is not None:
