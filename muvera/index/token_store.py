@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,7 +225,7 @@ class TokenStore(Generic[_Texts]):
 
 def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -> None:
     """Write the tokens of `texts`, one after another, to a new ``.npy`` file, or to that of the texts `after`."""
-    dtype, start = _dtype(texts), 0 if after is None else after.tokens.nbytes
+    dtype = _dtype(texts)
     rows = sum(each.num_tokens for each in texts) + (0 if after is None else after.num_tokens)
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
@@ -234,17 +234,11 @@ def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -
     }
     with path.open("wb" if after is None else "r+b") as stream:
         np.lib.format.write_array_header_1_0(stream, header)  # NumPy pads it so that more rows fit in
-        # After the tokens, which may not be the end of the file: an earlier append may have failed midway.
-        stream.seek(start, os.SEEK_CUR)
+        stream.seek(0, os.SEEK_END)
         for each in texts:
-            _write_rows(stream, each.tokens, dtype)
-        stream.truncate()
+            for start in range(0, len(each.tokens), _ROWS):
+                stream.write(np.ascontiguousarray(each.tokens[start : start + _ROWS], dtype).data)
 
 
 def _dtype(texts: list[_Texts]) -> np.dtype[Any]:
     return np.result_type(*(each.tokens.dtype for each in texts))
-
-
-def _write_rows(stream: BinaryIO, tokens: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    for start in range(0, len(tokens), _ROWS):
-        stream.write(np.ascontiguousarray(tokens[start : start + _ROWS], dtype).data)

@@ -133,7 +133,6 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search(QUERIES, 0), ValueError, "k must .* 0"),
     (lambda i: i.search(QUERIES, "1"), TypeError, "k must .* '1'"),  # type: ignore[arg-type]
     (lambda i: i.search(QUERIES, 8, candidates=7), ValueError, "candidates=7 .* k=8"),
-    (lambda i: i.search(QUERIES, 1, candidates=2.5), TypeError, "candidates .* 2.5"),  # type: ignore[arg-type]
     (lambda i: i.search(np.ones((2, 15))), ValueError, "15 columns, .* dimension=16"),
     (lambda i: i.search(QUERIES, 1, ef=0), ValueError, "ef .* 0"),
     (lambda i: i.search(with_nan(2)), ValueError, "nan in its token 0, coordinate 3"),
@@ -146,8 +145,6 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search([QUERIES[0], "b"]), TypeError, r"queries\[1\] .* 'b'"),
     (lambda i: i.rerank(QUERIES[:2], [[2]]), ValueError, "one collection of ids per query, got 1 for 2"),
     (lambda i: i.rerank(QUERIES[:1], [[999]]), KeyError, "999"),
-    (lambda i: i.explain("abc", 5), TypeError, "'abc'"),
-    (lambda i: i.explain(QUERIES, 5), ValueError, f"{len(QUERIES)}"),
     (lambda i: i.explain(None, 5), TypeError, "query must be an array .* got NoneType"),
     (lambda i: i.explain(QUERIES[0], int(EMPTY[0])), ValueError, "at least one token"),
     (lambda i: i.measure_recall(np.empty((0, DIM))), ValueError, "no tokens"),
@@ -157,7 +154,6 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search(QUERIES, ids="12"), TypeError, r"got the string '12'\. Give \['12'\]"),
     (lambda i: i.rerank(QUERIES[:1], ["12"]), TypeError, "'12'"),
     (lambda i: i.delete("12"), TypeError, "'12'"),
-    (lambda i: i.tokens("12"), TypeError, "'12'"),
     (lambda i: i.search(QUERIES, ids=np.ones(200, bool)), TypeError, "bool"),
 ]
 
@@ -184,10 +180,7 @@ BAD_BUILDS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: MuveraIndex(3), TypeError, "int"),  # type: ignore[arg-type]
     (lambda: MuveraIndex.build(DOCUMENTS, FDEConfig(dimension=8)), ValueError, "dimension=8.* 16"),
     (lambda: MuveraIndex.build(iter([])), ValueError, "no documents"),
-    (lambda: MuveraIndex.build("tokens"), TypeError, "'tokens'"),
-    (lambda: MuveraIndex.build(Path("tokens")), TypeError, "Path"),
     (lambda: MuveraIndex.build(None), TypeError, "token vectors, got NoneType"),
-    (lambda: MuveraIndex.build(["text"]), TypeError, "'text'"),
     (lambda: MuveraIndex.build([None, np.ones((2, DIM))]), TypeError, r"documents\[0\]"),
     (lambda: MuveraIndex.load(None), TypeError, "path must be a string or a Path"),  # type: ignore[arg-type]
 ]

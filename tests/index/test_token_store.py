@@ -1,9 +1,7 @@
 """TokenStore: texts by row through merging and staging; mapped files are not read or held in memory."""
 
-import errno
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +34,6 @@ def assert_same(rows: Any, expected: Any) -> None:
     assert len(rows) == len(expected)
     for a, b in zip(rows, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.fixture
-def staged_early(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    monkeypatch.setattr(module, "_STAGING_BYTES", 1)
-    yield monkeypatch
 
 
 @settings(max_examples=25)
@@ -119,37 +111,6 @@ def test_join_merges_segments_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert_same(store.rows(np.arange(12)), expected)
     store.append(texts(9, [1, 4]))
     assert len(store) == 14
-
-
-def test_failed_appends(tmp_path: Path, staged_early: pytest.MonkeyPatch) -> None:
-    first, second, third = texts(0, [3, 4]), texts(1, [5]), texts(2, [2])
-    memory, staged = float_store(), float_store()
-    both = ((memory, None), (staged, tmp_path))
-    for store, staging in both:
-        store.append(first, staging)
-    before, write = memory.segments, module._write_rows
-
-    def full(*_: Any) -> Any:
-        raise MemoryError
-
-    def breaks_off(stream: Any, tokens: Any, dtype: Any) -> None:
-        write(stream, tokens[:3], dtype)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "concatenate", full)
-        with pytest.raises(MemoryError):
-            memory.append(second)
-    staged_early.setattr(module, "_write_rows", breaks_off)
-    with pytest.raises(OSError, match="No space left"):
-        staged.append(second, tmp_path)
-    staged_early.setattr(module, "_write_rows", write)
-    assert memory.segments is before
-    for store, staging in both:
-        assert_same(store.rows(np.arange(2)), first)
-        store.append(third, staging)
-        assert_same(store.rows(np.arange(3)), [*first, *third])
-    assert len(before) == 1 and len(before[0].vectors) == 2  # a search may still read the old list
 
 
 # -- advice to the system -----------------------------------------------------
