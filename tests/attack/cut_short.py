@@ -231,8 +231,8 @@ _TRACED = tuple(f"{_ROOT / folder}/" for folder in ("index", "mips", "texts", "u
 def _with_lines(path: str) -> frozenset[int]:
     """Return the lines of a file on which a ``with`` statement begins."""
     statements = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.With)]
-    parts = [*statements, *(item.context_expr for statement in statements for item in statement.items)]
-    return frozenset(part.lineno for part in parts)
+    contexts = [item.context_expr for statement in statements for item in statement.items]
+    return frozenset([node.lineno for node in statements] + [node.lineno for node in contexts])
 
 
 def _leaves_with(frame: FrameType) -> bool:
@@ -339,7 +339,7 @@ def _die_before(number: int) -> None:
         if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             count()
 
-    os.fsync = count  # what a killed process wrote is kept without it
+    os.fsync = count  # type: ignore[assignment]  # what a killed process wrote is kept without it
     sys.addaudithook(hook)
 
 

@@ -57,7 +57,7 @@ def test_texts_judgements_and_pooled_vectors_are_those_of_the_texts_with_tokens(
     assert (loaded.document_ids, loaded.problems) == (["a", "c"], [])
     assert (loaded.document_texts, loaded.query_texts) == (["T text of a", "T text of c"], ["query q"])
     assert loaded.judgements == [{1: 2}]
-    np.testing.assert_array_equal(loaded.document_pooled, [[0], [2]])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(loaded.document_pooled, [[0], [2]])
 
 
 def test_collections_are_found_in_folders_and_the_cache_with_the_texts_of_the_longest_name(

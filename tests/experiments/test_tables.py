@@ -21,7 +21,7 @@ INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
 
 def test_one_table_has_the_same_cells_in_every_form() -> None:
     numbers = (Column("recall", format="{:.2f}"), Column("time", unit="ms"))
-    rows = [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
+    rows: list[Any] = [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
     table = Table("Title", ["system", "words", *numbers, "empty"], rows)
     assert table.header == ["system", "words", "recall", "time, ms", "empty"]
     assert table.cells == [["<a|b>", "x", "0.50 [0.25, 0.75]", "1,234", ""], ["c", "1", "", "0.00123", ""]]
@@ -83,7 +83,8 @@ def part(experiment: Experiment, **turns: str) -> Part:
 def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
     sweep = {"candidates": [20, 30, 50]}
     systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
-    content = {"timed": True, "metrics": ["10-recall@10"], "tables": ["speed_at_recall"], "systems": systems}
+    content: dict[str, Any] = {"timed": True, "metrics": ["10-recall@10"], "systems": systems}
+    content["tables"] = ["speed_at_recall"]
     (experiment,) = load_experiments([configured(tmp_path, **content)])
     (speed,) = result_tables([part(experiment, ours="1", theirs="1")])
     assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
