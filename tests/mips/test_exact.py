@@ -136,6 +136,3 @@ def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"vectors.npy", "vector_labels.npy"}
     for each in (search, ExactSearch.load(tmp_path, 70, SavedState({}, []))):
         np.testing.assert_array_equal(each.search(rows, 20), (rest[expected], products))
-    empty = ExactSearch(7)
-    empty.save(tmp_path, lambda path: None)
-    assert len(ExactSearch.load(tmp_path, 7, SavedState({}, []))) == 0

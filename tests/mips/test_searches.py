@@ -11,7 +11,7 @@ from builders.vectors import clustered, filled, recall
 
 import muvera.mips.base as base
 import muvera.mips.scan as scan
-from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, ScanSearch
+from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState, ScanSearch
 
 DIM = 6
 
@@ -146,8 +146,9 @@ def test_bad_arrays(make: Any) -> None:
 
 
 @every_search
-def test_few_or_no_vectors(make: Any) -> None:
-    search = make(DIM)
+def test_few_or_no_vectors(make: Any, tmp_path: Path) -> None:
+    state, _ = make(DIM).save(tmp_path, lambda path: None)
+    search = make.load(tmp_path, DIM, SavedState(state, []))
     labels, scores = search.search(rows(2), 3)
     assert labels.tolist() == [[-1] * 3] * 2 and (scores == -np.inf).all()
     assert search.vectors(np.empty(0, np.int64)).shape == (0, DIM)

@@ -80,7 +80,8 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, err
     path = tmp_path / "file"
     write_bytes(path, b"first")
     write_bytes(path, b"old\0\n")
-    monkeypatch.setattr(*moment, raising(error))
+    owner, name = moment
+    monkeypatch.setattr(owner, name, raising(error))
     with pytest.raises(type(error)):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old\0\n" and names(tmp_path) == ["file"]
