@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_text, checked_texts
 from ..data.offsets import running_total
 from ..data.ranking import Ranking, best_first
-from ..data.validation import TokenArray, as_array
+from ..data.validation import as_array
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int
@@ -235,14 +235,14 @@ def explain(query: Any, document: Any) -> Explanation:
     query, document = _checked(checked_text(query, "query"), checked_text(document, "document"))
     # Each token is a text of its own.
     each, every = (np.arange(texts.num_tokens + 1) for texts in (query, document))
-    products = score_texts(query.tokens, each, document, every, every[:-1], 1)
+    singles = MultiVectors(query.tokens, each)
+    products = score_texts(singles, document, every, every[:-1], 1)
     tokens = products.argmax(axis=0)
     return Explanation(tokens, products[tokens, each[:-1]])
 
 
 def score_texts(
-    queries: TokenArray,
-    query_offsets: NDArray[np.int64],
+    queries: MultiVectors,
     documents: MultiVectors,
     offsets: NDArray[np.int64],
     texts: NDArray[np.int64],
@@ -253,11 +253,11 @@ def score_texts(
     Text i has the documents' tokens from ``offsets[i]`` to ``offsets[i + 1]``.
     """
     floats, halves = as_kernel_arrays(documents)
-    packed = pack_columns(np.asarray(queries, np.float32)).reshape(-1)
-    out = np.empty((len(texts), len(query_offsets) - 1), np.float32)
+    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
+    out = np.empty((len(texts), len(queries)), np.float32)
 
     def work(start: int, stop: int) -> None:
-        score_documents(floats, halves, offsets, texts[start:stop], packed, query_offsets, out[start:stop])
+        score_documents(floats, halves, offsets, texts[start:stop], packed, queries.offsets, out[start:stop])
 
     totals = running_total(offsets[texts + 1] - offsets[texts])
     ranges = split_by_weight(totals, _TASK_TOKENS, len(texts))
@@ -268,7 +268,7 @@ def score_texts(
 def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None) -> NDArray[np.float32]:
     """Return the scores of all documents, float32 (n_documents, n_queries)."""
     positions = np.arange(len(documents))
-    return score_texts(queries.tokens, queries.offsets, documents, documents.offsets, positions, threads)
+    return score_texts(queries, documents, documents.offsets, positions, threads)
 
 
 def _positions(

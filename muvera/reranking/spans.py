@@ -187,7 +187,7 @@ def _scores(queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.i
     """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
     # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a span.
     spans = 2 * np.arange(len(bounds))
-    return score_texts(queries.tokens, queries.offsets, documents, bounds.reshape(-1), spans, 1)[:, 0]
+    return score_texts(queries, documents, bounds.reshape(-1), spans, 1)[:, 0]
 
 
 def _as_spans(spans: Any, name: str) -> NDArray[np.int64]:
