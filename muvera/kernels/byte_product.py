@@ -187,6 +187,7 @@ def multiply_possible(
     The first five arguments are those of :func:`bound_products`.  The products belong to these `rows` (n,) of
     `vectors`, float32 (all, width), or to all without `rows`.  The results are `possible` int64 (m, most), `exact`
     float32 (m, most), filled up with -inf, and their `counts` int64 (m,).  A count above `most` has no results.
+    Return the largest count.
     """
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0
@@ -201,3 +202,4 @@ def multiply_possible(
         exact[q] = -np.inf
         if count <= found.shape[0]:
             inner_products_at(vectors, found[:count], queries[q], exact[q, :count])
+    return counts.max()

@@ -159,12 +159,12 @@ class ExactSearch(VectorSearch):
         edges = np.partition(bounds, groups - k)[:, groups - k]
         possible, exact = np.zeros((count, most), np.int64), np.empty((count, most), np.float32)
         counts, vectors = np.empty(count, np.int64), self._columns[0].values
-        multiply_possible(products, *limits, edges, vectors, chosen, possible, exact, counts)
-        exact = exact[:, : counts.max()]
+        largest = multiply_possible(products, *limits, edges, vectors, chosen, possible, exact, counts)
+        exact = exact[:, :largest]
         at = np.arange(count)[:, np.newaxis], (-exact).argsort(axis=1, kind="stable")[:, :k]
         best[1][:] = exact[at]
         best[0][:] = np.where(best[1] > -np.inf, self._labels.values[possible[at]], -1)
-        for q in np.flatnonzero(counts > most):
+        for q in np.flatnonzero(counts > most) if largest > most else ():
             own = slice(q, q + 1)
             self._by_floats(queries[own], (best[0][own], best[1][own]), rows, threads)
 
