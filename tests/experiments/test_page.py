@@ -55,7 +55,7 @@ def test_a_folder_without_its_files_is_refused(folder: Path, tmp_path: Path) -> 
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     for text, message in (
         ('{"rows": [\n1,,]}', "line 2 column 3"),
-        ("[]", "holds a list"),
+        ("[]", "a list."),
         ('{"rows": []}', "no rows and 2 failures, the first: "),
     ):
         (copy / "summary.json").write_text(text, encoding="utf-8")
