@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..metadata.filters import build_condition, kind_of
+from ..metadata.filters import kind_of
 from .output import warn
 
 # A condition that the numbers of a field satisfy.  Every database can answer it.
 _NUMBER = {"$gte": -1e15}
-
-
-class _Compared:
-    """Builder of the pairs (field, kind of values) that a condition compares."""
-
-    def all_of(self, parts: list[set[Any]]) -> set[Any]:
-        return set().union(*parts)
-
-    any_of = all_of
-
-    def negation(self, part: set[Any]) -> set[Any]:
-        return part
-
-    def exists(self, field: str) -> set[Any]:
-        return {(field, "present")}
-
-    def order(self, field: str, name: str, value: Any) -> set[Any]:
-        return self.any_equal(field, [value])
-
-    def any_equal(self, field: str, values: list[Any]) -> set[Any]:
-        return {(field, kind_of(value)) for value in values}
 
 
 def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
@@ -38,7 +17,7 @@ def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
 
     `matches` returns True if a document satisfies a condition.  Call this after an empty result.
     """
-    compared = build_condition(where, _Compared()) if where else set()
+    compared = set(_compared(where or {}))
     for field in sorted({field for field, _ in compared}):
         if not matches({field: {"$exists": True}}):
             warn(f"--where names the field {field!r}, which no document has.")
@@ -48,3 +27,15 @@ def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
             {field: {"$exists": True}, "$not": {field: _NUMBER}}
         ):
             warn(f"--where compares {field!r} with a string, but every document has a number there.")
+
+
+def _compared(condition: Any) -> Iterator[tuple[str, str | None]]:
+    """Yield each field of a valid condition with the kind of a value that it is compared with."""
+    for field, value in condition.items():
+        if field in ("$and", "$or", "$not"):
+            for part in [value] if field == "$not" else value:
+                yield from _compared(part)
+            continue
+        for name, operand in value.items() if isinstance(value, dict) else [("$eq", value)]:
+            for each in operand if isinstance(operand, list) else [operand]:
+                yield field, None if name == "$exists" else kind_of(each)

@@ -71,21 +71,12 @@ def convert(
     limits = given(seconds=time_limit, memory_bytes=memory_limit and memory_limit << 20)
     report = pipeline.convert(
         open_index(source) if format is None and is_index(source) else source,
-        out,
-        to,
-        format=format,
-        overwrite=overwrite,
-        progress=sys.stderr.isatty(),
+        out, to, format=format, overwrite=overwrite, progress=sys.stderr.isatty(),
         isolated=IsolationLimits(**limits) if isolated or limits else False,
-        normalize=normalize,
-        drop_zero_rows=drop_zero_rows,
-        truncate_dimension=truncate_dimension,
-        pooling=pooling,
-        pool_factor=pool_factor,
-        dtype=dtype,
-        **given(nbits=nbits, bucket_means=bucket_means or None),
-        **dict(option or ()),
-    )
+        normalize=normalize, drop_zero_rows=drop_zero_rows, truncate_dimension=truncate_dimension,
+        pooling=pooling, pool_factor=pool_factor, dtype=dtype,
+        **given(nbits=nbits, bucket_means=bucket_means or None), **dict(option or ()),
+    )  # fmt: skip
     show(json_, report.to_dict(), report_text(report))
 
 

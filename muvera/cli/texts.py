@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -229,9 +228,8 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
     change: dict[Any, dict[str, Any]] = {}
     for name, text, row in zip(ids, contents, content.metadata, strict=True):
         before = stored[name].metadata if name in stored else {}
-        values = {key: value for key, value in {**before, **row}.items() if value is not None}
-        if replaces:
-            values = {key: values[key] for key in row if key in values}
+        merged = row if replaces else {**before, **row}
+        values = {key: value for key, value in merged.items() if value is not None}
         if name not in stored or text != stored[name].text:
             encode[name] = text, values
         elif values != before:
@@ -370,16 +368,12 @@ def search(
             )  # fmt: skip
             duration = time.perf_counter() - begun
             if not hits:
-                warn_of_unmatched(where, partial(_finds, loaded))
+                # A database answers conditions only in a search.
+                warn_of_unmatched(where, lambda probe: loaded.search("a", 1, where=probe, words=0))
             facts = {"index": index, "query": question, "seconds": round(duration, 4)}
             facts["hits"] = [hit.to_dict() for hit in hits]
             remark = f"{len(hits):,} of {counted(len(loaded), 'text')} in {seconds(duration)}"
             show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
-
-
-def _finds(index: TextIndex, condition: Any) -> bool:
-    """Return True if a search with a condition finds a text; a database answers conditions only in a search."""
-    return bool(index.search("a", 1, where=condition, words=0))
 
 
 def _typed_questions() -> Iterator[str]:

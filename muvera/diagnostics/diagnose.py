@@ -36,6 +36,9 @@ _QUERIES = 200
 # Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
 
+# Percentiles of the numbers of tokens.
+_PERCENTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
+
 # Presets that are measured; the last one is never recommended.
 _MEASURED = ("mean", "moments", "learned", "fde", "paper")
 
@@ -313,18 +316,13 @@ def diagnose(
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
             measured.append(MeasuredEncoder(name, config, _recall(config, drawn)))
         advance(1)
-    lengths = texts.lengths[texts.lengths > 0]
+    percentiles = np.percentile(texts.lengths[texts.lengths > 0], list(_PERCENTILES.values())).tolist()
     return Diagnosis(
         documents=len(texts),
         empty_documents=len(texts) - drawn.population,
         sampled_documents=len(drawn.documents),
         tokens=texts.num_tokens,
-        tokens_per_document={
-            "min": int(lengths.min()),
-            "median": float(np.median(lengths)),
-            "p95": float(np.percentile(lengths, 95)),
-            "max": int(lengths.max()),
-        },
+        tokens_per_document=dict(zip(_PERCENTILES, percentiles, strict=True)),
         queries=len(drawn.queries),
         query_tokens=float(np.median(drawn.queries.lengths)),
         pseudo_queries=queries is None,

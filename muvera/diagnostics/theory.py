@@ -114,12 +114,10 @@ def theorem_2_2(
 
     Parameters
     ----------
-    eps : float
-        Additive error, above 0 and at most 1.
+    eps, num_query_tokens
+        As for :func:`theorem_2_1`.
     delta : float or None
         Probability of failure, between 0 and 1.  None: 1 / n, a "high probability".
-    num_query_tokens : int
-        |Q|.
     num_document_tokens : int
         Tokens of the longest document.
     num_documents : int
@@ -131,10 +129,8 @@ def theorem_2_2(
 
     Raises
     ------
-    TypeError
-        If a number of tokens or documents is not an int.
-    ValueError
-        If a value is out of range.
+    TypeError, ValueError
+        As for :func:`theorem_2_1`.
 
     Examples
     --------

@@ -8,6 +8,7 @@ import reprlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -200,8 +201,7 @@ def make_app(
     _add_reading(app, server)
     _add_writing(app, server)
     for file in _PAGE.iterdir():
-        address = "/" if file.name == "index.html" else f"/{file.name}"
-        app.add_api_route(address, _sender(file), include_in_schema=False)
+        app.add_route("/" if file.name == "index.html" else f"/{file.name}", partial(_send, file))
     return app
 
 
@@ -421,8 +421,5 @@ async def _refuse_change() -> None:
     raise HTTPException(403, "This server is read-only. Start it with --writable and a token.")
 
 
-def _sender(file: Path) -> Callable[[], Any]:
-    async def send() -> FileResponse:
-        return FileResponse(file)
-
-    return send
+async def _send(file: Path, _: Request) -> Response:
+    return FileResponse(file)

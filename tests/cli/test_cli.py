@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from builders.command_line import COMMANDS, answer, fails, muvera, some_texts
+from builders.command_line import COMMANDS, answer, fails, muvera
 from builders.paths import ROOT
 
 from muvera import MuveraIndex, __version__
@@ -23,32 +23,16 @@ from muvera.utils.stages import stage
 #: Libraries that help must not import.
 HEAVY = ("numpy", "numba", "scipy", "hnswlib", "tqdm", "filelock", "threadpoolctl", "pyarrow", "altair")
 
-HELP = f"""
-import sys
-from muvera.cli import app
-for arguments in ([], *([name] for name in {COMMANDS})):
-    try:
-        app([*arguments, "--help"])
-    except SystemExit as end:
-        assert not end.code, (arguments, end.code)
-print([name for name in {HEAVY} if name in sys.modules])
-"""
-
 
 def started(*arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    environment, pipe = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def test_help_imports_no_heavy_library() -> None:
-    out, err = started("-c", HELP).communicate(timeout=60)
-    assert out.splitlines()[-1] == "[]", err
-    assert out.count("Usage: ") == 1 + len(COMMANDS)
+    program = f"import sys, muvera.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    assert started("-c", program).communicate(timeout=60) == ("[]\n", "")
 
 
 def test_as_a_program(tmp_path: Path) -> None:
@@ -115,20 +99,6 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "unexpected RuntimeError: first second" in err and err.count("\n") == 1
     code, _, err = muvera("--debug", "search", "a", "b")
     assert code == 1 and "in broken" in err
-
-
-def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    some_texts().save(tmp_path / "docs")
-
-    def interrupted(*_: object) -> object:
-        yield some_texts()[:10]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("muvera.cli.sources.stream", interrupted)
-    given = ["--encoder", "paper", "--exact-tokens", 0]
-    code, out, err = muvera("index", tmp_path / "docs", tmp_path / "out", *given)
-    assert (code, out) == (130, "") and "interrupted" in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
 
 
 @pytest.mark.parametrize(

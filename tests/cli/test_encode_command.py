@@ -1,7 +1,8 @@
-"""``muvera encode``, ``muvera load`` and ``muvera convert``."""
+"""``muvera encode``, ``load``, ``convert``, ``demo``, ``diagnose`` and ``tune``."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from builders.text_encoders import HashEncoder
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex
 from muvera.convert import read
+from muvera.data.demo_sample import load_demo_sample
 from muvera.engines import EngineIndex
+from muvera.texts.encoders.minilm import SampleEncoder
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 CONFIG = FDEConfig(dimension=16, **SMALL)
@@ -69,7 +72,7 @@ def test_batches_do_not_matter(docs: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_bad_options_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for target, extra in ((out, ["--save-encoder", docs]), (docs, [])):  # only own results are replaced
-        assert "docs holds" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
+        assert "docs contains" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
     assert (docs / "tokens.npy").is_file()
     assert "--encoder FOLDER" in fails("encode", docs, out, "--side", "queries")
     MuveraIndex.build(some_texts(), path=tmp_path / "exact")
@@ -79,9 +82,6 @@ def test_bad_options_encoders_and_sources(docs: Path, tmp_path: Path) -> None:
     assert "4 columns" in fails("encode", tmp_path / "narrow", out, "--encoder", tmp_path / "encoder")
     assert "with your model first" in fails("encode", "What is a text?", out)
     assert not out.exists()
-
-
-# -- load ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -130,36 +130,26 @@ main()
 """
 
 
-def test_an_index_of_texts_is_loaded_with_texts_and_metadata(tmp_path: Path) -> None:
-    pytest.importorskip("lancedb", reason="lancedb is not installed")
-    metadata: list[dict[str, Any]] = [{"n": 1}, {}, {"n": 3}]
-    texts = TextIndex.build(["a b", "", "c d"], HashEncoder(), ids=["x", "y", "z"], metadata=metadata)
-    texts.update(["e f"], ids=["x"])
-    texts.save(tmp_path / "index")
-    url = f"lancedb:{tmp_path / 'lance'}#texts"
-    answer("load", tmp_path / "index", "--to", url, "--encoder", "mean")
-    with EngineIndex(url) as loaded:
-        assert [one.metadata for one in loaded.documents(["x", "z"])] == [{"n": 1}, {"n": 3}]
-    with TextIndex.open(url, HashEncoder()) as opened:
-        assert [(hit.id, hit.text) for hit in opened.search("e f", where={"n": {"$lt": 3}})] == [("x", "e f")]
-
-
-def test_changes_in_a_journal_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_and_metadata_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lancedb", reason="lancedb is not installed")
     names = {"minilm": HashEncoder(name="minilm")}
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", names.__getitem__)
+    metadata: list[dict[str, Any]] = [{"n": 1}, {}, {"n": 3}]
     for name in ("minilm", "words"):
-        TextIndex.build(["a b"], HashEncoder(name=name), path=tmp_path / name)
-        with TextIndex.open(tmp_path / name, HashEncoder(name=name)) as writer:
-            writer.add(["c d"], metadata=[{"n": 1}])
-            url = f"lancedb:{tmp_path / 'lance'}#{name}"
-            given = ["load", tmp_path / name, "--to", url, "--encoder", "mean"]
+        encoder, url = HashEncoder(name=name), f"lancedb:{tmp_path / 'lance'}#{name}"
+        given = ["load", tmp_path / name, "--to", url, "--encoder", "mean"]
+        texts = TextIndex.build(["a b", "", "c d"], encoder, ids=["x", "y", "z"], metadata=metadata)
+        texts.update(["e f"], ids=["x"])
+        texts.save(tmp_path / name)
+        with TextIndex.open(tmp_path / name, encoder) as writer:
+            writer.add(["g h"], ids=["j"], metadata=[{"n": 4}])
             if name == "minilm":
-                assert answer(*given)["documents"] == 2
-            else:
+                assert answer(*given)["documents"] == 3
+            else:  # the encoder of the texts in the journal is not loaded by its name
                 assert "journal" in fails(*given)
     with EngineIndex(f"lancedb:{tmp_path / 'lance'}#minilm") as loaded:
-        assert [one.metadata for one in loaded.documents([0, 1])] == [{}, {"n": 1}]
+        assert [one.metadata for one in loaded.documents(["x", "z", "j"])] == [{"n": 1}, {"n": 3}, {"n": 4}]
+        assert [one.text for one in loaded.documents(["x", "z"])] == ["e f", "c d"]
 
 
 def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
@@ -174,20 +164,6 @@ def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
     facts = answer("load", many, "--to", url)
     assert facts["skipped"] >= 3 and facts["added"] > 0
     assert facts["added"] + facts["skipped"] == facts["documents"] == 299
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_bad_loads(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for url, arguments, text in (
-        ("mysql://host/x", [], "postgresql:"),
-        ("lancedb:x", ["--encoder", "none"], "'none'"),
-    ):
-        assert text in fails("load", many, "--to", url, *arguments)
-    assert "none" in fails("search", f"lancedb:{tmp_path / 'none'}", many)
-
-
-# -- convert -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -212,7 +188,6 @@ def test_convert(source: Path, tmp_path: Path) -> None:
 def test_bad_conversions(source: Path, tmp_path: Path) -> None:
     for name, arguments, text in (
         ("out", ["--to", "plaid", "--nbits", 1], "--nbits 1"),
-        ("out", ["--truncate-dimension", 9], "--truncate-dimension 9"),
         ("out", ["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
         ("out", ["--pooling", "foo"], "colpali, got 'foo'"),
         ("out", ["--isolated", "--memory-limit", 1], "256"),
@@ -220,3 +195,65 @@ def test_bad_conversions(source: Path, tmp_path: Path) -> None:
     ):
         assert text in fails("convert", source, tmp_path / name, *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+SAMPLE = load_demo_sample()
+
+
+def test_the_sample_fits_together() -> None:
+    encoder = SampleEncoder(SAMPLE)
+    sides: Any = (
+        ("document", SAMPLE.texts, SAMPLE.documents, SAMPLE.token_strings, encoder.encode_documents),
+        ("query", SAMPLE.query_texts, SAMPLE.queries, SAMPLE.query_token_strings, encoder.encode_queries),
+    )
+    for side, texts, vectors, strings, encode in sides:
+        np.testing.assert_array_equal(encode(texts).tokens, vectors.tokens)
+        assert [len(words) for words in strings] == vectors.lengths.tolist()
+        for text, pieces in zip(texts, strings, strict=True):
+            spans = encoder.token_spans(text, side)
+            assert spans is not None
+            for (start, stop), piece in zip(spans, pieces, strict=True):
+                word = text[start:stop].lower()
+                assert word == piece.removeprefix("##") or (word == "" and piece in ("[CLS]", "[SEP]"))
+    assert all(set(answers) <= set(SAMPLE.documents.ids.tolist()) for answers in SAMPLE.relevant)
+
+
+def test_the_demo_in_text() -> None:
+    code, out, err = muvera("demo", "--queries", 2)
+    assert code == 0 and SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
+    assert "<- a labelled answer" in out and "JSON=json" in out and "##" not in out
+    assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
+    fails("demo", "--queries", -1)
+    answered = re.search(r"(\d+) of 24 questions", out)
+    assert answered is not None and 16 <= int(answered[1]) <= 20
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with 60 documents and 5 queries."""
+    rng = np.random.default_rng(0)
+    for name, count in (("docs", 60), ("queries", 5)):
+        np.save(tmp_path / f"{name}_tokens.npy", rng.normal(size=(4 * count, 16)).astype(np.float32))
+        np.save(tmp_path / f"{name}_lens.npy", np.full(count, 4))
+    return tmp_path
+
+
+def test_diagnose(folder: Path) -> None:
+    assert "60" in muvera("diagnose", folder)[1].splitlines()[0]
+    values = answer("diagnose", folder, "--queries", folder, "--format", "npy", "--sample", 40)
+    assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(folder))
+    assert values["sampled_documents"] == 40
+    assert answer("diagnose", folder, "-o", "part=queries")["documents"] == 5
+
+
+def test_tune(tmp_path: Path) -> None:
+    some_texts(200, 8).save(tmp_path / "docs")
+    given = ["tune", tmp_path / "docs", "--sample", 80, "--max-bytes", 300, "--candidates", 10]
+    facts = answer(*given, "--out", tmp_path / "tuned.json")
+    config = facts["choice"]["config"]
+    assert config["dimension"] == 8 and facts["source"] == str(tmp_path / "docs")
+    given = ["--config", tmp_path / "tuned.json", "--exact-tokens", 0]
+    built = answer("index", tmp_path / "docs", tmp_path / "index", *given)
+    assert {**built["encoder"], **config} == built["encoder"]
+    assert "does not exist" in fails("tune", tmp_path / "docs", "--out", tmp_path / "none" / "a.json")
+    assert "--max-bytes 1" in fails("tune", tmp_path / "docs", "--max-bytes", 1)

@@ -1,4 +1,4 @@
-"""``muvera index`` and ``muvera info``, and an index as the source of other commands."""
+"""``muvera index``, ``info``, ``search`` and ``serve``, and an index as the source of other commands."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,11 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, LearnedEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex
+from muvera import FDEConfig, LearnedEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.cli import sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
+from muvera.texts.database import DocumentDatabase
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 TINY = {"vector_dimension": 8, "num_landmarks": 16, "num_features": 16, "training_epochs": 1}
@@ -42,6 +43,7 @@ def test_a_small_collection_is_searched_exactly(docs: Path, tmp_path: Path) -> N
     assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in words
     assert "searches read all tokens" in words
     assert_same(MuveraIndex.load(tmp_path / "out"), some_texts())
+    assert "--overwrite" in fails("index", docs, tmp_path / "out")
 
 
 def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
@@ -87,18 +89,6 @@ def test_an_encoder_is_fitted_on_all_batches(
     given = ["--encoder", "learned", "--config", config(tmp_path, **TINY), "--exact-tokens", 0]
     answer("index", source, tmp_path / "learned", *given)
     assert isinstance(MuveraIndex.load(tmp_path / "learned").encoder, LearnedEncoder)
-
-
-def test_only_an_index_is_replaced_and_only_by_a_complete_one(docs: Path, tmp_path: Path) -> None:
-    answer("index", docs, tmp_path / "out")
-    assert "--overwrite" in fails("index", docs, tmp_path / "out")
-    broken = some_texts()
-    broken.tokens[5, 2] = np.nan
-    broken.save(tmp_path / "broken")
-    assert "coordinate 2" in fails("index", tmp_path / "broken", tmp_path / "out", "--overwrite")
-    assert len(MuveraIndex.load(tmp_path / "out")) == 30
-    assert "is not a muvera index" in fails("index", docs, docs, "--overwrite")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "docs", "out"]
 
 
 def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
@@ -190,3 +180,118 @@ def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
     assert "--full" in muvera("info", tmp_path / "docs.jsonl")[2]
     assert answer("info", tmp_path / "docs.jsonl")["tokens"] is None
     assert "does not exist" in fails("info", tmp_path / "nothing")
+
+
+QUERIES = some_texts(6, seed=1)
+FILLED = QUERIES[[0, 1, 2, 4, 5]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    MuveraIndex.build(some_texts(), exact_tokens=0, path=folder / "index")
+    QUERIES.with_ids([f"q{i}" for i in range(6)]).save(folder / "queries")
+    return folder
+
+
+def test_rankings_are_those_of_exact_chamfer(folder: Path, tmp_path: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 4]
+    content = answer(*given)
+    assert (content["k"], content["candidates"]) == (4, 100)
+    assert [query["id"] for query in content["queries"]] == [f"q{i}" for i in range(6)]
+    rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in content["queries"]]
+    assert rankings.pop(3) == [] and rankings == list(map(list, top_k(FILLED, some_texts(), 4)))
+    best = top_k(QUERIES[0], some_texts(), 4)[0]
+    code, out, err = muvera(*given)
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 6 + 5 * 4 and lines[0] == "query q0"
+    assert lines[1].split() == ["1", f"{best.scores[0]:.4f}", best.ids[0]]
+    assert "6 queries among 30 documents" in err
+    code, out, _ = muvera(*given, "--trec")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0 and len(rows) == 5 * 4
+    assert [(row[2], np.float32(row[4])) for row in rows[:4]] == list(best)
+    assert {(row[1], row[5]) for row in rows} == {("Q0", "muvera")}
+    assert [row[3] for row in rows[:4]] == ["1", "2", "3", "4"]
+    assert "--trec" in fails(*given, "--trec", "--json")
+    QUERIES.with_ids([f"question {i}" for i in range(6)]).save(tmp_path / "queries")
+    assert "'question 0'" in fails("search", folder / "index", tmp_path / "queries", "--trec")
+
+
+def test_recall(folder: Path) -> None:
+    given = ["search", folder / "index", folder / "queries", "-k", 3, "--recall", 0.9]
+    found = answer(*given)
+    assert found["recall"] == 0.9 and found["candidates"] is None
+    expected = MuveraIndex.load(folder / "index").search(QUERIES, 3, recall=0.9)
+    rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in found["queries"]]
+    assert rankings == list(map(list, expected))
+    assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--candidates", 20)
+
+
+def test_sources_of_queries(folder: Path, tmp_path: Path) -> None:
+    index = folder / "index"
+    for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
+        np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
+        np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
+    for source in (tmp_path, tmp_path / "queries_tokens.npy"):
+        assert len(answer("search", index, source)["queries"]) == 6
+    assert len(answer("search", index, tmp_path, "-o", "part=docs")["queries"]) == 30
+    assert len(answer("search", index, folder / "queries", "-o", "part=docs")["queries"]) == 6
+    # Damaged queries are an error; the documents do not replace them.
+    np.save(tmp_path / "queries_lens.npy", QUERIES.lengths[1:])
+    assert "queries_lens" in fails("search", index, tmp_path)
+
+
+def test_bad_searches(folder: Path, tmp_path: Path) -> None:
+    index, queries = folder / "index", folder / "queries"
+    MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
+    for arguments, text in (
+        ([index, queries, "-k", 0], "--k must be at least 1, got 0"),
+        ([index, queries, "--where", "{}"], "--where and --rerank need the URL"),
+        ([queries, queries], f"muvera index {queries} INDEX"),
+        ([index, tmp_path / "nothing"], "nothing does not exist"),
+        ([index, tmp_path / "narrow"], "4 columns"),
+    ):
+        assert text in fails("search", *arguments)
+
+
+def test_texts_and_vectors_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
+    line = fails("search", tmp_path / "texts", "what is red?")
+    assert f"muvera texts search {tmp_path / 'texts'} 'what is red?'" in line
+    assert "Use muvera search." in fails("texts", "search", folder / "index", "pet")
+    assert "--encoder" in fails("texts", "search", tmp_path / "texts", "pet")
+
+
+@pytest.mark.parametrize(("token", "warned"), [("short", True), ("0123456789abcdef", False)])
+def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned: bool) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+    from muvera.serve import run
+
+    with run.listen("127.0.0.1", 0) as other:
+        port = other.getsockname()[1]
+        assert "Give another --port" in fails("serve", folder / "index", "--port", port)  # not announced
+    for host in ("no.such.host.invalid", "192.0.2.1"):
+        with pytest.raises(OSError, match=host):
+            run.listen(host, 0)
+    monkeypatch.setattr(run, "serve", lambda *_, announce, **__: announce())
+    monkeypatch.setenv("MUVERA_TOKEN", token)
+    code, out, err = muvera("serve", folder / "index", "--writable")
+    assert code == 0 and "30 documents at http://127.0.0.1:8080/" in out
+    assert ("5 characters and could be guessed" in err) == warned == bool(err)
+    assert "Other machines" in muvera("serve", folder / "index", "--host", "0.0.0.0")[2]
+
+
+def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pytest.importorskip("muvera.serve.run", reason="the serve extra is not installed")
+    monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", lambda _: HashEncoder())
+    monkeypatch.setattr(run, "serve", lambda index, *_, **__: index.add(["a green pear"]))
+    monkeypatch.setenv("MUVERA_TOKEN", "0123456789abcdef")
+    TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
+    given = ["serve", tmp_path / "texts", "--encoder", "hash", "--writable"]
+    assert muvera(*given) == (0, "", "") and list((tmp_path / "texts").glob("journal-*")) == []
+    monkeypatch.setattr(DocumentDatabase, "save", lambda *_: (tmp_path / "none" / "x").touch())
+    code, _, err = muvera(*given)
+    assert code == 1 and "journal keeps all changes" in err
+    assert len(TextIndex.load(tmp_path / "texts", HashEncoder())) == 3

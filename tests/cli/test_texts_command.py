@@ -177,7 +177,7 @@ def test_an_interrupted_index_continues(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"text number {i}" for i in range(200)))
     Encoder.stop = 150
     code, _, err = muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)
-    assert code == 130 and "continue" in err and not (tmp_path / "index").exists()
+    assert code == 130 and "interrupted" in err and "continue" in err and not (tmp_path / "index").exists()
     before, Encoder.stop, Encoder.encoded = len(set(Encoder.encoded)), None, []
     muvera("texts", "index", tmp_path / "a.txt", tmp_path / "index", *HASH)
     assert before > 150 and len(Encoder.encoded) == 200 - 128
@@ -193,15 +193,11 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     assert "--text" in fails(*given)
     assert "no column 'x'" in fails(*given, "--text", "x")
     assert "lancedb:" in fails("texts", "search", "ftp://x/y", "a")
-    assert "'sentence'" in fails("texts", "search", tmp_path / "index", "a", "--unit", "page")
-    assert "'moments', 'learned'" in fails(*given, "--text", "body", "--vectors", "foo")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
-    facts = answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
-    assert facts["bytes"] > 0
+    answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
     assert (loaded.index.settings.tokens, loaded.index.settings.backend) == ("2bit", "exact")
     assert loaded.index.info().encoder["covariance"] is False  # the preset "mean"
-    assert "--backend" in fails(*given, "--text", "body", "--overwrite", "--backend", "tree")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "index"]
     assert "--overwrite" in fails(*given, "--text", "body")
 

@@ -11,6 +11,7 @@ import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
+from muvera.diagnostics.sample import draw_sample
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import config_from_dict
 from muvera.mips.scan import scan_bytes
@@ -85,15 +86,13 @@ def test_held_out_queries_do_not_influence_the_choice() -> None:
     assert [row.held_out for row in first.rows] != [row.held_out for row in second.rows]
 
 
-def test_windows_come_from_documents_that_nothing_was_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples: list[Any] = []
-    draw = TUNE.draw_sample
-    monkeypatch.setattr(TUNE, "draw_sample", lambda *a, **b: samples.append(draw(*a, **b)) or samples[0])
-    tuning = tune(DOCUMENTS, candidates=30)
-    assert tuning.pseudo_queries and "windows of documents" in tuning.text
-    (drawn,) = samples
+def test_windows_come_from_documents_that_nothing_was_fitted_to() -> None:
+    drawn = draw_sample(
+        DOCUMENTS, None, size=1500, least=(50, 30), most_queries=300, min_fitting=0, seed=0, threads=None
+    )
     assert len(drawn.sources) > 50 and not np.isin(drawn.sources, drawn.fitting).any()
     assert len(drawn.fitting) == round(0.75 * FILLED)
+    assert "windows of documents" in tune(DOCUMENTS, candidates=30).text
 
 
 def test_measured_recall_is_that_of_an_index() -> None:
@@ -134,17 +133,15 @@ def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_bad_input() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"target_recall": 1.5}, "target_recall .*1.5"),
         ({"max_bytes": 15}, "max_bytes=15"),
         ({"candidates": 300}, "424 .*300"),
         ({"sample": 49}, "sample .*50.* 49"),
         ({"documents": DOCUMENTS[:40]}, "50 documents.* 38"),
         ({"queries": QUERIES[:29]}, "30 queries.* 29"),
-    ],
-)
-def test_bad_input(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
+    ]
+    for arguments, words in wrong:
+        with pytest.raises(ValueError, match=words):
+            tune(**{"documents": DOCUMENTS, "queries": QUERIES, **arguments})
