@@ -1,5 +1,6 @@
 """Files of texts: their rows, and the line of a fault."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,12 @@ def test_json_with_titles_ids_and_metadata(tmp_path: Path, name: str, content: s
 @pytest.mark.parametrize("delimiter", ",;\t")
 def test_csv(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "c.csv"
-    rows = ["url,title,body,year,zip,price", '007,1984,"one,\ntwo",1999,012,3', "b,,three,,4,2.5"]
-    content = "\r\n".join(row.replace(",", delimiter) if i != 1 else row for i, row in enumerate(rows))
-    content = content.replace("007,1984,", f"007{delimiter}1984{delimiter}")
-    content = content.replace(",1999,012,3", delimiter + delimiter.join(["1999", "012", "3"]))
-    path.write_text(f"\ufeff{content}\r\n\r\n", encoding="utf-8", newline="")
+    rows = [
+        ["url", "title", "body", "year", "zip", "price"],
+        ["007", "1984", "one,\ntwo", "1999", "012", "3"],
+    ]
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([*rows, ["b", "", "three", "", "4", "2.5"], []])
     file = read_texts(path, ["title", "body"], "url")
     assert (file.texts, file.ids) == (["1984\none,\ntwo", "three"], ["007", "b"])
     assert file.metadata == [
