@@ -64,7 +64,7 @@ def blocks_of(encoder: Any) -> MomentBlocks:
     ("dimension", "dtype"), [(1, np.float32), (33, np.float16), (128, np.float32), (384, np.float16)]
 )
 def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
-    documents = ragged(dimension, dtype=dtype)
+    documents = ragged(dimension, longest=max(30, dimension), dtype=dtype)  # several steps of a kernel
     encoder = MomentsEncoder(MomentsConfig(dimension=dimension, covariance=covariance, **LONG)).fit(documents)
     blocks = blocks_of(encoder)
     directions = metric = None
