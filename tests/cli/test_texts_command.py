@@ -192,7 +192,6 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
     assert "--text" in fails(*given)
     assert "no column 'x'" in fails(*given, "--text", "x")
-    assert "lancedb:" in fails("texts", "search", "ftp://x/y", "a")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
     answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
