@@ -69,9 +69,10 @@ def index(
     from ..index.generations import require_place
     from ..index.muvera_index import MuveraIndex
     from ..index.settings import IndexSettings
+    from ..utils.checks import as_path
     from .sources import choose_encoder, open_documents, stream
 
-    require_place(out, overwrite)
+    require_place(as_path(out, "OUT"), overwrite)
     opened = open_documents(source, format, option)
     chosen: Any = choose_encoder(encoder, config, opened.dimension)
     settings = IndexSettings.of(

@@ -140,9 +140,9 @@ def build(
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_files import read_texts
     from ..texts.text_index import TextIndex
-    from ..utils.checks import counted
+    from ..utils.checks import as_path, counted
 
-    require_place(out, overwrite)
+    require_place(as_path(out, "OUT"), overwrite)
     content = read_texts(source, text or (), id, metadata)
     settings = given(vectors=vectors, tokens=tokens, backend=backend)
     begun = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# The beginning of a URL; pathlib turns "//" into "/".  A drive of Windows has one letter.
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]+):/|(postgres|postgresql|qdrant|qdrants|qdrant-edge|lancedb|milvus):", re.I
+)
 
 
 def given(value: Any) -> str:
@@ -36,9 +42,16 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
 
 
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """Return the path, or raise TypeError if it is not one."""
+    """Return the path of a folder; raise TypeError if it is not a path, or ValueError if it is empty or a URL."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
+    if not os.fspath(path):
+        raise ValueError(f"{name} must be a folder, got an empty string. Give the path of a folder.")
+    if url := _URL.match(os.fspath(path)):  # which can contain a password
+        raise ValueError(
+            f"{name} must be a folder, got a URL of {url[1] or url[2]}. Write a folder and copy it with muvera load "
+            "FOLDER --to URL, or open the URL with TextIndex.open or EngineIndex."
+        )
     return Path(path)
 
 

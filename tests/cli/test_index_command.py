@@ -102,6 +102,7 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         (["--config", config(tmp_path, dimension=4)], "16 columns"),
     ):
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
+    assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     some_texts()[:0].save(tmp_path / "empty")

@@ -191,6 +191,7 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body\na b\nc d\n")
     given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
     assert "--text" in fails(*given)
+    assert "muvera load" in fails("texts", "index", tmp_path / "a.csv", "lancedb:x#y", *HASH)
     assert "no column 'x'" in fails(*given, "--text", "x")
     assert not (tmp_path / "index").exists() and not (tmp_path / "index.encoded").exists()
     answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")

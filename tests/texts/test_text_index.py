@@ -367,6 +367,9 @@ def test_building_into_a_folder(tmp_path: Path) -> None:
     assert (len(index), index.search("x")) == (0, [])
     with pytest.raises(FileExistsError):
         TextIndex.build(TEXTS, HashEncoder(), path=tmp_path / "index")
+    for save in (index.save, index.index.save, lambda path: TextIndex.build([], HashEncoder(), path=path)):
+        with pytest.raises(ValueError, match="muvera load"):
+            save("postgresql://u:p@h/d")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
     loaded.add(["word"], ids=["a"])
     assert ids(loaded.search("word")) == ["a"]

@@ -1,11 +1,13 @@
 """Checks of arguments: their return values, and the given values in their messages."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from muvera.engines.base import SCHEMES
 from muvera.utils.checks import as_id_list, as_path, has_repeats, require_choice, require_int, require_number
 
 
@@ -35,7 +37,27 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: as_id_list({"a": 1}), TypeError, "dict"),
     (lambda: as_id_list(None), TypeError, r"another collection, got NoneType None\.$"),
     (lambda: as_path(None), TypeError, "path must be a string or a Path, got NoneType None"),  # type: ignore[arg-type]
+    (lambda: as_path(""), ValueError, "path must be a folder, got an empty string"),
+    (
+        lambda: as_path(Path("s3://bucket")),
+        ValueError,
+        "a URL of s3. Write .* muvera load FOLDER --to URL, or",
+    ),
 ]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_url_is_no_folder_and_its_password_is_not_shown(scheme: str, tmp_path: Path) -> None:
+    for path in (
+        f"{scheme}:{tmp_path}/x#y",
+        f"{scheme}://u:secret@h/d#y",
+        Path(f"{scheme}://u:secret@h/d#y"),
+    ):
+        with pytest.raises(ValueError, match=f"a URL of {scheme}. Write") as caught:
+            as_path(path)
+        assert "secret" not in str(caught.value)
+    for path in (f"./{scheme}:x", str(tmp_path / f"{scheme}:x"), "C:/notes", "notes:2024"):
+        assert as_path(path) == Path(path)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED)
