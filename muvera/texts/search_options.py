@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from ..index.recall import require_recall
+from ..index.two_stage_search import SearchPlan
 from ..metadata.filters import Filter
-from ..utils.checks import as_id_list, require_int, require_number
+from ..utils.checks import as_id_list, require_number
 from .database import require_ids
 
 #: Default weight of shared words, which are added to Chamfer similarity.
@@ -47,12 +47,11 @@ class SearchOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        require_int("k", self.k, 1)
+        SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
         if not 0 <= require_number("words", self.words) < 1:
             raise ValueError(f"words must be a weight from 0 to below 1, got {self.words!r}.")
         if self.ids is not None:
             object.__setattr__(self, "ids", require_ids(as_id_list(self.ids)))
-        require_recall(self.recall, self.candidates)
 
 
 def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> Parts:

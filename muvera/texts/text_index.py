@@ -379,7 +379,8 @@ class TextIndex:
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
-            Number of texts to rank exactly.  Default: 200, or 100 in a database, which reads tokens more slowly.
+            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a database, which reads tokens
+            more slowly.
         recall, threads
             As for :meth:`muvera.MuveraIndex.search`.
         words : float

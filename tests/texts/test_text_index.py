@@ -139,7 +139,7 @@ class Deaf(HashEncoder):
 def test_words_propose_candidates() -> None:
     fillers = [f"filler number {i}" for i in range(300)]
     index = TextIndex.build([*fillers, "the word zebra"], Deaf(), vectors="fde", exact_tokens=0)
-    assert 300 in ids(index.search("zebra", k=5, candidates=4, words=0.9))
+    assert 300 in ids(index.search("zebra", k=4, candidates=4, words=0.9))
     assert ids(index.search("zebra", k=1, candidates=4, words=0.9, where={"none": 1})) == []
     assert ids(index.search("zebra", k=9, candidates=9, words=0.9, ids=[3])) == [3]
 
@@ -300,6 +300,9 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.search("x", ids="12"), TypeError, "'12'"),
         (lambda i: i.explain_all("x", "12"), TypeError, "'12'"),
         (lambda i: i.get([2**70]), ValueError, "64 bits"),
+        (lambda i: i.search("x", candidates=0), ValueError, "candidates must be at least 1, got 0"),
+        (lambda i: i.search("x", candidates="a"), TypeError, "candidates must be an int"),
+        (lambda i: i.search_sentences("x", candidates=9), ValueError, "candidates=9 must be at least k=10"),
     ],
 )
 def test_what_is_refused_changes_nothing(call: Any, kind: type[Exception], part: str) -> None:
