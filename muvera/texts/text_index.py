@@ -542,6 +542,8 @@ def _ids_for(texts: list[str] | None, ids: Any) -> list[int | str]:
 
 
 def _metadata_for(texts: Sized, metadata: Iterable[Mapping[str, Any]] | None) -> list[Mapping[str, Any]]:
+    if isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a list of dictionaries, got {given(metadata)}. Give [metadata].")
     values = [{}] * len(texts) if metadata is None else list(metadata)
     if len(values) != len(texts):
         entries = counted(len(values), "entry", "entries")

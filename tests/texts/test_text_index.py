@@ -300,6 +300,7 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.search("x", ids="12"), TypeError, "'12'"),
         (lambda i: i.explain_all("x", "12"), TypeError, "'12'"),
         (lambda i: i.get([2**70]), ValueError, "64 bits"),
+        (lambda i: i.add(["x"], ids=["a"], metadata={"a": 1}), TypeError, "list of dictionaries, got dict"),
         (lambda i: i.search("x", candidates=0), ValueError, "candidates must be at least 1, got 0"),
         (lambda i: i.search("x", candidates="a"), TypeError, "candidates must be an int"),
         (lambda i: i.search_sentences("x", candidates=9), ValueError, "candidates=9 must be at least k=10"),
