@@ -282,6 +282,8 @@ def delete(
     """
     if bool(ids) == (where is not None):
         raise ValueError(f"Give either ids or --where, got {'both' if ids else 'neither'}.")
+    if where == {}:
+        raise ValueError("--where {} would delete all texts. Give a condition on a field.")
     with _opened(index, encoder, change=True, encodes=False) as opened:
         # `get` names an unknown id as it was typed.
         names = [text.id for text in opened.get(_stored_ids(opened, ids))] if ids else opened.select(where)
@@ -337,7 +339,7 @@ def search(
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
-    words: Annotated[float, Option(min=0, max=0.99, help="Weight of shared words (BM25).")] = 0.1,
+    words: Annotated[float, Option(help="Weight of shared words (BM25), from 0 to below 1.")] = 0.1,
     candidates: Annotated[
         int | None, Option(min=1, help="Texts to rank exactly (default: 200; for a URL 100).")
     ] = None,

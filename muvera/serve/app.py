@@ -94,7 +94,7 @@ class Search(_Strict):
     recall: float | None = Field(
         None, gt=0, lt=1, description="Instead of candidates: mean share of the exact best, such as 0.95."
     )
-    words: float | None = Field(
+    words: FiniteFloat | None = Field(
         None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."
     )
     unit: Literal["document", "sentence"] = "document"

@@ -77,6 +77,7 @@ def test_index_search_get_and_list(index: Path) -> None:
     assert max(map(len, out.splitlines())) <= 80
     assert "'x'" in fails("texts", "get", index, "x")
     assert "The question is blank" in fails("texts", "search", index, " ", *HASH)
+    assert "--words must be finite, got nan" in fails("texts", "search", index, "a", *HASH, "--words", "nan")
     code, out, _ = muvera("texts", "search", index, *HASH, typed="green pear\nwhale\n\n")
     assert code == 0 and out.index("green") < out.index("whale")
 
@@ -127,6 +128,7 @@ def test_add_and_delete(index: Path, tmp_path: Path) -> None:
     assert list(documents(index)) == ["c"]
     assert "'a'" in fails("texts", "delete", index, "a", "c")
     assert "--where" in fails("texts", "delete", index)
+    assert "would delete all texts" in fails("texts", "delete", index, "--where", "{}")
     assert list(documents(index)) == ["c"]
 
 

@@ -133,6 +133,8 @@ def test_wrong_requests_are_problems(client: TestClient) -> None:
     ]
     for body, part in wrong:
         assert part in problem(client.post("/search", json=body), 422)
+    content, headers = b'{"query": "a", "words": NaN}', {"Content-Type": "application/json"}
+    assert "finite" in problem(client.post("/search", content=content, headers=headers), 422)
 
 
 def test_bodies_are_limited(client: TestClient, writer: TestClient) -> None:
