@@ -135,14 +135,20 @@ class Engine(ABC):
         self.location = parts._replace(netloc=f"{user}@{server}" if user else server, query="").geturl()
         self._encoder_name = f"{name}_encoder"
         self._secret = None if parts.password is None else unquote(parts.password)
-        #: Set by :meth:`describe` and :meth:`create`; None if the collection does not exist.
-        self.description: Description | None = None
+        self._closed = False
+        self._description: Description | None = None
+
+    @property
+    def description(self) -> Description | None:
+        """Set by :meth:`describe` and :meth:`create`; None if the collection does not exist."""
+        self._require_open()
+        return self._description
 
     @property
     def stored(self) -> Description:
         """The description of the collection; raises EngineError if it does not exist."""
         if self.description is None:
-            raise EngineError(f"{self.location} is empty. Add documents first.")
+            raise EngineError(f"{self.location} does not exist. Add documents first, or give another name.")
         return self.description
 
     def require_dimension(self, floats: int) -> None:
@@ -153,9 +159,14 @@ class Engine(ABC):
                 "a smaller configuration."
             )
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self.location} is closed. Open it again with TextIndex.open or EngineIndex.")
+
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn errors of the engine's library into one sentence without the password."""
+        """Turn errors of the engine's library into one sentence without the password; refuse a closed engine."""
+        self._require_open()
         try:
             yield
         except EngineError:
@@ -165,7 +176,9 @@ class Engine(ABC):
             text = re.sub(r",? /\S+\.rs:\d+:\d+", "", text)  # positions in the library's source
             if self._secret:
                 text = text.replace(self._secret, "***")
-            raise EngineError(f"{self.location} {what}: {text[:300].rstrip('.')}.") from None
+            text = text[:300].rstrip(".")
+            end = "" if text.endswith(("?", "!")) else "."
+            raise EngineError(f"{self.location} {what}: {text}{end}") from None
 
     # -- the collection -------------------------------------------------------
 
@@ -174,7 +187,7 @@ class Engine(ABC):
 
         Raise EngineError if the engine cannot be reached, or the name belongs to something else.
         """
-        self.description = None
+        self._description = None
         with self._errors("cannot be read"):
             part = self._read_part(0) if self._is_ours() else None
             if part is None:
@@ -191,7 +204,7 @@ class Engine(ABC):
                 f"{self.location} has vectors of {floats} floats, not {stored.vector_dimension}: the collection was "
                 "changed. Load it again."
             )
-        self.description = stored
+        self._description = stored
         return stored
 
     def create(self, description: Description, encoder: bytes) -> None:
@@ -212,7 +225,7 @@ class Engine(ABC):
         """Replace the stored description."""
         with self._errors("cannot be changed"):
             self._write_part(0, json.dumps(asdict(description)).encode())
-        self.description = description
+        self._description = description
 
     def read_encoder(self) -> bytes:
         """Return the encoder stored by :meth:`create`."""
@@ -227,7 +240,7 @@ class Engine(ABC):
             # The encoder's collection marks the name as ours, so it is removed last.
             for name in (self.name, self._encoder_name):
                 self._drop(name)
-        self.description = None
+        self._description = None
 
     def _is_ours(self) -> bool:
         """Return True if the collection exists; raise EngineError if it belongs to something else."""
@@ -263,8 +276,14 @@ class Engine(ABC):
     def finish(self) -> None:  # noqa: B027 (optional)
         """Build or update the graph, if the engine does not do so by itself."""
 
-    @abstractmethod
     def close(self) -> None:
+        """Close connections and files."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    @abstractmethod
+    def _close(self) -> None:
         """Close connections and files."""
 
     # -- documents ------------------------------------------------------------

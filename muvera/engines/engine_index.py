@@ -120,7 +120,6 @@ class EngineIndex:
                 f"engine must be a URL such as 'lancedb:FOLDER#NAME', or an Engine, got {given(engine)}."
             )
         self._engine = open_engine(engine) if isinstance(engine, str) else engine
-        self._closed = False
         self._text_encoder, self._requested = text_encoder, encoder
         self._encoder: Encoder | None = None
         try:
@@ -190,7 +189,6 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
-        self._require_open()
         values: Any = repeat({}) if metadata is None else metadata
         pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
         report, position = AddReport(), 0
@@ -277,7 +275,6 @@ class EngineIndex:
 
         For an unknown id, nothing is deleted and KeyError is raised, unless ``missing="ignore"``.
         """
-        self._require_open()
         names = as_id_list(ids)
         known = self._read(names, "id", missing)
         if known:
@@ -298,14 +295,7 @@ class EngineIndex:
 
     def close(self) -> None:
         """Close connections and files."""
-        self._closed = True
         self._engine.close()
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise ValueError(
-                f"This index of {self._engine.location} is closed. Open it again with EngineIndex."
-            )
 
     def __enter__(self) -> EngineIndex:
         return self
@@ -412,7 +402,6 @@ class EngineIndex:
         self._engine.change_description(replace(self._engine.stored, candidates_by_recall=numbers))
 
     def _checked(self, queries: Any) -> MultiVectors:
-        self._require_open()
         dimension = self._engine.stored.token_dimension
         return checked_texts(queries, "queries", dimension, self._engine.location)
 

@@ -109,8 +109,7 @@ class LanceDBEngine(Engine):
             with suppress(Exception):  # conditions work without it
                 table.create_index("terms", config=config.LabelList())
 
-    def close(self) -> None:
-        """Drop the table object; LanceDB keeps no files open."""
+    def _close(self) -> None:
         self._table = None
 
     # -- documents ------------------------------------------------------------

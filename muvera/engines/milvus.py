@@ -109,8 +109,7 @@ class MilvusEngine(Engine):
         strings = list(slices(text, _MAX_STRING))
         self._client.upsert(self._encoder_name, [{"part": number, "content": strings, "unused": [0.0, 0.0]}])
 
-    def close(self) -> None:
-        """Close the client."""
+    def _close(self) -> None:
         self._client.close()
 
     # -- documents ------------------------------------------------------------

@@ -93,7 +93,7 @@ class PgVectorEngine(Engine):
 
     def create(self, description: Description, encoder: bytes) -> None:
         """Create an empty collection that stores the encoder, in one transaction."""
-        with self._transaction():
+        with self._errors("cannot be created"), self._transaction():
             super().create(description, encoder)
 
     def _create(self, description: Description) -> None:
@@ -138,8 +138,7 @@ class PgVectorEngine(Engine):
             )
             self._run(f"ANALYZE {self._table}")
 
-    def close(self) -> None:
-        """Close the connection."""
+    def _close(self) -> None:
         self._connection.close()
 
     # -- documents ------------------------------------------------------------

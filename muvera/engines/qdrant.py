@@ -164,8 +164,7 @@ class QdrantEngine(Engine):
         point = self.models.PointStruct(id=number, vector={}, payload=payload)
         self._client.upsert(self._encoder_name, [point], wait=True)
 
-    def close(self) -> None:
-        """Close the client."""
+    def _close(self) -> None:
         self._client.close()
 
     # -- documents ------------------------------------------------------------
@@ -308,7 +307,7 @@ class QdrantEdgeEngine(QdrantEngine):
         self._shard.flush()
 
     def _drop(self, name: str) -> None:
-        self.close()
+        self._close()
         folder = self._data if name == self.name else self._folder
         if folder.exists():
             shutil.rmtree(folder)
@@ -327,8 +326,7 @@ class QdrantEdgeEngine(QdrantEngine):
             self._shard.optimize()
             self._shard.flush()
 
-    def close(self) -> None:
-        """Close the shard."""
+    def _close(self) -> None:
         if self._shard is not None:
             self._shard.close()
             self._shard = None

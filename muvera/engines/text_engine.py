@@ -59,6 +59,9 @@ class EngineTexts:
 
     # -- reading --------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return self.collection.engine.location
+
     def __len__(self) -> int:
         return len(self.collection)
 

@@ -283,6 +283,9 @@ class TextStore:
 
     # -- reading --------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return counted(len(self), "text")
+
     def __len__(self) -> int:
         return len(self.vectors)
 

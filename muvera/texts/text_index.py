@@ -521,7 +521,7 @@ class TextIndex:
         return iter(self._texts)
 
     def __repr__(self) -> str:
-        return f"TextIndex({counted(len(self), 'text')}, encoder={self._encoder.name!r})"
+        return f"TextIndex({self._texts}, encoder={self._encoder.name!r})"
 
     @property
     def index(self) -> MuveraIndex:

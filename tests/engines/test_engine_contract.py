@@ -245,11 +245,21 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
         index.search(QUERIES, where={"year": {"$near": 3}})
     assert len(index) == len(SOME)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index.engine, "close", lambda: None)  # other tests use its connection
+        patch.setattr(index.engine, "_close", lambda: None)  # other tests use its connection
         index.close()
-    for call in (lambda: index.search(QUERIES), lambda: index.add(SOME), lambda: index.delete(["text 1"])):
-        with pytest.raises(ValueError, match="is closed"):
+    for call in (
+        lambda: index.search(QUERIES),
+        lambda: index.add(SOME),
+        lambda: index.delete(["text 1"]),
+        lambda: index.documents(["text 1"]),
+        lambda: len(index),
+        index.info,
+        index.drop,
+        index.engine.describe,
+    ):
+        with pytest.raises(EngineError, match=r"refused is closed\. Open it again with TextIndex\.open"):
             call()
+    assert repr(index).endswith("#refused')")
 
 
 def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> None:
@@ -257,8 +267,8 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     assert len(index) == 0 and index.info().description is None
     with pytest.raises(ValueError, match="256"):
         index.add(DOCUMENTS[:100])
-    assert collections("default").describe() is None  # nothing was created
     index.delete(["x"], missing="ignore")
+    assert collections("default").describe() is None  # nothing was created
     index = opened(collections("default"), None)
     index.add(DOCUMENTS)
     assert index.encoder.config == MomentsConfig(dimension=DIM)

@@ -113,3 +113,24 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
         TextIndex.open(collections("new_texts"), HashEncoder(name="other"))
     with pytest.raises(ValueError, match="'hash'"):
         TextIndex.open(collections("new_texts"))
+
+
+def test_methods_of_a_closed_index_raise(texts: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection: Any = texts._texts.collection  # type: ignore[union-attr]
+    monkeypatch.setattr(collection.engine, "_close", lambda: None)  # other tests use its connection
+    texts.close()
+    for call in (
+        lambda: texts.search("fox"),
+        lambda: texts.add(["x"], ids=["new"]),
+        lambda: texts.update(ids=["fox"], metadata=[{}]),
+        lambda: texts.delete(["fox"]),
+        lambda: texts.get(["fox"]),
+        lambda: texts.explain("fox", "fox"),
+        lambda: "fox" in texts,
+        lambda: len(texts),
+    ):
+        with pytest.raises(
+            EngineError, match=r"is closed\. Open it again with TextIndex\.open or EngineIndex\.$"
+        ):
+            call()
+    assert repr(texts) == f"TextIndex({collection.engine.location}, encoder='hash')"
