@@ -28,6 +28,9 @@ _ON_COMMAND_LINE = {
     "give the format": "give --format",
     "muvera.convert.formats()": "muvera formats",
     "Use None": "Omit it",
+    "Call calibrate first, or give": "Give",
+    "Call calibrate with real queries": "Give --candidates",
+    "in a database need ids. Give ids=": "in a database need ids. Name their column with --id",
     "Give another port": "Give another --port",
     "Use MuveraIndex.load": "Use muvera search",
     "Use MuveraIndex.build": "Omit --keep-codes",
@@ -87,6 +90,7 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
         text = text.replace(words, replacement)
     for name, option in (options or {}).items():
         # Elsewhere the name may be an ordinary word.
+        text = re.sub(rf"\b{name}=(?=[.,]?(\s|$))", option, text)
         text = re.sub(rf"^{name} must\b", f"{option} must", re.sub(rf"\b{name}=", f"{option} ", text))
     text = _READER_OPTIONS.sub(lambda match: f"-o {match[1]}={match[3].lower() or 'NAME'}", text)
     return " ".join(text.split()) or type(error).__name__

@@ -105,6 +105,7 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "line"),
     [
         (ValueError("max_bytes=9 is\n too few."), "--max-bytes 9 is too few."),
+        (ValueError("Give k=, or max_bytes=."), "Give --k, or --max-bytes."),
         (ValueError("k must be at least 1, got 0."), "--k must be at least 1, got 0."),
         (ValueError("A k must stay, and so must bulk=3."), "A k must stay, and so must bulk=3."),
         (ValueError("threads is 0. Use None for all cores."), "threads is 0. Omit it for all cores."),
