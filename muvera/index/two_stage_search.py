@@ -397,7 +397,7 @@ class IndexContents:
         if candidates is not None and candidates.fitted_on_too_few:
             warnings.append(
                 f"The encoder was fitted on only {counted(candidates.fitted_on, 'document')}, but the index now has "
-                f"{len(filled):,}: rebuild() fits it again."
+                f"{len(filled):,}. In Python, rebuild() fits it again."
             )
         first_stage, added, _ = self.first_stage
         drift = self.drift_warning
@@ -411,7 +411,7 @@ class IndexContents:
                 f"documents until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
             )
         if deleted > max(100, live // 2):
-            warnings.append(f"{deleted} deleted documents still take memory: call rebuild().")
+            warnings.append(f"{deleted} deleted documents still take memory. In Python, rebuild() frees it.")
         per_document = tokens * store["bytes_per_token"] / max(1, live)
         return IndexInfo(
             documents=live,

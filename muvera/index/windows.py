@@ -121,8 +121,9 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
         return None
     return (
         f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
-        f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. rebuild() fits the encoder "
-        "again. For a stream of changing documents use encoder='fde', which hardly depends on a sample."
+        f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, rebuild() "
+        "fits the encoder again. For a stream of changing documents use encoder='fde', which hardly depends on a "
+        "sample."
     )
 
 
