@@ -94,7 +94,8 @@ def search(
                 advance(len(block))
         duration = time.perf_counter() - begun
         documents = len(searched)
-        if where and texts.num_tokens and not any(map(len, rankings)):
+        unmatched = where and texts.num_tokens and not any(map(len, rankings))
+        if unmatched:
             query = texts[[int(texts.lengths.argmax())]]
             warn_of_unmatched(
                 where, lambda condition: len(searched.search(query, 1, where=condition, rerank=None)[0])
@@ -108,6 +109,7 @@ def search(
     facts = {"index": index, "k": k, "candidates": candidates, "recall": recall}
     lines = _run(answers) if trec else _rankings(answers)
     sizes = f"{counted(len(names), 'query', 'queries')} among {counted(documents, 'document')}"
+    sizes += ", of which none satisfies --where," if unmatched else ""
     remarks = [] if trec else [f"{sizes} in {seconds(duration)}"]
     show(json_, {**facts, "seconds": round(duration, 4), "queries": results}, "\n".join(lines), *remarks)
 

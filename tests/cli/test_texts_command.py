@@ -102,6 +102,7 @@ def test_a_condition_that_cannot_match_is_explained(index: Path, tmp_path: Path)
         ):
             code, _, err = muvera(*command, "--where", json.dumps(where))
             assert code == 0 and warning in err and err.count("warning") == bool(warning), command
+        assert "4 queries among 3 documents, of which none satisfies --where, in" in err
     assert (
         "warning" not in muvera("texts", "list", index, "--where", '{"title": "Fruit", "$not": {"x": 1}}')[2]
     )
