@@ -104,7 +104,7 @@ def read_json(path: Path) -> Any:
         If it is damaged; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or not JSON: {error}.") from error
 

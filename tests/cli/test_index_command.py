@@ -27,7 +27,7 @@ def docs(tmp_path: Path) -> Path:
 
 
 def config(tmp_path: Path, **values: Any) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "config.json").write_text(json.dumps(values), "utf-8-sig")  # as some editors of Windows do
     return tmp_path / "config.json"
 
 
