@@ -22,11 +22,11 @@ class Options:
 
     Parameters
     ----------
-    drop_zero_rows : bool
-        Drop tokens that are entirely zero (padding, which would score 0).
     truncate_dimension : int, optional
         Keep the first columns, scaled to unit length again.  Only for models trained for it
         (Matryoshka).
+    drop_zero_rows : bool
+        Drop tokens that are entirely zero (padding, which would score 0).
     normalize : bool
         Scale every token to unit length.
     pooling : str, optional
@@ -42,8 +42,8 @@ class Options:
         For settings that are unknown or contradict each other.
     """
 
-    drop_zero_rows: bool = False
     truncate_dimension: int | None = None
+    drop_zero_rows: bool = False
     normalize: bool = False
     pooling: str | None = None
     pool_factor: float = 2.0
@@ -71,11 +71,11 @@ class Options:
             For documents that a transform refuses.
         """
         count = batch.num_tokens
+        if self.truncate_dimension is not None:
+            batch = _truncated(batch, self.truncate_dimension)
         if self.drop_zero_rows:
             batch = _without_zeros(batch)
         dropped = count - batch.num_tokens
-        if self.truncate_dimension is not None:
-            batch = _truncated(batch, self.truncate_dimension)
         if self.normalize or self.truncate_dimension is not None:
             batch = _normalized(batch, first_document)
         if self.pooling is not None:

@@ -36,6 +36,7 @@ def test_each_transform() -> None:
     assert result.ids.tolist() == ["x", "y"]
     wide = MultiVectors.from_arrays([np.array([[3, 4, 12]], np.float32) / 13])
     np.testing.assert_allclose(applied(wide, truncate_dimension=2).tokens, [[0.6, 0.8]], atol=1e-7)
+    assert applied(documents([[0, 2]]), truncate_dimension=1, drop_zero_rows=True).num_tokens == 0
     half = applied(documents([[1, 2]]), dtype="float16")
     assert half.tokens.dtype == np.float16 and applied(half, dtype="float16") is half
     clean = documents([[1, 2]], [])
