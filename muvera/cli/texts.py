@@ -274,7 +274,7 @@ def delete(
     encoder: JournalEncoder = None,
     json_: Json = False,
 ) -> None:
-    """Delete texts by id or by a condition.
+    """Delete texts by id or by a condition; from a database only by id.
 
     \b
     Example:
@@ -309,7 +309,7 @@ def get(
 
 @texts.command("list")
 def list_(
-    index: Index,
+    index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index of texts.")],
     where: Where = None,
     limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,

@@ -314,7 +314,7 @@ class Engine(ABC):
     def delete(self, ids: list[Any]) -> None:
         """Delete documents; unknown ids are ignored."""
         with self._errors("did not delete documents"):
-            for group in _in_groups(ids):
+            for group in self._in_groups(ids):
                 self._delete(group)
 
     def __len__(self) -> int:
@@ -326,7 +326,7 @@ class Engine(ABC):
         """Return the values of a column by id, without unknown ids."""
         values: dict[Any, Any] = {}
         with self._errors("cannot be read"):
-            for group in _in_groups(ids):
+            for group in self._in_groups(ids):
                 values.update(self._read(group, column))
         return values
 
@@ -338,6 +338,11 @@ class Engine(ABC):
         known = [id for id in ids if id in values]
         arrays = [np.asarray(values[id], np.float16).reshape(-1, width) for id in known]
         return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
+
+    def _in_groups(self, ids: list[Any]) -> Iterator[list[Any]]:
+        """Yield at most 500 ids at a time, without those of another type or not in UTF-8, which no document has."""
+        kind = int if self.stored.integer_ids else str
+        return slices([id for id in ids if type(id) is kind and is_utf8(str(id))], _IDS)
 
     @abstractmethod
     def _write(self, rows: list[Row]) -> None:
@@ -365,7 +370,7 @@ class Engine(ABC):
         build = self.conditions(self)
         parts = [build_condition(where, build)] if where else []
         if ids is not None:
-            parts.append(build.any_of([build.among(group) for group in _in_groups(ids)]))
+            parts.append(build.any_of([build.among(group) for group in self._in_groups(ids)]))
         condition = build.all_of(parts)
         if condition is False:
             return [([], [])] * len(search.vectors)
@@ -380,11 +385,6 @@ class Engine(ABC):
 def slices(values: Any, size: int) -> Iterator[Any]:
     """Yield slices of a sequence with at most `size` elements."""
     return (values[start : start + size] for start in range(0, len(values), size))
-
-
-def _in_groups(ids: list[Any]) -> Iterator[list[Any]]:
-    """Yield at most 500 ids at a time, without strings that are not UTF-8, which no document has as an id."""
-    return slices([id for id in ids if not isinstance(id, str) or is_utf8(id)], _IDS)
 
 
 # -- URLs ---------------------------------------------------------------------

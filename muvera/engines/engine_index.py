@@ -39,6 +39,9 @@ _BATCH_BYTES = 8 << 20
 
 _UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."
 
+# Names of the types of ids, by Description.integer_ids.
+_KINDS = {True: "integers", False: "strings"}
+
 # Queries whose candidates' tokens are in memory at once.
 _QUERIES = 64
 
@@ -239,10 +242,9 @@ class EngineIndex:
         stored, location = self._engine.stored, self._engine.location
         documents.require_dimension(stored.token_dimension, "documents", location)
         if stored.integer_ids != (documents.ids.dtype.kind == "i"):
-            kinds = ("integers", "strings") if stored.integer_ids else ("strings", "integers")
             raise TypeError(
-                f"{location} has {kinds[0]} as ids, but the documents have {kinds[1]}. Convert the ids, or use another "
-                "collection."
+                f"{location} has {_KINDS[stored.integer_ids]} as ids, but the documents have "
+                f"{_KINDS[not stored.integer_ids]}. Convert the ids, or use another collection."
             )
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
@@ -283,10 +285,12 @@ class EngineIndex:
     def _read(self, ids: list[Any], column: Column, missing: Missing) -> dict[Any, Any]:
         """Return the values of a column by id."""
         require_choice("missing", missing, get_args(Missing))
-        values = {} if self._engine.description is None else self._engine.read(ids, column)
+        stored = self._engine.description
+        values = {} if stored is None else self._engine.read(ids, column)
         unknown = next((id for id in ids if id not in values), None)
         if unknown is not None and missing == "raise":
-            raise KeyError(f"id {unknown!r} is not in {self._engine.location}.")
+            kind = "" if stored is None else f", which has {_KINDS[stored.integer_ids]} as ids"
+            raise KeyError(f"id {unknown!r} is not in {self._engine.location}{kind}.")
         return values
 
     def drop(self) -> None:

@@ -22,6 +22,9 @@ from .engine_index import EngineIndex
 
 _Read = TypeVar("_Read")
 
+_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
+_NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
+
 
 def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:
     """Open a collection of texts, or an empty one, and its encoder; see :meth:`muvera.TextIndex.open`."""
@@ -31,7 +34,7 @@ def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple
         if stored is None:
             if encoder is None or isinstance(encoder, NoEncoder):
                 raise EngineError(
-                    f"{opened.location} is empty. Load texts with muvera load, or give their encoder."
+                    f"{opened.location} does not exist. Load texts with muvera load, or give an encoder to create it."
                 )
             model = as_text_encoder(encoder)
         elif stored.text_encoder is None:
@@ -69,7 +72,7 @@ class EngineTexts:
         return isinstance(id, (int, str)) and bool(self.get([id], "ignore"))
 
     def __iter__(self) -> Iterator[TextDocument]:
-        self._refuse("cannot list its texts. Get texts by id.")
+        self._refuse(_NO_LIST)
 
     def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata in the order of `ids`."""
@@ -77,7 +80,7 @@ class EngineTexts:
 
     def select(self, where: Filter) -> list[int | str]:
         """Raise EngineError: databases answer conditions only in a search."""
-        self._refuse("cannot list ids by a condition. Search with the condition.")
+        self._refuse(_NO_LIST)
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the token vectors of texts."""
@@ -86,7 +89,7 @@ class EngineTexts:
     @property
     def vectors(self) -> MuveraIndex:
         """Raise EngineError: the token vectors are in the database."""
-        self._refuse("has its token vectors in the database.")
+        self._refuse(_NO_VECTORS)
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
         """Call `read`, and return its result; other programs can change a database at any time."""
@@ -157,7 +160,7 @@ class EngineTexts:
 
     def rebuild(self, threads: int | None) -> None:
         """Raise EngineError: the token vectors are in the database."""
-        self._refuse("has its token vectors in the database.")
+        self._refuse(_NO_VECTORS)
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Calibrate ``search(recall=)``."""

@@ -180,9 +180,16 @@ def test_documents_are_replaced_deleted_and_resumed(collections: Any, integers: 
     name, other = texts.ids[[3, 4]].tolist()
     found = [one.metadata for one in index.documents([other, name, other])]
     assert found == [values[4], values[3], values[4]]
-    for wrong in (str(name), 3):
+    for single in (str(name), 3):
         with pytest.raises(TypeError):
-            index.delete(wrong)  # type: ignore[arg-type]
+            index.delete(single)  # type: ignore[arg-type]
+    wrong = [str(number) if integers else number for number in (3, 5)]
+    with pytest.raises(
+        KeyError, match="which has integers as ids" if integers else "which has strings as ids"
+    ):
+        index.delete(wrong)
+    assert index.documents([wrong[0], name], missing="ignore") == index.documents([name])
+    assert ids(index.search(QUERIES[:1], ids=wrong, rerank=None)) == [[]]
     gone = [name, texts.ids[20:21].tolist()[0], 10**6 if integers else "unknown"]
     with pytest.raises(KeyError, match=r"1000000|unknown"):
         index.delete(gone)

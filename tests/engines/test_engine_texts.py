@@ -57,8 +57,14 @@ def test_texts_are_searched(texts: TextIndex) -> None:
     assert found(texts.search("red apple", 1, recall=0.9)) == ["apple"]
     with pytest.raises(ValueError, match="below 1, got 1"):
         texts.search("fox", words=1)
-    for call in (lambda: texts.select({}), lambda: list(texts), lambda: texts.save("x"), lambda: texts.index):
-        with pytest.raises(EngineError):
+    for call, message in (
+        (lambda: texts.select({}), "does not list its texts"),
+        (lambda: list(texts), "does not list its texts"),
+        (lambda: texts.save("x"), "has no folder"),
+        (texts.info, "index, info and rebuild are not available"),
+        (texts.rebuild, "index, info and rebuild are not available"),
+    ):
+        with pytest.raises(EngineError, match=message):
             call()
 
 
@@ -86,15 +92,17 @@ def test_texts_are_changed(texts: Any, collections: Any) -> None:
         lambda: texts.delete(["db", "whale"]),
         lambda: texts.add(["x"], ids=["db"]),
         lambda: texts.add(["x"]),
+        lambda: texts.add(["x"], ids=[3]),
+        lambda: texts.update(ids=[3], metadata=[{}]),
         lambda: texts.add(["x", "y"], ids=["a", "a"]),
         lambda: texts.add([" "], ids=["blank"]),
         lambda: texts.add(["x"], ids=["new"], metadata=[{"$text": "y"}]),
         lambda: texts.update(ids=["cat"], metadata=[{}]),
     )
     for call in calls:
-        with pytest.raises((KeyError, ValueError)):
+        with pytest.raises((KeyError, ValueError, TypeError)):
             call()
-    assert len(texts) == 4 and texts.get(["db"])[0].text == "tables"
+    assert len(texts) == 4 and 3 not in texts and texts.get(["db"])[0].text == "tables"
 
 
 def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
@@ -102,7 +110,7 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
     EngineIndex(collections("no_texts"), "mean").add(local.index.tokens(IDS).with_ids(IDS))
     with pytest.raises(EngineError, match="no texts"):
         TextIndex.open(collections("no_texts"), ENCODER)
-    with pytest.raises(EngineError, match="encoder"):
+    with pytest.raises(EngineError, match=r"does not exist.*encoder"):
         TextIndex.open(collections("empty_texts"))
     new = TextIndex.open(collections("new_texts"), ENCODER)
     assert (len(new), new.search("x"), new.get(["a"], missing="ignore")) == (0, [], [])
