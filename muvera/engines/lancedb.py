@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,20 @@ class LanceDBEngine(Engine):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        path = folder_of(self._url)
+        self._path = folder_of(self._url)
         self._pa = import_extra("pyarrow", "lancedb", "LanceDB")
-        library = import_extra("lancedb", "lancedb", "LanceDB")
-        with self._errors("cannot be opened"):
-            self._database = library.connect(path)
+        self._library = import_extra("lancedb", "lancedb", "LanceDB")
         self._table: Any = None
+
+    @cached_property
+    def _database(self) -> Any:
+        return self._library.connect(self._path)  # makes a folder
 
     # -- the collection -------------------------------------------------------
 
     def _exists(self, name: str) -> bool:
+        if "://" not in self._path and not Path(self._path).expanduser().is_dir():
+            return False
         tables = self._database.list_tables()
         return name in getattr(tables, "tables", tables)
 
@@ -80,7 +85,8 @@ class LanceDBEngine(Engine):
         self._table = self._database.create_table(self.name, schema=pa.schema(columns))
 
     def _drop(self, name: str) -> None:
-        self._database.drop_table(name, ignore_missing=True)
+        if self._exists(name):
+            self._database.drop_table(name)
 
     def _read_part(self, number: int) -> bytes | None:
         table = self._database.open_table(self._encoder_name)

@@ -185,5 +185,9 @@ class PgVectorEngine(Engine):
 def _values(row: Row) -> list[Any]:
     """Return the values of a row's columns, with the vector and JSON as text."""
     plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
+    if "\\u0000" in "".join([json.dumps(row.id), *plain]).replace("\\\\", ""):  # without escaped backslashes
+        raise EngineError(
+            f"The id, text or metadata of document {row.id!r} has a NUL, which PostgreSQL cannot store. Remove it."
+        )
     tokens = [] if row.tokens is None else [row.tokens.astype("<f2").tobytes()]
     return [row.id, str(row.vector.tolist()), *plain, *tokens]

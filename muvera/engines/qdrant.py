@@ -279,7 +279,14 @@ class QdrantEdgeEngine(QdrantEngine):
 
     def _open(self, stored: Description) -> int:
         if self._shard is None:
-            self._shard = self.models.EdgeShard.load(str(self._data))
+            try:
+                self._shard = self.models.EdgeShard.load(str(self._data))
+            except Exception as error:
+                if "WouldBlock" not in str(error):
+                    raise
+                raise EngineError(
+                    f"{self.location} is open in another process or by another object. Close it first."
+                ) from None
         return stored.vector_dimension
 
     def _create(self, description: Description) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -129,9 +130,35 @@ def test_qdrant_answers_with_few_points_at_a_time() -> None:
 
 
 def test_a_batch_that_fails_is_not_half_written(filled: EngineIndex) -> None:
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="has a NUL, which PostgreSQL cannot store"):
         filled.add(DOCUMENTS.with_ids([*(f"new {i}" for i in range(39)), "a \0 b"]))
+    with pytest.raises(EngineError, match="'text 0' has a NUL"):
+        filled.add(DOCUMENTS[:1], texts=["a\0b"])
     assert len(filled) == COUNT
+    filled.add(DOCUMENTS[:1], texts=["a backslash: \\u0000"])
+    assert filled.documents(["text 0"])[0].text == "a backslash: \\u0000"
+
+
+@pytest.mark.parametrize("kind", ["lancedb", "qdrant-edge"])
+def test_a_collection_that_does_not_exist_leaves_no_folder(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip(kind.replace("-", "_"), reason=f"{kind} is not installed")
+    with EngineIndex(f"{kind}:{tmp_path}/new#docs") as index:
+        for call in (lambda: index.search([np.ones((2, DIM))]), lambda: index.encoder):
+            with pytest.raises(EngineError, match="docs does not exist"):
+                call()
+        index.drop()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_open_is_not_opened_again(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_edge", reason="qdrant-edge is not installed")
+    url = f"qdrant-edge:{tmp_path}#docs"
+    with EngineIndex(url, ENCODER) as index:
+        index.add(DOCUMENTS)
+        with pytest.raises(EngineError, match="is open in another process or by another object"):
+            EngineIndex(url)
+    with EngineIndex(url) as index:
+        assert len(index) == COUNT
 
 
 def test_long_vectors_are_refused_before_anything_is_created(postgres: str) -> None:
