@@ -71,6 +71,9 @@ MetadataColumns = Annotated[
 # One function implements add and update, so both have the same options.
 _ADD = """Add texts with new ids.
 
+If the command is killed, complete batches of 64 texts stay.  muvera texts update with the same file adds
+the rest.
+
 \b
 Example:
   muvera texts add my-index more.csv --text title,body --id url
@@ -165,7 +168,8 @@ def build(
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
     number = counted(len(index), "text")
-    line = f"{out}: {number}, encoded by {model.name}, {megabytes(size)}, in {seconds(duration)}"
+    remark = " (only for demos)" if encoder == "minilm" else ""
+    line = f"{out}: {number}, encoded by {model.name}{remark}, {megabytes(size)}, in {seconds(duration)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
 
 
@@ -250,11 +254,17 @@ def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
 def _in_batches(
     change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
 ) -> None:
-    """Call `change` with a few texts at a time; an interrupt does not undo the earlier calls."""
+    """Call `change` with a few texts at a time; an error or interrupt does not undo the earlier calls."""
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
-            change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
+            try:
+                change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
+            except BaseException:
+                if start:
+                    stored = f"The first {start:,} of {len(texts):,} texts to encode are stored."
+                    note(f"muvera: {stored} muvera texts update stores the rest of a file with ids.")
+                raise
             advance(len(texts[rows]))
 
 

@@ -190,6 +190,17 @@ def test_an_interrupted_index_continues(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "index"]
 
 
+def test_an_interrupted_addition_keeps_whole_batches(index: Path, tmp_path: Path) -> None:
+    rows = [{"id": f"n{i}", "text": f"text number {i}"} for i in range(200)]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Encoder.encoded, Encoder.stop = [], 150
+    code, _, err = muvera("texts", "add", index, tmp_path / "new.jsonl", *HASH)
+    assert code == 130 and "The first 128 of 200 texts to encode are stored. muvera texts update" in err
+    Encoder.stop = None
+    facts = answer("texts", "update", index, tmp_path / "new.jsonl", *HASH)
+    assert (facts["added"], facts["unchanged"], facts["texts"]) == (72, 128, 203)
+
+
 def test_settings_and_faults(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body\na b\nc d\n")
     given = ["texts", "index", tmp_path / "a.csv", tmp_path / "index", *HASH]
