@@ -16,7 +16,7 @@ best = index.search("put a list in order")[0]
 for word, matched, similarity in index.explain("put a list in order", best.id).words():
     print(f"{word} -> {matched} {similarity:.2f}")
 
-index.add(["Reverse the list in place."], metadata=[{"type": "list"}])
+index.add(["Reverse the list in place."], metadata=[{"type": "list"}])  # in memory until save()
 with tempfile.TemporaryDirectory() as folder:
     index.save(f"{folder}/index")
     print(len(TextIndex.load(f"{folder}/index")), "texts")

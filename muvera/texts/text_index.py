@@ -91,7 +91,8 @@ class TextIndex:
         metadata : sequence of dict, optional
             One for each text, for filters.
         path, overwrite
-            Also save the index to this folder, see :meth:`save`.
+            Also save the index to this folder, see :meth:`save`.  Later changes are in memory until :meth:`save`;
+            an index from :meth:`open` keeps each change.
         settings, threads, **changes
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
         progress : callable, optional
