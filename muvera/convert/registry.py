@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.multivectors import MultiVectors
-from ..utils.checks import require_choice, require_int
+from ..utils.checks import as_path, require_choice, require_int
 from .damage import IF_TEXTS, naming_errors
 from .isolation import IsolationLimits, isolated_source
 from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
@@ -32,6 +32,7 @@ def formats() -> dict[str, str]:
 def find_reader(path: Path, format: str | None = None) -> Reader:
     """Return the reader of `format`, by default of the format of `path`, detected from its files."""
     if not path.exists():
+        as_path(path)  # refuses a URL
         raise FileNotFoundError(
             f"{path} does not exist. Give a file or folder of embeddings; encode texts with your model first."
         )

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..utils.atomic_files import content_checksum, read_json, require_unchanged, write_json
+from ..utils.checks import as_path
 
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
@@ -53,6 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of `folder`, checked; raise FileNotFoundError or IndexFolderError."""
     path = folder / MANIFEST
     if not folder.exists():
+        as_path(folder)  # refuses a URL
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
     if (folder / "tokens.npy").is_file() and not path.is_file():
         raise FileNotFoundError(

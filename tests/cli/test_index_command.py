@@ -264,6 +264,12 @@ def test_texts_and_vectors_are_told_apart(folder: Path, tmp_path: Path) -> None:
     assert "--encoder" in fails("texts", "search", tmp_path / "texts", "pet")
 
 
+@pytest.mark.parametrize("command", ["info", "serve"])
+def test_commands_for_folders_refuse_a_url_without_its_password(command: str) -> None:
+    line = fails(command, "postgresql://me:s3cret@localhost/search#docs")
+    assert "path must be a folder, got a URL of postgresql." in line and "s3cret" not in line
+
+
 @pytest.mark.parametrize(("token", "warned"), [("short", True), ("0123456789abcdef", False)])
 def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned: bool) -> None:
     pytest.importorskip("fastapi", reason="the serve extra is not installed")
