@@ -27,6 +27,8 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import as_path
+
 # Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to
 # restore.
 _PURPOSES = ("partial", "staging", "old")
@@ -65,7 +67,7 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
     FileExistsError
         If `target` is a folder, or exists and `overwrite` is False.
     """
-    target = Path(target).absolute()
+    target = as_path(target).absolute()
     if target.is_dir():
         raise FileExistsError(f"{target} is a folder, but the target is a file. Give another name.")
     if target.exists() and not overwrite:
@@ -201,7 +203,7 @@ def atomic_folder(
     The next call removes leftovers of a killed process beside `target`.  Linux can exchange two folders in one
     step, so `target` exists at every moment; on other systems the next call restores it.
     """
-    target = Path(target).absolute()
+    target = as_path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "partial") as beside:
         occupied = target.is_dir() and any(target.iterdir())

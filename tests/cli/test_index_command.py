@@ -103,6 +103,10 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
     ):
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
+    url = "postgresql://u:secret@h/d"
+    for command in (("encode", docs, url), ("index", url, "x")):
+        error = fails(*command)
+        assert "must be a folder" in error and "secret" not in error
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     some_texts()[:0].save(tmp_path / "empty")
