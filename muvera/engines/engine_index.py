@@ -352,6 +352,7 @@ class EngineIndex:
         """
         require_int("k", k, 1)
         count = self.num_candidates(k, candidates, recall)
+        texts = self._checked(queries)
         if rerank is not None:
             require_choice("rerank", rerank, ("auto", "here"))
             if self._tokens is None:
@@ -361,7 +362,6 @@ class EngineIndex:
                 )
         engine_ranks = rerank == "auto" and self._engine.reranks and self._tokens == "engine"
         allowed = None if ids is None else as_id_list(ids)
-        texts = self._checked(queries)
         rankings = self._as_rankings([([], [])] * len(texts))
         filled = np.flatnonzero(texts.lengths > 0)
         for start in range(0, len(filled), _QUERIES):
