@@ -8,7 +8,7 @@ from typing import Any
 from ..metadata.filters import kind_of
 from .output import warn
 
-# A condition that the numbers of a field satisfy.  Every database can answer it.
+# A condition that is true for practically every number, and that every database can evaluate.
 _NUMBER = {"$gte": -1e15}
 
 
@@ -30,7 +30,7 @@ def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
 
 
 def _compared(condition: Any) -> Iterator[tuple[str, str | None]]:
-    """Yield each field of a valid condition with the kind of a value that it is compared with."""
+    """Yield a field and the kind of its operand for each comparison in a valid condition."""
     for field, value in condition.items():
         if field in ("$and", "$or", "$not"):
             for part in [value] if field == "$not" else value:

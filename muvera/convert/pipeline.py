@@ -201,7 +201,7 @@ class _Stream:
         self.place = str(getattr(source, "place", source.name))
 
     def transformed(self, max_tokens: int | None = None) -> Iterator[tuple[MultiVectors, MultiVectors]]:
-        """Yield batches before and after the transforms; at least one, which has the dimension."""
+        """Yield batches before and after the transforms; an empty source yields one empty batch with its dimension."""
         source, count = self.source, 0
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):

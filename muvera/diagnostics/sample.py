@@ -36,7 +36,8 @@ class Sample:
     """Documents of a collection, and queries whose exact answers among them are known.
 
     Encoders are fitted to the documents at the positions `fitting`.  Queries are real ones, or windows of other
-    documents.  `sources` are the positions of these documents, which score -inf; -1 for real queries.
+    documents.  `sources` are the positions of the windows' documents, or -1 for real queries.  A window scores its own
+    document -inf.
     `population` is the number of documents with tokens in the collection.
     """
 
@@ -98,8 +99,8 @@ def draw_sample(
     """Draw at most `size` documents with tokens, and queries.
 
     Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer than `min_fitting` documents
-    would be fitted to, all documents are fitted to and cut into windows.  Raise ValueError if fewer documents or
-    queries than `least` have tokens.
+    would remain for fitting, encoders are fitted to all documents, and windows are cut from all of them.  Raise
+    ValueError if fewer documents or queries than `least` have tokens.
     """
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")

@@ -121,9 +121,9 @@ class EncoderArrays(ABC):
 
     @classmethod
     def from_files(cls: type[_Arrays], read: ReadArray) -> _Arrays:
-        """Read the files of :func:`write_encoder_arrays` with `read`, a function of the arrays' names.
+        """Return the arrays that :func:`write_encoder_arrays` stored; `read` returns a stored array by its name.
 
-        A field of bytes is followed by the unit of each of its columns.
+        The field after a field of bytes contains the unit of each of its columns.
         """
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         arrays = [np.ascontiguousarray(read(cls.prefix + field.name)) for field in fields]
@@ -338,7 +338,7 @@ class Encoder(ABC):
 
     @classmethod
     def from_files(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
-        """Return the encoder from the files of :func:`write_encoder_arrays`; `read` returns the array in one."""
+        """Return the encoder with the stored arrays; `read` returns a stored array by its name."""
         classes = cls._array_classes(config)
         return cls(config, **{name: each.from_files(read) for name, each in classes.items()})
 
@@ -422,7 +422,8 @@ def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
     """Write the arrays as ``encoder_*.npy``; the caller stores the configuration.
 
-    Bytes are compressed by Huffman codes alone: a search for repeated bytes would take longer and save no more.
+    Arrays of bytes are compressed by Huffman codes only, because a search for repeated bytes takes longer and saves no
+    space.
     """
     for name, array in arrays.items():
         if array.dtype.itemsize == 1:
@@ -432,7 +433,7 @@ def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
 
 
 def _inflated(packed: NDArray[Any], name: str, columns: int) -> NDArray[np.uint8]:
-    """Return the bytes that :func:`write_encoder_arrays` deflated, in rows."""
+    """Return the bytes that :func:`write_encoder_arrays` compressed, in rows."""
     unpacker = zlib.decompressobj()
     try:
         # A Huffman code has at least one bit per byte.

@@ -104,8 +104,9 @@ class CompactMaps(EncoderArrays):
     ) -> CompactMaps:
         """Round the result of :func:`fit_maps` for these windows.
 
-        The triangles of queries are similar, so rounding to half bytes adds a similar error to each product.  A ridge
-        regression on the other columns of the windows predicts it; its solution is subtracted from their map.
+        The triangles of queries are similar, so rounding their map to half bytes adds a similar error to each product.
+        A ridge regression on the other columns of the windows predicts this error.  Its solution is subtracted from
+        the map of these columns.
         """
         queries, documents, mean = maps
         triangle = len(queries) - mean_columns

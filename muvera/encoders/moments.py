@@ -46,7 +46,7 @@ class MomentsConfig(EncoderConfig):
     compact_dimension : int or None
         Size after a map that is fitted to documents, see :mod:`muvera.encoders.compact_map`.  Default: 256 for
         tokens of up to 128 columns, otherwise 512.  256 floats have the recall of the full covariance's thousands.
-        Fitting takes seconds.  None: no map.  A vector that is not longer without a map also gets none.
+        Fitting takes seconds.  No map is fitted if this is None, or if the vector has at most this size without one.
     seed : int
         Seed of the sampled documents and windows.
 

@@ -340,7 +340,7 @@ class Engine(ABC):
         return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
 
     def _in_groups(self, ids: list[Any]) -> Iterator[list[Any]]:
-        """Yield at most 500 ids at a time, without those of another type or not in UTF-8, which no document has."""
+        """Yield at most 500 ids at a time; skip ids that no document can have: of another type, or not UTF-8."""
         kind = int if self.stored.integer_ids else str
         return slices([id for id in ids if type(id) is kind and is_utf8(str(id))], _IDS)
 

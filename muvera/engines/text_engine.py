@@ -54,7 +54,7 @@ class EngineTexts:
     Shared words change only the order of the candidates.
     """
 
-    #: The database orders changes.
+    #: No lock: the database orders concurrent changes.
     changing: AbstractContextManager[object] = nullcontext()
 
     def __init__(self, collection: EngineIndex) -> None:
@@ -92,7 +92,7 @@ class EngineTexts:
         self._refuse(_NO_VECTORS)
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Call `read`, and return its result; other programs can change a database at any time."""
+        """Return ``read()``; other programs can change the database between its reads."""
         return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
@@ -134,7 +134,7 @@ class EngineTexts:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts under new ids, or with `update` also replace texts; return their ids."""
+        """Add texts; with `update`, also replace those with the same ids.  Return the ids."""
         if not encoded.has_ids:
             raise ValueError("Texts in a database need ids. Give ids=.")
         names: list[int | str] = encoded.ids.tolist()

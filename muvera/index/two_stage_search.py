@@ -363,7 +363,7 @@ class IndexContents:
     # -- measuring ------------------------------------------------------------
 
     def calibrate_if_stale(self, threads: int | None) -> None:
-        """Calibrate ``search(recall=)`` if the last calibration is of half the documents or of other tokens."""
+        """Calibrate ``search(recall=)`` unless a calibration has these tokens and at least half as many documents."""
         if self.candidates is not None:
             last, size = self.candidates.calibration, len(self.searchable[0])
             if last is None or size > 2 * last.documents or last.tokens != ranking_tokens(self):

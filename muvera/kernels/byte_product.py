@@ -160,8 +160,8 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
 def bound_products(products, errors, queries, least, lengths, bounds):
     """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
 
-    `products` (m, n), float32, are wrong by at most their entry of `errors` (n,) times the query's length, plus
-    `least`.  Products that are not finite have no bound.
+    `products` (m, n), float32, have an error of at most their entry of `errors` (n,) times the query's length,
+    plus `least`.  Products that are not finite have no bound.
     """
     groups = bounds.shape[1]
     bounds[:] = -np.inf
@@ -182,12 +182,13 @@ def bound_products(products, errors, queries, least, lengths, bounds):
 def multiply_possible(
     products, errors, queries, least, lengths, edges, vectors, rows, possible, exact, counts
 ):  # fmt: skip
-    """Write the rows and exact products of the vectors whose products may be at least the query's edge.
+    """Write the rows and exact products of the vectors whose products can reach the query's entry of `edges`.
 
-    The first five arguments are those of :func:`bound_products`.  The products belong to these `rows` (n,) of
-    `vectors`, float32 (all, width), or to all without `rows`.  The results are `possible` int64 (m, most), `exact`
-    float32 (m, most), filled up with -inf, and their `counts` int64 (m,).  A count above `most` has no results.
-    Return the largest count.
+    The first five arguments are those of :func:`bound_products`.  Column i of the products belongs to the vector
+    ``rows[i]`` of `vectors`, float32 (all, width), or to vector i if `rows` is empty.  The rows are written to
+    `possible`, int64 (m, most).  Their products are written to `exact`, float32 (m, most), and followed by -inf.
+    `counts`, int64 (m,), receives the numbers of rows; if one exceeds `most`, that query has no results.  Return the
+    largest count.
     """
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0

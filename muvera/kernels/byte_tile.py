@@ -57,7 +57,7 @@ MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 
-# Masks of the upper half of each byte of a 32-bit integer, as a signed number, and the lower half of each entry.
+# Mask of the upper half of each byte in a 32-bit integer (as a signed number), and the bits 1000 for each lower half.
 _UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
 
 
@@ -93,8 +93,8 @@ def emit_sums(
 ) -> list[list[Any]]:
     """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
 
-    `add` emits one step; a byte of a panel is one entry, or with `halves` = 2, two.  Several panels share the loads of
-    the rows, which limit the speed of one panel.
+    `add` emits one step.  A byte of a panel has one entry, or two entries if `halves` is 2.  Loading the rows limits
+    the speed of one panel, so several panels share these loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -114,7 +114,7 @@ def emit_sums(
 
 
 def _half(builder: Any, value: Any, half: int) -> Any:
-    """Emit the entries of the lower (0) or upper (1) halves of bytes."""
+    """Emit the entries in the lower halves (`half` = 0) or the upper halves (1) of bytes."""
     upper = value if half else builder.shl(value, constant(_SUMS, 4))
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 

@@ -73,7 +73,7 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 @kernel
 def pack_short(tokens, offsets, queries, columns):
-    """Pack the tokens of each of the `queries` (m,), at most LANES, into a panel of `columns` (m, d, LANES), zeros."""
+    """Pack each of the `queries` (m,), of at most LANES tokens, into a panel of `columns` (m, d, LANES), all zero."""
     for i in range(queries.shape[0]):
         first = offsets[queries[i]]
         for token in range(first, offsets[queries[i] + 1]):

@@ -68,9 +68,9 @@ def _pack(tokens, order, columns):
 def prepare_query(tokens, query):
     """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
 
-    Also write the norms, cosines and sines of the tokens in the order of their columns, unless the cosines are empty;
-    return False if the tokens are too long for that.  The first token is then the most central one.  Each next token
-    is the least similar to the ones before it: so the maxima of the first panel give the tightest bounds for the rest.
+    Unless the cosines are empty, also write the norms, cosines and sines of the tokens in the order of their columns;
+    return False if the tokens are too long to compute them.  The first token is then the most central one.  Each next
+    token is the least similar to the ones before it, so that the first panel gives the tightest bounds for the rest.
 
     Tokens that are too short to have a direction count as opposite to all others.
     """
@@ -155,10 +155,10 @@ def _tighten(best, begin, query, longest, bounds):
 def _score(
     rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves, following, following_stop
 ):  # fmt: skip
-    """Return the score of the document with the tokens first..last of `rows`, -inf once it is below `least`.
+    """Return the score of the document with the tokens first..last of `rows`, and an estimate of this score.
 
-    Also return the score again, or if it is -inf, an estimate of it: the sum of the panels so far, extrapolated with
-    `parts`, the sums of earlier documents after each panel.
+    If the score is certainly below `least`, it is -inf.  The estimate is then the sum of the panels so far,
+    extrapolated with `parts`, the sums of earlier documents after each panel.  Otherwise, it equals the score.
     `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
     following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
     """
@@ -210,8 +210,7 @@ def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_
 
     The score is -inf for documents without tokens and for those that are certainly below the k best so far.  It is
     also -inf for all remaining documents once the expected misses are low enough, or once an estimate excludes a
-    document.  Every other score has the bits of
-    :func:`muvera.kernels.chamfer.score_documents`.
+    document.  Every other score has the bits of :func:`muvera.kernels.chamfer.score_documents`.
 
     Parameters
     ----------
@@ -219,10 +218,10 @@ def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_
     longest : float32 (all documents,)
         Norm of each document's longest token, negative until it is measured here.
     stop_at : Stop
-        Its products, float32 (candidates,), are those of all candidates in the first stage, descending, or none; its
-        state, float64 (STATE,), is that of :func:`muvera.kernels.recall.enough`.
+        Its products, float32 (candidates,), are those of all candidates in the first stage, in descending order, or
+        empty.  Its state, float64 (STATE,), is that of :func:`muvera.kernels.recall.enough`.
     estimates : float32 (c,)
-        Estimated scores, descending, or none.
+        Estimated scores in descending order, or empty.
     progress : Progress
     """
     depth = max(floats.shape[1], halves.shape[1])

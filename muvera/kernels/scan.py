@@ -209,12 +209,12 @@ def keep_best(sums, rows, count, wanted, counts):
 
 @kernel
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found):
-    """Scan the blocks `start` to `stop`, and keep the `wanted` rows with the greatest sums, and more, for m queries.
+    """Scan the blocks `start` to `stop` for m queries; keep at least the `wanted` rows with the greatest sums.
 
     Several calls can scan one part of the rows after another, in ascending order.  Their state is in `bounds`, uint16
     (m,), the smallest sums that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at
     first.  The results are `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least
-    ``wanted + BLOCK``; more is faster.
+    ``wanted + BLOCK``; a larger `room` is faster.
 
     Bit i of a block's entry of `words` is set if a search can return its row i, number ``first + BLOCK * block + i``.
     """

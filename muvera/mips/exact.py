@@ -57,7 +57,7 @@ _TOGETHER = 8
 # not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 
-# Instead of the rows, if all are searched.
+# An empty array of rows, with which kernels search all rows.
 _ALL = np.empty(0, np.int64)
 
 # The smallest normal number.

@@ -108,7 +108,7 @@ class SharedGraph:
         index.set_ef(1)
         self.index = index
         self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
-        #: Number of additions so far, and those that failed or are missing in a copy that was extended later.
+        #: Number of additions so far, and the ranges of those that failed or that the copy extended last does not have.
         self.additions, self.abandoned = 0, list[range]()
         self.use(labels)
 

@@ -88,7 +88,7 @@ def score_runs(
     """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
 
     `first` is the number of the run's first candidate.  `operations` is the number of multiply-adds per token, or 0 to
-    use one thread.  With several threads, candidates are divided among at most 8 tasks.  Task i scores every eighth one
+    use one thread.  With several threads, candidates are divided among n <= 8 tasks.  Task i scores every n-th one
     from i on, so each task begins with promising candidates.
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)

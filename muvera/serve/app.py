@@ -248,7 +248,7 @@ class _Server:
         self.settings = settings
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
-        # Changes wait for each other and for saves: one thread for them leaves the others free for searches.
+        # Changes wait for each other and for saves.  They have a thread of their own, so they do not block searches.
         self._searches, self._changes = ThreadPoolExecutor(settings.threads), ThreadPoolExecutor(1)
 
     @property

@@ -197,7 +197,7 @@ class DocumentDatabase:
         """Delete documents, ignoring unknown ids, and then store `rows`.
 
         A row whose id is stored keeps its place and its text, and only its metadata changes.  `also` is called after
-        the change, maybe twice.  If the disk is full, OSError is raised and nothing is changed.
+        the change, possibly twice.  If the disk is full, OSError is raised and nothing is changed.
         """
         with self._copying, self._lock, _damage_as_value_error():
             try:

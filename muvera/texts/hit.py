@@ -75,9 +75,9 @@ class TextExplanation:
         return asdict(self)
 
     def words(self) -> list[tuple[str, str, float]]:
-        """Return (word of the query, word of the text, similarity) of each match but those of special tokens.
+        """Return (word of the query, word of the text, similarity) of each match.
 
-        The second is "" if a special token of the text matches best.
+        Special tokens of the query are skipped.  The word of the text is "" if one of its special tokens matches best.
         """
         return [
             (self.query[slice(*match.query)], self.text[slice(*match.document)], match.similarity)

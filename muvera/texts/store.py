@@ -368,7 +368,7 @@ class TextStore:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts under new ids, or replace texts too, and return their ids."""
+        """Add texts; with `update`, also replace those with the same ids.  Return the ids."""
         with self.changing:
             changed, ids = self.vectors._appended(encoded, threads, update)
             names: list[int | str] = ids.tolist()

@@ -91,8 +91,8 @@ class TextIndex:
         metadata : sequence of dict, optional
             One for each text, for filters.
         path, overwrite
-            Also save the index to this folder, see :meth:`save`.  Later changes are in memory until :meth:`save`;
-            an index from :meth:`open` keeps each change.
+            Also save the index to this folder, see :meth:`save`.  Later changes stay in memory until :meth:`save`;
+            an index from :meth:`open` writes each change to disk.
         settings, threads, **changes
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
         progress : callable, optional
@@ -376,7 +376,8 @@ class TextIndex:
         k : int
             Maximum number of hits for each query.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata.filters`.  An unknown field finds nothing.
+            A condition on the metadata, see :mod:`muvera.metadata.filters`.  A comparison with an unknown field
+            matches no text.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional

@@ -69,7 +69,7 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
     """
     target = as_path(target).absolute()
     if target.is_dir():
-        raise FileExistsError(f"{target} is a folder, but the target is a file. Give another name.")
+        raise FileExistsError(f"{target} is a folder, so it cannot be written as a file. Give another name.")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
     beside = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")

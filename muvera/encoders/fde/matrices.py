@@ -2,8 +2,8 @@
 
 A saved index stores these arrays, because NumPy's streams may change between versions.
 
-Every purpose has its own child of one ``SeedSequence``, and so has every repetition, or group of repetitions that share
-a rotation.  So repetition r does not depend on the number of repetitions, up to rounding.
+Every purpose has its own child of one ``SeedSequence``.  So does every repetition, or every group of repetitions that
+share a rotation.  Therefore repetition r does not depend on the number of repetitions, up to rounding.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def complementary_projections(seed: int, dimension: int, repetitions: int, block
     """Draw projections that share rotations, float32 (R, block, dimension).
 
     Each group of dimension / block repetitions gets the rows of one orthogonal matrix, scaled by
-    sqrt(dimension / block).  Each alone is unbiased, and together they preserve inner products exactly.
+    sqrt(dimension / block).  Inner products after one repetition are unbiased; those of a whole group are exact.
     """
     groups = -(-dimension // block)
     size = groups * block
