@@ -45,7 +45,7 @@ class PoolingRule:
     renormalize: bool = False
 
 
-#: Rules by name.  ``pylate`` is that of PyLate from 1.5 on, ``colbert`` that of release 0.2.22.
+#: Rules by name.  ``pylate`` is the rule of PyLate from 1.5 on, ``colbert`` that of ColBERT 0.2.22.
 RULES = {
     "sentence-transformers": PoolingRule(protected=1, renormalize=True),
     "pylate": PoolingRule(protected=1),

@@ -82,7 +82,7 @@ class MaxSimSpread:
     Parameters
     ----------
     best, tenth, median : float
-        Similarity of the best, the tenth best and the median document.
+        Similarity of the best document, the tenth best one and the median one.
     """
 
     best: float

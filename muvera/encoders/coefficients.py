@@ -42,7 +42,7 @@ _BEST = 100
 # Weight of the default coefficients, in sampled documents: a few documents hardly change them.
 _PRIOR = 4.0
 
-# A term that spreads less than this share of the targets' spread is nearly the same for all sampled
+# A term whose spread is below this share of the targets' spread is nearly the same for all sampled
 # documents.  It could contribute only with a huge coefficient, which would be wrong for other documents.
 _LEAST_SPREAD = 0.1
 

@@ -90,7 +90,7 @@ class MomentBlocks(EncoderArrays):
 
     @cached_property
     def document_arguments(self) -> tuple[NDArray[np.float32], int]:
-        """Arguments of the kernel of documents: the packed directions, and the number of directions."""
+        """Arguments of the kernel for documents: the packed directions and their number."""
         if not self.directions.size:
             return np.empty(0, np.float32), len(self.metric)
         padding = -self.directions.shape[1] % LANES
@@ -98,7 +98,7 @@ class MomentBlocks(EncoderArrays):
 
     @cached_property
     def query_arguments(self) -> tuple[Any, ...]:
-        """Arguments of the kernels of queries: those of documents, the packed metric, the units."""
+        """Arguments of the kernels for queries: those for documents, the packed metric, the units."""
         padding = -len(self.metric) % LANES
         metric = pack_columns(np.pad(self.metric, (0, padding))).reshape(-1)
         return (*self.document_arguments, metric, self.units)

@@ -137,7 +137,7 @@ def commit(
 
     `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
     `expected` generation (None for a new index), or one that an interrupted save has `attempted`.  The new generation
-    keeps old files only of the expected one.  `holds_lock`: the caller has held the lock since the index was loaded.
+    reuses only files of the expected one.  `holds_lock`: the caller has held the lock since the index was loaded.
     """
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()

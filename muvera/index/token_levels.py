@@ -230,7 +230,7 @@ class TokenLevels:
         k: int,
         threads: int | None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return the results of :meth:`rank` for queries of 1 to LANES tokens, by number, if only floats are stored."""
+        """Return the results of :meth:`rank` for the queries `numbers`, of 1 to LANES tokens, with floats only."""
         floats = self.floats
         assert floats is not None
 

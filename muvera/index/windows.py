@@ -48,7 +48,7 @@ _Rows = NDArray[np.int64]
 
 
 class FirstStage(NamedTuple):
-    """Recall of all documents and of those added after the encoder was fitted; a warning if the latter is lower."""
+    """Recall of all documents and of those added after the encoder was fitted; a warning if the second is lower."""
 
     everything: FirstStageRecall | None = None
     added: FirstStageRecall | None = None

@@ -128,7 +128,7 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 @kernel
 def round_query(tokens, rounding, unit, query):
-    """Write each scaled token as whole multiples of its step, which is a 127th of its largest entry, to `query`.
+    """Round each scaled token to whole multiples of a 127th of its largest entry, and write them to `query`.
 
     Tokens are float32 (m, n).  Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
     """
@@ -181,7 +181,7 @@ def _raise_block(
 def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
 
-    The score is -inf for documents without tokens, and for all documents once the expected misses are low enough.
+    The score is -inf for documents without tokens, and for all remaining ones once the expected misses are low enough.
 
     `codes` are flat and of the format `form`.  For `stop_at` and `heap` see
     :func:`muvera.kernels.pruning.score_with_pruning`.

@@ -105,8 +105,8 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
     They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
     score is -inf for documents without tokens, and for all remaining ones once an estimate excludes a document.
 
-    `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`, for `estimates`, `errors` and `heap`
-    :func:`muvera.kernels.pruning.score_with_pruning`.
+    `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`.  For `estimates`, `errors` and `heap`
+    see :func:`muvera.kernels.pruning.score_with_pruning`.
     """
     depth, width = len(form.scales), form.width
     panels = packed.shape[0] // (depth * LANES)

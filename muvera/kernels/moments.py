@@ -127,7 +127,7 @@ def _weigh_tokens(rows, packed, count, width, metric, tile, sums, weights):
 def _write_triangles(floats, halves, offsets, first, last, at, directions, size, metric, unit, out):
     """Write the triangles of texts first..last to ``out[0 : last - first]``.
 
-    `directions` are packed by :func:`pack_map`, with zeros below up to `width` rows.  If they are empty, `size` is d.
+    `directions` are packed by :func:`pack_map`, and padded with zeros to `width` rows.  If they are empty, `size` is d.
 
     With an empty `metric`, these are the triangles of documents' covariances: those of the n tokens around their
     mean, times ``sqrt(2 log n)``.  This is about the distance of the largest of n normal values of variance 1 from

@@ -30,7 +30,7 @@ def select_best(scores, ties, best):
 
     Of equal scores, the one with the smaller entry of `ties` is better.  A score of -inf is never selected.
     """
-    most, size, top = best.shape[0], np.int64(0), np.int64(0)  # literals would be further types of _sink
+    most, size, top = best.shape[0], np.int64(0), np.int64(0)  # with literals, _sink would be compiled again
     for i in range(scores.shape[0]):
         if size < most:
             if scores[i] > -np.inf:

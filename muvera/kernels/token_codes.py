@@ -31,7 +31,7 @@ CHUNK = 64
 
 
 class CodeFormat(NamedTuple):
-    """The layout of a codec's codes of `width` bytes, and what they stand for, as floats and as bytes.
+    """The layout of a codec's codes of `width` bytes, and the values that they encode, as floats and as bytes.
 
     With `bits`, a code is a centroid's number and packed residuals.  `centers` (flat) are in units of `scales`, and
     `levels` (flat) contains the levels of each byte's coordinates, see :func:`byte_table`.  `center_bytes` (flat) has

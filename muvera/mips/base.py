@@ -51,9 +51,11 @@ class VectorSearch(ABC):
     """Base class of maximum inner product searches; the caller identifies vectors by int64 labels.
 
     Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it shares the vectors.  Changes to
-    a copy leave the original as it is, also while other threads search it.  Copies of a graph share it: :meth:`add`
-    changes it under a `guard` that excludes all searches, and so must :meth:`settle`.  If two copies of a graph are
-    extended, only the one that was extended last can be searched; the other raises RuntimeError.
+    a copy do not affect the original, even while other threads search it.
+
+    Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that excludes all searches; call
+    :meth:`settle` under such a guard, too.  If two copies of a graph are extended, only the one that was extended last
+    can be searched; the other raises RuntimeError.
 
     Parameters
     ----------

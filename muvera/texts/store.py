@@ -308,7 +308,7 @@ class TextStore:
         return self.vectors.tokens(ids)
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Call `read` so that it sees one state of the texts, and return its result.
+        """Call `read` so that it reads one state of the texts, and return its result.
 
         If another thread makes a change during the call, call `read` again with the write lock held.
         """

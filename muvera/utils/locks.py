@@ -80,7 +80,7 @@ class ReadersWriterLock:
         return slot
 
     def alone(self, work: Callable[[], object], held: int = 0) -> None:
-        """Call `work` while no other thread holds the lock; this thread holds the first `held` plain locks."""
+        """Call `work` while no other thread holds the lock.  This thread already holds the first `held` plain locks."""
         if held == len(self._locks):
             work()
             return

@@ -1,7 +1,7 @@
 """Read .npy files safely: validate the headers, and refuse pickles.
 
-NumPy's own reader allocates the size in the header before it checks the file's size.  It reports damage with a dozen
-types of exceptions.
+NumPy's own reader allocates as much memory as the header requires before it checks the file's size.  It raises a dozen
+types of exceptions for damaged files.
 """
 
 from __future__ import annotations

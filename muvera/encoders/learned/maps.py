@@ -22,8 +22,8 @@ from ..matmul import Ridge, gram, leading_eigenvectors, one_blas_thread, product
 # Ridge of the features, in units of their mean variance.  A third or three times as much hardly changes recall.
 _RIDGE = 0.03
 
-# Keeps the metric invertible in float32, in units of the covariance's mean eigenvalue.  Rounding errors are about
-# 1e-7 of the largest eigenvalue, which on a narrow cone is almost the sum of all.
+# Added to the covariance's diagonal, in units of its mean eigenvalue, so that it is invertible in float32.  Rounding
+# errors are about 1e-7 of the largest eigenvalue, which is almost the sum of all if token vectors share a direction.
 _FLOOR = 1e-3
 
 # Square root of the weight of mixed documents in the documents' second moment.

@@ -194,8 +194,8 @@ def rank_decoded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates by decoded tokens, float32 (c,).
 
-    If `estimates` are given, they descend.  Scoring then stops at the first candidate that is unlikely to be among the
-    `k` best; its score and all later ones are -inf.
+    If `estimates` are given, they must be in descending order.  Scoring then stops at the first candidate that is
+    unlikely to be among the `k` best; its score and all later ones are -inf.
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
