@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from muvera.encoders.int8 import (
@@ -84,13 +85,19 @@ def test_eigenvectors() -> None:
     assert not values.any()
 
 
+def columns_of_many_sizes(rng: np.random.Generator, length: int, width: int) -> NDArray[np.float32]:
+    """Return a matrix whose columns differ by up to 60 orders of magnitude; every fifth one is zero."""
+    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
+    matrix[:, ::5] = 0
+    return matrix
+
+
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_int8_errors_are_half_a_unit_of_matrix_and_row(
     length: int, width: int, count: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
-    matrix[:, ::5] = 0
+    matrix = columns_of_many_sizes(rng, length, width)
     block = rng.normal(size=(count, length)).astype(np.float32)
     out = np.empty((count, width), np.float32)
     multiply_by_bytes(block, *byte_arguments(*quantize_columns(matrix)), out)
@@ -107,8 +114,7 @@ def test_half_bytes_have_the_products_of_their_entries(
     length: int, width: int, count: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    matrix = (rng.normal(size=(length, width)) * 10.0 ** rng.integers(-30, 31, width)).astype(np.float32)
-    matrix[:, ::5] = 0
+    matrix = columns_of_many_sizes(rng, length, width)
     halves, units = quantize_to_half_bytes(matrix)
     entries = half_bytes_to_int8(halves, length)
     assert halves.shape == (-(-length // 2), width) and not units[::5].any()
