@@ -65,15 +65,14 @@ def search(
         raise ValueError("--trec prints only a run. Omit --json.")
     from ..convert import read
     from ..engines import EngineIndex
-    from ..engines.base import is_engine_url
-    from ..utils.checks import counted
+    from ..utils.checks import counted, url_scheme
     from .sources import open_queries
 
     if recall is None and candidates is None:
         candidates = max(100, k)
     plan: dict[str, Any] = {"k": k, "candidates": candidates, "recall": recall, "threads": threads}
     opened: Any
-    if is_engine_url(index):
+    if url_scheme(index):
         opened = EngineIndex(index)
         plan |= {"where": where, "rerank": None if rerank == "none" else rerank}
         index = str(opened.engine.location)

@@ -175,12 +175,12 @@ def build(
 
 def _opened(index: str, encoder: str | None, *, change: bool = False, encodes: bool = True) -> TextIndex:
     """Open an index of texts.  If `change` is true, its changes are durable."""
-    from ..engines.base import is_engine_url
     from ..texts.encoders.base import NoEncoder
     from ..texts.text_index import TextIndex
+    from ..utils.checks import url_scheme
 
     model = NoEncoder() if encoder is None and not encodes else encoder
-    return TextIndex.open(index, model) if change or is_engine_url(index) else TextIndex.load(index, model)
+    return TextIndex.open(index, model) if change or url_scheme(index) else TextIndex.load(index, model)
 
 
 def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:

@@ -1,6 +1,6 @@
 """Vector databases as the first stage: one interface, and an index that encodes, filters and ranks."""
 
-from .base import SCHEMES, Description, Engine, EngineError, is_engine_url, open_engine
+from .base import SCHEMES, Description, Engine, EngineError, open_engine
 from .engine_index import AddReport, EngineIndex, EngineInfo
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "EngineError",
     "EngineIndex",
     "EngineInfo",
-    "is_engine_url",
     "open_engine",
 ]

@@ -390,17 +390,6 @@ def slices(values: Any, size: int) -> Iterator[Any]:
 # -- URLs ---------------------------------------------------------------------
 
 
-def is_engine_url(text: str) -> bool:
-    """Return True if a text is a URL, not a path; :func:`open_engine` refuses those of unknown engines.
-
-    Examples
-    --------
-    >>> is_engine_url("postgresql://localhost/search"), is_engine_url("folder/my.index")
-    (True, False)
-    """
-    return "://" in text or (text.partition(":")[0] in SCHEMES and ":" in text)
-
-
 def open_engine(url: str) -> Engine:
     """Open the collection of a URL.
 

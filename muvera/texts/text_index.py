@@ -19,7 +19,7 @@ from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..metadata.filters import Filter
 from ..utils.atomic_files import recover_folder
-from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number
+from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
@@ -261,9 +261,9 @@ class TextIndex:
         EngineError
             If the database cannot be reached, or the collection has no texts.
         """
-        from ..engines.base import Engine, is_engine_url
+        from ..engines.base import Engine
 
-        if isinstance(path, Engine) or is_engine_url(str(path)):
+        if isinstance(path, Engine) or url_scheme(str(path)):
             from ..engines.text_engine import open_texts
 
             return cls(*open_texts(path if isinstance(path, Engine) else str(path), encoder))

@@ -41,15 +41,22 @@ def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
     return [id.item() if isinstance(id, np.generic) else id for id in ids]
 
 
+def url_scheme(text: str) -> str | None:
+    """Return the scheme of a URL, or None if a text is a path."""
+    url = _URL.match(text)
+    return None if url is None else url[1] or url[2]
+
+
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the path of a folder; raise TypeError if it is not a path, or ValueError if it is empty or a URL."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
     if not os.fspath(path):
         raise ValueError(f"{name} must be a folder, got an empty string. Give the path of a folder.")
-    if url := _URL.match(os.fspath(path)):  # which can contain a password
+    scheme = url_scheme(os.fspath(path))
+    if scheme is not None:  # the URL can contain a password, so the message does not show it
         raise ValueError(
-            f"{name} must be a folder, got a URL of {url[1] or url[2]}. Write a folder and copy it with muvera load "
+            f"{name} must be a folder, got a URL of {scheme}. Write a folder and copy it with muvera load "
             "FOLDER --to URL, or open the URL with TextIndex.open or EngineIndex."
         )
     return Path(path)
