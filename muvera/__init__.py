@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from .encoders.moments import MomentsConfig, MomentsEncoder
     from .encoders.registry import load_encoder
     from .index.hybrid import hybrid_search
-    from .index.info import IndexInfo
     from .index.muvera_index import MuveraIndex
-    from .index.settings import IndexSettings
+    from .index.settings import IndexInfo, IndexSettings
     from .mips.hnsw import HNSWSettings
     from .reranking.chamfer import Explanation, chamfer, chamfer_matrix, explain, rerank, top_k
     from .reranking.fusion import fuse

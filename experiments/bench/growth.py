@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, chamfer_matrix
 from muvera.data.ranking import best_first
-from muvera.index.manifest import read_manifest
+from muvera.index.generations import read_manifest
 from muvera.utils.atomic_files import write_json
 
 from ..datasets.collection import Collection

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from muvera import MultiVectors, MuveraIndex
-from muvera.data.sampling import pseudo_queries
+from muvera.data.batches import pseudo_queries
 from muvera.encoders.base import Encoder
 from muvera.encoders.registry import make_encoder, preset_config
 

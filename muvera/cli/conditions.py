@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..metadata.filters import kind_of
+from ..metadata import kind_of
 from .output import warn
 
 # A condition that is true for practically every number, and that every database can evaluate.

@@ -27,7 +27,7 @@ from .output import WARNING, megabytes, progress_bar, report_text, seconds, show
 
 if TYPE_CHECKING:
     from ..encoders.base import EncoderConfig
-    from ..index.info import IndexInfo
+    from ..index.settings import IndexInfo
 
 
 def index(
@@ -152,7 +152,7 @@ def info(
 
 
 def _index_facts(path: Path, full: bool) -> dict[str, Any]:
-    from ..index.manifest import texts_file
+    from ..index.generations import texts_file
     from ..index.muvera_index import MuveraIndex
     from ..texts.database import DocumentDatabase
 

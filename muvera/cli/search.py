@@ -114,7 +114,7 @@ def search(
 
 
 def _open_index(index: str, queries: Path) -> MuveraIndex:
-    from ..index.manifest import texts_file
+    from ..index.generations import texts_file
     from ..index.muvera_index import MuveraIndex
 
     loaded = MuveraIndex.load(index)

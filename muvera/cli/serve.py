@@ -49,7 +49,7 @@ def serve(
       curl -s localhost:8080/search -H 'Content-Type: application/json' \\
         -d '{"query": "red apple"}'
     """
-    from ..index.manifest import texts_file
+    from ..index.generations import texts_file
     from ..index.muvera_index import MuveraIndex
     from ..serve import ServerSettings
     from ..serve.run import LOCAL

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from ..convert import Source, open_source
 from ..convert.registry import find_reader
-from ..data.batches import collection_batches
+from ..data.batches import DocumentSample, collection_batches
 from ..data.multivectors import MultiVectors
-from ..data.sampling import DocumentSample
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.moments import MomentsConfig
 from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder
-from ..index.manifest import MANIFEST, texts_file
+from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
 from ..reranking.codecs.residual import ResidualCodec
 from ..utils.atomic_files import read_json

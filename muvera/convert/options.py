@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.offsets import running_total
+from ..data.validation import running_total
 from ..utils.checks import require_choice, require_int, require_number
 from .pooling import RULES, pool_tokens, unit, with_tokens
 

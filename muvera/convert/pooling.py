@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..data.offsets import running_total
+from ..data.validation import running_total
 from ..kernels.norms import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_number

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
-from ..data.offsets import running_total
-from ..data.validation import Ids, TokenArray, as_array, as_ids
+from ..data.validation import Ids, TokenArray, as_array, as_ids, running_total
 from .damage import ReadError
 
 
@@ -96,7 +95,7 @@ class LazyRows:
 class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension).
 
-    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.offsets`.  If the tokens
+    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.validation`.  If the tokens
     are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.  `ids` are the documents' external ids.
     """
 

@@ -1,15 +1,32 @@
-"""Split documents into batches of bounded size; sources of documents with PLAID codes."""
+"""Documents in batches: bounded batches, samples of streams, windows as pseudo-queries, sources of PLAID codes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.checks import require_int
-from .multivectors import MultiVectors
+from ..utils.checks import given, require_int
+from .multivectors import MultiVectors, as_multivectors
+
+#: Largest number of documents in a sample.
+MAX_FIT_DOCUMENTS = 4096
+
+# Maximum bytes of the vectors that an encoder makes from the sample, and of the sample's tokens.
+_BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
+
+# Smallest and largest share of a sample for fitting encoders if quality is measured on the rest.
+# With less than half, the fit would differ too much from one on MAX_FIT_DOCUMENTS.
+_MIN_FIT_SHARE, _MAX_FIT_SHARE = 0.5, 0.75
+
+# Rows summed at a time, so that only a block is copied to float64.
+_BLOCK = 65536
+
+# Spawn keys of the configuration's seed; those of the random matrices differ.
+_SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
@@ -57,3 +74,109 @@ def coded_source(documents: Any) -> CodedSource | None:
     """Return `documents`, or the source it wraps, if that has PLAID codes; otherwise None."""
     source = getattr(documents, "source", documents)
     return source if isinstance(source, CodedSource) else None
+
+
+def as_batches(documents: Any) -> Iterator[MultiVectors]:
+    """Return `documents` as an iterator of collections: the given ones, or one collection."""
+    if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
+        return iter([as_multivectors(documents)])
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise TypeError(
+            f"documents must be token vectors, got {given(documents)}. Read a saved folder with MultiVectors.load; "
+            "encode texts with your model first."
+        )
+    values = iter(documents)
+    try:
+        first = next(values)
+    except StopIteration:
+        return iter([])
+    if isinstance(first, MultiVectors):
+        return chain([first], values)
+    return iter([MultiVectors.from_arrays(chain([first], values))])
+
+
+class DocumentSample:
+    """A uniform sample of streamed documents, in bounded memory (reservoir sampling).
+
+    The same documents in the same order give the same sample, for any division into batches.  It has at most
+    `most` documents, fewer if their vectors of `floats` or their tokens would take too much memory.
+    """
+
+    def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
+        self.size = max(1, min(most, _BYTES // (4 * floats)))
+        self._stream = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLING,)))
+        self._shrinking = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SHRINKING,)))
+        self._sampled: list[NDArray[np.generic]] = []
+        self._seen = self._token_bytes = 0
+
+    def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
+        """Yield the batches unchanged, after sampling from each."""
+        for batch in batches:
+            filled = np.flatnonzero(batch.lengths > 0)
+            for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
+                self._seen += 1
+                slot = len(self._sampled) if self._seen <= self.size else int(draw * self._seen)
+                if slot < self.size:
+                    # A copy, so that the batch can be freed.
+                    self._store(slot, np.array(batch[i]))
+            yield batch
+
+    def _store(self, slot: int, tokens: NDArray[np.generic]) -> None:
+        self._token_bytes += tokens.nbytes - sum(old.nbytes for old in self._sampled[slot : slot + 1])
+        self._sampled[slot : slot + 1] = [tokens]
+        while self._token_bytes > _TOKEN_BYTES and len(self._sampled) > 1:
+            # Dropping any of them leaves a uniform sample.
+            dropped = int(self._shrinking.integers(len(self._sampled)))
+            self._token_bytes -= self._sampled[dropped].nbytes
+            self._sampled[dropped] = self._sampled[-1]
+            del self._sampled[-1]
+            self.size = len(self._sampled)
+
+    def documents(self, dimension: int) -> MultiVectors:
+        """Return the sample of the documents so far."""
+        return MultiVectors.from_arrays(self._sampled, dimension=dimension)
+
+
+def fit_share(documents: int) -> float:
+    """Return the share of a sample to fit encoders on if quality is measured on the rest.
+
+    An index of this size is fitted on up to MAX_FIT_DOCUMENTS documents.
+
+    Examples
+    --------
+    >>> fit_share(1_000), fit_share(6_000), fit_share(1_000_000)
+    (0.75, 0.6826666666666666, 0.5)
+    """
+    return min(_MAX_FIT_SHARE, max(_MIN_FIT_SHARE, MAX_FIT_DOCUMENTS / documents))
+
+
+def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
+    """Return the mean of all tokens of all batches, float32 (dimension,); raise ValueError without tokens."""
+    total = np.zeros(dimension)
+    count = 0
+    for batch in batches:
+        batch.require_dimension(dimension, "documents", "this encoder")
+        batch.require_finite("documents")
+        for start in range(0, batch.num_tokens, _BLOCK):
+            total += batch.tokens[start : start + _BLOCK].astype(np.float64).sum(axis=0)
+        count += batch.num_tokens
+    if count == 0:
+        raise ValueError("fit needs documents with at least one token, got 0 tokens.")
+    return np.asarray(total / count, np.float32)
+
+
+def pseudo_queries(
+    documents: MultiVectors, count: int, length: int, rng: np.random.Generator
+) -> tuple[MultiVectors, NDArray[np.int64]]:
+    """Cut windows of `length` tokens out of `count` documents; return them and the positions of their documents.
+
+    Each document must have a token and gives at most one window, which is the whole document if it is
+    shorter.  The tokens come from the document encoder, so they lack the special treatment of queries, such
+    as a prefix.  With the source document excluded they behave much like real queries: easier with a model
+    that adds a query prefix, harder on long documents.
+    """
+    sources = np.sort(rng.permutation(len(documents))[:count])
+    lengths = np.minimum(documents.lengths[sources], length)
+    first = documents.offsets[sources] + rng.integers(0, documents.lengths[sources] - lengths + 1)
+    windows = [documents.tokens[a : a + n] for a, n in zip(first.tolist(), lengths.tolist(), strict=True)]
+    return MultiVectors.from_arrays(windows, dimension=documents.dimension), sources

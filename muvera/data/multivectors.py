@@ -16,15 +16,17 @@ from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_
 from ..utils.checks import counted, given
 from ..utils.npy_files import load_npy
 from ..utils.optional_imports import import_extra
-from .offsets import as_offsets, offsets_from_lengths, rows_of_texts
 from .validation import (
     Ids,
     TokenArray,
     as_array,
     as_ids,
+    as_offsets,
     as_tokens,
     first_unusable,
+    offsets_from_lengths,
     read_only_view,
+    rows_of_texts,
 )
 
 #: Files of a saved MultiVectors folder.

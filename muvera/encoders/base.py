@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_texts
-from ..data.sampling import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
 from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
 from ..utils.parallel import run_in_ranges, split_by_weight

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
-from ..data.sampling import pseudo_queries
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from .base import KernelArrays, Side, random_stream, run_tasks

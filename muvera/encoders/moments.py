@@ -9,8 +9,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
-from ..data.sampling import MAX_FIT_DOCUMENTS
 from ..kernels.moments import compact_queries
 from ..utils.checks import given, require_int
 from ..utils.stages import stage

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import Filter, build_condition, is_utf8
-from ..metadata.values import FlatMetadata, flatten
+from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
 from .conditions import Conditions
 
 Vectors = NDArray[np.float32]

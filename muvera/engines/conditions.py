@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ..metadata.filters import COMPARISONS
-from ..metadata.values import bound_name, present_term, value_term
+from ..metadata import COMPARISONS, bound_name, present_term, value_term
 
 
 class Conditions(ABC):

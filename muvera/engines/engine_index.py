@@ -14,19 +14,17 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from ..data.batches import as_batches
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
-from ..data.sampling import as_batches
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import as_encoder, load_encoder, make_encoder
 from ..index.id_map import Missing
-from ..index.info import FirstStageRecall
 from ..index.muvera_index import MuveraIndex
-from ..index.recall import MAX_RANKED, numbers_of, require_recall, with_enough_tokens
+from ..index.recall import BEST, MAX_RANKED, numbers_of, require_recall, with_enough_tokens
+from ..index.settings import FirstStageRecall
 from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
-from ..index.windows import BEST
-from ..metadata.filters import Filter
-from ..metadata.values import TEXT, encode_metadata
+from ..metadata import TEXT, Filter, encode_metadata
 from ..reranking.chamfer import rerank
 from ..texts.database import TextDocument
 from ..utils.checks import as_id_list, given, require_choice, require_int
@@ -328,7 +326,7 @@ class EngineIndex:
         queries, k, ids, candidates, threads
             As for :meth:`muvera.MuveraIndex.search`.
         where : mapping, optional
-            A condition on the metadata that the engine evaluates, see :mod:`muvera.metadata.filters`.
+            A condition on the metadata that the engine evaluates, see :mod:`muvera.metadata`.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  It needs a calibration by
             :meth:`calibrate`, or of the local index in ``tokens=``.  All queries rank the same number of candidates.

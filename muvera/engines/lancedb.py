@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..metadata.filters import FilterError
+from ..metadata import FilterError
 from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, Hits, Row, Search, folder_of
 from .conditions import Conditions

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..metadata.filters import FilterError
+from ..metadata import FilterError
 from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
 from .conditions import Conditions

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
-from ..metadata.filters import FilterError
+from ..metadata import FilterError
 from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search
 from .conditions import Conditions

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metadata.filters import FilterError
+from ..metadata import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.optional_imports import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices

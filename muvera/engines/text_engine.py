@@ -12,7 +12,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..metadata.filters import Filter
+from ..metadata import Filter
 from ..texts.database import DocumentDatabase, TextDocument
 from ..texts.encoders.base import NoEncoder, TextEncoder
 from ..texts.encoders.registry import as_text_encoder, required_encoder

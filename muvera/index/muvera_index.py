@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import CodedSource, coded_source
+from ..data.batches import MAX_FIT_DOCUMENTS, CodedSource, as_batches, coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
-from ..data.sampling import MAX_FIT_DOCUMENTS, as_batches
 from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, as_encoder
@@ -29,13 +28,11 @@ from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
 from .generations import journal_bytes, staging_beside
 from .id_map import IdMap, Missing
-from .info import FirstStageRecall, IndexInfo
 from .persistence import read_current, read_generation, write_contents
-from .recall import calibrate, with_enough_tokens
-from .settings import IndexSettings
-from .token_levels import PLAID_BATCH_TOKENS, plaid_codes
+from .recall import calibrate, measure, measure_first_stage, with_enough_tokens
+from .settings import FirstStageRecall, IndexInfo, IndexSettings
+from .token_store import PLAID_BATCH_TOKENS, plaid_codes
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
-from .windows import measure, measure_first_stage
 
 
 class MuveraIndex:

@@ -13,20 +13,28 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.offsets import as_lengths
+from ..data.validation import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..utils.atomic_files import recover_folder, save_array
 from ..utils.checks import counted
 from ..utils.npy_files import load_npy
-from .candidates import CandidateSearch
-from .generations import Generation, Save, commit
+from .generations import (
+    MANIFEST,
+    TEXTS,
+    Generation,
+    IndexFolderError,
+    Save,
+    commit,
+    read_manifest,
+    texts_file,
+    verify,
+)
 from .id_map import IDS, IdMap
-from .manifest import MANIFEST, TEXTS, IndexFolderError, read_manifest, texts_file, verify
 from .settings import IndexSettings
 from .token_store import Segment, TokenStore, write_tokens
-from .two_stage_search import IndexContents
+from .two_stage_search import CandidateSearch, IndexContents
 
 LENGTHS = "lengths.npy"
 

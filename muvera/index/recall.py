@@ -1,12 +1,13 @@
-"""Search for a mean recall: when a query has ranked enough candidates.
+"""Recall of the first stage: measured with windows of documents, and kept by ending each ranking in time.
 
-A calibration ranks all candidates of some queries, and finds when to stop for each of :data:`TARGETS`.  It controls the
-mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries reach the same mean
-recall if they have the distribution of the calibration's queries.
+A window of a document's tokens replaces a real query; its own document is never counted.  The calibration controls the
+mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of the same
+distribution reach it, too.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,15 +16,41 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
 from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count
-from .windows import BEST, MAX_TOKENS, document_windows, exact_best, shares_found
+from ..utils.stages import stage
+from .settings import FirstStageRecall
 
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
+
+#: Exact best documents to find, and candidates to find them among.
+BEST, CANDIDATES = 10, 100
+
+#: Maximum number of windows of a measurement, and of tokens to read for each.
+MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000
+
+# Number of tokens in a window, as in ColBERT's queries.
+_WINDOW = 32
+
+# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share.
+_PART, _PER_DOUBLING = 16, 128
+
+# Limits of a measurement: multiplications for exact Chamfer similarity (a few seconds), and minimum number of windows.
+_PRODUCTS, _MIN_QUERIES = 5 * 10**10, 16
+
+# Minimum number of windows for a recall of added documents.
+_MIN_WINDOWS = 8
+
+# A warning needs a recall of added documents below _ENOUGH.  It must also be lower than the other documents' recall, by
+# more than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
+_ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
+
+_Rows = NDArray[np.int64]
 
 #: Calibrated mean recalls; a search uses the lowest one that is at least the requested one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
@@ -36,11 +63,195 @@ _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 
 # Multiplications for ranking windows (one to two seconds).  _BEYOND windows measure how many of the exact best are not
 # among MAX_RANKED candidates, unless the collection has more than MAX_TOKENS tokens.
-_PRODUCTS, _BEYOND = 12 * 10**10, 16
+_RANKED_PRODUCTS, _BEYOND = 12 * 10**10, 16
 
 # Share of a target's misses that the cap on candidates may cause; stopping early may cause the rest.  The cap is a
 # multiple of _ROUND, and at least _LEAST times k, as in a search.
 _SHARE, _ROUND, _LEAST = 0.5, 16, 3
+
+
+class FirstStage(NamedTuple):
+    """Recall of all documents and of those added after the encoder was fitted; a warning if the second is lower."""
+
+    everything: FirstStageRecall | None = None
+    added: FirstStageRecall | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredWindows:
+    """The measured recall of each window: the share of its exact best documents among its candidates."""
+
+    #: Rows of the windows' documents int64 (n,), and the windows' shares float64 (n,).
+    rows: _Rows
+    shares: NDArray[np.float64]
+    #: At the last measurement: the first row that did not exist, and the number of documents.
+    stop: int
+    documents: int
+    #: Number of documents when windows of all documents were last measured.
+    size: int
+
+    def first_stage(self, live: _Rows, fitted: int) -> FirstStage:
+        """Return the recall of the searchable rows `live`, which are ascending, and of those added after the fit.
+
+        Rows from `fitted` on were added after the fit.  Windows of other documents do not count.
+        """
+        current = np.isin(self.rows, live)
+        old, new = (self.shares[current & after] for after in (self.rows < fitted, self.rows >= fitted))
+        before = int(np.searchsorted(live, fitted))
+        groups = [
+            (shares, size) for shares, size in ((old, before), (new, len(live) - before)) if len(shares)
+        ]
+        if not groups:
+            return FirstStage()
+        total = sum(size * float(shares.mean()) for shares, size in groups)
+        everything = self._recall(total / sum(size for _, size in groups), len(old) + len(new))
+        if len(new) < _MIN_WINDOWS:
+            return FirstStage(everything)
+        return FirstStage(everything, self._recall(float(new.mean()), len(new)), _warning(old, new))
+
+    def _recall(self, recall: float, queries: int) -> FirstStageRecall:
+        return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
+
+    def and_more(self, other: MeasuredWindows) -> MeasuredWindows:
+        """Return these windows and later windows of added documents together."""
+        rows, shares = np.concatenate([self.rows, other.rows]), np.concatenate([self.shares, other.shares])
+        return MeasuredWindows(rows, shares, other.stop, other.documents, self.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without `size`."""
+        values = {**vars(self), "rows": self.rows.tolist(), "shares": self.shares.tolist()}
+        del values["size"]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], size: int) -> MeasuredWindows:
+        """Return the windows of :meth:`to_dict`; raise ValueError or TypeError for damaged ones."""
+        rows, shares = np.array(values["rows"], np.int64), np.array(values["shares"], np.float64)
+        if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
+            raise ValueError(
+                f"A measured window must have one share from 0 to 1, got {shares.size} shares of {rows.size} windows."
+            )
+        return cls(rows, shares, int(values["stop"]), int(values["documents"]), size)
+
+
+def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
+    """Return a warning if the windows of added documents have clearly lower shares than the others."""
+    before = float(old.mean()) if len(old) else 1.0
+    groups = [shares for shares in (old, new) if len(shares)]
+    variance = sum(max(float(shares.var()), _DEVIATION**2) / len(shares) for shares in groups)
+    if new.mean() >= min(_ENOUGH, before - _DROP - 2 * math.sqrt(variance)):
+        return None
+    return (
+        f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
+        f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, rebuild() "
+        "fits the encoder again. For a stream of changing documents use encoder='fde', which hardly depends on a "
+        "sample."
+    )
+
+
+def document_windows(
+    contents: IndexContents, count: int, rows: _Rows | None = None
+) -> tuple[MultiVectors, _Rows]:
+    """Return windows of up to `count` distinct documents, and the rows of these documents.
+
+    The documents are chosen from `rows`, live rows with tokens; default: all of them.
+    """
+    stream = np.random.default_rng(0)
+    rows = contents.searchable[0] if rows is None else rows
+    picked = np.sort(stream.choice(rows, min(count, len(rows)), replace=False))
+    documents = contents.store.rows(picked)
+    windows, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
+    return windows, picked[sources]
+
+
+def exact_best(
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: _Rows | None,
+    k: int,
+    threads: int | None = None,
+    among: _Rows | None = None,
+) -> list[_Rows]:
+    """Return the rows of the `k` best documents of each query, best first, without the query's row in `sources`.
+
+    Only the rows in `among` are ranked; default: all.
+    """
+    rows = contents.searchable[0] if among is None else among
+    count = min(k + int(sources is not None), len(rows))
+    best = contents.best_rows(queries, [rows] * len(queries), count, threads)
+    return [ranking[:k] for ranking in _without([ranking for ranking, _ in best], sources)]
+
+
+def _without(rows: Sequence[_Rows], sources: _Rows | None) -> Sequence[_Rows]:
+    """Return each query's rows without its row in `sources`."""
+    if sources is None:
+        return rows
+    return [own[own != source] for own, source in zip(rows, sources, strict=True)]
+
+
+def shares_found(
+    best: Sequence[_Rows], proposed: Sequence[_Rows], sources: _Rows | None, candidates: int
+) -> NDArray[np.float64]:
+    """Return the share of each query's best rows among its first `candidates` proposed ones."""
+    pairs = zip(best, _without(proposed, sources), strict=True)
+    return np.array([np.isin(exact, candidate_rows[:candidates]).mean() for exact, candidate_rows in pairs])
+
+
+def measure(contents: IndexContents, threads: int | None) -> None:
+    """Measure first-stage recall if it is unknown, the size has doubled or halved, or many documents were added."""
+    rows, search = contents.searchable[0], contents.candidates
+    if search is None or len(rows) <= CANDIDATES + 1:
+        return
+    earlier = search.windows
+    if earlier is None or not len(rows) / 2 <= earlier.size <= 2 * len(rows):
+        groups = [
+            group for group in np.split(rows, [np.searchsorted(rows, search.fitted_rows)]) if len(group)
+        ]
+        count, earlier = MAX_WINDOWS // len(groups), None
+    else:
+        groups = [rows[rows >= earlier.stop]]
+        if len(groups[0]) < max(_PART, len(rows) // _PART):
+            return
+        count = min(MAX_WINDOWS, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
+    windows, sources = zip(*(document_windows(contents, count, group) for group in groups), strict=True)
+    later = measure_windows(contents, MultiVectors.concatenate(windows), np.concatenate(sources), threads)
+    search.windows = later if earlier is None else earlier.and_more(later)
+
+
+def measure_windows(
+    contents: IndexContents, queries: MultiVectors, sources: _Rows, threads: int | None
+) -> MeasuredWindows:
+    """Return the recall of windows; a large collection is searched in part, with fewer windows."""
+    search, (rows, tokens) = contents.candidates, contents.searchable
+    assert search is not None
+    among = None
+    if tokens > MAX_TOKENS:
+        count = int(len(rows) * MAX_TOKENS / tokens)
+        some = np.random.default_rng(0).choice(rows, count, replace=False)
+        among, tokens = np.union1d(some, sources), MAX_TOKENS
+    affordable = max(_MIN_QUERIES, _PRODUCTS // max(1, _WINDOW * tokens * contents.config.dimension))
+    kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:affordable])
+    queries, sources = queries[kept], sources[kept]
+    with stage("measuring recall"):
+        best = exact_best(contents, queries, sources, BEST, threads, among)
+        proposed = [own for own, _ in search.find(queries, CANDIDATES + 1, among, threads)]
+    shares = shares_found(best, proposed, sources, CANDIDATES)
+    searched = rows if among is None else among
+    return MeasuredWindows(sources, shares, len(contents.store), len(searched), len(rows))
+
+
+def measure_first_stage(
+    contents: IndexContents, queries: MultiVectors, k: int, candidates: int, threads: int | None = None
+) -> FirstStageRecall | None:
+    """Return the share of the exact best documents among the candidates; None if all tokens are read."""
+    count = len(contents.searchable[0])
+    if contents.candidates is None or count == 0:
+        return None
+    best = exact_best(contents, queries, None, k, threads)
+    proposed = [own for own, _ in contents.candidates.find(queries, candidates, threads=threads)]
+    recall = float(shares_found(best, proposed, None, candidates).mean())
+    return FirstStageRecall(recall, k, candidates, len(queries), False, count)
 
 
 class Level(NamedTuple):
@@ -133,7 +344,9 @@ def calibrate_on_windows(contents: IndexContents, threads: int | None) -> Calibr
     """Calibrate with windows of documents; None if there are too few documents."""
     rows, tokens = contents.searchable
     work = tokens / max(1, len(rows)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
-    windows, sources = document_windows(contents, int(min(_WINDOWS, max(MIN_QUERIES, _PRODUCTS / work))))
+    windows, sources = document_windows(
+        contents, int(min(_WINDOWS, max(MIN_QUERIES, _RANKED_PRODUCTS / work)))
+    )
     if len(windows) < MIN_QUERIES:
         return None
     lengths = np.minimum(windows.lengths, np.resize(_LENGTHS, len(windows)))

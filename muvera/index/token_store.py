@@ -1,22 +1,37 @@
-"""TokenStore: token vectors, or their codes, by row number, in segments in memory or in mapped files."""
+"""Token vectors, or their codes, by row number, in segments in memory or in mapped files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import token_batches
+from ..data.batches import CodedSource, token_batches
 from ..data.multivectors import MultiVectors
-from ..data.offsets import running_total
-from ..reranking.codecs.base import CodedVectors
+from ..data.ranking import best_first
+from ..data.validation import running_total
+from ..reranking.codecs import CODECS, FLOATS, fit_codec
+from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
+from ..reranking.codecs.residual import ResidualCodec
+from ..reranking.pruning import (
+    ALL,
+    DocumentRun,
+    RerankOptions,
+    rank_candidates,
+    rank_short,
+    ranked,
+    score_candidates,
+)
 from ..utils.npy_files import load_npy
 from ..utils.page_cache import ask_for, forget, resident_share
+from .settings import IndexSettings
 
 # Segments in memory are merged until each has more than _GROWTH times the tokens of its successor.  So adding documents
 # one by one stays cheap, and so do searches.  Segments of more than _MERGED_BYTES are not merged.
@@ -46,6 +61,24 @@ _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
 #: Function that makes texts from an array with one row per token and the texts' lengths.
 Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
+
+#: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
+PLAID_BATCH_TOKENS = 1 << 17
+
+#: Documents, and their codes if they are known.
+CodedBatches = Iterator[tuple[MultiVectors, CodedVectors | None]]
+
+#: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
+FIT_TOKENS = 50_000
+
+# Seed of the sample that a codec is fitted on.
+_SEED = 0x70
+
+# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.
+_MORE = 10
+
+# Bounds are worth computing from this many times k candidates.
+_BOUNDED = 4
 
 
 @dataclass(frozen=True)
@@ -242,3 +275,245 @@ def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -
 
 def _dtype(texts: list[_Texts]) -> np.dtype[Any]:
     return np.result_type(*(each.tokens.dtype for each in texts))
+
+
+def plaid_codes(source: CodedSource) -> tuple[TokenCodec, CodedBatches]:
+    """Return the codec of a PLAID index, and its documents with their codes."""
+    codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
+
+    def batches() -> CodedBatches:
+        for documents, numbers, packed in source.coded_batches(PLAID_BATCH_TOKENS):
+            codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+            yield documents, CodedVectors(codec, codes, documents.offsets)
+
+    return codec, batches()
+
+
+class CodeStore(TokenStore[CodedVectors]):
+    """TokenStore of one codec's codes."""
+
+    def __init__(self, codec: TokenCodec) -> None:
+        super().__init__(partial(CodedVectors.from_lengths, codec), "codes")
+        self.codec = codec
+
+
+class TokenLevels:
+    """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
+
+    After that, codes rank the candidates, and floats rerank the best ones: exact floats if they are stored,
+    otherwise decoded ones.  A codec is fitted once and does not change; it can also be given at the start.
+    """
+
+    def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
+        self.settings, self.dimension = settings, dimension
+        has_floats = codec is None or settings.keep_exact
+        #: Tokens as floats, if they are stored, and as codes, once a codec is fitted.
+        self.floats = TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None
+        self.codes = None if codec is None else CodeStore(codec)
+        #: A folder for tokens once they no longer fit in the memory buffer.
+        self.staging: Path | None = None
+
+    def __copy__(self) -> TokenLevels:
+        copied = TokenLevels.__new__(TokenLevels)
+        vars(copied).update(vars(self), floats=copy(self.floats), codes=copy(self.codes))
+        return copied
+
+    @property
+    def codec(self) -> TokenCodec | None:
+        """The fitted codec."""
+        return None if self.codes is None else self.codes.codec
+
+    @property
+    def kind(self) -> str:
+        """Name of the token format, such as "float32" or "2bit"."""
+        if self.settings.tokens is not None:
+            return self.settings.tokens
+        if self.codec is not None:
+            return self.codec.name
+        segments = self.levels[0].segments
+        return str(segments[0].vectors.tokens.dtype) if segments else "float32"
+
+    @property
+    def levels(self) -> list[TokenStore[Any]]:
+        """The stores that contain tokens: floats, then codes."""
+        return [level for level in (self.floats, self.codes) if level is not None]
+
+    def __len__(self) -> int:
+        return len(self.levels[0])
+
+    # -- changing -------------------------------------------------------------
+
+    def append(
+        self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
+    ) -> None:
+        """Add texts under the next row numbers; `codes` are the texts' codes, if known."""
+        if self.floats is not None:
+            self.floats.append(self._converted(texts), self.staging)
+        if self.codes is not None:
+            codes = CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
+            self.codes.append(codes, self.staging)
+
+    def _converted(self, texts: MultiVectors) -> MultiVectors:
+        """Return texts in the float type of the settings."""
+        dtype = FLOATS.get(self.settings.tokens or "")
+        if dtype is None or texts.tokens.dtype == dtype:
+            return texts
+        with np.errstate(over="ignore"):
+            tokens = texts.tokens.astype(dtype)
+        if not np.isfinite(tokens).all():
+            row = int(np.argmin(np.isfinite(tokens).all(axis=1)))
+            raise ValueError(
+                f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot represent. "
+                "Use tokens='float32', or scale the tokens."
+            )
+        return MultiVectors.from_flat(tokens, offsets=texts.offsets)
+
+    def fit_if_ready(self, threads: int | None, tokens: int | None = None) -> None:
+        """Fit the codec if there are `tokens` tokens (default: FIT_TOKENS), and encode all texts."""
+        floats, kind = self.floats, self.settings.tokens
+        if self.codes is not None or floats is None or kind not in CODECS:
+            return
+        total = int(floats.lengths.sum())
+        if total < (FIT_TOKENS if tokens is None else tokens):
+            return
+        codec = fit_codec(kind, _sample(floats, total), threads=threads)
+        codes = CodeStore(codec)
+        for _, texts in floats.batches(np.arange(len(floats))):
+            codes.append(CodedVectors.of(codec, texts, threads), self.staging)
+        self.floats, self.codes = floats if self.settings.keep_exact else None, codes
+
+    def flush(self) -> None:
+        """Write the tokens in memory to the staging folder, or merge them if none is set."""
+        for level in self.levels:
+            if self.staging is None:
+                level.join()
+            else:
+                level.stage(self.staging)
+
+    # -- reading --------------------------------------------------------------
+
+    def rows(self, rows: NDArray[np.int64]) -> MultiVectors:
+        """Return the texts at `rows`, each once, in their order; decoded if only codes are stored."""
+        if not len(rows):
+            return MultiVectors.from_arrays([], dimension=self.dimension)
+        if self.floats is not None:
+            return self.floats.rows(rows)
+        assert self.codes is not None
+        return self.codes.rows(rows).decoded()
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
+        """Yield (rows, texts) for ascending `rows`, a few thousand at a time."""
+        for batch, texts, _ in self.coded_batches(rows):
+            yield batch, texts
+
+    def coded_batches(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
+        """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
+        for batch, texts in self.levels[-1].batches(rows):
+            if self.codes is None:
+                yield batch, texts, None
+            else:
+                yield batch, texts.decoded() if self.floats is None else self.floats.rows(batch), texts
+
+    def info(self) -> dict[str, Any]:
+        """Return how tokens are stored, and their bytes."""
+        codec, segments = self.codec, [] if self.floats is None else self.floats.segments
+        float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
+        return {
+            "codec": self.kind,
+            "keep_exact": self.settings.keep_exact,
+            "fitted": codec is not None,
+            "bytes_per_token": float_bytes if codec is None else codec.bytes_per_token,
+            "exact_bytes_per_token": float_bytes if segments and codec is not None else 0,
+        }
+
+    # -- ranking --------------------------------------------------------------
+
+    def require_rescore(self, rescore: int | None) -> None:
+        """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
+        if rescore is not None and (self.codes is None or self.floats is None):
+            raise ValueError(
+                f"rescore={rescore} needs codes and exact tokens, but this index stores only one of them "
+                f"({self.kind}). Build it with keep_exact=True, or omit rescore."
+            )
+
+    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+        """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
+        self.levels[-1].read_ahead(rows)
+
+    def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores by which :meth:`rank` first orders rows, float32 (n,): by codes if there are any."""
+        floats, codes = self.floats, self.codes
+        tokens = np.asarray(query, np.float32)
+        if codes is not None:
+            return score_coded(tokens, codes.codec, codes.runs(rows), threads=1)
+        assert floats is not None
+        return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
+
+    def rank_short(
+        self,
+        queries: MultiVectors,
+        numbers: NDArray[np.int64],
+        rows: Sequence[NDArray[np.int64]],
+        k: int,
+        threads: int | None,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Return the results of :meth:`rank` for the queries `numbers`, of 1 to LANES tokens, with floats only."""
+        floats = self.floats
+        assert floats is not None
+
+        def runs_of(rows: NDArray[np.int64]) -> list[DocumentRun]:
+            floats.read_ahead(rows)
+            return floats.runs(rows)
+
+        return rank_short(queries, numbers, rows, runs_of, k, threads)
+
+    def rank(
+        self,
+        query: NDArray[Any],
+        rows: NDArray[np.int64],
+        options: RerankOptions,
+        threads: int | None,
+        *,
+        rescore: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the k best rows, best first, and their scores; ties go to the lower row."""
+        floats, codes = self.floats, self.codes
+        if codes is None:
+            assert floats is not None
+            rows = rows if options.in_order else floats.grouped(rows)
+            return rank_candidates(query, rows, floats.runs(rows), options, threads)
+        if rescore is None:
+            # Decoding takes longer than reading exact tokens, and changes the order by codes less.
+            rescore = (options.k if floats is None else 2 * options.k) + _MORE
+        count = max(options.k, rescore)
+        tokens = np.asarray(query, np.float32)
+        best, estimates = np.sort(rows) if options.stop is ALL else rows, None
+        if len(best) > count:
+            by_codes = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
+            order = best_first(by_codes, count)
+            best, estimates = best[order], by_codes[order]
+        if floats is None:
+            scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
+            return ranked(best, scores, options.k)
+        # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
+        # they save.
+        bounded = options.early_exit and len(best) > _BOUNDED * options.k
+        how = RerankOptions(options.k, bounded, estimates=estimates)
+        floats.read_ahead(best)
+        result = rank_candidates(tokens, best, floats.runs(best), how, threads)
+        floats.let_go(best)  # later queries rarely read the same texts
+        return result
+
+
+def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:
+    """Return a uniform sample of the tokens, float32."""
+    picked = np.sort(np.random.default_rng(_SEED).permutation(total)[:FIT_TOKENS])
+    samples, start = [], 0
+    for segment in store.segments:
+        stop = start + segment.vectors.num_tokens
+        own = picked[(picked >= start) & (picked < stop)] - start
+        samples.append(np.asarray(segment.vectors.tokens[own], np.float32))
+        start = stop
+    return np.concatenate(samples)

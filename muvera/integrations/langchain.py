@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
-from ..metadata.filters import Filter
+from ..metadata import Filter
 from ..texts.encoders.base import TextEncoder
 from ..texts.text_index import TextIndex
 
@@ -18,7 +18,7 @@ from ..texts.text_index import TextIndex
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
-    Scores are those of :meth:`muvera.TextIndex.search`.  Filters are those of :mod:`muvera.metadata.filters`, such as
+    Scores are those of :meth:`muvera.TextIndex.search`.  Filters are those of :mod:`muvera.metadata`, such as
     ``{"year": {"$gte": 2000}}``.
 
     Parameters

@@ -24,7 +24,7 @@ from llama_index.core.vector_stores.utils import (
     node_to_metadata_dict,
 )
 
-from ..metadata.filters import OPERATORS, Filter
+from ..metadata import OPERATORS, Filter
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder

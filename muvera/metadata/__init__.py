@@ -1,1 +1,287 @@
-"""Metadata of documents: the values JSON can hold, and the filter language over them."""
+"""Metadata of documents: conditions on them, their JSON text, and the flat form that engines filter.
+
+``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both; ``"author.name"`` is a key of a
+nested object.  A list satisfies a comparison if one of its elements does.  A missing or null field satisfies none: so
+``$ne``, ``$nin`` and ``$not`` select that document.  Numbers compare with numbers (true is 1), strings with strings,
+by code point.  A comparison with an unknown field, or with a value of another type, finds nothing without an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+#: A condition on metadata.
+Filter = Mapping[str, Any]
+
+#: Operators of a field and their meaning.
+OPERATORS = {
+    "$eq": "equal to",
+    "$ne": "not equal to",
+    "$lt": "less than",
+    "$lte": "at most",
+    "$gt": "greater than",
+    "$gte": "at least",
+    "$in": "one of",
+    "$nin": "none of",
+    "$exists": "present and not null (true), or absent or null (false)",
+}
+
+#: Order operators and their SQL signs.
+COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
+
+# Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
+_MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
+
+_Built = TypeVar("_Built")
+
+#: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
+TEXT = "$text"
+
+# Maximum depth of metadata.
+_MAX_NESTING = 20
+
+
+class FilterError(ValueError):
+    """Raised if a filter is invalid; the message names the invalid part and the allowed values."""
+
+
+class _Builder(Protocol[_Built]):
+    """Interface of objects that translate filters for one engine; ``all_of([])`` is true, ``any_of([])`` is false."""
+
+    def all_of(self, parts: list[_Built]) -> _Built: ...
+    def any_of(self, parts: list[_Built]) -> _Built: ...
+    def negation(self, part: _Built) -> _Built: ...
+    def exists(self, field: str) -> _Built: ...
+    def order(self, field: str, name: str, value: Any) -> _Built: ...
+    def any_equal(self, field: str, values: list[Any]) -> _Built: ...
+
+
+def build_condition(condition: Filter, build: _Builder[_Built]) -> _Built:
+    """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long."""
+    built: _Built = _Walk(build).condition(condition, 0)
+    return built
+
+
+def kind_of(value: Any) -> str | None:
+    """Return "text" or "number", the kind of values that `value` can be compared with, or None."""
+    if isinstance(value, str):
+        return "text"
+    return "number" if isinstance(value, (bool, int, float)) else None
+
+
+def is_utf8(text: str) -> bool:
+    """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Walk:
+    """Parser of one filter, which checks it and calls the builder."""
+
+    def __init__(self, build: Any) -> None:
+        self._build, self._conditions, self._values = build, 0, 0
+
+    def condition(self, condition: Any, depth: int) -> Any:
+        if not isinstance(condition, Mapping):
+            raise FilterError(
+                "A filter must be a dictionary such as {'year': {'$gte': 2000}}, got "
+                f"{type(condition).__name__} {condition!r:.80}."
+            )
+        if depth > _MAX_DEPTH:
+            raise FilterError(f"A filter may be nested at most {_MAX_DEPTH} levels deep. Flatten it.")
+        self._conditions += len(condition)
+        if self._conditions > _MAX_CONDITIONS:
+            raise FilterError(
+                f"A filter may have at most {_MAX_CONDITIONS} conditions. Use $in for long lists."
+            )
+        parts = []
+        for key, value in condition.items():
+            if not isinstance(key, str) or not is_utf8(key):
+                raise FilterError(
+                    f"A field's name must be a string in UTF-8, got {type(key).__name__} {key!r:.80}."
+                )
+            if key in ("$and", "$or"):
+                inner = [self.condition(part, depth + 1) for part in self._list(key, value)]
+                parts.append(self._build.all_of(inner) if key == "$and" else self._build.any_of(inner))
+            elif key == "$not":
+                parts.append(self._build.negation(self.condition(value, depth + 1)))
+            elif key.startswith("$"):
+                raise FilterError(
+                    f"{key!r} does not combine conditions. Use $and, $or or $not. Put {', '.join(OPERATORS)} "
+                    "into a field, such as {'year': {'$gte': 2000}}."
+                )
+            else:
+                parts.append(self._field(key, value))
+        return self._build.all_of(parts)
+
+    def _field(self, field: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return self._build.any_equal(field, [_scalar(field, "$eq", value)])
+        if not value:
+            raise FilterError(f"The field {field!r} has no operator. Give one of {', '.join(OPERATORS)}.")
+        return self._build.all_of([self._operator(field, name, operand) for name, operand in value.items()])
+
+    def _operator(self, field: str, name: Any, operand: Any) -> Any:
+        build = self._build
+        if name not in OPERATORS:
+            raise FilterError(
+                f"The field {field!r} has the unknown operator {name!r}. Use one of {', '.join(OPERATORS)}."
+            )
+        if name == "$exists":
+            if not isinstance(operand, bool):
+                raise FilterError(f"$exists of {field!r} must be true or false, got {operand!r}.")
+            return build.exists(field) if operand else build.negation(build.exists(field))
+        if name in COMPARISONS:
+            limit = _scalar(field, name, operand)
+            if isinstance(limit, bool):
+                raise FilterError(f"{name} of {field!r} must be a number or a string, got {limit!r}.")
+            return build.order(field, name, limit)
+        operands = self._list(f"{name} of {field!r}", operand) if name in ("$in", "$nin") else [operand]
+        equal = build.any_equal(field, [_scalar(field, name, element) for element in operands])
+        return build.negation(equal) if name in ("$ne", "$nin") else equal
+
+    def _list(self, name: str, value: Any) -> list[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise FilterError(f"{name} must be a list, got {type(value).__name__} {value!r:.80}.")
+        self._values += len(value)
+        if self._values > _MAX_VALUES:
+            raise FilterError(
+                f"The lists of a filter may have at most {_MAX_VALUES} values, got {self._values}."
+            )
+        return list(value)
+
+
+def _scalar(field: str, name: str, value: Any) -> Any:
+    if isinstance(value, str) and not is_utf8(value):
+        raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Remove it.")
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if value is None:
+        raise FilterError(f"{name} of {field!r} is null. Use {{'$exists': false}} to find absent fields.")
+    raise FilterError(
+        f"{name} of {field!r} must be a string, a finite number, true or false, got "
+        f"{type(value).__name__} {value!r:.80}."
+    )
+
+
+def encode_metadata(metadata: Any, identity: Any) -> str:
+    """Return the metadata of the document `identity` as JSON text; raise unless it maps strings to JSON values."""
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."
+        )
+    try:
+        return json.dumps(_plain(metadata, 0), ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The metadata of document {identity!r} cannot be stored: {error}") from None
+
+
+def _plain(value: Any, depth: int) -> Any:
+    if depth > _MAX_NESTING:
+        raise ValueError(f"it is nested deeper than {_MAX_NESTING} levels. Flatten it.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not key or not is_utf8(key) or "." in key or key.startswith("$"):
+                raise ValueError(
+                    f"the key {key!r} must be a non-empty string without dots that does not start with '$', "
+                    "because filters name fields by it. Rename it."
+                )
+        return {key: _plain(element, depth + 1) for key, element in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(element, depth + 1) for element in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a JSON number. Remove the key.")
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{value} does not fit into 64 bits. Store it as a string.")
+    if isinstance(value, str) and not is_utf8(value):
+        raise ValueError(f"{value!r:.80} has a lone surrogate. Decode it again with errors='replace'.")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{type(value).__name__} is not a JSON value. Store a string or a number.")
+
+
+def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield (field, kind, value) for each value that a condition can match; kind "present" for each field."""
+    for key, value in metadata.items():
+        name = f"{prefix}{key}"
+        if value is None or key == TEXT:
+            continue
+        yield name, "present", 1
+        for element in value if isinstance(value, (list, tuple)) else [value]:
+            kind = kind_of(element)
+            if kind is not None:
+                yield name, kind, element
+        if isinstance(value, Mapping):
+            yield from comparable_values(value, f"{name}.")
+
+
+class FlatMetadata(NamedTuple):
+    """Metadata in the form that engines filter."""
+
+    #: One term for each present field and one for each of its values.
+    terms: list[str]
+    #: Least and greatest value of each field, by "low_" or "high_" and :func:`bound_name`.
+    bounds: dict[str, float | int | str]
+
+
+def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
+    """Return the flat form of one document's metadata.
+
+    Examples
+    --------
+    >>> flat = flatten({"year": [1999, 2001]})
+    >>> flat.terms, flat.bounds
+    (['["year"]', '["year",1999]', '["year",2001]'], {'low_number_year': 1999, 'high_number_year': 2001})
+    """
+    terms: dict[str, None] = {}
+    bounds: dict[str, Any] = {}
+    for name, kind, value in comparable_values(metadata):
+        if kind == "present":
+            terms[present_term(name)] = None
+            continue
+        terms[value_term(name, value)] = None
+        value = int(value) if isinstance(value, bool) else value
+        for side, choose in (("low", min), ("high", max)):
+            key = f"{side}_{bound_name(name, value)}"
+            bounds[key] = choose(bounds.get(key, value), value)
+    return FlatMetadata(list(terms), bounds)
+
+
+def present_term(name: str) -> str:
+    """Return the term of documents that have a field."""
+    return _term([name])
+
+
+def value_term(name: str, value: Any) -> str:
+    """Return the term of documents that have a value in a field; equal numbers share a term."""
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return _term([name, value])
+
+
+def _term(parts: list[Any]) -> str:
+    # ASCII, because no engine stores NUL or lone surrogates unchanged.
+    return json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+
+
+def bound_name(name: str, value: Any) -> str:
+    """Return a column name (lower-case letters, digits, underscores) for a field's values of one kind.
+
+    Examples
+    --------
+    >>> bound_name("year", 1999), bound_name("Autor.Name", "x")
+    ('number_year', 'text_x_4175746f722e4e616d65')
+    """
+    plain = re.fullmatch(r"(?!x_)[a-z0-9_]+", name)
+    return f"{kind_of(value)}_{name if plain else 'x_' + name.encode('utf-8', 'surrogatepass').hex()}"

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_text, checked_texts
-from ..data.offsets import running_total
 from ..data.ranking import Ranking, best_first
-from ..data.validation import as_array
+from ..data.validation import as_array, running_total
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int

@@ -16,8 +16,15 @@ from threading import RLock
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from ..metadata.filters import COMPARISONS, Filter, build_condition, is_utf8, kind_of
-from ..metadata.values import comparable_values, encode_metadata
+from ..metadata import (
+    COMPARISONS,
+    Filter,
+    build_condition,
+    comparable_values,
+    encode_metadata,
+    is_utf8,
+    kind_of,
+)
 from ..utils.locks import hold_during_fork
 
 # ``metadata_values`` has one row for each comparable value of each field; list elements are values.  It has another

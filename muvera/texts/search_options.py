@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from ..index.two_stage_search import SearchPlan
-from ..metadata.filters import Filter
+from ..metadata import Filter
 from ..utils.checks import as_id_list, require_number
 from .database import require_ids
 

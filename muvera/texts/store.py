@@ -25,13 +25,12 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from weakref import WeakMethod
 
 from ..data.multivectors import MultiVectors
-from ..index.generations import Generation, hold, journal_bytes
+from ..index.generations import TEXTS, Generation, IndexFolderError, hold, journal_bytes, read_manifest
 from ..index.id_map import IdMap, Missing
-from ..index.manifest import TEXTS, IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.two_stage_search import IndexContents
-from ..metadata.filters import Filter
+from ..metadata import Filter
 from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
 from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..data.validation import as_ids
 from ..encoders.base import Encoder, EncoderConfig
-from ..index.generations import require_place
+from ..index.generations import IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
-from ..index.info import IndexInfo
-from ..index.manifest import IndexFolderError, read_manifest
 from ..index.muvera_index import MuveraIndex
-from ..index.settings import IndexSettings
-from ..metadata.filters import Filter
+from ..index.settings import IndexInfo, IndexSettings
+from ..metadata import Filter
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
 from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
@@ -376,7 +374,7 @@ class TextIndex:
         k : int
             Maximum number of hits for each query.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata.filters`.  A comparison with an unknown field
+            A condition on the metadata, see :mod:`muvera.metadata`.  A comparison with an unknown field
             matches no text.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.

@@ -18,7 +18,7 @@ from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
 from ..encoders.learned.encoder import LearnedConfig
 from ..encoders.moments import MomentsConfig
-from ..index.candidates import SCAN_FROM
+from ..index.two_stage_search import SCAN_FROM
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
 from ..utils.atomic_files import write_json

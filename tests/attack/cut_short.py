@@ -25,7 +25,7 @@ from builders.text_encoders import HashEncoder
 import muvera
 from attack.processes import CONFIG, forked
 from muvera import FDEEncoder, HNSWSettings, MultiVectors, MuveraIndex, TextIndex
-from muvera.index import candidates, token_levels
+from muvera.index import token_store, two_stage_search
 
 DIMENSION, DOCUMENTS = 8, 14
 GRAPH = HNSWSettings(m=8, ef_construction=40, ef=40)
@@ -293,7 +293,10 @@ def deadline(seconds: int) -> Iterator[None]:
 @contextmanager
 def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
-    limits = patch.object(token_levels, "FIT_TOKENS", 40), patch.object(candidates, "SCAN_FROM", DOCUMENTS)
+    limits = (
+        patch.object(token_store, "FIT_TOKENS", 40),
+        patch.object(two_stage_search, "SCAN_FROM", DOCUMENTS),
+    )
     with limits[0], limits[1], patch.object(os, "fsync"):
         yield
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera.data.offsets import (
+from muvera.data.validation import (
     as_integers,
     as_lengths,
     as_offsets,

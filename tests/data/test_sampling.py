@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from muvera import MultiVectors
-from muvera.data import sampling
-from muvera.data.sampling import DocumentSample, as_batches, pseudo_queries
+from muvera.data import batches
+from muvera.data.batches import DocumentSample, as_batches, pseudo_queries
 
 
 def test_input_of_as_batches() -> None:
@@ -41,7 +41,7 @@ def test_a_sample_is_bounded_and_uniform() -> None:
 
 
 def test_a_sample_of_long_documents_is_smaller_and_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_TOKEN_BYTES", 100 * 8)
+    monkeypatch.setattr(batches, "_TOKEN_BYTES", 100 * 8)
     # The later half is ten times as long: ten of them fit into a hundred tokens.
     texts = [np.full((1 if i < 500 else 10, 2), i, np.float32) for i in range(1000)]
     late = []

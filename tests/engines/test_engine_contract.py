@@ -13,7 +13,7 @@ from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
-from muvera.metadata.filters import FilterError
+from muvera.metadata import FilterError
 
 COUNT = 280
 DOCUMENTS = documents_like_real(COUNT, ids=[f"text {i}" for i in range(COUNT)], dtype=np.float16)

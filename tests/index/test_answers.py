@@ -22,8 +22,8 @@ from builders.indexes import (
 )
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
-import muvera.index.candidates as candidates_module
 from muvera import FDEConfig, FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, explain, rerank, top_k
+from muvera.index import two_stage_search
 
 
 def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
@@ -86,7 +86,7 @@ def test_float16_and_mapped_documents(tmp_path: Path) -> None:
 
 def test_blocks_of_vectors_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = answers(built(**WAYS["exact"]))
-    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
+    monkeypatch.setattr(two_stage_search, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 7)
     assert answers(built(**WAYS["exact"])) == whole
 
 
@@ -208,7 +208,7 @@ def test_settings_and_encoders_in_every_form() -> None:
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates_module, "SCAN_FROM", 130)
+    monkeypatch.setattr(two_stage_search, "SCAN_FROM", 130)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     kinds = []
     for batch in batches(DOCUMENTS, 20):

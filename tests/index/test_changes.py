@@ -20,8 +20,8 @@ from builders.indexes import (
 )
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
-import muvera.index.candidates as candidates_module
 from muvera import FDEEncoder, MultiVectors, MuveraIndex
+from muvera.index import two_stage_search
 from muvera.index.token_store import TokenStore
 from muvera.mips import ExactSearch, HNSWSearch
 
@@ -142,7 +142,7 @@ def test_changes_that_fail_late(
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
-    monkeypatch.setattr(candidates_module, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
+    monkeypatch.setattr(two_stage_search, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
     owner, name = STEPS[step]
     original, calls = getattr(owner, name), []
 

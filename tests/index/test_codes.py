@@ -8,8 +8,8 @@ import pytest
 from builders.foreign_indexes import random_index, write_plaid
 
 from muvera import MultiVectors, MuveraIndex, convert
-from muvera.index import token_levels
-from muvera.index.manifest import read_manifest
+from muvera.index import token_store
+from muvera.index.generations import read_manifest
 from muvera.index.settings import CODES
 
 DIMENSION = 16
@@ -119,7 +119,7 @@ def test_saved_changed_and_rebuilt(tmp_path: Path, keep_exact: bool, staged: boo
 
 
 def test_floats_until_a_codec_can_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_levels, "FIT_TOKENS", 500)
+    monkeypatch.setattr(token_store, "FIT_TOKENS", 500)
     index = MuveraIndex.build(DOCUMENTS[:1], tokens="int8")
     assert index.info().token_codec["fitted"]  # a build of any size is complete
     grown = MuveraIndex(index.config, tokens="int8")

@@ -11,7 +11,7 @@ import pytest
 from builders.indexes import built
 
 from muvera import FDEConfig, MuveraIndex
-from muvera.index.manifest import IndexFolderError
+from muvera.index.generations import IndexFolderError
 from muvera.utils.atomic_files import content_checksum, described_file
 
 

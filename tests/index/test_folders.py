@@ -8,8 +8,16 @@ import pytest
 from builders.indexes import files
 
 import muvera.index.generations as module
-from muvera.index.generations import Generation, Save, commit, staging_beside
-from muvera.index.manifest import IndexFolderError, read_manifest, verify, write_manifest
+from muvera.index.generations import (
+    Generation,
+    IndexFolderError,
+    Save,
+    commit,
+    read_manifest,
+    staging_beside,
+    verify,
+    write_manifest,
+)
 from muvera.utils import atomic_files
 from muvera.utils.atomic_files import sibling_folder
 

@@ -12,7 +12,7 @@ from builders.paths import ROOT
 
 from muvera import MuveraIndex
 from muvera.encoders.registry import ENCODERS
-from muvera.index.manifest import FILE_PATTERNS, FORMAT_VERSION, read_manifest
+from muvera.index.generations import FILE_PATTERNS, FORMAT_VERSION, read_manifest
 from muvera.mips import SEARCHES
 
 

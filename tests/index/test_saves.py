@@ -14,7 +14,7 @@ from builders.realistic_collections import CONFIG, DIM
 import muvera.mips.graph_file as saved_graph
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index import persistence, token_store
-from muvera.index.manifest import IndexFolderError, read_manifest
+from muvera.index.generations import IndexFolderError, read_manifest
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from builders.realistic_collections import CONFIG as GOOD
 from builders.realistic_collections import documents_like_real
 
 from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
-from muvera.index import two_stage_search, windows
-from muvera.index.windows import FirstStage, MeasuredWindows, document_windows, exact_best
+from muvera.index import recall as module
+from muvera.index import two_stage_search
+from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, exact_best
 from muvera.utils.stages import listening
 
 DIMENSION = 24
@@ -74,7 +75,7 @@ def test_an_index_measures_its_first_stage(tmp_path: Path, monkeypatch: pytest.M
     assert built(DOCUMENTS[:100]).info().first_stage is None  # all of them are candidates
     one, two = (MuveraIndex.build(DOCUMENTS, GOOD, threads=count, **WAYS["exact"]).info() for count in (1, 2))
     assert one.first_stage == two.first_stage
-    monkeypatch.setattr(windows, "_PRODUCTS", 1)
+    monkeypatch.setattr(module, "_PRODUCTS", 1)
     fewest = built().info().first_stage
     assert fewest is not None and fewest.queries == 16
 
@@ -123,7 +124,7 @@ def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) ->
     assert after is not None and after.recall == measured.recall and index.info().added is None
     index.delete([f"0-0-{i}" for i in range(110)])
     assert index.info().first_stage is not None
-    monkeypatch.setattr(windows, "MAX_TOKENS", 600)
+    monkeypatch.setattr(module, "MAX_TOKENS", 600)
     index.add(
         kind(1, 200, seed=2)
     )  # more than doubles the index: all is measured again, among fewer documents

@@ -9,7 +9,7 @@ from builders.indexes import answers, built, ended, files, start_script
 
 import muvera.index.persistence as folder_module
 from muvera import MuveraIndex
-from muvera.index.manifest import IndexFolderError, verify
+from muvera.index.generations import IndexFolderError, verify
 
 WRITER = """
     import sys

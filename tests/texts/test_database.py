@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import CONDITIONS, METADATA
 
-from muvera.metadata.filters import FilterError
+from muvera.metadata import FilterError
 from muvera.texts.database import DocumentDatabase, checked_rows, to_sql
 
 

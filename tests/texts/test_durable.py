@@ -12,7 +12,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.cli.sources import open_index
-from muvera.index.manifest import IndexFolderError
+from muvera.index.generations import IndexFolderError
 from muvera.texts import store as module
 
 ENCODER = HashEncoder(8)

@@ -10,8 +10,8 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.index.manifest import IndexFolderError
-from muvera.metadata.filters import FilterError
+from muvera.index.generations import IndexFolderError
+from muvera.metadata import FilterError
 from muvera.texts.database import TextDocument
 from muvera.texts.hit import Hit
 

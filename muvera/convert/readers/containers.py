@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.offsets import as_integers, as_offsets, offsets_from_lengths
+from ...data.validation import as_integers, as_offsets, offsets_from_lengths
 from ...utils.npy_files import read_npy_header
 from ...utils.optional_imports import import_extra
 from ..damage import ReadError

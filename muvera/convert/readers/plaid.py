@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import as_integers, as_lengths, offsets_from_lengths, running_total
-from ...data.validation import read_only_view
+from ...data.validation import as_integers, as_lengths, offsets_from_lengths, read_only_view, running_total
 from ...kernels.decoding import decode_residuals
 from ...kernels.token_codes import byte_table
 from ...utils.checks import require_int

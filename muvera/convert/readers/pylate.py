@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.offsets import as_integers, as_lengths, running_total
+from ...data.validation import as_integers, as_lengths, running_total
 from ...utils.npy_files import load_npy
 from ..damage import ReadError
 from ..parsing.files import open_table

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import running_total
-from ...data.validation import Ids, as_ids
+from ...data.validation import Ids, as_ids, running_total
 from ...utils.atomic_files import atomic_file, atomic_folder
 
 

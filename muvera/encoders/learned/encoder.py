@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.batches import MAX_FIT_DOCUMENTS
 from ...data.multivectors import MultiVectors
-from ...data.sampling import MAX_FIT_DOCUMENTS
 from ...kernels.byte_product import multiply_by_bytes
 from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import require_int

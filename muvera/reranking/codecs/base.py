@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data.multivectors import MultiVectors
-from ...data.offsets import as_offsets, offsets_from_lengths, rows_of_texts
-from ...data.validation import TokenArray, read_only_view
+from ...data.validation import TokenArray, as_offsets, offsets_from_lengths, read_only_view, rows_of_texts
 from ...kernels.byte_tile import STEP
 from ...kernels.code_scores import CodeQuery, QueryRounding, round_query, score_codes
 from ...kernels.decoding import decode_codes, score_decoded

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...metadata.filters import is_utf8
+from ...metadata import is_utf8
 
 TextSide = Literal["document", "query"]
 

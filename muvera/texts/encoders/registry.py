@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...index.manifest import IndexFolderError
+from ...index.generations import IndexFolderError
 from .base import NoEncoder, TextEncoder
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
