@@ -17,7 +17,7 @@ nox.options.error_on_missing_interpreters = False
 #: One process per core; a file's tests share its fixtures.
 PARALLEL = ("-n", "auto", "--dist", "loadfile", "--max-worker-restart", "0")
 
-#: Tests of the kernels and of what calls them directly, for the passes without compiled code.
+#: Tests of the kernels and of what calls them directly.
 KERNEL_TESTS = ("tests/kernels", "tests/data/test_multivectors.py", "tests/reranking/test_chamfer.py")
 
 #: PyTorch for processors, if it lies on the disk; the package index serves gigabytes for GPUs.
@@ -55,10 +55,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def kernels(session: nox.Session) -> None:
-    """Run the kernel tests as plain Python, which counts lines, and with bounds checks."""
+    """Run the kernel tests with bounds checks."""
     session.install("-e", ".[test]")
-    coverage = ("--cov=muvera.kernels", "--cov-report=term:skip-covered")
-    session.run("pytest", "-q", *PARALLEL, *coverage, *KERNEL_TESTS, env={"NUMBA_DISABLE_JIT": "1"})
     session.run("pytest", "-q", *PARALLEL, *KERNEL_TESTS, env={"NUMBA_BOUNDSCHECK": "1"})
 
 

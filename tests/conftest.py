@@ -1,4 +1,4 @@
-"""Configuration of all tests: hypothesis's profile, and the mark for tests that need a compiler."""
+"""Configuration of all tests: hypothesis's profile, and marks."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -14,7 +14,6 @@ os.environ["NUMBA_CACHE_DIR"] = kernel_cache()
 import pytest
 from hypothesis import HealthCheck, settings
 
-from muvera.kernels.jit import INTERPRETED
 from muvera.reranking import pruning
 from muvera.utils import parallel
 
@@ -23,7 +22,7 @@ settings.register_profile(
     "muvera",
     deadline=None,
     derandomize=True,
-    max_examples=8 if INTERPRETED else 40,
+    max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("muvera")
@@ -59,13 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
     config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
     config.addinivalue_line("markers", "shared: reads ../shared/data; skipped if that folder does not exist")
-    config.addinivalue_line(
-        "markers", "compiled(reason): needs compiled kernels; skipped under NUMBA_DISABLE_JIT=1"
-    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests; skip tests that cannot run, or are too slow, with interpreted kernels."""
+    """Mark slow tests, and those that read the real collections."""
     names = {item: item.path.as_posix().rpartition("/tests/")[2] for item in items}
     items.sort(key=lambda item: not names[item].startswith(FIRST))
     for item, name in names.items():
@@ -73,12 +69,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.shared)
         if name.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-    if not INTERPRETED:
-        return
-    for item in items:
-        mark = item.get_closest_marker("compiled")
-        if mark is not None:
-            item.add_marker(pytest.mark.skip(reason=f"NUMBA_DISABLE_JIT=1: {mark.args[0]}"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,7 +20,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED
 from .llvm_helpers import (
     BYTE,
     FLOAT,
@@ -249,41 +248,6 @@ def _intrinsic(add: Any, emit: Any) -> Any:
     return compiled
 
 
-def _interpreted_sums(rows, row, last, depth, packed, panel, halves=1):
-    positions = np.minimum(np.arange(row, row + ROWS), last)
-    size = depth * LANES // halves
-    columns = packed[panel * size : (panel + 1) * size].reshape(-1, 1, LANES, STEP)
-    if halves == 2:
-        columns = np.concatenate([columns << 4, columns & 0xF0], axis=1).view(np.int8) | 8
-    columns = columns.transpose(0, 1, 3, 2).reshape(depth, LANES)
-    # Float64 holds these integers exactly.
-    return rows[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64) @ columns
-
-
-def _interpreted(count: int, panels: int, halves: int = 1) -> Any:
-    def interpreted(rows, row, last, depth, packed, panel, out, position):
-        numbers = range(panel, panel + panels)
-        tiles = [_interpreted_sums(rows, row, last, depth, packed, i, halves)[:count] for i in numbers]
-        out[position : position + count * panels * LANES] = np.concatenate(tiles, axis=1).ravel()
-
-    return interpreted
-
-
-def _interpreted_dots(vectors, vector, last, depth, queries, query, out, position):
-    positions = np.minimum(np.arange(vector, vector + VECTORS), last)
-    signed = vectors[: (last + 1) * depth].reshape(-1, depth)[positions].astype(np.float64)
-    halves = queries[2 * query * depth : 2 * (query + 1) * depth].reshape(2, depth)
-    out[position : position + 2 * VECTORS] = (halves @ signed.T).ravel()
-
-
-def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
-    best = out[position : position + WIDE * LANES].reshape(WIDE, LANES)
-    for i in range(WIDE):
-        best[i] = np.maximum(
-            best[i], _interpreted_sums(rows, row, last, depth, packed, panel + i).max(axis=0)
-        )
-
-
 @intrinsic
 def _compiled_round(typingctx, source, position, per_unit, out, start):
     signature = types.void(source, types.intp, types.float32, out, types.intp)
@@ -305,11 +269,6 @@ def _compiled_round(typingctx, source, position, per_unit, out, start):
     return signature, generate
 
 
-def _interpreted_round(source, position, per_unit, out, start):
-    values = source[position : position + LANES] * per_unit + np.float32(128.5)
-    out[start : start + LANES] = np.clip(values, 1, 255).astype(np.uint8)
-
-
 #: Ways to add the products of one step, by name; the last one is the fastest that this processor has.
 ADDITIONS: dict[str, Any] = {"portable": _add_portably}
 if _HAS_AVX2:
@@ -320,9 +279,6 @@ if _HAS_VNNI:
 
 def make_tiles(addition: str) -> tuple[Any, ...]:
     """Return the five intrinsics (sums, maxima, strip, dots, strip of half bytes), made with one of the ADDITIONS."""
-    if INTERPRETED:
-        strips = _interpreted(2, STRIP), _interpreted(2, STRIP, 2)
-        return _interpreted(ROWS, WIDE), _interpreted_max, strips[0], _interpreted_dots, strips[1]
     emitted = (_storing(ROWS, WIDE), _emit_maxima, _storing(2, STRIP), _emit_dots, _storing(2, STRIP, 2))
     return tuple(_intrinsic(ADDITIONS[addition], emit) for emit in emitted)
 
@@ -335,4 +291,4 @@ byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip = make_tiles(list(AD
 
 #: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
 #: ``per_unit``, rounded and clipped to 1..255.
-round_lanes: Any = _interpreted_round if INTERPRETED else _compiled_round
+round_lanes: Any = _compiled_round

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .byte_tile import ADDITIONS, STEP, emit_sums
 from .chamfer import fetch
-from .jit import INTERPRETED, helper, kernel
+from .jit import helper, kernel
 from .llvm_helpers import FLOAT, broadcast, entry_address, load_vector, store_vector, tile_rows
 from .recall import STOPPED, enough, enter
 from .tile import LANES, ROWS
@@ -100,24 +100,8 @@ def _raising(addition: str, panels: int) -> Any:
     return compiled
 
 
-def _interpreted(panels: int) -> Any:
-    def interpreted(rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
-        positions = np.minimum(np.arange(row, row + (ROWS if panels == 1 else PAIR_ROWS)), last)
-        left = rows[start + positions[:, np.newaxis] * stride + np.arange(depth)].astype(np.float64)
-        for i in range(panel, panel + panels):
-            columns = packed[i * depth * LANES : (i + 1) * depth * LANES].reshape(depth // STEP, LANES, STEP)
-            sums = left @ columns.transpose(0, 2, 1).reshape(depth, LANES)
-            span = slice(i * LANES, (i + 1) * LANES)
-            values = (sums.astype(np.float32) - biases[span]) * factors[positions, np.newaxis]
-            best[span] = np.maximum(best[span], values.max(axis=0))
-
-    return interpreted
-
-
 def make_maxima(addition: str) -> tuple[Any, Any]:
     """Return the intrinsics that raise the maxima of one panel and of two, made with one of the ADDITIONS."""
-    if INTERPRETED:
-        return _interpreted(1), _interpreted(2)
     return _raising(addition, 1), _raising(addition, 2)
 
 

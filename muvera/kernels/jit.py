@@ -8,11 +8,7 @@ import os
 from typing import Any
 
 import numba
-import numba.core.config
 from numba.core.compiler_lock import global_compiler_lock
-
-#: True when ``NUMBA_DISABLE_JIT=1``: kernels run as Python, intrinsics as NumPy.
-INTERPRETED = bool(numba.core.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 #: True if compiled kernels are cached on disk.  numba's cache ignores edits in other modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"

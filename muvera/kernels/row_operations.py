@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED, helper
+from .jit import helper
 from .llvm_helpers import (
     BYTE,
     FLOAT,
@@ -69,11 +69,6 @@ def _compiled_square_sum(typingctx, array, position, count):
     return signature, generate
 
 
-def _interpreted_square_sum(array, position, count):
-    row = array[position : position + count // LANES * LANES]
-    return np.float32(row @ row)
-
-
 def _compiled_scaled(accumulate: bool) -> Any:
     """Return the intrinsic of ``out[...] = weight * source[...]``, or of ``+=`` with `accumulate`."""
 
@@ -103,16 +98,6 @@ def _compiled_scaled(accumulate: bool) -> Any:
     return compiled
 
 
-def _interpreted_scaled(accumulate: bool) -> Any:
-    def interpreted(source, position, count, weight, out, start):
-        count = count // LANES * LANES
-        scaled = source[position : position + count] * np.float32(weight)
-        target = out[start : start + count]
-        target[:] = target + scaled if accumulate else scaled
-
-    return interpreted
-
-
 @intrinsic
 def _compiled_prefetch(typingctx, array, position):
     signature = types.void(array, types.intp)
@@ -129,10 +114,6 @@ def _compiled_prefetch(typingctx, array, position):
         return context.get_dummy_value()
 
     return signature, generate
-
-
-def _interpreted_prefetch(array, position):
-    return None
 
 
 def make_halves_to_floats(native: bool) -> Any:
@@ -154,10 +135,6 @@ def make_halves_to_floats(native: bool) -> Any:
     return compiled
 
 
-def _interpreted_halves_to_floats(halves, source, out, position):
-    out[position : position + LANES] = halves[source : source + LANES].view(np.float16)
-
-
 @intrinsic
 def _compiled_half_at(typingctx, array, position):
     signature = types.float32(array, types.intp)
@@ -174,27 +151,23 @@ def _compiled_half_at(typingctx, array, position):
     return signature, generate
 
 
-def _interpreted_half_at(array, position):
-    return array[position : position + 2].view("<f2").astype(np.float32)[0]
-
-
 #: Return the sum of squares of ``array[position : position + count]``.
-square_sum: Any = _interpreted_square_sum if INTERPRETED else _compiled_square_sum
+square_sum: Any = _compiled_square_sum
 
-_make_scaled = _interpreted_scaled if INTERPRETED else _compiled_scaled
+_make_scaled = _compiled_scaled
 #: Add ``weight * source[position : position + count]`` to ``out[start : start + count]``.
 add_scaled: Any = _make_scaled(True)
 #: Write the same product instead of adding it.
 set_scaled: Any = _make_scaled(False)
 
 #: Fetch the cache line at ``array[position]``, which may lie outside the array.
-prefetch: Any = _interpreted_prefetch if INTERPRETED else _compiled_prefetch
+prefetch: Any = _compiled_prefetch
 
 #: Return the float16 in the two bytes at ``array[position]`` (uint8) as float32.
-half_at: Any = _interpreted_half_at if INTERPRETED else _compiled_half_at
+half_at: Any = _compiled_half_at
 
 #: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
-_halves_to_floats: Any = _interpreted_halves_to_floats if INTERPRETED else make_halves_to_floats(HAS_HALVES)
+_halves_to_floats: Any = make_halves_to_floats(HAS_HALVES)
 
 
 @helper

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from .byte_product import joined
 from .byte_tile import VECTORS, byte_dots
-from .jit import INTERPRETED, helper, kernel
+from .jit import helper, kernel
 from .llvm_helpers import (
     BYTE,
     FASTEST,
@@ -156,12 +156,12 @@ def _plain_sums(queries: int) -> Any:
                 if total >= bounds[first + query]:
                     hits[query] |= np.uint64(1) << np.uint64(i)
 
-    return plain if INTERPRETED else helper(plain)
+    return helper(plain)
 
 
 def make_sums(instructions: str, queries: int) -> Any:
     """Return the function that adds table entries by the instruction `instructions`, of SHUFFLES or "plain"."""
-    if INTERPRETED or instructions == "plain":
+    if instructions == "plain":
         return _plain_sums(queries)
     return _emit_sums(instructions, queries)
 

@@ -19,7 +19,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .jit import INTERPRETED
 from .llvm_helpers import (
     FLOAT,
     broadcast,
@@ -136,44 +135,15 @@ def _compiled_max(typingctx, rows, row, last, depth, packed, panel, out, positio
     return signature, generate
 
 
-def _interpreted_sums(rows, row, last, depth, packed, panel, lanewise):
-    positions = np.minimum(np.arange(row, row + ROWS), last)
-    tile = rows[: (last + 1) * depth].reshape(-1, depth)[positions]
-    if lanewise:
-        columns = packed[panel * depth : (panel + 1) * depth].reshape(-1, LANES)
-        return (tile.reshape(ROWS, -1, LANES) * columns).sum(1)
-    return tile @ packed[panel * depth * LANES : (panel + 1) * depth * LANES].reshape(depth, LANES)
-
-
-def _interpreted_dot(lanewise: bool) -> Any:
-    def interpreted(rows, row, last, depth, packed, panel, out, position):
-        sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise)
-        out[position : position + ROWS * LANES] = sums.ravel()
-
-    return interpreted
-
-
-def _interpreted_signs(rows, row, last, depth, packed, panel, out, position, step):
-    sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise=False)
-    for i in range(ROWS):
-        out[position + i * step] = ((sums[i] > 0) << np.arange(LANES)).sum()
-
-
-def _interpreted_max(rows, row, last, depth, packed, panel, out, position):
-    best = out[position : position + LANES]
-    sums = _interpreted_sums(rows, row, last, depth, packed, panel, lanewise=False)
-    np.maximum(best, sums.max(0), out=best)
-
-
 # All take flat arrays.  `rows` contains float32 rows of `depth` entries.  `row` is the first row of the tile, `last` is
 # the last valid row, and `panel` is the number of the packed panel.
-_make_dot = _interpreted_dot if INTERPRETED else _compiled_dot
+_make_dot = _compiled_dot
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.
 tile_dot: Any = _make_dot(lanewise=False)
 #: Raise ``out[position : position + LANES]`` to the maxima over the tile's rows.
-tile_max: Any = _interpreted_max if INTERPRETED else _compiled_max
+tile_max: Any = _compiled_max
 #: Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``.
-tile_signs: Any = _interpreted_signs if INTERPRETED else _compiled_signs
+tile_signs: Any = _compiled_signs
 #: :data:`tile_dot` of a packed matrix (panels, depth / LANES, LANES), multiplied lane by lane.
 lane_dot: Any = _make_dot(lanewise=True)

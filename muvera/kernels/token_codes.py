@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .jit import INTERPRETED, helper, kernel
+from .jit import helper, kernel
 from .llvm_helpers import BYTE, FASTEST, constant, entry_address, load_vector, look_up, shuffle, store_vector
 from .row_operations import half_at
 
@@ -102,7 +102,7 @@ def _plain_unpack(bits: int) -> Any:
             nibble = codes[start + place // 2] >> (4 - 4 * (place % 2)) & 15
             out[position + i] = centers[center + i] + tables[16 * (i % per_nibble) + nibble]
 
-    return plain if INTERPRETED else helper(plain)
+    return helper(plain)
 
 
 def make_unpack(bits: int, shuffles: str) -> Any:
@@ -111,7 +111,7 @@ def make_unpack(bits: int, shuffles: str) -> Any:
     It looks up the bits from ``codes[start]`` on in ``tables``, 16 bytes for each coordinate of a nibble,
     adds ``centers[center:]``, and writes the sums to ``out[position:]``; all are flat bytes.
     """
-    if INTERPRETED or shuffles == "plain":
+    if shuffles == "plain":
         return _plain_unpack(bits)
     return _compiled_unpack(bits, shuffles)
 

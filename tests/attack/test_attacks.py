@@ -23,10 +23,8 @@ LONG = os.environ.get("MUVERA_ATTACK")
 SECONDS = 60.0 if LONG else 1.5
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits processes as Linux does")
-compiled = pytest.mark.compiled("thousands of small calls")
 
 
-@compiled
 @pytest.mark.parametrize("name", CASES)
 def test_an_interrupted_call_leaves_the_state_before_or_after(name: str, tmp_path: Path) -> None:
     stream = random.Random(name)
@@ -34,7 +32,6 @@ def test_an_interrupted_call_leaves_the_state_before_or_after(name: str, tmp_pat
 
 
 @linux
-@compiled
 def test_a_kill_leaves_the_state_before_or_after() -> None:
     names = ["hnsw", "texts exact", "durable exact"]  # the graph has files of its own
     for kills, faults in run_alone("cut_short", "kill_each", names, 1 if LONG else 29):
@@ -75,7 +72,6 @@ def test_a_full_disk_loses_nothing(what: str, disk: Path | None, tmp_path: Path)
     run_alone("full_disk", f"fill_{what}", folder, filler, SQLITE_TMPDIR=str(temporary))
 
 
-@compiled
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("readers", "writers"), [(4, 2), (0, 1)], ids=["beside searches", "alone"])
 def test_changes_are_seen_whole_or_not_and_do_not_drift(
@@ -88,7 +84,6 @@ def test_changes_are_seen_whole_or_not_and_do_not_drift(
 
 
 @linux
-@compiled
 def test_no_request_fills_the_memory_or_keeps_others_waiting() -> None:
     pytest.importorskip("uvicorn", reason="the serve extra is not installed")
     shapes = list(SHAPES) if LONG else ["a string of 16 MB", "1,000 documents"]

@@ -69,7 +69,6 @@ def reader() -> Iterator[Reader]:
     made.close()
 
 
-@pytest.mark.compiled("interpreted kernels would be too slow")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_damage_is_read_or_refused_in_a_sentence(reader: Reader, tmp_path: Path, name: str) -> None:
     sample = make_sample(name, tmp_path)

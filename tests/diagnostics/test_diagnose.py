@@ -121,7 +121,6 @@ def test_the_smallest_of_the_best_is_recommended() -> None:
         assert MODULE._recommended(rows, 8).name == best
 
 
-@pytest.mark.compiled("fits encoders to hundreds of documents")
 def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "_MEASURED", ("mean", "moments", "fde", "paper"))  # "learned" takes long
     sample = load_demo_sample()

@@ -166,7 +166,6 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("stand_ins")
-@pytest.mark.compiled("hundreds of documents are too many for interpreted kernels")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_blocks_run_in_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -243,7 +242,6 @@ def test_an_example_runs(path: Path) -> None:
     assert done.stdout
 
 
-@pytest.mark.compiled("hundreds of documents are too many for interpreted kernels")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path) -> None:
     pytest.importorskip("altair", reason="the notebooks draw with altair")

@@ -21,8 +21,6 @@ CONFIGS = [
     LearnedConfig(dimension=20, vector_dimension=16, num_landmarks=100, num_features=64),
 ]
 
-bitwise = pytest.mark.compiled("interpreted tiles are BLAS products")
-
 
 @pytest.fixture(
     scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension} to {c.vector_dimension}"
@@ -32,7 +30,6 @@ def encoder(request: pytest.FixtureRequest) -> Any:
     return make_encoder(request.param).fit(ragged(request.param.dimension), threads=2)
 
 
-@bitwise
 def test_batches_tasks_threads_and_dtypes_do_not_matter(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +59,6 @@ def test_neighbors_in_memory_are_neither_read_nor_written(encoder: Any) -> None:
         assert np.isnan(out[[0, -1]]).all() and np.isfinite(out[1:-1]).all()
 
 
-@bitwise
 def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: Any) -> None:
     documents = ragged(encoder.config.dimension)
     batches = [documents[start : start + 7] for start in range(0, 40, 7)]

@@ -118,7 +118,6 @@ def test_oracle(options: dict[str, Any]) -> None:
                 assert_close(fde, expected(tokens, encoder, side))
 
 
-@pytest.mark.compiled("65,536 cells are visited one by one")
 def test_65536_cells() -> None:
     options = {"num_repetitions": 1, "num_simhash_projections": 16, "projection_dimension": 1}
     settings: dict[str, Any] = {**PLAIN, "projection": "complementary", "fill_empty_partitions": True}

@@ -97,7 +97,6 @@ def test_samples(documents: MultiVectors) -> None:
 # -- training ---------------------------------------------------------------------
 
 
-@pytest.mark.compiled("trains on thousands of tokens")
 def test_trained_features_explain_more_than_random_ones() -> None:
     texts = documents_like_real(500)
     everything = np.asarray(texts.tokens, np.float32)

@@ -17,8 +17,6 @@ from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
 from muvera import MultiVectors, chamfer_matrix
 
-pytestmark = pytest.mark.compiled("measures compiled kernels")
-
 
 @pytest.fixture(scope="module")
 def real() -> MultiVectors:

@@ -54,7 +54,6 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.compiled("searches whole collections")
 def test_a_quick_run_writes_all_results(quick: Path) -> None:
     manifest = json.loads((quick / "manifest.json").read_text())
     summary = json.loads((quick / "summary.json").read_text())
@@ -66,7 +65,6 @@ def test_a_quick_run_writes_all_results(quick: Path) -> None:
     assert {table["experiment"] for table in summary["tables"]} == {"timed", "untimed"}
 
 
-@pytest.mark.compiled("searches whole collections")
 def test_a_run_is_recorded_and_checked(quick: Path, tmp_path: Path) -> None:
     recorded = tmp_path / "mine.jsonl"
 

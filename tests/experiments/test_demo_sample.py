@@ -40,7 +40,6 @@ def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
         write_sample(tmp_path)
 
 
-@pytest.mark.compiled("the page waits for a search")
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium is installed")
 def test_the_picture_of_the_readme_is_drawn(tmp_path: Path) -> None:
     for name in ("uvicorn", "fastapi", "playwright"):

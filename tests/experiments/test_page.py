@@ -13,8 +13,6 @@ from experiments.report.page import page_of
 from experiments.report.run_folder import Run, load_run
 from experiments.report.views import ExperimentView
 
-pytestmark = pytest.mark.compiled("searches whole collections")
-
 CANDIDATES = [5, 10, 20, 40]
 
 #: Systems with names that need escaping, and one that fails.

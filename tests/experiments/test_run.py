@@ -13,8 +13,6 @@ from filelock import FileLock
 from experiments.datasets.discovery import DatasetPath
 from experiments.runner.raw_store import load_raw
 
-pytestmark = pytest.mark.compiled("searches whole collections")
-
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:

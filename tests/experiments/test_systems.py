@@ -14,8 +14,6 @@ from experiments.systems.base import NotApplicableError, Ranked, arguments_of, t
 from experiments.systems.registry import SYSTEMS
 from muvera import MultiVectors
 
-pytestmark = pytest.mark.compiled("searches whole collections")
-
 COLLECTION = synthetic_collection("quick-cone", documents=60, queries=6)
 RELEVANT = [next(iter(judged)) for judged in COLLECTION.judgements or []]
 QUERIES = random_texts(3, dimension=16)

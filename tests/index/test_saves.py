@@ -244,7 +244,6 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.compiled("this many tokens take minutes")
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
 
@@ -275,7 +274,6 @@ def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyP
     assert peak_of(rebuild, folder) < (6 << 20) + calibration
 
 
-@pytest.mark.compiled("this many tokens take minutes")
 def test_memory_of_a_mapped_collection(tmp_path: Path) -> None:
     """20 MB of mapped tokens are searched; only ids and lengths are in memory."""
     rng = np.random.default_rng(0)

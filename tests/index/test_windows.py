@@ -80,7 +80,6 @@ def test_an_index_measures_its_first_stage(tmp_path: Path, monkeypatch: pytest.M
     assert fewest is not None and fewest.queries == 16
 
 
-@pytest.mark.compiled("learns from hundreds of documents")
 def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> None:
     old, alike, new = kind(0, 400), kind(0, 120, seed=1), kind(1, 120)
     index = MuveraIndex.build(old, CONFIG, exact_tokens=0)
@@ -167,7 +166,6 @@ def test_windows_and_their_exact_best() -> None:
         assert rows.tolist() == rest[expected].tolist()
 
 
-@pytest.mark.compiled("fits encoders on hundreds of documents")
 def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     documents = kind(0, 300)
     stages: list[str] = []

@@ -14,7 +14,6 @@ from muvera.kernels.tile import LANES
 Array = NDArray[Any]
 
 
-@pytest.mark.compiled("it compiles an intrinsic")
 @pytest.mark.parametrize("native", sorted({HAS_HALVES, False}))
 def test_halves_are_widened_by_every_processor(native: bool) -> None:
     """Every bit pattern of float16, subnormals and infinities too."""

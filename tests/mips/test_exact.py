@@ -15,8 +15,6 @@ import muvera.mips.base as base
 import muvera.mips.exact as module
 from muvera.mips import ExactSearch, SavedState
 
-needs_kernels = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
-
 
 def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
     return rng.standard_normal((n, dimension)).astype(np.float32)
@@ -86,7 +84,6 @@ def without_bytes(vectors: np.ndarray, rows: np.ndarray, k: int) -> Any:
     return search.search(rows, k)
 
 
-@needs_kernels
 @pytest.mark.usefixtures("bytes_first")
 @pytest.mark.parametrize("kind", ["normal", "ties", "long tail", "one direction", "tiny", "huge", "zeros"])
 @pytest.mark.parametrize("dimension", [3, 129])
@@ -122,7 +119,6 @@ def test_few_floats_are_read_after_the_bytes(monkeypatch: pytest.MonkeyPatch) ->
     assert labels.tolist() == np.argsort(-rows @ vectors.T)[:, :40].tolist()
 
 
-@needs_kernels
 @pytest.mark.usefixtures("bytes_first")
 def test_bytes_after_changes_and_a_reload(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)

@@ -10,9 +10,6 @@ from builders.vectors import clustered, filled, recall
 import muvera.mips.scan as module
 from muvera.mips import SavedState, ScanSearch
 
-pytestmark = pytest.mark.compiled("thousands of vectors are too many for interpreted kernels")
-
-
 VECTORS, QUERIES = clustered(0, 6000), clustered(1, 40)
 
 

@@ -19,8 +19,6 @@ SEARCHES = [ExactSearch, ScanSearch, HNSWSearch]
 
 every_search = pytest.mark.parametrize("make", SEARCHES)
 
-compiled = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
-
 
 @pytest.fixture(params=SEARCHES, scope="module")
 def large(request: pytest.FixtureRequest) -> tuple[Any, np.ndarray]:
@@ -29,7 +27,6 @@ def large(request: pytest.FixtureRequest) -> tuple[Any, np.ndarray]:
     return filled(request.param(32), vectors), vectors
 
 
-@compiled
 def test_batches_blocks_and_threads_change_no_bit(large: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     search, _ = large
     queries = clustered(1, 9)
@@ -47,7 +44,6 @@ def test_batches_blocks_and_threads_change_no_bit(large: Any, monkeypatch: pytes
             np.testing.assert_array_equal(alone, [part[q : q + 1] for part in whole])
 
 
-@compiled
 def test_removed_and_forbidden_vectors_are_never_returned(large: Any) -> None:
     original, vectors = large
     search, queries, rng = copy(original), clustered(2, 20), np.random.default_rng(3)
@@ -79,7 +75,6 @@ def test_removed_and_forbidden_vectors_are_never_returned(large: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [ExactSearch, ScanSearch])
-@compiled
 def test_ties_go_to_the_earlier_vector(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ones = np.ones((3001, 3), np.float32)
     search = filled(make(3), ones[:-1], 1 + 2 * np.arange(3000))

@@ -18,8 +18,6 @@ ROUNDING = 1e-5
 #: The module; the function of the same name hides it.
 module = sys.modules["muvera.reranking.chamfer"]
 
-bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
-
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[MultiVectors, MultiVectors]:
@@ -48,7 +46,6 @@ def test_matrix_equals_the_oracle(both: tuple[MultiVectors, MultiVectors]) -> No
             assert scores[q, p] == pytest.approx(oracle.chamfer(query, document), abs=float(ROUNDING * size))
 
 
-@bitwise
 @given(pairs(), st.data())
 def test_bits_depend_on_the_values_of_both_texts_alone(
     both: tuple[MultiVectors, MultiVectors], data: st.DataObject
@@ -65,7 +62,6 @@ def test_bits_depend_on_the_values_of_both_texts_alone(
                 assert chamfer(query, document) == chamfer(one, other.astype(np.float64)) == scores[q, p]
 
 
-@bitwise
 def test_block_sizes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, documents = sample(2, [5, 1, 20, 3, 3]), sample(3, [9, 0, 31, 2, 16, 1])
     scores, rankings = chamfer_matrix(queries, documents), top_k(queries, documents, 3)
@@ -76,7 +72,6 @@ def test_block_sizes_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
         assert list(small) == list(whole)
 
 
-@bitwise
 @given(pairs(), st.data())
 def test_rankings_are_sorted_by_score_then_position(
     both: tuple[MultiVectors, MultiVectors], data: st.DataObject
@@ -123,7 +118,6 @@ def test_no_queries_no_documents_and_no_tokens() -> None:
     assert len(rerank(sample(5, [3]), documents, [[]])[0]) == 0
 
 
-@bitwise
 @settings(max_examples=15)
 @given(st.data())
 def test_explain_adds_up_to_the_score(data: st.DataObject) -> None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pytest
 import strategies as some
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,8 +15,6 @@ from muvera.reranking.pruning import (
     rank_short,
     score_candidates,
 )
-
-bitwise = pytest.mark.compiled("interpreted products are NumPy's, whose bits depend on the shape")
 
 KINDS = ["topics", "whole numbers", "alike", "negative", "long and short", "tiny", "huge", "zeros"]
 
@@ -66,7 +63,6 @@ def scored(case: Any, options: RerankOptions, threads: int = 1) -> np.ndarray:
     return score_candidates(query, [(documents, candidates)], options, threads)
 
 
-@bitwise
 @given(cases(), st.sampled_from([1, 2, 3]))
 @example((*collection("topics", 0, [3] * 40, 40, 24, np.float32), np.arange(40), 1), 1)
 @example((*collection("whole numbers", 0, [2] * 40, 40, 2, np.float32), np.arange(40), 39), 2)
@@ -84,7 +80,6 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
     assert not stopped.any() or full[stopped].max() < np.sort(full)[-k]
 
 
-@bitwise
 @given(cases())
 def test_short_queries_together_rank_as_alone(case: Any) -> None:
     query, documents, candidates, k = case
@@ -121,7 +116,6 @@ def estimated(exact: np.ndarray, estimates: np.ndarray, k: int) -> int:
     return len(exact)
 
 
-@bitwise
 @given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 12), st.floats(0.001, 1), st.integers(1, 3))
 def test_estimates_stop_where_the_errors_say(seed: int, count: int, k: int, noise: float, parts: int) -> None:
     rng = np.random.default_rng(seed)

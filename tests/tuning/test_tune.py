@@ -17,8 +17,6 @@ from muvera.encoders.registry import config_from_dict
 from muvera.mips.scan import scan_bytes
 from muvera.tuning.tune import Tuning, encoder_configs
 
-pytestmark = pytest.mark.compiled("encodes hundreds of documents many times")
-
 DOCUMENTS = documents_like_real(450)
 QUERIES = queries_like_real(DOCUMENTS, 45)
 FILLED = int((DOCUMENTS.lengths > 0).sum())
