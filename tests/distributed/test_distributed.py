@@ -1,25 +1,59 @@
-"""Shards in this process and over HTTP: merged by exact score, a dead one named."""
+"""EncodeDocuments has the bits of one process; shards are merged by exact score, and a dead one is named."""
 
+import pickle
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.realistic_collections import CONFIG, DIM, documents_like_real, queries_like_real
 
-from muvera import FDEEncoder, MuveraIndex, top_k
-from muvera.distributed import HTTPShard, ShardedIndex, ShardError
+from muvera import FDEEncoder, MultiVectors, MuveraIndex, top_k
+from muvera.distributed import EncodeDocuments, HTTPShard, ShardedIndex, ShardError
 
 DOCUMENTS = documents_like_real(300, ids=np.arange(300))
 QUERIES = queries_like_real(DOCUMENTS, 8)
+ENCODER = FDEEncoder(CONFIG).fit(DOCUMENTS)
+
+
+def vectors_of(table: Any) -> Any:
+    return table["vector"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+
+
+def test_encoded_tables_have_the_bits_of_one_process(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    ENCODER.save(tmp_path / "encoder")
+    documents = documents_like_real(60, dtype=np.float16)
+    expected, whole = ENCODER.encode_documents(documents), pa.table({"tokens": documents.to_arrow()})
+    for encode in (
+        EncodeDocuments(tmp_path / "encoder"),
+        pickle.loads(pickle.dumps(EncodeDocuments(ENCODER))),
+    ):
+        np.testing.assert_array_equal(vectors_of(encode(whole)), expected)
+        parts = pa.concat_tables([encode(whole.slice(start, 7)) for start in range(0, 60, 7)])
+        np.testing.assert_array_equal(vectors_of(parts), expected)
+        assert parts["vector"].type == pa.list_(pa.float32(), CONFIG.vector_dimension)
+    assert encode(whole.slice(0, 0)).num_rows == 0
+    narrow = MultiVectors.from_arrays([np.ones((2, 5), np.float32)]).to_arrow()
+    for table, part in (
+        (pa.table({"id": [1]}), "tokens"),
+        (encode(whole), "vector"),
+        (pa.table({"tokens": narrow}), f"5.*{DIM}|{DIM}.*5"),
+    ):
+        with pytest.raises(ValueError, match=part):
+            encode(table)
+    with pytest.raises(ValueError, match="fit"):
+        EncodeDocuments(FDEEncoder(CONFIG))
+    with pytest.raises(FileNotFoundError):
+        EncodeDocuments(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def parts() -> list[MuveraIndex]:
-    encoder = FDEEncoder(CONFIG).fit(DOCUMENTS)
     return [
-        MuveraIndex.build(DOCUMENTS[start : start + 100], encoder, exact_tokens=0)
+        MuveraIndex.build(DOCUMENTS[start : start + 100], ENCODER, exact_tokens=0)
         for start in range(0, 300, 100)
     ]
 
@@ -36,9 +70,8 @@ def test_the_best_of_shards_are_the_best_of_all(parts: list[MuveraIndex]) -> Non
     answer = index.search(QUERIES, 7)
     assert answer.failed == {}
     assert_best(answer.rankings)
-    assert [len(one) for one in index.search(QUERIES, 400, candidates=1).rankings] == [
-        int((DOCUMENTS.lengths > 0).sum())
-    ] * len(QUERIES)
+    every = int((DOCUMENTS.lengths > 0).sum())
+    assert {len(one) for one in index.search(QUERIES, 400, candidates=1).rankings} == {every}
 
 
 class Dead:
@@ -65,6 +98,16 @@ def test_a_dead_shard_is_not_hidden(parts: list[MuveraIndex]) -> None:
         ShardedIndex({})
 
 
+def test_shards_over_http(parts: list[MuveraIndex], server: str) -> None:
+    index = ShardedIndex({"a": parts[0], "b": HTTPShard(server), "c": parts[2]})
+    assert_best(index.search(QUERIES, 7).rankings)
+    gone = ShardedIndex({"a": parts[0], "b": HTTPShard("http://127.0.0.1:9", timeout=2)})
+    with pytest.raises(ShardError, match=r"'b'.*http://127\.0\.0\.1:9"):
+        gone.search(QUERIES)
+    with pytest.raises(ShardError, match="answered 4"):
+        HTTPShard(server).search(QUERIES, 0, candidates=1)
+
+
 @pytest.fixture
 def server(parts: list[MuveraIndex]) -> Iterator[str]:
     """URL of a server of the second part."""
@@ -82,13 +125,3 @@ def server(parts: list[MuveraIndex]) -> Iterator[str]:
     yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join(10)
-
-
-def test_shards_over_http(parts: list[MuveraIndex], server: str) -> None:
-    index = ShardedIndex({"a": parts[0], "b": HTTPShard(server), "c": parts[2]})
-    assert_best(index.search(QUERIES, 7).rankings)
-    gone = ShardedIndex({"a": parts[0], "b": HTTPShard("http://127.0.0.1:9", timeout=2)})
-    with pytest.raises(ShardError, match=r"'b'.*http://127\.0\.0\.1:9"):
-        gone.search(QUERIES)
-    with pytest.raises(ShardError, match="answered 4"):
-        HTTPShard(server).search(QUERIES, 0, candidates=1)
