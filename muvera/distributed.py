@@ -15,8 +15,7 @@ from .data.multivectors import MultiVectors, as_multivectors
 from .data.ranking import Ranking, best_first
 from .encoders.base import Encoder
 from .encoders.registry import load_encoder
-from .utils.checks import require_choice
-from .utils.optional_imports import import_extra
+from .utils.checks import import_extra, require_choice
 
 # Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them, and their vectors.
 _TOKENS, _VECTOR = "tokens", "vector"

@@ -12,7 +12,7 @@ import ir_measures
 import typer
 
 from muvera.texts.database import DocumentDatabase
-from muvera.utils.optional_imports import import_extra
+from muvera.utils.checks import import_extra
 
 from ..datasets.encode import Texts, read_texts
 from ..datasets.loading import read_judgements

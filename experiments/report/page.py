@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from muvera.utils.optional_imports import import_extra
+from muvera.utils.checks import import_extra
 
 from .run_folder import Run
 from .table import Column, Table, html, number

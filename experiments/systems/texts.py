@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors, MuveraIndex, Ranking, TextIndex, hybrid_search
 from muvera.data.ranking import best_first
-from muvera.utils.optional_imports import import_extra
+from muvera.utils.checks import import_extra
 
 from .base import Answers, Material, Ranked, System, timed_search
 

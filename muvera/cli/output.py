@@ -105,7 +105,7 @@ def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[
     """
     from tqdm import tqdm
 
-    from ..utils.stages import listening
+    from ..utils.parallel import listening
 
     if not sys.stderr.isatty():
         yield lambda _: None

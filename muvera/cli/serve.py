@@ -112,7 +112,7 @@ def mcp(
         "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
     """
     from ..texts.text_index import TextIndex
-    from ..utils.optional_imports import import_extra
+    from ..utils.checks import import_extra
 
     import_extra("mcp.server", "mcp", "muvera mcp")
     from ..integrations.mcp import make_server

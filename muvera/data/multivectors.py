@@ -12,10 +12,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..utils.atomic_files import atomic_folder, read_json, recover_folder, save_array, write_json
-from ..utils.checks import counted, given
-from ..utils.npy_files import load_npy
-from ..utils.optional_imports import import_extra
+from ..utils.arrays import load_npy, save_array
+from ..utils.atomic_files import atomic_folder, read_json, recover_folder, write_json
+from ..utils.checks import counted, given, import_extra
 from .validation import (
     Ids,
     TokenArray,

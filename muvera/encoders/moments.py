@@ -13,7 +13,7 @@ from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
 from ..kernels.moments import compact_queries
 from ..utils.checks import given, require_int
-from ..utils.stages import stage
+from ..utils.parallel import stage
 from .base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side, run_tasks
 from .coefficients import SAMPLE_DOCUMENTS, fit_blocks
 from .compact_map import CompactMaps, fit_maps, sample_windows, window_similarities

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..utils.arrays import load_npy
 from ..utils.atomic_files import content_checksum, read_json, recover_folder, require_unchanged
 from ..utils.checks import as_path
-from ..utils.npy_files import load_npy
 from .base import ENCODER_FILE, ENCODER_FORMAT, ENCODER_FORMAT_VERSION, Encoder, EncoderConfig
 from .fde.config import PRESETS as FDE_PRESETS
 from .fde.encoder import FDEEncoder

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.multivectors import MultiVectors
 from ..metadata import FilterError
-from ..utils.optional_imports import import_extra
+from ..utils.checks import import_extra
 from .base import Column, Description, Engine, Hits, Row, Search, folder_of
 from .conditions import Conditions
 

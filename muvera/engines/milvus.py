@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..metadata import FilterError
-from ..utils.optional_imports import import_extra
+from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
 from .conditions import Conditions
 

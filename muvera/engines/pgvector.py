@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import numpy as np
 
 from ..metadata import FilterError
-from ..utils.optional_imports import import_extra
+from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search
 from .conditions import Conditions
 

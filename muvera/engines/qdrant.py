@@ -15,7 +15,7 @@ import numpy as np
 
 from ..metadata import FilterError
 from ..utils.atomic_files import write_bytes
-from ..utils.optional_imports import import_extra
+from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices
 from .conditions import Conditions
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, id_kind, string_array
-from ..utils.atomic_files import read_json, save_array, write_bytes
+from ..utils.arrays import GrowingArray, load_npy, save_array
+from ..utils.atomic_files import read_json, write_bytes
 from ..utils.checks import given, has_repeats, require_choice
-from ..utils.growing_array import GrowingArray
-from ..utils.npy_files import load_npy
 
 IDS, ALIVE = "ids.json", "alive.npy"
 

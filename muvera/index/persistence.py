@@ -17,9 +17,9 @@ from ..data.validation import as_lengths
 from ..encoders.base import write_encoder_arrays
 from ..encoders.registry import config_from_dict, read_encoder
 from ..reranking.codecs import read_codec, write_codec
-from ..utils.atomic_files import recover_folder, save_array
+from ..utils.arrays import load_npy, save_array
+from ..utils.atomic_files import recover_folder
 from ..utils.checks import counted
-from ..utils.npy_files import load_npy
 from .generations import (
     MANIFEST,
     TEXTS,

@@ -21,8 +21,7 @@ from ..data.multivectors import MultiVectors
 from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
-from ..utils.parallel import run_in_ranges, split_by_count
-from ..utils.stages import stage
+from ..utils.parallel import run_in_ranges, split_by_count, stage
 from .settings import FirstStageRecall
 
 if TYPE_CHECKING:

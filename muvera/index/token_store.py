@@ -29,8 +29,7 @@ from ..reranking.pruning import (
     ranked,
     score_candidates,
 )
-from ..utils.npy_files import load_npy
-from ..utils.page_cache import ask_for, forget, resident_share
+from ..utils.arrays import ask_for, forget, load_npy, resident_share
 from .settings import IndexSettings
 
 # Segments in memory are merged until each has more than _GROWTH times the tokens of its successor.  So adding documents

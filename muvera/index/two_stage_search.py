@@ -25,8 +25,7 @@ from ..mips.base import Guard, Keep, Saved, at_once
 from ..reranking.codecs.base import CodedVectors, TokenCodec
 from ..reranking.pruning import ALL, RerankOptions, Stop
 from ..utils.checks import counted, require_int
-from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
-from ..utils.stages import stage
+from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, stage, thread_count
 from .generations import Generation
 from .id_map import IdMap
 from .recall import (

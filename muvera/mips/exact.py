@@ -24,9 +24,7 @@ from ..kernels.byte_product import (
 )
 from ..kernels.byte_tile import SPAN
 from ..kernels.tile import LANES
-from ..utils.atomic_files import save_array
-from ..utils.growing_array import GrowingArray
-from ..utils.npy_files import load_npy
+from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.parallel import run_in_ranges, split_by_count
 from .base import (
     Floats,

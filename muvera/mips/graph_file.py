@@ -16,10 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.jit import kernel
-from ..utils.atomic_files import save_array
-from ..utils.checks import has_repeats
-from ..utils.npy_files import load_npy
-from ..utils.optional_imports import import_extra
+from ..utils.arrays import load_npy, save_array
+from ..utils.checks import has_repeats, import_extra
 from .base import Floats, Labels
 
 GRAPH, ADDED, ADDED_LABELS = "vectors.hnsw", "vector_added.npy", "vector_added_labels.npy"

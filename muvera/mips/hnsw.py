@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..utils.atomic_files import save_array
+from ..utils.arrays import load_npy, save_array
 from ..utils.checks import given, require_int
-from ..utils.npy_files import load_npy
 from ..utils.parallel import thread_count
 from . import graph_file
 from .base import (

@@ -25,8 +25,7 @@ from ..kernels.scan import (
     multiply_rows_at,
     scan_codes,
 )
-from ..utils.atomic_files import save_array
-from ..utils.npy_files import load_npy
+from ..utils.arrays import load_npy, save_array
 from ..utils.parallel import run_in_ranges, split_by_count, thread_count
 from .base import (
     Floats,

@@ -19,7 +19,7 @@ import numpy as np
 from ..encoders.matmul import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
-from ..utils.optional_imports import import_extra
+from ..utils.checks import import_extra
 from . import ServerSettings
 
 # Seconds that running requests may take after a stop.

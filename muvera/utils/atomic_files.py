@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
-from numpy.typing import NDArray
 
 from .checks import as_path
 
@@ -109,22 +107,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or not JSON: {error}.") from error
-
-
-def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file.
-
-    Raises
-    ------
-    OSError
-        If it was not written completely, such as on a full disk; the message names the file.
-    """
-    try:
-        np.save(path, array)
-    except OSError as error:
-        named = OSError(f"{path} could not be written completely: {error}. Is the disk full?")
-        named.errno = error.errno
-        raise named from error
 
 
 # -- checksums ----------------------------------------------------------------

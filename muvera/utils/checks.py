@@ -1,7 +1,8 @@
-"""Argument checks, and numbers with nouns for messages."""
+"""Argument checks, imports of optional libraries, and numbers with nouns for messages."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import reprlib
@@ -151,3 +152,20 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     ('1 document', '1,200 documents', '0 queries')
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Import `module`, such as ``"pyarrow.parquet"``, for a purpose such as ``"Reading Parquet"``.
+
+    Raises
+    ------
+    ImportError
+        If it does not import; the message names the extra of ``muvera-toolkit`` that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs {module.partition('.')[0]}, but importing it fails ({error}). "
+            f"Install it with: pip install 'muvera-toolkit[{extra}]'"
+        ) from error

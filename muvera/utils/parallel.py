@@ -1,12 +1,13 @@
-"""Split work over threads between documents, so that results do not depend on the number of threads."""
+"""Split work over threads, so that results do not depend on their number; name the stages of long work."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +119,31 @@ def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
     for helper in helpers:
         if not helper.cancel():
             helper.exception()
+
+
+# -- stages of long work, for progress bars -----------------------------------
+
+_LISTENER: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[str], object]) -> Iterator[None]:
+    """Call `listener` with the name of each :func:`stage` in a block, and with "" when the stage ends."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Report to the listener, if one is set, that a block is the stage `name`."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(name)
+    try:
+        yield
+    finally:
+        if listener is not None:
+            listener("")

@@ -18,7 +18,7 @@ from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.writers.vectors import FORMATS
 from muvera.encoders.registry import PRESETS
-from muvera.utils.stages import stage
+from muvera.utils.parallel import stage
 
 #: Libraries that help must not import.
 HEAVY = ("numpy", "numba", "scipy", "hnswlib", "tqdm", "filelock", "threadpoolctl", "pyarrow", "altair")

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 import muvera.index.token_store as module
 from muvera import MultiVectors
 from muvera.index.token_store import Segment, TokenStore, write_tokens
-from muvera.utils import page_cache
-from muvera.utils.npy_files import load_npy
-from muvera.utils.page_cache import ask_for, forget, resident_share
+from muvera.utils import arrays
+from muvera.utils.arrays import ask_for, forget, load_npy, resident_share
 
 DIM = 6
 
@@ -184,7 +183,7 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
 
 
 def test_other_systems(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_cache, "_LIBC", None)
+    monkeypatch.setattr(arrays, "_LIBC", None)
     tokens = on_disk.segments[0].vectors.tokens
     assert ask_for(tokens.ctypes.data, np.zeros(1, np.int64), np.ones(1, np.int64)) == 0
     assert resident_share(tokens, 64) is None

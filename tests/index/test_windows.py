@@ -15,7 +15,7 @@ from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
 from muvera.index import recall as module
 from muvera.index import two_stage_search
 from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, exact_best
-from muvera.utils.stages import listening
+from muvera.utils.parallel import listening
 
 DIMENSION = 24
 #: An encoder with few floats and low recall.

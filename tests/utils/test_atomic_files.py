@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import muvera.utils.atomic_files as module
+from muvera.utils.arrays import save_array
 from muvera.utils.atomic_files import (
     atomic_file,
     atomic_folder,
     recover_folder,
-    save_array,
     sync,
     write_bytes,
     write_json,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera.utils.npy_files import load_npy
+from muvera.utils.arrays import load_npy
 
 ARRAYS = [
     np.arange(12.0).reshape(3, 4),

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...utils.npy_files import load_npy, read_npy_header
+from ...utils.arrays import load_npy, read_npy_header
 from ..damage import ReadError, naming_errors
 
 # Layout of a number with its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...data.multivectors import MultiVectors
-from ...utils.optional_imports import import_extra
+from ...utils.checks import import_extra
 from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..parsing.files import starts_with
 from ..sources import Document, Reader, RowSource, Source, choose

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import as_integers, as_offsets, offsets_from_lengths
-from ...utils.npy_files import read_npy_header
-from ...utils.optional_imports import import_extra
+from ...utils.arrays import read_npy_header
+from ...utils.checks import import_extra
 from ..damage import ReadError
 from ..parsing.files import float32_of_bfloat16, read_json, starts_with, stored_bytes
 from ..parsing.pickles import load_npy_safely, read_objects

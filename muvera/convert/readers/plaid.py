@@ -19,8 +19,8 @@ from ...data.multivectors import MultiVectors
 from ...data.validation import as_integers, as_lengths, offsets_from_lengths, read_only_view, running_total
 from ...kernels.decoding import decode_residuals
 from ...kernels.token_codes import byte_table
+from ...utils.arrays import load_npy
 from ...utils.checks import require_int
-from ...utils.npy_files import load_npy
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..damage import ReadError
 from ..parsing.files import read_json, read_json_object

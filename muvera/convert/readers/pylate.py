@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import as_integers, as_lengths, running_total
-from ...utils.npy_files import load_npy
+from ...utils.arrays import load_npy
 from ..damage import ReadError
 from ..parsing.files import open_table
 from ..parsing.pickles import load_plain

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
-from ...utils.atomic_files import save_array, write_json
-from ...utils.optional_imports import import_extra
+from ...utils.arrays import save_array
+from ...utils.atomic_files import write_json
+from ...utils.checks import import_extra
 from .base import Gathered, packed_strings, spooled, write_rows
 
 _SAFETENSORS_TYPES = {

@@ -13,7 +13,7 @@ from ...data.multivectors import MultiVectors
 from ...kernels.byte_product import multiply_by_bytes
 from ...kernels.byte_tile import MAX_DEPTH
 from ...utils.checks import require_int
-from ...utils.stages import stage
+from ...utils.parallel import stage
 from ..base import Encoder, EncoderArrays, EncoderConfig, FitSample, KernelArrays, Side
 from ..int8 import TASK_TOKENS, TokenProducts, quantize_columns
 from .maps import LearnedMaps, draw_features, fit_maps, mixed_documents, sample_tokens, training_sample

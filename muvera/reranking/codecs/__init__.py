@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...utils.npy_files import load_npy
+from ...utils.arrays import load_npy
 from .base import TokenCodec
 from .int8 import Int8Codec
 from .residual import ResidualCodec

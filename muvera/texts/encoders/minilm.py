@@ -16,7 +16,7 @@ from scipy.special import erf
 
 from ...data.demo_sample import DemoSample
 from ...encoders.matmul import one_blas_thread
-from ...utils.optional_imports import import_extra
+from ...utils.checks import import_extra
 from ...utils.parallel import run_in_ranges, split_by_weight
 from .base import ModelEncoder, TextSide
 

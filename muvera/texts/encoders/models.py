@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from ...utils.optional_imports import import_extra
+from ...utils.checks import import_extra
 from .base import ModelEncoder, TextSide
 
 # Number of texts per batch of fastembed.

@@ -1,0 +1,217 @@
+"""Arrays that grow, arrays in .npy files, and the pages of mapped ones."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import sys
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LINUX = sys.platform.startswith("linux")
+_LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
+_PAGE = mmap.PAGESIZE
+
+# Values of Linux's madvise(2).
+_WILLNEED, _DONTNEED = 3, 4
+
+# Ranges with smaller gaps are read as one.
+_GAP = 64 << 10
+
+
+class GrowingArray:
+    """An array whose capacity grows by half, so that appending rows takes linear time.
+
+    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are invisible to the original.  Only
+    one of both can append into the shared buffer, the other one copies it.  The first values decide the dtype.
+    """
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self._buffer = values
+        self._count = len(values)
+        self._written = [self._count]  # values in the buffer, shared by copies
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The values, as a view that later appends do not change."""
+        return self._buffer[: self._count]
+
+    def extend(self, values: NDArray[Any]) -> None:
+        """Append values."""
+        needed = self._count + len(values)
+        dtype = np.result_type(self._buffer, values) if self._count else values.dtype
+        if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
+            grown = np.zeros((max(needed, self._count * 3 // 2), *values.shape[1:]), dtype)
+            grown[: self._count] = self.values
+            self._buffer, self._written = grown, [self._count]
+        self._written[0] = needed
+        self._buffer[self._count : needed] = values
+        self._count = needed
+
+
+# -- .npy files ---------------------------------------------------------------
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file.
+
+    Raises
+    ------
+    OSError
+        If it was not written completely, such as on a full disk; the message names the file.
+    """
+    try:
+        np.save(path, array)
+    except OSError as error:
+        named = OSError(f"{path} could not be written completely: {error}. Is the disk full?")
+        named.errno = error.errno
+        raise named from error
+
+
+class NpyHeader(NamedTuple):
+    """Header of a .npy file."""
+
+    shape: tuple[int, ...]
+    #: True if the first axis varies fastest.
+    fortran_order: bool
+    dtype: np.dtype[Any]
+    #: Number of bytes before the first number.
+    begins: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers, exact for any shape."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def require_bytes(self, available: int, place: str) -> None:
+        """Raise ValueError if the numbers need more than `available` bytes."""
+        if self.nbytes > available:
+            raise ValueError(
+                f"{place} is truncated: shape {self.shape} of {self.dtype} needs {self.nbytes} bytes of "
+                f"numbers, but the file has {available}. Copy or export it again."
+            )
+
+    def require_numbers(self, place: str) -> None:
+        """Raise ValueError for an array of Python objects, which are pickled."""
+        if self.dtype.hasobject:
+            raise ValueError(
+                f"{place} contains pickled objects, which can run arbitrary code when they are read. "
+                "Save it as an array of numbers or strings."
+            )
+
+
+def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
+    """Read the header of a .npy file; `stream` is at the first number afterwards.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or not a .npy file; the message names it as `place`.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0
+        shape, fortran, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its shape is {shape}")
+    except OSError:
+        raise
+    except Exception as error:
+        # Headers are Python literals: tokenizer, parser and dtype raise many types of exceptions.
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"{place} is not a .npy file, or its beginning is damaged: {reason}.") from error
+    return NpyHeader(tuple(int(size) for size in shape), bool(fortran), dtype, stream.tell())
+
+
+def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
+    """Return the array of a .npy file of numbers or strings, memory-mapped by default.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it is damaged, truncated or contains pickled objects.
+    """
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing. Copy or export it again.") from None
+    with stream:
+        header = read_npy_header(stream, str(path))
+        header.require_numbers(str(path))
+        header.require_bytes(path.stat().st_size - header.begins, str(path))
+        order: Any = "F" if header.fortran_order else "C"
+        if not header.nbytes:  # an empty file cannot be mapped
+            return _empty(header, str(path))
+        if not mmap:
+            flat: NDArray[Any] = np.fromfile(stream, header.dtype, math.prod(header.shape))
+            return flat.reshape(header.shape, order=order)
+    mapped: NDArray[Any] = np.memmap(path, header.dtype, "r", header.begins, header.shape, order)
+    return mapped
+
+
+def _empty(header: NpyHeader, place: str) -> NDArray[Any]:
+    try:
+        return np.empty(header.shape, header.dtype)
+    except ValueError as error:
+        raise ValueError(f"{place} has an impossible shape, {header.shape}: {error}.") from error
+
+
+# -- pages of mapped files ----------------------------------------------------
+
+
+def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> int:
+    """Prefetch ranges of a mapped file without waiting; return their number after merging.
+
+    `starts` and `stops`, int64 (n,), are offsets from `address` in bytes, ascending.
+    """
+    if _LIBC is None or len(starts) == 0:
+        return 0
+    first = (address + starts) // _PAGE * _PAGE
+    last = address + stops
+    apart = first[1:] - np.maximum.accumulate(last)[:-1] > _GAP
+    opening = np.flatnonzero(np.concatenate([[True], apart]))
+    closing = np.concatenate([opening[1:] - 1, [len(last) - 1]])
+    for low, high in zip(first[opening].tolist(), np.maximum.accumulate(last)[closing].tolist(), strict=True):
+        _LIBC.madvise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), _WILLNEED)
+    return len(opening)
+
+
+def forget(array: NDArray[np.generic]) -> None:
+    """Release a mapped array's pages in this process; an array without a file is not changed."""
+    if _LIBC is None or array.nbytes == 0 or not _is_mapped(array):
+        return
+    low = array.ctypes.data // _PAGE * _PAGE
+    size = array.ctypes.data + array.nbytes - low
+    if _LIBC.madvise(ctypes.c_void_p(low), ctypes.c_size_t(size), _DONTNEED):
+        raise OSError(ctypes.get_errno(), "madvise failed")
+
+
+def _is_mapped(array: NDArray[np.generic]) -> bool:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
+    """Return the share of a mapped array's pages in memory, of at most `samples`; None if the system cannot tell."""
+    if _LIBC is None or array.nbytes == 0:
+        return None
+    low = array.ctypes.data // _PAGE * _PAGE
+    pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
+    resident, flag = 0, (ctypes.c_ubyte * 1)()
+    checked = np.linspace(0, pages - 1, min(samples, pages)).astype(np.int64).tolist()
+    for page in checked:
+        if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):
+            return None
+        resident += flag[0] & 1
+    return resident / len(checked)
