@@ -38,7 +38,7 @@ _HOMES = {
     "FDEEncoder": "encoders.fde.encoder",
     "HNSWSettings": "mips.hnsw",
     "Hit": "texts.hit",
-    "IndexInfo": "index.info",
+    "IndexInfo": "index.settings",
     "IndexSettings": "index.settings",
     "LearnedConfig": "encoders.learned.encoder",
     "LearnedEncoder": "encoders.learned.encoder",

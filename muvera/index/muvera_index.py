@@ -29,7 +29,7 @@ from ..utils.parallel import thread_count
 from .generations import journal_bytes, staging_beside
 from .id_map import IdMap, Missing
 from .persistence import read_current, read_generation, write_contents
-from .recall import calibrate, measure, measure_first_stage, with_enough_tokens
+from .recall import calibrate, measure, propose, shares_found, with_enough_tokens
 from .settings import FirstStageRecall, IndexInfo, IndexSettings
 from .token_store import PLAID_BATCH_TOKENS, plaid_codes
 from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
@@ -428,7 +428,14 @@ class MuveraIndex:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         plan = SearchPlan(k=k, candidates=candidates, threads=threads)
         with self._lock.shared():
-            return measure_first_stage(self._contents, texts, plan.k, plan.num_candidates, threads)
+            contents = self._contents
+            documents = len(contents.searchable[0])
+            if contents.candidates is None or documents == 0:
+                return None
+            proposed = propose(contents, texts, None, plan.num_candidates, threads)
+            shares = shares_found(contents, texts, None, proposed, k, threads)
+        recall = float(shares.mean())
+        return FirstStageRecall(recall, k, plan.num_candidates, len(texts), False, documents)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.

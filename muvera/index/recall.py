@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
-from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, STOPPED, VARIANCE, trace_misses
+from ..kernels.recall import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count, stage
@@ -50,6 +50,9 @@ _MIN_WINDOWS = 8
 _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
 _Rows = NDArray[np.int64]
+
+# Rows, and their scores.
+_Pair = tuple[_Rows, NDArray[np.float32]]
 
 #: Calibrated mean recalls; a search uses the lowest one that is at least the requested one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
@@ -91,16 +94,11 @@ class MeasuredWindows:
     size: int
 
     def first_stage(self, live: _Rows, fitted: int) -> FirstStage:
-        """Return the recall of the searchable rows `live`, which are ascending, and of those added after the fit.
-
-        Rows from `fitted` on were added after the fit.  Windows of other documents do not count.
-        """
+        """Return the recall of the searchable rows `live`, and of those from `fitted` on, which were added later."""
         current = np.isin(self.rows, live)
         old, new = (self.shares[current & after] for after in (self.rows < fitted, self.rows >= fitted))
         before = int(np.searchsorted(live, fitted))
-        groups = [
-            (shares, size) for shares, size in ((old, before), (new, len(live) - before)) if len(shares)
-        ]
+        groups = [pair for pair in ((old, before), (new, len(live) - before)) if len(pair[0])]
         if not groups:
             return FirstStage()
         total = sum(size * float(shares.mean()) for shares, size in groups)
@@ -119,9 +117,8 @@ class MeasuredWindows:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without `size`."""
-        values = {**vars(self), "rows": self.rows.tolist(), "shares": self.shares.tolist()}
-        del values["size"]
-        return values
+        listed = {"rows": self.rows.tolist(), "shares": self.shares.tolist()}
+        return {**listed, "stop": self.stop, "documents": self.documents}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], size: int) -> MeasuredWindows:
@@ -152,10 +149,7 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
 def document_windows(
     contents: IndexContents, count: int, rows: _Rows | None = None
 ) -> tuple[MultiVectors, _Rows]:
-    """Return windows of up to `count` distinct documents, and the rows of these documents.
-
-    The documents are chosen from `rows`, live rows with tokens; default: all of them.
-    """
+    """Return windows of up to `count` documents among `rows`, by default all with tokens, and these documents' rows."""
     stream = np.random.default_rng(0)
     rows = contents.searchable[0] if rows is None else rows
     picked = np.sort(stream.choice(rows, min(count, len(rows)), replace=False))
@@ -164,37 +158,42 @@ def document_windows(
     return windows, picked[sources]
 
 
-def exact_best(
+def _first_others(pairs: Sequence[_Pair], sources: _Rows | None, count: int) -> list[_Pair]:
+    """Return the first `count` rows of each query, with their scores, without its row in `sources`."""
+    if sources is not None:
+        masks = [rows != source for (rows, _), source in zip(pairs, sources, strict=True)]
+        pairs = [(rows[mask], scores[mask]) for (rows, scores), mask in zip(pairs, masks, strict=True)]
+    return [(rows[:count], scores[:count]) for rows, scores in pairs]
+
+
+def propose(
     contents: IndexContents,
     queries: MultiVectors,
     sources: _Rows | None,
-    k: int,
-    threads: int | None = None,
+    count: int,
+    threads: int | None,
     among: _Rows | None = None,
-) -> list[_Rows]:
-    """Return the rows of the `k` best documents of each query, best first, without the query's row in `sources`.
-
-    Only the rows in `among` are ranked; default: all.
-    """
-    rows = contents.searchable[0] if among is None else among
-    count = min(k + int(sources is not None), len(rows))
-    best = contents.best_rows(queries, [rows] * len(queries), count, threads)
-    return [ranking[:k] for ranking in _without([ranking for ranking, _ in best], sources)]
-
-
-def _without(rows: Sequence[_Rows], sources: _Rows | None) -> Sequence[_Rows]:
-    """Return each query's rows without its row in `sources`."""
-    if sources is None:
-        return rows
-    return [own[own != source] for own, source in zip(rows, sources, strict=True)]
+) -> list[_Pair]:
+    """Return the rows and products of up to `count` candidates of each query, without its row in `sources`."""
+    assert contents.candidates is not None
+    most = count + int(sources is not None)
+    return _first_others(contents.candidates.find(queries, most, among, threads), sources, count)
 
 
 def shares_found(
-    best: Sequence[_Rows], proposed: Sequence[_Rows], sources: _Rows | None, candidates: int
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: _Rows | None,
+    proposed: Sequence[_Pair],
+    k: int,
+    threads: int | None,
+    among: _Rows | None = None,
 ) -> NDArray[np.float64]:
-    """Return the share of each query's best rows among its first `candidates` proposed ones."""
-    pairs = zip(best, _without(proposed, sources), strict=True)
-    return np.array([np.isin(exact, candidate_rows[:candidates]).mean() for exact, candidate_rows in pairs])
+    """Return the share of each query's `k` exact best rows, without its row in `sources`, among the proposed ones."""
+    rows = contents.searchable[0] if among is None else among
+    count = min(k + int(sources is not None), len(rows))
+    best = _first_others(contents.best_rows(queries, [rows] * len(queries), count, threads), sources, k)
+    return np.array([np.isin(a, b).mean() for (a, _), (b, _) in zip(best, proposed, strict=True)])
 
 
 def measure(contents: IndexContents, threads: int | None) -> None:
@@ -204,9 +203,8 @@ def measure(contents: IndexContents, threads: int | None) -> None:
         return
     earlier = search.windows
     if earlier is None or not len(rows) / 2 <= earlier.size <= 2 * len(rows):
-        groups = [
-            group for group in np.split(rows, [np.searchsorted(rows, search.fitted_rows)]) if len(group)
-        ]
+        halves = np.split(rows, [np.searchsorted(rows, search.fitted_rows)])
+        groups = [group for group in halves if len(group)]
         count, earlier = MAX_WINDOWS // len(groups), None
     else:
         groups = [rows[rows >= earlier.stop]]
@@ -222,8 +220,7 @@ def measure_windows(
     contents: IndexContents, queries: MultiVectors, sources: _Rows, threads: int | None
 ) -> MeasuredWindows:
     """Return the recall of windows; a large collection is searched in part, with fewer windows."""
-    search, (rows, tokens) = contents.candidates, contents.searchable
-    assert search is not None
+    rows, tokens = contents.searchable
     among = None
     if tokens > MAX_TOKENS:
         count = int(len(rows) * MAX_TOKENS / tokens)
@@ -233,32 +230,17 @@ def measure_windows(
     kept = np.sort(np.random.default_rng(0).permutation(len(queries))[:affordable])
     queries, sources = queries[kept], sources[kept]
     with stage("measuring recall"):
-        best = exact_best(contents, queries, sources, BEST, threads, among)
-        proposed = [own for own, _ in search.find(queries, CANDIDATES + 1, among, threads)]
-    shares = shares_found(best, proposed, sources, CANDIDATES)
+        proposed = propose(contents, queries, sources, CANDIDATES, threads, among)
+        shares = shares_found(contents, queries, sources, proposed, BEST, threads, among)
     searched = rows if among is None else among
     return MeasuredWindows(sources, shares, len(contents.store), len(searched), len(rows))
 
 
-def measure_first_stage(
-    contents: IndexContents, queries: MultiVectors, k: int, candidates: int, threads: int | None = None
-) -> FirstStageRecall | None:
-    """Return the share of the exact best documents among the candidates; None if all tokens are read."""
-    count = len(contents.searchable[0])
-    if contents.candidates is None or count == 0:
-        return None
-    best = exact_best(contents, queries, None, k, threads)
-    proposed = [own for own, _ in contents.candidates.find(queries, candidates, threads=threads)]
-    recall = float(shares_found(best, proposed, None, candidates).mean())
-    return FirstStageRecall(recall, k, candidates, len(queries), False, count)
-
-
 class Level(NamedTuple):
-    """When to stop for a mean recall.
+    """When to stop for a mean recall, which `fixed` candidates reach without stopping.
 
-    Without stopping early, `fixed` candidates reach it.  `cap` is the maximum number of candidates.  Ranking stops once
-    the expected misses, as a share of the k best, are at most `limit`.  `stopped` and `capped` are the mean recalls of
-    queries that stopped before the cap, and of the others.
+    Ranking stops at `cap` candidates, or once the expected misses, as a share of the k best, are at most `limit`.
+    `stopped` and `capped` are the mean recalls of queries that stopped before the cap, and of the others.
     """
 
     target: float
@@ -269,16 +251,20 @@ class Level(NamedTuple):
     capped: float
 
 
+#: The level of a search that ranks every document.
+EVERYTHING = Level(1, 0, 0, 0, 1, 1)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The error model of an index's first stage, and when to stop for each target."""
 
-    #: Slope of the exact score as a function of the product of vectors, and variance of its error per query token.
+    #: Slope of exact scores as a function of products, and variance of the errors per query token.
     slope: float
     variance: float
     #: By ascending target.
     levels: tuple[Level, ...]
-    #: Number of documents and of queries of the calibration, and True if the queries were windows of documents.
+    #: Documents at that time; queries; True if these were windows of documents.
     documents: int
     queries: int
     pseudo_queries: bool
@@ -290,13 +276,13 @@ class Calibration:
         level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
         return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
 
-    def ends(
+    def stops(
         self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
-    ) -> Ends:
+    ) -> list[Stop]:
         """Return when to stop ranking, for queries with these `products` of candidates and numbers of `tokens`."""
         states = _states(self.slope, self.variance, tokens)
         states[:, LIMIT] = level.limit * k
-        return Ends(level, [Stop(own, state) for own, state in zip(products, states, strict=True)])
+        return [Stop(own, state) for own, state in zip(products, states, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -306,19 +292,6 @@ class Calibration:
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
         """Return the calibration of :meth:`to_dict`."""
         return cls(**{**values, "levels": tuple(Level(*level) for level in values["levels"])})
-
-
-class Ends(NamedTuple):
-    """When to stop ranking the candidates of several queries; without a level, every document is ranked."""
-
-    level: Level | None = None
-    stops: Sequence[Stop] = ()
-
-    def expected_recall(self, query: int) -> float:
-        """Return the mean recall of the calibration's queries that ended like this one: early, or at the cap."""
-        if self.level is None:
-            return 1.0
-        return self.level.stopped if self.stops[query].state[STOPPED] else self.level.capped
 
 
 def require_recall(recall: object, candidates: object) -> None:
@@ -359,31 +332,28 @@ def calibrate(
     sources: NDArray[np.int64] | None = None,
     threads: int | None = None,
 ) -> Calibration:
-    """Calibrate with queries that have tokens.
-
-    If the queries are windows, `sources` are the rows of their documents, which are not candidates.
-    """
-    assert contents.candidates is not None
-    count, own = len(contents.searchable[0]), int(sources is not None)
-    width = min(MAX_RANKED, count - own)
-    proposed = contents.candidates.find(queries, width + own, threads=threads)
-    if sources is not None:
-        others = [rows != source for (rows, _), source in zip(proposed, sources, strict=True)]
-        proposed = [(rows[other], own[other]) for (rows, own), other in zip(proposed, others, strict=True)]
-    width = min(width, *(len(rows) for rows, _ in proposed))
-    products = np.stack([own[:width] for _, own in proposed])
+    """Calibrate with queries that have tokens; the rows `sources` of windows' documents are not their candidates."""
+    count = len(contents.searchable[0])
+    proposed = propose(contents, queries, sources, min(MAX_RANKED, count - int(sources is not None)), threads)
+    width = min(len(rows) for rows, _ in proposed)
+    proposed = _first_others(proposed, None, width)
+    products = np.stack([own for _, own in proposed])
     scores = np.empty_like(products)
 
     def work(start: int, stop: int) -> None:
         for q in range(start, stop):
-            scores[q] = contents.store.scores(queries[q], proposed[q][0][:width])
+            scores[q] = contents.store.scores(queries[q], proposed[q][0])
 
     run_in_ranges(work, split_by_count(len(queries), 4), threads)
     best = np.zeros(scores.shape, bool)
     np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
     slope, variance = _error_model(products, scores, queries.lengths)
     states = _states(slope, variance, queries.lengths)
-    within = _share_within(contents, queries, sources, [rows[:width] for rows, _ in proposed], threads)
+    within = 1.0  # the share of the exact best among all candidates
+    if count > 4 * MAX_RANKED and contents.searchable[1] <= MAX_TOKENS:
+        some = None if sources is None else sources[:_BEYOND]
+        shares = shares_found(contents, queries[:_BEYOND], some, proposed[:_BEYOND], BEST, threads)
+        within = float(shares.mean())
     return Calibration(
         slope=slope,
         variance=variance,
@@ -410,23 +380,6 @@ def _states(slope: float, variance: float, tokens: NDArray[np.int64]) -> NDArray
     states = np.zeros((len(tokens), STATE))
     states[:, SLOPE], states[:, VARIANCE] = slope, variance * tokens
     return states
-
-
-def _share_within(
-    contents: IndexContents,
-    queries: MultiVectors,
-    sources: NDArray[np.int64] | None,
-    proposed: list[NDArray[np.int64]],
-    threads: int | None,
-) -> float:
-    """Return the share of the exact best among all candidates; 1 for a small or a very large collection."""
-    rows, tokens = contents.searchable
-    if len(rows) <= 4 * MAX_RANKED or tokens > MAX_TOKENS:
-        return 1.0
-    count = min(_BEYOND, len(queries))
-    own = None if sources is None else sources[:count]
-    exact = exact_best(contents, queries[np.arange(count)], own, BEST, threads)
-    return float(shares_found(exact, proposed[:count], own, MAX_RANKED).mean())
 
 
 def _number(best: NDArray[np.bool_], recall: float) -> int:
@@ -459,10 +412,7 @@ def _level(
     best: NDArray[np.bool_],
     states: NDArray[np.float64],
 ) -> Level:
-    """Return the level of a target; `within` is the share of the exact best among all candidates.
-
-    Its limit is the largest one that keeps the mean recall among candidates at ``target / within``.
-    """
+    """Return the level with the largest limit that keeps the mean recall among candidates at ``target / within``."""
     recall, (count, width) = target / within, best.shape
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
     enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))

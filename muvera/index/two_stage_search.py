@@ -19,6 +19,7 @@ from ..data.ranking import Ranking
 from ..data.validation import Ids, running_total
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
+from ..kernels.recall import STOPPED
 from ..kernels.tile import LANES
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
@@ -31,10 +32,10 @@ from .id_map import IdMap
 from .recall import (
     BEST,
     CANDIDATES,
+    EVERYTHING,
     MAX_RANKED,
     MAX_WINDOWS,
     Calibration,
-    Ends,
     FirstStage,
     Level,
     MeasuredWindows,
@@ -81,17 +82,13 @@ _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 class CandidateSearch:
-    """The documents' vectors by row number: encode documents, and find rows for queries.
+    """The documents' vectors by row number; changing a copy (:func:`copy.copy`) does not change the original."""
 
-    Changing a copy (:func:`copy.copy`) does not change the original, see :class:`VectorSearch`.  `encoder` was
-    fitted on `fitted_on` of these documents; 0 if it was fitted elsewhere.
-    """
-
-    def __init__(self, encoder: Encoder, settings: IndexSettings, fitted_on: int = 0) -> None:
-        self.encoder, self.settings, self.fitted_on = encoder, settings, fitted_on
+    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
+        self.encoder, self.settings = encoder, settings
+        #: Number of these documents that the encoder was fitted on (0: fitted elsewhere), and the first later row.
+        self.fitted_on = self.fitted_rows = 0
         self.windows: MeasuredWindows | None = None
-        #: The first row that was added after the fit.
-        self.fitted_rows = 0
         self.calibration: Calibration | None = None
         self.search = self._new_search("exact" if settings.backend == "auto" else settings.backend)
 
@@ -110,9 +107,9 @@ class CandidateSearch:
         threads: int | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Encode `documents` and add their vectors under `rows`, except those without tokens.
+        """Encode documents and add their vectors, except those without tokens; after a failure, some may be added.
 
-        If it fails, some of them may have been added.  `guard` calls functions while no thread searches.
+        `guard` calls functions while no thread searches.
         """
         filled = documents.lengths > 0
         rows, documents = rows[filled], documents[filled]
@@ -143,7 +140,7 @@ class CandidateSearch:
         *,
         ef: int | None = None,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return up to `count` rows of `allowed` per query, best first, and their products (default: of all rows)."""
+        """Return up to `count` rows of `allowed` (default: all) per query, best first, and their products."""
         vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
         labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
         pairs = list(zip(labels, scores, strict=True))
@@ -152,7 +149,7 @@ class CandidateSearch:
         return [(rows[rows >= 0], own[rows >= 0]) for rows, own in pairs]  # a row is filled up with -1
 
     def level(self, recall: float, k: int) -> Level | None:
-        """Return the stopping rule for a mean recall; None to rank every document of a small collection."""
+        """Return the stopping rule for a mean recall; None for a collection too small for one."""
         if self.calibration is not None:
             return self.calibration.level(recall, k)
         if len(self.search) <= MAX_RANKED:
@@ -193,12 +190,9 @@ class CandidateSearch:
         state: dict[str, Any],
         live: NDArray[np.int64],
     ) -> CandidateSearch:
-        """Load a search from the files and the state of :meth:`save`.
-
-        `live` are the rows to find; the files may contain others.
-        Raises ValueError or KeyError for damaged files, or files that do not fit the encoder and the settings.
-        """
-        loaded = cls(encoder, settings, int(state["fitted_on"]))
+        """Load the files and the state of :meth:`save`; only the rows `live` are found."""
+        loaded = cls(encoder, settings)
+        loaded.fitted_on, loaded.fitted_rows = int(state["fitted_on"]), int(state.get("fitted_rows", 0))
         saved = SavedState(
             state["search"], [folder.parent / name for name in state["kept"]], settings.hnsw, live
         )
@@ -206,7 +200,7 @@ class CandidateSearch:
         size = int(state["recall_size"])
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"], size)
-        loaded.fitted_rows, encoder.compared = int(state.get("fitted_rows", 0)), state.get("compared")
+        encoder.compared = state.get("compared")
         if state.get("calibration") is not None:
             loaded.calibration = Calibration.from_dict(state["calibration"])
         return loaded
@@ -242,20 +236,29 @@ class SearchPlan:
 
 
 class Proposal(NamedTuple):
-    """The rows to rank for each query, most promising first; the number of rows to return; and when to stop."""
+    """The rows to rank for each query, most promising first; the number to return; when to stop.
+
+    Without a `level`, the expected recall is unknown; without `stops`, all rows are ranked.
+    """
 
     rows: Sequence[NDArray[np.int64]]
     k: int
-    ends: Ends | None = None
+    level: Level | None = None
+    stops: Sequence[Stop] = ()
+
+    def expected_recall(self, query: int) -> float | None:
+        """Return the mean recall of the calibration's queries that ended like this one: early, or at the cap."""
+        if self.level is None:
+            return None
+        early = self.stops and self.stops[query].state[STOPPED]
+        return self.level.stopped if early else self.level.capped
 
 
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.  An index changes a copy and
-    then replaces its contents with it.  Only the latest contents may be copied for a change.  A fitted `encoder` or
-    `codec` is used instead of fitting one.  `first_id` is the first id for documents without ids.  `chooses`: choose
-    between moments and learned vectors by their recall when the encoder is fitted.
+    A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.  Only the latest contents may be
+    copied for a change.  `chooses`: choose between moments and learned vectors by their recall.
     """
 
     def __init__(
@@ -273,9 +276,8 @@ class IndexContents:
         self.ids = IdMap(first_id)
         self.store = TokenLevels(settings, config.dimension, codec)
         self.candidates: CandidateSearch | None = None
-        #: Generations by folder, as last read or written.
+        #: By folder: the generation last read or written, and those that saves may have committed (copies share it).
         self.generations: Mapping[Path, Generation] = {}
-        #: Generations by folder that saves may have committed; copies share it.
         self.attempted: dict[Path, set[Generation]] = {}
         #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
@@ -323,7 +325,7 @@ class IndexContents:
         level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
         count = plan.num_candidates if level is None else level.cap
         if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
-            return Proposal([rows] * len(queries), k, Ends())
+            return Proposal([rows] * len(queries), k, EVERYTHING)
         find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
         if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
             pairs = find(queries, threads=plan.threads)
@@ -334,22 +336,20 @@ class IndexContents:
                 pairs[start:stop] = find(queries[start:stop], threads=1)
 
             run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
-        ends = None
+        stops: Sequence[Stop] = ()
         if level is not None and candidates.calibration is not None:
-            ends = candidates.calibration.ends(level, [own for _, own in pairs], queries.lengths, k)
-        return Proposal([own for own, _ in pairs], k, ends)
+            stops = candidates.calibration.stops(level, [own for _, own in pairs], queries.lengths, k)
+        return Proposal([own for own, _ in pairs], k, level, stops)
 
     def rank(
         self, queries: MultiVectors, proposal: Proposal, threads: int | None, rescore: int | None = None
     ) -> list[Ranking]:
         """Rank each query's rows; the ranking of a query without tokens is empty."""
-        rows, k, ends = proposal
-        best = self.best_rows(queries, rows, k, threads, rescore, () if ends is None else ends.stops)
-        recalls = [None if ends is None else ends.expected_recall(q) for q in range(len(queries))]
+        best = self.best_rows(queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
         exact = self.store.floats is not None  # otherwise scores are those of decoded tokens
         return [
-            Ranking(self.ids.of(own), scores, exact, recall)
-            for (own, scores), recall in zip(best, recalls, strict=True)
+            Ranking(self.ids.of(rows), scores, exact, proposal.expected_recall(q))
+            for q, (rows, scores) in enumerate(best)
         ]
 
     def best_rows(
@@ -398,10 +398,7 @@ class IndexContents:
         codes: CodedVectors | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Add documents under these ids, or replace those that have them; `codes` are the documents' codes, if known.
-
-        `guard` calls functions while no thread searches.
-        """
+        """Add documents, or replace those with these ids; `guard` calls functions while no thread searches."""
         if len(documents) == 0:
             return
         replaced = self.ids.rows(ids.tolist(), "ignore")
@@ -491,10 +488,7 @@ class IndexContents:
         self.calibrate_if_stale(threads)
 
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
-        """Return new contents of the same documents without the rows of deleted ones.
-
-        The encoder's sample is drawn from all documents, whose tokens are then read twice.
-        """
+        """Return new contents without the rows of deleted documents; fit the encoder again if it needs that."""
         current = self.candidates
         fits = current is not None and (current.fitted_on_too_few or self.drift_warning is not None)
         fresh = IndexContents(

@@ -69,7 +69,7 @@ def test_arguments_of_the_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
         preprocessing_fn=[upper, upper], bsize=4, use_faiss=True,
     )  # fmt: skip
     assert [row["content"] for row in RAG.search("two")] == ["TWO", "ONE"]
-    monkeypatch.setattr("muvera.metadata.filters._MAX_VALUES", 1)  # no limit of documents
+    monkeypatch.setattr("muvera.metadata._MAX_VALUES", 1)  # no limit of documents
     RAG.add_to_index(["three", "four"], ["m", "o"], document_splitter_fn=words)
     assert seen == [9, 9]
     with pytest.raises(FileExistsError):

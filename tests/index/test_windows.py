@@ -14,7 +14,7 @@ from builders.realistic_collections import documents_like_real
 from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
 from muvera.index import recall as module
 from muvera.index import two_stage_search
-from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, exact_best
+from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, shares_found
 from muvera.utils.parallel import listening
 
 DIMENSION = 24
@@ -159,11 +159,15 @@ def test_windows_and_their_exact_best() -> None:
     again, _ = document_windows(index._contents, 30)
     assert len(queries) == len(np.unique(sources)) == 30 and sources.min() >= 20
     assert np.array_equal(queries.tokens, again.tokens)
-    best = exact_best(index._contents, queries, sources, 5)
-    for rows, window, source in zip(best, queries, sources, strict=True):
+    best = []
+    for window, source in zip(queries, sources, strict=True):
         rest = np.setdiff1d(np.arange(20, 120), source)
-        expected = top_k([window], MultiVectors.from_arrays([documents[i] for i in rest]), 5)[0].ids
-        assert rows.tolist() == rest[expected].tolist()
+        texts = MultiVectors.from_arrays([documents[i] for i in rest])
+        best.append(rest[top_k([window], texts, 5)[0].ids])
+    for count in (5, 3):
+        proposed = [(rows[:count], np.empty(0, np.float32)) for rows in best]
+        shares = shares_found(index._contents, queries, sources, proposed, 5, None)
+        np.testing.assert_allclose(shares, count / 5)
 
 
 def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
