@@ -92,7 +92,7 @@ def formats(json_: Json = False) -> None:
     """
     from ..convert import formats as readable
     from ..convert.pipeline import WRITERS
-    from ..convert.writers.vectors import FORMATS
+    from ..convert.writers import VECTOR_WRITERS
 
     read = readable()
     wide = max(map(len, read))
@@ -101,5 +101,5 @@ def formats(json_: Json = False) -> None:
         start = f"  {name:<{wide}}  "
         lines.append(wrapped(description, start, " " * len(start)))
     lines.append(wrapped(f"Output formats of muvera convert --to: {', '.join(WRITERS)}."))
-    lines.append(wrapped(f"Output formats of muvera encode --to: {', '.join(FORMATS)}."))
-    show(json_, {"read": read, "written": list(WRITERS), "vectors": list(FORMATS)}, "\n".join(lines))
+    lines.append(wrapped(f"Output formats of muvera encode --to: {', '.join(VECTOR_WRITERS)}."))
+    show(json_, {"read": read, "written": list(WRITERS), "vectors": list(VECTOR_WRITERS)}, "\n".join(lines))

@@ -43,8 +43,7 @@ def encode(
     """
     import numpy as np
 
-    from ..convert.writers.base import write_documents
-    from ..convert.writers.vectors import FORMATS
+    from ..convert.writers import VECTOR_WRITERS, write_documents
     from ..data.multivectors import MultiVectors
     from ..encoders.base import EncoderConfig
     from ..encoders.registry import make_encoder
@@ -82,7 +81,7 @@ def encode(
                 yield MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
                 advance(len(texts))
 
-        write_documents(FORMATS[to], vectors(), out, overwrite=overwrite, place="The vectors")
+        write_documents(VECTOR_WRITERS[to], vectors(), out, overwrite=overwrite, place="The vectors")
     duration = time.perf_counter() - begun
     facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
     facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..convert import open_source
-from ..convert.parsing.files import read_json, read_json_object
+from ..convert.parsing import read_json, read_json_object
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexSettings
 from ..texts.database import DocumentDatabase

@@ -18,11 +18,10 @@ from ..utils.checks import require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits
 from .options import Options
+from .plaid_writer import PLAID_FILES, write_codes, write_plaid
 from .registry import open_source
 from .report import Measure, Report
-from .writers.base import Gathered, Writer, new_target
-from .writers.collections import write_npy, write_npz, write_parquet, write_safetensors
-from .writers.plaid import PLAID_FILES, write_codes, write_plaid
+from .writers import Gathered, Writer, new_target, write_npy, write_npz, write_parquet, write_safetensors
 
 #: Writer of each format.
 WRITERS: dict[str, Writer] = {

@@ -16,7 +16,7 @@ from muvera.cli import output
 from muvera.cli.output import one_line, progress_bar
 from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.writers.vectors import FORMATS
+from muvera.convert.writers import VECTOR_WRITERS
 from muvera.encoders.registry import PRESETS
 from muvera.utils.parallel import stage
 
@@ -65,7 +65,7 @@ def test_help_and_version() -> None:
 
 def test_help_lists_every_name() -> None:
     """The lists are written out, because help must not import the tables."""
-    for command, names in (("convert", [*WRITERS, *RULES]), ("encode", [*FORMATS, *PRESETS])):
+    for command, names in (("convert", [*WRITERS, *RULES]), ("encode", [*VECTOR_WRITERS, *PRESETS])):
         words = " ".join(muvera(command, "--help")[1].split()).replace("- ", "-")
         assert [name for name in names if name not in words] == []
 
@@ -151,4 +151,4 @@ def test_formats() -> None:
     words = " ".join(out.split())
     for name, description in formats().items():
         assert f"\n  {name} " in out and description in words
-    assert answer("formats") == {"read": formats(), "written": list(WRITERS), "vectors": list(FORMATS)}
+    assert answer("formats") == {"read": formats(), "written": list(WRITERS), "vectors": list(VECTOR_WRITERS)}

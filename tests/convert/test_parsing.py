@@ -15,8 +15,13 @@ from builders.paths import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.convert.parsing.pickles import RefusedPickleError, load_npy_safely, load_plain
-from muvera.convert.parsing.torch_file import read_array, read_torch
+from muvera.convert.parsing import (
+    RefusedPickleError,
+    load_npy_safely,
+    load_plain,
+    read_array,
+    read_torch,
+)
 
 TORCH = GOLDEN / "convert" / "torch_files"
 EXPECTED = np.load(TORCH / "expected.npz")

@@ -13,7 +13,7 @@ from builders.token_collections import collection
 
 from muvera.convert import convert, formats, open_source, read, registry
 from muvera.convert.damage import ReadError, naming_errors
-from muvera.convert.parsing.pickles import RefusedPickleError
+from muvera.convert.parsing import RefusedPickleError
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.registry import READERS, find_reader
 from muvera.convert.sources import Source

@@ -21,7 +21,7 @@ import numpy as np
 from ...data.multivectors import MultiVectors
 from ...utils.checks import import_extra
 from ..damage import IF_TEXTS, ReadError, naming_errors
-from ..parsing.files import starts_with
+from ..parsing import starts_with
 from ..sources import Document, Reader, RowSource, Source, choose
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")

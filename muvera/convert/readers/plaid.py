@@ -23,9 +23,7 @@ from ...utils.arrays import load_npy
 from ...utils.checks import require_int
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..damage import ReadError
-from ..parsing.files import read_json, read_json_object
-from ..parsing.pickles import load_npy_safely
-from ..parsing.torch_file import read_array, read_torch
+from ..parsing import load_npy_safely, read_array, read_json, read_json_object, read_torch
 from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource
 
 _TOKENS_PER_TASK = 4096

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from ...data.validation import as_integers, as_lengths, running_total
 from ...utils.arrays import load_npy
 from ..damage import ReadError
-from ..parsing.files import open_table
-from ..parsing.pickles import load_plain
+from ..parsing import load_plain, open_table
 from ..sources import FlatSource, Reader
 from .plaid import open_fast_plaid, open_plaid
 

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..damage import ReadError
-from ..parsing.files import open_table, read_json_object
-from ..parsing.pickles import StandIn, load_pickle, load_plain
+from ..parsing import StandIn, load_pickle, load_plain, open_table, read_json_object
 from ..sources import Document, Reader, RowSource, Source, choose
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from muvera import MuveraIndex
 from muvera.convert import open_source, read
-from muvera.convert.parsing.pickles import load_npy_safely
+from muvera.convert.parsing import load_npy_safely
 from muvera.convert.registry import find_reader
 from muvera.data.batches import coded_source
 from muvera.data.multivectors import MultiVectors

@@ -14,11 +14,9 @@ from builders.token_collections import assert_same, collection, collections, cut
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from muvera.convert import open_source
+from muvera.convert import open_source, writers
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.writers import vectors as writers
-from muvera.convert.writers.base import write_documents
-from muvera.convert.writers.vectors import FORMATS, opensearch_index
+from muvera.convert.writers import VECTOR_WRITERS, opensearch_index, write_documents
 from muvera.data.multivectors import MultiVectors
 from muvera.engines import Engine
 
@@ -129,7 +127,7 @@ VECTORS = (np.random.default_rng(0).normal(size=(3, 16)) * 10.0 ** np.arange(-12
 
 def write_vectors(to: str, target: Path, ids: Any, vectors: Any = VECTORS, overwrite: bool = False) -> None:
     docs = MultiVectors.from_flat(vectors, np.ones(len(vectors), int), ids=ids)
-    write_documents(FORMATS[to], cuts(docs, 2), target, overwrite=overwrite)
+    write_documents(VECTOR_WRITERS[to], cuts(docs, 2), target, overwrite=overwrite)
 
 
 def bulk_documents(folder: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from muvera import MuveraIndex
-from muvera.convert import convert, open_source, read
-from muvera.convert.parsing.torch_file import read_array, read_torch, write_torch
-from muvera.convert.writers import plaid
+from muvera.convert import convert, open_source, plaid_writer, read
+from muvera.convert.parsing import read_array, read_torch
+from muvera.convert.plaid_writer import write_torch
 from muvera.data.multivectors import MultiVectors
 
 FILES = {
@@ -74,7 +74,7 @@ def test_codes_of_an_index_of_colbert_are_written_back(folder: Path, tmp_path: P
 @pytest.mark.parametrize("nbits", [1, 4])
 def test_chunks_of_any_size(nbits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = random_index(1, [[4, 0, 7], [5, 9, 1, 6]], nbits=nbits)
-    monkeypatch.setattr(plaid, "_CHUNK", 2)
+    monkeypatch.setattr(plaid_writer, "_CHUNK", 2)
     convert(write_fast_plaid(tmp_path / "fast", written), tmp_path / "out", to="plaid", max_tokens=12)
     metadata = [json.loads((tmp_path / "out" / f"{i}.metadata.json").read_text()) for i in range(4)]
     assert [chunk["passage_offset"] for chunk in metadata] == [0, 2, 4, 6]

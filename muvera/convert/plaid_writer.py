@@ -1,26 +1,25 @@
-"""Writer of PLAID indexes, which ColBERT searches.
-
-The codes of a source that has codes are written unchanged; other tokens are encoded by a codec fitted
-to them.  The files are those of Stanford's ColBERT.
-"""
+"""Writer of PLAID indexes, with the files of Stanford's ColBERT, and of torch's ``.pt`` files without torch."""
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zipfile
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import collection_batches
-from ...data.multivectors import MultiVectors
-from ...data.validation import as_ids
-from ...reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
-from ...utils.atomic_files import write_json
-from ..parsing.torch_file import write_torch
-from .base import Gathered, spooled
+from ..data.batches import collection_batches
+from ..data.multivectors import MultiVectors
+from ..data.validation import as_ids
+from ..reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
+from ..utils.atomic_files import write_json
+from .parsing import STORAGES
+from .writers import Gathered, spooled
 
 #: Documents, the centroid numbers of their tokens, and packed residuals.
 Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
@@ -38,27 +37,14 @@ _TOKENS = 1 << 17
 PLAID_FILES = (
     "*.pt",
     "doclens.*.json",
-    "*.metadata.json",
-    "metadata.json",
+    "*metadata.json",
     "plan.json",
     "pid_docid_map.json",
 )
 
 
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
-    """Fit a codec to the tokens, and write a PLAID index, which stores only their directions.
-
-    While writing, a temporary copy of the tokens is stored beside the target.
-
-    Parameters
-    ----------
-    gathered, folder
-        As for every writer, see :class:`muvera.convert.writers.base.Writer`.
-    nbits : {1, 2, 4, 8}
-        Bits per coordinate.
-    bucket_means : bool
-        Decode a bucket to the mean of its values, which loses less than ColBERT's midpoint.
-    """
+    """Fit a codec to the tokens, and write their directions; :func:`muvera.convert.convert` explains the options."""
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
         count = documents.num_tokens
@@ -151,3 +137,59 @@ def _write_inverted_lists(
     pairs = np.unique(codes.astype(np.int64) * count + np.repeat(np.arange(count), lengths))
     totals = np.bincount(pairs // count, minlength=centroids)
     write_torch(folder / "ivf.pid.pt", (pairs % count).astype(np.int32), totals)
+
+
+# -- files of torch ---------------------------------------------------------------
+
+_KINDS = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "BFloat16"}
+
+# Alignment of the members' bytes, as in torch, so that they can be mapped as any number type.
+_ALIGNMENT = 64
+
+# Size of a zip member's header without name and padding, and the tag of torch's padding.
+_HEADER_SIZE, _PADDING_TAG = 30, b"FB"
+
+
+def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
+    """Write one tensor, or a tuple of several, for ``torch.load``."""
+    arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
+    described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
+    if len(arrays) > 1:
+        described = pickle.MARK + described + pickle.TUPLE
+    members: dict[str, bytes | memoryview] = {
+        "data.pkl": pickle.PROTO + b"\x02" + described + pickle.STOP,
+        "byteorder": b"little",
+        **{f"data/{key}": array.reshape(-1).view(np.uint8).data for key, array in enumerate(arrays)},
+        "version": b"3\n",
+    }
+    with path.open("wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(_aligned_member(f"{path.stem}/{name}", stream), content)
+
+
+def _aligned_member(name: str, stream: BinaryIO) -> zipfile.ZipInfo:
+    """Return a member without a date, padded so that its bytes are aligned."""
+    info = zipfile.ZipInfo(name)
+    start = stream.tell() + _HEADER_SIZE + len(name) + 4
+    count = -start % _ALIGNMENT
+    info.extra = _PADDING_TAG + struct.pack("<H", count) + b"Z" * count
+    return info
+
+
+def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
+    """Return the instructions of a pickle that make the tensor of storage `key`."""
+    strides = tuple(step // array.itemsize for step in array.strides)
+    parts = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(",  # the function, and the mark of its arguments
+        b"(", _pickled("storage"), f"ctorch\n{_KINDS[array.dtype]}Storage\n".encode(), _pickled(str(key)),
+        _pickled("cpu"), _pickled(array.size), pickle.TUPLE, pickle.BINPERSID,
+        _pickled(0), _pickled(array.shape), _pickled(strides),
+        pickle.NEWFALSE, b"ccollections\nOrderedDict\n", pickle.EMPTY_TUPLE, pickle.REDUCE,
+        pickle.TUPLE, pickle.REDUCE,
+    )  # fmt: skip
+    return b"".join(parts)
+
+
+def _pickled(value: Any) -> bytes:
+    """Return the instructions of plain data, without the version and the end of their pickle."""
+    return pickle.dumps(value, 2)[2:-1]

@@ -1,1 +1,0 @@
-"""Parsers of foreign files that run no code."""

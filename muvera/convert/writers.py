@@ -1,0 +1,340 @@
+"""Writers of token embeddings as arrays, and of document vectors for other vector searches.
+
+Targets are created only when they are complete, and only one batch is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..data.validation import Ids, as_ids, running_total
+from ..utils.arrays import save_array
+from ..utils.atomic_files import atomic_file, atomic_folder, write_json
+from ..utils.checks import import_extra
+
+
+class Writer(NamedTuple):
+    """A format that is written; see :func:`write_documents`."""
+
+    #: Write documents, a :class:`Gathered`, to a new file or into a new folder; its options are further parameters.
+    write: Callable[..., None]
+    #: Patterns of the files in its folder; None for a format of one file.
+    own: tuple[str, ...] | None = None
+    #: Names of its options.
+    options: tuple[str, ...] = ()
+
+
+def write_documents(
+    writer: Writer,
+    batches: Iterator[MultiVectors],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    place: str = "the source",
+) -> None:
+    """Write batches, at least one, in order; errors call their source `place`."""
+    with new_target(target, overwrite, writer.own) as path:
+        writer.write(Gathered(batches, place), path)
+
+
+@contextmanager
+def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
+    """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.
+
+    A system error, such as a full disk, becomes one of the same class that names the target.
+    """
+    new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new as path:
+            yield path
+    except OSError as error:
+        # With a file name, or without the system's words, the message is already a sentence.
+        if error.errno is None or error.strerror is None or error.filename is not None:
+            raise
+        named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
+        named.errno = error.errno
+        raise named from error
+
+
+class Gathered:
+    """Checks batches as they pass, and collects their lengths and ids.
+
+    The first batch sets the dtype: later float16 batches are converted to float32 if it is
+    float32.  Either all batches have ids or none.
+    """
+
+    def __init__(self, batches: Iterator[MultiVectors], place: str) -> None:
+        self.place = place
+        self.num_documents = self.num_tokens = 0
+        first = next(batches)
+        self._batches = chain([first], batches)
+        self.dimension = first.dimension
+        self.dtype: np.dtype[Any] = first.tokens.dtype
+        self._has_ids: bool | None = None
+        self._lengths: list[NDArray[np.int64]] = []
+        self._ids: list[Any] = []
+
+    def __iter__(self) -> Iterator[MultiVectors]:
+        return map(self._checked, self._batches)
+
+    def _checked(self, batch: MultiVectors) -> MultiVectors:
+        batch.require_finite(first=self.num_documents, place=self.place)
+        if len(batch) and self._has_ids is None:
+            self._has_ids = batch.has_ids
+        narrow = self.dtype == np.float16 and batch.tokens.dtype != np.float16 and batch.num_tokens
+        other_ids = len(batch) and self._has_ids != batch.has_ids
+        if batch.dimension != self.dimension or other_ids or narrow:
+            raise ValueError(
+                f"{self.place}: the documents from number {self.num_documents} on have "
+                f"{_kind(batch.dimension, batch.tokens.dtype, batch.has_ids)}, but those before have "
+                f"{_kind(self.dimension, self.dtype, bool(self._has_ids))}. All must have the same: "
+                "give ids to all or to none, and convert with dtype='float32' or dtype='float16'."
+            )
+        ids = batch.ids if batch.has_ids else None
+        if batch.tokens.dtype != self.dtype:
+            batch = MultiVectors(batch.tokens.astype(self.dtype), batch.offsets, ids)
+        self._lengths.append(batch.lengths)
+        self._ids.extend([] if ids is None else ids.tolist())
+        self.num_documents += len(batch)
+        self.num_tokens += batch.num_tokens
+        return batch
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document so far."""
+        return np.concatenate(self._lengths)
+
+    @property
+    def ids(self) -> Ids | None:
+        """All ids, checked to be unique over the batches; None without ids."""
+        return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
+
+
+def _kind(dimension: int, dtype: Any, has_ids: bool) -> str:
+    return f"dimension={dimension}, {dtype} and {'ids' if has_ids else 'no ids'}"
+
+
+@contextmanager
+def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
+    """Yield all documents, with their tokens in a temporary file beside `path`.
+
+    Formats that begin with their sizes, or are made of several passes, are written from it.
+    """
+    with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
+        for batch in gathered:
+            file.write(np.ascontiguousarray(batch.tokens).data)
+        file.flush()
+        shape = (gathered.num_tokens, gathered.dimension)
+        tokens: NDArray[Any] = np.empty(shape, gathered.dtype)
+        if tokens.size:  # an empty file cannot be mapped
+            tokens = np.memmap(file, gathered.dtype, "r", 0, shape)
+        yield MultiVectors.from_flat(tokens, gathered.lengths, ids=gathered.ids)
+
+
+# -- token embeddings -------------------------------------------------------------
+
+_SAFETENSORS_TYPES = {
+    np.dtype("<f2"): "F16", np.dtype("<f4"): "F32", np.dtype("<i8"): "I64", np.dtype("u1"): "U8",
+}  # fmt: skip
+
+
+def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
+    """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``.
+
+    With ``column="vectors"`` each document has one token, so there are no lengths.
+    """
+    blocks = (batch.tokens for batch in documents)
+    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
+    _write_rows(folder / f"{column}.npy", blocks, documents.dimension, documents.dtype)
+    if column == "tokens":
+        save_array(folder / "lengths.npy", documents.lengths)
+    ids = documents.ids
+    if ids is not None:
+        write_json(folder / "ids.json", ids.tolist())
+
+
+def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
+    """Write a .npy file (rows, columns) from blocks of rows, whose number is not known before."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, columns)}
+    rows = 0
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).data)
+            rows += len(block)
+        # NumPy pads the header, so that a longer number fits.
+        stream.seek(0)
+        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (rows, columns)})
+
+
+def write_npz(gathered: Gathered, file: Path) -> None:
+    """Write the members ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress.
+
+    String ids are an array of NumPy strings; if one is much longer than the others, they are packed.
+    """
+    with spooled(gathered, file) as documents:
+        arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
+        if documents.has_ids:
+            ids = documents.ids
+            arrays |= _packed_strings(ids.tolist()) if ids.dtype == object else {"ids": ids}
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, values in arrays.items():
+                # ZipInfo has no date, so the same documents make the same bytes.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def write_safetensors(gathered: Gathered, file: Path) -> None:
+    """Write the tensors ``tokens``, ``offsets`` and integer ``ids``; needs no library.
+
+    String ids are packed, because the header is limited to 100 MB.
+    """
+    with spooled(gathered, file) as documents:
+        tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
+        if documents.has_ids:
+            integers = documents.ids.dtype.kind == "i"
+            tensors |= {"ids": documents.ids} if integers else _packed_strings(documents.ids.tolist())
+        # Wide types first: every tensor begins at a multiple of its item size.
+        ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
+        header: dict[str, Any] = {"__metadata__": {"format": "np"}}
+        start = 0
+        for name, array in ordered:
+            header[name] = {
+                "dtype": _SAFETENSORS_TYPES[array.dtype], "shape": list(array.shape),
+                "data_offsets": [start, start + array.nbytes],
+            }  # fmt: skip
+            start += array.nbytes
+        encoded = json.dumps(header, ensure_ascii=False).encode()
+        encoded += b" " * (-len(encoded) % 8)
+        with file.open("wb") as stream:
+            stream.write(len(encoded).to_bytes(8, "little") + encoded)
+            for _, array in ordered:
+                stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
+    """Return string ids as their UTF-8 bytes and offsets: one long NumPy string would widen every entry."""
+    encoded = [value.encode() for value in values]
+    content = np.frombuffer(b"".join(encoded), np.uint8)
+    return {"ids_offsets": running_total([len(value) for value in encoded]), "ids_utf8": content}
+
+
+def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
+    """Write the columns ``id`` and `column`, a row group per batch.
+
+    Cells of ``tokens`` are lists of fixed-size lists, those of ``vector`` a fixed-size list, of one token.
+    """
+    pa = import_extra("pyarrow", "parquet", "Writing Parquet")
+    pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
+    batches = iter(documents)
+    first = _arrow_table(pa, next(batches), column)
+    with pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first, max(len(first), 1))
+        del first
+        for batch in batches:
+            table = _arrow_table(pa, batch, column)
+            if table.schema != writer.schema:
+                raise TypeError("Documents with int ids and with str ids cannot be in one file.")
+            writer.write_table(table, max(len(batch), 1))
+        _ = documents.ids  # raises if an id is repeated
+
+
+def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
+    """Return a batch as an Arrow table, without copying its numbers."""
+    cells = batch.to_arrow()
+    columns = {column: cells if column == "tokens" else cells.flatten()}
+    if batch.has_ids:
+        kind = pa.int64() if batch.ids.dtype.kind == "i" else pa.string()
+        columns = {"id": pa.array(batch.ids.tolist(), kind), **columns}
+    return pa.table(columns)
+
+
+# -- document vectors -------------------------------------------------------------
+#
+# Each vector is passed as a document with one token.  All documents have ids.
+
+# OpenSearch's limits: dimensions of a vector, bytes of an id.
+_MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
+
+# Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB by default.
+_BULK_CHARACTERS = 8 << 20
+
+# Links per node, and candidates of construction and of search, as in muvera.engines.
+_M, _EF = 16, 128
+
+
+def _write_opensearch(vectors: Gathered, folder: Path) -> None:
+    """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
+    if vectors.dimension > _MAX_DIMENSION:
+        raise ValueError(
+            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
+            "Use an encoder with smaller vectors."
+        )
+    for number, body in enumerate(_bulk_bodies(vectors)):
+        (folder / f"bulk-{number:05d}.ndjson").write_text(body, encoding="utf-8", newline="\n")
+    integers = np.asarray(vectors.ids).dtype.kind == "i"
+    write_json(folder / "mapping.json", opensearch_index(vectors.dimension, integers))
+
+
+def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
+    """Return the settings and the mapping of an OpenSearch index with the fields ``id`` and ``vector``."""
+    method = {
+        "name": "hnsw",
+        "engine": "faiss",  # supports inner products in every version of OpenSearch that has it
+        "space_type": "innerproduct",  # the default, l2, ranks differently
+        "parameters": {"m": _M, "ef_construction": _EF},
+    }
+    return {
+        "settings": {"index": {"knn": True, "knn.algo_param.ef_search": _EF}},
+        "mappings": {
+            "properties": {
+                "id": {"type": "long" if integer_ids else "keyword"},
+                "vector": {"type": "knn_vector", "dimension": dimension, "method": method},
+            }
+        },
+    }
+
+
+def _bulk_bodies(batches: Gathered) -> Iterator[str]:
+    """Yield the bodies of requests, with two lines per document: the action and the document."""
+    body = io.StringIO()
+    for batch in batches:
+        for name, vector in zip(batch.ids.tolist(), batch.tokens, strict=True):
+            size = len(str(name).encode())
+            if not 0 < size <= _MAX_ID_BYTES:
+                raise ValueError(
+                    f"OpenSearch accepts ids of 1 to {_MAX_ID_BYTES} bytes, but {str(name)[:40]!r} has {size}. "
+                    "Give the documents other ids."
+                )
+            action = json.dumps({"index": {"_id": str(name)}}, ensure_ascii=False)
+            identity = json.dumps(name, ensure_ascii=False)
+            # NumPy writes a float32 with the fewest digits; Python would write seventeen.
+            numbers = ",".join(vector.astype("U").tolist())
+            body.write(f'{action}\n{{"id": {identity}, "vector": [{numbers}]}}\n')
+            if body.tell() >= _BULK_CHARACTERS:
+                yield body.getvalue()
+                body = io.StringIO()
+    if body.tell():
+        yield body.getvalue()
+
+
+#: Writers of document vectors.
+VECTOR_WRITERS: dict[str, Writer] = {
+    "npy": Writer(partial(write_npy, column="vectors"), ("vectors.npy", "ids.json")),
+    "parquet": Writer(partial(write_parquet, column="vector")),
+    "opensearch": Writer(_write_opensearch, ("mapping.json", "bulk-*.ndjson")),
+}

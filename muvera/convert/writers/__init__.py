@@ -1,1 +1,0 @@
-"""Writers of token embeddings and of document vectors."""
