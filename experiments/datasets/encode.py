@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from muvera.texts.encoders.base import TextEncoder, TextSide
 from muvera.texts.encoders.minilm import MiniLMEncoder, unit_rows
-from muvera.texts.encoders.models import SentenceTransformersEncoder
+from muvera.texts.encoders.registry import SentenceTransformersEncoder
 
 from .loading import read_judgements, read_rows
 

@@ -22,13 +22,14 @@ from muvera.texts.encoders.base import (
     encode_texts,
 )
 from muvera.texts.encoders.minilm import Bert
-from muvera.texts.encoders.models import (
+from muvera.texts.encoders.registry import (
     FastembedEncoder,
     HTTPEncoder,
     PyLateEncoder,
     SentenceTransformersEncoder,
+    as_text_encoder,
+    load_text_encoder,
 )
-from muvera.texts.encoders.registry import as_text_encoder, load_text_encoder
 
 TEXTS = ["one two three", "four", "five six"]
 
@@ -68,12 +69,12 @@ def server() -> Iterator[Any]:
 
 
 def test_an_endpoint_returns_vectors_in_the_order_of_the_texts(server: Any) -> None:
-    encoder = HTTPEncoder(server.url, "some-model", query_prefix="query: ", token="secret")
+    encoder = HTTPEncoder(server.url, "some-model", token="secret")
     expected, encoded = HashEncoder().encode_documents(TEXTS), encoder.encode_documents(TEXTS)
     assert encoded.lengths.tolist() == expected.lengths.tolist()
     np.testing.assert_array_equal(encoded.tokens, expected.tokens)
     encoder.encode_queries(["four"])
-    assert server.requests[1] == ({"model": "some-model", "input": ["query: four"]}, "Bearer secret")
+    assert server.requests[1] == ({"model": "some-model", "input": ["four"]}, "Bearer secret")
     assert len(encoder.encode_documents([])) == 0
     assert "secret" not in encoder.name
 

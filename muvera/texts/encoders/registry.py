@@ -1,24 +1,214 @@
-"""Text encoders by name, for Python, the command line and saved indexes."""
+"""Text encoders that run models of other libraries or of a server, and all text encoders by name."""
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...index.generations import IndexFolderError
-from .base import NoEncoder, TextEncoder
+from ...utils.checks import given, import_extra
+from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
 BUILT_IN = ("colbert-small", "minilm")
 
-#: Names of text encoders and their meaning.
-ENCODERS = {
-    "colbert-small": "the ColBERT model answerdotai/answerai-colbert-small-v1, run by fastembed",
-    "minilm": "token states of all-MiniLM-L6-v2, 384 dimensions, without a download; for trying the library",
-    "sentence-transformers:CHECKPOINT[@REVISION]": "a MultiVectorEncoder of sentence-transformers 6 or newer",
-    "pylate:CHECKPOINT[@REVISION]": "a ColBERT model of PyLate",
-    "fastembed:MODEL": "a late-interaction model of fastembed",
-    "http://HOST/PATH#MODEL": "a server with vLLM's pooling interface (or https)",
+_NAMES = (
+    "colbert-small (a ColBERT model run by fastembed), minilm (384 dimensions; for trying the library), "
+    "sentence-transformers:CHECKPOINT[@REVISION], pylate:CHECKPOINT[@REVISION], fastembed:MODEL, "
+    "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
+)
+
+# Number of texts per batch of fastembed.
+_TOGETHER = 8
+
+# Seconds to wait for an answer of the model hub.
+_TIMEOUT = 10
+
+# Larger HTTP answers are not the vectors of one batch.
+_MAX_BYTES = 1 << 30
+
+
+class SentenceTransformersEncoder(ModelEncoder):
+    """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
+
+    `model` is ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder, or a loaded model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if isinstance(model, str):
+            library = import_extra("sentence_transformers", "sentence-transformers", "This encoder")
+            if not hasattr(library, "MultiVectorEncoder"):
+                raise ImportError(
+                    f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or newer "
+                    "is needed. Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
+                )
+            checkpoint, revision = _split_revision(model)
+            self.name = f"sentence-transformers:{model}"
+            self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
+        else:
+            card = getattr(model, "model_card_data", None)
+            base = getattr(card, "base_model", None) or type(model).__name__
+            self.name, self._model = f"sentence-transformers:{base}", model
+
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text."""
+        encode = self._model.encode_query if side == "query" else self._model.encode_document
+        return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
+
+
+class PyLateEncoder(ModelEncoder):
+    """A ColBERT model run by PyLate, which expands queries with mask tokens.
+
+    `model` is as for :class:`SentenceTransformersEncoder`.  PyLate pins an older sentence-transformers than that class
+    needs: install each in its own environment.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if isinstance(model, str):
+            library = import_extra("pylate.models", "pylate", "This encoder")
+            checkpoint, revision = _split_revision(model)
+            self.name = f"pylate:{model}"
+            self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
+        else:
+            self.name, self._model = f"pylate:{type(model).__name__}", model
+
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text."""
+        return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
+
+
+def _split_revision(model: str) -> tuple[str, str | None]:
+    checkpoint, _, revision = model.rpartition("@") if "@" in model else (model, "", "")
+    return checkpoint, revision or None
+
+
+class FastembedEncoder(ModelEncoder):
+    """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
+
+    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use, or a loaded model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        checkpoint = model if isinstance(model, str) else getattr(model, "model_name", type(model).__name__)
+        self.name = f"fastembed:{checkpoint}"
+        self._library = (
+            import_extra("fastembed", "fastembed", "This encoder") if model is checkpoint else None
+        )
+        self._given = model
+
+    @cached_property
+    def _model(self) -> Any:
+        if self._library is None:
+            return self._given
+        kind = self._library.LateInteractionTextEmbedding
+        hub = import_extra("huggingface_hub", "fastembed", "This encoder")
+        folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
+        try:
+            for known in kind.list_supported_models():
+                if known["model"].lower() == self._given.lower():
+                    source = known["sources"]["hf"]
+                    if not hub.try_to_load_from_cache(source, known["model_file"], folder):
+                        # Fails at once without a connection; fastembed would try again for 40 seconds.
+                        hub.model_info(source, timeout=_TIMEOUT)
+            return kind(self._given)
+        except Exception as error:  # an unknown name, or no connection
+            raise ValueError(
+                f"fastembed cannot load {self._given!r} ({error}). Connect to the internet once to download it, or "
+                "set FASTEMBED_CACHE_PATH to a folder that contains it."
+            ) from error
+
+    def matrices(self, texts: list[str], side: TextSide) -> Any:
+        """Return the token vectors of each text."""
+        if side == "query":
+            return self._model.query_embed(texts)
+        # A batch is padded to its longest text, so texts of similar length are encoded together.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        encoded = self._model.embed([texts[i] for i in order], batch_size=_TOGETHER)
+        matrices = dict(zip(order, encoded, strict=True))
+        return [matrices[i] for i in range(len(texts))]
+
+    def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
+        """Return the characters of each token vector, or None for a model without a tokenizer."""
+        colbert: Any = getattr(self._model, "model", None)
+        if not hasattr(colbert, "tokenize"):
+            return None
+        encoding = colbert.tokenize([text], is_doc=side == "document")[0]
+        tokens = list(zip(encoding.ids, encoding.offsets, strict=True))
+        tokens.insert(1, (None, (0, 0)))  # the marker of the side
+        skipped = {*colbert.skip_list, colbert.pad_token_id} if side == "document" else set()
+        return [span for token, span in tokens if token not in skipped]
+
+
+class HTTPEncoder(ModelEncoder):
+    """A model behind an HTTP endpoint with vLLM's pooling interface (``vllm serve --task token_embed``).
+
+    A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data": [[...], ...]}, ...]}``,
+    where ``embedding`` may replace the inner ``data``.  User and password of `url` go into a header, and `token` is
+    sent as ``Authorization: Bearer``.  Raise ValueError for a URL that is not HTTP.
+    """
+
+    def __init__(self, url: str, model: str, *, token: str | None = None, timeout: float = 60.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"url must start with http:// or https:// and name a host, got {url!r}.")
+        credentials, _, host = parts.netloc.rpartition("@")
+        self._url = urlunsplit((parts.scheme, host, parts.path, parts.query, ""))
+        self._headers = {"Content-Type": "application/json"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        elif credentials:
+            self._headers["Authorization"] = f"Basic {b64encode(unquote(credentials).encode()).decode()}"
+        self.name, self._model, self._timeout = f"http:{model}", model, timeout
+
+    def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
+        """Return the token vectors of each text."""
+        body = json.dumps({"model": self._model, "input": texts}).encode()
+        request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+                content = response.read(_MAX_BYTES)
+        except urllib.error.HTTPError as error:
+            with error:
+                detail = error.read(300).decode("utf-8", "replace")
+            raise ConnectionError(f"{self._url} answered {error.code} {error.reason}: {detail}") from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise ConnectionError(
+                f"{self._url} did not answer ({reason}). Is the server running at that address?"
+            ) from error
+        try:
+            rows = sorted(json.loads(content)["data"], key=lambda row: row.get("index", 0))
+            matrices = [_matrix(row.get("data", row.get("embedding"))) for row in rows]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{self._url} did not answer with token vectors ({error!r:.200}). Serve the model for token "
+                "embeddings."
+            ) from error
+        if len(matrices) != len(texts):
+            raise ValueError(f"{self._url} answered {len(matrices)} sets of vectors for {len(texts)} texts.")
+        return matrices
+
+
+def _matrix(values: Any) -> NDArray[np.float32]:
+    matrix = np.asarray(values, np.float32)
+    if matrix.ndim != 2:
+        raise ValueError(f"vectors have shape {matrix.shape} instead of (tokens, dimension)")
+    return matrix
+
+
+_LIBRARIES = {
+    "fastembed": FastembedEncoder,
+    "pylate": PyLateEncoder,
+    "sentence-transformers": SentenceTransformersEncoder,
 }
 
 
@@ -28,7 +218,9 @@ def load_text_encoder(name: str) -> TextEncoder:
     Parameters
     ----------
     name : str
-        One of ``ENCODERS``.  The model's library downloads checkpoints that are not on this machine.
+        ``"colbert-small"``, ``"minilm"``, ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
+        ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or ``"http://HOST/PATH#MODEL"``.  The model's
+        library downloads checkpoints that are not on this machine.
 
     Raises
     ------
@@ -38,30 +230,22 @@ def load_text_encoder(name: str) -> TextEncoder:
         If the model's library is missing; the message names the extra.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a string, got {type(name).__name__}.")
+        raise TypeError(f"name must be a string, got {given(name)}.")
     if name == "minilm":
         from .minilm import MiniLMEncoder
 
         return MiniLMEncoder()
-    from . import models
-
     if name == "colbert-small":
-        encoder = models.FastembedEncoder("answerdotai/answerai-colbert-small-v1")
+        encoder = FastembedEncoder("answerdotai/answerai-colbert-small-v1")
         encoder.name = name
         return encoder
-    kind, _, rest = name.partition(":")
-    model, _, revision = rest.rpartition("@") if "@" in rest else (rest, "", "")
-    if kind == "sentence-transformers" and model:
-        return models.SentenceTransformersEncoder(model, revision=revision or None)
-    if kind == "pylate" and model:
-        return models.PyLateEncoder(model, revision=revision or None)
-    if kind == "fastembed" and rest:
-        return models.FastembedEncoder(rest)
-    if kind in ("http", "https") and "#" in rest:
+    kind, _, model = name.partition(":")
+    if kind in _LIBRARIES and model.partition("@")[0]:
+        return _LIBRARIES[kind](model)
+    if kind in ("http", "https") and "#" in model:
         url, _, served = name.rpartition("#")
-        return models.HTTPEncoder(url, served)
-    known = "; ".join(f"{known} ({meaning})" for known, meaning in ENCODERS.items())
-    raise ValueError(f"There is no text encoder {name!r}. Use one of: {known}.")
+        return HTTPEncoder(url, served)
+    raise ValueError(f"There is no text encoder {name!r}. Use one of: {_NAMES}.")
 
 
 def as_text_encoder(encoder: Any) -> TextEncoder:
