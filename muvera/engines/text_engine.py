@@ -16,7 +16,7 @@ from ..metadata import Filter
 from ..texts.database import DocumentDatabase, TextDocument
 from ..texts.encoders.base import NoEncoder, TextEncoder
 from ..texts.encoders.registry import as_text_encoder, required_encoder
-from ..texts.search_options import Parts, SearchOptions, add_words
+from ..texts.hit import Parts, SearchOptions, add_words
 from .base import Engine, EngineError, open_engine
 from .engine_index import EngineIndex
 

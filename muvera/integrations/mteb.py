@@ -10,7 +10,7 @@ from mteb.models.model_meta import ModelMeta
 
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
-from ..texts.search_options import WORDS
+from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
 
 

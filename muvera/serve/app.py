@@ -23,7 +23,7 @@ from .. import __version__
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
-from ..texts.search_options import WORDS
+from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
 from . import ServerSettings
 from .problems import BodyLimit, bearer_token, problem_responses, show_problems, wrong_host

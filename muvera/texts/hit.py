@@ -1,4 +1,4 @@
-"""Hit and TextExplanation: the answers of a text search, and which words matched."""
+"""The options of a text search and its answers: hits, sentences, and which words matched."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from ..index.two_stage_search import SearchPlan
+from ..metadata import Filter
 from ..reranking.chamfer import explain
 from ..reranking.spans import rank_spans, score_spans, spans_from_characters
-from .database import TextDocument
+from ..utils.checks import as_id_list, require_number
+from .database import TextDocument, require_ids
 from .encoders.base import TextEncoder, token_spans
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
@@ -26,6 +29,68 @@ _WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
 
 # A period after one of these does not end a sentence.
 _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|eq)|No|St|[A-Z])\.$")
+
+#: Default weight of shared words, which are added to Chamfer similarity.
+WORDS = 0.1
+
+# Default number of candidates.  Encoding a query takes longer than ranking another 100 texts.
+_CANDIDATES = 200
+
+#: Parts of each text's score by id, best text first.
+Parts = dict[Any, dict[str, float]]
+
+
+class SearchKeywords(TypedDict, total=False):
+    """Keyword arguments of :meth:`muvera.TextIndex.search`."""
+
+    where: Filter | None
+    ids: Iterable[int | str] | None
+    candidates: int | None
+    recall: float | None
+    words: float
+    explain: bool
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Checked arguments of :meth:`muvera.TextIndex.search`."""
+
+    k: int
+    where: Filter | None = None
+    ids: Any = None  # an iterable, replaced by a list
+    candidates: int | None = None
+    recall: float | None = None
+    words: float = WORDS
+    explain: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
+        if not 0 <= require_number("words", self.words) < 1:
+            raise ValueError(f"words must be a weight from 0 to below 1, got {self.words!r}.")
+        if self.ids is not None:
+            object.__setattr__(self, "ids", require_ids(as_id_list(self.ids)))
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of texts in this process to rank exactly."""
+        return max(self.k, _CANDIDATES) if self.candidates is None else self.candidates
+
+
+def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> Parts:
+    """Return the best `k` texts by Chamfer similarity plus shared words.
+
+    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of the similarities.
+    """
+    if not maxsim:
+        return {}
+    most = max(words.values(), default=1.0)
+    spread = max(maxsim.values()) - min(maxsim.values())
+    unit = weight / (1 - weight) * spread / most
+    parts = {id: {"maxsim": score, "words": unit * words.get(id, 0.0)} for id, score in maxsim.items()}
+    best = sorted(parts, key=lambda id: -sum(parts[id].values()))[:k]
+    return {id: parts[id] for id in best}
 
 
 @dataclass(frozen=True)
@@ -53,15 +118,7 @@ class SentenceScore:
 class TextExplanation:
     """Matches between a query and a text; notebooks display it as shaded text.
 
-    Parameters
-    ----------
-    query, text : str
-    score : float
-        Chamfer similarity, the sum of the matches' similarities.
-    matches : list of WordMatch
-        One for each query token, in order.
-    sentences : list of SentenceScore
-        In the order of the text.
+    The score is Chamfer similarity: the sum of the similarities of the matches, one for each query token.
     """
 
     query: str
@@ -154,13 +211,12 @@ class Hit:
         return {**asdict(self), "span": None if self.span is None else list(self.span)}
 
 
-def explain_texts(
+def explain_all(
     encoder: TextEncoder, query: str, tokens: Any, documents: list[TextDocument], vectors: Iterable[Any]
 ) -> list[TextExplanation]:
-    """Explain which words of each document match the query.
+    """Explain which words of each document match the query, given the token vectors of both.
 
-    `tokens` are the query's token vectors, and `vectors` those of each document.  Raise ValueError for a blank query or
-    document, or an encoder that does not map tokens to characters.
+    Raise ValueError for a blank query or document, or an encoder that does not map tokens to characters.
     """
     for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
         if not text.strip():
@@ -182,7 +238,7 @@ def explain_texts(
     return explanations
 
 
-def best_sentences(
+def sentence_hits(
     encoder: TextEncoder,
     query: Any,
     documents: list[TextDocument],
@@ -191,7 +247,7 @@ def best_sentences(
     k: int,
     alpha: float,
 ) -> list[Hit]:
-    """Return the `k` best sentences of documents with these tokens and scores, see TextIndex.search_sentences."""
+    """Return the `k` best sentences of documents, given their tokens and their scores."""
     sentences = [sentences_of(document.text) for document in documents]
     spans = [
         spans_from_characters(bounds, token_spans(encoder, document.text, "document"))

@@ -34,7 +34,7 @@ from ..metadata import Filter
 from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
 from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
-from .search_options import CANDIDATES, Parts, SearchOptions, add_words
+from .hit import Parts, SearchOptions, add_words
 
 _Read = TypeVar("_Read")
 
@@ -325,23 +325,20 @@ class TextStore:
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
         """Return the score parts of the best `options.k` texts for each query."""
-        index, k, where, within = self.vectors, options.k, options.where, options.ids
+        index, where, within = self.vectors, options.where, options.ids
         if where:
             allowed = None if within is None else set(within)
             within = [id for id in self.select(where) if allowed is None or id in allowed]
-        count = max(k, CANDIDATES if options.candidates is None else options.candidates)
-        limits: dict[str, Any] = {"candidates": count}
-        ranked = count
-        if options.recall is not None:
-            limits, ranked = {"recall": options.recall}, _RANKED * k
-        threads = options.threads
+        k, count, threads = options.k, options.num_candidates, options.threads
+        candidates = count if options.recall is None else None
+        ranked = (candidates or _RANKED * k) if options.words else k
         rankings = index.search(
-            encoded, ranked if options.words else k, ids=within, threads=threads, **limits
+            encoded, ranked, ids=within, candidates=candidates, recall=options.recall, threads=threads
         )
         if not options.words:
             return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings]
-        matches = [dict(self.database.match_words(text, 2 * count, where, options.ids)) for text in queries]
         maxsim = [dict(ranking) for ranking in rankings]
+        matches = [dict(self.database.match_words(text, 2 * count, where, options.ids)) for text in queries]
         others = [
             list(islice((id for id in shared if id not in known and id in index), count // 4))
             for shared, known in zip(matches, maxsim, strict=True)

@@ -21,8 +21,7 @@ from ..utils.checks import as_id_list, as_path, counted, given, require_int, req
 from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
-from .hit import Hit, TextExplanation, best_sentences, explain_texts
-from .search_options import CANDIDATES, WORDS, Parts, SearchKeywords, SearchOptions
+from .hit import WORDS, Hit, Parts, SearchKeywords, SearchOptions, TextExplanation, explain_all, sentence_hits
 from .store import DurableFolder, TextStore, join_updates, read_folder
 
 if TYPE_CHECKING:
@@ -437,7 +436,7 @@ class TextIndex:
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        texts = max(k, min(chosen.candidates or CANDIDATES, 10 * k))
+        texts = min(chosen.num_candidates, 10 * k)
         hits = partial(self._sentences, k=k, alpha=alpha)
         return self._texts.on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
 
@@ -467,7 +466,7 @@ class TextIndex:
             return []
         tokens = self._texts.tokens([document.id for document in documents])
         scores = [sum(parts[document.id].values()) for document in documents]
-        return best_sentences(self._encoder, query, documents, tokens, scores, k, alpha)
+        return sentence_hits(self._encoder, query, documents, tokens, scores, k, alpha)
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -487,7 +486,7 @@ class TextIndex:
     def _explain(self, query: str, tokens: Any, ids: list[int | str]) -> list[TextExplanation]:
         documents = self._texts.get(ids)
         vectors = [self._texts.tokens([document.id])[0] for document in documents]
-        return explain_texts(self._encoder, query, tokens, documents, vectors) if documents else []
+        return explain_all(self._encoder, query, tokens, documents, vectors) if documents else []
 
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""

@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def _matrix(values: Any) -> NDArray[np.float32]:
     return matrix
 
 
-_LIBRARIES = {
+_LIBRARIES: dict[str, Callable[[str], TextEncoder]] = {
     "fastembed": FastembedEncoder,
     "pylate": PyLateEncoder,
     "sentence-transformers": SentenceTransformersEncoder,
