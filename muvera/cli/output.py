@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..convert.report import Report
+    from ..convert import Report
     from ..texts.database import TextDocument
     from ..texts.hit import Hit, TextExplanation
 

@@ -5,12 +5,10 @@
 """
 
 from .isolation import IsolationLimits
-from .options import Options
-from .pipeline import convert, read, survey
-from .pooling import RULES, PoolingRule, pool_tokens
+from .pipeline import Measure, Report, convert, read, survey
 from .registry import formats, open_source
-from .report import Measure, Report
 from .sources import Source
+from .transforms import RULES, Options, PoolingRule, pool_tokens
 
 __all__ = [
     "RULES",

@@ -10,9 +10,8 @@ from builders.token_collections import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera.convert.options import Options
-from muvera.convert.pooling import RULES, pool_tokens
-from muvera.convert.report import Measure
+from muvera.convert.pipeline import Measure
+from muvera.convert.transforms import RULES, Options, pool_tokens
 from muvera.data.batches import collection_batches
 from muvera.data.multivectors import MultiVectors
 

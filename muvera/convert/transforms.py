@@ -1,12 +1,8 @@
-"""Token pooling: replace groups of tokens by their means, so that a document has fewer vectors.
-
-:func:`pool_tokens` clusters similar tokens by Ward's method.  The libraries that encode documents differ in details:
-each of :data:`RULES` follows the source code of one library.
-"""
+"""Transforms of token vectors between a source and its target; results do not depend on the batch size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,11 @@ from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
 from ..kernels.norms import unit_rows
 from ..reranking.chamfer import chamfer_matrix
-from ..utils.checks import require_choice, require_number
+from ..utils.checks import require_choice, require_int, require_number
+
+# -- pooling ----------------------------------------------------------------------
+#
+# Pooling clusters similar tokens by Ward's method.  Libraries differ in details: each rule follows one library's code.
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,7 @@ def pool_tokens(
     >>> pool_tokens(MultiVectors.from_arrays([tokens]), 2, "colpali")[0].sum(axis=0)
     array([1., 1., 1., 1.], dtype=float32)
     """
-    if isinstance(rule, str):
-        require_choice("pooling", rule, RULES)
-        rule = RULES[rule]
-    require_number("pool_factor", factor, 1, hint="2 halves the tokens.")
+    rule = _checked_rule(rule, factor)
     if factor == 1:
         return unit(documents)[0] if rule.renormalize else documents
     documents.require_finite()
@@ -97,6 +94,14 @@ def pool_tokens(
         unit_rows(rows)  # a mean of exactly zero stays zero
     offsets = running_total([len(own) for own in pooled])
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
+
+
+def _checked_rule(rule: str | PoolingRule, factor: float) -> PoolingRule:
+    require_number("pool_factor", factor, 1, hint="2 halves the tokens.")
+    if isinstance(rule, PoolingRule):
+        return rule
+    require_choice("pooling", rule, RULES)
+    return RULES[rule]
 
 
 def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> NDArray[np.float32]:
@@ -139,3 +144,125 @@ def with_tokens(
     """Return documents with the same ids and new `tokens`, by default with the same number per document."""
     ids = documents.ids if documents.has_ids else None
     return MultiVectors(tokens, documents.offsets if offsets is None else offsets, ids)
+
+
+# -- options ----------------------------------------------------------------------
+
+_LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Transforms to apply, in the order of the parameters; none by default.
+
+    Parameters
+    ----------
+    truncate_dimension : int, optional
+        Keep the first columns, scaled to unit length again.  Only for models trained for it
+        (Matryoshka).
+    drop_zero_rows : bool
+        Drop tokens that are entirely zero (padding, which would score 0).
+    normalize : bool
+        Scale every token to unit length.
+    pooling : str, optional
+        A rule of :data:`~muvera.convert.RULES`.
+    pool_factor : float
+        Pooling keeps about ``1 / pool_factor`` of a document's tokens.
+    dtype : {"float32", "float16"}, optional
+        float16 needs half the memory and keeps 3 digits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For settings that are unknown or contradict each other.
+    """
+
+    truncate_dimension: int | None = None
+    drop_zero_rows: bool = False
+    normalize: bool = False
+    pooling: str | None = None
+    pool_factor: float = 2.0
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.truncate_dimension is not None:
+            require_int("truncate_dimension", self.truncate_dimension, 1)
+        if self.dtype is not None:
+            name = np.dtype(self.dtype).name
+            require_choice("dtype", name, ("float32", "float16"))
+            object.__setattr__(self, "dtype", name)
+        if self.pooling is not None:
+            _checked_rule(self.pooling, self.pool_factor)
+
+    def apply(self, batch: MultiVectors, first_document: int = 0) -> tuple[MultiVectors, int]:
+        """Return the transformed batch, and the number of dropped zero rows.
+
+        `first_document` is the number of documents before this batch, for messages.
+
+        Raises
+        ------
+        ValueError
+            For documents that a transform refuses.
+        """
+        count = batch.num_tokens
+        if self.truncate_dimension is not None:
+            batch = _truncated(batch, self.truncate_dimension)
+        if self.drop_zero_rows:
+            batch = _without_zeros(batch)
+        dropped = count - batch.num_tokens
+        if self.normalize or self.truncate_dimension is not None:
+            batch = _normalized(batch, first_document)
+        if self.pooling is not None:
+            batch = pool_tokens(batch, self.pool_factor, self.pooling)
+            batch = unit(batch)[0] if self.normalize else batch
+        if self.dtype is not None:
+            batch = _cast(batch, self.dtype, first_document)
+        return batch, dropped
+
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+
+def _without_zeros(documents: MultiVectors) -> MultiVectors:
+    real: NDArray[np.bool_] = np.asarray(documents.tokens.any(axis=1))
+    if real.all():
+        return documents
+    return with_tokens(documents, documents.tokens[real], running_total(real)[documents.offsets])
+
+
+def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
+    if dimension > documents.dimension:
+        raise ValueError(
+            f"truncate_dimension={dimension} must be at most the source's dimension={documents.dimension}."
+        )
+    return with_tokens(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
+
+
+def _normalized(documents: MultiVectors, first: int) -> MultiVectors:
+    scaled, zero = unit(documents)
+    if zero >= 0:
+        raise ValueError(
+            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
+            "Drop such rows with drop_zero_rows=True."
+        )
+    return scaled
+
+
+def _cast(documents: MultiVectors, dtype: str, first: int) -> MultiVectors:
+    if documents.tokens.dtype == dtype:
+        return documents
+    if dtype == "float16" and documents.num_tokens:
+        large = np.abs(documents.tokens).max(axis=1) > _LARGEST_HALF
+        if large.any():
+            row = int(np.argmax(large))
+            raise ValueError(
+                f"{_token_name(documents, row, first)} has a number beyond {_LARGEST_HALF:.0f}, the largest "
+                "float16. Keep float32, or normalize the vectors."
+            )
+    return with_tokens(documents, documents.tokens.astype(dtype))
+
+
+def _token_name(documents: MultiVectors, row: int, first: int) -> str:
+    text, token = documents.text_of(row)
+    return f"{documents.text_name(text, first=first)} token {token}"
