@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..data.batches import CodedSource, coded_source
 from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..data.validation import read_only_view
-from ..kernels.norms import measure_rows
+from ..kernels.rows import measure_rows
 from ..utils.checks import counted, require_choice
 from .damage import naming_errors
 from .isolation import IsolationLimits

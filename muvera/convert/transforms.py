@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
-from ..kernels.norms import unit_rows
+from ..kernels.rows import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_int, require_number
 

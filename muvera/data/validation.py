@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..kernels.norms import first_beyond
+from ..kernels.rows import first_beyond
 from ..utils.checks import counted, given
 
 #: Token vectors: float32 or float16, one per row.

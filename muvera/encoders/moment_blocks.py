@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..kernels.moments import document_moments, first_moments, query_moments, weigh_moments
-from ..kernels.products import pack_map
+from ..kernels.rows import pack_map
 from ..kernels.tile import LANES, pack_columns
 from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import gram, leading_eigenvectors

@@ -7,7 +7,7 @@ import numpy as np
 
 from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
-from .products import inner_products_at
+from .rows import inner_products_at
 from .tile import LANES, ROWS
 
 
@@ -66,12 +66,12 @@ def multiply_by_bytes(block, packed, column_sums, scales, out):
     # A tile of many rows would repeat the rows of a single query.
     begun = panels // STRIP * STRIP if count == 2 else 0
     for panel in range(0, begun, STRIP):
-        byte_strip(flat, 0, 1, depth, packed, panel, sums, 0)
+        byte_strip(flat, 0, 1, depth, packed, panel, sums)
         _write_strip(sums, panel * LANES, column_sums, units[0], scales, out[0])
     for panel in range(begun, panels, WIDE):
         first = panel * LANES
         for row in range(0, count, ROWS):
-            byte_tile(flat, row, count - 1, depth, packed, panel, sums, 0)
+            byte_tile(flat, row, count - 1, depth, packed, panel, sums)
             for i in range(0, min(ROWS, count - row), 2):
                 high, low = sums[i * WIDE * LANES :], sums[(i + 1) * WIDE * LANES :]
                 for j in range(min(WIDE * LANES, width - first)):
@@ -99,7 +99,7 @@ def multiply_by_half_bytes(block, packed, column_sums, scales, out):
     sums = np.empty(2 * STRIP * LANES, np.int32)
     for first in range(0, out.shape[1], STRIP * LANES):
         for row in range(out.shape[0]):
-            half_byte_strip(flat, 2 * row, 2 * row + 1, depth, packed, first // LANES, sums, 0)
+            half_byte_strip(flat, 2 * row, 2 * row + 1, depth, packed, first // LANES, sums)
             _write_strip(sums, first, column_sums, units[row], scales, out[row])
 
 
@@ -149,7 +149,7 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
     dots = np.empty(2 * VECTORS, np.int32)
     for row in range(start, stop, VECTORS):
         for query in range(query_units.shape[0]):
-            byte_dots(flat, row, stop - 1, depth, queries, query, dots, 0)
+            byte_dots(flat, row, stop - 1, depth, queries, query, dots)
             for i in range(min(VECTORS, stop - row)):
                 out[query, row + i] = joined(
                     dots[i], dots[VECTORS + i], sums[row + i], query_units[query] * units[row + i]

@@ -15,29 +15,25 @@ consecutive entries of a column, the first STEP are in the lower halves of STEP 
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
-from numba import types
+from llvmlite import ir
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from .llvm_helpers import (
-    BYTE,
-    FLOAT,
+from .jit import (
+    FEATURES,
     INT32,
     broadcast,
+    call,
     constant,
-    entry_address,
+    emitted,
     load_vector,
     new_sums,
+    plus,
     shuffle,
     store_vector,
-    sum_each,
     tile_rows,
+    times,
 )
 from .tile import LANES, ROWS
-
-_HAS_VNNI = bool(binding.get_host_cpu_features().get("avx512vnni", False))
-_HAS_AVX2 = bool(binding.get_host_cpu_features().get("avx2", False))
 
 #: Consecutive bytes of a column that are multiplied together.
 STEP = 4
@@ -100,13 +96,12 @@ def emit_sums(
     sums = [new_sums(builder, _SUMS, len(rows)) for _ in panels]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
         loaded = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
-        first = builder.mul(loop.index, ir.Constant(depth.type, halves))
+        first = times(builder, loop.index, halves)
         for half in range(halves):
             steps = [_half(builder, value, half) for value in loaded] if halves == 2 else loaded
-            place = builder.add(first, ir.Constant(depth.type, half))
+            place = plus(builder, first, half)
             for i, start in enumerate(starts):
-                step_bytes = builder.load(builder.gep(start, [place]), align=1)
-                copies = broadcast(builder, step_bytes, LANES)
+                copies = broadcast(builder, builder.load(builder.gep(start, [place]), align=1), LANES)
                 for step, totals in zip(steps, sums, strict=True):
                     builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
     return [[builder.load(total) for total in totals] for totals in sums]
@@ -118,86 +113,103 @@ def _half(builder: Any, value: Any, half: int) -> Any:
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 
 
-def _sums(
-    context: Any, builder: Any, signature: Any, args: Any, add: Any,
-    count: int = ROWS, panels: int = 1, halves: int = 1,
-) -> list[list[Any]]:  # fmt: skip
-    """Emit the sums of `count` rows with some panels from the arguments of an intrinsic."""
-    rows, row, last, depth, packed, panel = args[:6]
-    size = builder.mul(depth, ir.Constant(depth.type, LANES // halves))
-    starts = [
-        entry_address(context, builder, signature.args[0], rows, builder.mul(place, depth))
-        for place in tile_rows(builder, row, last, count)
-    ]
-    numbers = [builder.add(panel, ir.Constant(panel.type, i)) for i in range(panels)]
-    columns = [
-        entry_address(context, builder, signature.args[4], packed, builder.mul(number, size))
-        for number in numbers
-    ]
+def _emit_tile(
+    builder: Any, tile: tuple[Any, ...], add: Any, count: int, panels: int, halves: int = 1
+) -> list[list[Any]]:
+    """Emit the sums of `count` rows with some panels; `tile` has the first six arguments of an intrinsic."""
+    rows, row, last, depth, packed, panel = tile
+    places, size = tile_rows(builder, row, last, count), times(builder, depth, LANES // halves)
+    starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
+    numbers = [plus(builder, panel, i) for i in range(panels)]
+    columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
     return emit_sums(builder, starts, depth, columns, add, halves)
 
 
-def _storing(count: int, panels: int, halves: int = 1) -> Any:
-    """Return a function that emits the sums of `count` rows with some panels, and stores them row by row."""
+def _storing(add: Any, count: int, panels: int, halves: int = 1) -> Any:
+    """Return the intrinsic that writes the sums of `count` rows with some panels, row by row."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-        for j, sums in enumerate(_sums(context, builder, signature, args, add, count, panels, halves)):
+    @emitted
+    def write(builder, rows, row, last, depth, packed, panel, out):
+        tile = rows, row, last, depth, packed, panel
+        for j, sums in enumerate(_emit_tile(builder, tile, add, count, panels, halves)):
             for i, total in enumerate(sums):
-                target = builder.add(args[7], ir.Constant(args[7].type, (i * panels + j) * LANES))
-                address = entry_address(context, builder, signature.args[6], args[6], target)
-                store_vector(builder, total, address)
-        return context.get_dummy_value()
+                place = ir.Constant(row.type, (i * panels + j) * LANES)
+                store_vector(builder, total, builder.gep(out, [place]))
 
-    return emit
+    return write
 
 
-def _emit_maxima(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the sums of WIDE panels and raise the stored values to their maxima over the rows."""
-    for j, sums in enumerate(_sums(context, builder, signature, args, add, panels=WIDE)):
-        place = builder.add(args[7], ir.Constant(args[7].type, j * LANES))
-        target = entry_address(context, builder, signature.args[6], args[6], place)
-        best = load_vector(builder, target, _SUMS)
-        for total in sums:
-            best = builder.select(builder.icmp_signed(">", total, best), total, best)
-        store_vector(builder, best, target)
-    return context.get_dummy_value()
+def _maxima(add: Any) -> Any:
+    """Return the intrinsic that raises integers to the maxima of the sums with WIDE panels."""
+
+    @emitted
+    def raise_to_maxima(builder, rows, row, last, depth, packed, panel, out):
+        tile = rows, row, last, depth, packed, panel
+        for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE)):
+            target = builder.gep(out, [ir.Constant(row.type, j * LANES)])
+            best = load_vector(builder, target, _SUMS)
+            for total in sums:
+                best = builder.select(builder.icmp_signed(">", total, best), total, best)
+            store_vector(builder, best, target)
+
+    return raise_to_maxima
 
 
-def _emit_dots(context: Any, builder: Any, signature: Any, args: Any, add: Any) -> Any:
-    """Emit the products of VECTORS vectors with both rows of a query: high bytes first."""
-    vectors, vector, last, depth, queries, query, out, position = args
-    addresses = [
-        entry_address(context, builder, signature.args[0], vectors, builder.mul(place, depth))
-        for place in tile_rows(builder, vector, last, VECTORS)
-    ]
-    first = builder.mul(query, ir.Constant(query.type, 2))
-    query_rows = [
-        entry_address(
-            context, builder, signature.args[4], queries, builder.mul(builder.add(first, half), depth)
+def _dots(add: Any) -> Any:
+    """Return the intrinsic that multiplies VECTORS vectors with both rows of a query: high bytes first."""
+
+    @emitted
+    def write(builder, vectors, vector, last, depth, queries, query, out):
+        first = times(builder, query, 2)
+        places = tile_rows(builder, vector, last, VECTORS), [first, plus(builder, first, 1)]
+        starts, halves = (
+            [
+                builder.bitcast(builder.gep(array, [builder.mul(i, depth)]), _SUMS.as_pointer())
+                for i in numbers
+            ]
+            for array, numbers in zip((vectors, queries), places, strict=True)
         )
-        for half in (ir.Constant(first.type, 0), ir.Constant(first.type, 1))
+        sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
+        with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
+            unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
+            for i, start in enumerate(starts):
+                signed = builder.load(builder.gep(start, [loop.index]), align=1)
+                for half, totals in zip(unsigned, sums, strict=True):
+                    builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
+        for i, totals in enumerate(sums):
+            dots = _sum_each(builder, [builder.load(total) for total in totals])
+            store_vector(builder, dots, builder.gep(out, [ir.Constant(query.type, i * VECTORS)]))
+
+    return write
+
+
+def _sum_each(builder: Any, values: list[Any]) -> Any:
+    """Emit a vector of four lanes: the sum of the lanes of each of four integer vectors."""
+    one, two, three, four = values
+    total = _halved(builder, _halved(builder, one, two, 1), _halved(builder, three, four, 1), 2)
+    lanes = LANES
+    while lanes > 4:
+        lanes //= 2
+        parts = (shuffle(builder, total, total, list(range(start, start + lanes))) for start in (0, lanes))
+        total = builder.add(*parts)
+    return total
+
+
+def _halved(builder: Any, left: Any, right: Any, size: int) -> Any:
+    """Emit the sum of each two neighboring groups of `size` lanes, alternately from `left` and `right`."""
+    order = [
+        start + side * LANES + i
+        for start in range(0, LANES, 2 * size)
+        for side in (0, 1)
+        for i in range(size)
     ]
-    starts = [builder.bitcast(address, _SUMS.as_pointer()) for address in addresses]
-    halves = [builder.bitcast(address, _SUMS.as_pointer()) for address in query_rows]
-    sums = [new_sums(builder, _SUMS, VECTORS) for _ in halves]
-    with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, SPAN))) as loop:
-        unsigned = [builder.load(builder.gep(half, [loop.index]), align=1) for half in halves]
-        for i, start in enumerate(starts):
-            signed = builder.load(builder.gep(start, [loop.index]), align=1)
-            for half, totals in zip(unsigned, sums, strict=True):
-                builder.store(add(builder, builder.load(totals[i]), half, signed), totals[i])
-    for i, totals in enumerate(sums):
-        dots = sum_each(builder, [builder.load(total) for total in totals])
-        place = builder.add(position, ir.Constant(position.type, i * VECTORS))
-        store_vector(builder, dots, entry_address(context, builder, signature.args[6], out, place))
-    return context.get_dummy_value()
+    return builder.add(
+        shuffle(builder, left, right, order), shuffle(builder, left, right, [place + size for place in order])
+    )
 
 
 def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_SUMS, [_SUMS] * 3), "llvm.x86.avx512.vpdpbusd.512"
-    )
-    return builder.call(function, [total, row, column])
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, total, row, column)
 
 
 def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
@@ -212,12 +224,7 @@ def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
     """Emit the same sums by 16-bit products, added in pairs: even bytes, then odd ones."""
-    words, half = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(16), LANES)
-    function = cgutils.get_or_insert_function(
-        builder.module,
-        ir.FunctionType(ir.VectorType(INT32, LANES // 2), [half, half]),
-        "llvm.x86.avx2.pmadd.wd",
-    )
+    words, pair_sums = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(INT32, LANES // 2)
     row, column = builder.bitcast(row, words), builder.bitcast(column, words)
     eight = constant(words, 8)
     pairs = (
@@ -230,65 +237,28 @@ def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
             order = list(range(start, start + LANES))
             left = shuffle(builder, unsigned, unsigned, order)
             right = shuffle(builder, signed, signed, order)
-            parts.append(builder.call(function, [left, right]))
+            parts.append(call(builder, "llvm.x86.avx2.pmadd.wd", pair_sums, left, right))
         total = builder.add(total, shuffle(builder, parts[0], parts[1], list(range(LANES))))
     return total
 
 
-def _intrinsic(add: Any, emit: Any) -> Any:
-    @intrinsic
-    def compiled(typingctx, rows, row, last, depth, packed, panel, out, position):
-        signature = types.void(rows, types.intp, types.intp, types.intp, packed, types.intp, out, types.intp)
-
-        def generate(context, builder, signature, args):
-            return emit(context, builder, signature, args, add)
-
-        return signature, generate
-
-    return compiled
-
-
-@intrinsic
-def _compiled_round(typingctx, source, position, per_unit, out, start):
-    signature = types.void(source, types.intp, types.float32, out, types.intp)
-
-    def generate(context, builder, signature, args):
-        floats = ir.VectorType(FLOAT, LANES)
-        factor = broadcast(builder, args[2], LANES)
-        low, high, middle = (constant(floats, value) for value in (1, 255, 128.5))
-        source = entry_address(context, builder, signature.args[0], args[0], args[1])
-        value = load_vector(builder, source, floats)
-        value = builder.fadd(builder.fmul(value, factor), middle)
-        value = builder.select(builder.fcmp_ordered("<", value, low), low, value)
-        value = builder.select(builder.fcmp_ordered(">", value, high), high, value)
-        rounded = builder.trunc(builder.fptosi(value, _SUMS), ir.VectorType(BYTE, LANES))
-        target = entry_address(context, builder, signature.args[3], args[3], args[4])
-        store_vector(builder, rounded, target, align=1)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
 #: Ways to add the products of one step, by name; the last one is the fastest that this processor has.
 ADDITIONS: dict[str, Any] = {"portable": _add_portably}
-if _HAS_AVX2:
+if FEATURES.get("avx2", False):
     ADDITIONS["avx2"] = _add_avx2
-if _HAS_VNNI:
+if FEATURES.get("avx512vnni", False):
     ADDITIONS["vnni"] = _add_vnni
 
 
 def make_tiles(addition: str) -> tuple[Any, ...]:
     """Return the five intrinsics (sums, maxima, strip, dots, strip of half bytes), made with one of the ADDITIONS."""
-    emitted = (_storing(ROWS, WIDE), _emit_maxima, _storing(2, STRIP), _emit_dots, _storing(2, STRIP, 2))
-    return tuple(_intrinsic(ADDITIONS[addition], emit) for emit in emitted)
+    add = ADDITIONS[addition]
+    strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
+    return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1]
 
 
-#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to ``out[position:]``, row by row.  ``byte_max``
-#: raises the integers ``out[position : position + WIDE * LANES]`` to the maxima over the rows, for WIDE panels.
-#: ``byte_strip`` writes the sums of two rows with STRIP panels, row by row; ``half_byte_strip`` reads panels of half
-#: bytes.  ``byte_dots`` writes the products of VECTORS vectors, which are not packed, with the two rows of a query.
+#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by row; ``byte_max`` raises the
+#: integers ``out[: WIDE * LANES]`` to their maxima over the rows.  ``byte_strip`` writes the sums of two rows with
+#: STRIP panels, row by row; ``half_byte_strip`` reads panels of half bytes.  ``byte_dots`` writes the products
+#: of VECTORS vectors, which are not packed, with the two rows of a query.
 byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip = make_tiles(list(ADDITIONS)[-1])
-
-#: Write the bytes of ``source[position : position + LANES]`` to ``out[start:]``: 128 and the value times
-#: ``per_unit``, rounded and clipped to 1..255.
-round_lanes: Any = _compiled_round

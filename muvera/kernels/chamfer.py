@@ -1,39 +1,33 @@
 """Exact Chamfer similarity (MaxSim) of packed queries with ragged documents.
 
-Sizes: d columns of a token, M query tokens of all queries together, packed in panels of
-LANES columns (panels, d, LANES), flat.  Documents come as float32 (`floats`) or float16
-bit patterns (`halves`); the other array is empty.
+Sizes: d columns of a token, M query tokens of all queries together, packed in panels of LANES columns
+(panels, d, LANES), flat.  Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is
+empty.
 
-A document's tokens pass through the tile, ROWS at a time, and only the maxima are kept.  So no similarity is
-stored and nothing is padded: zero rows would change a maximum below 0.
+A document's tokens pass through the tile, ROWS at a time, and only the maxima are kept.  So no similarity is stored and
+nothing is padded: zero rows would change a maximum below 0.
+
+With bounds, a document is multiplied with one panel after the other, and scoring stops once it cannot be among the k
+best.  The maxima of the first panels bound those of the rest.  Suppose that all document tokens are at least the angle
+a away from one query token, and that another query token is at the angle b from it.  Then they are at least a - b away
+from the other one.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .jit import helper, kernel
-from .row_operations import prefetch, widened
-from .tile import LANES, ROWS, tile_max
+from .rows import fetch_tokens, square_sum, widened
+from .selection import STOPPED, enough, enter, excluded, record_error
+from .tile import LANES, ROWS, tile_dot, tile_max
 
-# Bytes of a cache line.
-_LINE = 64
+# Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
+_AHEAD = 32
 
-
-@helper
-def fetch(codes, start, stop):
-    """Prefetch the bytes start..stop."""
-    for i in range(start, stop, _LINE):
-        prefetch(codes, i)
-
-
-@helper
-def fetch_tokens(floats, halves, start, stop):
-    """Prefetch the entries start..stop of the tokens, flat."""
-    if halves.shape[0] > 0:
-        for i in range(start, stop, _LINE // 2):
-            prefetch(halves, i)
-    else:
-        for i in range(start, stop, _LINE // 4):
-            prefetch(floats, i)
+# Between these norms no product overflows, and terms that underflow are far below the slack.
+_MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 
 @kernel
@@ -114,3 +108,245 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
         for token in range(counts[queries[i]]):
             total += best[token]
         out[i] = total
+
+
+class BoundedQuery(NamedTuple):
+    """A query whose tokens are packed in the order of :func:`prepare_query`: ``places[token]`` is a token's column.
+
+    `columns` are panels (panels, d, LANES), flat.  Without `cosines`, every document is scored completely.  `slack`
+    bounds the rounding error of a product, relative to the norms; angles are rounded up by it.
+    """
+
+    columns: NDArray[np.float32]
+    places: NDArray[np.int64]
+    norms: NDArray[np.float64]
+    cosines: NDArray[np.float32]
+    sines: NDArray[np.float32]
+    slack: float
+
+
+class Progress(NamedTuple):
+    """The state of a ranking.
+
+    `heap` float32 (k,) is a min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is
+    empty.  `errors` float64 (3,) are those of :func:`record_error`, `parts` float64 (panels,) sums of scores after each
+    panel.
+    """
+
+    heap: NDArray[np.float32]
+    errors: NDArray[np.float64]
+    parts: NDArray[np.float64]
+
+
+@helper
+def _pack(tokens, order, columns):
+    """Write the tokens as columns in this order; the lanes after the last token stay unchanged."""
+    count, depth = tokens.shape
+    for i in range(count):
+        first, token = i // LANES * depth * LANES + i % LANES, tokens[order[i]]
+        for j in range(depth):
+            columns[first + j * LANES] = token[j]
+
+
+@kernel
+def prepare_query(tokens, query):
+    """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
+
+    Unless the cosines are empty, also write the norms, cosines and sines of the tokens in the order of their columns;
+    return False if the tokens are too long to compute them.  The first token is then the most central one.  Each next
+    token is the least similar to the ones before it, so that the first panel gives the tightest bounds for the rest.
+
+    Tokens that are too short to have a direction count as opposite to all others.
+    """
+    count, depth = tokens.shape
+    columns, places, norms = query.columns, query.places, query.norms
+    cosines, sines = query.cosines, query.sines
+    for i in range(count):
+        places[i] = i
+    _pack(tokens, places, columns)
+    if cosines.shape[0] == 0:
+        return False
+    own = np.zeros(count)
+    for i in range(count):
+        for j in range(depth):
+            own[i] += np.float64(tokens[i, j]) * np.float64(tokens[i, j])
+        own[i] = np.sqrt(own[i])
+        if not own[i] < _MAX_NORM:
+            return False
+    rows, tile = tokens.reshape(-1), np.empty(ROWS * LANES, np.float32)
+    similarity, totals = np.empty((count, count)), np.zeros(count)
+    for panel in range(0, (count + LANES - 1) // LANES):
+        for row in range(0, count, ROWS):
+            tile_dot(rows, row, count - 1, depth, columns, panel, tile, 0)
+            for i in range(row, min(row + ROWS, count)):
+                for j in range(panel * LANES, min((panel + 1) * LANES, count)):
+                    cosine = -1.0
+                    if min(own[i], own[j]) >= _MIN_NORM:
+                        product = np.float64(tile[(i - row) * LANES + j - panel * LANES])
+                        cosine = max(-1.0, min(1.0, product / (own[i] * own[j]) - query.slack))
+                    similarity[i, j] = cosine
+                    totals[i] += cosine
+    order, nearest = np.empty(count, np.int64), np.full(count, -np.inf)
+    first = np.argmax(totals)
+    for position in range(count):
+        order[position], places[first], norms[position] = first, position, own[first]
+        for j in range(count):
+            nearest[j] = max(nearest[j], similarity[first, j])
+        nearest[first] = np.inf
+        first = np.argmin(nearest)
+    for i in range(count):
+        for j in range(count):
+            cosine = similarity[order[i], order[j]]
+            cosines[i, j] = cosine
+            sines[i, j] = np.sqrt(1.0 - cosine * cosine)
+    _pack(tokens, order, columns)
+    return True
+
+
+@helper
+def _longest_token(rows, first, last, depth):
+    """Return the largest norm of the tokens first..last of `rows` (flat)."""
+    whole = depth // LANES * LANES
+    largest = 0.0
+    for row in range(first, last):
+        square = np.float64(square_sum(rows, row * depth, whole))
+        for i in range(row * depth + whole, (row + 1) * depth):
+            square += np.float64(rows[i]) * np.float64(rows[i])
+        largest = max(largest, square)
+    return np.sqrt(largest)
+
+
+@helper
+def _tighten(best, begin, query, longest, bounds):
+    """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
+
+    A bound is the largest possible cosine with a document token, if all document tokens were as
+    long as the longest.  Rounding always increases the bound.
+    """
+    norms, cosines, sines = query.norms, query.cosines, query.sines
+    end, count = begin + LANES, norms.shape[0]
+    for i in range(begin, end):
+        if norms[i] < _MIN_NORM:
+            continue  # the token has no direction
+        largest = min(1.0, max(-1.0, best[i] / (norms[i] * longest)) + query.slack)
+        cosine, sine = np.float32(largest), np.float32(np.sqrt(1.0 - largest * largest))
+        for j in range(end, count):
+            bound = cosine * cosines[i, j] + sine * sines[i, j]
+            bounds[j] = min(bounds[j], np.float32(1.0) if cosines[i, j] <= cosine else bound)
+
+
+@helper
+def _score(
+    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves, following, following_stop
+):  # fmt: skip
+    """Return the score of the document with the tokens first..last of `rows`, and an estimate of this score.
+
+    If the score is certainly below `least`, it is -inf.  The estimate is then the sum of the panels so far,
+    extrapolated with `parts`, the sums of earlier documents after each panel.  Otherwise, it equals the score.
+    `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
+    following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
+    """
+    norms, slack = query.norms, query.slack
+    count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
+    best[:] = -np.inf
+    bounds[:] = 1.0
+    is_half = halves.shape[0] > 0
+    next_panel = 0 if is_half or panels == 1 else 1
+    for panel in range(panels):
+        done = panel * LANES
+        if longest > 0 and panel > 0:
+            _tighten(best, done - LANES, query, longest, bounds)
+            total = 1e-30  # more than the sum of all terms that underflow
+            known = 0.0
+            for j in range(done):
+                known += best[j]
+                total += best[j] + norms[j] * longest * slack
+            for j in range(done, count):
+                total += norms[j] * longest * (bounds[j] + slack)
+            if np.float32(total) < least:
+                if parts[panel - 1] > 0:
+                    known *= parts[panels - 1] / parts[panel - 1]
+                return np.float32(-np.inf), np.float32(known)
+        for row in range(first, last, ROWS):
+            if panel == next_panel:
+                ahead = following + row - first
+                fetch_tokens(floats, halves, ahead * depth, min(ahead + ROWS, following_stop) * depth)
+            if panel == 0 and not is_half:
+                ahead, ahead_stop = row + _AHEAD, last
+                if ahead >= last:
+                    ahead, ahead_stop = following + ahead - last, following_stop
+                fetch_tokens(floats, halves, ahead * depth, min(ahead + ROWS, ahead_stop) * depth)
+            tile_max(rows, row, last - 1, depth, query.columns, panel, best, done)
+    total = 0.0
+    for token in range(count):  # in the query's order, as without any bounds
+        total += best[query.places[token]]
+    known = 0.0
+    for panel in range(panels):
+        for j in range(panel * LANES, min(count, (panel + 1) * LANES)):
+            known += best[j]
+        parts[panel] += known
+    return np.float32(total), np.float32(total)
+
+
+@kernel
+def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_at, estimates, progress, out):
+    """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
+
+    The score is -inf for documents without tokens and for those that are certainly below the k best so far.  It is
+    also -inf for all remaining documents once the expected misses are low enough, or once an estimate excludes a
+    document.  Every other score has the bits of :func:`muvera.kernels.chamfer.score_documents`.
+
+    Parameters
+    ----------
+    query : BoundedQuery
+    longest : float32 (all documents,)
+        Norm of each document's longest token, negative until it is measured here.
+    stop_at : Stop
+        Its products, float32 (candidates,), are those of all candidates in the first stage, in descending order, or
+        empty.  Its state, float64 (STATE,), is that of :func:`muvera.kernels.selection.enough`.
+    estimates : float32 (c,)
+        Estimated scores in descending order, or empty.
+    progress : Progress
+    """
+    depth = max(floats.shape[1], halves.shape[1])
+    is_half = halves.shape[0] > 0
+    heap, errors = progress.heap, progress.errors
+    best = np.empty(query.columns.shape[0] // depth, np.float32)
+    bounds = np.empty(query.norms.shape[0], np.float32)
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    rows = flat
+    bounded = query.cosines.shape[0] > 0 and heap.shape[0] > 0
+    stopping = stop_at.products.shape[0] > 0
+    out[:] = -np.inf
+    if stopping and stop_at.state[STOPPED] > 0:
+        return
+    for i in range(documents.shape[0]):
+        if excluded(i, estimates, errors, heap):
+            return
+        document = documents[i]
+        start, stop = offsets[document], offsets[document + 1]
+        if start == stop:
+            continue
+        first = start
+        if is_half:
+            rows = widened(bits, start * depth, stop * depth)
+            first = 0
+        last = first + stop - start
+        norm = 0.0
+        if bounded and heap[0] > -np.inf:
+            if longest[document] < 0:
+                longest[document] = _longest_token(rows, first, last, depth) * (1 + query.slack)
+            norm = np.float64(longest[document])
+            if not _MIN_NORM < norm < _MAX_NORM:
+                norm = 0.0
+        least = heap[0] if heap.shape[0] > 0 else np.float32(np.inf)
+        following = documents[min(i + 1, documents.shape[0] - 1)]
+        out[i], estimate = _score(
+            rows, first, last, depth, query, norm, least, best, bounds, progress.parts, flat, bits,
+            offsets[following], offsets[following + 1],
+        )  # fmt: skip
+        record_error(i, out[i], estimates, errors)
+        if out[i] > least:
+            enter(heap, out[i])
+        if stopping and enough(estimate, stop_at.products, heap, stop_at.state):
+            return

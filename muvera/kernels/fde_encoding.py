@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .jit import helper, kernel
-from .row_operations import add_scaled, load_rows, longest_text, set_scaled, square_sum
+from .rows import add_scaled, load_rows, longest_text, set_scaled, square_sum
 from .tile import LANES, ROWS, tile_dot, tile_signs
 
 # Value of a document cell: the mean of its tokens, its direction with length 1, or its

@@ -1,14 +1,23 @@
-"""The numba flags of all kernels.
+"""How kernels are compiled: numba's flags, and intrinsics that emit LLVM instructions.
 
 Kernels release the interpreter lock and use none of numba's threads, which abort if two Python threads enter them.
 No fastmath: signs determine cells, and every sum keeps its written order on every machine.
+
+numba compiles loops over arrays, but has neither an explicit fused multiply-add nor vectors of a fixed number of lanes.
+Intrinsics emit both, so that no bit depends on the vector width of the machine.  A *lane* is one entry of a vector.
 """
 
+import inspect
 import os
+import platform
 from typing import Any
 
 import numba
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
 #: True if compiled kernels are cached on disk.  numba's cache ignores edits in other modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
@@ -54,3 +63,161 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
+
+# -- intrinsics
+
+FLOAT, BYTE, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+
+FEATURES = binding.get_host_cpu_features()
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
+
+#: Bytes of a register and its instruction, by name; the last one is the fastest that this processor has.
+SHUFFLES = {
+    name: (size, instruction)
+    for name, size, instruction, exists in (
+        ("plain", 16, "", True),
+        ("neon", 16, "llvm.aarch64.neon.tbl1.v16i8", _ARM),
+        ("ssse3", 16, "llvm.x86.ssse3.pshuf.b.128", FEATURES.get("ssse3", False)),
+        ("avx2", 32, "llvm.x86.avx2.pshuf.b", FEATURES.get("avx2", False)),
+        ("avx512", 64, "llvm.x86.avx512.pshuf.b.512", FEATURES.get("avx512bw", False)),
+    )
+    if exists
+}
+
+FASTEST = list(SHUFFLES)[-1]
+
+
+def emitted(emit: Any, returned: Any = types.void) -> Any:
+    """Return an intrinsic whose instructions `emit` emits, given a builder and the arguments.
+
+    For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits wide, floats 32.
+    """
+
+    def typed(typingctx, *given):
+        kinds = [
+            kind
+            if isinstance(kind, types.Array)
+            else types.float32
+            if isinstance(kind, types.Float)
+            else types.intp
+            for kind in given
+        ]
+
+        def generate(context, builder, signature, args):
+            values = [
+                context.make_array(kind)(context, builder, value).data
+                if isinstance(kind, types.Array)
+                else value
+                for kind, value in zip(signature.args, args, strict=True)
+            ]
+            result = emit(builder, *values)
+            return context.get_dummy_value() if result is None else result
+
+        return returned(*kinds), generate
+
+    typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]  # numba counts the arguments
+    return intrinsic(typed)
+
+
+def call(builder: Any, name: str, returned: Any, *arguments: Any) -> Any:
+    """Emit a call of an LLVM function."""
+    kind = ir.FunctionType(returned, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def plus(builder: Any, value: Any, number: int) -> Any:
+    """Emit the sum of an integer and a constant."""
+    return builder.add(value, ir.Constant(value.type, number))
+
+
+def times(builder: Any, value: Any, number: int) -> Any:
+    """Emit the product of an integer and a constant."""
+    return builder.mul(value, ir.Constant(value.type, number))
+
+
+def constant(vector: Any, value: float) -> Any:
+    """Return the constant of type `vector` whose lanes are all `value`."""
+    kind = float if isinstance(vector.element, ir.FloatType) else int
+    return ir.Constant(vector, [kind(value)] * vector.count)
+
+
+def load_vector(builder: Any, address: Any, vector: Any, align: int = 4) -> Any:
+    """Emit a load of type `vector`, aligned to `align` bytes."""
+    return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
+
+
+def store_vector(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+    """Emit a store of the vector `value`, aligned to `align` bytes."""
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
+
+
+def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
+    """Emit `count` accumulators of type `vector` that start at zero; return their addresses."""
+    sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
+    for total in sums:
+        builder.store(constant(vector, 0), total)
+    return sums
+
+
+def shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
+    """Emit a vector of the lanes `order`, counted through `left` and then `right`."""
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))
+
+
+def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
+    """Emit a vector of `lanes` copies of `scalar`."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
+    return shuffle(builder, first, undefined, [0] * lanes)
+
+
+def fused_multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
+    """Emit ``left * right + total`` over float32 vectors, rounded once."""
+    return call(builder, f"llvm.fma.v{total.type.count}f32", total.type, left, right, total)
+
+
+def sum_lanes(builder: Any, value: Any) -> Any:
+    """Emit the sum of the lanes of a float vector, added as a tree: the same order on every machine."""
+    lanes = value.type.count
+    half = lanes // 2
+    while half:
+        swapped = shuffle(builder, value, value, [(j + half) % lanes for j in range(lanes)])
+        value = builder.fadd(value, swapped)
+        half //= 2
+    return builder.extract_element(value, ir.Constant(INT32, 0))
+
+
+def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
+    """Emit the positions of `count` rows from `row` on; positions after `last` repeat `last`.
+
+    The repetition saves separate code for tiles of fewer rows.
+    """
+    positions = [plus(builder, row, i) for i in range(count)]
+    return [builder.select(builder.icmp_signed("<", place, last), place, last) for place in positions]
+
+
+def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
+    """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, which fill whole registers."""
+    lanes, (size, instruction) = positions.type.count, SHUFFLES[name]
+    if not instruction:
+        entries = constant(positions.type, 0)
+        for i in range(16):
+            entry = broadcast(builder, builder.extract_element(table, ir.Constant(INT32, i)), lanes)
+            here = builder.icmp_unsigned("==", positions, constant(positions.type, i))
+            entries = builder.select(here, entry, entries)
+        return entries
+    tables = shuffle(builder, table, table, [i % 16 for i in range(size)])
+    parts = []
+    for start in range(0, lanes, size):
+        part = shuffle(builder, positions, positions, list(range(start, start + size)))
+        parts.append(call(builder, instruction, part.type, tables, part))
+    return joined_lanes(builder, parts)
+
+
+def joined_lanes(builder: Any, vectors: list[Any]) -> Any:
+    """Emit the lanes of 1, 2, 4, ... vectors of one type as one vector."""
+    while len(vectors) > 1:
+        lanes = list(range(2 * vectors[0].type.count))
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [shuffle(builder, left, right, lanes) for left, right in pairs]
+    return vectors[0]

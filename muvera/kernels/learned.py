@@ -9,9 +9,9 @@ integers, so a text's values do not depend on the machine or on other texts.
 
 import numpy as np
 
-from .byte_tile import WIDE, byte_max, byte_tile, round_lanes
+from .byte_tile import WIDE, byte_max, byte_tile
 from .jit import helper, kernel
-from .row_operations import load_rows, longest_text
+from .rows import load_rows, longest_text
 from .tile import LANES, ROWS
 
 # Smallest 32-bit integer: no sum is below it.
@@ -25,8 +25,9 @@ def _round_floats(rows, first, last, out):
     for i in range(first, last):
         peak = max(peak, abs(rows[i]))
     per_unit = np.float32(127.0) / peak if peak > 0 else np.float32(0.0)
-    for i in range(first, last, LANES):
-        round_lanes(rows, i, per_unit, out, i)
+    for i in range(first, last):
+        value = rows[i] * per_unit + np.float32(128.5)
+        out[i] = np.uint8(np.int32(min(max(value, np.float32(1.0)), np.float32(255.0))))
     return peak / np.float32(127.0)
 
 
@@ -58,7 +59,7 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
         for panel in range(0, panels, WIDE):
             best[:] = _LEAST
             for row in range(0, size, ROWS):
-                byte_max(tokens, row, size - 1, width, packed, panel, best, 0)
+                byte_max(tokens, row, size - 1, width, packed, panel, best)
             column = panel * LANES
             for j in range(min(WIDE * LANES, count - column)):
                 exact = np.float32(best[j] - column_sums[column + j])
@@ -92,7 +93,7 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
             used = min(WIDE * LANES, count - column)
             total[:] = 0
             for row in range(0, size, ROWS):
-                byte_tile(tokens, row, size - 1, width, packed, panel, tile, 0)
+                byte_tile(tokens, row, size - 1, width, packed, panel, tile)
                 for i in range(min(ROWS, size - row)):
                     unit = token_units[row + i]
                     for j in range(used):

@@ -12,8 +12,7 @@ import numpy as np
 
 from .byte_product import multiply_by_bytes, multiply_by_half_bytes
 from .jit import helper, kernel
-from .products import add_product, tree_sum
-from .row_operations import load_rows, longest_text, set_scaled
+from .rows import add_product, load_rows, longest_text, set_scaled, tree_sum
 from .tile import LANES, ROWS, tile_dot
 
 # Tokens that are turned together: few enough to stay in the cache.

@@ -17,28 +17,29 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from .byte_product import joined
 from .byte_tile import VECTORS, byte_dots
-from .jit import helper, kernel
-from .llvm_helpers import (
+from .jit import (
     BYTE,
     FASTEST,
     SHUFFLES,
     broadcast,
     constant,
-    entry_address,
+    emitted,
+    helper,
     joined_lanes,
+    kernel,
     load_vector,
     look_up,
     new_sums,
+    plus,
     shuffle,
     store_vector,
+    times,
 )
-from .row_operations import prefetch
+from .rows import fetch
 
 #: Vectors of a block.
 BLOCK = 64
@@ -58,8 +59,8 @@ CENTROIDS = 16
 #: Number of blocks that all queries scan while the codes are in the cache.
 TILE = 64
 
-# Distance of prefetched rows from the current row, and bytes per prefetch.
-_AHEAD, _LINE = 12, 64
+# Distance of prefetched rows from the current row.
+_AHEAD = 12
 
 # Bytes of a step's tables and of its codes in a block.
 _TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
@@ -67,103 +68,63 @@ _TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
 _WORD = ir.IntType(16)
 
 
-def _emit_sums(instructions: str, queries: int) -> Any:
+def make_sums(instructions: str, queries: int) -> Any:
     """Return an intrinsic that adds the table entries of one block for some queries, by one of the SHUFFLES.
 
     For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In the query's entry of `hits`, bit i
     is set if sum i is at least the query's entry of `bounds`.
     """
     size = SHUFFLES[instructions][0]
-    lookup, sums = ir.VectorType(BYTE, size), ir.VectorType(_WORD, size // 2)
+    lookup, sums, table = (
+        ir.VectorType(BYTE, size),
+        ir.VectorType(_WORD, size // 2),
+        ir.VectorType(BYTE, CENTROIDS),
+    )
+    order = [i + side * (size // 2) for i in range(size // 2) for side in (0, 1)]
 
-    @intrinsic
-    def compiled(typingctx, codes, start, steps, tables, first, bounds, out, hits):
-        signature = types.void(codes, types.intp, types.intp, tables, types.intp, bounds, out, hits)
+    @emitted
+    def add_entries(builder, codes, start, steps, tables, first, bounds, out, hits):
+        def add_to(target: Any, value: Any) -> None:
+            builder.store(builder.add(builder.load(target), value), target)
 
-        def generate(context, builder, signature, args):
-            start, steps, first = args[1], args[2], args[4]
-            word = start.type
+        numbers = [plus(builder, first, i) for i in range(queries)]
+        begins = [times(builder, builder.mul(number, steps), _TABLES) for number in numbers]
+        masks: list[list[Any]] = [[] for _ in numbers]
+        for part in range(0, BLOCK, size):
+            # A sum of bytes is added as half of a word: `whole` sums words, `upper` their upper halves.
+            whole, upper = new_sums(builder, sums, queries), new_sums(builder, sums, queries)
+            with cgutils.for_range(builder, steps) as loop:
+                row = builder.add(start, times(builder, loop.index, _CODES))
+                places = []
+                for i in range(0, _CODES, BLOCK):
+                    address = builder.gep(codes, [plus(builder, row, i + part)])
+                    packed = load_vector(builder, address, lookup, align=1)
+                    shifted = builder.lshr(builder.bitcast(packed, sums), constant(sums, 4))
+                    for nibbles in (packed, builder.bitcast(shifted, lookup)):
+                        places.append(builder.and_(nibbles, constant(lookup, 15)))
+                for i, begin in enumerate(begins):
+                    step = builder.add(begin, times(builder, loop.index, _TABLES))
+                    total = constant(lookup, 0)
+                    for pair, place in enumerate(places):
+                        address = builder.gep(tables, [plus(builder, step, pair * CENTROIDS)])
+                        entries = load_vector(builder, address, table, align=1)
+                        total = builder.add(total, look_up(builder, instructions, entries, place))
+                    words = builder.bitcast(total, sums)
+                    add_to(whole[i], words)
+                    add_to(upper[i], builder.lshr(words, constant(sums, 8)))
+            for i, number in enumerate(numbers):
+                high = builder.load(upper[i])
+                low = builder.sub(builder.load(whole[i]), builder.shl(high, constant(sums, 8)))
+                total = shuffle(builder, low, high, order)
+                place = ir.Constant(start.type, i * BLOCK + part)
+                store_vector(builder, total, builder.gep(out, [place]), align=2)
+                bound = broadcast(builder, builder.load(builder.gep(bounds, [number])), size)
+                masks[i].append(builder.icmp_unsigned(">=", total, bound))
+        for i, bits in enumerate(masks):
+            mask = builder.bitcast(joined_lanes(builder, bits), ir.IntType(BLOCK))
+            builder.store(mask, builder.gep(hits, [ir.Constant(start.type, i)]))
 
-            def address(which: int, *terms: Any) -> Any:
-                place = ir.Constant(word, 0)
-                for term in terms:
-                    place = builder.add(place, ir.Constant(word, term) if isinstance(term, int) else term)
-                return entry_address(context, builder, signature.args[which], args[which], place)
-
-            def add_to(target: Any, value: Any) -> None:
-                builder.store(builder.add(builder.load(target), value), target)
-
-            numbers = [builder.add(first, ir.Constant(word, i)) for i in range(queries)]
-            begins = [builder.mul(builder.mul(i, steps), ir.Constant(word, _TABLES)) for i in numbers]
-            masks: list[list[Any]] = [[] for _ in numbers]
-            for part in range(0, BLOCK, size):
-                # A sum of bytes is added as half of a word: `whole` sums words, `upper` their upper halves.
-                whole, upper = new_sums(builder, sums, queries), new_sums(builder, sums, queries)
-                with cgutils.for_range(builder, steps) as loop:
-                    row = builder.mul(loop.index, ir.Constant(word, _CODES))
-                    table = builder.mul(loop.index, ir.Constant(word, _TABLES))
-                    places = []
-                    for i in range(0, _CODES, BLOCK):
-                        packed = load_vector(builder, address(0, start, row, i + part), lookup, align=1)
-                        shifted = builder.lshr(builder.bitcast(packed, sums), constant(sums, 4))
-                        for nibbles in (packed, builder.bitcast(shifted, lookup)):
-                            places.append(builder.and_(nibbles, constant(lookup, 15)))
-                    for i in range(queries):
-                        total = None
-                        for pair, place in enumerate(places):
-                            entries = load_vector(
-                                builder,
-                                address(3, begins[i], table, pair * CENTROIDS),
-                                ir.VectorType(BYTE, CENTROIDS),
-                                align=1,
-                            )
-                            found = look_up(builder, instructions, entries, place)
-                            total = found if total is None else builder.add(total, found)
-                        words = builder.bitcast(total, sums)
-                        add_to(whole[i], words)
-                        add_to(upper[i], builder.lshr(words, constant(sums, 8)))
-                order = [i + side * (size // 2) for i in range(size // 2) for side in (0, 1)]
-                for i in range(queries):
-                    high = builder.load(upper[i])
-                    low = builder.sub(builder.load(whole[i]), builder.shl(high, constant(sums, 8)))
-                    total = shuffle(builder, low, high, order)
-                    store_vector(builder, total, address(6, i * BLOCK + part), align=2)
-                    bound = broadcast(builder, builder.load(address(5, numbers[i])), size)
-                    masks[i].append(builder.icmp_unsigned(">=", total, bound))
-            for i, bits in enumerate(masks):
-                mask = joined_lanes(builder, bits)
-                builder.store(builder.bitcast(mask, ir.IntType(BLOCK)), address(7, i))
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return compiled
-
-
-def _plain_sums(queries: int) -> Any:
-    """Return a function like that of :func:`_emit_sums`, for processors without byte shuffles."""
-
-    def plain(codes, start, steps, tables, first, bounds, out, hits):
-        for query in range(queries):
-            base = (first + query) * steps * _TABLES
-            hits[query] = 0
-            for i in range(BLOCK):
-                total = 0
-                for row in range(steps * (STEP // 2)):
-                    code, table = np.int64(codes[start + row * BLOCK + i]), base + row * 2 * CENTROIDS
-                    total += int(tables[table + (code & 15)]) + int(tables[table + CENTROIDS + (code >> 4)])
-                out[query * BLOCK + i] = total
-                if total >= bounds[first + query]:
-                    hits[query] |= np.uint64(1) << np.uint64(i)
-
-    return helper(plain)
-
-
-def make_sums(instructions: str, queries: int) -> Any:
-    """Return the function that adds table entries by the instruction `instructions`, of SHUFFLES or "plain"."""
-    if instructions == "plain":
-        return _plain_sums(queries)
-    return _emit_sums(instructions, queries)
+    return add_entries
 
 
 _sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST, 1)
@@ -361,8 +322,8 @@ def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit,
     dots = np.empty(2 * VECTORS, np.int32)
     for i in range(len(rows)):
         if i + _AHEAD < len(rows):
-            for position in range(0, depth, _LINE):
-                prefetch(flat, (rows[i + _AHEAD] - first) * depth + position)
+            ahead = (rows[i + _AHEAD] - first) * depth
+            fetch(flat, ahead, ahead + depth)
         row = rows[i]
-        byte_dots(flat, row - first, row - first, depth, halves, 0, dots, 0)
+        byte_dots(flat, row - first, row - first, depth, halves, 0, dots)
         out[i] = joined(dots[0], dots[VECTORS], sums[row], query_unit * units[row])

@@ -1,8 +1,128 @@
-"""Selection of the best scores."""
+"""Select the best scores, and stop ranking candidates once few of the k best are expected among the remaining ones.
+
+Candidates are ranked in the order of their products in the first stage, or of estimated scores.  In the first case, a
+candidate's score is ``a + slope * product`` plus a nearly normal error.  The ranked candidates determine `a` and the
+standard deviation of the errors.  In the second case, the ranking ends before the first candidate that is unlikely to
+be among the k best.
+"""
+
+import math
 
 import numpy as np
 
 from .jit import helper, kernel
+
+#: Positions in the state of a query: parameters of its calibration, then counts and sums of its ranking.
+SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
+
+#: Number of candidates that are ranked before the first check, and between two checks.
+FIRST_CHECK, STEP = 12, 4
+
+# Errors to record before estimates may stop a ranking, and the number of standard deviations to allow.
+_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
+
+# The calibration's variance counts as much as this number of measured errors.
+_PRIOR = 16
+
+# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same bits on every machine.
+_EDGE, _FINE = 8, 32
+_TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
+
+
+@helper
+def _expected_misses(least, products, state, most):
+    """Return the expected number of the k best among the remaining candidates, or a number above `most`."""
+    count = np.int64(state[RANKED])
+    mean = state[SUM] / count
+    spread = max(0.0, state[SQUARES] - count * mean * mean) * count / (count - 1)
+    deviation = np.sqrt((spread + _PRIOR * state[VARIANCE]) / (count + _PRIOR))
+    inverse = 1.0 / max(deviation, 1e-30)
+    reach, total = (least - mean) * inverse, 0.0
+    step = state[SLOPE] * inverse
+    for i in range(count, products.shape[0]):
+        place = (reach - step * products[i] + _EDGE) * _FINE
+        if place >= 2 * _EDGE * _FINE:
+            continue
+        at = np.int64(max(place, 0.0))
+        rest = max(place, 0.0) - at
+        total += _TAIL[at] + rest * (_TAIL[at + 1] - _TAIL[at])
+        if total > most:
+            break
+    return total
+
+
+@helper
+def enough(score, products, heap, state):
+    """Record a ranked candidate; return True if the expected misses are at most the state's limit."""
+    error = np.float64(score) - state[SLOPE] * products[np.int64(state[RANKED])]
+    state[RANKED] += 1
+    state[SUM] += error
+    state[SQUARES] += error * error
+    count = np.int64(state[RANKED])
+    if count < max(FIRST_CHECK, heap.shape[0] + 2) or count % STEP or count == products.shape[0]:
+        return False
+    if _expected_misses(np.float64(heap[0]), products, state, state[LIMIT]) > state[LIMIT]:
+        return False
+    state[STOPPED] = 1
+    return True
+
+
+@helper
+def excluded(i, estimates, errors, heap):
+    """Return True if estimate `i` is unlikely to enter `heap`, judged by the `errors` of the estimates before it."""
+    count = errors[0]
+    if estimates.shape[0] == 0 or count < max(heap.shape[0], _LEAST_ERRORS):
+        return False
+    mean = errors[1] / count
+    deviation = np.sqrt(max(0.0, errors[2] / count - mean * mean) * count / (count - 1))
+    return estimates[i] + mean + _DEVIATIONS * deviation < heap[0]
+
+
+@helper
+def record_error(i, score, estimates, errors):
+    """Add the error of estimate `i` to `errors`: their number, their sum and the sum of their squares."""
+    if estimates.shape[0] > 0 and score > -np.inf:
+        error = np.float64(score) - np.float64(estimates[i])
+        errors[0] += 1
+        errors[1] += error
+        errors[2] += error * error
+
+
+@helper
+def enter(heap, score):
+    """Replace the first (smallest) entry of the min-heap `heap` by `score`."""
+    place, size = 0, heap.shape[0]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= score:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = score
+
+
+@kernel
+def trace_misses(scores, products, k, states, expected):
+    """Write the expected misses at every check of a ranking of all candidates.
+
+    `scores` and `products` are float32 (n, c), in descending order of products.  `states`, float64 (n, STATE), are
+    updated in place.  Column j of `expected`, float64 (n, c // STEP + 1), receives the expected misses after
+    ``STEP * j`` candidates.  Entries without a check stay unchanged.
+    """
+    heap = np.empty(k, np.float32)
+    for q in range(scores.shape[0]):
+        heap[:] = -np.inf
+        for i in range(scores.shape[1]):
+            if scores[q, i] > heap[0]:
+                enter(heap, scores[q, i])
+            states[q, LIMIT] = -1.0
+            enough(scores[q, i], products[q], heap, states[q])
+            if (i + 1) % STEP == 0 and max(FIRST_CHECK, k + 2) <= i + 1 < scores.shape[1]:
+                expected[q, (i + 1) // STEP] = _expected_misses(
+                    np.float64(heap[0]), products[q], states[q], np.inf
+                )
 
 
 @helper

@@ -1,33 +1,64 @@
-"""Token codes: write them, and unpack them to bytes for the byte tile.
+"""Token codes: write them, decode them, and score documents by them, through floats or through products of bytes.
 
-A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the
-token's factor (float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to
-the highest, coordinates one after the other, and the first bit of a byte is its highest, as in PLAID
-indexes.  A byte therefore holds ``keys = 8 / bits`` coordinates.
+A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the token's factor
+(float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to the highest, coordinates one
+after the other, and the first bit of a byte is its highest, as in PLAID indexes.  A byte therefore holds
+``keys = 8 / bits`` coordinates.
 
-An entry of an unpacked row is the centroid's byte plus that of the residual; no sum exceeds 255.  Rows of fewer than 8
-bits per coordinate are unpacked in chunks of CHUNK coordinates.  Half a byte, a *nibble*, of packed residuals holds
-``4 / bits`` coordinates.  A shuffle instruction looks up all nibbles of a vector in a table of 16 bytes at once; there
-is one table for each coordinate of a nibble.
+For scores by bytes, a code unpacks to a row of unsigned bytes u and a factor f.  An entry of u is the centroid's byte
+plus that of the residual; no sum exceeds 255.  Rows of fewer than 8 bits per coordinate are unpacked in chunks: a
+shuffle looks up all half bytes (*nibbles*) of a vector in a table of 16 bytes, one for each coordinate of a nibble.
+
+A query token is rounded to signed bytes v, a unit, a bias and a constant.  The product of the two is
+``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer, and the rest is rounded in the same way on every
+machine.  The codes of the next document are prefetched during the products of the current one: in random order, waiting
+for them would take longer than the products.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .jit import helper, kernel
-from .llvm_helpers import BYTE, FASTEST, constant, entry_address, load_vector, look_up, shuffle, store_vector
-from .row_operations import half_at
+from .byte_tile import ADDITIONS, STEP, emit_sums
+from .jit import (
+    BYTE,
+    FASTEST,
+    FLOAT,
+    broadcast,
+    constant,
+    emitted,
+    helper,
+    kernel,
+    load_vector,
+    look_up,
+    plus,
+    shuffle,
+    store_vector,
+    tile_rows,
+    times,
+)
+from .rows import fetch, half_at
+from .selection import STOPPED, enough, enter, excluded, record_error
+from .tile import LANES, ROWS, tile_max
 
 #: Bytes of a factor.
 FACTOR_BYTES = 2
 
 #: Coordinates that are unpacked together.
 CHUNK = 64
+
+#: Rows of a tile of two panels, which has as many accumulators as one of ROWS rows and one panel.
+PAIR_ROWS = ROWS // 2
+
+_FLOATS = ir.VectorType(FLOAT, LANES)
+
+# Largest absolute value of a query's byte.
+_MOST = 127
+
+# Tokens that are unpacked or decoded together: multiples of ROWS that fit into the first-level cache.
+_UNPACKED, _DECODED = 64, 4 * ROWS
 
 
 class CodeFormat(NamedTuple):
@@ -53,95 +84,40 @@ class CodeFormat(NamedTuple):
     level_bytes: NDArray[np.uint8]
 
 
-def _compiled_unpack(bits: int, shuffles: str) -> Any:
-    per_nibble = 4 // bits
-    width = CHUNK * bits // 8
+class QueryRounding(NamedTuple):
+    """How to round a query to bytes.
 
-    @intrinsic
-    def compiled(typingctx, codes, start, centers, center, tables, out, position):
-        word = types.intp
-        signature = types.void(codes, word, centers, word, tables, out, word)
-
-        def generate(context, builder, signature, args):
-            kinds = signature.args
-
-            def address(which: int, index: Any) -> Any:
-                return entry_address(context, builder, kinds[which], args[which], index)
-
-            packed = load_vector(builder, address(0, args[1]), ir.VectorType(BYTE, width), align=1)
-            high = builder.lshr(packed, constant(packed.type, 4))
-            low = builder.and_(packed, constant(packed.type, 15))
-            order = [i + half * width for i in range(width) for half in range(2) for _ in range(per_nibble)]
-            nibbles = shuffle(builder, high, low, order)
-            residuals = None
-            for i in range(per_nibble):
-                place = address(4, ir.Constant(args[1].type, 16 * i))
-                table = load_vector(builder, place, ir.VectorType(BYTE, 16), align=1)
-                entries = look_up(builder, shuffles, table, nibbles)
-                if residuals is None:
-                    residuals = entries
-                else:
-                    lanes = [j + CHUNK * (j % per_nibble == i) for j in range(CHUNK)]
-                    residuals = shuffle(builder, residuals, entries, lanes)
-            base = load_vector(builder, address(2, args[3]), ir.VectorType(BYTE, CHUNK), align=1)
-            store_vector(builder, builder.add(residuals, base), address(5, args[6]), align=1)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return compiled
-
-
-def _plain_unpack(bits: int) -> Any:
-    """Return a function like that of :func:`_compiled_unpack`, for processors without byte shuffles."""
-    per_nibble = 4 // bits
-
-    def plain(codes, start, centers, center, tables, out, position):
-        for i in range(CHUNK):
-            place = i // per_nibble
-            nibble = codes[start + place // 2] >> (4 - 4 * (place % 2)) & 15
-            out[position + i] = centers[center + i] + tables[16 * (i % per_nibble) + nibble]
-
-    return helper(plain)
-
-
-def make_unpack(bits: int, shuffles: str) -> Any:
-    """Return the function that unpacks CHUNK coordinates by the instruction `shuffles`, of SHUFFLES or "plain".
-
-    It looks up the bits from ``codes[start]`` on in ``tables``, 16 bytes for each coordinate of a nibble,
-    adds ``centers[center:]``, and writes the sums to ``out[position:]``; all are flat bytes.
+    Its tokens are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in document tokens.  `shift` (n,) is
+    added to their decoded bytes: before these are multiplied by their factor if `shift_first`, or after.
     """
-    if shuffles == "plain":
-        return _plain_unpack(bits)
-    return _compiled_unpack(bits, shuffles)
+
+    scales: NDArray[np.float32]
+    shift: NDArray[np.float32]
+    shift_first: bool
+    zero: float
 
 
-def _unpack_rows(bits: int) -> Any:
-    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes.
+class CodeQuery(NamedTuple):
+    """A query of M tokens rounded to bytes.
 
-    `rest` is scratch memory for the bytes after the last whole chunk.
+    `packed` has panels of LANES tokens of `depth` bytes, as :func:`muvera.kernels.byte_tile.pack_bytes` packs them, and
+    `biases` (panels * LANES,), `units` and `constants` (M,) are those of the tokens.
     """
-    unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
-    @helper
-    def rows(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out):
-        whole = size // step
-        for token in range(tokens):
-            place, center, row = start + token * width, numbers[token] * stride, token * stride
-            for i in range(whole):
-                chunk = i * CHUNK
-                unpack(codes, place + i * step, centers, center + chunk, tables, out, row + chunk)
-            if whole * step < size:
-                for i in range(size - whole * step):
-                    rest[i] = codes[place + whole * step + i]
-                chunk = whole * CHUNK
-                unpack(rest, 0, centers, center + chunk, tables, out, row + chunk)
-
-    return rows
+    packed: NDArray[np.int8]
+    biases: NDArray[np.float32]
+    units: NDArray[np.float32]
+    constants: NDArray[np.float32]
 
 
-# One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
-_rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_rows(4)
+def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
+    """Return the weights of the coordinates of each byte, lowest coordinate first.
+
+    The weights are float32 (2 ** nbits,), the result is float32 (256, 8 // nbits).
+    """
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
+    return np.ascontiguousarray(weights[buckets], np.float32)
 
 
 @helper
@@ -194,7 +170,7 @@ def write_residuals(
 
 
 @helper
-def write_numbers(codes, first, last, width, id_bytes, most, numbers):
+def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
     """Write the centroid numbers of the codes first..last, each limited to `most`."""
     for token in range(first, last):
         number = np.int64(codes[token * width])
@@ -203,15 +179,193 @@ def write_numbers(codes, first, last, width, id_bytes, most, numbers):
         numbers[token - first] = min(number, most)
 
 
-@helper
-def write_factors(codes, first, last, width, start, factors):
-    """Write the factors of the codes first..last, which begin `start` bytes after the start of each code."""
-    for token in range(first, last):
-        factors[token - first] = half_at(codes, token * width + start)
+# -- decoding
 
 
 @helper
-def unpack_residuals(
+def _decode_rows(numbers, centers, codes, start, width, levels, out):
+    """Write each token's center plus the levels of its coordinates to `out` (n, d).
+
+    `centers` and `codes` are flat; the residual bits of token i begin at ``start + i * width``.  For `levels` see
+    :class:`muvera.kernels.token_codes.CodeFormat`.
+    """
+    count, dimension = out.shape
+    keys = len(levels) // 256
+    whole = dimension // keys
+    for token in range(count):
+        row, center = out[token], centers[numbers[token] * dimension :]
+        packed = codes[start + token * width :]
+        # The compiler vectorizes loops of constant length.
+        if keys == 8:
+            for i in range(whole):
+                for j in range(8):
+                    row[8 * i + j] = center[8 * i + j] + levels[8 * np.int64(packed[i]) + j]
+        elif keys == 4:
+            for i in range(whole):
+                for j in range(4):
+                    row[4 * i + j] = center[4 * i + j] + levels[4 * np.int64(packed[i]) + j]
+        elif keys == 2:
+            for i in range(whole):
+                for j in range(2):
+                    row[2 * i + j] = center[2 * i + j] + levels[2 * np.int64(packed[i]) + j]
+        else:
+            for i in range(whole):
+                row[i] = center[i] + levels[np.int64(packed[i])]
+        for j in range(whole * keys, dimension):
+            row[j] = center[j] + levels[np.int64(packed[whole]) * keys + j - whole * keys]
+
+
+@kernel
+def decode_residuals(codes, packed, centroids, table, normalize, out):
+    """Write the decoded tokens of a PLAID index to `out`.
+
+    `codes` int32 or int64 (n,) are the tokens' centroids, which are not checked here, and `packed` uint8 (n, width) are
+    their residual bits.  `table` is that of :func:`muvera.kernels.token_codes.byte_table`.  With `normalize`, each
+    token is divided by the larger of its norm and 1e-12.
+    """
+    count, dimension = out.shape
+    _decode_rows(codes, centroids.reshape(-1), packed.reshape(-1), 0, packed.shape[1], table.reshape(-1), out)
+    if not normalize:
+        return
+    whole = dimension // 8 * 8
+    sums = np.empty(8, np.float32)
+    for t in range(count):
+        row = out[t]
+        # Eight sums, added as a tree.
+        sums[:] = 0
+        for i in range(0, whole, 8):
+            for j in range(8):
+                sums[j] += row[i + j] * row[i + j]
+        total = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+        for i in range(whole, dimension):
+            total += row[i] * row[i]
+        factor = np.float32(1.0) / max(np.sqrt(total), np.float32(1e-12))
+        for i in range(dimension):
+            row[i] *= factor
+
+
+@kernel
+def decode_codes(codes, form, out):
+    """Write the decoded codes (flat) of the format `form` to `out`, float32 (n, d)."""
+    count, dimension = out.shape
+    width, start = form.width, form.id_bytes + FACTOR_BYTES
+    if form.bits == 0:
+        for token in range(count):
+            row, steps = out[token], codes[token * width + start :]
+            factor = half_at(codes, token * width) * form.unit
+            for j in range(dimension):
+                row[j] = (np.float32(steps[j]) - np.float32(128)) * factor + form.centers[j]
+        return
+    numbers = np.empty(count, np.int64)
+    _write_numbers(
+        codes, np.int64(0), count, width, form.id_bytes, len(form.centers) // dimension - 1, numbers
+    )
+    _decode_rows(numbers, form.centers, codes, start, width, form.levels, out)
+    for token in range(count):
+        row, factor = out[token], half_at(codes, token * width + form.id_bytes) * form.unit
+        for j in range(dimension):
+            row[j] = row[j] * form.scales[j] * factor
+
+
+@kernel
+def score_decoded(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
+    """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
+
+    They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
+    score is -inf for documents without tokens, and for all remaining ones once an estimate excludes a document.
+
+    `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`.  For `estimates`, `errors` and `heap`
+    see :func:`muvera.kernels.chamfer.score_with_pruning`.
+    """
+    depth, width = len(form.scales), form.width
+    panels = packed.shape[0] // (depth * LANES)
+    decoded = np.empty((_DECODED, depth), np.float32)
+    rows = decoded.reshape(-1)
+    best = np.empty(panels * LANES, np.float32)
+    out[:] = -np.inf
+    for i in range(documents.shape[0]):
+        if excluded(i, estimates, errors, heap):
+            return
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if start == stop:
+            continue
+        following = offsets[documents[min(i + 1, documents.shape[0] - 1)]] * width
+        best[:] = -np.inf
+        for first in range(start, stop, _DECODED):
+            last = min(first + _DECODED, stop)
+            fetch(codes, following + (first - start) * width, following + (last - start) * width)
+            decode_codes(codes[first * width : last * width], form, decoded[: last - first])
+            for row in range(0, last - first, ROWS):
+                for panel in range(panels):
+                    tile_max(rows, row, last - first - 1, depth, packed, panel, best, panel * LANES)
+        total = 0.0
+        for token in range(count):
+            total += best[token]
+        out[i] = total
+        record_error(i, out[i], estimates, errors)
+        if out[i] > heap[0]:
+            enter(heap, out[i])
+
+
+# -- scores by bytes
+
+
+def make_unpack(bits: int, shuffles: str) -> Any:
+    """Return the intrinsic that unpacks CHUNK coordinates by one of the SHUFFLES.
+
+    It looks up the bits from ``codes[start]`` on in `tables`, adds ``centers[center:]``, and writes the sums to
+    ``out[position:]``; all are flat bytes.
+    """
+    per_nibble, width = 4 // bits, CHUNK * bits // 8
+    order = [i + half * width for i in range(width) for half in range(2) for _ in range(per_nibble)]
+
+    @emitted
+    def unpack(builder, codes, start, centers, center, tables, out, position):
+        packed = load_vector(builder, builder.gep(codes, [start]), ir.VectorType(BYTE, width), align=1)
+        high = builder.lshr(packed, constant(packed.type, 4))
+        nibbles = shuffle(builder, high, builder.and_(packed, constant(packed.type, 15)), order)
+        residuals = constant(nibbles.type, 0)
+        for i in range(per_nibble):
+            place = builder.gep(tables, [ir.Constant(start.type, 16 * i)])
+            table = load_vector(builder, place, ir.VectorType(BYTE, 16), align=1)
+            lanes = [j + CHUNK * (j % per_nibble == i) for j in range(CHUNK)]
+            residuals = shuffle(builder, residuals, look_up(builder, shuffles, table, nibbles), lanes)
+        base = load_vector(builder, builder.gep(centers, [center]), nibbles.type, align=1)
+        store_vector(builder, builder.add(residuals, base), builder.gep(out, [position]), align=1)
+
+    return unpack
+
+
+def _unpack_rows(bits: int) -> Any:
+    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes.
+
+    `rest` is scratch memory for the bytes after the last whole chunk.
+    """
+    unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
+
+    @helper
+    def rows(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out):
+        whole = size // step
+        for token in range(tokens):
+            place, center, row = start + token * width, numbers[token] * stride, token * stride
+            for i in range(whole):
+                chunk = i * CHUNK
+                unpack(codes, place + i * step, centers, center + chunk, tables, out, row + chunk)
+            if whole * step < size:
+                for i in range(size - whole * step):
+                    rest[i] = codes[place + whole * step + i]
+                chunk = whole * CHUNK
+                unpack(rest, 0, centers, center + chunk, tables, out, row + chunk)
+
+    return rows
+
+
+# One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
+_rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_rows(4)
+
+
+@helper
+def _unpack_residuals(
     codes, first, last, width, id_bytes, bits, centers, tables, numbers, rest, stride, out
 ):  # fmt: skip
     """Write the codes first..last of `codes` (flat) to `out` as rows of `stride` bytes, whole chunks.
@@ -221,7 +375,7 @@ def unpack_residuals(
     """
     residuals, tokens = id_bytes + FACTOR_BYTES, last - first
     start, size = first * width + residuals, width - residuals
-    write_numbers(codes, first, last, width, id_bytes, len(centers) // stride - 1, numbers)
+    _write_numbers(codes, first, last, width, id_bytes, len(centers) // stride - 1, numbers)
     if bits == 1:
         _rows_of_1(codes, start, width, size, tokens, centers, tables, numbers, rest, stride, out)
     elif bits == 2:
@@ -235,11 +389,153 @@ def unpack_residuals(
                 out[row + i] = centers[center + i] + tables[codes[place + i]]
 
 
-def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
-    """Return the weights of the coordinates of each byte, lowest coordinate first.
+def _raising(addition: str, panels: int) -> Any:
+    """Return the intrinsic that raises maxima of `panels` panels; `addition` is one of the ADDITIONS."""
 
-    The weights are float32 (2 ** nbits,), the result is float32 (256, 8 // nbits).
+    @emitted
+    def raise_maxima(builder, rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
+        places = tile_rows(builder, row, last, ROWS if panels == 1 else PAIR_ROWS)
+        begins = [builder.add(start, builder.mul(place, stride)) for place in places]
+        starts = [builder.gep(rows, [begin]) for begin in begins]
+        numbers = [plus(builder, panel, i) for i in range(panels)]
+        size = times(builder, depth, LANES)
+        columns = [builder.gep(packed, [builder.mul(number, size)]) for number in numbers]
+        panel_sums = emit_sums(builder, starts, depth, columns, ADDITIONS[addition])
+        scales = [broadcast(builder, builder.load(builder.gep(factors, [place])), LANES) for place in places]
+        for number, sums in zip(numbers, panel_sums, strict=True):
+            column = times(builder, number, LANES)
+            bias = load_vector(builder, builder.gep(biases, [column]), _FLOATS)
+            target = builder.gep(best, [column])
+            most = load_vector(builder, target, _FLOATS)
+            for total, scale in zip(sums, scales, strict=True):
+                value = builder.fmul(builder.fsub(builder.sitofp(total, _FLOATS), bias), scale)
+                most = builder.select(builder.fcmp_ordered(">", value, most), value, most)
+            store_vector(builder, most, target)
+
+    return raise_maxima
+
+
+def make_maxima(addition: str) -> tuple[Any, Any]:
+    """Return the intrinsics that raise the maxima of one panel and of two, made with one of the ADDITIONS."""
+    return _raising(addition, 1), _raising(addition, 2)
+
+
+#: Raise ``best`` to the products (without constants and units) of ROWS rows with one panel, or of PAIR_ROWS
+#: rows with two panels.  Row i begins at ``start + i * stride`` of `rows` (flat).
+one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
+
+
+@kernel
+def round_query(tokens, rounding, unit, query):
+    """Round each scaled token to whole multiples of a 127th of its largest entry, and write them to `query`.
+
+    Tokens are float32 (m, n).  Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
     """
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
-    return np.ascontiguousarray(weights[buckets], np.float32)
+    packed, depth = query.packed, query.packed.shape[0] // query.biases.shape[0]
+    for i in range(tokens.shape[0]):
+        product, peak = 0.0, np.float32(0)
+        for j in range(tokens.shape[1]):
+            value = tokens[i, j] * rounding.scales[j]
+            product += np.float64(value) * np.float64(rounding.shift[j])
+            peak = max(peak, abs(value))
+        step = peak / np.float32(_MOST) if peak > 0 else np.float32(1)
+        inverse = np.float32(1) / step
+        total = 0
+        panel = i // LANES * depth * LANES + i % LANES * STEP
+        for j in range(tokens.shape[1]):
+            number = int(np.rint(tokens[i, j] * rounding.scales[j] * inverse))
+            number = max(-_MOST, min(_MOST, number))
+            packed[panel + j // STEP * LANES * STEP + j % STEP] = number
+            total += number
+        query.biases[i] = rounding.zero * total
+        query.units[i] = step * unit
+        query.constants[i] = product
+        if rounding.shift_first:
+            query.biases[i] -= query.constants[i] / step
+            query.constants[i] = 0.0
+
+
+@helper
+def _raise_block(
+    rows, start, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+):  # fmt: skip
+    """Raise `best` by `count` unpacked rows; prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`."""
+    panels, depth = biases.shape[0] // LANES, packed.shape[0] // biases.shape[0]
+    paired = panels - panels % 2
+    ahead_stop = min(ahead + count * width, ahead_stop)
+    if paired > 0:
+        for row in range(0, count, PAIR_ROWS):
+            fetch(codes, ahead, min(ahead + PAIR_ROWS * width, ahead_stop))
+            ahead += PAIR_ROWS * width
+            for panel in range(0, paired, 2):
+                two_panels(rows, start, stride, row, count - 1, depth, packed, panel, biases, factors, best)
+    if paired < panels:
+        for row in range(0, count, ROWS):
+            fetch(codes, ahead, min(ahead + ROWS * width, ahead_stop))
+            ahead += ROWS * width
+            one_panel(rows, start, stride, row, count - 1, depth, packed, paired, biases, factors, best)
+
+
+@kernel
+def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
+    """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
+
+    The score is -inf for documents without tokens, and for all remaining ones once the expected misses are low enough.
+
+    `codes` are flat and of the format `form`.  For `stop_at` and `heap` see
+    :func:`muvera.kernels.chamfer.score_with_pruning`.
+    """
+    width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
+    rows = np.zeros(_UNPACKED * stride, np.uint8)
+    numbers, factors = np.empty(_UNPACKED, np.int64), np.empty(_UNPACKED, np.float32)
+    rest = np.empty(CHUNK // 2, np.uint8)
+    # Helpers take arrays: a call with a tuple counts references to all arrays in it.
+    packed, biases, center_bytes, level_bytes = (
+        query.packed,
+        query.biases,
+        form.center_bytes,
+        form.level_bytes,
+    )
+    best = np.empty(biases.shape[0], np.float32)
+    stopping = stop_at.products.shape[0] > 0
+    if stopping:
+        out[:] = -np.inf
+        if stop_at.state[STOPPED] > 0:
+            return
+    for i in range(documents.shape[0]):
+        start, stop = offsets[documents[i]], offsets[documents[i] + 1]
+        if start == stop:
+            out[i] = -np.inf
+            continue
+        following = documents[min(i + 1, documents.shape[0] - 1)]
+        ahead, ahead_stop = offsets[following] * width, offsets[following + 1] * width
+        best[:] = -np.inf
+        for first in range(start, stop, _UNPACKED):
+            last = min(first + _UNPACKED, stop)
+            count = last - first
+            for token in range(count):
+                factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
+            if form.bits > 0:
+                _unpack_residuals(
+                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes, numbers, rest,
+                    stride, rows,
+                )  # fmt: skip
+                _raise_block(
+                    rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+                )
+            else:
+                begin = first * width + FACTOR_BYTES
+                _raise_block(
+                    codes, begin, width, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
+                )
+            ahead += count * width
+        fetch(codes, ahead, ahead_stop)
+        total = 0.0
+        for token in range(query.units.shape[0]):
+            total += query.constants[token] + query.units[token] * best[token]
+        out[i] = total
+        if stopping:
+            if out[i] > heap[0]:
+                enter(heap, out[i])
+            if enough(out[i], stop_at.products, heap, stop_at.state):
+                return

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import as_array, read_only_view
-from ..kernels.norms import first_beyond
-from ..kernels.products import inner_products
+from ..kernels.rows import first_beyond, inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_count

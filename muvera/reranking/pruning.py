@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.validation import read_only_view
-from ..kernels.chamfer import pack_short, score_pairs
-from ..kernels.pruning import BoundedQuery, Progress, prepare_query, score_with_pruning
-from ..kernels.recall import STATE
-from ..kernels.selection import select_best, select_rows
+from ..kernels.chamfer import (
+    BoundedQuery,
+    Progress,
+    pack_short,
+    prepare_query,
+    score_pairs,
+    score_with_pruning,
+)
+from ..kernels.selection import STATE, select_best, select_rows
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
@@ -36,7 +41,7 @@ DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 
 
 class Stop(NamedTuple):
-    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.recall`.
+    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.selection`.
 
     `products`, float32 (c,), are the candidates' products in the first stage, descending.  The ranking updates `state`,
     float64 (STATE,).

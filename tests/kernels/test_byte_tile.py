@@ -7,8 +7,7 @@ import pytest
 
 from muvera.kernels import byte_tile
 from muvera.kernels.byte_tile import SPAN, STRIP, VECTORS, WIDE, pack_bytes, pack_half_bytes
-from muvera.kernels.jit import kernel
-from muvera.kernels.llvm_helpers import SHUFFLES
+from muvera.kernels.jit import SHUFFLES, kernel
 from muvera.kernels.tile import LANES, ROWS
 from muvera.kernels.token_codes import CHUNK, make_unpack
 
@@ -19,7 +18,7 @@ def through(addition: str, which: int) -> Any:
 
     @kernel
     def call(rows: Any, last: int, depth: int, packed: Any, panel: int, out: Any) -> None:
-        tile(rows, 0, last, depth, packed, panel, out, 0)
+        tile(rows, 0, last, depth, packed, panel, out)
 
     return call
 
@@ -77,7 +76,7 @@ def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool
 
     @kernel
     def call(vectors: Any, last: int, depth: int, queries: Any, query: int, out: Any) -> None:
-        dots(vectors, 3, last, depth, queries, query, out, 0)
+        dots(vectors, 3, last, depth, queries, query, out)
 
     out = np.empty(2 * VECTORS, np.int32)
     for query in range(3):
@@ -87,7 +86,7 @@ def test_products_of_vectors_with_a_query_are_exact(addition: str, extreme: bool
             np.testing.assert_array_equal(half[: VECTORS - 1], exact)
 
 
-@pytest.mark.parametrize("shuffles", ["plain", *SHUFFLES])
+@pytest.mark.parametrize("shuffles", SHUFFLES)
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_shuffles_look_up_what_a_table_says(shuffles: str, bits: int) -> None:
     rng = np.random.default_rng(bits)

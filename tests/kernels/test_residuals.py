@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from muvera.kernels.decoding import decode_residuals
-from muvera.kernels.token_codes import byte_table
+from muvera.kernels.token_codes import byte_table, decode_residuals
 from muvera.reranking.codecs.residual import ResidualCodec
 
 

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from muvera.kernels.jit import kernel
-from muvera.kernels.norms import first_beyond
-from muvera.kernels.row_operations import HAS_HALVES, make_halves_to_floats
+from muvera.kernels.rows import HAS_HALVES, first_beyond, make_halves_to_floats
 from muvera.kernels.tile import LANES
 
 Array = NDArray[Any]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer_matrix
 from muvera.kernels.byte_tile import ADDITIONS
-from muvera.kernels.code_scores import PAIR_ROWS, make_maxima
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
+from muvera.kernels.token_codes import PAIR_ROWS, make_maxima
 from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
 from muvera.reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
 from muvera.reranking.codecs.int8 import Int8Codec

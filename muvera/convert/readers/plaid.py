@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import as_integers, as_lengths, offsets_from_lengths, read_only_view, running_total
-from ...kernels.decoding import decode_residuals
-from ...kernels.token_codes import byte_table
+from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.arrays import load_npy
 from ...utils.checks import require_int
 from ...utils.parallel import run_in_ranges, split_by_count

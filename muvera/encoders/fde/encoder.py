@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...kernels.fde_encoding import CELL_LENGTH, CELL_MEAN, CELL_UNIT, encode_documents, encode_queries
-from ...kernels.products import add_count_sketch
+from ...kernels.rows import add_count_sketch
 from ..base import Encoder, EncoderArrays, FitSample, KernelArrays, Side, run_tasks
 from ..coefficients import SAMPLE_DOCUMENTS, fit_blocks
 from ..moment_blocks import MomentBlocks

@@ -13,10 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_offsets, offsets_from_lengths, read_only_view, rows_of_texts
 from ...kernels.byte_tile import STEP
-from ...kernels.code_scores import CodeQuery, QueryRounding, round_query, score_codes
-from ...kernels.decoding import decode_codes, score_decoded
 from ...kernels.tile import LANES, pack_columns
-from ...kernels.token_codes import CodeFormat
+from ...kernels.token_codes import (
+    CodeFormat,
+    CodeQuery,
+    QueryRounding,
+    decode_codes,
+    round_query,
+    score_codes,
+    score_decoded,
+)
 from ...utils.parallel import run_in_ranges, split_by_count
 from ..pruning import ALL, Stop, score_runs
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
 from ...kernels.byte_tile import STEP
-from ...kernels.code_scores import QueryRounding
-from ...kernels.token_codes import FACTOR_BYTES, CodeFormat
+from ...kernels.token_codes import FACTOR_BYTES, CodeFormat, QueryRounding
 from .base import TokenCodec, factors, power_of_two
 
 # Entries of a token minus the mean token are rounded to -_MOST ... _MOST steps and stored plus _ZERO.

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.validation import read_only_view
-from ...kernels.code_scores import QueryRounding
-from ...kernels.products import add_product, pack_map
-from ...kernels.token_codes import CHUNK, FACTOR_BYTES, CodeFormat, byte_table, write_residuals
+from ...kernels.rows import add_product, pack_map
+from ...kernels.token_codes import CHUNK, FACTOR_BYTES, CodeFormat, QueryRounding, byte_table, write_residuals
 from ...utils.checks import require_choice
 from ...utils.parallel import run_in_ranges, split_by_count
 from .base import TokenCodec, factors, power_of_two

@@ -1,0 +1,369 @@
+"""Rows of float32: load, scale, add, measure and multiply them.
+
+Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is empty.  A
+loaded row has `width` floats, d rounded up to LANES, with zeros at the end.  The intrinsics take flat arrays and a
+position in each; a ``count`` is rounded down to whole vectors of LANES.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .jit import (
+    BYTE,
+    FEATURES,
+    FLOAT,
+    INT32,
+    broadcast,
+    call,
+    constant,
+    emitted,
+    fused_multiply_add,
+    helper,
+    kernel,
+    load_vector,
+    new_sums,
+    store_vector,
+    sum_lanes,
+)
+from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
+
+#: False on x86 processors without F16C, for which LLVM would call a missing function.
+HAS_HALVES = bool(FEATURES.get("f16c", True))
+
+_VECTOR = ir.VectorType(FLOAT, LANES)
+_WORDS = ir.VectorType(ir.IntType(16), LANES)
+
+# Bytes of a cache line.
+_LINE = 64
+
+# Depth of a step of a map, in which a panel has 256 * 16 floats: they stay in the first-level cache.
+_DEPTH = 256
+
+
+def widen(builder: Any, bits: Any, native: bool) -> Any:
+    """Emit the float32 of the float16 bit patterns `bits`, a vector of LANES, exactly."""
+    if native:
+        return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), _VECTOR)
+    numbers = ir.VectorType(INT32, LANES)
+    wide = builder.zext(bits, numbers)
+    sign = builder.shl(builder.and_(wide, constant(numbers, 0x8000)), constant(numbers, 16))
+    magnitude = builder.shl(builder.and_(wide, constant(numbers, 0x7FFF)), constant(numbers, 13))
+    # The exponents of the two formats differ by 112; the product also normalizes subnormal numbers.
+    scaled = builder.fmul(builder.bitcast(magnitude, _VECTOR), constant(_VECTOR, 2.0**112))
+    special = builder.icmp_unsigned(">=", magnitude, constant(numbers, 0x1F << 23))
+    infinite = builder.or_(magnitude, constant(numbers, 0xFF << 23))
+    value = builder.select(special, infinite, builder.bitcast(scaled, numbers))
+    return builder.bitcast(builder.or_(value, sign), _VECTOR)
+
+
+def _square_sum(builder, array, position, count):
+    start, total = builder.gep(array, [position]), new_sums(builder, _VECTOR, 1)[0]
+    width = ir.Constant(count.type, LANES)
+    with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
+        place = builder.gep(start, [builder.mul(loop.index, width)])
+        value = load_vector(builder, place, _VECTOR)
+        builder.store(fused_multiply_add(builder, value, value, builder.load(total)), total)
+    return sum_lanes(builder, builder.load(total))
+
+
+#: Return the sum of squares of ``array[position : position + count]``.
+square_sum = emitted(_square_sum, types.float32)
+
+
+def _scaled(accumulate: bool) -> Any:
+    @emitted
+    def scaled(builder, source, position, count, weight, out, start):
+        begin, target = builder.gep(source, [position]), builder.gep(out, [start])
+        width, factor = ir.Constant(count.type, LANES), broadcast(builder, weight, LANES)
+        with cgutils.for_range(builder, builder.sdiv(count, width)) as loop:
+            offset = builder.mul(loop.index, width)
+            place = builder.gep(target, [offset])
+            value = load_vector(builder, builder.gep(begin, [offset]), _VECTOR)
+            if accumulate:
+                value = fused_multiply_add(builder, value, factor, load_vector(builder, place, _VECTOR))
+            else:
+                value = builder.fmul(value, factor)
+            store_vector(builder, value, place)
+
+    return scaled
+
+
+#: Add ``weight * source[position : position + count]`` to ``out[start : start + count]``.
+add_scaled = _scaled(accumulate=True)
+#: Write the same product instead of adding it.
+set_scaled = _scaled(accumulate=False)
+
+
+@emitted
+def prefetch(builder, array, position):
+    """Fetch the cache line at ``array[position]``, which may lie outside the array."""
+    address = builder.bitcast(builder.gep(array, [position]), BYTE.as_pointer())
+    # Read, into the second-level cache: the first would evict the packed columns.
+    flags = [ir.Constant(INT32, flag) for flag in (0, 2, 1)]
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), address, *flags)
+
+
+def make_halves_to_floats(native: bool) -> Any:
+    """Return the intrinsic that widens LANES float16 bit patterns, by one instruction if `native`."""
+
+    @emitted
+    def widen_lanes(builder, halves, source, out, position):
+        bits = load_vector(builder, builder.gep(halves, [source]), _WORDS, align=2)
+        store_vector(builder, widen(builder, bits, native), builder.gep(out, [position]))
+
+    return widen_lanes
+
+
+#: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
+_halves_to_floats = make_halves_to_floats(HAS_HALVES)
+
+
+def _half_at(builder, array, position):
+    word = builder.bitcast(builder.gep(array, [position]), ir.IntType(16).as_pointer())
+    bits = broadcast(builder, builder.load(word, align=1), LANES)
+    return builder.extract_element(widen(builder, bits, HAS_HALVES), ir.Constant(INT32, 0))
+
+
+#: Return the float16 in the two bytes at ``array[position]`` (uint8) as float32.
+half_at = emitted(_half_at, types.float32)
+
+
+@helper
+def fetch(array, start, stop):
+    """Prefetch the entries start..stop of a flat array."""
+    for i in range(start, stop, _LINE // array.itemsize):
+        prefetch(array, i)
+
+
+@helper
+def fetch_tokens(floats, halves, start, stop):
+    """Prefetch the entries start..stop of the tokens, flat."""
+    if halves.shape[0] > 0:
+        fetch(halves, start, stop)
+    else:
+        fetch(floats, start, stop)
+
+
+@helper
+def widen_halves(halves, start, stop, out, position):
+    """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to ``out[position:]`` as float32.
+
+    `out` needs room for LANES - 1 values more than it receives.
+    """
+    whole = (stop - start) // LANES * LANES
+    for i in range(0, whole, LANES):
+        _halves_to_floats(halves, start + i, out, position + i)
+    if whole < stop - start:
+        tail = np.zeros(LANES, np.uint16)
+        for i in range(whole, stop - start):
+            tail[i - whole] = halves[start + i]
+        _halves_to_floats(tail, 0, out, position + whole)
+
+
+@helper
+def widened(halves, start, stop):
+    """Return float16 bit patterns ``halves[start:stop]`` (flat uint16) as float32, and some more entries."""
+    out = np.empty(stop - start + LANES, np.float32)
+    widen_halves(halves, start, stop, out, np.int64(0))
+    return out
+
+
+@helper
+def load_rows(floats, halves, start, stop, depth, width, center, out):
+    """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
+    flat, bits = floats.reshape(-1), halves.reshape(-1)
+    for i in range(stop - start):
+        # Slices, because numba does not vectorize loops over an index that is a sum.
+        row = out[i * width : (i + 1) * width]
+        begin = (start + i) * depth
+        if bits.shape[0] > 0:
+            widen_halves(bits, begin, begin + depth, out, i * width)
+            for j in range(depth):
+                row[j] -= center[j]
+        else:
+            source = flat[begin : begin + depth]
+            for j in range(depth):
+                row[j] = source[j] - center[j]
+        row[depth:] = 0.0
+
+
+@helper
+def longest_text(offsets, first, last):
+    """Return the largest number of tokens of the texts first..last."""
+    longest = 0
+    for text in range(first, last):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    return longest
+
+
+@helper
+def _norm_square(row, sums):
+    """Return the sum of squares of `row`, float32 (depth,), in float64; `sums` is room for eight sums.
+
+    Eight sums, added in a fixed order, do not wait for each other.
+    """
+    sums[:] = 0.0
+    depth = len(row)
+    whole = depth // 8 * 8
+    for k in range(0, whole, 8):
+        for j in range(8):
+            sums[j] += np.float64(row[k + j]) * np.float64(row[k + j])
+    total = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
+    for k in range(whole, depth):
+        total += np.float64(row[k]) * np.float64(row[k])
+    return total
+
+
+@kernel
+def measure_rows(tokens, totals):
+    """Add the rows of `tokens` to the running `totals`, a float64 array of six.
+
+    These are: the number of rows that are not zero; the sum, minimum and maximum of their norms; the largest
+    distance of a norm from 1; and the number of rows that are zero.  The sum runs from row to row, so that it
+    does not depend on the division into batches.
+    """
+    sums = np.empty(8, np.float64)
+    for i in range(tokens.shape[0]):
+        square = _norm_square(tokens[i], sums)
+        if square == 0.0:
+            totals[5] += 1.0
+            continue
+        norm = np.sqrt(square)
+        totals[0] += 1.0
+        totals[1] += norm
+        totals[2] = min(totals[2], norm)
+        totals[3] = max(totals[3], norm)
+        totals[4] = max(totals[4], abs(norm - 1.0))
+
+
+@kernel
+def unit_rows(tokens):
+    """Divide each row by its norm in place; return the first row that is zero, or -1."""
+    zero = -1
+    sums = np.empty(8, np.float64)
+    for i in range(tokens.shape[0]):
+        row = tokens[i]
+        square = _norm_square(row, sums)
+        if square == 0.0:
+            if zero < 0:
+                zero = i
+            continue
+        factor = 1.0 / np.sqrt(square)
+        for k in range(len(row)):
+            row[k] = np.float32(row[k] * factor)
+    return zero
+
+
+@kernel
+def first_beyond(bits, magnitude, limit):
+    """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
+
+    `bits` are the floats' bit patterns as unsigned integers, `magnitude` the mask of all bits but
+    the sign, and `limit` the bit pattern of the smallest number that is too large.  Patterns
+    have the order of the numbers, with infinities and NaN at the end.  Whole blocks are tested with one
+    accumulated flag, which vectorizes, and only a block that fails is searched.
+    """
+    block = 4096
+    for start in range(0, bits.shape[0], block):
+        stop = min(start + block, bits.shape[0])
+        bad = np.uint8(0)
+        for i in range(start, stop):
+            bad |= np.uint8((bits[i] & magnitude) >= limit)
+        if bad:
+            for i in range(start, stop):
+                if (bits[i] & magnitude) >= limit:
+                    return i
+    return -1
+
+
+def pack_map(matrix: np.ndarray) -> np.ndarray:
+    """Pack a map (L, D) for :func:`add_product`, flat: steps of rows, each packed in panels of columns."""
+    steps = range(0, len(matrix), _DEPTH)
+    return np.concatenate([pack_columns(matrix[i : i + _DEPTH].T).reshape(-1) for i in steps])
+
+
+@kernel
+def add_product(block, packed, out):
+    """Add ``block @ M`` to `out` (b, D), both float32.
+
+    `packed` is M packed by :func:`pack_map`.  Each step of a panel is read once for all rows.  The sum runs
+    in the same order for any number of rows.
+    """
+    count, length = block.shape
+    width = out.shape[1]
+    panels = (width + LANES - 1) // LANES
+    rows = np.empty((count + ROWS) * _DEPTH, np.float32)
+    tile = np.empty(ROWS * LANES, np.float32)
+    for begin in range(0, length, _DEPTH):
+        depth = min(_DEPTH, length - begin)
+        for i in range(count):
+            for j in range(depth):
+                rows[i * depth + j] = block[i, begin + j]
+        columns = packed[begin * panels * LANES : (begin + depth) * panels * LANES]
+        for panel in range(panels):
+            first = panel * LANES
+            used = min(LANES, width - first)
+            for row in range(0, count, ROWS):
+                tile_dot(rows, row, count - 1, depth, columns, panel, tile, 0)
+                for i in range(min(ROWS, count - row)):
+                    for j in range(used):
+                        out[row + i, first + j] += tile[i * LANES + j]
+
+
+@kernel
+def add_count_sketch(block, targets, signs, out):
+    """Add the sketch of `block` (b, n) to `out` (b, D): column i times ``signs[i]`` goes to ``targets[i]``."""
+    for row in range(block.shape[0]):
+        for i in range(block.shape[1]):
+            out[row, targets[i]] += signs[i] * block[row, i]
+
+
+@helper
+def tree_sum(tile, first):
+    """Return the sum of the LANES partial sums ``tile[first:]``, which this function overwrites."""
+    half = LANES // 2
+    while half > 0:
+        for j in range(half):
+            tile[first + j] += tile[first + j + half]
+        half //= 2
+    return tile[first]
+
+
+@kernel
+def inner_products(vectors, start, stop, width, queries, count, out):
+    """Write the products of vectors start..stop with all queries to `out` (stop - start, m).
+
+    LANES partial sums run along the width and are added as a tree: the bits do not depend
+    on how many vectors or queries there are.  ROWS vectors are read for all queries.
+    """
+    tile = np.empty(ROWS * LANES, np.float32)
+    for row in range(start, stop, ROWS):
+        for query in range(count):
+            lane_dot(vectors, row, stop - 1, width, queries, query, tile, 0)
+            for i in range(min(ROWS, stop - row)):
+                out[row - start + i, query] = tree_sum(tile, i * LANES)
+
+
+@kernel
+def inner_products_at(vectors, rows, query, out):
+    """Write the products of the vectors (n, width) at `rows` with one query (width,) to `out` (rows,).
+
+    They have the bits of :func:`inner_products`.
+    """
+    width = query.shape[0]
+    flat = vectors.reshape(-1)
+    block, tile = np.empty(ROWS * width, np.float32), np.empty(ROWS * LANES, np.float32)
+    for first in range(0, rows.shape[0], ROWS):
+        count = min(ROWS, rows.shape[0] - first)
+        for i in range(count):
+            following = rows[min(first + i + ROWS, rows.shape[0] - 1)] * width
+            fetch(flat, following, following + width)
+            begin = rows[first + i] * width
+            block[i * width : (i + 1) * width] = flat[begin : begin + width]
+        lane_dot(block, 0, count - 1, width, query, 0, tile, 0)
+        for i in range(count):
+            out[first + i] = tree_sum(tile, i * LANES)
