@@ -13,10 +13,9 @@ from .tile import LANES, ROWS
 
 @kernel
 def split_to_bytes(block, out, units):
-    """Write each row of `block` (b, n) as two rows of bytes, the high and the low one of 16 bits.
+    """Write each row of `block` (b, n) as two rows of bytes to `out` (2 b, depth), the high and the low one of 16 bits.
 
     Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest entry becomes 32,767.
-    Further columns of `out`, uint8 (2 b, depth), stay unchanged.
     """
     for i in range(block.shape[0]):
         row, high, low = block[i], out[2 * i], out[2 * i + 1]
@@ -51,11 +50,10 @@ def _split(block, step):
 
 @kernel
 def multiply_by_bytes(block, packed, column_sums, scales, out):
-    """Write the product of `block` (b, n) with M to `out` (b, D), both float32.
+    """Write the product of `block` (b, n) with M to `out` (b, D), both float32, with M packed by :func:`pack_bytes`.
 
-    `packed` is M packed by :func:`pack_bytes`; `column_sums` int32 (D,) is 128 times the sum of each column of M,
-    `scales` float32 (D,) its unit.  Each row of the block is rounded to 16 bits.  Both halves of a row are in one tile,
-    so that M is read once.  The sums are exact integers: a row's product does not depend on the other rows.
+    `column_sums` int32 (D,) is 128 times the sum of each column of M, `scales` float32 (D,) its unit.  Rows are rounded
+    to 16 bits, whose halves are in one tile, so that M is read once.  No row's product depends on the other rows.
     """
     rows, units = _split(block, STEP)
     count, depth = rows.shape
@@ -89,10 +87,7 @@ def _write_strip(sums, first, column_sums, unit, scales, out):
 
 @kernel
 def multiply_by_half_bytes(block, packed, column_sums, scales, out):
-    """Write the product of :func:`multiply_by_bytes`, with M packed by :func:`pack_half_bytes`.
-
-    A strip of M stays in the cache while all rows are multiplied with it.
-    """
+    """Write the product of :func:`multiply_by_bytes`, with M packed by :func:`pack_half_bytes`, strip by strip."""
     rows, units = _split(block, 2 * STEP)
     depth = rows.shape[1]
     flat = rows.reshape(-1)
@@ -105,11 +100,10 @@ def multiply_by_half_bytes(block, packed, column_sums, scales, out):
 
 @kernel
 def round_rows(vectors, slack, numbers, sums, units, errors):
-    """Round each row of `vectors` (n, d) to signed bytes, in units of 127ths of its largest entry.
+    """Round each row of `vectors` (n, d) to signed bytes in `numbers` (n, depth), 127ths of its largest entry.
 
-    Further columns of `numbers`, int8 (n, depth), stay unchanged.  `sums` int32 (n,) receives 128 times the
-    sum of a row's bytes, `units` float32 (n,) its unit, and `errors` float32 (n,) the length of the rounding
-    error plus `slack` times that of the row, rounded up.
+    `sums` int32 (n,) receives 128 times the sum of a row's bytes, `units` float32 (n,) its unit, and `errors` float32
+    (n,) the length of the rounding error plus `slack` times that of the row, rounded up.
     """
     tiny = np.finfo(np.float32).tiny
     for i in range(vectors.shape[0]):
@@ -140,9 +134,8 @@ def round_rows(vectors, slack, numbers, sums, units, errors):
 def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, out):
     """Write the products of the vectors start..stop with all queries to these columns of `out` (m, n), float32.
 
-    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` uint8 (2 m, depth) and
-    `query_units` float32 (m,) those of :func:`split_to_bytes`.  Depth is a multiple of SPAN.  Columns in
-    which all vectors are zero may have any query bytes.
+    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` (2 m, depth) and `query_units` (m,)
+    those of :func:`split_to_bytes`.  Depth is a multiple of SPAN.
     """
     depth = query_bytes.shape[1]
     flat, queries = numbers.reshape(-1), query_bytes.reshape(-1)
@@ -160,8 +153,7 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
 def bound_products(products, errors, queries, least, lengths, bounds):
     """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
 
-    `products` (m, n), float32, have an error of at most their entry of `errors` (n,) times the query's length,
-    plus `least`.  Products that are not finite have no bound.
+    `products` (m, n) have an error of at most their entry of `errors` (n,) times the query's length, plus `least`.
     """
     groups = bounds.shape[1]
     bounds[:] = -np.inf
@@ -181,14 +173,12 @@ def bound_products(products, errors, queries, least, lengths, bounds):
 @kernel
 def multiply_possible(
     products, errors, queries, least, lengths, edges, vectors, rows, possible, exact, counts
-):  # fmt: skip
-    """Write the rows and exact products of the vectors whose products can reach the query's entry of `edges`.
+):
+    """Write the rows of the vectors whose products can reach the query's entry of `edges`, and their exact products.
 
-    The first five arguments are those of :func:`bound_products`.  Column i of the products belongs to the vector
-    ``rows[i]`` of `vectors`, float32 (all, width), or to vector i if `rows` is empty.  The rows are written to
-    `possible`, int64 (m, most).  Their products are written to `exact`, float32 (m, most), and followed by -inf.
-    `counts`, int64 (m,), receives the numbers of rows; if one exceeds `most`, that query has no results.  Return the
-    largest count.
+    Column i of the products belongs to the vector ``rows[i]`` of `vectors`, or to vector i if `rows` is empty.  Rows go
+    to `possible` (m, most), products to `exact` (m, most), and the numbers of rows to `counts` (m,); if one exceeds
+    `most`, that query has no results.  Return the largest count.
     """
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0

@@ -32,10 +32,9 @@ _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 @kernel
 def score_documents(floats, halves, offsets, documents, packed, query_offsets, out):
-    """Write the Chamfer similarities of `documents` (c,) with all queries to `out` (c, q).
+    """Write the Chamfer similarities of `documents` (c,) with all queries to `out` (c, q): -inf without tokens.
 
-    A document without tokens scores -inf.  Sums run over query tokens in their order, in
-    float64.
+    Sums run over query tokens in their order, in float64.
     """
     depth = max(floats.shape[1], halves.shape[1])
     panels = packed.shape[0] // (depth * LANES)
@@ -77,10 +76,10 @@ def pack_short(tokens, offsets, queries, columns):
 
 @kernel
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
-    """Write the Chamfer similarity of each of the `documents` (p,) with its query of `queries` (p,) to `out` (p,).
+    """Write the similarity of each of the `documents` (p,) with its one of the `queries` (p,), as in score_documents.
 
     A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document follow each other, so its tokens
-    are read once.  Scores have the bits of :func:`score_documents`.
+    are read once.
     """
     depth = max(floats.shape[1], halves.shape[1])
     flat, bits = floats.reshape(-1), halves.reshape(-1)
@@ -152,11 +151,9 @@ def _pack(tokens, order, columns):
 def prepare_query(tokens, query):
     """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
 
-    Unless the cosines are empty, also write the norms, cosines and sines of the tokens in the order of their columns;
-    return False if the tokens are too long to compute them.  The first token is then the most central one.  Each next
-    token is the least similar to the ones before it, so that the first panel gives the tightest bounds for the rest.
-
-    Tokens that are too short to have a direction count as opposite to all others.
+    Unless its cosines are empty, also write norms, cosines and sines by column; return False if tokens are too long for
+    that.  The first token is then the most central one, and each next one the least similar to those before it: so the
+    first panel gives the tightest bounds for the rest.  Tokens without a direction count as opposite to all others.
     """
     count, depth = tokens.shape
     columns, places, norms = query.columns, query.places, query.norms
@@ -220,8 +217,7 @@ def _longest_token(rows, first, last, depth):
 def _tighten(best, begin, query, longest, bounds):
     """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
-    A bound is the largest possible cosine with a document token, if all document tokens were as
-    long as the longest.  Rounding always increases the bound.
+    A bound is the largest possible cosine with a document token, if all were as long as the longest.
     """
     norms, cosines, sines = query.norms, query.cosines, query.sines
     end, count = begin + LANES, norms.shape[0]
@@ -241,10 +237,9 @@ def _score(
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, and an estimate of this score.
 
-    If the score is certainly below `least`, it is -inf.  The estimate is then the sum of the panels so far,
-    extrapolated with `parts`, the sums of earlier documents after each panel.  Otherwise, it equals the score.
-    `longest` is the norm of its longest token, or 0 to score the document completely.  The next document,
-    following..following_stop, is prefetched: the first panel has too little work per row to hide the wait for memory.
+    If the score is certainly below `least`, it is -inf, and the estimate is the sum of the panels so far, extrapolated
+    with `parts`, the sums of earlier documents after each panel.  `longest` is the norm of its longest token, or 0 to
+    score it completely.  The next document is prefetched: one panel has too little work to hide the wait for memory.
     """
     norms, slack = query.norms, query.slack
     count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
@@ -290,23 +285,14 @@ def _score(
 
 @kernel
 def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_at, estimates, progress, out):
-    """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,).
+    """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,), as in :func:`score_documents`.
 
-    The score is -inf for documents without tokens and for those that are certainly below the k best so far.  It is
-    also -inf for all remaining documents once the expected misses are low enough, or once an estimate excludes a
-    document.  Every other score has the bits of :func:`muvera.kernels.chamfer.score_documents`.
+    The score is -inf for a document that is certainly below the k best so far, and for all remaining ones once the
+    expected misses of `stop_at` are low enough, or once an estimate excludes a document.
 
-    Parameters
-    ----------
-    query : BoundedQuery
-    longest : float32 (all documents,)
-        Norm of each document's longest token, negative until it is measured here.
-    stop_at : Stop
-        Its products, float32 (candidates,), are those of all candidates in the first stage, in descending order, or
-        empty.  Its state, float64 (STATE,), is that of :func:`muvera.kernels.selection.enough`.
-    estimates : float32 (c,)
-        Estimated scores in descending order, or empty.
-    progress : Progress
+    `longest` are the norms of all documents' longest tokens, negative until they are measured here.  `stop_at` has the
+    `products` of all candidates in the first stage, descending or empty, and the `state` of :func:`enough`.
+    `estimates` (c,) of scores are descending, or empty.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0

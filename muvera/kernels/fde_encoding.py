@@ -26,11 +26,7 @@ _CANCELED = np.float32(1e-6)
 
 @helper
 def write_blocks(sums, scales, slot_codes, slots, width, repetition, position, projection, block, tile, out):
-    """Project the rows of the occupied cells and write them to one FDE, `out`.
-
-    `sums` contains `slots` rows; row s belongs to the cell with code ``slot_codes[s]`` and is scaled by
-    ``scales[s]``.
-    """
+    """Project row s of `sums`, scale it by ``scales[s]``, and write it to the block of ``slot_codes[s]`` in `out`."""
     cells = position.shape[0]
     if projection.shape[0] == 0:
         for s in range(slots):
@@ -85,13 +81,10 @@ def encode_documents(
     floats, halves, offsets, first, last, center, planes, repetitions, bits, position, projection, block,
     fill, cell_values, split, weight, out,
 ):  # fmt: skip
-    """Write the FDEs of documents first..last to ``out[0 : last - first]``.
+    """Write the FDEs of documents first..last to ``out[0 : last - first]``: zero without tokens.
 
-    `center` (width,) is subtracted from every token.  `cell_values` is one of the CELL constants,
-    `weight` multiplies every entry.  An empty document's FDE is zero.
-
-    With `split`, tokens are assigned to cells first.  Then the document's mean token is subtracted from them, and the
-    cells sum the differences.  Columns of `out` beyond the FDE are not changed.
+    `center` (width,) is subtracted from every token.  `cell_values` is one of the CELL constants, `weight` multiplies
+    every entry.  With `split`, the document's mean token is subtracted after tokens are assigned to cells.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -190,12 +183,11 @@ def encode_queries(
     floats, halves, offsets, first, last, center, planes, repetitions, bits, position, projection, block,
     inverse_norms, softness, weight, out,
 ):  # fmt: skip
-    """Write the FDEs of queries first..last to ``out[0 : last - first]``.
+    """Write the FDEs of queries first..last to ``out[0 : last - first]``; `weight` multiplies every entry.
 
     Tokens are assigned to cells after subtracting `center`; values are not centered, because that would
     change the ranking.  With `softness` tau > 0 a token at distance m from its nearest hyperplane goes to the
-    cell across it with weight exp(-m / tau) / 2, and to its own with the rest.  `weight` multiplies every
-    entry; columns of `out` beyond the FDE stay unchanged.
+    cell across it with weight exp(-m / tau) / 2, and to its own with the rest.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]

@@ -94,13 +94,10 @@ def emitted(emit: Any, returned: Any = types.void) -> Any:
     """
 
     def typed(typingctx, *given):
+        numbers = [types.float32 if isinstance(kind, types.Float) else types.intp for kind in given]
         kinds = [
-            kind
-            if isinstance(kind, types.Array)
-            else types.float32
-            if isinstance(kind, types.Float)
-            else types.intp
-            for kind in given
+            kind if isinstance(kind, types.Array) else number
+            for kind, number in zip(given, numbers, strict=True)
         ]
 
         def generate(context, builder, signature, args):
@@ -188,10 +185,7 @@ def sum_lanes(builder: Any, value: Any) -> Any:
 
 
 def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
-    """Emit the positions of `count` rows from `row` on; positions after `last` repeat `last`.
-
-    The repetition saves separate code for tiles of fewer rows.
-    """
+    """Emit the positions of `count` rows from `row` on; those after `last` repeat it: fewer rows need no other code."""
     positions = [plus(builder, row, i) for i in range(count)]
     return [builder.select(builder.icmp_signed("<", place, last), place, last) for place in positions]
 

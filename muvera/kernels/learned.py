@@ -33,11 +33,10 @@ def _round_floats(rows, first, last, out):
 
 @kernel
 def largest_products(floats, halves, offsets, first, last, center, packed, column_sums, units, out):
-    """Write the largest products of documents first..last with landmarks to `out` (last - first, n), float32.
+    """Write the largest products of documents first..last with landmarks to `out` (last - first, n): 0 without tokens.
 
     Tokens minus `center` (width,) are rounded to 127ths of their document's largest entry.  Landmark j is
-    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  A document without
-    tokens gets zeros.
+    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -70,9 +69,8 @@ def largest_products(floats, halves, offsets, first, last, center, packed, colum
 def sum_features(floats, halves, offsets, first, last, center, packed, column_sums, units, start, out):
     """Write ``sum(max(start + W (x - center), 0) for tokens x)`` of texts first..last to `out` (last - first, n).
 
-    Tokens minus `center` (width,) are rounded to 127ths of their own largest entry.  Row j of W is
-    ``units[j]`` times its bytes, and ``column_sums[j]`` (int32) is 128 times their sum.  `start`
-    (n,), float32, is the bias of each feature.  The sum runs over a text's tokens in their order.
+    Tokens minus `center` are rounded to 127ths of their own largest entry.  W has the form of the landmarks of
+    :func:`largest_products`.  The sum runs over a text's tokens in their order.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = center.shape[0]
@@ -106,10 +104,7 @@ def sum_features(floats, halves, offsets, first, last, center, packed, column_su
 
 @kernel
 def adam_step(weights, gradient, first, second, step, rate):
-    """Update `weights` (n,) by one step of Adam (Kingma and Ba, arXiv 1412.6980), in place.
-
-    `first` and `second` (n,) are the running moments of the gradient.  `step` counts from 1.
-    """
+    """Update `weights` by one step of Adam (Kingma and Ba, arXiv 1412.6980); `step` counts from 1."""
     first_keep, second_keep = np.float32(0.9), np.float32(0.999)
     one = np.float32(1.0)
     first_bias = np.float32(1.0 / (1.0 - 0.9**step))

@@ -60,7 +60,7 @@ def _load_turned(floats, halves, start, stop, depth, width, center, directions, 
 
 @helper
 def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, tile, out, at):
-    """Write ``scale * sum_t weights[t] x_t x_t'`` of `count` rows x_t to ``out[at:]``, its upper triangle.
+    """Write the upper triangle of ``scale * sum_t weights[t] x_t x_t'`` of `count` rows x_t to ``out[at:]``.
 
     `packed` contains the rows in panels; `turned`, ``(width + ROWS) * count`` floats, is scratch memory.
     """
@@ -128,12 +128,9 @@ def _write_triangles(floats, halves, offsets, first, last, at, directions, size,
 
     `directions` are packed by :func:`pack_map`, and padded with zeros to `width` rows.  If they are empty, `size` is d.
 
-    With an empty `metric`, these are the triangles of documents' covariances: those of the n tokens around their
-    mean, times ``sqrt(2 log n)``.  This is about the distance of the largest of n normal values of variance 1 from
-    their mean.
-
-    Otherwise, these are the triangles that queries multiply covariances with: ``sum_q q q' / (2 sqrt(q' C q))``,
-    divided by `unit`, with C = `metric` packed as columns, flat.
+    With an empty `metric`, these are the covariances of documents of n tokens, times ``sqrt(2 log n)``: about the
+    distance of the largest of n normal values of variance 1 from their mean.  Otherwise, queries multiply covariances
+    with them: ``sum_q q q' / (2 sqrt(q' C q))``, divided by `unit`, with C = `metric` packed as columns, flat.
     """
     depth = max(floats.shape[1], halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
@@ -193,10 +190,7 @@ def _write_sums(floats, halves, offsets, first, last, at, units, out):
 
 @kernel
 def query_moments(floats, halves, offsets, first, last, at, directions, size, metric, units, out):
-    """Write the triangle, the sum of the tokens and their number for queries first..last to ``out[0 : last - first]``.
-
-    They are divided by the last three of four `units`.
-    """
+    """Write triangle, sum and number of tokens of queries first..last, divided by the last three of four `units`."""
     _write_sums(floats, halves, offsets, first, last, at + size * (size + 1) // 2, units, out)
     if size:
         _write_triangles(floats, halves, offsets, first, last, at, directions, size, metric, units[1], out)
@@ -207,11 +201,7 @@ def compact_queries(
     floats, halves, offsets, first, last, directions, size, metric, units,
     triangle_map, triangle_sums, triangle_scales, sum_map, sum_sums, sum_scales, out,
 ):  # fmt: skip
-    """Write the products of :func:`query_moments` with two maps to `out` (last - first, D).
-
-    The map of triangles is one of :func:`muvera.kernels.byte_product.multiply_by_half_bytes`, the map of all other
-    columns one of :func:`muvera.kernels.byte_product.multiply_by_bytes`.
-    """
+    """Write the products of :func:`query_moments` with a map of half bytes for triangles, and one of bytes for sums."""
     count, depth = last - first, max(floats.shape[1], halves.shape[1])
     sums, products = np.empty((count, depth + 1), np.float32), np.empty(out.shape, np.float32)
     _write_sums(floats, halves, offsets, first, last, 0, units, sums)
@@ -228,11 +218,11 @@ def compact_queries(
 
 @kernel
 def weigh_moments(offsets, first, last, at, size, coefficients, units, center, out):
-    """Turn the moments of documents first..last in ``out[0 : last - first]`` into their vectors.
+    """Turn the moments of documents first..last in ``out[0 : last - first]`` into their vectors: zero without tokens.
 
     Moments are a triangle of `size` floats, the mean token m and one more float.  With n tokens they become
     ``c0 * triangle``, ``c1 m + c2 m / |m|`` and ``c3 |m| + c4 |m|**2 + c5 log n``, all minus `center` and
-    times the block's unit (three `units`).  A document without tokens becomes zero.
+    times the block's unit (three `units`).
     """
     depth = center.shape[0] - size - 1
     for document in range(first, last):

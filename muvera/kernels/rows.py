@@ -150,10 +150,7 @@ def fetch_tokens(floats, halves, start, stop):
 
 @helper
 def widen_halves(halves, start, stop, out, position):
-    """Write float16 bit patterns ``halves[start:stop]`` (flat uint16) to ``out[position:]`` as float32.
-
-    `out` needs room for LANES - 1 values more than it receives.
-    """
+    """Write ``halves[start:stop]`` (flat) to ``out[position:]`` as float32, and up to LANES - 1 more values."""
     whole = (stop - start) // LANES * LANES
     for i in range(0, whole, LANES):
         _halves_to_floats(halves, start + i, out, position + i)
@@ -166,7 +163,7 @@ def widen_halves(halves, start, stop, out, position):
 
 @helper
 def widened(halves, start, stop):
-    """Return float16 bit patterns ``halves[start:stop]`` (flat uint16) as float32, and some more entries."""
+    """Return ``halves[start:stop]`` (flat) as float32, and some more entries."""
     out = np.empty(stop - start + LANES, np.float32)
     widen_halves(halves, start, stop, out, np.int64(0))
     return out
@@ -202,10 +199,7 @@ def longest_text(offsets, first, last):
 
 @helper
 def _norm_square(row, sums):
-    """Return the sum of squares of `row`, float32 (depth,), in float64; `sums` is room for eight sums.
-
-    Eight sums, added in a fixed order, do not wait for each other.
-    """
+    """Return the sum of squares of `row` in float64, of eight `sums` that do not wait for each other."""
     sums[:] = 0.0
     depth = len(row)
     whole = depth // 8 * 8
@@ -220,11 +214,10 @@ def _norm_square(row, sums):
 
 @kernel
 def measure_rows(tokens, totals):
-    """Add the rows of `tokens` to the running `totals`, a float64 array of six.
+    """Add the rows of `tokens` to six running `totals`, float64, which do not depend on the division into batches.
 
     These are: the number of rows that are not zero; the sum, minimum and maximum of their norms; the largest
-    distance of a norm from 1; and the number of rows that are zero.  The sum runs from row to row, so that it
-    does not depend on the division into batches.
+    distance of a norm from 1; and the number of rows that are zero.
     """
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
@@ -262,12 +255,10 @@ def unit_rows(tokens):
 def first_beyond(bits, magnitude, limit):
     """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
 
-    `bits` are the floats' bit patterns as unsigned integers, `magnitude` the mask of all bits but
-    the sign, and `limit` the bit pattern of the smallest number that is too large.  Patterns
-    have the order of the numbers, with infinities and NaN at the end.  Whole blocks are tested with one
-    accumulated flag, which vectorizes, and only a block that fails is searched.
+    `bits` and `limit` are bit patterns as unsigned integers, which have the order of the numbers, with infinities and
+    NaN at the end; `magnitude` is the mask of all bits but the sign.
     """
-    block = 4096
+    block = 4096  # The test of a whole block is vectorized; only a block that fails is searched.
     for start in range(0, bits.shape[0], block):
         stop = min(start + block, bits.shape[0])
         bad = np.uint8(0)
@@ -288,10 +279,9 @@ def pack_map(matrix: np.ndarray) -> np.ndarray:
 
 @kernel
 def add_product(block, packed, out):
-    """Add ``block @ M`` to `out` (b, D), both float32.
+    """Add ``block @ M`` to `out` (b, D), both float32, with M packed by :func:`pack_map`.
 
-    `packed` is M packed by :func:`pack_map`.  Each step of a panel is read once for all rows.  The sum runs
-    in the same order for any number of rows.
+    Each step of a panel is read once for all rows.  The sum runs in the same order for any number of rows.
     """
     count, length = block.shape
     width = out.shape[1]
@@ -335,10 +325,10 @@ def tree_sum(tile, first):
 
 @kernel
 def inner_products(vectors, start, stop, width, queries, count, out):
-    """Write the products of vectors start..stop with all queries to `out` (stop - start, m).
+    """Write the products of vectors start..stop (flat) with `count` queries (flat) to `out` (stop - start, count).
 
-    LANES partial sums run along the width and are added as a tree: the bits do not depend
-    on how many vectors or queries there are.  ROWS vectors are read for all queries.
+    The width is a multiple of LANES.  LANES partial sums run along it and are added as a tree: the bits do not depend
+    on the number of vectors or queries.
     """
     tile = np.empty(ROWS * LANES, np.float32)
     for row in range(start, stop, ROWS):
@@ -350,10 +340,7 @@ def inner_products(vectors, start, stop, width, queries, count, out):
 
 @kernel
 def inner_products_at(vectors, rows, query, out):
-    """Write the products of the vectors (n, width) at `rows` with one query (width,) to `out` (rows,).
-
-    They have the bits of :func:`inner_products`.
-    """
+    """Write the products of the vectors (n, width) at `rows` with one query: the bits of :func:`inner_products`."""
     width = query.shape[0]
     flat = vectors.reshape(-1)
     block, tile = np.empty(ROWS * width, np.float32), np.empty(ROWS * LANES, np.float32)

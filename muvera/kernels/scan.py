@@ -172,12 +172,10 @@ def keep_best(sums, rows, count, wanted, counts):
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found):
     """Scan the blocks `start` to `stop` for m queries; keep at least the `wanted` rows with the greatest sums.
 
-    Several calls can scan one part of the rows after another, in ascending order.  Their state is in `bounds`, uint16
-    (m,), the smallest sums that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at
-    first.  The results are `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least
-    ``wanted + BLOCK``; a larger `room` is faster.
-
-    Bit i of a block's entry of `words` is set if a search can return its row i, number ``first + BLOCK * block + i``.
+    Calls can scan parts of the rows in ascending order.  Their state is in `bounds`, uint16 (m,), the smallest sums
+    that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at first.  The results are
+    `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least ``wanted + BLOCK``; a larger
+    `room` is faster.  Bit i of a block's entry of `words` is set if its row ``first + BLOCK * block + i`` is allowed.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
@@ -230,10 +228,9 @@ def _find_nearest(xs, ys, centroids, distances, nearest):
 
 @kernel
 def fit_centroids(sample, starts, iterations, centroids):
-    """Fit the centroids of each pair of columns by Lloyd's algorithm.
+    """Fit `centroids` (pairs, 2, CENTROIDS) to a `sample` (n, 2 pairs) by Lloyd's algorithm, from the rows `starts`.
 
-    `sample` is float32 (n, 2 pairs); `starts` int64 (CENTROIDS,) are the rows of the first centroids.  The result is
-    written to `centroids` float32 (pairs, 2, CENTROIDS).  A centroid without members does not move.
+    A centroid without members does not move.
     """
     sums = np.empty((2, CENTROIDS), np.float64)
     sizes = np.empty(CENTROIDS, np.int64)
@@ -285,8 +282,8 @@ def encode_rows(vectors, centroids, first, steps, codes):
 def make_tables(query, centroids, products, tables):
     """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (pairs * 16,); pairs are a multiple of STEP.
 
-    `products` float32 (pairs, CENTROIDS) is scratch memory.  An entry is the product of the query with a
-    centroid minus the smallest one of its pair, in a unit that all pairs share.
+    An entry is the product of the query with a centroid minus the smallest one of its pair, in a unit that all pairs
+    share.  `products` float32 (pairs, CENTROIDS) is scratch memory.
     """
     widest, total = np.float32(0), np.float32(0)
     for first in range(0, len(centroids), STEP):
@@ -313,9 +310,9 @@ def make_tables(query, centroids, products, tables):
 
 @kernel
 def multiply_rows_at(numbers, first, rows, sums, units, query_bytes, query_unit, out):
-    """Write the products of some rows with one query to `out` float32 (n,), see :func:`multiply_rows`.
+    """Write the products of `rows` (n,) with one query to `out` (n,); `numbers` begins with row `first`.
 
-    `rows` int64 (n,) are row numbers in `sums` and `units`; `numbers` int8 begins with row `first`.
+    See :func:`muvera.kernels.byte_product.multiply_rows`.
     """
     depth = query_bytes.shape[1]
     flat, halves = numbers.reshape(-1), query_bytes.reshape(-1)

@@ -105,11 +105,10 @@ def enter(heap, score):
 
 @kernel
 def trace_misses(scores, products, k, states, expected):
-    """Write the expected misses at every check of a ranking of all candidates.
+    """Write the expected misses at every check of a ranking of all candidates, in the order of `products` (n, c).
 
-    `scores` and `products` are float32 (n, c), in descending order of products.  `states`, float64 (n, STATE), are
-    updated in place.  Column j of `expected`, float64 (n, c // STEP + 1), receives the expected misses after
-    ``STEP * j`` candidates.  Entries without a check stay unchanged.
+    Column j of `expected`, float64 (n, c // STEP + 1), receives those after ``STEP * j`` candidates; entries without a
+    check stay unchanged.  `states`, float64 (n, STATE), are updated.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):
@@ -146,9 +145,9 @@ def _sink(scores, ties, heap, place, size):
 
 @kernel
 def select_best(scores, ties, best):
-    """Write the positions of the best scores to `best`, int64 (k,), best first; return their number.
+    """Write the positions of the best scores above -inf to `best`, int64 (k,), best first; return their number.
 
-    Of equal scores, the one with the smaller entry of `ties` is better.  A score of -inf is never selected.
+    Of equal scores, the one with the smaller entry of `ties` is better.
     """
     most, size, top = best.shape[0], np.int64(0), np.int64(0)  # with literals, _sink would be compiled again
     for i in range(scores.shape[0]):
@@ -175,10 +174,9 @@ def select_best(scores, ties, best):
 
 @kernel
 def select_rows(scores, rows, ends, best_rows, best_scores, counts):
-    """Write the best of several queries' rows and their scores to `best_rows` and `best_scores` (m, k), best first.
+    """Write the best rows of each query to `best_rows` and `best_scores` (m, k), and their numbers to `counts` (m,).
 
-    The rows of query q and their scores end at ``ends[q]``.  `counts` int64 (m,) receives the numbers of results.  Ties
-    go to the lower row.
+    The rows of query q and their scores end at ``ends[q]``.  Ties go to the lower row.
     """
     start = 0
     best = np.empty(best_rows.shape[1], np.int64)

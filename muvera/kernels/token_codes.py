@@ -64,13 +64,10 @@ _UNPACKED, _DECODED = 64, 4 * ROWS
 class CodeFormat(NamedTuple):
     """The layout of a codec's codes of `width` bytes, and the values that they encode, as floats and as bytes.
 
-    With `bits`, a code is a centroid's number and packed residuals.  `centers` (flat) are in units of `scales`, and
-    `levels` (flat) contains the levels of each byte's coordinates, see :func:`byte_table`.  `center_bytes` (flat) has
-    a row of whole chunks for each centroid; `level_bytes` has the tables of a nibble, or of a byte for 8 bits.
-
-    Without `bits`, a code has one byte per coordinate: 128 plus the number of steps from the only center.
-
-    A code contains a factor, in multiples of `unit`.
+    With `bits`, `centers` (flat) are in units of `scales`, and `levels` (flat) is the :func:`byte_table` of each
+    byte's coordinates.  `center_bytes` (flat) has a row of whole chunks for each centroid; `level_bytes` has the tables
+    of a nibble, or of a byte for 8 bits.  Without `bits`, a coordinate is a byte: 128 plus the number of steps from the
+    only center.  A code contains a factor, in multiples of `unit`.
     """
 
     width: int
@@ -98,11 +95,7 @@ class QueryRounding(NamedTuple):
 
 
 class CodeQuery(NamedTuple):
-    """A query of M tokens rounded to bytes.
-
-    `packed` has panels of LANES tokens of `depth` bytes, as :func:`muvera.kernels.byte_tile.pack_bytes` packs them, and
-    `biases` (panels * LANES,), `units` and `constants` (M,) are those of the tokens.
-    """
+    """A query of M tokens rounded to bytes, packed by pack_bytes; `biases` has an entry for each column of a panel."""
 
     packed: NDArray[np.int8]
     biases: NDArray[np.float32]
@@ -111,10 +104,7 @@ class CodeQuery(NamedTuple):
 
 
 def byte_table(weights: np.ndarray, nbits: int) -> np.ndarray:
-    """Return the weights of the coordinates of each byte, lowest coordinate first.
-
-    The weights are float32 (2 ** nbits,), the result is float32 (256, 8 // nbits).
-    """
+    """Return the weights of each byte's coordinates, lowest first, float32 (256, 8 // nbits)."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     buckets = (bits.reshape(256, 8 // nbits, nbits) << np.arange(nbits)).sum(2)
     return np.ascontiguousarray(weights[buckets], np.float32)
@@ -135,14 +125,11 @@ def _find_buckets(row, stretch, center, inverse_scales, thresholds, values, buck
 def write_residuals(
     rows, centers, numbers, inverse_scales, thresholds, levels, scales, bits, stretches, packed, norms
 ):  # fmt: skip
-    """Write the residuals' bits of each row and the norm of the decoded vector.
+    """Write the residuals' bits of each row to `packed` (n, bytes), which is zero, and the norm of the decoded vector.
 
-    Only the direction of that vector matters, since its length is restored by the factor.  So the row is
-    stretched by the one of the `stretches` with the smallest angle; of equals, by the first.
-
-    `numbers`, int64 (n,), are the centroids of the `rows` (n, d) among the `centers` (K, d).  Bucket i of a coordinate
-    lies above i thresholds, and the levels are in units of the coordinate's scale.  The bits in `packed`, uint8
-    (n, bytes), are zero before.
+    Only the direction of that vector matters, since its length is restored by the factor.  So the row is stretched by
+    the first of the `stretches` with the smallest angle.  `numbers` (n,) are the rows' centroids among `centers`.
+    Bucket i of a coordinate lies above i thresholds; levels are in units of its scale.
     """
     count, dimension = rows.shape
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
@@ -186,8 +173,7 @@ def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
 def _decode_rows(numbers, centers, codes, start, width, levels, out):
     """Write each token's center plus the levels of its coordinates to `out` (n, d).
 
-    `centers` and `codes` are flat; the residual bits of token i begin at ``start + i * width``.  For `levels` see
-    :class:`muvera.kernels.token_codes.CodeFormat`.
+    `centers` and `codes` are flat; the residual bits of token i begin at ``start + i * width``.
     """
     count, dimension = out.shape
     keys = len(levels) // 256
@@ -217,11 +203,9 @@ def _decode_rows(numbers, centers, codes, start, width, levels, out):
 
 @kernel
 def decode_residuals(codes, packed, centroids, table, normalize, out):
-    """Write the decoded tokens of a PLAID index to `out`.
+    """Write the decoded tokens of a PLAID index to `out`, from their centroids (n,) and residual bits (n, width).
 
-    `codes` int32 or int64 (n,) are the tokens' centroids, which are not checked here, and `packed` uint8 (n, width) are
-    their residual bits.  `table` is that of :func:`muvera.kernels.token_codes.byte_table`.  With `normalize`, each
-    token is divided by the larger of its norm and 1e-12.
+    `table` is that of :func:`byte_table`.  With `normalize`, a token is divided by the larger of its norm and 1e-12.
     """
     count, dimension = out.shape
     _decode_rows(codes, centroids.reshape(-1), packed.reshape(-1), 0, packed.shape[1], table.reshape(-1), out)
@@ -271,11 +255,8 @@ def decode_codes(codes, form, out):
 def score_decoded(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
     """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
 
-    They have the bits of :func:`muvera.kernels.chamfer.score_documents` for the tokens of :func:`decode_codes`.  The
-    score is -inf for documents without tokens, and for all remaining ones once an estimate excludes a document.
-
-    `codes` are flat.  For `packed` see :func:`muvera.kernels.tile.pack_columns`.  For `estimates`, `errors` and `heap`
-    see :func:`muvera.kernels.chamfer.score_with_pruning`.
+    They have the bits of :func:`muvera.kernels.chamfer.score_documents`, or are -inf for all documents that remain once
+    an estimate excludes one.  See :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     depth, width = len(form.scales), form.width
     panels = packed.shape[0] // (depth * LANES)
@@ -337,10 +318,7 @@ def make_unpack(bits: int, shuffles: str) -> Any:
 
 
 def _unpack_rows(bits: int) -> Any:
-    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes.
-
-    `rest` is scratch memory for the bytes after the last whole chunk.
-    """
+    """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes."""
     unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
     @helper
@@ -368,10 +346,9 @@ _rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_r
 def _unpack_residuals(
     codes, first, last, width, id_bytes, bits, centers, tables, numbers, rest, stride, out
 ):  # fmt: skip
-    """Write the codes first..last of `codes` (flat) to `out` as rows of `stride` bytes, whole chunks.
+    """Write the codes first..last to `out` as rows of `stride` bytes, whole chunks, and their centroids to `numbers`.
 
-    The centroids' numbers are written to `numbers`; a number past the last centroid counts as the last.  `centers` and
-    `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK / 2,), is scratch memory.
+    `centers` and `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK / 2,), is scratch memory.
     """
     residuals, tokens = id_bytes + FACTOR_BYTES, last - first
     start, size = first * width + residuals, width - residuals
@@ -427,9 +404,9 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 @kernel
 def round_query(tokens, rounding, unit, query):
-    """Round each scaled token to whole multiples of a 127th of its largest entry, and write them to `query`.
+    """Round each scaled token (m, n) to multiples of a 127th of its largest entry, and write them to `query`.
 
-    Tokens are float32 (m, n).  Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
+    Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
     """
     packed, depth = query.packed, query.packed.shape[0] // query.biases.shape[0]
     for i in range(tokens.shape[0]):
@@ -478,11 +455,9 @@ def _raise_block(
 
 @kernel
 def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
-    """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,).
+    """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,): -inf without tokens.
 
-    The score is -inf for documents without tokens, and for all remaining ones once the expected misses are low enough.
-
-    `codes` are flat and of the format `form`.  For `stop_at` and `heap` see
+    All remaining ones are -inf once the expected misses of `stop_at` are low enough, see
     :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
