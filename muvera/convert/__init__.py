@@ -4,9 +4,8 @@
 :func:`formats` lists the readable formats.
 """
 
-from .isolation import IsolationLimits
 from .pipeline import Measure, Report, convert, read, survey
-from .registry import formats, open_source
+from .registry import IsolationLimits, formats, open_source
 from .sources import Source
 from .transforms import RULES, Options, PoolingRule, pool_tokens
 

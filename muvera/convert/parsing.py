@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.arrays import load_npy, read_npy_header
-from .damage import ReadError, naming_errors
+from .sources import ReadError, naming_errors
 
 
 def starts_with(path: Path, magic: bytes) -> bool:
@@ -404,7 +404,7 @@ class _Storages:
                 f"a tensor of shape {shape} with strides {steps} from number {first} on, in a storage of "
                 f"{len(numbers)} numbers"
             )
-        view = np.empty(shape, numbers.dtype)
+        view: NDArray[Any] = np.empty(shape, numbers.dtype)
         if count:
             bytes_apart = tuple(step * numbers.itemsize for step in steps)
             view = np.lib.stride_tricks.as_strided(numbers[first:], shape, bytes_apart, writeable=False)

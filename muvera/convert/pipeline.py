@@ -17,10 +17,9 @@ from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.rows import measure_rows
 from ..utils.checks import counted, require_choice
-from .damage import naming_errors
-from .isolation import IsolationLimits
 from .plaid_writer import PLAID_FILES, write_codes, write_plaid
-from .registry import open_source
+from .registry import IsolationLimits, open_source
+from .sources import naming_errors_of
 from .transforms import Options
 from .writers import Gathered, Writer, new_target, write_npy, write_npz, write_parquet, write_safetensors
 
@@ -225,10 +224,10 @@ class _Stream:
         self, coded: CodedSource, max_tokens: int | None
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
         """Yield documents with their codes, unchanged."""
-        with naming_errors(self.place, self.source.name):
-            for documents, numbers, packed in coded.coded_batches(self._batch_tokens(max_tokens)):
-                self._measure(documents, documents)
-                yield documents, numbers, packed
+        batches = coded.coded_batches(self._batch_tokens(max_tokens))
+        for documents, numbers, packed in naming_errors_of(batches, self.place, self.source.name):
+            self._measure(documents, documents)
+            yield documents, numbers, packed
 
     def _measure(self, batch: MultiVectors, documents: MultiVectors) -> None:
         self.report.read.add(batch)

@@ -1,19 +1,26 @@
-"""Table of the formats, and detection of the format of a path."""
+"""Table of the formats, detection of the format of a path, and reading in a process with limits."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.multivectors import MultiVectors
-from ..utils.checks import as_path, require_choice, require_int
-from .damage import IF_TEXTS, naming_errors
-from .isolation import IsolationLimits, isolated_source
+from ..utils.checks import as_path, require_choice, require_int, require_number
 from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
 from .readers.in_memory import open_object
-from .sources import Reader, Source
+from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
 
 #: Reader by format, in the order of detection.  An index that also contains another format's files
 #: comes before that format; a folder of plain arrays comes after every kind of index.
@@ -22,6 +29,27 @@ READERS: dict[str, Reader] = {
     for module in (pylate, plaid, qdrant, containers, json_lines, arrow)
     for entry in module.READERS
 }
+
+
+@dataclass(frozen=True)
+class IsolationLimits:
+    """Limits of the child process.
+
+    Parameters
+    ----------
+    seconds : float
+        Processor time to read the source once.  The limit on wall time is four times as long, because other
+        processes may use the processor.
+    memory_bytes : int
+        The child's own memory; memory-mapped files do not count.
+    """
+
+    seconds: float = 600.0
+    memory_bytes: int = 4 << 30
+
+    def __post_init__(self) -> None:
+        require_number("seconds", self.seconds, 1)
+        require_int("memory_bytes", self.memory_bytes, 1 << 28)
 
 
 def formats() -> dict[str, str]:
@@ -106,14 +134,9 @@ class NamedSource(Source):
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the source's batches; see :meth:`Source.batches`."""
         require_int("max_tokens", max_tokens, 1)
-        batches = self.source.batches(max_tokens)
         count = 0
-        while True:
-            with naming_errors(self.place, self.name):
-                batch = next(batches, None)
+        for batch in naming_errors_of(self.source.batches(max_tokens), self.place, self.name):
             self.dropped_rows = self.source.dropped_rows
-            if batch is None:
-                return
             batch.require_finite(first=count, place=self.place)
             count += len(batch)
             yield batch
@@ -124,3 +147,128 @@ def _check_options(options: dict[str, Any], known: list[str], name: str) -> None
         if option not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise TypeError(f"The {name} reader has no option {option!r}; {has}.")
+
+
+# -- isolation --------------------------------------------------------------------
+#
+# Libraries written in C, C++ and Rust read some formats.  A damaged file can make them crash, loop forever or use all
+# memory, and no check in Python can stop that.  A child converts the file to a temporary folder of .npy files, which
+# this process reads as any other untrusted files.  The child is not a sandbox: it has the rights of its user.
+
+# Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
+_ERRORS = (
+    pickle.UnpicklingError, FileNotFoundError, PermissionError, OSError, ImportError, MemoryError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+#: Command that starts the child; the last argument is the request.
+_COMMAND = (sys.executable, "-c", "from muvera.convert import convert, registry; registry.answer(convert)")
+
+
+def isolated_source(
+    path: Path,
+    format: str | None,
+    options: dict[str, Any],
+    limits: IsolationLimits,
+    command: Sequence[str] = _COMMAND,
+) -> Source:
+    """Read `path` in a child process, and return its vectors; if `path` is a folder, refuse links out of it."""
+    if sys.platform == "win32":
+        raise OSError(
+            "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for files that you "
+            "trust."
+        )
+    _require_no_links_out(path)
+    with tempfile.TemporaryDirectory(prefix="muvera-") as folder:
+        request = {
+            "path": str(path.absolute()),
+            "folder": folder,
+            "options": {**options, "format": format},
+            "limits": asdict(limits),
+        }
+        reason = _run(command, json.dumps(request), limits)
+        try:
+            report = json.loads(Path(folder, "report.json").read_bytes())
+            if "error" not in report:
+                # The memory map keeps the files after the folder is removed.
+                source = FlatSource.of(MultiVectors.load(Path(folder, "tokens")), str(report["format"]))
+                source.lossy, source.nbits = bool(report["lossy"]), report["nbits"]
+                source.dropped_rows = int(report["dropped_rows"])
+                source.note = " ".join(report["notes"]) or None
+                return source
+            kinds = {kind.__name__: kind for kind in _ERRORS}
+            error: Exception = kinds.get(report["error"], ValueError)(str(report["text"]))
+            if isinstance(error, OSError):
+                error.errno = report["errno"]
+        except Exception:
+            raise ChildProcessError(
+                f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, "
+                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, "
+                "raise the limits with isolated=IsolationLimits(...) (--time-limit, --memory-limit)."
+            ) from None
+    raise error
+
+
+def _run(command: Sequence[str], request: str, limits: IsolationLimits) -> str:
+    """Run the child, and return a clause about how it ended."""
+    patience = 4 * limits.seconds
+    try:
+        done = subprocess.run(
+            [*command, request],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],  # import muvera from here, not from the user's folder
+            timeout=patience,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not end within {patience:g} seconds"
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "exceeded its limit of processor time or memory"
+    if done.returncode < 0:
+        return f"was ended by the signal {signal.Signals(-done.returncode).name}"
+    return f"ended with exit code {done.returncode}" if done.returncode else "gave an invalid answer"
+
+
+def _require_no_links_out(path: Path) -> None:
+    """Raise ValueError for a link to a file outside the folder."""
+    folder = path.resolve()
+    for entry in path.rglob("*") if path.is_dir() else ():
+        if entry.is_symlink() and not entry.resolve().is_relative_to(folder):
+            raise ValueError(
+                f"{entry} is a link out of {path}; isolated reading accepts only files in the folder. "
+                "Replace the link with the file itself."
+            )
+
+
+def answer(convert: Callable[..., Any]) -> None:
+    """Convert a file to a folder with :func:`muvera.convert.convert`, as the last argument requests; report on it."""
+    request = json.loads(sys.argv[-1])
+    folder = Path(request["folder"])
+    _limit_process(IsolationLimits(**request["limits"]), shutil.disk_usage(folder).free // 2)
+    try:
+        done = convert(request["path"], folder / "tokens", **request["options"])
+        reported = ("format", "lossy", "nbits", "dropped_rows", "notes")
+        report: dict[str, Any] = {name: getattr(done, name) for name in reported}
+    except Exception as error:
+        kind = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "")
+        report = {"error": kind, "text": str(error), "errno": getattr(error, "errno", None)}
+    Path(folder, "report.json").write_text(json.dumps(report))
+
+
+def _limit_process(limits: IsolationLimits, file_bytes: int) -> None:
+    import resource
+
+    spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
+    values = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: math.ceil(spent.ru_utime + spent.ru_stime + limits.seconds),
+        # Own memory only, so that a file of any size can be mapped.
+        resource.RLIMIT_DATA: limits.memory_bytes,
+        # A hostile file may contain few bytes and many tokens, which must not fill the disk.
+        resource.RLIMIT_FSIZE: file_bytes,
+    }
+    for limit, value in values.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))

@@ -1,14 +1,16 @@
-"""Sources: token vectors of documents, read in batches of bounded size."""
+"""Sources: token vectors of documents, read in batches of bounded size; errors that name the file."""
 
 from __future__ import annotations
 
+import errno
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,87 @@ from numpy.typing import NDArray
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, TokenArray, as_array, as_ids, running_total
-from .damage import ReadError
+
+# -- errors -----------------------------------------------------------------------
+#
+# Readers call NumPy, zlib, json, SQLite, HDF5, Arrow and others.  Each reports damage in its own way, so readers
+# neither catch errors nor name their file.
+
+#: Sentence for files without token vectors.
+IF_TEXTS = (
+    "If it contains texts, encode them with your model first, or index them: muvera texts index FILE INDEX "
+    "(in Python TextIndex.build)."
+)
+
+_FIX = "Copy or export it again."
+
+_MAX_DETAIL_LENGTH = 240
+
+_Batch = TypeVar("_Batch")
+
+# Error numbers caused by a file's content, such as a seek to a negative position.
+_CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
+
+
+class ReadError(ValueError):
+    """Error of a reader whose message is already a sentence for the user, perhaps without the file."""
+
+
+@contextmanager
+def naming_errors(place: str, format: str) -> Iterator[None]:
+    """Convert every error of the block to one sentence that names the file or folder `place`.
+
+    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors keep their class
+    and number.  ImportError passes: a missing library has nothing to do with the file.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except BaseException as error:
+        # Libraries in Rust report damage as a panic, which is a BaseException.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        named = _named(error, place, format)
+        if named is error:
+            raise
+        raise named from error
+
+
+def naming_errors_of(batches: Iterator[_Batch], place: str, format: str) -> Iterator[_Batch]:
+    """Yield the batches; convert the errors of their iterator."""
+    with naming_errors(place, format):
+        yield from batches
+
+
+def _named(error: BaseException, place: str, format: str) -> BaseException:
+    """Return the error to raise: `error` itself if its message is a sentence that names the file."""
+    text = " ".join(str(error).split())
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    named_before = number is not None or (isinstance(error, MemoryError) and place in text)
+    sentence = isinstance(error, ReadError) or type(error) is FileNotFoundError or named_before
+    if sentence and reason is None:
+        return error if place in text else type(error)(f"{place}: {text}")
+    if len(text) > _MAX_DETAIL_LENGTH:
+        text = f"{text[:_MAX_DETAIL_LENGTH]} ..."
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return MemoryError(
+            f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this process "
+            "more memory, or check the file: a damaged file can also request too much."
+        )
+    if isinstance(error, OSError) and reason and number not in _CONTENT_ERRNOS:
+        file = str(error.filename or place)
+        which = "" if file == place else f" ({file})"
+        named = type(error)(f"{place} cannot be read: {reason.rstrip('.')}{which}.")
+        named.errno = number
+        return named
+    if not (isinstance(error, (ValueError, TypeError, OSError)) and text):
+        text = f"{type(error).__name__}: {text}"
+    detail = text.removesuffix(_FIX).rstrip(" .:")
+    return ReadError(f"{place} is damaged, or is not in the format {format!r} ({detail}). {_FIX}")
+
+
+# -- sources ----------------------------------------------------------------------
 
 
 class Source(ABC):
@@ -260,12 +342,10 @@ class RowSource(Source):
 def _with_ids(documents: Callable[[], Iterator[Document]], ids: list[Any]) -> Iterator[Document]:
     """Yield the documents with these ids, one for each."""
     count = 0
-    for document in documents():
-        if count == len(ids):
-            raise ValueError(f"ids has {count} entries, but there are more texts; give one per text.")
-        yield document._replace(id=ids[count])
-        count += 1
-    if count < len(ids):
+    for count, document in enumerate(documents(), 1):
+        if count <= len(ids):
+            yield document._replace(id=ids[count - 1])
+    if count != len(ids):
         raise ValueError(f"ids has {len(ids)} entries for {count} texts; give one per text.")
 
 

@@ -14,7 +14,7 @@ from builders.paths import GOLDEN
 from builders.token_collections import assert_same, collection, everything
 
 from muvera import convert
-from muvera.convert.isolation import IsolationLimits, isolated_source
+from muvera.convert.registry import IsolationLimits, isolated_source
 
 DOCS = collection([3, 0, 1, 2], ids=["a", "b", "c", "dé"])
 
@@ -65,9 +65,9 @@ def test_the_child_cannot_fill_the_disk(tmp_path: Path) -> None:
     script = """
 import shutil
 from types import SimpleNamespace
-from muvera.convert import convert, isolation
+from muvera.convert import convert, registry
 shutil.disk_usage = lambda folder: SimpleNamespace(free=1 << 20)
-isolation.answer(convert)
+registry.answer(convert)
 """
     command = (sys.executable, "-c", script)
     with pytest.raises(OSError, match="could not be written: File too large"):

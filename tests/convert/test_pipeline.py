@@ -12,11 +12,10 @@ from builders.paths import ROOT
 from builders.token_collections import collection
 
 from muvera.convert import convert, formats, open_source, read, registry
-from muvera.convert.damage import ReadError, naming_errors
 from muvera.convert.parsing import RefusedPickleError
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.registry import READERS, find_reader
-from muvera.convert.sources import Source
+from muvera.convert.sources import ReadError, Source, naming_errors
 from muvera.data.multivectors import MultiVectors
 
 DOCUMENTS = collection([3, 0, 5, 1], ids=["a", "b", "c", "d"])

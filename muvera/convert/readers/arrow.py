@@ -20,9 +20,8 @@ import numpy as np
 
 from ...data.multivectors import MultiVectors
 from ...utils.checks import import_extra
-from ..damage import IF_TEXTS, ReadError, naming_errors
 from ..parsing import starts_with
-from ..sources import Document, Reader, RowSource, Source, choose
+from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
 _TOKENS = ("tokens", "embeddings", "embedding", "vectors", "vector", "colbert_vecs", "colbert", "multivector")
 _IDS = ("id", "_id", "ids", "doc_id", "docid", "document_id", "pid", "corpus_id", "corpus-id")

@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from ...data.validation import as_integers, as_offsets, offsets_from_lengths
 from ...utils.arrays import read_npy_header
 from ...utils.checks import import_extra
-from ..damage import ReadError
 from ..parsing import float32_of_bfloat16, load_npy_safely, read_json, read_objects, starts_with, stored_bytes
-from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource, Source, unpadded
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource, Source, unpadded
 
 # Padded documents that are read at a time.
 _PADDED = 64

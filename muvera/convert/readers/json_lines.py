@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..damage import IF_TEXTS, ReadError, naming_errors
-from ..sources import Document, Reader, RowSource, Source, choose
+from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
 #: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")

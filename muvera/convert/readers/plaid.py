@@ -21,9 +21,8 @@ from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.arrays import load_npy
 from ...utils.checks import require_int
 from ...utils.parallel import run_in_ranges, split_by_count
-from ..damage import ReadError
 from ..parsing import load_npy_safely, read_array, read_json, read_json_object, read_torch
-from ..sources import Document, FlatSource, LazyRows, Reader, Rows, RowSource
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource
 
 _TOKENS_PER_TASK = 4096
 

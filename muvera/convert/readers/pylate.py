@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from ...data.validation import as_integers, as_lengths, running_total
 from ...utils.arrays import load_npy
-from ..damage import ReadError
 from ..parsing import load_plain, open_table
-from ..sources import FlatSource, Reader
+from ..sources import FlatSource, Reader, ReadError
 from .plaid import open_fast_plaid, open_plaid
 
 _PLAID = "plaid_ids_to_documents_ids"

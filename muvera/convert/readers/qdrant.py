@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..damage import ReadError
 from ..parsing import StandIn, load_pickle, load_plain, open_table, read_json_object
-from ..sources import Document, Reader, RowSource, Source, choose
+from ..sources import Document, Reader, ReadError, RowSource, Source, choose
 
 
 def _open(
