@@ -1,9 +1,6 @@
 """TextStore: token vectors and texts that change together; DurableFolder: a folder that keeps each change.
 
-Each change is on disk before its method returns.  A journal is a file beside the manifest and belongs to one
-generation, see :mod:`muvera.index.generations`.  Each line contains one change: a checksum, a space and JSON of the
-form ``["update", {"ids": [...], "texts": [...], "metadata": [...]}]`` or ``["delete", {"ids": [...]}]``.  An update
-without texts changes metadata only.  An incomplete last line belongs to a change that did not finish, and is ignored.
+Each change is in the journal before its method returns; docs/index-format.md describes the journal.
 """
 
 from __future__ import annotations
@@ -63,31 +60,15 @@ class Change(NamedTuple):
     texts: list[str] | None = None
     metadata: list[dict[str, Any]] | None = None
 
-    @classmethod
-    def of(cls, rows: Sequence[Row], metadata_only: bool) -> Change:
-        """Return the change that stores rows."""
-        ids, metadata = [row.id for row in rows], [json.loads(row.metadata) for row in rows]
-        return cls(ids, None if metadata_only else [row.text for row in rows], metadata)
-
-    def line(self) -> bytes:
-        """Return the change as a line of a journal."""
-        method = "delete" if self.metadata is None else "update"
-        arguments = {name: values for name, values in self._asdict().items() if values is not None}
-        # Value by value, so that other threads can run between long texts.
-        lists = (f'"{name}": [{", ".join(map(json.dumps, values))}]' for name, values in arguments.items())
-        content = f'["{method}", {{{", ".join(lists)}}}]'.encode("ascii")
-        return b"%s %s\n" % (_checksum(content), content)
-
 
 class DurableFolder:
     """The folder that keeps an index's changes: its lock, its journal, and saves in the background.
 
-    Append a change, apply it, and then confirm or undo it before the next one.  A save follows `save_changes` changed
-    documents, or `save_seconds` seconds.
+    Append a change, apply it, and then confirm or undo it before the next one.
     """
 
     def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
-        self.path, self.unsaved, self._closed = path, 0, False
+        self.path, self.unsaved = path, 0
         self._save_changes, self._save_seconds = save_changes, save_seconds
         self._process, self._requests = os.getpid(), SimpleQueue[bool]()
         self._thread: Thread | None = None
@@ -99,12 +80,12 @@ class DurableFolder:
     @property
     def is_open(self) -> bool:
         """True if this process holds the folder's lock."""
-        return not self._closed and os.getpid() == self._process
+        return self._lock.is_locked and os.getpid() == self._process
 
     # -- changes --------------------------------------------------------------
 
-    def append(self, change: Change) -> None:
-        """Write a change to the disk; raise ValueError if the folder is closed or belongs to the parent process."""
+    def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
+        """Write a change of :meth:`DocumentDatabase.change` to the disk; raise ValueError if the folder is not open."""
         if not self.is_open:
             raise ValueError(
                 "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
@@ -115,8 +96,8 @@ class DurableFolder:
             status = os.fstat(journal.fileno())
             if status.st_nlink == 0:
                 raise OSError("the journal was removed")
-            line = memoryview(change.line())
-            documents = len(change.ids) + len(line) // _BYTES_PER_DOCUMENT
+            line = memoryview(_journal_line(rows, deleted))
+            documents = len(rows or deleted) + len(line) // _BYTES_PER_DOCUMENT
             self._pending = journal, status.st_size, documents
             while line:
                 line = line[journal.write(line) :]
@@ -196,7 +177,6 @@ class DurableFolder:
         """Close the journal and release the folder's lock."""
         if self.is_open:
             self._close_journal()
-            self._closed = True
             self._lock.release()
 
     def _close_journal(self) -> None:
@@ -207,6 +187,18 @@ class DurableFolder:
 
 def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest()[:_DIGITS].encode("ascii")
+
+
+def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
+    # Value by value, so that other threads can run between long texts.
+    lists: dict[str, Iterable[str]] = {"ids": map(json.dumps, [row.id for row in rows] or deleted)}
+    if rows and deleted:
+        lists["texts"] = (json.dumps(row.text) for row in rows)
+    if rows:
+        lists["metadata"] = (row.metadata for row in rows)
+    arguments = ", ".join(f'"{name}": [{", ".join(values)}]' for name, values in lists.items())
+    content = f'["{"update" if rows else "delete"}", {{{arguments}}}]'.encode("ascii")
+    return b"%s %s\n" % (_checksum(content), content)
 
 
 def _complete_lines(path: Path) -> list[bytes]:
@@ -368,30 +360,23 @@ class TextStore:
         with self.changing:
             changed, ids = self.vectors._appended(encoded, threads, update)
             names: list[int | str] = ids.tolist()
-            self._change(changed, checked_rows(names, texts, metadata))
+            self._change(changed, checked_rows(names, texts, metadata), names)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
         """Replace the metadata of stored texts."""
         with self.changing:
             ids, texts = [one.id for one in documents], [one.text for one in documents]
-            self._change(None, checked_rows(ids, texts, metadata))
+            self._change(None, checked_rows(ids, texts, metadata), [])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
         """Delete texts by id."""
         with self.changing:
-            self._change(self.vectors._without(ids, missing), deleted=ids)
+            self._change(self.vectors._without(ids, missing), [], ids)
 
-    def _change(
-        self, changed: IndexContents | None, rows: Sequence[Row] = (), deleted: Sequence[int | str] = ()
-    ) -> None:
-        """Write a change to the journal and the database, and then replace the contents of the vector index.
-
-        `changed` is None if only metadata changes.
-        """
+    def _change(self, changed: IndexContents | None, rows: list[Row], deleted: list[int | str]) -> None:
+        """Write a change to the journal and the database, and then replace the contents of the vector index."""
         index, folder = self._vectors, self._folder
-        if changed is not None:
-            deleted = deleted or [row.id for row in rows]
 
         def finish() -> None:  # may be called twice
             if changed is not None and index._contents is not changed:
@@ -401,7 +386,7 @@ class TextStore:
 
         try:
             if folder is not None and (rows or deleted):
-                folder.append(Change.of(rows, changed is None) if rows else Change(list(deleted)))
+                folder.append(rows, deleted)
             self.database.change(deleted, rows, finish)
         except BaseException:
             self._settle()

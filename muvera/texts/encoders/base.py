@@ -125,8 +125,8 @@ class CachedEncoder(ModelEncoder):
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
         """Return the stored vectors of each text, after storing those of new texts."""
         keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
-        matrices = {key: stored for key in set(keys) if (stored := self._read(key)) is not None}
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in matrices}
+        matrices = {key: self._read(key) for key in set(keys)}
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if matrices[key] is None}
         if missing:
             encode = self._encoder.encode_queries if side == "query" else self._encoder.encode_documents
             new = dict(zip(missing, map(np.ascontiguousarray, encode(list(missing.values()))), strict=True))
@@ -173,10 +173,9 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
 
 
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
-    """Encode texts in order with a method of an encoder, and drop the vectors of blank texts.
+    """Encode texts in order with a method of an encoder, without ids.
 
-    For a blank text, models return special tokens, which are slightly similar to every query.  Raise ValueError if the
-    encoder returns another number of texts, or UTF-8 cannot encode a text.
+    The vectors of blank texts are dropped: they are special tokens, which are slightly similar to every query.
     """
     if not all(map(is_utf8, texts)):
         raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
@@ -185,11 +184,8 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
         raise ValueError(
             f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text needs one."
         )
-    blank = np.array([not text.strip() for text in texts], bool)
-    if not blank.any():
-        return MultiVectors(encoded.tokens, encoded.offsets)  # without ids, which would be those of the batch
-    lengths = np.where(blank, 0, encoded.lengths)
-    return MultiVectors.from_flat(encoded.tokens[np.repeat(~blank, encoded.lengths)], lengths)
+    kept = np.array([bool(text.strip()) for text in texts], bool)
+    return MultiVectors.from_flat(encoded.tokens[np.repeat(kept, encoded.lengths)], encoded.lengths * kept)
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
