@@ -29,7 +29,7 @@ import numpy as np
 
 from muvera import MultiVectors, MuveraIndex, Ranking, chamfer_matrix, explain, top_k
 from muvera.encoders.registry import make_encoder, preset_config
-from muvera.reranking.codecs.residual import ResidualCodec
+from muvera.reranking.codecs import ResidualCodec
 
 
 def collection(seed: int, count: int, dimension: int) -> MultiVectors:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from muvera import MultiVectors
-from muvera.reranking.codecs import CODECS, fit_codec
-from muvera.reranking.codecs.base import CodedVectors
-from muvera.reranking.codecs.residual import NUM_CENTROIDS, fit_plaid_codec
+from muvera.reranking.codecs import CODECS, NUM_CENTROIDS, fit_plaid_codec
+from muvera.reranking.coded_vectors import CodedVectors
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
@@ -61,7 +60,7 @@ def _quality(
     tokens = np.asarray(documents.tokens, np.float32)
     sample = tokens[np.sort(np.random.default_rng(0).permutation(len(tokens))[:_FITTED])]
     began = time.process_time()
-    codec = PLAID[name](sample, threads=1) if name in PLAID else fit_codec(name, sample, threads=1)
+    codec = PLAID[name](sample, threads=1) if name in PLAID else CODECS[name](sample, threads=1)
     fitted = time.process_time()
     coded = CodedVectors.of(codec, documents, threads=1)
     encoded = time.process_time()

@@ -18,7 +18,7 @@ from ..encoders.moments import MomentsConfig
 from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
-from ..reranking.codecs.residual import ResidualCodec
+from ..reranking.codecs import ResidualCodec
 from ..utils.atomic_files import read_json
 from .output import progress_bar
 
@@ -136,7 +136,7 @@ class CodedIndexSource(IndexSource):
     def __init__(self, index: MuveraIndex, codec: ResidualCodec, texts: TextIndex | None) -> None:
         super().__init__(index, texts)
         self.nbits = codec.bits
-        arrays = codec.to_arrays()
+        arrays = codec.arrays
         self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]
 
     def coded_batches(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_ids
-from ..reranking.codecs.residual import fit_plaid_codec, plaid_centroids, require_plaid_bits
+from ..reranking.codecs import fit_plaid_codec, plaid_centroids, require_plaid_bits
 from ..utils.atomic_files import write_json
 from .parsing import STORAGES
 from .writers import Gathered, spooled
@@ -56,7 +56,7 @@ def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_mean
         codec = fit_plaid_codec(sample, nbits, centroids, bucket_means=bucket_means)
         batches = collection_batches(documents, _TOKENS)
         coded = ((batch, *codec.split_codes(codec.encode(batch.tokens))) for batch in batches)
-        arrays = codec.to_arrays()
+        arrays = codec.arrays
         write_codes(coded, arrays["centroids"], arrays["levels"], folder, gathered.place)
 
 

@@ -22,7 +22,8 @@ from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, as_encoder
 from ..reranking.chamfer import Explanation, explain
-from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.codecs import TokenCodec
+from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count

@@ -17,9 +17,8 @@ from ..data.batches import CodedSource, token_batches
 from ..data.multivectors import MultiVectors
 from ..data.ranking import best_first
 from ..data.validation import running_total
-from ..reranking.codecs import CODECS, FLOATS, fit_codec
-from ..reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
-from ..reranking.codecs.residual import ResidualCodec
+from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
+from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 from ..reranking.pruning import (
     ALL,
     DocumentRun,
@@ -375,7 +374,7 @@ class TokenLevels:
         total = int(floats.lengths.sum())
         if total < (FIT_TOKENS if tokens is None else tokens):
             return
-        codec = fit_codec(kind, _sample(floats, total), threads=threads)
+        codec = CODECS[kind](_sample(floats, total), threads=threads)
         codes = CodeStore(codec)
         for _, texts in floats.batches(np.arange(len(floats))):
             codes.append(CodedVectors.of(codec, texts, threads), self.staging)

@@ -23,7 +23,8 @@ from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
-from ..reranking.codecs.base import CodedVectors, TokenCodec
+from ..reranking.codecs import TokenCodec
+from ..reranking.coded_vectors import CodedVectors
 from ..reranking.pruning import ALL, RerankOptions, Stop
 from ..utils.checks import counted, require_int
 from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, stage, thread_count

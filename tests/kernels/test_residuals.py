@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from muvera.kernels.token_codes import byte_table, decode_residuals
-from muvera.reranking.codecs.residual import ResidualCodec
+from muvera.reranking.codecs import ResidualCodec
 
 
 @settings(max_examples=20)

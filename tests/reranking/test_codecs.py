@@ -13,10 +13,17 @@ from muvera.kernels.byte_tile import ADDITIONS
 from muvera.kernels.jit import kernel
 from muvera.kernels.tile import LANES, ROWS
 from muvera.kernels.token_codes import PAIR_ROWS, make_maxima
-from muvera.reranking.codecs import CODECS, fit_codec, read_codec, write_codec
-from muvera.reranking.codecs.base import CodedVectors, TokenCodec, rank_decoded, score_coded
-from muvera.reranking.codecs.int8 import Int8Codec
-from muvera.reranking.codecs.residual import ResidualCodec, fit_plaid_codec, plaid_centroids
+from muvera.reranking.codecs import (
+    CODECS,
+    Int8Codec,
+    ResidualCodec,
+    TokenCodec,
+    fit_plaid_codec,
+    plaid_centroids,
+    read_codec,
+    write_codec,
+)
+from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 
 #: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its decoded code: a little
 #: above the Gaussian rate-distortion of a scalar quantizer (.363, .118, .0095 of the variance).
@@ -37,13 +44,13 @@ each_codec = pytest.mark.parametrize("name", CODECS)
 @pytest.fixture(params=CODECS, scope="module")
 def codec(request: pytest.FixtureRequest) -> TokenCodec:
     """A fitted codec of 24 coordinates."""
-    return fit_codec(request.param, tokens(0, 3000, 24), threads=1)
+    return CODECS[request.param](tokens(0, 3000, 24), threads=1)
 
 
 @each_codec
 def test_bytes_and_loss_of_128_coordinates(name: str) -> None:
     sample = np.random.default_rng(5).standard_normal((6000, 128)).astype(np.float32)
-    codec, rest = fit_codec(name, sample[:5000]), sample[5000:]
+    codec, rest = CODECS[name](sample[:5000]), sample[5000:]
     codes = codec.encode(rest)
     width = {"int8": 130, "4bit": 67, "2bit": 35, "1bit": 19}[name]
     assert codes.shape == (1000, width) and codec.bytes_per_token == width
@@ -71,8 +78,8 @@ def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCod
     np.testing.assert_array_equal(codec.encode(rows, threads=2), codes)
     np.testing.assert_array_equal(codec.encode(rows[8500:8507], threads=1), codes[8500:8507])
     np.testing.assert_array_equal(codec.decode(codes, 2)[8190:8200], codec.decode(codes[8190:8200], 1))
-    again = fit_codec(codec.name, tokens(0, 3000, 24), threads=2).to_arrays()
-    for key, array in codec.to_arrays().items():
+    again = CODECS[codec.name](tokens(0, 3000, 24), threads=2).arrays
+    for key, array in codec.arrays.items():
         np.testing.assert_array_equal(array, again[key])
 
 
@@ -80,7 +87,7 @@ def test_codes_depend_on_the_token_alone_and_fits_not_on_threads(codec: TokenCod
 def test_any_dimension_and_few_tokens(name: str) -> None:
     for dimension, count in ((1, 1), (1, 2), (2, 300), (3, 1), (13, 2), (48, 1), (48, 300)):
         rows = tokens(0, count, dimension)
-        codec = fit_codec(name, rows)
+        codec = CODECS[name](rows)
         decoded = codec.decode(codec.encode(rows))
         assert decoded.shape == rows.shape and np.isfinite(decoded).all()
         if count == 1:
@@ -90,14 +97,14 @@ def test_any_dimension_and_few_tokens(name: str) -> None:
 @each_codec
 def test_constant_zero_and_long_tokens(name: str) -> None:
     same = np.tile(np.array([0.6, 0.8, 0], np.float32), (50, 1))
-    codec = fit_codec(name, same)
+    codec = CODECS[name](same)
     np.testing.assert_allclose(codec.decode(codec.encode(same)), same, atol=5e-3)
     zeros = np.zeros((5, 3), np.float32)
     np.testing.assert_allclose(codec.decode(codec.encode(zeros)), zeros, atol=1e-2)
-    np.testing.assert_array_equal(fit_codec(name, zeros).decode(fit_codec(name, zeros).encode(zeros)), zeros)
+    np.testing.assert_array_equal(CODECS[name](zeros).decode(CODECS[name](zeros).encode(zeros)), zeros)
     rows = tokens(4, 2000, 16) * np.float32(1000)
     rows[::7] *= np.float32(0.01)
-    codec = fit_codec(name, rows)
+    codec = CODECS[name](rows)
     norms = np.linalg.norm(codec.decode(codec.encode(rows)), axis=1)
     np.testing.assert_allclose(norms, np.linalg.norm(rows, axis=1), rtol=0.1 if name == "int8" else 2e-3)
 
@@ -120,7 +127,7 @@ def test_the_format_is_the_documented_one(bits: int) -> None:
     dimension = 5 if bits == 1 else 24
     codec = ResidualCodec.fit(tokens(0, 3000, dimension), bits)
     codes = codec.encode(tokens(1, 20, dimension))
-    expected = np.array([decoded_by_hand(codec.to_arrays(), code) for code in codes])
+    expected = np.array([decoded_by_hand(codec.arrays, code) for code in codes])
     np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
     codes[3, 0] = 255  # a damaged number beyond the centroids
     assert np.isfinite(ResidualCodec.fit(tokens(0, 20, dimension), bits).decode(codes)).all()
@@ -160,8 +167,8 @@ def test_files_are_read_again_and_damaged_ones_refused(codec: TokenCodec, tmp_pa
 @pytest.mark.parametrize("nbits", [1, 2, 4, 8])
 def test_weights_are_the_midpoints_or_means_of_buckets(nbits: int) -> None:
     rows, count = tokens(0, 3000, 32), 2**nbits
-    midpoints = fit_plaid_codec(rows, nbits, 16).to_arrays()
-    means = fit_plaid_codec(rows, nbits, 16, bucket_means=True, threads=1).to_arrays()
+    midpoints = fit_plaid_codec(rows, nbits, 16).arrays
+    means = fit_plaid_codec(rows, nbits, 16, bucket_means=True, threads=1).arrays
     centroids = midpoints["centroids"]
     np.testing.assert_array_equal(centroids, means["centroids"])
     assert centroids.shape == (16, 32)
@@ -190,7 +197,7 @@ def test_centroids_of_plaid() -> None:
 def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_tokens: int) -> None:
     documents = MultiVectors.from_flat(tokens(0, 78, dimension), [3, 0, 1, 40, 9, 8, 17])
     query = tokens(1, query_tokens, dimension)
-    codec = fit_codec(name, tokens(2, 400, dimension))
+    codec = CODECS[name](tokens(2, 400, dimension))
     coded = CodedVectors.of(codec, documents)
     positions = np.array([6, 3, 1, 0, 4])
     runs = [(coded, positions[:3]), (coded, positions[3:])]
@@ -207,7 +214,7 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
 def test_the_best_by_codes_are_scored_by_decoded_tokens(name: str) -> None:
     documents = MultiVectors.from_flat(tokens(0, 1000, 20), [5, 0, 80, 40, 9, *[18] * 48, 2])
     query, positions = tokens(1, 19, 20), np.arange(54)[::-1].copy()
-    codec = fit_codec(name, np.asarray(documents.tokens, np.float32))
+    codec = CODECS[name](np.asarray(documents.tokens, np.float32))
     coded = CodedVectors.of(codec, documents)
     expected = chamfer_matrix(query, coded.decoded())[0]
     scores = rank_decoded(query, codec, [(coded, positions[:20]), (coded, positions[20:])], 3, None)

@@ -1,33 +1,60 @@
-"""ResidualCodec: a centroid's number and a few bits per coordinate; also represents ColBERT's PLAID codec."""
+"""Codecs of token vectors: a few bytes per token instead of floats.  Fit them by name, save and load them."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.validation import read_only_view
-from ...kernels.rows import add_product, pack_map
-from ...kernels.token_codes import CHUNK, FACTOR_BYTES, CodeFormat, QueryRounding, byte_table, write_residuals
-from ...utils.checks import require_choice
-from ...utils.parallel import run_in_ranges, split_by_count
-from .base import TokenCodec, factors, power_of_two
+from ..data.validation import TokenArray, read_only_view
+from ..kernels.byte_tile import STEP
+from ..kernels.rows import add_product, pack_map
+from ..kernels.tile import LANES
+from ..kernels.token_codes import (
+    CHUNK,
+    FACTOR_BYTES,
+    CodeFormat,
+    CodeQuery,
+    QueryRounding,
+    byte_table,
+    decode_codes,
+    round_query,
+    write_residuals,
+)
+from ..utils.arrays import load_npy
+from ..utils.checks import require_choice
+from ..utils.parallel import run_in_ranges, split_by_count
+
+#: Types of tokens that are stored as floats, by name.
+FLOATS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
 
 #: Largest number of fitted centroids: their numbers take one byte.
 NUM_CENTROIDS = 256
 
-#: Bits per coordinate that PLAID supports.
-PLAID_BITS = (1, 2, 4, 8)
+# Bits per coordinate that PLAID supports.
+_PLAID_BITS = (1, 2, 4, 8)
+
+# Number of tokens per task.
+_BLOCK = 8192
+
+# An entry of an int8 code is 128 plus -127 ... 127 steps.
+_STEPS, _ZERO = 127, 128
+
+# Smallest factor of int8; a typical token has a factor of 1 to 2.  With smaller steps, float32 would round a decoded
+# entry to another step.
+_LEAST_FACTOR = np.float32(2.0**-10)
 
 # A centroid is the mean of at least this many tokens on average.
 _TOKENS_PER_CENTROID = 16
 
-# A scale is at least this share of the typical scale, so that bytes have enough resolution for all
-# coordinates.  The typical scale is at least this share of a token's length, in case the sample has very few
-# tokens.
+# A scale is at least this share of the typical scale, so that bytes have enough resolution for all coordinates.  The
+# typical scale is at least this share of a token's length, in case the sample has very few tokens.
 _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
@@ -36,77 +63,166 @@ _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
 # Largest size of a centroid's entry plus a residual, in steps.
 _MOST = 126
 
-# Number of tokens whose lengths are measured at a time.
-_ROWS = 8192
-
 # Rounds of k-means: more rounds change the error by less than a hundredth.
 _ROUNDS = 5
 
 # Maximum number of products of tokens with centroids in memory, and rows per task.
 _PRODUCTS, _TASK_ROWS = 1 << 24, 192
 
-#: The Lloyd-Max levels of the standard normal distribution by bits, only the positive half.  They have the least
-#: squared error: each is the mean of the values nearest to it.
-NORMAL_LEVELS = {
+# The Lloyd-Max levels of the standard normal distribution by bits, only the positive half.  They have the least squared
+# error: each is the mean of the values nearest to it.
+_NORMAL_LEVELS = {
     1: (0.7978846,),
     2: (0.45278004, 1.5104176),
     4: (0.12839504, 0.3880483, 0.65675914, 0.94234043, 1.2562312, 1.6180464, 2.0690172, 2.7325895),
 }
 
 
-class ResidualCodec(TokenCodec):
-    """Codec of 1, 2, 4 or 8 bits per coordinate, a centroid's number and a factor.
+class TokenCodec(ABC):
+    """Base class of codecs, which turn each token vector into a few bytes.
 
-    A token is decoded to ``f * P (c + s * z)``: P is an orthogonal matrix that spreads every error over all
-    coordinates, c a centroid, s one scale per coordinate, z one level per coordinate.  The factor f restores
-    the token's length: without it, decoded tokens would be too short and rank too low.
-
-    Parameters
-    ----------
-    centroids : float32 (K, dimension)
-        In the coordinates of `rotation`.
-    levels : float32 (2 ** bits,)
-        Ascending.  A value gets the nearest one.
-    scales : float32 (dimension,)
-    rotation : float32 (dimension, dimension), optional
-        Tokens are rotated to ``x @ rotation``.  Default: no rotation.
-    unit : float
-        Length of a token whose factor is 1.
-
-    Raises
-    ------
-    ValueError
-        If the shapes of the arrays do not match, or if values are not finite.
+    A code depends only on the token and the codec.  `arrays` are the fitted arrays by name.  With a `rotation`, codes
+    have the coordinates of ``tokens @ rotation``.
     """
 
-    kind: ClassVar[str] = "residual"
+    #: Name of the class in a saved index, and names of its arrays: the arguments of the constructor.
+    kind: ClassVar[str]
+    names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        name: str,
+        arrays: dict[str, NDArray[Any]],
+        form: CodeFormat,
+        rounding: QueryRounding,
+        rotation: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.name, self.arrays, self.form, self._rounding = name, arrays, form, rounding
+        self.dimension, self.bytes_per_token = len(form.scales), form.width
+        self._maps = None if rotation is None else (pack_map(rotation), pack_map(rotation.T.copy()))
+
+    @abstractmethod
+    def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        """Write the codes of tokens (n, dimension) to `out` (n, bytes_per_token), which must be zero."""
+
+    def query(self, tokens: NDArray[np.float32]) -> CodeQuery:
+        """Return a query, float32 (m, dimension), rounded to bytes."""
+        count, depth = len(tokens), -(-self.dimension // STEP) * STEP
+        padded = -(-count // LANES) * LANES
+        query = CodeQuery(
+            np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
+            np.empty(count, np.float32), np.empty(count, np.float32),
+        )  # fmt: skip
+        round_query(np.ascontiguousarray(self.rotated(tokens)), self._rounding, self.form.unit, query)
+        return query
+
+    def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return tokens in the coordinates of the codes, which preserve inner products up to rounding."""
+        return tokens if self._maps is None else _product(tokens, self._maps[0], self.dimension)
+
+    def encode(self, tokens: TokenArray, threads: int | None = None) -> NDArray[np.uint8]:
+        """Return the codes of finite tokens (n, dimension), uint8 (n, bytes_per_token)."""
+        if tokens.shape[1] != self.dimension:
+            raise ValueError(
+                f"The tokens have {tokens.shape[1]} columns, but the codec was fitted to "
+                f"dimension={self.dimension}. Fit a codec to these tokens."
+            )
+        out = np.zeros((len(tokens), self.bytes_per_token), np.uint8)
+
+        def work(start: int, stop: int) -> None:
+            self._encode(np.ascontiguousarray(tokens[start:stop], np.float32), out[start:stop])
+
+        run_in_ranges(work, split_by_count(len(tokens), _BLOCK), threads)
+        return out
+
+    def decode(self, codes: NDArray[np.uint8], threads: int | None = None) -> NDArray[np.float32]:
+        """Return the decoded tokens, float32 (n, dimension)."""
+        out = np.empty((len(codes), self.dimension), np.float32)
+
+        def work(start: int, stop: int) -> None:
+            flat = read_only_view(np.ascontiguousarray(codes[start:stop])).reshape(-1)
+            decode_codes(flat, self.form, out[start:stop])
+            if self._maps is not None:
+                out[start:stop] = _product(out[start:stop], self._maps[1], self.dimension)
+
+        run_in_ranges(work, split_by_count(len(codes), _BLOCK), threads)
+        return out
+
+
+class Int8Codec(TokenCodec):
+    """Codec of one byte per coordinate, relative to the `center`, and a factor; `unit` is a step of the factor 1.
+
+    Its error hardly changes a ranking.  Encoding a decoded token gives the same code.
+    """
+
+    kind, names = "int8", ("center", "unit")
+
+    def __init__(self, center: NDArray[np.float32], unit: float) -> None:
+        if center.dtype != np.float32 or center.ndim != 1 or not np.isfinite(center).all():
+            raise ValueError("The codec's center must be finite float32 numbers, one per coordinate.")
+        if not (np.isfinite(unit) and unit > 0):
+            raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
+        width = FACTOR_BYTES + -(-len(center) // STEP) * STEP  # bytes after the coordinates are zero
+        no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
+        self._center, self._unit = read_only_view(center), np.float32(unit)
+        ones = read_only_view(np.ones(len(center), np.float32))
+        super().__init__(
+            "int8",
+            {"center": center, "unit": np.array([unit], np.float32)},
+            CodeFormat(width, 0, 0, self._unit, self._center, no_floats, ones, no_bytes, no_bytes),
+            QueryRounding(ones, self._center, False, float(_ZERO)),
+        )
+
+    @classmethod
+    def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
+        """Fit the codec to tokens (n, dimension), at least one."""
+        center = tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
+        peaks = np.abs(tokens - center).max(axis=1)
+        return cls(center, _power_of_two(float(np.median(peaks)) / _STEPS))
+
+    def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
+        centered = tokens - self._center
+        peaks = np.abs(centered).max(axis=1)
+        halves = _factors(np.maximum(peaks / (_STEPS * self._unit), _LEAST_FACTOR))
+        out[:, :FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
+        steps = halves.astype(np.float32)[:, np.newaxis] * self._unit
+        rounded = np.clip(np.rint(centered / steps), -_STEPS, _STEPS)
+        out[:, FACTOR_BYTES : FACTOR_BYTES + self.dimension] = (rounded + _ZERO).astype(np.uint8)
+
+
+class ResidualCodec(TokenCodec):
+    """Codec of a centroid's number, a factor, and 1, 2, 4 or 8 bits per coordinate; also that of a PLAID index.
+
+    A token is decoded to ``f * P (c + s * z)``: P is the rotation, if any, c a centroid, s one scale and z one level
+    per coordinate.  The factor f restores the token's length, in multiples of `unit`; otherwise it would be too short.
+    """
+
+    kind, names = "residual", ("centroids", "levels", "scales", "rotation", "unit")
 
     def __init__(
         self,
         centroids: NDArray[np.float32],
         levels: NDArray[np.float32],
         scales: NDArray[np.float32],
-        rotation: NDArray[np.float32] | None,
+        rotation: NDArray[np.float32],
         unit: float,
     ) -> None:
-        arrays = {"centroids": centroids, "levels": levels, "scales": scales}
-        _require_fitting(arrays if rotation is None else {**arrays, "rotation": rotation}, unit)
+        arrays = {"centroids": centroids, "levels": levels, "scales": scales, "rotation": rotation}
+        _require_fitting(arrays, unit)
         dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
-        self._arrays = {**arrays, "unit": np.array([unit], np.float32)}
         self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
         self._thresholds = read_only_view((levels[1:] + levels[:-1]) / 2)  # the midpoints
         self._scales = read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
-        self._rotation = rotation
-        if rotation is not None:
-            self._forward, self._back = pack_map(rotation), pack_map(np.ascontiguousarray(rotation.T))
         self._unit = np.float32(unit)
         self._id_bytes = 1 if len(centroids) <= 1 << 8 else 2 if len(centroids) <= 1 << 16 else 4
         self._residual_bytes = -(-dimension * self.bits // 8)
-        form, rounding = self._in_bytes(read_only_view(centroids * self._inverse_scales))
         super().__init__(
-            f"{self.bits}bit" if rotation is not None else f"plaid-{self.bits}bit", form, rounding
+            f"{self.bits}bit" if len(rotation) else f"plaid-{self.bits}bit",
+            {**arrays, "unit": np.array([unit], np.float32)},
+            *self._in_bytes(read_only_view(centroids * self._inverse_scales)),
+            rotation if len(rotation) else None,
         )
 
     def _in_bytes(self, centers: NDArray[np.float32]) -> tuple[CodeFormat, QueryRounding]:
@@ -147,24 +263,23 @@ class ResidualCodec(TokenCodec):
         scales = np.sqrt(np.mean(residuals.astype(np.float64) ** 2, axis=0))
         typical = max(_LEAST_TYPICAL, float(np.sqrt(np.mean(scales**2))))
         scales = np.maximum(scales, _LEAST_SCALE * typical).astype(np.float32)
-        half = np.array(NORMAL_LEVELS[bits], np.float32)
+        half = np.array(_NORMAL_LEVELS[bits], np.float32)
         levels = np.concatenate([-half[::-1], half])
-        unit = power_of_two(float(np.median(lengths)))
-        return cls(centroids, levels, scales, rotation, unit)
+        return cls(centroids, levels, scales, rotation, _power_of_two(float(np.median(lengths))))
 
     @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
         """Create the codec of a PLAID index: its centroids, and its bucket weights as levels."""
-        levels = np.ascontiguousarray(weights, np.float32)
-        scales = np.ones(centroids.shape[1], np.float32)
-        return cls(np.array(centroids, np.float32), levels, scales, None, 1.0)
+        dimension, levels = centroids.shape[1], np.ascontiguousarray(weights, np.float32)
+        none = np.empty((0, dimension), np.float32)
+        return cls(np.array(centroids, np.float32), levels, np.ones(dimension, np.float32), none, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Create codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self._write_codes(numbers, np.ones(len(numbers)), packed, out)
-        for start in range(0, len(out), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for start in range(0, len(out), _BLOCK):
+            rows = slice(start, start + _BLOCK)
             lengths = np.linalg.norm(self.decode(out[rows], 1).astype(np.float64), axis=1)
             self._write_codes(numbers[rows], 1 / np.maximum(lengths, 1e-4), packed[rows], out[rows])
         return out
@@ -193,7 +308,7 @@ class ResidualCodec(TokenCodec):
         """Write codes of centroid numbers (n,), factors `values` (n,) and packed residuals (n, bytes) to `out`."""
         start = self._id_bytes
         out[:, :start] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :start]
-        halves = factors(values / self._unit)
+        halves = _factors(values / self._unit)
         out[:, start : start + FACTOR_BYTES] = halves.view(np.uint8).reshape(-1, FACTOR_BYTES)
         out[:, start + FACTOR_BYTES :] = packed
 
@@ -203,40 +318,13 @@ class ResidualCodec(TokenCodec):
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
         packed = np.ascontiguousarray(codes[:, start + FACTOR_BYTES :])
-        # A damaged number counts as the last centroid, as in the kernel, which must not read beyond the
-        # centroids.
+        # As in the kernel, a damaged number counts as the last centroid.
         numbers = np.minimum(ids.view("<u4").reshape(-1).astype(np.int64), len(self._centroids) - 1)
         return numbers, packed
 
-    def _restore(self, tokens: NDArray[np.float32]) -> None:
-        if self._rotation is not None:
-            tokens[:] = _product(tokens, self._back, self.dimension)
-
-    def rotated(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a query in the coordinates of the codes."""
-        return tokens if self._rotation is None else _product(tokens, self._forward, self.dimension)
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the fitted arrays by name; an empty rotation means no rotation."""
-        none = np.empty((0, self.dimension), np.float32)
-        return {**self._arrays, "rotation": none if self._rotation is None else self._rotation}
-
-    @classmethod
-    def from_arrays(cls, read: Callable[[str], NDArray[Any]], dimension: int) -> ResidualCodec:
-        """Create the codec from its arrays; raise ValueError if their shapes are wrong."""
-        centroids, rotation, unit = read("centroids"), read("rotation"), read("unit")
-        if centroids.ndim != 2 or centroids.shape[1] != dimension or unit.shape != (1,):
-            raise ValueError(
-                f"The codec's centroids have shape {centroids.shape}, but the tokens have dimension={dimension}."
-            )
-        return cls(
-            centroids, read("levels"), read("scales"),
-            rotation if len(rotation) else None, float(unit[0]),
-        )  # fmt: skip
-
 
 def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
-    """Raise ValueError unless the arrays are finite float32 of matching shapes."""
+    """Raise ValueError unless the arrays are finite float32 of matching shapes; the rotation can have no rows."""
     centroids, levels = arrays["centroids"], arrays["levels"]
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
@@ -248,7 +336,7 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
         "centroids": centroids.shape,
         "levels": (len(levels),),
         "scales": (dimension,),
-        "rotation": (dimension, dimension),
+        "rotation": (dimension if len(arrays["rotation"]) else 0, dimension),
     }
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.shape != shapes[name] or not np.isfinite(array).all():
@@ -262,23 +350,50 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
         )
 
 
+# -- codecs by name -----------------------------------------------------------
+
+#: Functions that fit a codec, by its name; arguments: at least one token, float32 (n, dimension), and `threads`.
+CODECS: dict[str, Callable[..., TokenCodec]] = {
+    "int8": Int8Codec.fit,
+    **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
+}
+
+_CLASSES: dict[str, Any] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
+
+
+def write_codec(codec: TokenCodec, folder: Path) -> str:
+    """Write a codec as ``codec_*.npy`` and return its kind for :func:`read_codec`."""
+    for name, array in codec.arrays.items():
+        np.save(folder / f"codec_{name}.npy", array)
+    return codec.kind
+
+
+def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
+    """Load a codec written by :func:`write_codec`; raise ValueError for damaged files."""
+    if kind not in _CLASSES:
+        raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
+    codec = _CLASSES[kind]
+    arrays = [load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names]
+    if arrays[0].shape[-1:] != (dimension,) or arrays[-1].shape != (1,):
+        raise ValueError(
+            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {arrays[0].shape} and "
+            f"{arrays[-1].shape}."
+        )
+    loaded: TokenCodec = codec(*arrays[:-1], float(arrays[-1][0]))
+    return loaded
+
+
 # -- fitting to PLAID's layout ------------------------------------------------
 
 
 def plaid_centroids(num_tokens: int) -> int:
-    """Return ColBERT's number of centroids: the power of two below 16 times the square root of `num_tokens`.
-
-    Examples
-    --------
-    >>> plaid_centroids(56_658)
-    2048
-    """
+    """Return ColBERT's number of centroids: the power of two below 16 times the square root of `num_tokens`."""
     return 1 << int(math.log2(16 * math.sqrt(max(1, num_tokens))))
 
 
 def require_plaid_bits(nbits: int, dimension: int) -> None:
     """Raise ValueError unless a PLAID index can store tokens of `dimension` at `nbits` per coordinate."""
-    require_choice("nbits", nbits, PLAID_BITS)
+    require_choice("nbits", nbits, _PLAID_BITS)
     if dimension * nbits % 8:
         raise ValueError(
             f"A PLAID index needs whole bytes per token, but dimension={dimension} at nbits={nbits} has "
@@ -296,11 +411,9 @@ def fit_plaid_codec(
 ) -> ResidualCodec:
     """Fit a codec to tokens (n, dimension), at least one, by ColBERT's method; it does not depend on `threads`.
 
-    Centroids are directions, rounded to half precision.  All coordinates share the bucket weights, and each
-    bucket contains the same number of residuals.  With `bucket_means` a bucket decodes to the mean of its
-    values, which loses less than ColBERT's midpoint.
+    Centroids are directions, rounded to half precision.  Each bucket contains the same number of residuals.  With
+    `bucket_means` it decodes to the mean of its values, which loses less than ColBERT's midpoint.
     """
-    require_plaid_bits(nbits, tokens.shape[1])
     units, _ = _unit_rows(tokens)
     means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)
     centroids = _unit_rows(means)[0].astype(np.float16).astype(np.float32)
@@ -316,7 +429,7 @@ def fit_plaid_codec(
     return ResidualCodec.of_plaid(centroids, weights.astype(np.float32))
 
 
-# -- centroids, rotation and levels -------------------------------------------
+# -- centroids, rotation and factors ------------------------------------------
 
 
 def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -346,29 +459,27 @@ def _random_rotation(dimension: int, stream: np.random.Generator) -> NDArray[np.
 
 
 def _nearest_centroids(
-    tokens: NDArray[np.float32], centroids: NDArray[np.float32], threads: int | None = None
+    tokens: NDArray[np.float32], centroids: NDArray[np.float32], threads: int | None
 ) -> NDArray[np.int64]:
     """Return the number of the nearest centroid of each token, int64 (n,)."""
     packed = pack_map(np.ascontiguousarray(centroids.T))
     halves = np.einsum("ij,ij->i", centroids, centroids) / 2
-    rows = max(1, _PRODUCTS // len(centroids))
     numbers = np.empty(len(tokens), np.int64)
-    for start in range(0, len(tokens), rows):
-        products = _product(tokens[start : start + rows], packed, len(centroids), threads)
+    for start, stop in split_by_count(len(tokens), _PRODUCTS // len(centroids)):
+        products = _product(tokens[start:stop], packed, len(centroids), threads)
         products -= halves
-        numbers[start : start + rows] = products.argmax(axis=1)
+        numbers[start:stop] = products.argmax(axis=1)
     return numbers
 
 
 def _direction_centroids(
-    tokens: NDArray[np.float32], most: int, stream: np.random.Generator, threads: int | None = None
+    tokens: NDArray[np.float32], most: int, stream: np.random.Generator, threads: int | None
 ) -> NDArray[np.float32]:
     """Return at most `most` centroids by k-means: means of clusters of similar directions.
 
     Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial centroids from them.
     """
-    count = min(most, len(tokens))
-    centroids = tokens[np.sort(stream.permutation(len(tokens))[:count])]
+    centroids = tokens[np.sort(stream.permutation(len(tokens))[:most])]
     for lap in range(_ROUNDS + 1):
         numbers = _nearest_centroids(tokens, centroids, threads)
         order = np.argsort(numbers, kind="stable")
@@ -379,6 +490,16 @@ def _direction_centroids(
         else:  # the mean leaves smaller residuals than its direction
             divisors = np.diff(np.append(starts, len(tokens))).astype(np.float64)
         moved = divisors > 0
-        centroids = centroids.copy()
         centroids[used[moved]] = sums[moved] / divisors[moved, np.newaxis]
-    return np.ascontiguousarray(centroids, np.float32)
+    return centroids
+
+
+def _factors(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Return non-negative factors of codes as little-endian float16, at most 65504."""
+    halves: NDArray[np.float16] = np.minimum(values, 65504).astype("<f2")
+    return halves
+
+
+def _power_of_two(value: float) -> float:
+    """Return the largest power of two that is at most `value`; 1 if it is not positive."""
+    return 2.0 ** math.floor(math.log2(value)) if value > 0 else 1.0
