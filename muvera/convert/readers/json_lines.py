@@ -1,11 +1,7 @@
 """Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
 
-JSON lines (.jsonl, .ndjson, also .gz) are read line by line in bounded memory.  A single JSON value
-(.json) is read whole: a list of documents, the rows of a store or an API, or an object of id to token
-vectors.
-
-One table of field paths covers all stores.  A path such as ``vectors.colbert`` descends into objects; in a
-list of objects, it selects one value per object.
+JSON lines are read line by line, and a single JSON value whole.  One table of field paths covers all stores.  A path
+such as ``vectors.colbert`` descends into objects; in a list of objects, it selects one value per object.
 """
 
 from __future__ import annotations
@@ -13,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,15 +17,15 @@ import numpy as np
 
 from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
-#: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
+#: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate and others.
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
-#: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.
-_CONTAINERS = ("_source", "fields", "vectors", "vector", "")
+#: Objects of a row that contain named vectors: Elasticsearch, Weaviate and Qdrant.  "" is the row.
+_CONTAINERS = ("_source", "vectors", "vector", "")
 #: Preferred names if several fields could be token vectors.
 _TOKENS = (
     "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
 )  # fmt: skip
-_IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "put")
+_IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid")
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 
@@ -147,12 +142,10 @@ def _field(row: dict[str, Any]) -> str | None:
         fields = row.get(container) if container else row
         if not isinstance(fields, dict):
             continue
-        candidates = []
+        candidates = [key for key, value in fields.items() if _is_matrix(value)]
         for key, value in fields.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):  # Milvus' structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
-            elif _is_tokens(value) and (container or key not in _CONTAINERS or not isinstance(value, dict)):
-                candidates.append(key)
         if candidates:
             chosen = choose(None, candidates, "token field", "field", _TOKENS)
             return f"{container}.{chosen}" if container else chosen
@@ -167,37 +160,14 @@ def _is_matrix(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
 
 
-def _is_tokens(value: Any) -> bool:
-    """Return True for a list of lists, pgvector's texts, or Vespa's blocks."""
-    if isinstance(value, str):
-        return re.match(r'\s*\{\s*"\[', value) is not None
-    if isinstance(value, dict):
-        blocks = value.get("blocks", value)
-        numbered = isinstance(blocks, dict) and bool(blocks) and all(key.isdecimal() for key in blocks)
-        return "blocks" in value or (numbered and all(map(_is_vector, blocks.values())))
-    texts = isinstance(value, list) and bool(value) and isinstance(value[0], str) and value[0].startswith("[")
-    return texts or _is_matrix(value)
-
-
 def _tokens(row: dict[str, Any], field: str) -> Any:
     """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null or an absent named vector."""
     value = _at(row, field)
     if value is None and field not in row and "." not in field:
         raise ReadError(f"it has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
-    if isinstance(value, dict):
-        if "int8" in str(value.get("type")):
-            raise ReadError(
-                f"it has packed int8 cells in {field}, which are not supported. Export float cells."
-            )
-        blocks = value.get("blocks", value)
-        if isinstance(blocks, list):
-            blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
-        value = [blocks[key] for key in sorted(blocks, key=lambda key: (len(key), key))]  # "10" after "9"
-    elif isinstance(value, str):
-        value = json.loads(f"[{value.strip()[1:-1]}]")  # a Postgres array of quoted vectors
     if not value:
         return np.empty((0, 0), np.float32)
-    array = np.asarray([json.loads(vector) if isinstance(vector, str) else vector for vector in value])
+    array = np.asarray(value)
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
             f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
@@ -210,8 +180,6 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
 def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
     for path in _IDS if id_field is None else (id_field,):
         value = _at(row, path)
-        if isinstance(value, str) and re.match(r"id:[^:]*:[^:]*:[^:]*:", value):
-            return value.split(":", 4)[4]  # the user's part of Vespa's id
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             return value
         if value is not None:
