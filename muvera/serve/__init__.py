@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from ..encoders.matmul import one_blas_thread
+from ..index.muvera_index import MuveraIndex
+from ..texts.text_index import TextIndex
 from ..utils.checks import require_int, require_number
+from ..utils.checks import import_extra
 
-__all__ = ["ServerSettings"]
+# Seconds that running requests may take after a stop.
+_GRACE = 30
+
+#: Names of this machine that no other machine reaches.
+LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -67,3 +85,106 @@ class ServerSettings:
                 "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN, "
                 "or give token= in Python."
             )
+
+
+def serve(
+    index: TextIndex | MuveraIndex,
+    settings: ServerSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    allowed_hosts: Sequence[str] | None = None,
+    announce: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer the running requests; the caller closes it.
+
+    `allowed_hosts` are the host names that requests may use besides those of this machine (default: `host`; "*": any).
+    `announce` is called once the server has the port.
+    """
+    uvicorn = import_extra("uvicorn", "serve", "The server")
+    import_extra("fastapi", "serve", "The server")
+    from .app import make_app
+
+    hosts = [*LOCAL, *([host] if allowed_hosts is None else allowed_hosts)]
+    # Searches run in parallel, one per core: BLAS threads would only compete with them.
+    with one_blas_thread(), listen(host, port) as listening, ExitStack() as handlers:
+        announce()
+        vectors = index.index if isinstance(index, TextIndex) else index
+        vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)  # compile kernels
+        # A collection of garbage while a body is parsed would look at all objects again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        # SQLite releases the lock of the interpreter for microseconds at each row, and takes it back before the event
+        # loop wakes up. After this interval Python makes such a thread wait.
+        sys.setswitchinterval(1e-4)
+        config = uvicorn.Config(
+            make_app(index, settings, hosts=hosts), log_level="warning",
+            timeout_graceful_shutdown=_GRACE, server_header=False,
+            limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        for number in signal.Signals:
+            if number.name in ("SIGTERM", "SIGHUP") and signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                handlers.callback(signal.signal, number, signal.signal(number, server.handle_exit))
+        # uvicorn raises the signal again after it has stopped: SIGINT as a KeyboardInterrupt.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+
+
+def protocol(settings: ServerSettings) -> Any:
+    """Return uvicorn's protocol with limits that it lacks: for slow headers, slow readers and idle connections."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    connections: dict[Any, None] = {}  # oldest first
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _before: Any = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            connections[self] = None
+            if len(connections) > settings.max_connections:
+                idle = next((other for other in connections if other.is_idle), self)
+                idle.transport.abort()
+            self._check()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            connections.pop(self, None)
+            self._timer.cancel()
+            super().connection_lost(exc)
+
+        @property
+        def is_idle(self) -> bool:
+            """True if all complete requests were answered."""
+            return self.cycle is None or bool(self.cycle.response_complete)
+
+        def _check(self) -> None:
+            """Abort if neither the client nor the server has done anything since the last check."""
+            unread = self.transport.get_write_buffer_size()
+            now = self.cycle, self.is_idle, unread
+            if now == self._before and (self.is_idle or unread):
+                self.transport.abort()
+            self._before = now
+            self._timer = self.loop.call_later(settings.body_timeout, self._check)
+
+    return Protocol
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; early connections wait in its backlog."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(f"There is no host {host!r}. Give an address of this machine.") from error
+    # Prefer IPv4: clients that try IPv6 first fall back to it.
+    family, *_, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise OSError(f"{host} is not an address of this machine. Give one of its addresses.") from error
+        raise

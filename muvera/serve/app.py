@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import Body, FastAPI, Request
+from fastapi import APIRouter, Body, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -227,18 +227,14 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         for address in ("/documents", "/documents/{identity:path}", "/save"):
             app.add_api_route(address, _refuse_change, methods=_CHANGING, include_in_schema=False)
         return
-    for method, address, status, answer, summary in (
-        ("POST", "/documents", 201, server.add, "Add documents"),
-        ("PUT", "/documents", 200, server.update, "Add or replace documents"),
-        ("PATCH", "/documents", 200, server.describe, "Change fields of metadata"),
-        ("DELETE", "/documents", 200, server.delete, "Delete documents"),
-        ("POST", "/save", 200, server.save, "Save the index"),
-    ):
-        app.add_api_route(
-            address, answer, methods=[method], status_code=status, summary=summary,
-            dependencies=[bearer_token(server.settings.token)],
-            responses=problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507),
-        )  # fmt: skip
+    errors = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    writing = APIRouter(dependencies=[bearer_token(server.settings.token)], responses=errors)
+    writing.post("/documents", status_code=201, summary="Add documents")(server.add)
+    writing.put("/documents", summary="Add or replace documents")(server.update)
+    writing.patch("/documents", summary="Change fields of metadata")(server.describe)
+    writing.delete("/documents", summary="Delete documents")(server.delete)
+    writing.post("/save", summary="Save the index")(server.save)
+    app.include_router(writing)
 
 
 class _Server:

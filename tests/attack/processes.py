@@ -13,8 +13,7 @@ from typing import Any
 from builders.paths import environment
 
 from muvera import FDEConfig, TextIndex
-from muvera.serve import ServerSettings
-from muvera.serve.run import serve
+from muvera.serve import ServerSettings, serve
 
 #: Encoder of tiny indexes.
 CONFIG = FDEConfig(dimension=8, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import uvicorn
 
 from muvera import MuveraIndex, TextIndex
-from muvera.serve import ServerSettings
+from muvera.serve import ServerSettings, listen, protocol
 from muvera.serve.app import make_app
-from muvera.serve.run import listen, protocol
 
 
 @contextmanager

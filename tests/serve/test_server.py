@@ -20,8 +20,7 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
-from muvera.serve import ServerSettings
-from muvera.serve.run import listen, serve
+from muvera.serve import ServerSettings, listen, serve
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 pytest.importorskip("httpx2", reason="the test client needs httpx2")
@@ -378,7 +377,7 @@ def test_requests_after_the_announcement_are_answered_and_a_signal_stops(name: s
 
     asking = threading.Thread(target=ask)
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
-    serve(vectors(), port=port, announce=asking.start)
+    serve(vectors(), ServerSettings(), port=port, announce=asking.start)
     signal.signal(signal.SIGHUP, before)
     asking.join()
     assert answers == [200]
