@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import textwrap
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors
+from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.ranking import best_first
+from ..data.batches import fit_share, pseudo_queries
 from ..data.validation import as_array
 from ..encoders.base import EncoderConfig
-from ..encoders.registry import preset_config
+from ..encoders.registry import make_encoder, preset_config
+from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
+from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import counted, require_int
-from .sample import Sample, bullets, draw_sample
+
+#: Number of exact best documents to find for each query.
+K = 10
+
+# Tokens of a pseudo-query, as many as ColBERT's queries have.
+_WINDOW = 32
+
+# Multiplications of exact Chamfer per query: a few seconds for all queries.
+_PRODUCTS = 10**9
 
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
@@ -45,24 +60,10 @@ _MEASURED = ("mean", "moments", "learned", "fde", "paper")
 
 @dataclass(frozen=True)
 class TokenGeometry:
-    """Shape of a set of token vectors, without the zero vectors.
+    """Shape of token vectors: cosines of all pairs, effective ranks about zero and the mean, norms (min, mean, max).
 
-    Parameters
-    ----------
-    zero_tokens : int
-        Number of vectors that are all zero.
-    dimension : int
-    mean_cosine, cosine_deviation : float
-        Mean and standard deviation of the cosine over all pairs of tokens: 0 and 1 / sqrt(dimension) for
-        uniform directions; near 1 and near 0 for high anisotropy.
-    effective_rank, centered_effective_rank : float
-        (sum of eigenvalues)**2 / sum of squared eigenvalues of the second moments about zero and about the
-        mean: the number of dimensions that the tokens use.  A direction that all tokens share lowers the
-        first towards 1 and does not change the second.
-    norms : tuple of float
-        Smallest, mean and largest norm.
-    unit_norms : bool
-        True if every norm is 1, up to 0.004.
+    Zero vectors are only counted.  Uniform directions have the mean cosine 0 and the deviation 1 / sqrt(dimension).
+    An effective rank is the number of dimensions in use: (sum of eigenvalues)**2 / sum of squared eigenvalues.
     """
 
     zero_tokens: int
@@ -77,13 +78,7 @@ class TokenGeometry:
 
 @dataclass(frozen=True)
 class MaxSimSpread:
-    """Exact Chamfer similarity per query token, averaged over queries.
-
-    Parameters
-    ----------
-    best, tenth, median : float
-        Similarity of the best document, the tenth best one and the median one.
-    """
+    """Exact Chamfer similarity of the best, the tenth and the median document per query token, mean of all queries."""
 
     best: float
     tenth: float
@@ -92,15 +87,9 @@ class MaxSimSpread:
 
 @dataclass(frozen=True)
 class MeasuredEncoder:
-    """Recall of one preset on the sample.
+    """A preset, and the share of the exact ten best that it finds among 10, 50 and 100 candidates.
 
-    Parameters
-    ----------
-    name : str
-    config : MomentsConfig, LearnedConfig or FDEConfig
-    recall : dict of int to float or None
-        Share of the exact 10 best among the first 10, 50 and 100 candidates; None if the sample has fewer
-        than twice as many documents as candidates.
+    A share is None if the sample has fewer than twice as many documents.
     """
 
     name: str
@@ -170,9 +159,6 @@ class Diagnosis:
         encoders = [encoder.to_dict() for encoder in self.encoders]
         recommended = self.recommended.to_dict()
         return {**asdict(self), "encoders": encoders, "recommended": recommended, "text": self.text}
-
-    def __str__(self) -> str:
-        return self.text
 
     @property
     def text(self) -> str:
@@ -354,27 +340,10 @@ def _geometry_sample(documents: MultiVectors, stream: np.random.Generator) -> Mu
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Return the geometry of token vectors.
+    """Return the geometry of token vectors (n, dimension); raise ValueError without at least 2 nonzero rows.
 
-    The moments of the cosine are exact, over all pairs.  With the unit vectors u, the cosines of all pairs sum to
-    ``|sum u|**2 - n``, and their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
-
-    Parameters
-    ----------
-    tokens : float (n, dimension)
-        At least 2 nonzero rows.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer nonzero rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> cross = token_geometry(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]))
-    >>> cross.effective_rank, cross.unit_norms
-    (2.0, True)
+    With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and their squares to
+    ``|sum u u^T|**2 - n`` (Frobenius norm).
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -422,3 +391,124 @@ def _spread(drawn: Sample) -> MaxSimSpread:
         ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
         values.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
     return MaxSimSpread(*(float(value) for value in np.mean(values, axis=0)))
+
+
+# -- the sample ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Documents of a collection, and queries whose exact answers among them are known.
+
+    Encoders are fitted to the documents at the positions `fitting`.  Queries are real ones, or windows of other
+    documents.  `sources` are the positions of the windows' documents, or -1 for real queries.  A window scores its own
+    document -inf.
+    `population` is the number of documents with tokens in the collection.
+    """
+
+    collection: MultiVectors
+    population: int
+    documents: MultiVectors
+    fitting: NDArray[np.int64]
+    queries: MultiVectors
+    sources: NDArray[np.int64]
+    threads: int | None
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """Exact scores, float32 (n_queries, n_documents)."""
+        scores = chamfer_matrix(self.queries, self.documents, threads=self.threads)
+        windows = np.flatnonzero(self.sources >= 0)
+        scores[windows, self.sources[windows]] = -np.inf
+        return scores
+
+    @property
+    def exact_search(self) -> bool:
+        """True if the collection is so small that an index reads all tokens and needs no vectors."""
+        return self.collection.num_tokens <= EXACT_TOKENS
+
+    def ranks(self, documents: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the ranks of each query's exact ten best by the products of vectors, int64 (n_queries, 10)."""
+        products = queries @ documents.T
+        products[self.scores == -np.inf] = -np.inf
+        ranks = np.argsort(np.argsort(-products, axis=1, kind="stable"), axis=1)
+        best = np.stack([best_first(row, K) for row in self.scores])
+        return np.take_along_axis(ranks, best, axis=1)
+
+    def measure(self, config: EncoderConfig) -> tuple[NDArray[np.int64], tuple[float, float]]:
+        """Return the ranks by an encoder's vectors, and the seconds to encode a document and a query."""
+        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=self.threads)
+
+        def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
+            encode(texts[:1], threads=self.threads)  # compile before the clock starts
+            begun = time.perf_counter()
+            vectors = encode(texts, threads=self.threads)
+            return vectors, (time.perf_counter() - begun) / len(texts)
+
+        documents, document_seconds = timed(encoder.encode_documents, self.documents)
+        queries, query_seconds = timed(encoder.encode_queries, self.queries)
+        return self.ranks(documents, queries), (document_seconds, query_seconds)
+
+
+def draw_sample(
+    documents: Any,
+    queries: Any,
+    *,
+    size: int,
+    least: tuple[int, int],
+    most_queries: int,
+    min_fitting: int,
+    seed: int,
+    threads: int | None,
+) -> Sample:
+    """Draw at most `size` documents with tokens, and queries.
+
+    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer than `min_fitting` documents
+    would remain for fitting, encoders are fitted to all documents, and windows are cut from all of them.  Raise
+    ValueError if fewer documents or queries than `least` have tokens.
+    """
+    require_int("seed", seed, 0)
+    texts = as_multivectors(documents, "documents")
+    filled = _with_tokens(texts, "documents", least[0])
+    if queries is not None:
+        real = as_multivectors(queries, "queries")
+        real.require_dimension(texts.dimension, "queries", "documents")
+        real.require_finite("queries")
+        real = real[_with_tokens(real, "queries", least[1])]
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
+    document_stream, fit_stream, query_stream = streams
+    sampled = texts[np.sort(document_stream.permutation(filled)[:size])]
+    sampled.require_finite("sample of documents")
+    order = fit_stream.permutation(len(sampled))
+    fitting, others = np.split(order, [round(fit_share(len(filled)) * len(sampled))])
+    if len(fitting) < min_fitting:
+        fitting = others = order
+    fitting, others = np.sort(fitting), np.sort(others)
+    length = _WINDOW if queries is None else max(1, real.num_tokens // len(real))
+    products = sampled.num_tokens * sampled.dimension * length
+    count = min(most_queries, max(most_queries // 10, _PRODUCTS * most_queries // products))
+    if queries is None:
+        drawn, cut = pseudo_queries(sampled[others], min(count, len(others)), _WINDOW, query_stream)
+        sources = others[cut]
+    else:
+        drawn = real[np.sort(query_stream.permutation(len(real))[:count])]
+        sources = np.full(len(drawn), -1)
+    return Sample(texts, len(filled), sampled, fitting, drawn, sources, threads)
+
+
+def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
+    """Return the positions of the texts with tokens."""
+    filled = np.flatnonzero(texts.lengths > 0)
+    if len(filled) < least:
+        instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
+        raise ValueError(f"At least {least} {name} with tokens are needed, got {len(filled)}. {instead}.")
+    return filled
+
+
+def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
+    """Return the lines of a list of sentences; the last one is a warning if there are no real queries."""
+    warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
+    lines: list[str] = []
+    for sentence in [*sentences, *([warning] if pseudo_queries else [])]:
+        lines += textwrap.wrap(sentence, 79, initial_indent="- ", subsequent_indent="  ")
+    return lines

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diagnostics.sample import K, bullets, draw_sample
+from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..encoders.base import EncoderConfig
 from ..encoders.fde.config import FDEConfig
-from ..encoders.learned.encoder import LearnedConfig
-from ..encoders.moments import MomentsConfig
+from ..encoders.registry import preset_config
 from ..index.two_stage_search import SCAN_FROM
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
-from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 
 #: Smallest number of documents, and of given queries.
@@ -46,24 +41,10 @@ _IDENTITY_FLOATS = 10240
 
 @dataclass(frozen=True)
 class TunedRow:
-    """One encoder, measured on the whole sample.
+    """An encoder, the bytes of its vectors in the index, and its recall among the tuning's candidates.
 
-    Parameters
-    ----------
-    name : str
-    config : MomentsConfig, LearnedConfig or FDEConfig
-    bytes : int
-        Bytes of a document's vector in the index.
-    recall : float
-        Recall among the tuning's candidates, measured with the selection queries.
-    mean_recall : float
-        Mean of `recall` and the recall among half as many candidates; rows are compared by it.
-    held_out : float
-        Recall among the tuning's candidates, measured with the held-out queries.
-    interval : tuple of float
-        95% confidence interval of `held_out` (bootstrap over queries).
-    encode_seconds, query_seconds : float
-        Time to encode a document and a query.  They do not influence the choice.
+    `recall` is that of the selection queries, and `mean_recall` its mean with the recall among half as many candidates,
+    by which rows are compared.  `held_out` is that of the held-out queries, with its 95% confidence interval.
     """
 
     name: str
@@ -120,33 +101,19 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The encoder to use."""
-        return _best_row(self.rows, self.target_recall)
+        """The smallest row that reaches the target, or else the row with the highest `mean_recall`."""
+        target = self.target_recall
+        good = [row for row in self.rows if target is not None and row.recall >= target]
+        least = min((row.bytes for row in good), default=0)
+        return max(
+            [row for row in good if row.bytes == least] or self.rows,
+            key=lambda row: (row.mean_recall, -row.bytes, -row.floats),
+        )
 
     @property
     def config(self) -> EncoderConfig:
         """Configuration of the encoder to use."""
         return self.choice.config
-
-    def within(self, max_bytes: int) -> TunedRow:
-        """Return the row with the highest `mean_recall` among those of at most `max_bytes` bytes.
-
-        Raises
-        ------
-        ValueError
-            If no row is small enough.
-        """
-        rows = [row for row in self.rows if row.bytes <= max_bytes]
-        if not rows:
-            least = min(row.bytes for row in self.rows)
-            raise ValueError(
-                f"max_bytes must be at least {least}, the bytes of the smallest row, got {max_bytes}."
-            )
-        return _best_row(rows, None)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the configuration as a JSON file for ``muvera index --config``."""
-        write_json(Path(path), self.config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
@@ -200,16 +167,6 @@ class Tuning:
             )
 
 
-def _best_row(rows: Sequence[TunedRow], target_recall: float | None) -> TunedRow:
-    """Return the smallest row that reaches the target, or else the row with the highest `mean_recall`."""
-    good = [row for row in rows if target_recall is not None and row.recall >= target_recall]
-    least = min((row.bytes for row in good), default=0)
-    return max(
-        [row for row in good if row.bytes == least] or rows,
-        key=lambda row: (row.mean_recall, -row.bytes, -row.floats),
-    )
-
-
 def tune(
     documents: Any,
     queries: Any = None,
@@ -254,8 +211,7 @@ def tune(
     Returns
     -------
     Tuning
-        ``config`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``,
-        ``rows`` and ``text``.
+        ``config`` for :meth:`MuveraIndex.build`, ``rows`` and ``text``.
 
     Raises
     ------
@@ -336,13 +292,11 @@ def tune(
 
 def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
     """Return the configurations to try for tokens of `dimension` columns; a name begins with the encoder's kind."""
-    moments, learned = (
-        partial(MomentsConfig, dimension=dimension),
-        partial(LearnedConfig, dimension=dimension),
-    )
-    sized: list[tuple[str, EncoderConfig]] = [("mean", moments(covariance=False, compact_dimension=None))]
-    sized += [("moments", moments(compact_dimension=size)) for size in (*_MOMENTS_SIZES, None)]
-    sized += [("learned", learned(vector_dimension=size)) for size in _LEARNED_SIZES]
+    sized = [("mean", preset_config("mean", dimension))]
+    for moments in (*_MOMENTS_SIZES, None):
+        sized.append(("moments", preset_config("moments", dimension, compact_dimension=moments)))
+    for learned in _LEARNED_SIZES:
+        sized.append(("learned", preset_config("learned", dimension, vector_dimension=learned)))
     configs = {f"{kind} {config.vector_dimension:,}": config for kind, config in sized}
     for repetitions, planes, columns in _FDE_SHAPES:
         width = min(columns, dimension)

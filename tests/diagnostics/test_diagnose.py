@@ -15,8 +15,7 @@ from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
 from muvera.data.demo_sample import load_demo_sample
-from muvera.diagnostics.diagnose import MeasuredEncoder, token_geometry
-from muvera.diagnostics.sample import draw_sample
+from muvera.diagnostics.diagnose import MeasuredEncoder, draw_sample, token_geometry
 from muvera.diagnostics.theory import theorem_2_1, theorem_2_2
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
 
