@@ -1,6 +1,6 @@
 """``python -m muvera`` is the same as the command ``muvera``."""
 
-from .cli.app import main
+from .cli import main
 
 if __name__ == "__main__":
     main()

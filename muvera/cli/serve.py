@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
-from .options import TextEncoder
-from .output import warn
-
-if TYPE_CHECKING:
-    from ..index.muvera_index import MuveraIndex
-    from ..texts.text_index import TextIndex
+from .shared import TextEncoder, warn
 
 # Environment variables of the tokens; an option would be visible in the list of processes.
 _TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
@@ -51,17 +46,14 @@ def serve(
     """
     from ..index.generations import texts_file
     from ..index.muvera_index import MuveraIndex
-    from ..serve import ServerSettings
-    from ..serve.run import LOCAL
-    from ..serve.run import serve as run
+    from ..serve import LOCAL, ServerSettings
+    from ..serve import serve as run
     from ..texts.text_index import TextIndex
     from ..utils.checks import counted
     from ..utils.parallel import thread_count
 
-    token, read_token = (os.environ.get(name) or None for name in (_TOKEN, _READ_TOKEN))
-    settings = ServerSettings(
-        token=token, read_token=read_token, writable=writable, threads=threads or thread_count(None)
-    )  # fmt: skip
+    token, read_token = os.environ.get(_TOKEN) or None, os.environ.get(_READ_TOKEN) or None
+    settings = ServerSettings(token, read_token, writable, threads or thread_count(None))
     for value in ((token if writable else None), read_token):
         if value and len(value) < _MIN_TOKEN_LENGTH:
             warn(

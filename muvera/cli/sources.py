@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,16 @@ from ..data.batches import DocumentSample, collection_batches
 from ..data.multivectors import MultiVectors
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.moments import MomentsConfig
-from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder
+from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder, make_encoder
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
+from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..reranking.codecs import ResidualCodec
+from ..texts.database import TextDocument
+from ..texts.encoders.base import NoEncoder
+from ..texts.text_index import TextIndex
 from ..utils.atomic_files import read_json
-from .output import progress_bar
-
-if TYPE_CHECKING:
-    from ..texts.database import TextDocument
-    from ..texts.text_index import TextIndex
+from .shared import progress_bar
 
 #: Options of a reader: names and values.
 Options = Sequence[tuple[str, Any]] | None
@@ -81,36 +81,31 @@ def is_index(path: Path) -> bool:
 
 def open_index(path: Path) -> IndexSource:
     """Return the source of an index's folder, with the changes in its journal."""
-    folder, texts = path.expanduser().resolve(), None
+    folder = path.expanduser().resolve()
     if texts_file(folder) is None:
-        index = MuveraIndex.load(folder)
-    else:
-        from ..texts.encoders.base import NoEncoder
-        from ..texts.text_index import TextIndex
-
-        texts = TextIndex.load(folder, NoEncoder())
-        index = texts.index
-    codec = index.codec if index.settings.tokens is None else None
-    if isinstance(codec, ResidualCodec):
-        return CodedIndexSource(index, codec, texts)
-    return IndexSource(index, texts)
+        return IndexSource(MuveraIndex.load(folder))
+    texts = TextIndex.load(folder, NoEncoder())
+    return IndexSource(texts.index, texts)
 
 
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `encoder` is the index's, and `texts` is the index of texts, or None for an index of token vectors.
+    `texts` is the index of texts, or None for an index of token vectors.  An index that stores the codes of a PLAID
+    index is a :class:`muvera.data.batches.CodedSource`.
     """
 
     name = "muvera index"
 
     def __init__(self, index: MuveraIndex, texts: TextIndex | None = None) -> None:
-        self._index, self.texts = index, texts
-        self.encoder = index.encoder
+        self._index, self.texts, self.encoder = index, texts, index.encoder
         info = index.info()
-        self.dimension = info.dimension
-        self.num_documents = info.documents
-        self.num_tokens = info.tokens
+        self.dimension, self.num_documents, self.num_tokens = info.dimension, info.documents, info.tokens
+        codec = index.codec if index.settings.tokens is None else None
+        if isinstance(codec, ResidualCodec):
+            self.lossy, self.nbits = True, codec.bits
+            arrays = codec.arrays
+            self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         ids = self._index.ids
@@ -126,18 +121,6 @@ class IndexSource(Source):
         """Yield the documents with their ids, at most `max_tokens` tokens at a time."""
         for ids in self._blocks():
             yield from collection_batches(self._index.tokens(ids), max_tokens)
-
-
-class CodedIndexSource(IndexSource):
-    """Index that stores the codes of a PLAID index, see :class:`muvera.data.batches.CodedSource`."""
-
-    lossy = True
-
-    def __init__(self, index: MuveraIndex, codec: ResidualCodec, texts: TextIndex | None) -> None:
-        super().__init__(index, texts)
-        self.nbits = codec.bits
-        arrays = codec.arrays
-        self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]
 
     def coded_batches(
         self, max_tokens: int
@@ -179,8 +162,19 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> Enc
     return encoder
 
 
-def chosen_by_recall(source: Source, threads: int | None = None) -> Encoder | None:
-    """Choose and fit the default encoder on a sample of a source's documents; None if there are too few."""
+def fit_for_index(
+    config: EncoderConfig, source: Source, exact_tokens: int, threads: int | None, *, by_recall: bool
+) -> EncoderConfig | Encoder | None:
+    """Return an encoder that is fitted on all documents; if `by_recall` is true, the kind with the highest recall.
+
+    If the index needs no vectors, or has too few documents for a fit, return `config`, or None for `by_recall`.
+    """
+    exact = source.num_tokens is not None and source.num_tokens <= exact_tokens
+    few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
+    if exact or (few and config.needs_fit_sample):
+        return None if by_recall else config
+    if not by_recall:
+        return fit(make_encoder(config), source, threads)
     columns = source.dimension
     sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
     for _ in _fitting(source, sample.sample_while_yielding(stream(source))):
@@ -191,9 +185,7 @@ def chosen_by_recall(source: Source, threads: int | None = None) -> Encoder | No
 
 def fit(encoder: Encoder, source: Source, threads: int | None = None) -> Encoder:
     """Fit an encoder to all documents of a source, if it needs that, and return it."""
-    if encoder.needs_fit:
-        encoder.fit(_fitting(source, stream(source)), threads=threads)
-    return encoder
+    return encoder.fit(_fitting(source, stream(source)), threads=threads) if encoder.needs_fit else encoder
 
 
 def _fitting(source: Source, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:

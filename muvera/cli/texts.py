@@ -1,38 +1,36 @@
-"""``muvera texts``: index texts, change them and search them."""
+"""``muvera texts``: index texts, change them and search them; and ``muvera demo``."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
 
-from .conditions import warn_of_unmatched
-from .options import (
+from .shared import (
     Backend,
-    JournalEncoder,
     Json,
+    Out,
     Overwrite,
     Recall,
     TextEncoder,
     Threads,
     Tokens,
     Where,
-    given,
-)
-from .output import (
     document_line,
     document_text,
+    given,
     hits_text,
     megabytes,
     note,
     progress_bar,
     seconds,
     show,
+    warn_of_unmatched,
     wrapped,
 )
 
@@ -42,6 +40,9 @@ if TYPE_CHECKING:
 
 # Number of texts per change.
 _BATCH = 64
+
+# Answers per question of the demo.
+_SHOWN = 3
 
 Index = Annotated[str, Argument(metavar="INDEX", help="Folder of an index of texts, or an engine's URL.")]
 Texts = Annotated[
@@ -88,23 +89,24 @@ Example:
   muvera texts update my-index pages.csv --text title,body --id url
 """
 
-_TEXTS = """Index texts, change them and search them.
+texts = typer.Typer(rich_markup_mode=None)
 
-\b
-Example:
-  muvera texts index pages.csv my-index --text title,body --id url
-  muvera texts search my-index "a question"
-"""
 
-texts = typer.Typer(
-    help=_TEXTS, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@texts.callback()
+def start() -> None:
+    """Index texts, change them and search them.
+
+    \b
+    Example:
+      muvera texts index pages.csv my-index --text title,body --id url
+      muvera texts search my-index "a question"
+    """
 
 
 @texts.command("index")
 def build(
     source: Texts,
-    out: Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")],
+    out: Out,
     text: TextColumns = None,
     id: IdColumn = None,
     metadata: MetadataColumns = None,
@@ -146,7 +148,7 @@ def build(
     from ..utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
-    content = read_texts(source, text or (), id, metadata)
+    content = read_texts(as_path(source, "TEXTS"), text or (), id, metadata)
     settings = given(vectors=vectors, tokens=tokens, backend=backend)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
@@ -159,17 +161,19 @@ def build(
             )  # fmt: skip
     except BaseException:
         if len(model):
-            encoded = counted(len(model), "encoded text")
-            note(f"muvera: {cache} keeps {encoded}. Run the command again to continue.")
+            note(
+                f"muvera: {cache} keeps {counted(len(model), 'encoded text')}. Run the command again to continue."
+            )
         model.close(keep=True)
         raise
     model.close(keep=False)
     duration = time.perf_counter() - begun
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     facts = {"index": str(out), "texts": len(index), "encoder": model.name, "bytes": size}
-    number = counted(len(index), "text")
-    remark = " (only for demos)" if encoder == "minilm" else ""
-    line = f"{out}: {number}, encoded by {model.name}{remark}, {megabytes(size)}, in {seconds(duration)}"
+    name = model.name + (" (only for demos)" if encoder == "minilm" else "")
+    line = (
+        f"{out}: {counted(len(index), 'text')}, encoded by {name}, {megabytes(size)}, in {seconds(duration)}"
+    )
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
 
 
@@ -205,9 +209,10 @@ def change(
 ) -> None:
     """Add or update texts; _ADD and _UPDATE are the help."""
     from ..texts.text_files import read_texts
+    from ..utils.checks import as_path
 
     update = context.command.name == "update"
-    content = read_texts(source, text or (), id, metadata, optional_text=update)
+    content = read_texts(as_path(source, "TEXTS"), text or (), id, metadata, optional_text=update)
     if update and content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True, encodes=content.texts is not None) as opened:
@@ -281,7 +286,7 @@ def delete(
     index: Index,
     ids: Annotated[list[str] | None, Argument(metavar="ID", help="Ids of texts.")] = None,
     where: Where = None,
-    encoder: JournalEncoder = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """Delete texts by id or by a condition; from a database only by id.
@@ -307,7 +312,7 @@ def delete(
 def get(
     index: Index,
     ids: Annotated[list[str], Argument(metavar="ID", help="Ids of texts.")],
-    encoder: JournalEncoder = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """Print texts and their metadata."""
@@ -323,7 +328,7 @@ def list_(
     where: Where = None,
     limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
     offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
-    encoder: JournalEncoder = None,
+    encoder: TextEncoder = None,
     json_: Json = False,
 ) -> None:
     """List texts in the order in which they were added."""
@@ -370,7 +375,7 @@ def search(
         raise ValueError("The question is blank. Give one, or omit it and type it at the prompt.")
     with _opened(index, encoder) as loaded:
         find: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
-        for question in _typed_questions() if query is None else [query]:
+        for question in iter(_typed_line, "") if query is None else [query]:
             # The printed passage of a text is the one whose words match best, which the explanation contains.
             explained = explain or (not json_ and loaded.encoder.token_spans(question, "query") is not None)
             begun = time.perf_counter()
@@ -388,12 +393,53 @@ def search(
             show(json_, facts, "" if json_ else hits_text(hits, explain), remark)
 
 
-def _typed_questions() -> Iterator[str]:
-    """Yield lines of standard input until an empty line."""
-    while True:
-        if sys.stdin.isatty():
-            typer.echo("? ", nl=False, err=True)
-        line = sys.stdin.readline().strip()
-        if not line:
-            return
-        yield line
+def _typed_line() -> str:
+    if sys.stdin.isatty():
+        typer.echo("? ", nl=False, err=True)
+    return sys.stdin.readline().strip()
+
+
+def demo() -> None:
+    """Search a bundled sample of texts, without a download or a model.
+
+    The sample contains docstrings of Python's standard library and a beginner's questions.  Their token vectors
+    come from a small language model, not from a ColBERT model.
+
+    \b
+    Example:
+      muvera demo
+    """
+    begun = time.perf_counter()
+    from numba.core import event
+
+    from ..data.demo_sample import load_demo_sample
+    from ..texts.encoders.minilm import SampleEncoder
+    from ..texts.text_index import TextIndex
+
+    sample = load_demo_sample()
+    names = sample.documents.ids.tolist()
+    note(f"Indexing {len(names)} docstrings of Python's standard library.")
+    compiled: list[float] = []
+    title = "compiling, only the first time"
+    with event.install_timer("numba:compile", compiled.append), progress_bar(None, "texts", title):
+        built = TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
+        shown = [built.search(text, _SHOWN, explain=True) for text in sample.query_texts[:_SHOWN]]
+    times = []
+    for text in sample.query_texts * 3:
+        start = time.perf_counter()
+        built.search(text, _SHOWN)
+        times.append(time.perf_counter() - start)
+    answered = sum(
+        any(hit.id in labelled for hit in hits)
+        for hits, labelled in zip(built.search(sample.query_texts, _SHOWN), sample.relevant, strict=True)
+    )
+    for i, hits in enumerate(shown):
+        typer.echo(f"\n{typer.style(sample.query_texts[i], bold=True)}")
+        typer.echo(hits_text(hits, i == 0, sample.relevant[i]))
+    typer.echo(
+        f"\n{len(built)} texts, {megabytes(built.index.info().bytes_per_document)} each. "
+        f"A search takes {seconds(sorted(times)[len(times) // 2])}.\n"
+        f"{answered} of {len(sample.queries)} questions have a labelled answer among the first {_SHOWN}.\n"
+        f"Everything took {seconds(time.perf_counter() - begun)}, of which {seconds(sum(compiled))} to compile "
+        "(the first time only)."
+    )

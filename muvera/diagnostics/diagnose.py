@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.batches import fit_share, pseudo_queries
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import best_first
-from ..data.batches import fit_share, pseudo_queries
 from ..data.validation import as_array
 from ..encoders.base import EncoderConfig
 from ..encoders.registry import make_encoder, preset_config

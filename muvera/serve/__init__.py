@@ -17,8 +17,7 @@ import numpy as np
 from ..encoders.matmul import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
-from ..utils.checks import require_int, require_number
-from ..utils.checks import import_extra
+from ..utils.checks import import_extra, require_int, require_number
 
 # Seconds that running requests may take after a stop.
 _GRACE = 30

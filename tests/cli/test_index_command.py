@@ -104,7 +104,7 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
-    for command in (("encode", docs, url), ("index", url, "x")):
+    for command in (("encode", docs, url), ("index", url, "x"), ("texts", "index", url, "x")):
         error = fails(*command)
         assert "must be a folder" in error and "secret" not in error
     (tmp_path / "a.txt").write_text("text")
@@ -167,7 +167,7 @@ def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     facts = answer("info", tmp_path / "texts")
     assert (facts["texts"], facts["text_encoder"]) == (2, "words")
     out = muvera("info", tmp_path / "texts")[1]  # so few texts are searched without vectors
-    assert "exact search up to        20,000 tokens\nencoder (not in use)\n" in out
+    assert "exact up to (tokens)      20,000\nencoder (not in use)\n" in out
     answer("encode", docs, tmp_path / "a", "--save-encoder", tmp_path / "encoder")
     assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 153
 
@@ -278,15 +278,15 @@ def test_commands_for_folders_refuse_a_url_without_its_password(command: str) ->
 def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned: bool) -> None:
     pytest.importorskip("fastapi", reason="the serve extra is not installed")
     pytest.importorskip("uvicorn", reason="the serve extra is not installed")
-    from muvera.serve import run
+    from muvera.serve import listen
 
-    with run.listen("127.0.0.1", 0) as other:
+    with listen("127.0.0.1", 0) as other:
         port = other.getsockname()[1]
         assert "Give another --port" in fails("serve", folder / "index", "--port", port)  # not announced
     for host in ("no.such.host.invalid", "192.0.2.1"):
         with pytest.raises(OSError, match=host):
-            run.listen(host, 0)
-    monkeypatch.setattr(run, "serve", lambda *_, announce, **__: announce())
+            listen(host, 0)
+    monkeypatch.setattr("muvera.serve.serve", lambda *_, announce, **__: announce())
     monkeypatch.setenv("MUVERA_TOKEN", token)
     code, out, err = muvera("serve", folder / "index", "--writable")
     assert code == 0 and "30 documents at http://127.0.0.1:8080/" in out
@@ -295,9 +295,8 @@ def test_serve(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str, warned
 
 
 def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = pytest.importorskip("muvera.serve.run", reason="the serve extra is not installed")
     monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", lambda _: HashEncoder())
-    monkeypatch.setattr(run, "serve", lambda index, *_, **__: index.add(["a green pear"]))
+    monkeypatch.setattr("muvera.serve.serve", lambda index, *_, **__: index.add(["a green pear"]))
     monkeypatch.setenv("MUVERA_TOKEN", "0123456789abcdef")
     TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
     given = ["serve", tmp_path / "texts", "--encoder", "hash", "--writable"]

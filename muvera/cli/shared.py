@@ -1,4 +1,4 @@
-"""Printing: results to standard output, everything else to standard error."""
+"""Options of several commands, and printing: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,111 @@ import threading
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, BadParameter, Option
+
+from ..metadata import kind_of
 
 if TYPE_CHECKING:
     from ..convert import Report
     from ..texts.database import TextDocument
     from ..texts.hit import Hit, TextExplanation
+
+# -- options ---------------------------------------------------------------------
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; true, false and numbers are converted, other values stay text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadParameter(f"it must be NAME=VALUE, got {text!r}.")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        parsed = value
+    return name.replace("-", "_"), parsed if isinstance(parsed, (bool, int, float)) else value
+
+
+def _condition(text: str) -> Any:
+    """Parse a condition in JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadParameter(
+            f'it must be JSON, such as {{"year": {{"$gte": 2000}}}}, got {text!r}: {error}.'
+        ) from None
+
+
+Source = Annotated[Path, Argument(metavar="SOURCE", help="Token embeddings: an index, a file or a folder.")]
+Out = Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")]
+Format = Annotated[
+    str | None, Option("--format", "-f", help="Input format (default: detected; see muvera formats).")
+]
+ReaderOption = Annotated[
+    list[Any] | None,
+    Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        parser=_pair,
+        help="Option of the format's reader, such as part=queries if the input also has documents; can be repeated.",
+    ),
+]
+Queries = Annotated[
+    Path | None,
+    Option(
+        help="Query embeddings of the same model, in any format; of a folder with documents and queries, its queries "
+        "(default: windows of document tokens)."
+    ),
+]
+Encoder = Annotated[
+    str | None,
+    Option(
+        help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
+        "(default: moments; for muvera index, learned if its recall is clearly higher)."
+    ),
+]
+Config = Annotated[
+    Path | None, Option(help='JSON file with parameters, such as {"num_repetitions": 40} for fde.')
+]
+Backend = Annotated[
+    Literal["auto", "exact", "scan", "hnsw"] | None,
+    Option(help="exact reads every vector, scan reads 4-bit codes, hnsw searches a graph (default: auto)."),
+]
+Tokens = Annotated[
+    Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
+    Option(
+        help="How tokens are stored: as floats, or as codes: int8, 4bit, 2bit or 1bit, with about 1/2, 1/4, 1/7 or "
+        "1/13 of the bytes of float16. Fewer bits lower recall."
+    ),
+]
+TextEncoder = Annotated[
+    str | None,
+    Option(
+        help="Encoder of questions and new texts (default: that of the index, if colbert-small or minilm)."
+    ),
+]
+Where = Annotated[
+    Any,
+    Option(
+        metavar="JSON", parser=_condition, help='Condition on the metadata, such as {"year": {"$gte": 2000}}.'
+    ),
+]
+Recall = Annotated[float | None, Option(help="Target mean recall, such as 0.95, instead of --candidates.")]
+Threads = Annotated[int | None, Option(help="Number of threads (default: all cores).")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace an existing OUT.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document instead of text.")]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not None, so that the library's defaults apply to the others."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+# -- printing --------------------------------------------------------------------
 
 # Phrases of the library's messages, and the corresponding phrases of the command line.
 _ON_COMMAND_LINE = {
@@ -177,7 +274,11 @@ def hits_text(hits: Iterable[Hit], explain: bool, labelled: Collection[str] = ()
         if explain and reason is not None:
             parts = " + ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
             lines.append(wrapped(f"score: {parts}", _INDENT, _INDENT))
-            lines.append(wrapped("matches: " + ", ".join(_word_pairs(reason)), _INDENT, 2 * _INDENT))
+            pairs = (
+                f"{word}={match or '(no word)'} {similarity:.2f}"
+                for word, match, similarity in reason.words()
+            )
+            lines.append(wrapped("matches: " + ", ".join(dict.fromkeys(pairs)), _INDENT, 2 * _INDENT))
     return "\n".join(lines)
 
 
@@ -239,15 +340,6 @@ def _marked(lines: str, reason: TextExplanation) -> str:
     )
 
 
-def _word_pairs(explanation: TextExplanation) -> list[str]:
-    """Return each query word with the word of the text that it matched, and their similarity."""
-    pairs = [
-        f"{word}={matched or '(no word)'} {similarity:.2f}"
-        for word, matched, similarity in explanation.words()
-    ]
-    return list(dict.fromkeys(pairs))
-
-
 def document_text(document: TextDocument) -> str:
     """Return a text with its id and its metadata."""
     lines = [typer.style(str(document.id), bold=True)]
@@ -261,3 +353,38 @@ def document_line(document: TextDocument) -> str:
     title, start = _title(document.id, document.metadata), f"{document.id}  "
     space = max(10, columns() - _width(start))
     return start + _shortened(document.text if title == str(document.id) else title, space)
+
+
+# -- conditions that match nothing -------------------------------------------------
+
+# A condition that is true for practically every number, and that every database can evaluate.
+_NUMBER = {"$gte": -1e15}
+
+
+def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
+    """Warn about each field of `where` that no document has, or only with values of another type.
+
+    `matches` returns True if a document satisfies a condition.  Call this after an empty result.
+    """
+    compared = set(_compared(where or {}))
+    for field in sorted({field for field, _ in compared}):
+        if not matches({field: {"$exists": True}}):
+            warn(f"--where names the field {field!r}, which no document has.")
+        elif (field, "number") in compared and not matches({field: _NUMBER}):
+            warn(f"--where compares {field!r} with a number, but no document has a number there.")
+        elif (field, "text") in compared and not matches(
+            {field: {"$exists": True}, "$not": {field: _NUMBER}}
+        ):
+            warn(f"--where compares {field!r} with a string, but every document has a number there.")
+
+
+def _compared(condition: Any) -> Iterator[tuple[str, str | None]]:
+    """Yield a field and the kind of its operand for each comparison in a valid condition."""
+    for field, value in condition.items():
+        if field in ("$and", "$or", "$not"):
+            for part in [value] if field == "$not" else value:
+                yield from _compared(part)
+            continue
+        for name, operand in value.items() if isinstance(value, dict) else [("$eq", value)]:
+            for each in operand if isinstance(operand, list) else [operand]:
+                yield field, None if name == "$exists" else kind_of(each)
