@@ -18,7 +18,7 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import as_path, require_choice, require_int, require_number
-from .readers import arrow, containers, json_lines, plaid, pylate, qdrant
+from .readers import arrow, colbert, containers, json_lines, qdrant
 from .readers.in_memory import open_object
 from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
 
@@ -26,7 +26,7 @@ from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming
 #: comes before that format; a folder of plain arrays comes after every kind of index.
 READERS: dict[str, Reader] = {
     entry.name: entry
-    for module in (pylate, plaid, qdrant, containers, json_lines, arrow)
+    for module in (colbert, qdrant, containers, json_lines, arrow)
     for entry in module.READERS
 }
 

@@ -1,4 +1,4 @@
-"""Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, WARP, and byaldi.
+"""Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.
 
 Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader normalizes them if the
 engine of its format does.
@@ -6,9 +6,12 @@ engine of its format does.
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,15 @@ from ...kernels.token_codes import byte_table, decode_residuals
 from ...utils.arrays import load_npy
 from ...utils.checks import require_int
 from ...utils.parallel import run_in_ranges, split_by_count
-from ..parsing import load_npy_safely, read_array, read_json, read_json_object, read_torch
+from ..parsing import (
+    load_npy_safely,
+    load_plain,
+    open_table,
+    read_array,
+    read_json,
+    read_json_object,
+    read_torch,
+)
 from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource
 
 _TOKENS_PER_TASK = 4096
@@ -94,25 +105,21 @@ class _ChunkedRows:
 
     def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
         self.bounds = running_total(counts)
-        self.load = load
-        self._last: tuple[int, NDArray[Any]] | None = None
+        self.load = lru_cache(maxsize=1)(load)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
         chunks = np.searchsorted(self.bounds, rows, side="right") - 1
+        parts = []
         # For no rows, an empty slice of the first array has the right columns.
-        numbers = np.unique(chunks) if len(rows) else [0]
-        return np.concatenate([self._chunk(i)[rows[chunks == i] - self.bounds[i]] for i in numbers])
-
-    def _chunk(self, i: int) -> NDArray[Any]:
-        if self._last is None or self._last[0] != i:
-            array, count = self.load(int(i)), int(self.bounds[i + 1] - self.bounds[i])
-            if len(array) != count:
+        for i in np.unique(chunks).tolist() if len(rows) else [0]:
+            array, (start, stop) = self.load(i), self.bounds[i : i + 2]
+            if len(array) != stop - start:
                 raise ValueError(
-                    f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {count}"
+                    f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {stop - start}"
                 )
-            self._last = i, array
-        return self._last[1]
+            parts.append(array[rows[chunks == i] - start])
+        return np.concatenate(parts)
 
 
 class _QuantizedSource(FlatSource):
@@ -256,6 +263,126 @@ def _merged_bounds(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> N
     return running_total(as_lengths(rows, file.name))
 
 
+# -- PyLate -----------------------------------------------------------------------
+#
+# Documents have the ids that were given to PyLate.  Removed documents are skipped, even if their vectors still exist.
+
+#: Maps of an index: of positions to ids (of fast-plaid in a subfolder, or of ColBERT's files), of ids to the numbers of
+#: their tokens (Voyager), and of ids to the first row and the number of rows (ScaNN).
+_PLAID_MAP = "plaid_ids_to_documents_ids"
+_VOYAGER_MAP = "document_ids_to_embeddings"
+_SCANN_MAP = "doc_id_to_embedding_range"
+
+
+def _pylate_root(path: Path) -> Path:
+    """Return the folder with the maps of an index, which may be inside it."""
+    return path.parent if path.name == "fast_plaid_index" and _has_map(path.parent, _PLAID_MAP) else path
+
+
+def _is_pylate(path: Path) -> bool:
+    return (
+        _has_map(_pylate_root(path), _PLAID_MAP)
+        or ((path / "index.voyager").is_file() and _has_map(path, _VOYAGER_MAP))
+        or (path / "flattened_embeddings.npy").is_file()
+    )
+
+
+def _open_pylate(path: Path, *, exact: bool = True) -> FlatSource:
+    """Open ``<index_folder>/<index_name>``; `exact` is that of fast-plaid."""
+    path = _pylate_root(path)
+    if _has_map(path, _PLAID_MAP):
+        fast = path / "fast_plaid_index"
+        inner: FlatSource = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
+        _choose_named(inner, _read_map(path, _PLAID_MAP))
+        return inner
+    if (path / "index.voyager").is_file():
+        return _looked_up(*_voyager_vectors(path / "index.voyager"), _read_map(path, _VOYAGER_MAP))
+    tokens = load_npy(path / "flattened_embeddings.npy")
+    table = path / f"{_SCANN_MAP}.tsv"
+    if table.is_file():  # releases after 1.6
+        lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+        ranges = {name: (int(first), int(count)) for name, first, count in lines}
+    else:
+        ranges = _read_map(path, _SCANN_MAP)
+    rows = {name: range(first, first + count) for name, (first, count) in ranges.items()}
+    return _looked_up(tokens, np.arange(len(tokens)), rows)
+
+
+def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
+    """Name the documents of an index by a map of positions to ids, and skip the others."""
+    keys = [int(key) if isinstance(key, str) else key for key in names]  # SQLite has texts
+    positions = as_integers(keys, "The map's positions")
+    kept = np.isin(np.arange(index.num_documents or 0), positions)
+    if kept.sum() != len(positions):
+        raise ValueError(
+            f"the map must have positions from 0 to {len(kept) - 1}, each at most once, got {len(positions)} "
+            f"from {positions.min()} to {positions.max()}"
+        )
+    ids = list(names.values())
+    index.choose(kept, [ids[i] for i in np.argsort(positions)])
+    index.name = "pylate"
+
+
+def _looked_up(
+    tokens: NDArray[Any], rows: NDArray[np.int64], documents: Mapping[Any, Sequence[int]]
+) -> FlatSource:
+    """Return the source of documents of numbered tokens, in the order of the map; token i is in row ``rows[i]``."""
+    lengths = [len(numbers) for numbers in documents.values()]
+    count = sum(lengths)
+    # Checked before any array is made: a small map of shared lists or long ranges can name any number of tokens.
+    numbers = np.fromiter(chain.from_iterable(documents.values()), np.int64, min(count, len(rows)))
+    if count > len(rows) or ((numbers < 0) | (numbers >= len(rows))).any():
+        raise ValueError(f"the map names {count} tokens, not all among the {len(rows)} of the index")
+    return FlatSource(tokens, running_total(lengths), list(documents), name="pylate", rows=rows[numbers])
+
+
+def _has_map(folder: Path, stem: str) -> bool:
+    return any((folder / f"{stem}{suffix}").is_file() for suffix in (".pkl", ".sqlite"))
+
+
+def _read_map(folder: Path, stem: str) -> dict[Any, Any]:
+    """Return a map, which is a pickle of a dict, or in older releases a SQLite file of sqlitedict."""
+    pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
+    if pickled.is_file():
+        value = load_plain(pickled.read_bytes(), pickled.name)
+        if not isinstance(value, dict):
+            raise ReadError(f"{pickled.name} must contain a dict, got {type(value).__name__}. Copy it again.")
+        return value
+    with closing(open_table(database, "unnamed", ("key", "value"), "sqlitedict")) as connection:
+        rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
+    return {
+        key: load_plain(value, database.name) if isinstance(value, bytes) else value for key, value in rows
+    }
+
+
+#: "VOYA", version, dimension, space, kind of numbers, norm, flag; then hnswlib's header: offset of the links, capacity,
+#: count, bytes of a record, offsets of the id and of the numbers in it, and nine numbers about the graph.
+_VOYAGER_HEAD = struct.Struct("<4siiBBfB QQQQQQ iIQQQdQ")
+_VOYAGER_FLOAT32 = 0x20
+
+
+def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the vectors of a Voyager index, memory-mapped, and the row of each label; the graph is not read."""
+    with path.open("rb") as stream:
+        head = _VOYAGER_HEAD.unpack(stream.read(_VOYAGER_HEAD.size))
+    magic, version, dimension, _, kind, _, transformed, _, _, count, size, label_at, numbers_at, *_ = head
+    if magic != b"VOYA" or version != 1 or kind != _VOYAGER_FLOAT32 or transformed:
+        raise ValueError("index.voyager is not of version 1 with float32")
+    record = np.dtype(
+        {
+            "names": ["numbers", "label"],
+            "formats": [("<f4", (dimension,)), "<i8"],
+            "offsets": [numbers_at, label_at],
+            "itemsize": size,
+        }
+    )
+    file = np.memmap(path, record, "r", _VOYAGER_HEAD.size, (count,))
+    rows = np.argsort(file["label"], kind="stable")
+    if not np.array_equal(file["label"][rows], np.arange(count)):
+        raise ValueError("its labels must be the numbers of its vectors")
+    return file["numbers"], rows
+
+
 # -- WARP -------------------------------------------------------------------------
 
 # Documents may have no tokens, but a damaged number must not cause a huge allocation.
@@ -336,6 +463,13 @@ def _has(*names: str) -> Any:
 
 
 READERS = (
+    # PyLate's folders contain the files of PLAID.
+    Reader(
+        "pylate",
+        "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
+        _is_pylate,
+        _open_pylate,
+    ),
     # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes first: it keeps the token order.
     Reader(
         "plaid",
