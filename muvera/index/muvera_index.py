@@ -22,7 +22,7 @@ from ..data.validation import Ids
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, as_encoder
 from ..reranking.chamfer import Explanation, explain
-from ..reranking.codecs import TokenCodec
+from ..reranking.codecs import ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.locks import ReadersWriterLock, renew_after_fork
@@ -142,9 +142,11 @@ class MuveraIndex:
             If `path` exists and `overwrite` is False, or it is not an index.
         """
         chosen = IndexSettings.of(settings, **changes)
-        codec: TokenCodec | None = None
+        batches: Iterator[tuple[MultiVectors, CodedVectors | None]]
+        codec: ResidualCodec | None = None
         if isinstance(documents, CodedSource):
-            codec, batches = plaid_codes(documents)
+            codec = ResidualCodec.of_plaid(documents.centroids, documents.bucket_weights)
+            batches = plaid_codes(documents, codec)
             for name, value in (("tokens", chosen.tokens), ("ids", ids)):
                 if value is not None:
                     raise ValueError(

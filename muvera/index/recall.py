@@ -252,7 +252,7 @@ class Level(NamedTuple):
 
 
 #: The level of a search that ranks every document.
-EVERYTHING = Level(1, 0, 0, 0, 1, 1)
+EVERYTHING = Level(1.0, 0, 0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from ..mips import HNSWSettings
+from ..reranking.codecs import CODECS
 from ..utils.checks import given, require_choice, require_int
 
 Backend = Literal["auto", "exact", "scan", "hnsw"]
 
 TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
-
-#: Token kinds that are codes, learned from the documents.
-CODES = ("int8", "4bit", "2bit", "1bit")
 
 #: Collections of at most this many tokens are searched exactly: the two stages would not be faster.
 EXACT_TOKENS = 20_000
@@ -71,10 +69,10 @@ class IndexSettings:
             require_choice("tokens", self.tokens, get_args(TokenKind))
         if not isinstance(self.keep_exact, bool):
             raise TypeError(f"keep_exact must be a bool, got {given(self.keep_exact)}.")
-        if self.keep_exact and self.tokens not in CODES:
+        if self.keep_exact and self.tokens not in CODECS:
             raise ValueError(
                 f"keep_exact=True stores exact tokens beside codes, but tokens={self.tokens!r} makes no codes. Give "
-                f"one of {', '.join(CODES)}, or omit keep_exact."
+                f"one of {', '.join(CODECS)}, or omit keep_exact."
             )
 
     @classmethod

@@ -31,13 +31,9 @@ from ..reranking.pruning import (
 from ..utils.arrays import ask_for, forget, load_npy, resident_share
 from .settings import IndexSettings
 
-# Segments in memory are merged until each has more than _GROWTH times the tokens of its successor.  So adding documents
-# one by one stays cheap, and so do searches.  Segments of more than _MERGED_BYTES are not merged.
-_GROWTH, _MERGED_BYTES = 2, 64 << 20
-
-# Segments in memory of up to this many bytes are merged at the end of a build: ranking in order is slower if the
-# candidates are in several segments.
-_JOINED_BYTES = 2 << 30
+# Segments in memory of up to _MERGED_BYTES are merged until each has over _GROWTH times the tokens of its successor.
+# All of up to _JOINED_BYTES are merged at the end of a build: ranking in order is slower with several segments.
+_GROWTH, _MERGED_BYTES, _JOINED_BYTES = 2, 64 << 20, 2 << 30
 
 # Bytes of tokens in memory before they are written to the staging file.
 _STAGING_BYTES = 64 << 20
@@ -45,11 +41,9 @@ _STAGING_BYTES = 64 << 20
 # Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
-# For more rows than this, the system's own read-ahead is enough.
-_MAX_ASKED = 4096
-
-# After this many requests, check again if the files are in memory, at this many pages of each.
-_REQUESTS, _PAGES = 64, 32
+# For more than _MAX_ASKED rows, the system's own read-ahead is enough.  Every _REQUESTS requests, _PAGES pages of each
+# file are checked for being in memory.
+_MAX_ASKED, _REQUESTS, _PAGES = 4096, 64, 32
 
 # Bytes of mapped files that this process may hold before it releases them, and extra bytes that each text
 # counts: the system maps up to a large page around each byte that is read.
@@ -63,20 +57,15 @@ Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 #: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 PLAID_BATCH_TOKENS = 1 << 17
 
-#: Documents, and their codes if they are known.
-CodedBatches = Iterator[tuple[MultiVectors, CodedVectors | None]]
-
 #: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
 FIT_TOKENS = 50_000
 
 # Seed of the sample that a codec is fitted on.
 _SEED = 0x70
 
-# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.
-_MORE = 10
-
-# Bounds are worth computing from this many times k candidates.
-_BOUNDED = 4
+# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.  Bounds are used for
+# more than _BOUNDED times k candidates.
+_MORE, _BOUNDED = 10, 4
 
 
 @dataclass(frozen=True)
@@ -115,10 +104,7 @@ class TokenStore(Generic[_Texts]):
     # -- changing -------------------------------------------------------------
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
-        """Add texts under the next row numbers: all of them or none.
-
-        If many tokens are in memory, they are moved to the folder `staging`.
-        """
+        """Add texts under the next row numbers; if many tokens are in memory, move them to the folder `staging`."""
         if len(vectors) == 0:
             return
         last = Segment(len(self), self._join([vectors]))
@@ -137,22 +123,19 @@ class TokenStore(Generic[_Texts]):
             segments = self._staged(segments, staging)
         self.segments = segments
 
-    def stage(self, staging: Path) -> None:
-        """Move the tokens in memory to the folder `staging`."""
-        if any(segment.path is None for segment in self.segments):
-            self.segments = self._staged(self.segments, staging)
-
-    def join(self) -> None:
-        """Merge all segments into one, unless one is mapped or they are very large."""
-        parts = [segment.vectors for segment in self.segments if segment.path is None]
-        if (
-            len(parts) == len(self.segments) > 1
-            and sum(part.tokens.nbytes for part in parts) <= _JOINED_BYTES
+    def flush(self, staging: Path | None) -> None:
+        """Move the tokens in memory to the folder `staging`; without one, merge all segments if none is mapped."""
+        memory = [segment.vectors for segment in self.segments if segment.path is None]
+        if staging is not None:
+            self.segments = self._staged(self.segments, staging) if memory else self.segments
+        elif (
+            len(memory) == len(self.segments) > 1
+            and sum(each.tokens.nbytes for each in memory) <= _JOINED_BYTES
         ):
-            self.segments = [Segment(0, self._join(parts))]
+            self.segments = [Segment(0, self._join(memory))]
 
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
-        """Write the segments in memory to the end of the last file, or to a new one; return all segments."""
+        """Return the segments with those in memory written to the end of the last file, or to a new one."""
         memory = [segment for segment in segments if segment.path is None]
         files = segments[: len(segments) - len(memory)]
         texts = [segment.vectors for segment in memory]
@@ -223,10 +206,7 @@ class TokenStore(Generic[_Texts]):
                 yield segment.vectors, offsets[local], offsets[local + 1]
 
     def read_ahead(self, rows: NDArray[np.int64]) -> int:
-        """Prefetch the mapped tokens of `rows` without waiting; return the number of requested ranges.
-
-        Nothing is requested while the files are in memory.
-        """
+        """Prefetch `rows` without waiting, unless the files are in memory; return the number of requested ranges."""
         files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
         if not files or len(rows) > _MAX_ASKED:
             return 0
@@ -241,10 +221,7 @@ class TokenStore(Generic[_Texts]):
         return ranges
 
     def let_go(self, rows: NDArray[np.int64]) -> None:
-        """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held.
-
-        The files stay in the system's page cache while there is room.
-        """
+        """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held."""
         for texts, starts, stops in self._mapped_rows(rows):
             self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
         if self._held_bytes >= _HELD_BYTES:
@@ -275,16 +252,11 @@ def _dtype(texts: list[_Texts]) -> np.dtype[Any]:
     return np.result_type(*(each.tokens.dtype for each in texts))
 
 
-def plaid_codes(source: CodedSource) -> tuple[TokenCodec, CodedBatches]:
-    """Return the codec of a PLAID index, and its documents with their codes."""
-    codec = ResidualCodec.of_plaid(source.centroids, source.bucket_weights)
-
-    def batches() -> CodedBatches:
-        for documents, numbers, packed in source.coded_batches(PLAID_BATCH_TOKENS):
-            codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
-            yield documents, CodedVectors(codec, codes, documents.offsets)
-
-    return codec, batches()
+def plaid_codes(source: CodedSource, codec: ResidualCodec) -> Iterator[tuple[MultiVectors, CodedVectors]]:
+    """Yield the documents of a PLAID index with their codes."""
+    for documents, numbers, packed in source.coded_batches(PLAID_BATCH_TOKENS):
+        codes = codec.plaid_codes(np.asarray(numbers), np.ascontiguousarray(packed))
+        yield documents, CodedVectors(codec, codes, documents.offsets)
 
 
 class CodeStore(TokenStore[CodedVectors]):
@@ -299,16 +271,15 @@ class TokenLevels:
     """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
     After that, codes rank the candidates, and floats rerank the best ones: exact floats if they are stored,
-    otherwise decoded ones.  A codec is fitted once and does not change; it can also be given at the start.
+    otherwise decoded ones.
     """
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
         self.settings, self.dimension = settings, dimension
         has_floats = codec is None or settings.keep_exact
-        #: Tokens as floats, if they are stored, and as codes, once a codec is fitted.
         self.floats = TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None
         self.codes = None if codec is None else CodeStore(codec)
-        #: A folder for tokens once they no longer fit in the memory buffer.
+        #: A folder for tokens that do not fit in the memory buffer.
         self.staging: Path | None = None
 
     def __copy__(self) -> TokenLevels:
@@ -371,10 +342,9 @@ class TokenLevels:
         floats, kind = self.floats, self.settings.tokens
         if self.codes is not None or floats is None or kind not in CODECS:
             return
-        total = int(floats.lengths.sum())
-        if total < (FIT_TOKENS if tokens is None else tokens):
+        if floats.lengths.sum() < (FIT_TOKENS if tokens is None else tokens):
             return
-        codec = CODECS[kind](_sample(floats, total), threads=threads)
+        codec = CODECS[kind](_sample(floats), threads=threads)
         codes = CodeStore(codec)
         for _, texts in floats.batches(np.arange(len(floats))):
             codes.append(CodedVectors.of(codec, texts, threads), self.staging)
@@ -383,10 +353,7 @@ class TokenLevels:
     def flush(self) -> None:
         """Write the tokens in memory to the staging folder, or merge them if none is set."""
         for level in self.levels:
-            if self.staging is None:
-                level.join()
-            else:
-                level.stage(self.staging)
+            level.flush(self.staging)
 
     # -- reading --------------------------------------------------------------
 
@@ -399,12 +366,7 @@ class TokenLevels:
         assert self.codes is not None
         return self.codes.rows(rows).decoded()
 
-    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], MultiVectors]]:
-        """Yield (rows, texts) for ascending `rows`, a few thousand at a time."""
-        for batch, texts, _ in self.coded_batches(rows):
-            yield batch, texts
-
-    def coded_batches(
+    def batches(
         self, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
         """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
@@ -441,7 +403,7 @@ class TokenLevels:
         self.levels[-1].read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the scores by which :meth:`rank` first orders rows, float32 (n,): by codes if there are any."""
+        """Return the scores by which :meth:`rank` first orders rows: by codes if there are any."""
         floats, codes = self.floats, self.codes
         tokens = np.asarray(query, np.float32)
         if codes is not None:
@@ -483,7 +445,7 @@ class TokenLevels:
             rows = rows if options.in_order else floats.grouped(rows)
             return rank_candidates(query, rows, floats.runs(rows), options, threads)
         if rescore is None:
-            # Decoding takes longer than reading exact tokens, and changes the order by codes less.
+            # Decoding takes longer than reading exact tokens and changes the order less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         tokens = np.asarray(query, np.float32)
@@ -495,8 +457,7 @@ class TokenLevels:
         if floats is None:
             scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
             return ranked(best, scores, options.k)
-        # Few candidates are left, all close to the k best: bounds would skip few of them and cost more than
-        # they save.
+        # For few candidates, all close to the k best, bounds cost more than they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         how = RerankOptions(options.k, bounded, estimates=estimates)
         floats.read_ahead(best)
@@ -505,8 +466,9 @@ class TokenLevels:
         return result
 
 
-def _sample(store: TokenStore[MultiVectors], total: int) -> NDArray[np.float32]:
-    """Return a uniform sample of the tokens, float32."""
+def _sample(store: TokenStore[MultiVectors]) -> NDArray[np.float32]:
+    """Return a uniform sample of the tokens."""
+    total = int(store.lengths.sum())
     picked = np.sort(np.random.default_rng(_SEED).permutation(total)[:FIT_TOKENS])
     samples, start = [], 0
     for segment in store.segments:

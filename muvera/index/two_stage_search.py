@@ -459,10 +459,10 @@ class IndexContents:
         encoder = make_encoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
-            encoder.fit((texts for _, texts in self.store.batches(sample)), threads=threads)
+            encoder.fit((texts for _, texts, _ in self.store.batches(sample)), threads=threads)
         candidates = CandidateSearch(encoder, self.settings)
         with stage("making vectors"):
-            for batch, texts in self.store.batches(self.ids.live):
+            for batch, texts, _ in self.store.batches(self.ids.live):
                 candidates.add(batch, texts, threads)
         if fits:
             candidates.fitted_on = len(candidates.search)
@@ -502,7 +502,7 @@ class IndexContents:
         )
         fresh.generations, fresh.attempted = self.generations, self.attempted
         fresh.fit_from, fresh.store.staging = sys.maxsize, staging
-        for rows, texts, codes in self.store.coded_batches(self.ids.live):
+        for rows, texts, codes in self.store.batches(self.ids.live):
             fresh.append(self.ids.of(rows), texts, threads, codes)
         fresh.finish(threads)
         return fresh

@@ -10,7 +10,7 @@ from builders.foreign_indexes import random_index, write_plaid
 from muvera import MultiVectors, MuveraIndex, convert
 from muvera.index import token_store
 from muvera.index.generations import read_manifest
-from muvera.index.settings import CODES
+from muvera.reranking.codecs import CODECS
 
 DIMENSION = 16
 
@@ -51,7 +51,7 @@ def overlap(rankings: Any, expected: Any) -> float:
 
 
 @pytest.mark.parametrize("exact_tokens", [0, 10**6])
-@pytest.mark.parametrize("tokens", CODES)
+@pytest.mark.parametrize("tokens", CODECS)
 def test_codes_find_nearly_what_floats_find(tokens: Any, exact_tokens: int) -> None:
     exact = built(exact_tokens=exact_tokens).search(QUERIES, 5, candidates=300)
     index = built(tokens=tokens, exact_tokens=exact_tokens)

@@ -52,7 +52,7 @@ def test_a_store_is_a_list_of_texts(
             store.append(texts(i, lengths, dtype), staging)
             expected.extend(texts(i, lengths, dtype))
         if staging is not None and data.draw(st.booleans()):
-            store.stage(staging)
+            store.flush(staging)
             assert all(segment.path is not None for segment in store.segments)
     assert len(store) == len(expected)
     if not expected:
@@ -102,10 +102,10 @@ def test_join_merges_segments_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
         store.append(batch)
     expected = [np.array(text) for text in store.rows(np.arange(12))]
     monkeypatch.setattr(module, "_JOINED_BYTES", 1)
-    store.join()
+    store.flush(None)
     assert len(store.segments) > 1
     monkeypatch.undo()
-    store.join()
+    store.flush(None)
     assert len(store.segments) == 1
     assert_same(store.rows(np.arange(12)), expected)
     store.append(texts(9, [1, 4]))
