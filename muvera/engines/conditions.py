@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from ..metadata import COMPARISONS, bound_name, present_term, value_term
+from ..metadata import COMPARISONS, bound_name, term
 
 
 class Conditions(ABC):
@@ -37,11 +37,11 @@ class Conditions(ABC):
 
     def exists(self, field: str) -> Any:
         """Test that a field is present and not null."""
-        return self.has_any([present_term(field)])
+        return self.has_any([term(field)])
 
     def any_equal(self, field: str, values: list[Any]) -> Any:
         """Test that an element of a field equals one of the values."""
-        return self.has_any([value_term(field, value) for value in values]) if values else False
+        return self.has_any([term(field, value) for value in values]) if values else False
 
     def order(self, field: str, name: str, value: Any) -> Any:
         """Compare an element of a field with a value by the operator `name`, such as "$gt"."""

@@ -17,18 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 #: A condition on metadata.
 Filter = Mapping[str, Any]
 
-#: Operators of a field and their meaning.
-OPERATORS = {
-    "$eq": "equal to",
-    "$ne": "not equal to",
-    "$lt": "less than",
-    "$lte": "at most",
-    "$gt": "greater than",
-    "$gte": "at least",
-    "$in": "one of",
-    "$nin": "none of",
-    "$exists": "present and not null (true), or absent or null (false)",
-}
+#: Operators of a field; "$exists" is true for a field that is present and not null.
+OPERATORS = ("$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists")
 
 #: Order operators and their SQL signs.
 COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
@@ -41,8 +31,7 @@ _Built = TypeVar("_Built")
 #: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
 TEXT = "$text"
 
-# Maximum depth of metadata.
-_MAX_NESTING = 20
+_MAX_NESTING = 20  # of metadata
 
 
 class FilterError(ValueError):
@@ -83,7 +72,7 @@ def is_utf8(text: str) -> bool:
 
 
 class _Walk:
-    """Parser of one filter, which checks it and calls the builder."""
+    """Parser of one filter."""
 
     def __init__(self, build: Any) -> None:
         self._build, self._conditions, self._values = build, 0, 0
@@ -227,30 +216,21 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
 
 
 class FlatMetadata(NamedTuple):
-    """Metadata in the form that engines filter."""
+    """Terms of all present fields and values; least and greatest values by "low_" or "high_" and :func:`bound_name`."""
 
-    #: One term for each present field and one for each of its values.
     terms: list[str]
-    #: Least and greatest value of each field, by "low_" or "high_" and :func:`bound_name`.
     bounds: dict[str, float | int | str]
 
 
 def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
-    """Return the flat form of one document's metadata.
-
-    Examples
-    --------
-    >>> flat = flatten({"year": [1999, 2001]})
-    >>> flat.terms, flat.bounds
-    (['["year"]', '["year",1999]', '["year",2001]'], {'low_number_year': 1999, 'high_number_year': 2001})
-    """
+    """Return the flat form of one document's metadata."""
     terms: dict[str, None] = {}
     bounds: dict[str, Any] = {}
     for name, kind, value in comparable_values(metadata):
         if kind == "present":
-            terms[present_term(name)] = None
+            terms[term(name)] = None
             continue
-        terms[value_term(name, value)] = None
+        terms[term(name, value)] = None
         value = int(value) if isinstance(value, bool) else value
         for side, choose in (("low", min), ("high", max)):
             key = f"{side}_{bound_name(name, value)}"
@@ -258,30 +238,14 @@ def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
     return FlatMetadata(list(terms), bounds)
 
 
-def present_term(name: str) -> str:
-    """Return the term of documents that have a field."""
-    return _term([name])
-
-
-def value_term(name: str, value: Any) -> str:
-    """Return the term of documents that have a value in a field; equal numbers share a term."""
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    return _term([name, value])
-
-
-def _term(parts: list[Any]) -> str:
+def term(name: str, *values: Any) -> str:
+    """Return the term of documents that have a field, or a value in it; equal numbers share a term."""
+    plain = [int(v) if isinstance(v, (bool, float)) and float(v).is_integer() else v for v in values]
     # ASCII, because no engine stores NUL or lone surrogates unchanged.
-    return json.dumps(parts, ensure_ascii=True, separators=(",", ":"))
+    return json.dumps([name, *plain], ensure_ascii=True, separators=(",", ":"))
 
 
 def bound_name(name: str, value: Any) -> str:
-    """Return a column name (lower-case letters, digits, underscores) for a field's values of one kind.
-
-    Examples
-    --------
-    >>> bound_name("year", 1999), bound_name("Autor.Name", "x")
-    ('number_year', 'text_x_4175746f722e4e616d65')
-    """
+    """Return a column's name, of letters a to z, digits and underscores, for a field's values of one kind."""
     plain = re.fullmatch(r"(?!x_)[a-z0-9_]+", name)
     return f"{kind_of(value)}_{name if plain else 'x_' + name.encode('utf-8', 'surrogatepass').hex()}"
