@@ -6,24 +6,29 @@ system", RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / rea
 The reach is the 95th percentile of the lengths of the first vectors added.  With the length of a few very long
 vectors, all others would be nearly indistinguishable.  A longer vector gets zeros and is divided by its own
 length.  The graph then treats it as if it had the length of the reach, but its inner products are exact.
+
+hnswlib does not validate a file: it follows links without checking that their targets exist.  So this module does.
 """
 
 from __future__ import annotations
 
+import math
+import struct
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.jit import kernel
 from ..utils.arrays import load_npy, save_array
-from ..utils.checks import given, require_int
-from ..utils.parallel import thread_count
-from . import graph_file
+from ..utils.checks import given, has_repeats, import_extra, require_int
+from ..utils.parallel import split_by_count, thread_count
 from .base import (
     Floats,
     Found,
@@ -37,12 +42,26 @@ from .base import (
     score_among,
 )
 
-NORMS = "vector_norms.npy"
+NORMS, GRAPH = "vector_norms.npy", "vectors.hnsw"
+ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
 
+_FILLING = 16  # extra columns that make all vectors equally long
 _ROOM = 1024  # capacity of an empty graph
 _BREADTH = 2  # candidates per result, unless a search gives `ef`
 _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the reach
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
+_BLOCK = 1 << 16  # vectors whose links are checked together
+
+# The whole graph is written again if more than _FEW vectors are new, and more than 1 in _SHARE.
+_FEW, _SHARE = 1024, 100
+
+# The beginning of a file; `label_at` and `floats_at` are offsets within a vector, `upper_links` a maximum.
+_HEADER = struct.Struct("=6QiI3QdQ")
+_Header = namedtuple(
+    "_Header",
+    "start room vectors vector_bytes label_at floats_at top_level entry_point "
+    "upper_links bottom_links m level_factor ef_construction",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,37 +136,28 @@ class SharedGraph:
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
-    def mark_all_but(self, alive: NDArray[np.bool_]) -> None:
-        """Mark all labels that are not `alive` as removed."""
-        dead = self.unmarked.copy()
-        dead[: len(alive)] &= ~alive[: len(dead)]
-        for label in np.flatnonzero(dead):
-            with suppress(RuntimeError):  # its addition failed
-                self.index.mark_deleted(label)
-            self.unmarked[label] = False
-            self.num_unmarked -= 1
+
+class SavedGraph(NamedTuple):
+    """The file of a graph, and the vectors added since it was written; `most` is their maximum number.
+
+    A graph's file cannot grow in place, and the time to write it is proportional to all vectors.  So a small number of
+    new vectors is written to another file, and added to the graph again by each load.
+    """
+
+    path: Path
+    most: int
+    labels: Labels
+    vectors: Floats
 
 
 class HNSWSearch(VectorSearch):
-    """Approximate search in a graph of hnswlib.
-
-    Parameters
-    ----------
-    dimension : int
-        Floats of a vector.
-    settings : HNSWSettings, optional
-
-    Raises
-    ------
-    ImportError
-        If hnswlib is not installed.
-    """
+    """Approximate search in a graph of hnswlib; raises ImportError if hnswlib is not installed."""
 
     kind = "hnsw"
 
     def __init__(self, dimension: int, settings: HNSWSettings | None = None) -> None:
         self.settings = HNSWSettings() if settings is None else settings
-        index = graph_file.new_index(dimension)
+        index = _new_index(dimension)
         index.init_index(
             _ROOM, self.settings.m, self.settings.ef_construction, random_seed=self.settings.seed
         )
@@ -156,7 +166,7 @@ class HNSWSearch(VectorSearch):
         self._addition = 0  # the graph's addition that this copy ends with
         self._reach = 0.0  # until the first vectors are added
         #: The graph's file, if the next save can keep it and write only the added vectors.
-        self._saved: graph_file.SavedGraph | None = None
+        self._saved: SavedGraph | None = None
         self._norms = np.empty(0, np.float32)  # the divisor of each vector, by label
 
     # -- changing -------------------------------------------------------------
@@ -166,13 +176,11 @@ class HNSWSearch(VectorSearch):
         lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
         reach = self._reach or float(np.float32(np.quantile(lengths, _WITHIN_REACH))) or 1.0
         norms = np.maximum(lengths, reach).astype(np.float32)
-        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / graph_file.FILLING)
-        filled = np.empty((len(rows), self.dimension + graph_file.FILLING), np.float32)
+        missing = np.sqrt(np.maximum(1 - np.square(lengths / reach), 0) / _FILLING)
+        filled = np.empty((len(rows), self.dimension + _FILLING), np.float32)
         filled[:, : self.dimension] = rows / norms[:, np.newaxis]
         filled[:, self.dimension :] = missing[:, np.newaxis]
-        workers = thread_count(threads)
-        step = _ADDED_PER_THREAD * workers
-        graph = self._graph
+        workers, graph, saved = thread_count(threads), self._graph, self._saved
 
         def reserve() -> None:
             self.settle()  # after a failed addition
@@ -185,17 +193,28 @@ class HNSWSearch(VectorSearch):
             graph.use(labels)
 
         guard(reserve)
-        for start in range(0, len(labels), step):
-            block, numbers = filled[start : start + step], labels[start : start + step].astype(np.uint64)
+        for start, stop in split_by_count(len(labels), _ADDED_PER_THREAD * workers):
+            block, numbers = filled[start:stop], labels[start:stop].astype(np.uint64)
             guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
-        saved = None if self._saved is None else self._saved.and_more(labels, rows)
-        self._norms, self._reach, self._saved, self._addition = norms_of, reach, saved, graph.additions
+        if saved is not None and len(saved.labels) + len(labels) <= saved.most:
+            added = np.append(saved.labels, labels), np.concatenate([saved.vectors, rows])
+            self._saved = SavedGraph(saved.path, saved.most, *added)
+        else:
+            self._saved = None
+        self._norms, self._reach, self._addition = norms_of, reach, graph.additions
 
     def settle(self) -> None:
         """Mark removed vectors in the graph, which makes searches faster."""
-        self._graph.mark_all_but(self._alive)
+        graph, alive = self._graph, self._alive
+        dead = graph.unmarked.copy()
+        dead[: len(alive)] &= ~alive[: len(dead)]
+        for label in np.flatnonzero(dead):
+            with suppress(RuntimeError):  # its addition failed
+                graph.index.mark_deleted(label)
+            graph.unmarked[label] = False
+            graph.num_unmarked -= 1
 
     # -- searching ------------------------------------------------------------
 
@@ -209,13 +228,13 @@ class HNSWSearch(VectorSearch):
         k = min(best[0].shape[1], available)
         if k == 0:
             return
-        filled = np.zeros((len(queries), self.dimension + graph_file.FILLING), np.float32)
+        filled = np.zeros((len(queries), self.dimension + _FILLING), np.float32)
         filled[:, : self.dimension] = queries
         accept: Callable[[int], bool] | None = None
         if present is not None:
             accept = set(present.tolist()).__contains__
         elif self._graph.num_unmarked != self._count:  # also removed vectors, or vectors of other copies
-            accept = self._may_return
+            accept = grown(self._alive, len(self._graph.unmarked), 0).item
         try:
             # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
             # setting that other threads read.  More than k candidates also find vectors that are longer than the reach.
@@ -244,9 +263,6 @@ class HNSWSearch(VectorSearch):
                 "that was extended last can be searched or saved."
             )
 
-    def _may_return(self, label: int) -> bool:
-        return label < len(self._alive) and bool(self._alive[label])
-
     def _stored(self, labels: Labels) -> Floats:
         rows = np.asarray(self._graph.index.get_items(labels.tolist(), return_type="numpy"), np.float32)
         return rows[:, : self.dimension] * self._norms[labels, np.newaxis]
@@ -258,61 +274,74 @@ class HNSWSearch(VectorSearch):
         return {
             **super().info(),
             "removed": self._graph.index.get_current_count() - len(self),
-            "bytes_per_vector": graph_file.bytes_in_graph(self.dimension, self.settings.m),
+            "bytes_per_vector": _vector_type(self.dimension, self.settings.m).itemsize,
             **self.settings.to_dict(),
         }
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the norms and the graph; if a saved file of the graph can be kept, write only the added vectors.
-
-        Raises OSError if the file is incomplete.
-        """
+        """Write the norms and the graph; if a saved file of the graph can be kept, write only the added vectors."""
         self._require_current()
+        index, saved = self._graph.index, self._saved
         norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
-        if self._saved is not None and (kept := keep(self._saved.path)) is not None:
-            self._saved.write_added(folder, self._exist(self._saved.labels))
+        if saved is not None and (kept := keep(saved.path)) is not None:
+            added = self._exist(saved.labels)
+            if added.any():
+                save_array(folder / ADDED_LABELS, saved.labels[added])
+                save_array(folder / ADDED, saved.vectors[added])
             return {}, [kept]
-        graph_file.write_graph(self._graph.index, folder / graph_file.GRAPH)
+        path = folder / GRAPH
+        index.save_index(str(path))
+        written, needed = path.stat().st_size, index.index_file_size()
+        if written != needed:  # hnswlib does not notice
+            raise OSError(f"{path} has only {written} of {needed} bytes. Is the disk full?")
         self._saved = None  # until `saved_in`
         return {}, []
 
     def saved_in(self, folder: Path) -> None:
         """Record that `folder` contains the graph's file, if the last save wrote it."""
         if self._saved is None and len(self):
-            self._saved = graph_file.SavedGraph.of(folder / graph_file.GRAPH, self.dimension, len(self))
+            self._begin_file(folder / GRAPH)
+
+    def _begin_file(self, path: Path) -> None:
+        """Record that the file `path` has all vectors."""
+        added = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
+        self._saved = SavedGraph(path, max(_FEW, len(self) // _SHARE), *added)
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
         """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
         loaded = cls(dimension, saved.settings)
-        (path,) = saved.kept or [folder / graph_file.GRAPH]
-        index, labels, marked = graph_file.read_graph(path, dimension, loaded.settings.m)
-        added, vectors = graph_file.read_added(folder, dimension)
+        (path,) = saved.kept or [folder / GRAPH]
+        labels, marked = _check(path, dimension, loaded.settings.m)
+        added, vectors = np.empty(0, np.int64), np.empty((0, dimension), np.float32)
+        if (folder / ADDED).exists():
+            added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
-        live = np.setdiff1d(
-            live, added
-        )  # the graph may have a removed vector of a failed addition with such a label
+        # The graph may have a removed vector of a failed addition with the label of an added one.
+        live = np.setdiff1d(live, added)
         loaded._load_norms(folder, path, labels, live)
-        if index is None:
+        if not len(labels):
             return loaded
         wrong = np.intersect1d(labels[marked], live)
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
+        index = _new_index(dimension)
+        try:
+            index.load_index(str(path), max_elements=len(labels))
+        except RuntimeError as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
         loaded._graph = SharedGraph(index, labels[~marked])
         loaded._hold(live, saved)
         loaded.settle()
-        loaded._saved = graph_file.SavedGraph.of(path, dimension, len(loaded))
+        loaded._begin_file(path)
         if added.max(initial=-1) >= len(loaded._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
         loaded.add(added, vectors)
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
-        """Load the norms that :meth:`save` wrote.
-
-        Raises ValueError if one of `labels` has no norm, or the norm of one of `live` is less than the reach.
-        """
+        """Load the norms; raise ValueError if one of `labels` has none, or one of `live` less than the reach."""
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
             raise ValueError(
@@ -326,3 +355,119 @@ class HNSWSearch(VectorSearch):
         if len(live) and (reach == 0 or norms[live].min() < reach):
             raise ValueError(f"{folder / NORMS} is damaged: a norm is less than the graph's reach {reach:g}.")
         self._reach, self._norms = reach, norms.copy()
+
+
+# -- the file of a graph ------------------------------------------------------
+
+
+def _list_type(most: int) -> np.dtype[Any]:
+    """Return the type of a vector's links on one level; the lowest bit of `mark` marks a removed vector."""
+    return np.dtype([("count", "u2"), ("mark", "u1"), ("unused", "u1"), ("targets", "u4", (most,))])
+
+
+def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
+    """Return the type of a vector at the bottom level."""
+    return np.dtype(
+        [("links", _list_type(2 * m)), ("floats", "f4", (dimension + _FILLING,)), ("label", "u8")]
+    )
+
+
+def _new_index(dimension: int) -> Any:
+    """Return an object of hnswlib that has no graph yet."""
+    library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
+    return library.Index(space="ip", dim=dimension + _FILLING)
+
+
+def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:
+    """Return the labels of a file's vectors, and True for each that is marked as removed.
+
+    Raises ValueError if the file is damaged, or if it has another `dimension` (without the padding) or `m`.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER.size)
+        if len(head) < _HEADER.size:
+            raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
+        header = _Header._make(_HEADER.unpack(head))
+        columns, links = (header.label_at - header.floats_at) // 4 - _FILLING, header.m
+        consistent = (
+            header.start == 0
+            and header.floats_at == 4 * (header.bottom_links + 1)
+            and (header.bottom_links, header.upper_links) == (2 * links, links)
+            and header.label_at == header.floats_at + 4 * (columns + _FILLING)
+            and header.vector_bytes == header.label_at + 8
+            and header.room >= header.vectors
+            # hnswlib draws the levels of new vectors with this number.
+            and links > 1
+            and math.isclose(header.level_factor, 1 / math.log(links), rel_tol=1e-9)
+            and header.ef_construction < 2**31
+        )
+        if not consistent:
+            raise ValueError(f"{path} is damaged, or not a file of hnswlib: its header contradicts itself.")
+        if columns != dimension:
+            raise ValueError(f"{path} contains vectors of {columns} floats, but {dimension} are expected.")
+        if links != m:
+            raise ValueError(f"{path} has m={links}, but m={m} is expected.")
+        count = header.vectors
+        if _HEADER.size + count * (header.vector_bytes + 4) > path.stat().st_size:
+            raise ValueError(f"{path} is truncated: it is too short for its {count} vectors.")
+        if count == 0:
+            return np.empty(0, np.int64), np.empty(0, bool)
+        stream.seek(_HEADER.size + count * header.vector_bytes)
+        upper = stream.read()
+    vectors = np.memmap(path, _vector_type(dimension, m), "r", _HEADER.size, (count,))
+    labels = np.array(vectors["label"])
+    if has_repeats(labels) or labels.max() >= 2**63:
+        raise ValueError(f"{path} is damaged: it has a label twice, or a label that is too large.")
+    for start, stop in split_by_count(count, _BLOCK):
+        _require_targets(path, vectors["links"][start:stop], np.ones(count, bool))
+    _check_upper_levels(path, header, upper)
+    return labels.astype(np.int64), vectors["links"]["mark"] & 1 == 1
+
+
+def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
+    """Check the bytes after the vectors: the links of each vector at the levels above the bottom."""
+    width = header.upper_links + 1
+    levels, starts = np.zeros(header.vectors, np.int64), np.zeros(header.vectors, np.int64)
+    numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
+    node, position = find_lists(numbers, len(upper), width, levels, starts)
+    if node < header.vectors:
+        raise ValueError(f"{path} is damaged or truncated within the links of vector {node}.")
+    if 4 * position != len(upper):
+        raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
+    entry, top = header.entry_point, header.top_level
+    if entry >= header.vectors or levels[entry] != top or levels.max() != top:
+        raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
+    for level in range(1, top + 1):
+        at = starts[levels >= level] + (level - 1) * width
+        lists = numbers[np.add.outer(at, np.arange(width))].view(_list_type(header.upper_links))
+        _require_targets(path, lists[:, 0], levels >= level)
+
+
+@kernel
+def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
+    """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
+
+    For each vector, `numbers` contain the bytes of its lists, and then the lists, each of `width` numbers.  `size` is
+    the number of bytes before the file's end, also if not a multiple of 4.  Returns the first vector whose lists are
+    incomplete, or the number of vectors, and the position at which reading stopped.
+    """
+    position = 0
+    for node in range(levels.shape[0]):
+        if position >= numbers.shape[0]:
+            return node, position
+        length = int(numbers[position])
+        position += 1
+        if length % (4 * width) != 0 or 4 * position + length > size:
+            return node, position
+        levels[node] = length // (4 * width)
+        starts[node] = position
+        position += length // 4
+    return levels.shape[0], position
+
+
+def _require_targets(path: Path, lists: NDArray[np.void], present: NDArray[np.bool_]) -> None:
+    """Raise ValueError if a list is too long, or if the target of a link is not `present`."""
+    counts, links = lists["count"], lists["targets"]
+    targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
+    if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():
+        raise ValueError(f"{path} is damaged: a link's target does not exist.")

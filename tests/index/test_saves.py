@@ -11,7 +11,7 @@ import pytest
 from builders.indexes import DOCUMENTS, MORE, WAYS, answers, built, every_way, files, token_files
 from builders.realistic_collections import CONFIG, DIM
 
-import muvera.mips.graph_file as saved_graph
+import muvera.mips.hnsw as hnsw
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index import persistence, token_store
 from muvera.index.generations import IndexFolderError, read_manifest
@@ -140,18 +140,18 @@ def test_a_graph_stays_and_new_vectors_are_written_beside_it(
         loaded = MuveraIndex.load(folder, verify_files=True)
         assert same(index, loaded)
         index = loaded
-    added = folder / "generation-000004" / saved_graph.ADDED
+    added = folder / "generation-000004" / hnsw.ADDED
     assert np.load(added).shape == (18, 17)
     index.save(tmp_path / "other")  # another folder gets the whole graph
-    assert graphs(tmp_path / "other") == [first] and not list((tmp_path / "other").rglob(saved_graph.ADDED))
+    assert graphs(tmp_path / "other") == [first] and not list((tmp_path / "other").rglob(hnsw.ADDED))
     assert same(index, MuveraIndex.load(tmp_path / "other"))
-    monkeypatch.setattr(saved_graph, "_FEW", 8)
+    monkeypatch.setattr(hnsw, "_FEW", 8)
     many = MuveraIndex.load(tmp_path / "other")
     many.add(texts(200, 9), threads=1)
     many.save(tmp_path / "other")  # many new vectors: the whole graph is written
     assert graphs(tmp_path / "other") == [first.replace("1/", "2/")]
     np.save(added, np.zeros((3, 17), np.float64))
-    with pytest.raises(IndexFolderError, match=saved_graph.ADDED):
+    with pytest.raises(IndexFolderError, match=hnsw.ADDED):
         MuveraIndex.load(folder)
 
 

@@ -14,8 +14,7 @@ pytest.importorskip("hnswlib", reason="hnswlib is not installed")
 from builders.vectors import clustered, filled, recall
 
 from muvera.mips import HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.graph_file import GRAPH
-from muvera.mips.hnsw import NORMS
+from muvera.mips.hnsw import GRAPH, NORMS
 
 
 def graph(vectors: np.ndarray, **settings: Any) -> Any:
