@@ -144,17 +144,22 @@ class Reader(NamedTuple):
 
     #: Name for ``format=``.
     name: str
-    #: The files that identify the format.
-    description: str
     #: Return True if a path is in this format; cheap, and never raises.
     matches: Callable[[Path], bool]
-    #: Open a path, the only positional parameter; the reader's options are keyword-only parameters.
+    #: Open a path, the only positional parameter.  Its keyword-only parameters are the reader's options; the first
+    #: paragraph of its docstring, "Open" and the files that identify the format, is the description.
     open_source: Callable[..., Source]
 
     @property
     def options(self) -> list[str]:
         """Names of the reader's options."""
         return list(inspect.signature(self.open_source).parameters)[1:]
+
+    @property
+    def description(self) -> str:
+        """The files that identify the format."""
+        paragraph = (inspect.getdoc(self.open_source) or "").partition("\n\n")[0]
+        return " ".join(paragraph.split()).removeprefix("Open ").rstrip(".")
 
 
 #: An array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows.

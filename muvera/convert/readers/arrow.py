@@ -1,12 +1,8 @@
 """Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
 
-A cell is one document: a list of tokens, each a list of floats in half, single or double precision.  The outer and
-the inner lists may be lists, large lists or fixed-size lists.  Hugging Face's extension types are read as the lists
-that they store.
-
-Options of all formats: ``column`` with the token vectors (default: the only column of nested lists,
-or the only one with a usual name) and ``id_column`` (default: a column with a usual name, if any).
-LanceDB also has ``table`` (default: the only one).
+A cell is one document: a list of tokens, each a list of floats.  The outer and the inner lists may be lists, large
+lists or fixed-size lists.  By default, `column` with the token vectors is the only column of nested lists, or the only
+one with a usual name, and `id_column` a column with a usual name, if any.
 """
 
 from __future__ import annotations
@@ -123,7 +119,7 @@ def _files(path: Path, suffix: str) -> list[Path]:
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a Parquet file, or a folder of them."""
+    """Open a .parquet file, or a folder of them, with a column of lists of lists of floats."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
     files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
@@ -141,7 +137,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open an Arrow file or stream, memory-mapped, or a folder of them."""
+    """Open a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
     files = _files(path, ".arrow")
 
@@ -167,7 +163,10 @@ def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None 
 def _open_lancedb(
     path: Path, *, table: str | None = None, column: str | None = None, id_column: str | None = None
 ) -> Source:
-    """Open a table of a LanceDB folder, or a ``<table>.lance`` in it."""
+    """Open a LanceDB folder with <table>.lance in it, or a .lance folder.
+
+    `table` is by default the only one.
+    """
     lancedb = import_extra("lancedb", "lancedb", "Reading LanceDB")
     if path.suffix == ".lance":
         path, table = path.parent, table or path.stem
@@ -212,23 +211,20 @@ def _require_no_base_paths(manifest: Path) -> None:
         at += length if key & 7 else 0
 
 
+def _is_lancedb(path: Path) -> bool:
+    return path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance")))
+
+
+def _is_parquet(path: Path) -> bool:
+    return any(path.glob("*.parquet")) if path.is_dir() else starts_with(path, b"PAR1")
+
+
+def _is_arrow(path: Path) -> bool:
+    return any(path.glob("*.arrow")) if path.is_dir() else path.suffix in (".arrow", ".feather")
+
+
 READERS = (
-    Reader(
-        "lancedb",
-        "a LanceDB folder with <table>.lance in it, or a .lance folder",
-        lambda path: path.is_dir() and (path.suffix == ".lance" or any(path.glob("*.lance"))),
-        _open_lancedb,
-    ),
-    Reader(
-        "parquet",
-        "a .parquet file, or a folder of them, with a column of lists of lists of floats",
-        lambda path: any(path.glob("*.parquet")) if path.is_dir() else starts_with(path, b"PAR1"),
-        _open_parquet,
-    ),
-    Reader(
-        "arrow",
-        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats",
-        lambda path: any(path.glob("*.arrow")) if path.is_dir() else path.suffix in (".arrow", ".feather"),
-        _open_arrow,
-    ),
+    Reader("lancedb", _is_lancedb, _open_lancedb),
+    Reader("parquet", _is_parquet, _open_parquet),
+    Reader("arrow", _is_arrow, _open_arrow),
 )

@@ -160,8 +160,8 @@ class _QuantizedSource(FlatSource):
 # -- PLAID ------------------------------------------------------------------------
 
 
-def open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
-    """Open an index of ColBERT or RAGatouille, without torch.
+def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
+    """Open metadata.json with centroids.pt (a ColBERT or RAGatouille index).
 
     Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` contains the ids; a
     document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.  With ``ids=False``,
@@ -210,8 +210,8 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
 
-def open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
-    """Open an index of fast-plaid or next-plaid.
+def _open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
+    """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
 
     Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
     ``merged_residuals.npy``.  The documents of ``buffer.npy`` are also in the chunks.  A small index
@@ -288,11 +288,11 @@ def _is_pylate(path: Path) -> bool:
 
 
 def _open_pylate(path: Path, *, exact: bool = True) -> FlatSource:
-    """Open ``<index_folder>/<index_name>``; `exact` is that of fast-plaid."""
+    """Open plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)."""
     path = _pylate_root(path)
     if _has_map(path, _PLAID_MAP):
         fast = path / "fast_plaid_index"
-        inner: FlatSource = open_fast_plaid(fast, exact=exact) if fast.is_dir() else open_plaid(path)
+        inner: FlatSource = _open_fast_plaid(fast, exact=exact) if fast.is_dir() else _open_plaid(path)
         _choose_named(inner, _read_map(path, _PLAID_MAP))
         return inner
     if (path / "index.voyager").is_file():
@@ -390,7 +390,7 @@ _MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
 
 
 def _open_warp(path: Path) -> FlatSource:
-    """Open an index of WARP (xtr-warp), with 20 bytes of memory per token.
+    """Open sizes.compacted.pt with codes.compacted.pt (a WARP index).
 
     WARP groups tokens by centroid.  ``codes.compacted.pt`` contains the *document* of each token, and
     ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document is lost, but
@@ -431,11 +431,10 @@ def _open_warp(path: Path) -> FlatSource:
 
 
 def _open_byaldi(path: Path) -> RowSource:
-    """Open an index of byaldi, whose documents are pages that models like ColPali embed.
+    """Open index_config.json.gz with a folder embeddings (a byaldi index).
 
-    ``embeddings/embeddings_{i}.pt`` contains at most 500 pages from page i on, as a list of bfloat16 tensors.  They
-    become float32.  A page's id is ``"document:page"``.  Rows of zeros are padding of the model:
-    ``drop_zero_rows`` removes them.
+    Documents are pages.  ``embeddings/embeddings_{i}.pt`` has the bfloat16 tensors of at most 500 pages from page i on.
+    A page's id is ``"document:page"``.  Rows of zeros are padding of the model: `drop_zero_rows` removes them.
     """
     files = (path / "embeddings").glob("embeddings_*.pt")
     ordered = sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
@@ -458,41 +457,16 @@ def _open_byaldi(path: Path) -> RowSource:
     return RowSource(documents, name="byaldi", num_documents=None if names is None else len(names))
 
 
-def _has(*names: str) -> Any:
+def _has(*names: str) -> Callable[[Path], bool]:
     return lambda path: all((path / name).exists() for name in names)
 
 
 READERS = (
     # PyLate's folders contain the files of PLAID.
-    Reader(
-        "pylate",
-        "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
-        _is_pylate,
-        _open_pylate,
-    ),
+    Reader("pylate", _is_pylate, _open_pylate),
     # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes first: it keeps the token order.
-    Reader(
-        "plaid",
-        "metadata.json with centroids.pt (a ColBERT or RAGatouille index)",
-        _has("metadata.json", "centroids.pt"),
-        open_plaid,
-    ),
-    Reader(
-        "warp",
-        "sizes.compacted.pt with codes.compacted.pt (a WARP index)",
-        _has("sizes.compacted.pt", "codes.compacted.pt"),
-        _open_warp,
-    ),
-    Reader(
-        "fast_plaid",
-        "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
-        _has("metadata.json", "centroids.npy", "bucket_weights.npy"),
-        open_fast_plaid,
-    ),
-    Reader(
-        "byaldi",
-        "index_config.json.gz with a folder embeddings (a byaldi index)",
-        _has("index_config.json.gz", "embeddings"),
-        _open_byaldi,
-    ),
+    Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid),
+    Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp),
+    Reader("fast_plaid", _has("metadata.json", "centroids.npy", "bucket_weights.npy"), _open_fast_plaid),
+    Reader("byaldi", _has("index_config.json.gz", "embeddings"), _open_byaldi),
 )

@@ -1,8 +1,7 @@
 """Readers of named arrays: npy files and folders, npz, safetensors, HDF5 and zarr.
 
 A container has either one array of tokens with lengths or offsets, or one array per document.  Ids and a mask are
-optional.  The same names work in every container.  All formats have the option ``part``, "docs" or "queries", for a
-container with both.  HDF5 and zarr also have ``group``, the path of a group.
+optional.  The same names work in every container.  For a container with both, `part` is "docs" or "queries".
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -202,7 +201,7 @@ def _is_npy(path: Path) -> bool:
 
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
-    """Open a folder, or a .npy file with its lengths beside it."""
+    """Open a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets."""
     if path.is_file():
         files = {**_files_beside(path, part), _names(part)["tokens"][0]: path}
     else:
@@ -238,7 +237,10 @@ def _values(file: Path) -> Any:
 
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npz file; members that are stored without compression stay on disk."""
+    """Open a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document.
+
+    Members that are stored without compression stay on disk.
+    """
     known = {name for other in _PREFIXES for names in _names(other).values() for name in names}
     arrays: dict[str, Any] = {}
     with zipfile.ZipFile(path) as archive:
@@ -275,10 +277,10 @@ _SAFETENSORS_TYPES = {
 
 
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
-    """Open a .safetensors file, memory-mapped; BF16 becomes float32.
+    """Open a .safetensors file with tokens and offsets or lengths, or one tensor per document.
 
-    The file is an 8-byte header length, a JSON header ``{name: {dtype, shape, data_offsets}}`` with
-    texts under ``__metadata__`` (perhaps ``ids``, a JSON list), and the bytes of the tensors.
+    It has an 8-byte header length, a JSON header with texts under ``__metadata__`` (perhaps ``ids``, a JSON list), and
+    the bytes of the tensors, which are memory-mapped.  BF16 becomes float32.
     """
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -312,34 +314,21 @@ def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
 # -- HDF5 -------------------------------------------------------------------------
 
 
-def _open_hdf5(path: Path, *, part: str = "docs", group: str = "") -> Source:
-    """Open an HDF5 file; refuse links, external storage and virtual datasets, which lead to other files."""
+def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
+    """Open a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document.
+
+    Links, external storage and virtual datasets are refused, because they lead to other files.
+    """
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
     file = h5py.File(path, "r")  # stays open: the source reads from it
-    members: dict[str, Any] = {"": file}
-    for step in ["", *filter(None, group.split("/"))]:
-        node = members.get(step)
-        members = _hdf5_members(h5py, node) if isinstance(node, h5py.Group) else {}
-    datasets = {key: member for key, member in members.items() if isinstance(member, h5py.Dataset)}
-    if not datasets:
-        raise ReadError(
-            f"it has no datasets in the group {group or '/'}; the file has {', '.join(file) or 'none'}. "
-            "Choose a group with group=."
-        )
+    for key in file:
+        if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+            raise ReadError(f"{key} is a link, and links are not read. Copy the datasets into one file.")
+    datasets = {key: member for key, member in file.items() if isinstance(member, h5py.Dataset)}
     for key, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
             raise ReadError(f"{key} keeps its numbers in other files. Copy the dataset into one file.")
     return _source(datasets, name="hdf5", part=part)
-
-
-def _hdf5_members(h5py: Any, group: Any) -> dict[str, Any]:
-    """Return the members of a group; raise ReadError for a link, because it can lead to another file."""
-    for key in group:
-        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise ReadError(
-                f"{key} in {group.name} is a link, and links are not read. Copy the datasets into one file."
-            )
-    return dict(group.items())
 
 
 # -- zarr -------------------------------------------------------------------------
@@ -354,12 +343,15 @@ _ZARR_CODECS = frozenset(
 )  # fmt: skip
 
 
-def _open_zarr(path: Path, *, part: str = "docs", group: str = "") -> Source:
-    """Open a zarr group of format 2 or 3; refuse codecs that can run programs, such as ``pickle``."""
+def _open_zarr(path: Path, *, part: str = "docs") -> Source:
+    """Open a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document.
+
+    Codecs that can run programs, such as ``pickle``, are refused.
+    """
     zarr = import_extra("zarr", "zarr", "Reading zarr")
     # zarr interprets some paths as URLs, and consolidated metadata can refer to arrays elsewhere.
     store = zarr.storage.LocalStore(path, read_only=True)
-    node = zarr.open_group(store, mode="r", path=group, use_consolidated=False)
+    node = zarr.open_group(store, mode="r", use_consolidated=False)
     arrays: dict[str, Any] = dict(sorted(node.arrays()))
     for key, array in arrays.items():
         metadata = array.metadata.to_dict()
@@ -394,36 +386,16 @@ def _require_chunks(array: Any, folder: Path, key: str) -> None:
         raise ReadError(f"{key} has {stored} of its {needed} chunks. Copy or export it again.")
 
 
+def _is_file(suffix: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.suffix == suffix
+
+
 READERS = (
     Reader(
-        "zarr",
-        "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document",
-        lambda path: (path / "zarr.json").is_file() or (path / ".zgroup").is_file(),
-        _open_zarr,
+        "zarr", lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")), _open_zarr
     ),
-    Reader(
-        "npz",
-        "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document",
-        lambda path: path.is_file() and path.suffix == ".npz",
-        _open_npz,
-    ),
-    Reader(
-        "safetensors",
-        "a .safetensors file with tokens and offsets or lengths, or one tensor per document",
-        lambda path: path.is_file() and path.suffix == ".safetensors",
-        _open_safetensors,
-    ),
-    Reader(
-        "hdf5",
-        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
-        lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
-        _open_hdf5,
-    ),
-    Reader(
-        "npy",
-        "a .npy file, or a folder with tokens.npy, docs_tokens.npy, documents.npy, vectors.npy, embeddings.npy or "
-        "train.npy, and lengths, doclens or offsets beside it (.npy or .json)",
-        _is_npy,
-        _open_npy,
-    ),
+    Reader("npz", _is_file(".npz"), _open_npz),
+    Reader("safetensors", _is_file(".safetensors"), _open_safetensors),
+    Reader("hdf5", lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"), _open_hdf5),
+    Reader("npy", _is_npy, _open_npy),
 )

@@ -31,7 +31,10 @@ _Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
-    """Open a file; ``field`` and ``id_field`` are paths in a row (default: detected)."""
+    """Open a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's rows.
+
+    `field` and `id_field` are paths in a row (default: detected).
+    """
     rows = _rows_of(path)
     if field is None:
         field = _first_field(rows())
@@ -189,14 +192,8 @@ def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
     return None
 
 
-READERS = (
-    Reader(
-        "jsonl",
-        "a .jsonl, .ndjson or .json file (also .gz) of documents with lists of lists of numbers, of an embedding "
-        "API's answers, or of a vector store's rows",
-        lambda path: (
-            path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
-        ),
-        _open,
-    ),
-)
+def _matches(path: Path) -> bool:
+    return path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
+
+
+READERS = (Reader("jsonl", _matches, _open),)

@@ -1,9 +1,4 @@
-"""Reader of Qdrant collections on the local disk, as ``QdrantClient(path=...)`` stores them.
-
-The client stores each point as a pickle in a SQLite file.  Here :mod:`sqlite3` opens that file for
-reading only, and the pickles are read with an allowlist of names, so Qdrant's client is not needed.  Export a
-server's collection through its scroll API as JSON lines.
-"""
+"""Reader of Qdrant collections on the local disk, where the client stores each point as a pickle in a SQLite file."""
 
 from __future__ import annotations
 
@@ -24,12 +19,11 @@ from ..sources import Document, Reader, ReadError, RowSource, Source, choose
 def _open(
     path: Path, *, collection: str | None = None, vector: str | None = None, id_field: str | None = None
 ) -> Source:
-    """Open a local Qdrant collection.
+    """Open a folder of QdrantClient(path=...): meta.json and collection/.
 
     `collection` and `vector` may be omitted if there is only one.  `id_field` is a field of the payload with the ids
     (default: the points' own).  A point without the vector is a document without tokens.  Vectors are
     returned as they were added, even if the distance is cosine and a server would normalize them.
-    Points are in the order of their ids, integers first.
     """
     collections = read_json_object(path / "meta.json")["collections"]
     collection = choose(collection, collections, "collection", "collection")
@@ -132,10 +126,5 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
 
 
 READERS = (
-    Reader(
-        "qdrant",
-        "a folder of QdrantClient(path=...): meta.json and collection/",
-        lambda path: (path / "meta.json").is_file() and (path / "collection").is_dir(),
-        _open,
-    ),
+    Reader("qdrant", lambda path: (path / "meta.json").is_file() and (path / "collection").is_dir(), _open),
 )
