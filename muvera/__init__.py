@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from .data.ranking import Ranking
     from .diagnostics import theory
     from .diagnostics.diagnose import diagnose
-    from .encoders.fde.config import FDEConfig
-    from .encoders.fde.encoder import FDEEncoder
-    from .encoders.learned.encoder import LearnedConfig, LearnedEncoder
+    from .encoders.fde import FDEConfig, FDEEncoder
+    from .encoders.learned import LearnedConfig, LearnedEncoder
     from .encoders.moments import MomentsConfig, MomentsEncoder
     from .encoders.registry import load_encoder
     from .index.hybrid import hybrid_search
@@ -34,14 +33,14 @@ __version__ = "0.1.0"
 # line answers ``--help`` without loading or compiling anything.
 _HOMES = {
     "Explanation": "reranking.chamfer",
-    "FDEConfig": "encoders.fde.config",
-    "FDEEncoder": "encoders.fde.encoder",
+    "FDEConfig": "encoders.fde",
+    "FDEEncoder": "encoders.fde",
     "HNSWSettings": "mips.hnsw",
     "Hit": "texts.hit",
     "IndexInfo": "index.settings",
     "IndexSettings": "index.settings",
-    "LearnedConfig": "encoders.learned.encoder",
-    "LearnedEncoder": "encoders.learned.encoder",
+    "LearnedConfig": "encoders.learned",
+    "LearnedEncoder": "encoders.learned",
     "MomentsConfig": "encoders.moments",
     "MomentsEncoder": "encoders.moments",
     "MultiVectors": "data.multivectors",

@@ -146,7 +146,7 @@ class FirstStage(_LibrarySystem):
             raise ValueError(
                 f"fit_coefficients=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
             )
-        blocks = default_blocks(encoder.config.dimension, False)
+        blocks = default_blocks(encoder.config)
         return FDEEncoder(
             encoder.config, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=blocks
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import zlib
@@ -12,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +21,22 @@ from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
 from ..utils.parallel import run_in_ranges, split_by_weight
 
-#: Name of the format, file that describes a saved encoder, and version; see docs/index-format.md.
-ENCODER_FORMAT = "muvera-encoder"
+#: Saved encoders, see docs/index-format.md.
+ENCODER_FORMAT = {"format": "muvera-encoder", "format_version": 3}
 ENCODER_FILE = "encoder.json"
-ENCODER_FORMAT_VERSION = 3
 
 #: The two sides of a search.
 Side = Literal["documents", "queries"]
 
-#: Returns a saved array by its name.
-ReadArray = Callable[[str], NDArray[Any]]
-
 #: Tokens as float32, as float16 bit patterns (one of the two is empty), and the texts' offsets.
 KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
 
-#: Shapes of arrays.
 Shapes = tuple[tuple[int, ...], ...]
 
 #: Writes the rows of texts start..stop.
 Write = Callable[[KernelArrays, int, int, NDArray[np.float32]], None]
 
-# Number of tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
+# Tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
 _TASK_TOKENS = 2048
 
 _Config = TypeVar("_Config", bound="EncoderConfig")
@@ -101,15 +94,11 @@ class EncoderConfig(ABC):
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that depend only on the values."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return content_checksum(self.to_dict())[:16]
 
 
 class EncoderArrays(ABC):
-    """Base class of frozen dataclasses with arrays of an encoder; packed forms are cached properties.
-
-    The fields are annotated as ``NDArray[np.<dtype>]``.
-    """
+    """Base class of frozen dataclasses with an encoder's arrays, annotated as ``NDArray[np.<dtype>]``."""
 
     #: Precedes the names of the arrays in files.
     prefix: ClassVar[str] = ""
@@ -120,15 +109,13 @@ class EncoderArrays(ABC):
         return {self.prefix + name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_files(cls: type[_Arrays], read: ReadArray) -> _Arrays:
-        """Return the arrays that :func:`write_encoder_arrays` stored; `read` returns a stored array by its name.
-
-        The field after a field of bytes contains the unit of each of its columns.
-        """
+    def from_files(cls: type[_Arrays], read: Callable[[str], NDArray[Any]]) -> _Arrays:
+        """Return the arrays that :func:`write_encoder_arrays` stored; `read` returns a stored array by its name."""
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         arrays = [np.ascontiguousarray(read(cls.prefix + field.name)) for field in fields]
         for i, field in enumerate(fields):
             if field.type in ("NDArray[np.int8]", "NDArray[np.uint8]"):
+                # The next field contains the unit of each column.
                 rows = _inflated(arrays[i], field.name, len(arrays[i + 1]))
                 arrays[i] = rows.view(np.int8) if field.type == "NDArray[np.int8]" else rows
         return cls(*arrays)
@@ -152,21 +139,10 @@ class EncoderArrays(ABC):
                 )
 
 
-class FitSample(NamedTuple):
-    """Sampled documents, queries or None, and the mean token of all documents."""
-
-    documents: MultiVectors
-    queries: MultiVectors | None
-    mean: NDArray[np.float32]
-
-
 class Encoder(ABC):
     """Base class of encoders: token sets become vectors whose inner products rank documents."""
 
-    #: The class of the encoder's configurations.
     config_class: ClassVar[type[EncoderConfig]]
-
-    #: The encoder's configuration.
     config: EncoderConfig
 
     #: First-stage recall of each kind of encoder among which this one was chosen; None without a comparison.
@@ -229,14 +205,16 @@ class Encoder(ABC):
                 "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
             )
         dimension = self.config.dimension
-        texts = None if queries is None else checked_texts(queries, "queries", dimension, "this encoder")
+        if queries is not None:
+            queries = checked_texts(queries, "queries", dimension, "this encoder")
         floats, most = self._fit_size
         sampling = DocumentSample(floats, self.config.seed, most)
         mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), dimension)
         sample = sampling.documents(dimension)
         scale = _scale_of(sample)
-        texts = None if texts is None else _divided(texts, scale)
-        self._fit(FitSample(_divided(sample, scale), texts, mean / np.float32(scale)), threads)
+        if queries is not None:
+            queries = _divided(queries, scale)
+        self._fit(_divided(sample, scale), queries, mean / np.float32(scale), threads)
         self.scale = scale
         return self
 
@@ -246,8 +224,14 @@ class Encoder(ABC):
         return self.config.vector_dimension, MAX_FIT_DOCUMENTS
 
     @abstractmethod
-    def _fit(self, sample: FitSample, threads: int | None) -> None:
-        """Fit to a sample; after an exception, the encoder must still need a fit."""
+    def _fit(
+        self,
+        sample: MultiVectors,
+        queries: MultiVectors | None,
+        mean: NDArray[np.float32],
+        threads: int | None,
+    ) -> None:
+        """Fit to sampled documents, queries and the mean token; after an exception, a fit must still be needed."""
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -337,7 +321,9 @@ class Encoder(ABC):
         return stored
 
     @classmethod
-    def from_files(cls: type[_Encoder], config: EncoderConfig, read: ReadArray) -> _Encoder:
+    def from_files(
+        cls: type[_Encoder], config: EncoderConfig, read: Callable[[str], NDArray[Any]]
+    ) -> _Encoder:
         """Return the encoder with the stored arrays; `read` returns a stored array by its name."""
         classes = cls._array_classes(config)
         return cls(config, **{name: each.from_files(read) for name, each in classes.items()})
@@ -365,12 +351,7 @@ class Encoder(ABC):
         with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:
             write_encoder_arrays(arrays, folder)
             files = {path.name: described_file(path) for path in sorted(folder.iterdir())}
-            state = {
-                "format": ENCODER_FORMAT,
-                "format_version": ENCODER_FORMAT_VERSION,
-                "config": self.config.to_dict(),
-                "files": files,
-            }
+            state = {**ENCODER_FORMAT, "config": self.config.to_dict(), "files": files}
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
     def _require_fit(self) -> None:
@@ -386,15 +367,17 @@ def random_stream(seed: int, *key: int) -> np.random.Generator:
 def run_tasks(
     write: Write,
     texts: MultiVectors,
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | int,
     threads: int | None,
     tokens: int = _TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Fill `out`, one row per text, with ``write(arrays, start, stop, rows)`` in tasks of about `tokens` tokens.
+    """Fill `out`, one row per text, by ``write(arrays, start, stop, rows)`` in tasks of about `tokens` tokens.
 
-    A task has at most `most` texts.
+    A number is the width of a new `out`.  A task has at most `most` texts.
     """
+    if isinstance(out, int):
+        out = np.empty((len(texts), out), np.float32)
     arrays = (*as_kernel_arrays(texts), texts.offsets)
     if len(texts) == 1 and threads is None:  # planning takes as long as some encoders do
         write(arrays, 0, 1, out)
@@ -420,13 +403,10 @@ def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
 
 
 def write_encoder_arrays(arrays: dict[str, NDArray[Any]], folder: Path) -> None:
-    """Write the arrays as ``encoder_*.npy``; the caller stores the configuration.
-
-    Arrays of bytes are compressed by Huffman codes only, because a search for repeated bytes takes longer and saves no
-    space.
-    """
+    """Write the arrays as ``encoder_*.npy``, bytes compressed; the caller stores the configuration."""
     for name, array in arrays.items():
         if array.dtype.itemsize == 1:
+            # A search for repeated bytes takes longer and saves no space.
             packer = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
             array = np.frombuffer(packer.compress(array.tobytes()) + packer.flush(), np.uint8)
         np.save(folder / f"encoder_{name}.npy", array)

@@ -1,7 +1,6 @@
-"""Matrix products and eigenvectors that are bit-identical for any number of threads.
+"""Products, ridge regressions and eigenvectors with the same bits for any number of threads; matrices in bytes.
 
-BLAS splits a product by the number of threads, which changes the order of the sums: maps fitted on two cores
-would differ from maps fitted on four.
+BLAS splits a product by the number of threads, which changes the order of the sums.
 """
 
 from __future__ import annotations
@@ -18,8 +17,13 @@ import scipy.linalg
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from ..kernels.byte_tile import STEP, pack_bytes, pack_half_bytes
+from ..kernels.tile import LANES
 from ..utils.locks import renew_after_fork
-from ..utils.parallel import run_in_ranges
+from ..utils.parallel import run_in_ranges, split_by_count
+
+#: Number of document tokens per task: each task reads a matrix of bytes once.
+TASK_TOKENS = 16384
 
 # Rows of a task: BLAS is nearly as fast as on whole matrices.
 _TASK_ROWS = 512
@@ -29,6 +33,12 @@ _COPIED = 128
 
 # Extra columns of the subspace iteration, and its rounds.
 _EXTRA, _ROUNDS = 64, 4
+
+# Entries above a limit are clipped: limits to compare, in shares of a column's largest number.
+_SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+
+#: A matrix rounded to int8, and the unit of each column.
+Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
 
 
 def product(
@@ -70,29 +80,16 @@ def gram(
 
 
 def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int | None) -> None:
-    starts = range(0, count, _TASK_ROWS)
     with one_blas_thread():
-        run_in_ranges(work, [(start, min(start + _TASK_ROWS, count)) for start in starts], threads)
+        run_in_ranges(work, split_by_count(count, _TASK_ROWS), threads)
 
 
 def leading_eigenvectors(
     matrix: NDArray[np.float32], count: int, stream: np.random.Generator, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return up to `count` leading eigenvalues and eigenvectors of a symmetric matrix.
+    """Return up to `count` leading eigenvalues, in descending order, and eigenvectors (n, c) of a matrix (n, n).
 
-    Parameters
-    ----------
-    matrix : float32 (n, n)
-        Symmetric, positive semi-definite.
-    stream : Generator
-        Draws the columns that the subspace iteration starts from.
-
-    Returns
-    -------
-    values : float32 (c,)
-        In descending order.
-    vectors : float32 (n, c)
-        In columns.
+    The matrix is symmetric and positive semi-definite.  `stream` draws the start of a subspace iteration.
     """
     size = len(matrix)
     count = min(count, size)
@@ -113,11 +110,7 @@ def leading_eigenvectors(
 class Ridge:
     """Ridge regressions with one symmetric matrix K: solutions of (K + amount I) @ X = targets.
 
-    Parameters
-    ----------
-    matrix : float32 (n, n)
-    ridge : float
-        The amount in units of the mean of K's diagonal.
+    The amount is `ridge` times the mean of K's diagonal.
     """
 
     def __init__(self, matrix: NDArray[np.float32], ridge: float) -> None:
@@ -178,3 +171,69 @@ def one_blas_thread() -> Iterator[None]:
             _LIMIT.inside -= 1
             if not _LIMIT.inside:
                 _LIMIT.limits.restore_original_limits()
+
+
+def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
+    """Return `matrix` rounded to int8, and the unit of each column: ``int8 * units`` approximates it."""
+    units = np.abs(matrix).max(axis=0) / np.float32(127)
+    units[units == 0] = 1
+    return np.rint(matrix / units).astype(np.int8), units
+
+
+def quantize_to_half_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return `matrix` (L, D) in half bytes, two rows in a byte, and the unit of each column.
+
+    See :mod:`muvera.kernels.byte_tile` for the entries.  The largest ones are clipped if this lowers the sum of squared
+    errors of their column.
+    """
+    peaks = np.abs(matrix).max(axis=0, initial=0)
+    relative = matrix / np.where(peaks > 0, peaks, 1)
+    shares, least = np.ones_like(peaks), np.full_like(peaks, np.inf)
+    halves = np.zeros((len(matrix) + len(matrix) % 2, matrix.shape[1]), np.int8)
+    for share in _SHARES:
+        numbers = np.clip(np.floor(relative * np.float32(7.5 / share)), -8, 7)
+        errors = np.square((numbers + np.float32(0.5)) * np.float32(share / 7.5) - relative).sum(axis=0)
+        better = errors < least
+        shares[better], least[better] = share, errors[better]
+        halves[: len(matrix), better] = numbers[:, better]
+    return (halves[::2] & 15 | halves[1::2] << 4).view(np.uint8), peaks * shares / np.float32(120)
+
+
+def half_bytes_to_int8(halves: NDArray[np.uint8], length: int) -> NDArray[np.int8]:
+    """Return the entries of a matrix of `length` rows from :func:`quantize_to_half_bytes`."""
+    pairs = np.stack([halves << 4, halves & 0xF0], axis=1).view(np.int8)
+    entries: NDArray[np.int8] = pairs.reshape(-1, halves.shape[1])[:length] | np.int8(8)
+    return entries
+
+
+def half_byte_arguments(
+    halves: NDArray[np.uint8], units: NDArray[np.float32], length: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
+    """Return a matrix of `length` rows from :func:`quantize_to_half_bytes` as arguments of `multiply_by_half_bytes`."""
+    entries = half_bytes_to_int8(halves, length)
+    packed = pack_half_bytes(np.pad(entries, ((0, -length % (2 * STEP)), (0, 0))))
+    return packed, _column_sums(entries), units
+
+
+def byte_arguments(
+    matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP
+) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
+    """Return `matrix` (L, D) from :func:`quantize_columns` as arguments of `multiply_by_bytes`.
+
+    L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded up to a multiple of `multiple`.
+    """
+    packed = pack_bytes(np.pad(matrix, ((0, -len(matrix) % multiple), (0, 0))))
+    return packed, _column_sums(matrix), units
+
+
+def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Return 128 times the sum of each column, because kernels add 128 to the entries of rows."""
+    sums: NDArray[np.int32] = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
+    return sums
+
+
+def token_arguments(
+    matrix: NDArray[np.int8], units: NDArray[np.float32], center: NDArray[np.float32]
+) -> tuple[NDArray[Any], ...]:
+    """Return `matrix` (d, n) as arguments of kernels that multiply it with tokens minus `center`, in bytes."""
+    return np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES)

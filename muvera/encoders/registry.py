@@ -1,9 +1,8 @@
-"""Registry of encoders: create them from presets, configurations and folders."""
+"""Create encoders from presets, configurations and folders."""
 
 from __future__ import annotations
 
 import os
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from ..utils.arrays import load_npy
 from ..utils.atomic_files import content_checksum, read_json, recover_folder, require_unchanged
 from ..utils.checks import as_path
-from .base import ENCODER_FILE, ENCODER_FORMAT, ENCODER_FORMAT_VERSION, Encoder, EncoderConfig
-from .fde.config import PRESETS as FDE_PRESETS
-from .fde.encoder import FDEEncoder
-from .learned.encoder import LearnedEncoder
+from .base import ENCODER_FILE, ENCODER_FORMAT, Encoder, EncoderConfig
+from .fde import PRESETS as FDE_PRESETS
+from .fde import FDEEncoder
+from .learned import LearnedEncoder
 from .moments import MomentsConfig, MomentsEncoder
 
 #: Every kind of encoder, by the ``kind`` of its configuration.
@@ -35,13 +34,7 @@ DEFAULT_PRESET = "moments"
 
 
 def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Create a configuration from the result of its ``to_dict``; the default ``encoder`` is "moments".
-
-    Raises
-    ------
-    ValueError
-        For an unknown encoder or parameter, or a wrong value.
-    """
+    """Create a configuration from the result of its ``to_dict``; the default ``encoder`` is "moments"."""
     kind = values.get("encoder", MomentsConfig.kind)
     if not isinstance(kind, str) or kind not in ENCODERS:
         raise ValueError(f"encoder must be one of {', '.join(map(repr, ENCODERS))}, got {kind!r}.")
@@ -50,13 +43,7 @@ def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
 
 
 def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
-    """Return the configuration of a preset, with `changes` to it.
-
-    Raises
-    ------
-    ValueError
-        For an unknown preset or parameter, or a wrong value.
-    """
+    """Return the configuration of a preset, with `changes` to it."""
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
     return config_from_dict({"dimension": dimension, **PRESETS[name], **changes})
@@ -65,17 +52,7 @@ def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
 def as_encoder(
     value: EncoderConfig | Encoder | str | None, dimension: int
 ) -> tuple[EncoderConfig, Encoder | None]:
-    """Return the configuration of an ``encoder=`` argument, and the encoder if the argument is a fitted one.
-
-    The argument is a preset's name, a configuration or an encoder; None is "moments".
-
-    Raises
-    ------
-    TypeError
-        For anything else.
-    ValueError
-        For an unknown preset, or an encoder of another dimension.
-    """
+    """Return the configuration of an ``encoder=`` argument, and the encoder if the argument is a fitted one."""
     if value is None or isinstance(value, str):
         return preset_config(value or DEFAULT_PRESET, dimension), None
     encoder = value if isinstance(value, Encoder) and not value.needs_fit else None
@@ -103,22 +80,14 @@ def make_encoder(config: EncoderConfig) -> Encoder:
 def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
     """Read an encoder of this configuration from the ``encoder_*.npy`` in `folder`.
 
-    Raises
-    ------
-    FileNotFoundError
-        For a missing file.
-    ValueError
-        For a damaged file, or arrays that do not fit the configuration.
+    Raise FileNotFoundError for a missing file, and ValueError for a damaged one or for arrays of another configuration.
     """
 
     def read(name: str) -> NDArray[Any]:
-        array = load_npy(folder / f"encoder_{name}.npy", mmap=False)
-        if array.dtype.kind not in "fiu":
-            raise ValueError(
-                f"{folder / f'encoder_{name}.npy'} is damaged: it contains {array.dtype}, not numbers."
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{folder / f'encoder_{name}.npy'} is damaged: it has a NaN or an infinity.")
+        file = folder / f"encoder_{name}.npy"
+        array = load_npy(file, mmap=False)
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"{file} is damaged: its {array.dtype} values must be finite numbers.")
         return array
 
     encoder: Encoder = ENCODERS[config.kind].from_files(config, read)
@@ -153,9 +122,9 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     Raises
     ------
     FileNotFoundError
-        If the folder contains no encoder, or one of its files is missing.
+        If the folder contains no encoder.
     ValueError
-        For a damaged file, another format, or arrays that do not fit the configuration.
+        For a missing or damaged file, another format, or arrays that do not fit the configuration.
     """
     folder = as_path(path)
     file = folder / ENCODER_FILE
@@ -165,8 +134,7 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     state = read_json(file)
     if (
         not isinstance(state, dict)
-        or state.get("format") != ENCODER_FORMAT
-        or state.get("format_version") != ENCODER_FORMAT_VERSION
+        or not ENCODER_FORMAT.items() <= state.items()
         or not isinstance(state.get("config"), dict)
         or not isinstance(state.get("files"), dict)
     ):
@@ -181,9 +149,8 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
             "encoder again."
         ) from error
     present = {path.name for path in folder.glob("encoder_*.npy")}
-    for name in sorted(present.union(state["files"])):
-        plain = Path(name).name == name and fnmatch(name, "encoder_*.npy")
-        if not plain or name not in state["files"]:
-            raise ValueError(f"{file} and its folder disagree about {name!r}. Restore both from a copy.")
+    for name in sorted(present ^ set(state["files"])):
+        raise ValueError(f"{file} and its folder disagree about {name!r}. Restore both from a copy.")
+    for name in present:
         require_unchanged(folder / name, state["files"][name])
     return read_encoder(folder, config)

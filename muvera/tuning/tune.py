@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..encoders.base import EncoderConfig
-from ..encoders.fde.config import FDEConfig
+from ..encoders.fde import FDEConfig
 from ..encoders.registry import preset_config
 from ..index.two_stage_search import SCAN_FROM
 from ..mips.exact import bytes_in_memory

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.encoders.base import random_stream
-from muvera.encoders.fde.matrices import draw_matrices
+from muvera.encoders.fde import draw_matrices
 
 STANDARD_ERRORS = 5.0
 

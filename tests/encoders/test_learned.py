@@ -9,8 +9,13 @@ from builders.token_collections import random_texts
 from numpy.typing import NDArray
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors
-from muvera.encoders.learned.maps import LearnedMaps, mixed_documents, sample_tokens, training_sample
-from muvera.encoders.learned.training import train_features
+from muvera.encoders.learned import (
+    LearnedMaps,
+    mixed_documents,
+    sample_tokens,
+    train_features,
+    training_sample,
+)
 
 SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 70}
 

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from muvera.encoders.int8 import (
+from muvera.encoders.matmul import (
     byte_arguments,
+    gram,
     half_byte_arguments,
     half_bytes_to_int8,
+    leading_eigenvectors,
+    one_blas_thread,
+    product,
     quantize_columns,
     quantize_to_half_bytes,
 )
-from muvera.encoders.matmul import gram, leading_eigenvectors, one_blas_thread, product
 from muvera.kernels.byte_product import multiply_by_bytes, multiply_by_half_bytes
 
 

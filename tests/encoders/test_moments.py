@@ -20,8 +20,7 @@ from muvera import (
     MuveraIndex,
     chamfer_matrix,
 )
-from muvera.encoders.compact_map import CompactMaps, fit_maps, sample_windows
-from muvera.encoders.int8 import half_bytes_to_int8
+from muvera.encoders.matmul import half_bytes_to_int8
 from muvera.encoders.moment_blocks import (
     DEFAULT_COEFFICIENTS,
     MAX_DIRECTIONS,
@@ -30,17 +29,12 @@ from muvera.encoders.moment_blocks import (
     moment_dimension,
     principal_directions,
 )
+from muvera.encoders.moments import CompactMaps, fit_maps, sample_windows
 from muvera.encoders.registry import make_encoder
 
 MEAN: dict[str, Any] = {"covariance": False, "compact_dimension": None}
 LONG: dict[str, Any] = {"compact_dimension": None}
 COMPACT: dict[str, Any] = {"compact_dimension": 24}
-
-
-def plain(dimension: int, covariance: bool = False) -> MomentsEncoder:
-    """Return an encoder with the default coefficients: its columns are the moments themselves."""
-    config = MomentsConfig(dimension=dimension, covariance=covariance, compact_dimension=None)
-    return MomentsEncoder(config, blocks=default_blocks(dimension, covariance))
 
 
 def floats(maps: CompactMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -126,7 +120,11 @@ def test_calibrated_scores_separate_the_best_documents() -> None:
 
     mean = MomentsEncoder(MomentsConfig(dimension=16, **MEAN)).fit(documents)
     moments = MomentsEncoder(MomentsConfig(dimension=16, **LONG)).fit(documents)
-    assert unexplained(moments) < unexplained(mean) < unexplained(plain(16))
+    assert (
+        unexplained(moments)
+        < unexplained(mean)
+        < unexplained(MomentsEncoder(mean.config, blocks=default_blocks(mean.config)))
+    )
 
 
 def test_a_term_that_is_the_same_for_all_documents_gets_no_weight() -> None:

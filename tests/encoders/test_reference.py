@@ -11,7 +11,7 @@ from builders.paths import GOLDEN
 from builders.token_collections import assert_close
 
 from muvera import FDEConfig, FDEEncoder
-from muvera.encoders.fde.reference_draws import count_sketch, standard_normals
+from muvera.encoders.reference_draws import count_sketch, standard_normals
 
 
 def config_of(case: dict[str, Any]) -> FDEConfig:

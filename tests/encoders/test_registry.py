@@ -133,9 +133,9 @@ def test_damaged_folders(tmp_path: Path) -> None:
     planes.write_bytes(planes.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"encoder_hyperplanes\.npy.*checksum"):
         load_encoder(file.parent)
-    for array, message in ((np.full(8, np.nan, np.float32), "NaN"), (np.array(["x"] * 8), "<U1")):
+    for array in (np.full(8, np.nan, np.float32), np.array(["x"] * 8)):
         np.save(planes, array)
-        with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{message}"):
+        with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{array.dtype}.*finite"):
             read_encoder(tmp_path / "encoder", config)
 
 

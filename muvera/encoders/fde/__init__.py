@@ -1,1 +1,0 @@
-"""Fixed Dimensional Encodings: configuration, random matrices, encoder."""

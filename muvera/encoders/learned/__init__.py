@@ -1,1 +1,0 @@
-"""Vectors learned from a sample of documents, and their encoder."""
