@@ -167,7 +167,7 @@ Rows = Any
 
 
 class LazyRows:
-    """Float32 rows that are read when they are used: `read` accepts a slice or row numbers."""
+    """Float32 rows that `read` returns when they are used, for a slice or row numbers."""
 
     dtype = np.dtype(np.float32)
 
@@ -180,10 +180,9 @@ class LazyRows:
 
 
 class FlatSource(Source):
-    """Source over the tokens of all documents in one array (n_tokens, dimension).
+    """Source over the tokens of all documents in one array (n_tokens, dimension), with valid `offsets` (n + 1,).
 
-    `offsets` (n + 1,) are the rows where documents begin, checked by :mod:`muvera.data.validation`.  If the tokens
-    are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.  `ids` are the documents' external ids.
+    If the tokens are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.
     """
 
     def __init__(
@@ -265,10 +264,9 @@ class Document(NamedTuple):
 
 
 class RowSource(Source):
-    """Source over documents that are read one at a time.
+    """Source over documents that are read one at a time; `documents` is called again for each further pass.
 
-    `documents` returns an iterator over all documents, and is called again for each further pass.  `ids` replace the
-    ids of the documents.  The default dimension is that of the first document with a token.
+    `ids` replace the ids of the documents.  The default dimension is that of the first document with a token.
     """
 
     def __init__(

@@ -41,9 +41,8 @@ _TOKENS_PER_TASK = 4096
 class Codec:
     """Decoder of codes and packed residuals into float32 vectors.
 
-    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate.  `table` (256, 8 // nbits)
-    contains the values for each byte of residuals; give it if the bits are not laid out as in PLAID.  With
-    `normalize`, vectors have norm 1, as PLAID scores them.
+    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table` (256, 8 // nbits) has those
+    of each byte, if its bits are not laid out as in PLAID.  With `normalize`, vectors have norm 1, as in PLAID.
     """
 
     def __init__(
@@ -77,15 +76,15 @@ class Codec:
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
         """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
         shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
-        fits = (codes.shape, packed.shape) == shapes
-        if not fits or codes.dtype.kind not in "iu" or packed.dtype != np.uint8:
+        typed = codes.dtype.kind in "iu" and packed.dtype == np.uint8
+        if not typed or (codes.shape, packed.shape) != shapes:
             raise ValueError(
                 f"codes must be integers {shapes[0]} and residuals uint8 {shapes[1]}, but got {codes.dtype} "
                 f"{codes.shape} and {packed.dtype} {packed.shape}"
             )
-        if len(codes) and not 0 <= codes.min() <= codes.max() < len(self.centroids):
-            wrong = int(codes.min() if codes.min() < 0 else codes.max())
-            raise ValueError(f"code {wrong}, but there are {len(self.centroids)} centroids")
+        wrong = (codes < 0) | (codes >= len(self.centroids))
+        if wrong.any():
+            raise ValueError(f"code {codes[wrong][0]}, but there are {len(self.centroids)} centroids")
         codes = read_only_view(codes if codes.dtype in (np.int32, np.int64) else codes.astype(np.int64))
         packed = read_only_view(np.ascontiguousarray(packed))
         out = np.empty((len(codes), self.dimension), np.float32)
@@ -123,10 +122,9 @@ class _ChunkedRows:
 
 
 class _QuantizedSource(FlatSource):
-    """Source over a quantized index, decoded batch by batch; a CodedSource of :mod:`muvera.data.batches`.
+    """Source over an index in chunks with PLAID codes; ``load(kind, i)`` returns the "codes" or "residuals" of chunk i.
 
-    `lengths` has the lengths of the documents of each chunk, and ``load(kind, i)`` returns the "codes" or
-    "residuals" of chunk i.
+    `lengths` has the lengths of the documents of each chunk.
     """
 
     lossy = True
@@ -151,7 +149,7 @@ class _QuantizedSource(FlatSource):
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, their tokens' centroids (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        """Yield documents, their tokens' centroids and packed residuals, see :class:`CodedSource`."""
         for rows, offsets, ids in self._split(max_tokens):
             codes, packed = self.codes[rows], self.packed[rows]
             yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed
@@ -163,9 +161,8 @@ class _QuantizedSource(FlatSource):
 def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     """Open metadata.json with centroids.pt (a ColBERT or RAGatouille index).
 
-    Passages without tokens keep their position.  RAGatouille's ``pid_docid_map.json`` contains the ids; a
-    document of several passages gets ``"id#0"``, ``"id#1"``, ... because ids are unique.  With ``ids=False``,
-    passages are numbered.
+    RAGatouille's ``pid_docid_map.json`` has the ids; a document of several passages gets ``"id#0"``, ``"id#1"``, ...
+    because ids are unique.  With ``ids=False``, passages are numbered.
     """
     metadata = read_json_object(path / "metadata.json")
     config = metadata.get("config", {})
@@ -178,11 +175,9 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     codec = Codec(centroids, weights, config.get("nbits", weights.size.bit_length() - 1))
     lengths, names = _lengths(path, metadata), path / "pid_docid_map.json"
     named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
-
-    def load(kind: str, i: int) -> NDArray[Any]:
-        return read_array(path / f"{i}.{kind}.pt")
-
-    return _QuantizedSource(codec, lengths, load, named, name="plaid")
+    return _QuantizedSource(
+        codec, lengths, lambda kind, i: read_array(path / f"{i}.{kind}.pt"), named, name="plaid"
+    )
 
 
 def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:
@@ -213,9 +208,8 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 def _open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
     """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
 
-    Up to fast-plaid 1.6 each chunk has files of its own; since 1.7 all are in ``merged_codes.npy`` and
-    ``merged_residuals.npy``.  The documents of ``buffer.npy`` are also in the chunks.  A small index
-    keeps exact vectors in ``embeddings.npy``, which are preferred unless ``exact=False``.
+    Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A small index keeps exact vectors
+    in ``embeddings.npy``, which are preferred unless ``exact=False``.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
@@ -393,9 +387,8 @@ def _open_warp(path: Path) -> FlatSource:
     """Open sizes.compacted.pt with codes.compacted.pt (a WARP index).
 
     WARP groups tokens by centroid.  ``codes.compacted.pt`` contains the *document* of each token, and
-    ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document is lost, but
-    MaxSim does not depend on it.  Documents after the last one with a token are lost, too.  Like WARP, this reader
-    does not normalize.
+    ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document and documents
+    after the last one with a token are lost.  Like WARP, this reader does not normalize.
     """
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
@@ -445,9 +438,7 @@ def _open_byaldi(path: Path) -> RowSource:
         position = 0
         for file in ordered:
             pages = read_torch(file)
-            if not isinstance(pages, (list, tuple)) or not all(
-                isinstance(page, np.ndarray) for page in pages
-            ):
+            if not isinstance(pages, list) or not all(isinstance(page, np.ndarray) for page in pages):
                 raise ValueError(f"{file.name} must contain a list of tensors, one per page")
             for page in pages:
                 name = None if names is None else "{doc_id}:{page_id}".format(**names[str(position)])

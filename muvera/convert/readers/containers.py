@@ -59,8 +59,8 @@ def _names(part: str) -> dict[str, list[str]]:
 
 def _find(part: str, present: Collection[str]) -> dict[str, str]:
     """Return the name of each kind of array of `part` that is present."""
-    found = {kind: next((n for n in names if n in present), None) for kind, names in _names(part).items()}
-    return {kind: name for kind, name in found.items() if name is not None}
+    found = {kind: [name for name in names if name in present] for kind, names in _names(part).items()}
+    return {kind: names[0] for kind, names in found.items() if names}
 
 
 def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
@@ -73,10 +73,10 @@ def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
 # -- sources ----------------------------------------------------------------------
 
 
-def _source(arrays: Mapping[str, Rows], *, name: str, part: str, ids: Any = None) -> Source:
-    """Return a source over a container's arrays; `ids` replace the ids in the container."""
+def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
+    """Return a source over a container's arrays."""
     found = _find(part, arrays.keys())
-    ids = _decoded(_stored_ids(arrays, found) if ids is None else ids)
+    ids = _stored_ids(arrays, found)
     if "tokens" not in found:
         return _per_document(arrays, part, ids, name)
     key = found["tokens"]
@@ -104,20 +104,16 @@ def _source(arrays: Mapping[str, Rows], *, name: str, part: str, ids: Any = None
     return FlatSource(tokens, bounds, ids, name=name)
 
 
-def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> Any:
+def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> list[Any] | None:
+    """Return the ids; bytes are UTF-8."""
     if "ids" in found:
-        return arrays[found["ids"]][:]
-    if not {"ids_utf8", "ids_offsets"} <= arrays.keys():  # as our writers pack strings
+        ids = arrays[found["ids"]][:]
+    elif {"ids_utf8", "ids_offsets"} <= arrays.keys():  # as our writers pack strings
+        text = np.asarray(arrays["ids_utf8"][:], np.uint8).tobytes()
+        ids = [text[start:stop] for start, stop in pairwise(as_offsets(arrays["ids_offsets"][:], len(text)))]
+    else:
         return None
-    text = np.asarray(arrays["ids_utf8"][:], np.uint8).tobytes()
-    return [text[start:stop] for start, stop in pairwise(as_offsets(arrays["ids_offsets"][:], len(text)))]
-
-
-def _decoded(ids: Any) -> Any:
-    """Return ids as Python objects; bytes are UTF-8."""
-    listed = ids if ids is None or isinstance(ids, list) else np.asarray(ids).tolist()
-    if not isinstance(listed, list):
-        return listed
+    listed = ids if isinstance(ids, list) else np.asarray(ids).tolist()
     return [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
 
 
@@ -134,9 +130,9 @@ def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, .
         return None
     lengths = as_integers(arrays[found["lengths"]][:], found["lengths"])
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
-        got = f"{lengths.min(initial=0)} to {lengths.max(initial=0)}, of shape {lengths.shape}"
         raise ValueError(
-            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} documents, got {got}"
+            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} documents, got "
+            f"{lengths}"
         )
     return np.arange(shape[1]) < lengths[:, None]
 
@@ -209,7 +205,7 @@ def _open_npy(path: Path, *, part: str = "docs") -> Source:
     found = _find(part, files)
     if "tokens" not in found:
         raise _missing_tokens(part, files)
-    return _source({name: _values(files[name]) for name in found.values()}, name="npy", part=part)
+    return _source({name: _values(files[name]) for name in found.values()}, "npy", part)
 
 
 def _files_beside(path: Path, part: str) -> dict[str, Path]:
@@ -265,7 +261,7 @@ def _open_npz(path: Path, *, part: str = "docs") -> Source:
                 else:
                     stream.seek(0)
                     arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
-    return _source(arrays, name="npz", part=part)
+    return _source(arrays, "npz", part)
 
 
 # -- safetensors ------------------------------------------------------------------
@@ -289,8 +285,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
             raise ValueError(f"its header must have at most {max(0, size - 8)} bytes, got {length}")
         header: dict[str, Any] = json.loads(stream.read(length))
     metadata = header.pop("__metadata__", None) or {}
-    ids = json.loads(metadata["ids"]) if "ids" in metadata else None
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {"ids": json.loads(metadata["ids"])} if "ids" in metadata else {}
     for key, entry in header.items():
         start, stop = entry["data_offsets"]
         shape = tuple(entry["shape"])
@@ -304,7 +299,7 @@ def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
             np.memmap(path, dtype, "r", 8 + length + start, shape) if stop > start else np.empty(shape, dtype)
         )
         arrays[key] = array if entry["dtype"] != "BF16" else _of_bfloat16(array)
-    return _source(arrays, name="safetensors", part=part, ids=ids)
+    return _source(arrays, "safetensors", part)
 
 
 def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
@@ -328,7 +323,7 @@ def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
     for key, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
             raise ReadError(f"{key} keeps its numbers in other files. Copy the dataset into one file.")
-    return _source(datasets, name="hdf5", part=part)
+    return _source(datasets, "hdf5", part)
 
 
 # -- zarr -------------------------------------------------------------------------
@@ -354,8 +349,7 @@ def _open_zarr(path: Path, *, part: str = "docs") -> Source:
     node = zarr.open_group(store, mode="r", use_consolidated=False)
     arrays: dict[str, Any] = dict(sorted(node.arrays()))
     for key, array in arrays.items():
-        metadata = array.metadata.to_dict()
-        for codec in _codecs([metadata.get(kind) for kind in ("codecs", "filters", "compressor")]):
+        for codec in _codecs(array.metadata.to_dict()):
             if codec.removeprefix("numcodecs.") not in _ZARR_CODECS:
                 raise ReadError(
                     f"{key} uses the codec {codec!r}, which may run programs. Write the array with one "
@@ -363,17 +357,17 @@ def _open_zarr(path: Path, *, part: str = "docs") -> Source:
                 )
         if key in _names(part)["tokens"]:
             _require_chunks(array, path / array.path, key)
-    return _source(arrays, name="zarr", part=part)
+    return _source(arrays, "zarr", part)
 
 
-def _codecs(value: Any) -> Iterator[str]:
-    """Yield the names of codecs in an array's metadata, and of codecs inside them."""
-    if isinstance(value, dict):
-        yield from (str(value[key]) for key in ("name", "id") if key in value)
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _codecs(entry)
+def _codecs(metadata: dict[str, Any]) -> list[str]:
+    """Return the names of codecs in an array's metadata, and of codecs inside them."""
+    names: list[str] = []
+    codecs = json.dumps([metadata.get(kind) for kind in ("codecs", "filters", "compressor")])
+    json.loads(
+        codecs, object_hook=lambda of: names.extend(str(of[key]) for key in ("name", "id") if key in of)
+    )
+    return names
 
 
 def _require_chunks(array: Any, folder: Path, key: str) -> None:
