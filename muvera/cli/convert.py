@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+import muvera
+
 from .shared import (
     Config,
     Encoder,
@@ -32,6 +34,11 @@ from .shared import (
 # The names in muvera.convert.RULES, which help must not import.
 _POOLINGS = "sentence-transformers, pylate, pylate-1.4, colbert or colpali"
 
+_URLS = (
+    "postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, lancedb:FOLDER#NAME or "
+    "milvus:FILE.db#NAME."
+)
+
 _UNSAVED = (
     "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder FOLDER and "
     "use it with --encoder FOLDER."
@@ -40,10 +47,7 @@ _UNSAVED = (
 
 def convert(
     source: Source,
-    out: Annotated[
-        Path,
-        Argument(metavar="OUT", help="A new folder (npy, plaid) or file (npz, safetensors, parquet)."),
-    ],
+    out: Annotated[Path, Argument(metavar="OUT", help="A new folder (for npy and plaid) or file.")],
     to: Annotated[str, Option(help="npy, npz, safetensors, parquet, or plaid (a ColBERT index).")] = "npy",
     format: Format = None,
     option: ReaderOption = None,
@@ -52,25 +56,12 @@ def convert(
     truncate_dimension: Annotated[int | None, Option(help="Keep the first columns, at unit length.")] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
-    dtype: Annotated[
-        Literal["float32", "float16"] | None,
-        Option(help="Type of the tokens in OUT (default: as in SOURCE)."),
-    ] = None,
-    nbits: Annotated[
-        int | None, Option(help="For plaid: bits per coordinate (default: keep SOURCE's codes, otherwise 2).")
-    ] = None,
-    bucket_means: Annotated[
-        bool, Option("--bucket-means", help="For plaid: decode buckets to their means (more accurate).")
-    ] = False,
-    isolated: Annotated[
-        bool, Option("--isolated", help="Read SOURCE in a process with limited time and memory.")
-    ] = False,
-    time_limit: Annotated[
-        float | None, Option(min=1, help="Processor seconds (default: 600); implies --isolated.")
-    ] = None,
-    memory_limit: Annotated[
-        int | None, Option(min=256, help="MiB of memory (default: 4096); implies --isolated.")
-    ] = None,
+    dtype: Annotated[Literal["float32", "float16"] | None, Option(help="Type (default: SOURCE's).")] = None,
+    nbits: Annotated[int | None, Option(help="Bits for plaid (default: SOURCE's codes, or 2).")] = None,
+    bucket_means: Annotated[bool, Option("--bucket-means", help="For plaid: more accurate buckets.")] = False,
+    isolated: Annotated[bool, Option("--isolated", help="Read SOURCE in a limited process.")] = False,
+    time_limit: Annotated[float | None, Option(min=1, help="Processor seconds (default: 600).")] = None,
+    memory_limit: Annotated[int | None, Option(min=256, help="MiB of memory (default: 4096).")] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> None:
@@ -79,8 +70,8 @@ def convert(
     The default is a folder of .npy files.  SOURCE is read in batches, so memory use is bounded.  OUT is
     created only when it is complete.
 
-    A damaged or hostile file can crash or hang the library that reads it.  With --isolated, a crash
-    or hang becomes an error.
+    A damaged or hostile file can crash or hang the library that reads it.  With --isolated, or a limit of time
+    or memory, a crash or hang becomes an error.
 
     \b
     Example: build an index from a ColBERT index, and export it again.
@@ -88,14 +79,14 @@ def convert(
       muvera index tokens MY_INDEX
       muvera convert MY_INDEX NEW_COLBERT_INDEX --to plaid
     """
-    from ..convert import IsolationLimits, pipeline
+    from ..convert import pipeline
     from .sources import is_index, open_index
 
     limits = given(seconds=time_limit, memory_bytes=memory_limit and memory_limit << 20)
     report = pipeline.convert(
         open_index(source) if format is None and is_index(source) else source,
         out, to, format=format, overwrite=overwrite, progress=sys.stderr.isatty(),
-        isolated=IsolationLimits(**limits) if isolated or limits else False,
+        isolated=muvera.convert.IsolationLimits(**limits) if isolated or limits else False,
         normalize=normalize, drop_zero_rows=drop_zero_rows, truncate_dimension=truncate_dimension,
         pooling=pooling, pool_factor=pool_factor, dtype=dtype,
         **given(nbits=nbits, bucket_means=bucket_means or None), **dict(option or ()),
@@ -113,11 +104,10 @@ def formats(json_: Json = False) -> None:
     Example:
       muvera formats
     """
-    from ..convert import formats as readable
     from ..convert.pipeline import WRITERS
     from ..convert.writers import VECTOR_WRITERS
 
-    read = readable()
+    read = muvera.convert.formats()
     wide = max(map(len, read))
     lines = ["Input formats, and the files that identify each:"]
     for name, description in read.items():
@@ -156,19 +146,15 @@ def encode(
     import numpy as np
 
     from ..convert.writers import VECTOR_WRITERS, write_documents
-    from ..data.multivectors import MultiVectors
-    from ..encoders.base import EncoderConfig
-    from ..encoders.registry import make_encoder
     from ..utils.checks import counted
-    from .sources import choose_encoder, fit, open_documents, open_queries, stream
+    from .sources import choose_encoder, fit, open_documents, open_queries, stream, to_encoder
 
     for path in (out, save_encoder):  # before the work
         if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
             raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
     opened = (open_documents if side == "documents" else open_queries)(source, format, option)
     begun = time.perf_counter()
-    chosen = choose_encoder(encoder, config, opened.dimension)
-    ready = make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
+    ready = to_encoder(choose_encoder(encoder, config, opened.dimension))
     if ready.needs_fit and side == "queries":
         raise ValueError(
             "This encoder is fitted to documents, and queries cannot replace them. Give --encoder FOLDER: the "
@@ -184,13 +170,13 @@ def encode(
     count = empty = 0
     with progress_bar(opened.num_documents, "texts", "encoding") as advance:
 
-        def vectors() -> Iterator[MultiVectors]:
+        def vectors() -> Iterator[muvera.MultiVectors]:
             nonlocal count, empty
             for texts in stream(opened):
                 ids = texts.ids if texts.has_ids else np.arange(count, count + len(texts))
                 count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
                 rows = encode_side(texts, threads=threads)
-                yield MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
+                yield muvera.MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
                 advance(len(texts))
 
         write_documents(VECTOR_WRITERS[to], vectors(), out, overwrite=overwrite, place="The vectors")
@@ -204,14 +190,7 @@ def encode(
 
 def load(
     source: Source,
-    to: Annotated[
-        str,
-        Option(
-            metavar="URL",
-            help="postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, "
-            "lancedb:FOLDER#NAME or milvus:FILE.db#NAME.",
-        ),
-    ],
+    to: Annotated[str, Option(metavar="URL", help=_URLS)],
     encoder: Encoder = None,
     config: Config = None,
     tokens: Annotated[bool, Option(help="Also store the tokens, for exact ranking.")] = True,
@@ -233,11 +212,9 @@ def load(
       muvera load my.index --to postgresql://me@localhost/search#docs
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
-    from ..encoders.base import EncoderConfig
-    from ..encoders.registry import make_encoder
     from ..engines import EngineIndex, open_engine
     from ..utils.checks import counted
-    from .sources import IndexSource, choose_encoder, fit, open_documents, stream
+    from .sources import IndexSource, choose_encoder, fit, open_documents, stream, to_encoder
 
     begun = time.perf_counter()
     opened: Any = open_documents(source, format, option)
@@ -255,9 +232,10 @@ def load(
         if new or given:
             of_index = None if given else getattr(opened, "encoder", None)
             chosen = of_index or choose_encoder(encoder, config, opened.dimension)
-        if new and isinstance(chosen, EncoderConfig):
-            engine.require_dimension(chosen.vector_dimension)
-            chosen = fit(make_encoder(chosen), opened)
+        if new:
+            chosen = to_encoder(chosen)
+            engine.require_dimension(chosen.config.vector_dimension)
+            fit(chosen, opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=name)
         with progress_bar(opened.num_documents, "documents", "loading") as advance:
             report = index.add(

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+import muvera
+
 from .shared import TextEncoder, warn
 
 # Environment variables of the tokens; an option would be visible in the list of processes.
@@ -23,13 +25,10 @@ def serve(
     encoder: TextEncoder = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     allowed_host: Annotated[
-        list[str] | None,
-        Option(metavar="HOST", help="Host name to accept in requests, or * for any (default: --host)."),
+        list[str] | None, Option(help="Host names of requests, or * (default: --host).")
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
-    writable: Annotated[
-        bool, Option("--writable", help=f"Allow changes with the token in {_TOKEN}.")
-    ] = False,
+    writable: Annotated[bool, Option("--writable", help=f"Allow changes with {_TOKEN}.")] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
 ) -> None:
     """Serve an index over HTTP, with a search page.
@@ -45,10 +44,8 @@ def serve(
         -d '{"query": "red apple"}'
     """
     from ..index.generations import texts_file
-    from ..index.muvera_index import MuveraIndex
     from ..serve import LOCAL, ServerSettings
     from ..serve import serve as run
-    from ..texts.text_index import TextIndex
     from ..utils.checks import counted
     from ..utils.parallel import thread_count
 
@@ -65,11 +62,11 @@ def serve(
         warn(
             f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
         )
-    loaded: TextIndex | MuveraIndex
+    loaded: muvera.TextIndex | muvera.MuveraIndex
     if texts_file(index) is None:
-        loaded = MuveraIndex.load(index)
+        loaded = muvera.MuveraIndex.load(index)
     else:
-        loaded = (TextIndex.open if writable else TextIndex.load)(index, encoder)
+        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
     address = f"[{host}]" if ":" in host else host
 
     def announce() -> None:
@@ -80,7 +77,7 @@ def serve(
         run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
     finally:
         try:
-            if isinstance(loaded, TextIndex):
+            if isinstance(loaded, muvera.TextIndex):
                 loaded.close()
         except (OSError, ValueError) as error:
             warn(f"The index was not saved, but its journal keeps all changes: {error}")
@@ -103,11 +100,10 @@ def mcp(
       {"mcpServers": {"my-texts": {
         "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
     """
-    from ..texts.text_index import TextIndex
     from ..utils.checks import import_extra
 
     import_extra("mcp.server", "mcp", "muvera mcp")
     from ..integrations.mcp import make_server
 
-    with TextIndex.open(index, encoder) if writable else TextIndex.load(index, encoder) as opened:
+    with (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder) as opened:
         make_server(opened, writable=writable).run()

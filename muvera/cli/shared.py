@@ -52,9 +52,7 @@ def _condition(text: str) -> Any:
 
 Source = Annotated[Path, Argument(metavar="SOURCE", help="Token embeddings: an index, a file or a folder.")]
 Out = Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")]
-Format = Annotated[
-    str | None, Option("--format", "-f", help="Input format (default: detected; see muvera formats).")
-]
+Format = Annotated[str | None, Option("--format", "-f", help="Input format (default: detected).")]
 ReaderOption = Annotated[
     list[Any] | None,
     Option(
@@ -68,8 +66,7 @@ ReaderOption = Annotated[
 Queries = Annotated[
     Path | None,
     Option(
-        help="Query embeddings of the same model, in any format; of a folder with documents and queries, its queries "
-        "(default: windows of document tokens)."
+        help="Query embeddings in any format; of a folder with both, the queries (default: windows of documents)."
     ),
 ]
 Encoder = Annotated[
@@ -79,9 +76,7 @@ Encoder = Annotated[
         "(default: moments; for muvera index, learned if its recall is clearly higher)."
     ),
 ]
-Config = Annotated[
-    Path | None, Option(help='JSON file with parameters, such as {"num_repetitions": 40} for fde.')
-]
+Config = Annotated[Path | None, Option(help='JSON file of parameters, such as {"num_repetitions": 40}.')]
 Backend = Annotated[
     Literal["auto", "exact", "scan", "hnsw"] | None,
     Option(help="exact reads every vector, scan reads 4-bit codes, hnsw searches a graph (default: auto)."),
@@ -89,15 +84,12 @@ Backend = Annotated[
 Tokens = Annotated[
     Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
     Option(
-        help="How tokens are stored: as floats, or as codes: int8, 4bit, 2bit or 1bit, with about 1/2, 1/4, 1/7 or "
-        "1/13 of the bytes of float16. Fewer bits lower recall."
+        help="How tokens are stored: floats, or codes of 1/2 (int8) to 1/13 (1bit) of the bytes of float16."
     ),
 ]
 TextEncoder = Annotated[
     str | None,
-    Option(
-        help="Encoder of questions and new texts (default: that of the index, if colbert-small or minilm)."
-    ),
+    Option(help="Encoder of texts (default: that of the index, if it is colbert-small or minilm)."),
 ]
 Where = Annotated[
     Any,

@@ -162,19 +162,31 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> Enc
     return encoder
 
 
+def to_encoder(chosen: EncoderConfig | Encoder) -> Encoder:
+    """Return a new encoder of a configuration, or the given encoder."""
+    return make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
+
+
 def fit_for_index(
-    config: EncoderConfig, source: Source, exact_tokens: int, threads: int | None, *, by_recall: bool
+    chosen: EncoderConfig | Encoder,
+    source: Source,
+    exact_tokens: int,
+    threads: int | None,
+    *,
+    by_recall: bool,
 ) -> EncoderConfig | Encoder | None:
     """Return an encoder that is fitted on all documents; if `by_recall` is true, the kind with the highest recall.
 
-    If the index needs no vectors, or has too few documents for a fit, return `config`, or None for `by_recall`.
+    If the index needs no vectors, or has too few documents for a fit, return `chosen`, or None for `by_recall`.
     """
+    if isinstance(chosen, Encoder):
+        return chosen
     exact = source.num_tokens is not None and source.num_tokens <= exact_tokens
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
-    if exact or (few and config.needs_fit_sample):
-        return None if by_recall else config
+    if exact or (few and chosen.needs_fit_sample):
+        return None if by_recall else chosen
     if not by_recall:
-        return fit(make_encoder(config), source, threads)
+        return fit(make_encoder(chosen), source, threads)
     columns = source.dimension
     sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
     for _ in _fitting(source, sample.sample_while_yielding(stream(source))):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+import muvera
+
 from .shared import (
     Backend,
     Json,
@@ -36,7 +38,6 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..texts.text_files import TextFile
-    from ..texts.text_index import TextIndex
 
 # Number of texts per change.
 _BATCH = 64
@@ -55,7 +56,7 @@ TextColumns = Annotated[
         "--text",
         metavar="COLUMNS",
         parser=lambda names: names.split(","),
-        help="Columns to search, such as title,body (default: title, if it exists, and text).",
+        help="Columns to search, such as title,body (default: title and text).",
     ),
 ]
 IdColumn = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
@@ -120,9 +121,7 @@ def build(
     tokens: Tokens = None,
     vectors: Annotated[
         Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
-        Option(
-            help="Encoder of the first stage's vectors (default: moments, or learned if its recall is higher)."
-        ),
+        Option(help="Vectors of the first stage (default: moments, or learned if its recall is higher)."),
     ] = None,
     backend: Backend = None,
     overwrite: Overwrite = False,
@@ -144,7 +143,6 @@ def build(
     from ..texts.encoders.base import CachedEncoder
     from ..texts.encoders.registry import load_text_encoder
     from ..texts.text_files import read_texts
-    from ..texts.text_index import TextIndex
     from ..utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
@@ -155,7 +153,7 @@ def build(
     model = CachedEncoder(load_text_encoder(encoder), cache)
     try:
         with progress_bar(len(content.metadata), "texts", "encoding") as advance:
-            index = TextIndex.build(
+            index = muvera.TextIndex.build(
                 content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
                 overwrite=overwrite, threads=threads, progress=advance, **settings,
             )  # fmt: skip
@@ -177,17 +175,19 @@ def build(
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))
 
 
-def _opened(index: str, encoder: str | None, *, change: bool = False, encodes: bool = True) -> TextIndex:
+def _opened(
+    index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
+) -> muvera.TextIndex:
     """Open an index of texts.  If `change` is true, its changes are durable."""
     from ..texts.encoders.base import NoEncoder
-    from ..texts.text_index import TextIndex
     from ..utils.checks import url_scheme
 
     model = NoEncoder() if encoder is None and not encodes else encoder
-    return TextIndex.open(index, model) if change or url_scheme(index) else TextIndex.load(index, model)
+    opens = muvera.TextIndex.open if change or url_scheme(index) else muvera.TextIndex.load
+    return opens(index, model)
 
 
-def _stored_ids(index: TextIndex, ids: list[Any]) -> list[int | str]:
+def _stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:
     """Convert ids from CSV or the command line to integers if the index contains them as integers."""
     numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
     documents = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
@@ -228,7 +228,7 @@ def change(
         _report(json_, index, opened, **counts)
 
 
-def _update(index: TextIndex, content: TextFile) -> dict[str, int]:
+def _update(index: muvera.TextIndex, content: TextFile) -> dict[str, int]:
     """Encode the new and different texts, change metadata of the others, and return how many changed."""
     ids, replaces = _stored_ids(index, content.ids or []), content.texts and any(content.metadata)
     stored = {row.id: row for row in index.get(ids, missing="ignore" if content.texts else "raise")}
@@ -273,7 +273,7 @@ def _in_batches(
             advance(len(texts[rows]))
 
 
-def _report(json_: bool, name: str, index: TextIndex, **counts: int) -> None:
+def _report(json_: bool, name: str, index: muvera.TextIndex, **counts: int) -> None:
     from ..utils.checks import counted
 
     shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
@@ -348,16 +348,12 @@ def list_(
 @texts.command("search")
 def search(
     index: Index,
-    query: Annotated[
-        str | None, Argument(metavar="QUERY", help="A question (default: prompt for questions).")
-    ] = None,
+    query: Annotated[str | None, Argument(help="A question (default: prompt for questions).")] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
     words: Annotated[float, Option(help="Weight of shared words (BM25), from 0 to below 1.")] = 0.1,
-    candidates: Annotated[
-        int | None, Option(min=1, help="Texts to rank exactly (default: 200; for a URL 100).")
-    ] = None,
+    candidates: Annotated[int | None, Option(min=1, help="Texts to rank (default: 200; URL: 100).")] = None,
     recall: Recall = None,
     explain: Annotated[bool, Option("--explain", help="Print which words matched, and how well.")] = False,
     encoder: TextEncoder = None,
@@ -414,7 +410,6 @@ def demo() -> None:
 
     from ..data.demo_sample import load_demo_sample
     from ..texts.encoders.minilm import SampleEncoder
-    from ..texts.text_index import TextIndex
 
     sample = load_demo_sample()
     names = sample.documents.ids.tolist()
@@ -422,7 +417,7 @@ def demo() -> None:
     compiled: list[float] = []
     title = "compiling, only the first time"
     with event.install_timer("numba:compile", compiled.append), progress_bar(None, "texts", title):
-        built = TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
+        built = muvera.TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
         shown = [built.search(text, _SHOWN, explain=True) for text in sample.query_texts[:_SHOWN]]
     times = []
     for text in sample.query_texts * 3:

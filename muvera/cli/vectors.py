@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
+
+import muvera
 
 from .shared import (
     WARNING,
@@ -37,11 +39,6 @@ from .shared import (
     wrapped,
 )
 
-if TYPE_CHECKING:
-    from ..data.ranking import Ranking
-    from ..index.muvera_index import MuveraIndex
-    from ..index.settings import IndexInfo
-
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 
@@ -57,15 +54,10 @@ def index(
     config: Config = None,
     backend: Backend = None,
     exact_tokens: Annotated[
-        int | None,
-        Option(
-            help="Up to this many tokens, search exactly and build no vectors (default: 20,000; 0: never)."
-        ),
+        int | None, Option(help="Search up to N tokens exactly (default: 20,000).")
     ] = None,
     tokens: Tokens = None,
-    keep_exact: Annotated[
-        bool, Option("--keep-exact", help="Store exact tokens in addition to codes, to rerank the best.")
-    ] = False,
+    keep_exact: Annotated[bool, Option("--keep-exact", help="Store exact tokens beside codes.")] = False,
     keep_codes: Annotated[bool, Option("--keep-codes", help="Keep the codes of a PLAID index.")] = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -82,27 +74,23 @@ def index(
       muvera index docs docs.index
       muvera search docs.index docs -k 3
     """
-    from ..encoders.base import EncoderConfig
     from ..index.generations import require_place
-    from ..index.muvera_index import MuveraIndex
-    from ..index.settings import IndexSettings
     from ..utils.checks import as_path
     from .sources import choose_encoder, fit_for_index, open_documents, stream
 
     require_place(as_path(out, "OUT"), overwrite)
     opened = open_documents(source, format, option)
-    chosen: Any = choose_encoder(encoder, config, opened.dimension)
-    settings = IndexSettings.of(
+    chosen = choose_encoder(encoder, config, opened.dimension)
+    settings = muvera.IndexSettings.of(
         **given(backend=backend, exact_tokens=exact_tokens, tokens=tokens, keep_exact=keep_exact)
     )
     begun = time.perf_counter()
-    if isinstance(chosen, EncoderConfig):
-        default = encoder is None and config is None
-        chosen = fit_for_index(chosen, opened, settings.exact_tokens, threads, by_recall=default)
+    by_recall = encoder is None and config is None
+    fitted = fit_for_index(chosen, opened, settings.exact_tokens, threads, by_recall=by_recall)
     with progress_bar(opened.num_documents, "documents", "indexing") as advance:
-        build: Any = MuveraIndex.from_plaid if keep_codes else MuveraIndex.build
+        build: Any = muvera.MuveraIndex.from_plaid if keep_codes else muvera.MuveraIndex.build
         built = build(
-            opened if keep_codes else stream(opened), chosen, settings=settings, path=out, overwrite=overwrite,
+            opened if keep_codes else stream(opened), fitted, settings=settings, path=out, overwrite=overwrite,
             threads=threads, progress=advance,
         ).info()  # fmt: skip
     duration = time.perf_counter() - begun
@@ -111,7 +99,7 @@ def index(
     show(json_, facts, text, *(WARNING + warning for warning in built.warnings))
 
 
-def _built(facts: IndexInfo) -> str:
+def _built(facts: muvera.IndexInfo) -> str:
     """Describe the size of an index, how it searches, and the recall of its candidates."""
     from ..utils.checks import counted
 
@@ -134,9 +122,7 @@ def info(
     path: Annotated[Path, Argument(metavar="PATH", help="An index, an encoder's folder, or embeddings.")],
     format: Format = None,
     option: ReaderOption = None,
-    full: Annotated[
-        bool, Option("--full", help="Compare all checksums of an index, or measure all embeddings.")
-    ] = False,
+    full: Annotated[bool, Option("--full", help="Compare all checksums, or measure all tokens.")] = False,
     json_: Json = False,
 ) -> None:
     """Describe an index, an encoder or token embeddings.
@@ -147,8 +133,7 @@ def info(
     Example:
       muvera info my.index
     """
-    from ..convert import survey
-    from ..encoders.registry import is_encoder_folder, load_encoder
+    from ..encoders.registry import is_encoder_folder
     from .sources import is_index, open_documents
 
     facts: dict[str, Any]
@@ -161,7 +146,7 @@ def info(
         if facts["vectors"] is None:
             labels["encoder"] = "encoder (not in use)"
     elif format is None and is_encoder_folder(path):
-        config = load_encoder(path).config
+        config = muvera.load_encoder(path).config
         values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
         facts = {"kind": "encoder", "encoder": values}
     else:
@@ -170,7 +155,7 @@ def info(
         facts |= {"tokens": source.num_tokens, "dimension": source.dimension}
         facts |= {"lossy": source.lossy, "nbits": source.nbits}
         if full:
-            report = survey(source)
+            report = muvera.convert.survey(source)
             facts["survey"], counts = report.to_dict(), "\n" + report_text(report)
         elif source.num_documents is None:
             remarks.append("--full counts documents and tokens.")
@@ -182,10 +167,9 @@ def info(
 
 def _index_facts(path: Path, full: bool) -> dict[str, Any]:
     from ..index.generations import texts_file
-    from ..index.muvera_index import MuveraIndex
     from ..texts.database import DocumentDatabase
 
-    facts = MuveraIndex.load(path, verify_files=full or None).info().to_dict()
+    facts = muvera.MuveraIndex.load(path, verify_files=full or None).info().to_dict()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     texts: dict[str, Any] = {}
     if (file := texts_file(path)) is not None:
@@ -208,20 +192,10 @@ def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
 
 
 def search(
-    index: Annotated[
-        str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load --to.")
-    ],
-    queries: Annotated[
-        Path,
-        Argument(
-            metavar="QUERIES",
-            help="Query embeddings in any format of muvera formats, or a .npy of shape (queries, tokens, dimension).",
-        ),
-    ],
+    index: Annotated[str, Argument(metavar="INDEX", help="Folder of an index, or a URL of muvera load.")],
+    queries: Annotated[Path, Argument(metavar="QUERIES", help="Query embeddings in any format.")],
     k: Annotated[int, Option("--k", "-k", help="Maximum number of documents per query.")] = 10,
-    candidates: Annotated[
-        int | None, Option(help="Documents to rank exactly (default: 100, at least k).")
-    ] = None,
+    candidates: Annotated[int | None, Option(help="Documents to rank (default: 100, at least k).")] = None,
     recall: Recall = None,
     where: Where = None,
     rerank: Annotated[
@@ -247,7 +221,6 @@ def search(
     """
     if trec and json_:
         raise ValueError("--trec prints only a run. Omit --json.")
-    from ..convert import read
     from ..engines import EngineIndex
     from ..utils.checks import counted, url_scheme
     from .sources import open_queries
@@ -267,9 +240,9 @@ def search(
     else:
         opened = nullcontext(_open_index(index, queries))
     with opened as searched:
-        texts = read(open_queries(queries, format, option))
+        texts = muvera.convert.read(open_queries(queries, format, option))
         begun = time.perf_counter()
-        rankings: list[Ranking] = []
+        rankings: list[muvera.Ranking] = []
         with progress_bar(len(texts), "queries", "searching") as advance:
             for start in range(0, len(texts), _QUERIES_AT_ONCE):
                 block = texts[start : start + _QUERIES_AT_ONCE]
@@ -297,11 +270,10 @@ def search(
     show(json_, {**facts, "seconds": round(duration, 4), "queries": results}, "\n".join(lines), *remarks)
 
 
-def _open_index(index: str, queries: Path) -> MuveraIndex:
+def _open_index(index: str, queries: Path) -> muvera.MuveraIndex:
     from ..index.generations import texts_file
-    from ..index.muvera_index import MuveraIndex
 
-    loaded = MuveraIndex.load(index)
+    loaded = muvera.MuveraIndex.load(index)
     if not queries.exists() and texts_file(Path(index)) is not None:
         raise ValueError(
             f"The file {str(queries)!r} does not exist, and this command needs token vectors. {index} is an index of "
@@ -310,14 +282,14 @@ def _open_index(index: str, queries: Path) -> MuveraIndex:
     return loaded
 
 
-def _rankings(answers: list[tuple[Any, Ranking]]) -> Iterator[str]:
+def _rankings(answers: list[tuple[Any, muvera.Ranking]]) -> Iterator[str]:
     for query, ranking in answers:
         yield f"query {query}"
         for rank, (id, score) in enumerate(ranking, start=1):
             yield f"{rank:4d}  {score:10.4f}  {id}"
 
 
-def _run(answers: list[tuple[Any, Ranking]]) -> Iterator[str]:
+def _run(answers: list[tuple[Any, muvera.Ranking]]) -> Iterator[str]:
     """Yield one line per result: query, Q0, document, rank, score, name of the run."""
     for query, ranking in answers:
         for name in (query, *ranking.ids.tolist()):
@@ -345,9 +317,7 @@ def diagnose(
     Example:
       muvera diagnose docs --queries docs
     """
-    from ..diagnostics.diagnose import diagnose as run
-
-    diagnosis = _measured(run, source, queries, format, option, sample=sample, threads=threads)
+    diagnosis = _measured(muvera.diagnose, source, queries, format, option, sample=sample, threads=threads)
     show(json_, {"source": str(source), **diagnosis.to_dict()}, diagnosis.text)
 
 
@@ -357,12 +327,10 @@ def tune(
     format: Format = None,
     option: ReaderOption = None,
     target_recall: Annotated[
-        float | None, Option(help="Choose the smallest vectors with this recall (default: the best vectors).")
+        float | None, Option(help="Choose the smallest vectors with this recall.")
     ] = None,
     max_bytes: Annotated[int | None, Option(help="Maximum bytes of a document's vector.")] = None,
-    candidates: Annotated[
-        int | None, Option(help="Documents to rank exactly (default: 100, at most a quarter of the sample).")
-    ] = None,
+    candidates: Annotated[int | None, Option(help="Documents to rank (default: 100, or fewer).")] = None,
     sample: _Sample = 1500,
     out: Annotated[Path | None, Option(help="A file for muvera index --config.")] = None,
     threads: Threads = None,
@@ -378,13 +346,12 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
-    from ..tuning.tune import tune as run
     from ..utils.atomic_files import write_json
 
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
     tuning = _measured(
-        run, source, queries, format, option, target_recall=target_recall, max_bytes=max_bytes,
+        muvera.tune, source, queries, format, option, target_recall=target_recall, max_bytes=max_bytes,
         candidates=candidates, sample=sample, threads=threads,
     )  # fmt: skip
     remarks = []
@@ -398,10 +365,9 @@ def _measured(
     run: Any, source: Path, queries: Path | None, format: str | None, option: Any, **settings: Any
 ) -> Any:
     """Read documents and queries, and measure them with `run`."""
-    from ..convert import read
     from .sources import open_documents, open_queries
 
     with progress_bar(None, "steps", "measuring") as advance:
-        documents = read(open_documents(source, format, option))
-        query_vectors = None if queries is None else read(open_queries(queries))
+        documents = muvera.convert.read(open_documents(source, format, option))
+        query_vectors = None if queries is None else muvera.convert.read(open_queries(queries))
         return run(documents, query_vectors, progress=advance, **settings)

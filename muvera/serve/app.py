@@ -58,7 +58,7 @@ Id = StrictInt | StrictStr
 # Validation stops at a list's first error: an error object per item would take a thousand times the bytes of the body.
 _FIRST = Field(fail_fast=True)
 Ids = Annotated[list[Id], _FIRST]
-Token = Annotated[list[FiniteFloat], _FIRST]
+Vectors = Annotated[list[Annotated[list[FiniteFloat], _FIRST]], _FIRST]
 
 
 class _Strict(BaseModel):
@@ -83,24 +83,14 @@ class Search(_Strict):
 
     query: str | None = Field(None, description="One text.")
     queries: list[str] | None = Field(None, fail_fast=True, description="Several texts.")
-    vectors: list[Annotated[list[Token], _FIRST]] | None = Field(
-        None, fail_fast=True, description="Token vectors (tokens, dimension) of each query."
-    )
+    vectors: list[Vectors] | None = Field(None, fail_fast=True, description="Token vectors of each query.")
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
-    candidates: int | None = Field(
-        None, ge=1, description="Documents to rank. Default: 200 for texts, 100 for vectors."
-    )
-    recall: float | None = Field(
-        None, gt=0, lt=1, description="Instead of candidates: mean share of the exact best, such as 0.95."
-    )
-    words: FiniteFloat | None = Field(
-        None, ge=0, lt=1, description="Weight of shared words (BM25) in a search by texts. Default: 0.1."
-    )
+    candidates: int | None = Field(None, ge=1, description="Default: 200 for texts, 100 for vectors.")
+    recall: float | None = Field(None, gt=0, lt=1, description="Instead of candidates, such as 0.95.")
+    words: FiniteFloat | None = Field(None, ge=0, lt=1, description="Weight of BM25. Default: 0.1.")
     unit: Literal["document", "sentence"] = "document"
-    alpha: FiniteFloat = Field(
-        1.0, description="Weight of the document's score in the score of its sentence."
-    )
+    alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
 
 
 class HitModel(BaseModel):
