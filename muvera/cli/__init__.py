@@ -13,10 +13,9 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .convert import convert, encode, formats, load
-from .serve import mcp, serve
+from .index import diagnose, index, info, mcp, search, serve, tune
 from .shared import note, one_line, warn
 from .texts import demo, texts
-from .vectors import diagnose, index, info, search, tune
 
 # Errors of bad input; any other error is a bug.
 _EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)

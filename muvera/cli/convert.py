@@ -110,11 +110,9 @@ def formats(json_: Json = False) -> None:
     read = muvera.convert.formats()
     wide = max(map(len, read))
     lines = ["Input formats, and the files that identify each:"]
-    for name, description in read.items():
-        start = f"  {name:<{wide}}  "
-        lines.append(wrapped(description, start, " " * len(start)))
-    lines.append(wrapped(f"Output formats of muvera convert --to: {', '.join(WRITERS)}."))
-    lines.append(wrapped(f"Output formats of muvera encode --to: {', '.join(VECTOR_WRITERS)}."))
+    lines += [wrapped(text, f"  {name:<{wide}}  ", " " * (wide + 4)) for name, text in read.items()]
+    for command, written in (("convert", WRITERS), ("encode", VECTOR_WRITERS)):
+        lines.append(wrapped(f"Output formats of muvera {command} --to: {', '.join(written)}."))
     show(json_, {"read": read, "written": list(WRITERS), "vectors": list(VECTOR_WRITERS)}, "\n".join(lines))
 
 

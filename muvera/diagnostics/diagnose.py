@@ -45,9 +45,6 @@ _UNIT_TOLERANCE = 4e-3
 # Smaller vectors are recommended if they lose at most this much recall at 50 candidates.
 _TOLERATED_LOSS = 0.02
 
-# Largest number of queries; fewer are measured if tokens are many or wide.
-_QUERIES = 200
-
 # Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
 
@@ -290,12 +287,15 @@ def diagnose(
     require_int("sample", sample, 2)
     advance = progress or (lambda _: None)
     drawn = draw_sample(
-        documents, queries, size=sample, least=(2, 1), most_queries=_QUERIES, min_fitting=MIN_FIT_DOCUMENTS,
+        documents, queries, size=sample, least=(2, 1), most_queries=200, min_fitting=MIN_FIT_DOCUMENTS,
         seed=seed, threads=threads,
     )  # fmt: skip
     maxsim = _spread(drawn)
     advance(1)
-    geometry = token_geometry(_geometry_sample(drawn.documents, np.random.default_rng([seed, 1])).tokens)
+    order = np.random.default_rng([seed, 1]).permutation(len(drawn.documents))
+    most = min(_TOKENS, _ENTRIES // drawn.documents.dimension)
+    count = max(2, int(np.searchsorted(np.cumsum(drawn.documents.lengths[order]), most, side="right")))
+    geometry = token_geometry(drawn.documents[np.sort(order[:count])].tokens)
     texts, measured = drawn.collection, []
     for name in _MEASURED:
         config = preset_config(name, texts.dimension)
@@ -329,14 +329,6 @@ def _recall(config: EncoderConfig, drawn: Sample) -> dict[int, float | None]:
         ranks, _ = drawn.measure(config)
         recall |= {cutoff: float((ranks < cutoff).mean()) for cutoff in known}
     return recall
-
-
-def _geometry_sample(documents: MultiVectors, stream: np.random.Generator) -> MultiVectors:
-    """Return random documents with about as many tokens as the geometry needs, at least two."""
-    order = stream.permutation(len(documents))
-    tokens = min(_TOKENS, _ENTRIES // documents.dimension)
-    count = int(np.searchsorted(np.cumsum(documents.lengths[order]), tokens, side="right"))
-    return documents[np.sort(order[: max(2, count)])]
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import reprlib
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Body, FastAPI, Request
+from fastapi import APIRouter, Body, Depends, FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
 from ..data.multivectors import MultiVectors
@@ -26,7 +31,6 @@ from ..texts.database import TextDocument, limited_reading
 from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
 from . import ServerSettings
-from .problems import BodyLimit, bearer_token, problem_responses, show_problems, wrong_host
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -83,7 +87,9 @@ class Search(_Strict):
 
     query: str | None = Field(None, description="One text.")
     queries: list[str] | None = Field(None, fail_fast=True, description="Several texts.")
-    vectors: list[Vectors] | None = Field(None, fail_fast=True, description="Token vectors of each query.")
+    vectors: list[Vectors] | None = Field(
+        None, fail_fast=True, description="Token vectors, (tokens, dimension)."
+    )
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
     candidates: int | None = Field(None, ge=1, description="Default: 200 for texts, 100 for vectors.")
@@ -145,6 +151,145 @@ class Deletion(_Strict):
     missing: Literal["raise", "ignore"] = "raise"
 
 
+# -- errors and checks of requests ---------------------------------------------
+
+_SCHEME = HTTPBearer(
+    auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
+)
+
+# Commas and brackets of a body.  Parsing more of them would block other requests for more than a tenth of a second.
+_MAX_VALUES = 300_000
+
+
+def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error as ``application/problem+json`` (RFC 9457), without advice for Python."""
+    detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
+    detail = detail.removesuffix(" Check with `id in index`.")
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return JSONResponse(content, status, headers, "application/problem+json")
+
+
+async def _as_problem(request: Request, error: Exception) -> Response:
+    """Return `error` as a problem; errors of the encoder's server and timeouts get a fixed text."""
+    match error:
+        case HTTPException():
+            return _problem(error.status_code, str(error.detail), error.headers)
+        case RequestValidationError():
+            return _problem(422, _body_error(request, error.errors()[0]))
+        case ConnectionError():
+            return _problem(502, "The text encoder's server did not answer. Try again, or check that server.")
+        case TimeoutError():
+            return _problem(504, "The request took too long. Send fewer queries or candidates.")
+        case KeyError():
+            return _problem(404, str(error.args[0]))
+        case _:
+            return _problem(422, str(error))
+
+
+def _body_error(request: Request, error: dict[str, Any]) -> str:
+    """Describe an invalid body in a sentence."""
+    kind, place = error["type"], error["loc"][1:]
+    if kind == "json_invalid":
+        return f"The body is not JSON: {error['ctx']['error']}, at character {place[0]}."
+    if kind == "unknown_field":
+        return f"{error['msg']}."
+    if not place:
+        if "json" not in request.headers.get("content-type", ""):
+            return "The body must be JSON. Send the header Content-Type: application/json."
+        return 'The body must be a JSON object, such as {"query": "red apple"} for a search.'
+    message = f"{'.'.join(map(str, place))}: {error['msg']}."
+    if kind == "string_type" and place[0] in ("query", "queries") and isinstance(error["input"], list):
+        message += ' Give token vectors in "vectors", one list per query.'
+    return message
+
+
+def _problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of errors."""
+    kinds = {"type": "string", "title": "string", "status": "integer", "detail": "string"}
+    schema = {"type": "object", "properties": {name: {"type": kind} for name, kind in kinds.items()}}
+    content = {"application/problem+json": {"schema": {**schema, "required": list(kinds)}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def _bearer_token(*tokens: str | None) -> Any:
+    """Return a dependency that raises 401 unless the request carries one of the tokens."""
+
+    def require(given: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]) -> None:
+        if given is None or not any(_is_token(given.credentials, token) for token in tokens):
+            raise HTTPException(
+                401,
+                "This request needs the server's token. Send the header Authorization: Bearer TOKEN.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    return Depends(require)
+
+
+def _is_token(given: str, token: str | None) -> bool:
+    """Compare in constant time."""
+    return token is not None and secrets.compare_digest(given.encode(), token.encode())
+
+
+def _wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
+    """Return an error if the Host header is not in `hosts`: a page that uses DNS rebinding sends its own name."""
+    host = request.headers.get("host", "").lower()
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name in hosts:
+        return None
+    return _problem(
+        400,
+        f"The Host header names {name[:100]!r}, which this server does not allow. Start it with --allowed-host NAME.",
+    )
+
+
+class _BodyLimit:
+    """Middleware that answers 413 to bodies above a size, declared or not, and 408 to slow ones."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; an error is raised when its body is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        kind, _, given = headers.get(b"authorization", b"").decode("latin1").partition(" ")
+        trusted = kind.lower() == "bearer" and _is_token(given, self._settings.token)
+        limit = self._settings.max_body_bytes if trusted else self._settings.max_search_bytes
+        declared = headers.get(b"content-length", b"0")
+        deadline = time.monotonic() + self._settings.body_timeout
+        size = values = 0
+        complete = False
+
+        async def limited() -> Message:
+            nonlocal size, values, complete
+            if complete:
+                return await receive()
+            if not declared.isdigit() or int(declared[:20]) > limit:
+                raise _too_large(f"{limit:,} bytes")
+            try:
+                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+            except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
+                late = f"The body took more than {self._settings.body_timeout:g} seconds. Send the request again."
+                raise HTTPException(408, late, {"Connection": "close"}) from None
+            body = message.get("body", b"")
+            size, values = size + len(body), values + sum(map(body.count, (b",", b"[", b"{")))
+            if size > limit:
+                raise _too_large(f"{limit:,} bytes")
+            if values > _MAX_VALUES:
+                raise _too_large(f"{_MAX_VALUES:,} values")
+            complete = not message.get("more_body", False)
+            return message
+
+        await self._app(scope, limited, send)
+
+
+def _too_large(limit: str) -> HTTPException:
+    detail = f"A request may have at most {limit}. Send fewer queries or documents at a time."
+    return HTTPException(413, detail, {"Connection": "close"})
+
+
 # -- the application ----------------------------------------------------------
 
 
@@ -175,15 +320,18 @@ def make_app(
 
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
+        exception_handlers=dict.fromkeys(
+            (HTTPException, RequestValidationError, ValueError, TypeError, KeyError, ConnectionError, TimeoutError),
+            _as_problem,
+        ),
         description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
     )  # fmt: skip
-    show_problems(app)
-    app.add_middleware(BodyLimit, settings=limits)
+    app.add_middleware(_BodyLimit, settings=limits)
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
 
     @app.middleware("http")
     async def secure(request: Request, call_next: Any) -> Response:
-        refusal = None if names is None else wrong_host(request, names)
+        refusal = None if names is None else _wrong_host(request, names)
         response: Response = refusal or await call_next(request)
         response.headers.update(_SECURITY)
         return response
@@ -197,7 +345,7 @@ def make_app(
 
 def _add_reading(app: FastAPI, server: _Server) -> None:
     settings = server.settings
-    readers = [] if settings.read_token is None else [bearer_token(settings.read_token, settings.token)]
+    readers = [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
     refused = [401] if readers else []
     for method, address, answer, summary, model, errors in (
         ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, (408, 413, 422, 502)),
@@ -207,7 +355,7 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
     ):  # fmt: skip
         app.add_api_route(
             address, answer, methods=[method], summary=summary, response_model=model,
-            dependencies=readers, responses=problem_responses(400, *refused, *errors, 504),
+            dependencies=readers, responses=_problem_responses(400, *refused, *errors, 504),
         )  # fmt: skip
     app.add_api_route("/health", server.health, summary="Health check")
 
@@ -217,8 +365,8 @@ def _add_writing(app: FastAPI, server: _Server) -> None:
         for address in ("/documents", "/documents/{identity:path}", "/save"):
             app.add_api_route(address, _refuse_change, methods=_CHANGING, include_in_schema=False)
         return
-    errors = problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
-    writing = APIRouter(dependencies=[bearer_token(server.settings.token)], responses=errors)
+    errors = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    writing = APIRouter(dependencies=[_bearer_token(server.settings.token)], responses=errors)
     writing.post("/documents", status_code=201, summary="Add documents")(server.add)
     writing.put("/documents", summary="Add or replace documents")(server.update)
     writing.patch("/documents", summary="Change fields of metadata")(server.describe)

@@ -22,12 +22,6 @@ from ..utils.checks import require_int
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
-# Largest number of queries; fewer are measured if tokens are many or wide.
-_QUERIES = 300
-
-# Samples of the bootstrap.
-_DRAWS = 1000
-
 # Floats of moments and learned vectors.
 _MOMENTS_SIZES = (128, 256, 512)
 _LEARNED_SIZES = (128, 256, 512, 1024, 2048)
@@ -234,7 +228,7 @@ def tune(
         require_int("candidates", candidates, K)
     require_int("sample", sample, MIN_DOCUMENTS)
     drawn = draw_sample(
-        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=_QUERIES, min_fitting=0,
+        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=300, min_fitting=0,
         seed=seed, threads=threads,
     )  # fmt: skip
     size = len(drawn.documents)
@@ -245,7 +239,8 @@ def tune(
             "encoder finds nearly everything. Sample more documents."
         )
     configs = encoder_configs(drawn.documents.dimension)
-    sizes = {name: _vector_bytes(config, drawn.population) for name, config in configs.items()}
+    vector_bytes = scan_bytes if drawn.population >= SCAN_FROM else bytes_in_memory
+    sizes = {name: vector_bytes(config.vector_dimension) for name, config in configs.items()}
     least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
     if limit < least:
         raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")
@@ -312,14 +307,8 @@ def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
     return configs
 
 
-def _vector_bytes(config: EncoderConfig, documents: int) -> int:
-    """Return the bytes of a vector in an index of this many documents."""
-    floats = config.vector_dimension
-    return scan_bytes(floats) if documents >= SCAN_FROM else bytes_in_memory(floats)
-
-
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the bootstrap's 95% confidence interval of the mean."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (_DRAWS, len(values)))
+    """Return the 95% confidence interval of the mean, from 1000 samples of the bootstrap."""
+    draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)

@@ -1,7 +1,8 @@
-"""``muvera index``, ``info``, ``search``, ``diagnose`` and ``tune``: commands for token embeddings."""
+"""``muvera index``, ``info``, ``search``, ``serve``, ``mcp``, ``diagnose`` and ``tune``."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import typer
 from typer import Argument, Option
 
 import muvera
@@ -26,6 +28,7 @@ from .shared import (
     ReaderOption,
     Recall,
     Source,
+    TextEncoder,
     Threads,
     Tokens,
     Where,
@@ -35,12 +38,19 @@ from .shared import (
     report_text,
     seconds,
     show,
+    warn,
     warn_of_unmatched,
     wrapped,
 )
 
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
+
+# Environment variables of the tokens; an option would be visible in the list of processes.
+_TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
+
+# Shorter tokens could be guessed.
+_MIN_TOKEN_LENGTH = 16
 
 _Sample = Annotated[int, Option(help="Documents to measure; time grows in proportion.")]
 
@@ -300,6 +310,95 @@ def _run(answers: list[tuple[Any, muvera.Ranking]]) -> Iterator[str]:
         scores = ranking.scores.astype("U").tolist()  # NumPy writes float32 with the fewest digits
         for rank, (name, score) in enumerate(zip(ranking.ids.tolist(), scores, strict=True), start=1):
             yield f"{query} Q0 {name} {rank} {score} muvera"
+
+
+def serve(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
+    encoder: TextEncoder = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None, Option(help="Host names of requests, or * (default: --host).")
+    ] = None,
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    writable: Annotated[bool, Option("--writable", help=f"Allow changes with {_TOKEN}.")] = False,
+    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+) -> None:
+    """Serve an index over HTTP, with a search page.
+
+    The server answers /search, /explain, /documents, /info, /health and /openapi.json; the page is at /.
+    A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the
+    server; if the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
+
+    \b
+    Example:
+      muvera serve my-index --port 8080
+      curl -s localhost:8080/search -H 'Content-Type: application/json' \\
+        -d '{"query": "red apple"}'
+    """
+    from ..index.generations import texts_file
+    from ..serve import LOCAL, ServerSettings
+    from ..serve import serve as run
+    from ..utils.checks import counted
+    from ..utils.parallel import thread_count
+
+    token, read_token = os.environ.get(_TOKEN) or None, os.environ.get(_READ_TOKEN) or None
+    settings = ServerSettings(token, read_token, writable, threads or thread_count(None))
+    for value in ((token if writable else None), read_token):
+        if value and len(value) < _MIN_TOKEN_LENGTH:
+            warn(
+                f"The token has {len(value)} characters and could be guessed. Use at least {_MIN_TOKEN_LENGTH} "
+                "random ones."
+            )
+    if host not in LOCAL:
+        readers = "with the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
+        warn(
+            f"Other machines can reach this server at {host} and read the index {readers}. Nothing is encrypted."
+        )
+    loaded: muvera.TextIndex | muvera.MuveraIndex
+    if texts_file(index) is None:
+        loaded = muvera.MuveraIndex.load(index)
+    else:
+        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
+    address = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        documents = counted(len(loaded), "document")
+        typer.echo(f"{index}: {documents} at http://{address}:{port}/ (Ctrl-C stops)")
+
+    try:
+        run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
+    finally:
+        try:
+            if isinstance(loaded, muvera.TextIndex):
+                loaded.close()
+        except (OSError, ValueError) as error:
+            warn(f"The index was not saved, but its journal keeps all changes: {error}")
+            raise typer.Exit(1) from None
+
+
+def mcp(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index of texts.")],
+    encoder: TextEncoder = None,
+    writable: Annotated[bool, Option("--writable", help="Also offer the tool add.")] = False,
+) -> None:
+    """Serve an index of texts to agents (Model Context Protocol).
+
+    Agents call the tools over standard input and output. The tools are search, get and explain. Answers have
+    ids, titles and the best passages with their character positions. Needs the extra mcp.
+
+    \b
+    Example: on the command line, and in a client's configuration.
+      muvera mcp /path/to/my-index
+      {"mcpServers": {"my-texts": {
+        "command": "muvera", "args": ["mcp", "/path/to/my-index"]}}}
+    """
+    from ..utils.checks import import_extra
+
+    import_extra("mcp.server", "mcp", "muvera mcp")
+    from ..integrations.mcp import make_server
+
+    with (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder) as opened:
+        make_server(opened, writable=writable).run()
 
 
 def diagnose(
