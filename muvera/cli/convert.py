@@ -25,7 +25,6 @@ from .shared import (
     Threads,
     given,
     progress_bar,
-    report_text,
     seconds,
     show,
     wrapped,
@@ -91,7 +90,7 @@ def convert(
         pooling=pooling, pool_factor=pool_factor, dtype=dtype,
         **given(nbits=nbits, bucket_means=bucket_means or None), **dict(option or ()),
     )  # fmt: skip
-    show(json_, report.to_dict(), report_text(report))
+    show(json_, report.to_dict(), wrapped(report.text, later=" " * 9))
 
 
 def formats(json_: Json = False) -> None:

@@ -35,7 +35,6 @@ from .shared import (
     given,
     megabytes,
     progress_bar,
-    report_text,
     seconds,
     show,
     warn,
@@ -144,6 +143,8 @@ def info(
       muvera info my.index
     """
     from ..encoders.registry import is_encoder_folder
+    from ..index.generations import texts_file
+    from ..texts.database import DocumentDatabase
     from .sources import is_index, open_documents
 
     facts: dict[str, Any]
@@ -151,9 +152,15 @@ def info(
     counts = ""
     labels = {"exact_tokens": "exact up to (tokens)"}
     if format is None and is_index(path):
-        facts = _index_facts(path, full)
-        remarks += [WARNING + warning for warning in facts["warnings"]]
-        if facts["vectors"] is None:
+        described = muvera.MuveraIndex.load(path, verify_files=full or None).info()
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        facts = {"kind": "index", "bytes_on_disk": size, "verified": full}
+        if (file := texts_file(path)) is not None:
+            with closing(DocumentDatabase.open(file)) as database:
+                facts |= {"texts": len(database), "text_encoder": database.text_encoder}
+        facts |= described.to_dict()
+        remarks += [WARNING + warning for warning in described.warnings]
+        if described.vectors is None:
             labels["encoder"] = "encoder (not in use)"
     elif format is None and is_encoder_folder(path):
         config = muvera.load_encoder(path).config
@@ -166,26 +173,13 @@ def info(
         facts |= {"lossy": source.lossy, "nbits": source.nbits}
         if full:
             report = muvera.convert.survey(source)
-            facts["survey"], counts = report.to_dict(), "\n" + report_text(report)
+            facts["survey"], counts = report.to_dict(), "\n" + wrapped(report.text, later=" " * 9)
         elif source.num_documents is None:
             remarks.append("--full counts documents and tokens.")
     hidden = ("kind", "survey", "warnings")
     shown = {labels.get(name, name): value for name, value in facts.items() if name not in hidden}
     text = "\n".join([f"{path}: {facts['kind']}", *_fact_lines(shown)])
     show(json_, {"path": str(path), **facts}, text + counts, *remarks)
-
-
-def _index_facts(path: Path, full: bool) -> dict[str, Any]:
-    from ..index.generations import texts_file
-    from ..texts.database import DocumentDatabase
-
-    facts = muvera.MuveraIndex.load(path, verify_files=full or None).info().to_dict()
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    texts: dict[str, Any] = {}
-    if (file := texts_file(path)) is not None:
-        with closing(DocumentDatabase.open(file)) as database:
-            texts = {"texts": len(database), "text_encoder": database.text_encoder}
-    return {"kind": "index", "bytes_on_disk": size, "verified": full, **texts, **facts}
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
@@ -232,6 +226,7 @@ def search(
     if trec and json_:
         raise ValueError("--trec prints only a run. Omit --json.")
     from ..engines import EngineIndex
+    from ..index.generations import texts_file
     from ..utils.checks import counted, url_scheme
     from .sources import open_queries
 
@@ -248,7 +243,12 @@ def search(
             f"--where and --rerank need the URL of an engine, got {index}. Omit them, or search a URL."
         )
     else:
-        opened = nullcontext(_open_index(index, queries))
+        opened = nullcontext(muvera.MuveraIndex.load(index))
+        if not queries.exists() and texts_file(Path(index)) is not None:
+            raise ValueError(
+                f"The file {str(queries)!r} does not exist, and this command needs token vectors. {index} is an index "
+                f"of texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
+            )
     with opened as searched:
         texts = muvera.convert.read(open_queries(queries, format, option))
         begun = time.perf_counter()
@@ -278,18 +278,6 @@ def search(
     sizes += ", of which none satisfies --where," if unmatched else ""
     remarks = [] if trec else [f"{sizes} in {seconds(duration)}"]
     show(json_, {**facts, "seconds": round(duration, 4), "queries": results}, "\n".join(lines), *remarks)
-
-
-def _open_index(index: str, queries: Path) -> muvera.MuveraIndex:
-    from ..index.generations import texts_file
-
-    loaded = muvera.MuveraIndex.load(index)
-    if not queries.exists() and texts_file(Path(index)) is not None:
-        raise ValueError(
-            f"The file {str(queries)!r} does not exist, and this command needs token vectors. {index} is an index of "
-            f"texts: muvera texts search {index} {shlex.quote(str(queries))} answers a question."
-        )
-    return loaded
 
 
 def _rankings(answers: list[tuple[Any, muvera.Ranking]]) -> Iterator[str]:

@@ -21,7 +21,6 @@ from typer import Argument, BadParameter, Option
 from ..metadata import kind_of
 
 if TYPE_CHECKING:
-    from ..convert import Report
     from ..texts.database import TextDocument
     from ..texts.hit import Hit, TextExplanation
 
@@ -294,13 +293,8 @@ def _shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, first: str = "", later: str = "  ") -> str:
-    """Return a text as lines of at most :func:`columns` with these indents."""
-    return "\n".join(_lines(text, columns(), first, later))
-
-
-def report_text(report: Report) -> str:
-    """Return the text of a conversion's report with a hanging indent below its first column."""
-    return "\n".join(wrapped(line, later=" " * 9) for line in report.text.splitlines())
+    """Wrap each line of a text to at most :func:`columns`, with these indents."""
+    return "\n".join("\n".join(_lines(line, columns(), first, later)) for line in text.split("\n"))
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
@@ -336,8 +330,7 @@ def document_text(document: TextDocument) -> str:
     """Return a text with its id and its metadata."""
     lines = [typer.style(str(document.id), bold=True)]
     lines += [wrapped(f"{name}: {value}", _INDENT, 2 * _INDENT) for name, value in document.metadata.items()]
-    lines += (wrapped(line, _INDENT, _INDENT) for line in document.text.rstrip().split("\n"))
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, wrapped(document.text.rstrip(), _INDENT, _INDENT), ""])
 
 
 def document_line(document: TextDocument) -> str:

@@ -147,7 +147,6 @@ def build(
 
     require_place(as_path(out, "OUT"), overwrite)
     content = read_texts(as_path(source, "TEXTS"), text or (), id, metadata)
-    settings = given(vectors=vectors, tokens=tokens, backend=backend)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)
@@ -155,7 +154,8 @@ def build(
         with progress_bar(len(content.metadata), "texts", "encoding") as advance:
             index = muvera.TextIndex.build(
                 content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
-                overwrite=overwrite, threads=threads, progress=advance, **settings,
+                overwrite=overwrite, threads=threads, progress=advance,
+                **given(vectors=vectors, tokens=tokens, backend=backend),
             )  # fmt: skip
     except BaseException:
         if len(model):

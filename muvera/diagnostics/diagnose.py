@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -93,15 +92,11 @@ class MeasuredEncoder:
     config: EncoderConfig
     recall: dict[int, float | None]
 
-    @property
-    def floats(self) -> int:
-        """Floats of a vector."""
-        return self.config.vector_dimension
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
-        return {"name": self.name, "floats": self.floats, "recall": recall, "config": self.config.to_dict()}
+        floats, config = self.config.vector_dimension, self.config.to_dict()
+        return {"name": self.name, "floats": floats, "recall": recall, "config": config}
 
 
 @dataclass(frozen=True)
@@ -195,12 +190,12 @@ class Diagnosis:
             values = "".join(
                 "       -" if value is None else f"{value:8.3f}" for value in row.recall.values()
             )
-            yield f"{mark} {row.name:<25}{values}{row.floats:>10,}"
+            yield f"{mark} {row.name:<25}{values}{row.config.vector_dimension:>10,}"
 
     def _advice(self) -> Iterator[str]:
         row, sampled = self.recommended, self.sampled_documents
         recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
-        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.floats:,} floats"
+        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.config.vector_dimension:,} floats"
         if self.exact_search:
             yield (
                 f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
@@ -290,7 +285,10 @@ def diagnose(
         documents, queries, size=sample, least=(2, 1), most_queries=200, min_fitting=MIN_FIT_DOCUMENTS,
         seed=seed, threads=threads,
     )  # fmt: skip
-    maxsim = _spread(drawn)
+    spreads = []
+    for row, length in zip(drawn.scores, drawn.queries.lengths, strict=True):
+        ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
+        spreads.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
     advance(1)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.documents))
     most = min(_TOKENS, _ENTRIES // drawn.documents.dimension)
@@ -314,10 +312,10 @@ def diagnose(
         pseudo_queries=queries is None,
         anisotropy=_ANISOTROPY[bisect_left(_MEAN_COSINES, geometry.mean_cosine)],
         geometry=geometry,
-        maxsim=maxsim,
+        maxsim=MaxSimSpread(*np.mean(spreads, axis=0).tolist()),
         encoders=tuple(measured),
         recommended=_recommended(measured, texts.dimension),
-        exact_search=drawn.exact_search,
+        exact_search=texts.num_tokens <= EXACT_TOKENS,
     )
 
 
@@ -326,7 +324,7 @@ def _recall(config: EncoderConfig, drawn: Sample) -> dict[int, float | None]:
     known = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(drawn.documents)]
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
     if known:
-        ranks, _ = drawn.measure(config)
+        ranks = drawn.ranks(config)
         recall |= {cutoff: float((ranks < cutoff).mean()) for cutoff in known}
     return recall
 
@@ -374,15 +372,7 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
     if not known:
         return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
     least = max(recall for _, recall in known) - _TOLERATED_LOSS
-    return min((row for row, recall in known if recall >= least), key=lambda row: row.floats)
-
-
-def _spread(drawn: Sample) -> MaxSimSpread:
-    values = []
-    for row, length in zip(drawn.scores, drawn.queries.lengths, strict=True):
-        ordered = np.sort(row[row > -np.inf])[::-1].astype(np.float64) / length
-        values.append((ordered[0], ordered[min(9, len(ordered) - 1)], np.median(ordered)))
-    return MaxSimSpread(*(float(value) for value in np.mean(values, axis=0)))
+    return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
 
 
 # -- the sample ------------------------------------------------------------------
@@ -390,12 +380,10 @@ def _spread(drawn: Sample) -> MaxSimSpread:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Documents of a collection, and queries whose exact answers among them are known.
+    """Documents of a collection, and real queries, or windows of documents that score their own document -inf.
 
-    Encoders are fitted to the documents at the positions `fitting`.  Queries are real ones, or windows of other
-    documents.  `sources` are the positions of the windows' documents, or -1 for real queries.  A window scores its own
-    document -inf.
-    `population` is the number of documents with tokens in the collection.
+    Encoders are fitted to the documents at the positions `fitting`.  `sources` are the positions of the windows'
+    documents, or -1.  `population` is the number of documents with tokens in the collection.
     """
 
     collection: MultiVectors
@@ -414,32 +402,15 @@ class Sample:
         scores[windows, self.sources[windows]] = -np.inf
         return scores
 
-    @property
-    def exact_search(self) -> bool:
-        """True if the collection is so small that an index reads all tokens and needs no vectors."""
-        return self.collection.num_tokens <= EXACT_TOKENS
-
-    def ranks(self, documents: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the ranks of each query's exact ten best by the products of vectors, int64 (n_queries, 10)."""
-        products = queries @ documents.T
+    def ranks(self, config: EncoderConfig) -> NDArray[np.int64]:
+        """Return the ranks of each query's exact ten best by an encoder's vectors, int64 (n_queries, 10)."""
+        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=self.threads)
+        documents = encoder.encode_documents(self.documents, threads=self.threads)
+        products = encoder.encode_queries(self.queries, threads=self.threads) @ documents.T
         products[self.scores == -np.inf] = -np.inf
         ranks = np.argsort(np.argsort(-products, axis=1, kind="stable"), axis=1)
         best = np.stack([best_first(row, K) for row in self.scores])
         return np.take_along_axis(ranks, best, axis=1)
-
-    def measure(self, config: EncoderConfig) -> tuple[NDArray[np.int64], tuple[float, float]]:
-        """Return the ranks by an encoder's vectors, and the seconds to encode a document and a query."""
-        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=self.threads)
-
-        def timed(encode: Any, texts: MultiVectors) -> tuple[NDArray[np.float32], float]:
-            encode(texts[:1], threads=self.threads)  # compile before the clock starts
-            begun = time.perf_counter()
-            vectors = encode(texts, threads=self.threads)
-            return vectors, (time.perf_counter() - begun) / len(texts)
-
-        documents, document_seconds = timed(encoder.encode_documents, self.documents)
-        queries, query_seconds = timed(encoder.encode_queries, self.queries)
-        return self.ranks(documents, queries), (document_seconds, query_seconds)
 
 
 def draw_sample(

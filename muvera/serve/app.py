@@ -315,7 +315,7 @@ def make_app(
     -------
     FastAPI
     """
-    limits = ServerSettings() if settings is None else settings
+    limits = settings or ServerSettings()
     server = _Server(index, limits)
 
     app = FastAPI(
@@ -336,14 +336,13 @@ def make_app(
         response.headers.update(_SECURITY)
         return response
 
-    _add_reading(app, server)
-    _add_writing(app, server)
+    _add_routes(app, server)
     for file in _PAGE.iterdir():
         app.add_route("/" if file.name == "index.html" else f"/{file.name}", partial(_send, file))
     return app
 
 
-def _add_reading(app: FastAPI, server: _Server) -> None:
+def _add_routes(app: FastAPI, server: _Server) -> None:
     settings = server.settings
     readers = [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
     refused = [401] if readers else []
@@ -358,15 +357,12 @@ def _add_reading(app: FastAPI, server: _Server) -> None:
             dependencies=readers, responses=_problem_responses(400, *refused, *errors, 504),
         )  # fmt: skip
     app.add_api_route("/health", server.health, summary="Health check")
-
-
-def _add_writing(app: FastAPI, server: _Server) -> None:
-    if not server.settings.writable:
+    if not settings.writable:
         for address in ("/documents", "/documents/{identity:path}", "/save"):
             app.add_api_route(address, _refuse_change, methods=_CHANGING, include_in_schema=False)
         return
-    errors = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
-    writing = APIRouter(dependencies=[_bearer_token(server.settings.token)], responses=errors)
+    failures = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
+    writing = APIRouter(dependencies=[_bearer_token(settings.token)], responses=failures)
     writing.post("/documents", status_code=201, summary="Add documents")(server.add)
     writing.put("/documents", summary="Add or replace documents")(server.update)
     writing.patch("/documents", summary="Change fields of metadata")(server.describe)
@@ -393,11 +389,7 @@ class _Server:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread; raise TimeoutError after the timeout, although the thread may continue."""
-
-        def limited() -> T:
-            with limited_reading(self.settings.max_read_characters):
-                return work()
-
+        limited = limited_reading(self.settings.max_read_characters)(work)
         answer = await self._begun(limited, self._searches)
         if answer is None or not answer.done():
             raise TimeoutError

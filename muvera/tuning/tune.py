@@ -14,6 +14,7 @@ from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..encoders.base import EncoderConfig
 from ..encoders.fde import FDEConfig
 from ..encoders.registry import preset_config
+from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import SCAN_FROM
 from ..mips.exact import bytes_in_memory
 from ..mips.scan import scan_bytes
@@ -48,17 +49,10 @@ class TunedRow:
     mean_recall: float
     held_out: float
     interval: tuple[float, float]
-    encode_seconds: float
-    query_seconds: float
-
-    @property
-    def floats(self) -> int:
-        """Floats of a vector."""
-        return self.config.vector_dimension
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {**vars(self), "config": self.config.to_dict(), "floats": self.floats}
+        return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ class Tuning:
         least = min((row.bytes for row in good), default=0)
         return max(
             [row for row in good if row.bytes == least] or self.rows,
-            key=lambda row: (row.mean_recall, -row.bytes, -row.floats),
+            key=lambda row: (row.mean_recall, -row.bytes, -row.config.vector_dimension),
         )
 
     @property
@@ -128,13 +122,12 @@ class Tuning:
 
     def _table(self) -> Iterator[str]:
         wide = max(len(row.name) for row in self.rows)
-        yield f"  {'':{wide}}   floats    bytes  recall (95 %)        ms: text  query"
+        yield f"  {'':{wide}}   floats    bytes  recall (95 %)"
         for row in self.rows:
             low, high = row.interval
             yield (
-                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.floats:>7,}  {row.bytes:>7,}  "
-                f"{row.held_out:.3f} ({low:.3f}-{high:.3f})"
-                f"  {1e3 * row.encode_seconds:>8.2f}  {1e3 * row.query_seconds:>5.2f}"
+                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.config.vector_dimension:>7,}  "
+                f"{row.bytes:>7,}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
             )
 
     def _advice(self) -> Iterator[str]:
@@ -252,7 +245,7 @@ def tune(
     for name, config in configs.items():
         if sizes[name] > limit:
             continue
-        ranks, seconds = drawn.measure(config)
+        ranks = drawn.ranks(config)
         shares = (ranks[held_out] < candidates).mean(axis=1)
         recall = float((ranks[selection] < candidates).mean())
         # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
@@ -266,12 +259,10 @@ def tune(
                 mean_recall=(recall + half) / 2,
                 held_out=float(shares.mean()),
                 interval=_interval(shares, seed),
-                encode_seconds=seconds[0],
-                query_seconds=seconds[1],
             )
         )
         advance(1)
-    rows.sort(key=lambda row: (row.bytes, row.floats))
+    rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
     return Tuning(
         documents=drawn.population,
         sampled_documents=size,
@@ -281,7 +272,7 @@ def tune(
         candidates=candidates,
         target_recall=target_recall,
         rows=tuple(rows),
-        exact_search=drawn.exact_search,
+        exact_search=drawn.collection.num_tokens <= EXACT_TOKENS,
     )
 
 

@@ -95,7 +95,7 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
             exact[drawn.sources[i]] = products[i, drawn.sources[i]] = -np.inf
         order = np.argsort(-products[i]).tolist()
         expected.append([order.index(best) for best in np.argsort(-exact)[:10].tolist()])
-    np.testing.assert_array_equal(drawn.ranks(*vectors), expected)
+    np.testing.assert_array_equal(drawn.ranks(config), expected)
 
 
 def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
