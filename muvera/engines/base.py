@@ -1,19 +1,19 @@
-"""Engine: the interface of vector databases, and code that all engines share.
-
-An engine stores documents and finds the nearest vectors.  :class:`muvera.engines.EngineIndex` encodes, ranks,
-splits into batches and checks arguments.
-"""
+"""Engine: the interface of vector databases, and code that all engines share."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from itertools import count
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
-from .conditions import Conditions
+from ..encoders.base import Encoder
+from ..encoders.registry import load_encoder
+from ..metadata import COMPARISONS, Filter, FlatMetadata, bound_name, build_condition, flatten, is_utf8, term
 
 Vectors = NDArray[np.float32]
 
@@ -72,6 +73,31 @@ class Description:
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
 
 
+class AddReport(NamedTuple):
+    """Numbers of documents that were added, that existed already, and that have no tokens."""
+
+    added: int = 0
+    skipped: int = 0
+    without_tokens: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """Return plain values."""
+        return self._asdict()
+
+
+class EngineInfo(NamedTuple):
+    """Facts about a collection."""
+
+    engine: str
+    location: str
+    documents: int
+    description: Description | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**self._asdict(), "description": self.description and asdict(self.description)}
+
+
 class Row(NamedTuple):
     """A document to write; `tokens` is float16 (n, dimension), or None if the collection stores no tokens."""
 
@@ -83,10 +109,7 @@ class Row(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search of the `limit` nearest documents for each query vector.
-
-    With `queries`, the engine ranks the `limit` documents by Chamfer similarity and returns the best `k`.
-    """
+    """A search of the `limit` nearest documents; with `queries`, the engine ranks them and returns the best `k`."""
 
     vectors: Vectors
     limit: int
@@ -99,28 +122,86 @@ class Search(NamedTuple):
         return max(128, self.limit)
 
 
-class Engine(ABC):
+class _Conditions(ABC):
+    """Translator of the filter language into an engine's conditions; its own methods write SQL.
+
+    All documents satisfy the condition True, and none satisfies False.  No condition may be NULL.
+    """
+
+    def all_of(self, parts: list[Any]) -> Any:
+        """Combine conditions with "and"."""
+        return self._combined("and", parts, True)
+
+    def any_of(self, parts: list[Any]) -> Any:
+        """Combine conditions with "or"."""
+        return self._combined("or", parts, False)
+
+    def _combined(self, word: str, parts: list[Any], neutral: bool) -> Any:
+        kept = [part for part in parts if part is not neutral]
+        if any(isinstance(part, bool) for part in kept):
+            return not neutral
+        return self._join(word, kept) if kept else neutral
+
+    def negation(self, part: Any) -> Any:
+        """Negate a condition."""
+        return not part if isinstance(part, bool) else self._negate(part)
+
+    def exists(self, field: str) -> Any:
+        """Test that a field is present and not null."""
+        return self._has_any([term(field)])
+
+    def any_equal(self, field: str, values: list[Any]) -> Any:
+        """Test that an element of a field equals one of the values."""
+        return self._has_any([term(field, value) for value in values]) if values else False
+
+    def order(self, field: str, name: str, value: Any) -> Any:
+        """Compare an element of a field with a value by the operator `name`, such as "$gt"."""
+        side = "high" if name in ("$gt", "$gte") else "low"
+        return self._compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name], value)
+
+    @abstractmethod
+    def _has_any(self, terms: list[str]) -> Any:
+        """Test that a document has one of the terms."""
+
+    @abstractmethod
+    def _compare(self, bound: str, sign: str, value: Any) -> Any:
+        """Compare a value with a stored bound, such as "low_FIELD", by a sign such as ">"."""
+
+    def _join(self, word: str, parts: list[Any]) -> Any:
+        return f"({f' {word} '.join(parts)})"
+
+    def _negate(self, part: Any) -> Any:
+        return f"(not {part})"
+
+    def _among(self, ids: list[Any]) -> Any:
+        """Test that a document has one of these ids."""
+        return f"id in ({self._literals(ids)})"
+
+    def _literals(self, values: list[Any]) -> str:
+        return ", ".join(map(self._literal, values))
+
+    def _literal(self, value: Any) -> str:
+        """Return a number or a string as a literal of SQL."""
+        return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+
+
+class Engine(_Conditions):
     """Base class of one collection in a vector database.
 
     A second collection, ``NAME_encoder``, stores the description (part 0) and the encoder (the other parts).  All
-    changes are idempotent, so they can be repeated after a process was killed.  `location` is the URL without password
-    and query, and messages never contain the password.  For the URLs see :func:`open_engine`.
+    changes can be repeated after a process was killed.  `location` is the URL without password and query.
     """
 
     kind: ClassVar[str]
 
-    #: Builder of conditions.
-    conditions: ClassVar[type[Conditions]]
-
     #: True if the engine can store tokens, and if it can rank by them.
-    keeps_tokens: ClassVar[bool] = False
+    keeps_tokens: ClassVar[bool] = True
     reranks: ClassVar[bool] = False
 
     #: Maximum dimension of stored vectors, or None.
     max_dimension: ClassVar[int | None] = None
 
-    #: Smaller collections have no graph: without one, a search is exact and as fast.  PostgreSQL and Milvus always
-    #: build one.
+    #: Number of documents from which LanceDB and Qdrant build a graph; a search without one is exact.
     graph_from = 4096
 
     #: Links per node of a graph, and candidates while building it.
@@ -136,6 +217,7 @@ class Engine(ABC):
         self._secret = None if parts.password is None else unquote(parts.password)
         self._closed = False
         self._description: Description | None = None
+        self._encoder: Encoder | None = None
 
     @property
     def description(self) -> Description | None:
@@ -182,11 +264,8 @@ class Engine(ABC):
     # -- the collection -------------------------------------------------------
 
     def describe(self) -> Description | None:
-        """Read the description of the collection; None if the collection does not exist.
-
-        Raise EngineError if the engine cannot be reached, or the name belongs to something else.
-        """
-        self._description = None
+        """Read the description; None if the collection does not exist, EngineError if muvera did not make it."""
+        self._description = self._encoder = None
         with self._errors("cannot be read"):
             part = self._read_part(0) if self._is_ours() else None
             if part is None:
@@ -197,7 +276,7 @@ class Engine(ABC):
                 raise EngineError(
                     f"{self.location} was filled by another version of muvera. Load the documents under another name."
                 ) from None
-            floats = self._open(stored) if self._exists(self.name) else 0
+            floats = self._open(stored) if self._has_collection(self.name) else 0
         if floats != stored.vector_dimension:
             raise EngineError(
                 f"{self.location} has vectors of {floats} floats, not {stored.vector_dimension}: the collection was "
@@ -206,19 +285,21 @@ class Engine(ABC):
         self._description = stored
         return stored
 
-    def create(self, description: Description, encoder: bytes) -> None:
-        """Create an empty collection that stores the encoder; the description is written last.
-
-        Raise EngineError if the collection exists.
-        """
+    def create(self, encoder: Encoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
+        """Create an empty collection with a fitted encoder, or raise EngineError if it exists."""
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
         self.drop()  # leftovers of an interrupted creation
+        content, config = _to_bytes(encoder), encoder.config
+        description = Description(
+            config.vector_dimension, config.dimension, tokens, integer_ids, _hash(content), text_encoder
+        )
         with self._errors("cannot be created"):
             self._create(description)
-            for number, part in enumerate(slices(encoder, _PART_BYTES), 1):
+            for number, part in enumerate(slices(content, _PART_BYTES), 1):
                 self._write_part(number, part)
-        self.change_description(description)
+        self.change_description(description)  # last: a collection without one does not exist
+        self._encoder = encoder
 
     def change_description(self, description: Description) -> None:
         """Replace the stored description."""
@@ -226,11 +307,19 @@ class Engine(ABC):
             self._write_part(0, json.dumps(asdict(description)).encode())
         self._description = description
 
-    def read_encoder(self) -> bytes:
-        """Return the encoder stored by :meth:`create`."""
-        numbers = count(1)
-        with self._errors("cannot be read"):
-            return b"".join(iter(lambda: self._read_part(next(numbers)), None))
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder stored by :meth:`create`; raises ValueError if it was changed."""
+        if self._encoder is None:
+            expected, numbers = self.stored.encoder, count(1)
+            with self._errors("cannot be read"):
+                content = b"".join(iter(lambda: self._read_part(next(numbers)), None))
+            self._encoder = _from_bytes(content, expected, self.location)
+        return self._encoder
+
+    def has_encoder(self, encoder: Encoder) -> bool:
+        """Return True if a fitted encoder equals the stored one."""
+        return _hash(_to_bytes(encoder)) == self.stored.encoder
 
     def drop(self) -> None:
         """Remove the collection, its encoder and its graph, if they exist."""
@@ -239,17 +328,17 @@ class Engine(ABC):
             # The encoder's collection marks the name as ours, so it is removed last.
             for name in (self.name, self._encoder_name):
                 self._drop(name)
-        self._description = None
+        self._description = self._encoder = None
 
     def _is_ours(self) -> bool:
         """Return True if the collection exists; raise EngineError if it belongs to something else."""
-        ours = self._exists(self._encoder_name)
-        if not ours and self._exists(self.name):
+        ours = self._has_collection(self._encoder_name)
+        if not ours and self._has_collection(self.name):
             raise EngineError(f"{self.location} was not made by muvera. Give another name.")
         return ours
 
     @abstractmethod
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         """Return True if one of the two collections exists."""
 
     @abstractmethod
@@ -272,7 +361,7 @@ class Engine(ABC):
     def _write_part(self, number: int, content: bytes) -> None:
         """Write or replace a part."""
 
-    def finish(self) -> None:  # noqa: B027 (optional)
+    def finish(self) -> None:
         """Build or update the graph, if the engine does not do so by itself."""
 
     def close(self) -> None:
@@ -288,10 +377,7 @@ class Engine(ABC):
     # -- documents ------------------------------------------------------------
 
     def add(self, texts: MultiVectors, vectors: Vectors, metadata: list[Mapping[str, Any]]) -> None:
-        """Store documents and replace those with the same ids, all of them or none.
-
-        The vectors are float32 (n, vector_dimension).  Tokens are stored if the collection stores them.
-        """
+        """Store documents and replace those with the same ids, all of them or none."""
         tokens: Iterable[Any] = [None] * len(texts)
         if self.stored.tokens:
             with np.errstate(over="ignore"):
@@ -362,15 +448,11 @@ class Engine(ABC):
     # -- searching ------------------------------------------------------------
 
     def search(self, search: Search, where: Filter | None, ids: list[Any] | None) -> Hits:
-        """Search only documents that satisfy the condition, and that have one of the ids.
-
-        Raise FilterError for a condition that this engine cannot answer.
-        """
-        build = self.conditions(self)
-        parts = [build_condition(where, build)] if where else []
+        """Search documents that satisfy the condition and have one of the ids; FilterError for other conditions."""
+        parts = [build_condition(where, self)] if where else []
         if ids is not None:
-            parts.append(build.any_of([build.among(group) for group in self._in_groups(ids)]))
-        condition = build.all_of(parts)
+            parts.append(self.any_of([self._among(group) for group in self._in_groups(ids)]))
+        condition = self.all_of(parts)
         if condition is False:
             return [([], [])] * len(search.vectors)
         with self._errors("cannot be searched"):
@@ -407,12 +489,13 @@ def open_engine(url: str) -> Engine:
     ImportError
         If the engine's client is not installed.
     """
-    if ":" not in url or url.partition(":")[0] not in SCHEMES:
-        scheme = f"the scheme {url.partition(':')[0]!r:.40}" if ":" in url else "no scheme"
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in SCHEMES:
+        given = f"the scheme {scheme!r:.40}" if colon else "no scheme"
         raise ValueError(
-            f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {scheme}."
+            f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {given}."
         )
-    module, class_name = SCHEMES[url.partition(":")[0]]
+    module, class_name = SCHEMES[scheme]
     engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name)(url)
     return engine
 
@@ -443,3 +526,39 @@ def folder_of(url: SplitResult) -> str:
     if not path:
         raise EngineError(f"The URL must contain a folder. Give {url.scheme}:FOLDER#NAME.")
     return path
+
+
+# -- the encoder as bytes -----------------------------------------------------
+
+
+def _to_bytes(encoder: Encoder) -> bytes:
+    """Return the files of a fitted encoder after a line with their sizes; equal encoders have equal bytes."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "encoder"
+        encoder.save(folder)
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    sizes = {name: len(content) for name, content in files.items()}
+    return json.dumps(sizes).encode() + b"\n" + b"".join(files.values())
+
+
+def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
+    """Return the encoder of bytes with the checksum `expected`."""
+    if _hash(content) != expected:
+        raise ValueError(
+            f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
+            f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
+        )
+    stream = io.BytesIO(content)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, size in json.loads(stream.readline()).items():
+                (Path(folder) / Path(name).name).write_bytes(stream.read(size))
+        except (ValueError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"The encoder in {place} is damaged: {error}. Load the documents again."
+            ) from error
+        return load_encoder(folder)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,16 +1,13 @@
-"""EngineIndex: an index of token vectors whose first stage is a vector database."""
+"""EngineIndex: an index whose first stage is a vector database; EngineTexts: the texts of a TextIndex there."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import repeat
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
 import numpy as np
 
@@ -18,17 +15,33 @@ from ..data.batches import as_batches
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
 from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import as_encoder, load_encoder, make_encoder
+from ..encoders.registry import as_encoder, make_encoder
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.recall import BEST, MAX_RANKED, numbers_of, require_recall, with_enough_tokens
+from ..index.recall import BEST, MAX_RANKED, numbers_of, with_enough_tokens
 from ..index.settings import FirstStageRecall
-from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS
+from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS, SearchPlan
 from ..metadata import TEXT, Filter, encode_metadata
 from ..reranking.chamfer import rerank
-from ..texts.database import TextDocument
-from ..utils.checks import as_id_list, given, require_choice, require_int
-from .base import Column, Description, Engine, EngineError, Hits, Search, open_engine
+from ..texts.database import DocumentDatabase, TextDocument
+from ..texts.encoders.base import NoEncoder, TextEncoder
+from ..texts.encoders.registry import as_text_encoder, required_encoder
+from ..texts.hit import Parts, SearchOptions, add_words
+from ..utils.checks import as_id_list, given, require_choice
+from .base import (
+    AddReport,
+    Column,
+    Description,
+    Engine,
+    EngineError,
+    EngineInfo,
+    Hits,
+    Search,
+    open_engine,
+    slices,
+)
+
+_Read = TypeVar("_Read")
 
 Rerank = Literal["auto", "here"]
 
@@ -43,30 +56,8 @@ _KINDS = {True: "integers", False: "strings"}
 # Queries whose candidates' tokens are in memory at once.
 _QUERIES = 64
 
-
-class AddReport(NamedTuple):
-    """Numbers of documents that were added, that existed already, and that have no tokens."""
-
-    added: int = 0
-    skipped: int = 0
-    without_tokens: int = 0
-
-    def to_dict(self) -> dict[str, int]:
-        """Return plain values."""
-        return self._asdict()
-
-
-class EngineInfo(NamedTuple):
-    """Facts about a collection."""
-
-    engine: str
-    location: str
-    documents: int
-    description: Description | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {**self._asdict(), "description": self.description and asdict(self.description)}
+_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
+_NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
 
 
 class EngineIndex:
@@ -120,36 +111,33 @@ class EngineIndex:
             raise TypeError(
                 f"engine must be a URL such as 'lancedb:FOLDER#NAME', or an Engine, got {given(engine)}."
             )
-        self._engine = open_engine(engine) if isinstance(engine, str) else engine
+        #: The collection in the engine.
+        self.engine = open_engine(engine) if isinstance(engine, str) else engine
         self._text_encoder, self._requested = text_encoder, encoder
-        self._encoder: Encoder | None = None
         try:
-            stored = self._engine.describe()
-            keeps_tokens = self._engine.keeps_tokens if stored is None else stored.tokens
+            stored = self.engine.describe()
+            keeps_tokens = self.engine.keeps_tokens if stored is None else stored.tokens
             self._tokens = None if tokens == "engine" and not keeps_tokens else tokens
             if stored is not None:
                 self._require_same_encoder(stored)
         except BaseException:
             if isinstance(engine, str):
-                self._engine.close()
+                self.engine.close()
             raise
 
     def _require_same_encoder(self, stored: Description) -> None:
         """Raise if the collection has another encoder or configuration than the requested one."""
         if self._text_encoder not in (None, stored.text_encoder):
             raise EngineError(
-                f"{self._engine.location} has texts of the encoder {stored.text_encoder!r}, not "
+                f"{self.engine.location} has texts of the encoder {stored.text_encoder!r}, not "
                 f"{self._text_encoder!r}. Use that encoder, or another collection."
             )
         if self._requested is None:
             return
         config, encoder = as_encoder(self._requested, stored.token_dimension)
-        same = (
-            config == self.encoder.config if encoder is None else _hash(_to_bytes(encoder)) == stored.encoder
-        )
-        if not same:
+        if not (config == self.encoder.config if encoder is None else self.engine.has_encoder(encoder)):
             raise EngineError(
-                f"{self._engine.location} was filled with another encoder than the given one (configuration "
+                f"{self.engine.location} was filled with another encoder than the given one (configuration "
                 f"{config.hash[:16]}): their vectors are not comparable. Omit encoder=, or use another collection."
             )
 
@@ -190,8 +178,8 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
-        values: Any = repeat({}) if metadata is None else metadata
-        pairs = zip(values, repeat(None) if texts is None else texts, strict=False)
+        every: Any = repeat({}) if metadata is None else metadata
+        pairs = zip(every, repeat(None) if texts is None else texts, strict=False)
         report, position = AddReport(), 0
         for batch in as_batches(documents):
             if not batch.has_ids:
@@ -205,21 +193,20 @@ class EngineIndex:
             position += len(rows)
             if len(rows) < len(batch):
                 raise ValueError(_UNEQUAL.format(f"only {position}"))
-            if self._engine.description is None:
+            if self.engine.description is None:
                 self._create(batch, threads)
             self._require_kind(batch)
             tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
-            step = max(1, _BATCH_BYTES // (4 * self._engine.stored.vector_dimension + 2 * tokens))
-            for start in range(0, len(batch), step):
-                some = batch[start : start + step]
-                counts = self._write(some, rows[start : start + step], resume, threads)
+            step = max(1, _BATCH_BYTES // (4 * self.engine.stored.vector_dimension + 2 * tokens))
+            for some, values in zip(slices(batch, step), slices(rows, step), strict=True):
+                counts = self._write(some, values, resume, threads)
                 report = AddReport(*map(sum, zip(report, counts, strict=True)))
                 if progress is not None:
                     progress(len(some))
         if (metadata, texts) != (None, None) and next(pairs, None) is not None:
             raise ValueError(_UNEQUAL.format(f"more than {position}"))
-        if self._engine.description is not None:
-            self._engine.finish()
+        if self.engine.description is not None:
+            self.engine.finish()
         return report
 
     def _write(
@@ -227,17 +214,17 @@ class EngineIndex:
     ) -> AddReport:
         """Encode and write documents with their metadata and texts."""
         names, filled = documents.ids.tolist(), np.flatnonzero(documents.lengths > 0).tolist()
-        known = self._engine.read([names[i] for i in filled], "id") if resume else {}
+        known = self.engine.read([names[i] for i in filled], "id") if resume else {}
         new = [i for i in filled if names[i] not in known]
         if new:
             texts = documents[new]
             vectors = self.encoder.encode_documents(texts, threads=threads)
-            self._engine.add(texts, vectors, [rows[i] for i in new])
+            self.engine.add(texts, vectors, [rows[i] for i in new])
         return AddReport(len(new), len(filled) - len(new), len(names) - len(filled))
 
     def _require_kind(self, documents: MultiVectors) -> None:
         """Raise unless the documents have the dimension and the kind of ids of the collection."""
-        stored, location = self._engine.stored, self._engine.location
+        stored, location = self.engine.stored, self.engine.location
         documents.require_dimension(stored.token_dimension, "documents", location)
         if stored.integer_ids != (documents.ids.dtype.kind == "i"):
             raise TypeError(
@@ -247,7 +234,7 @@ class EngineIndex:
 
     def _create(self, documents: MultiVectors, threads: int | None) -> None:
         config, encoder = as_encoder(self._requested, documents.dimension)
-        self._engine.require_dimension(config.vector_dimension)
+        self.engine.require_dimension(config.vector_dimension)
         if encoder is None:
             encoder = make_encoder(config)
             filled = documents[np.flatnonzero(documents.lengths > 0)]
@@ -258,17 +245,8 @@ class EngineIndex:
                 )
             if encoder.needs_fit:
                 encoder.fit(filled, threads=threads)
-        content = _to_bytes(encoder)
-        description = Description(
-            vector_dimension=config.vector_dimension,
-            token_dimension=config.dimension,
-            tokens=self._tokens == "engine",
-            integer_ids=documents.ids.dtype.kind == "i",
-            encoder=_hash(content),
-            text_encoder=self._text_encoder,
-        )
-        self._engine.create(description, content)
-        self._encoder = encoder
+        integer_ids = documents.ids.dtype.kind == "i"
+        self.engine.create(encoder, self._tokens == "engine", integer_ids, self._text_encoder)
 
     def delete(self, ids: Iterable[Any], *, missing: Missing = "raise") -> None:
         """Delete documents by id.
@@ -278,26 +256,26 @@ class EngineIndex:
         names = as_id_list(ids)
         known = self._read(names, "id", missing)
         if known:
-            self._engine.delete(list(known))
+            self.engine.delete(list(known))
 
     def _read(self, ids: list[Any], column: Column, missing: Missing) -> dict[Any, Any]:
         """Return the values of a column by id."""
         require_choice("missing", missing, get_args(Missing))
-        stored = self._engine.description
-        values = {} if stored is None else self._engine.read(ids, column)
+        stored = self.engine.description
+        values = {} if stored is None else self.engine.read(ids, column)
         unknown = next((id for id in ids if id not in values), None)
         if unknown is not None and missing == "raise":
             kind = "" if stored is None else f", which has {_KINDS[stored.integer_ids]} as ids"
-            raise KeyError(f"id {unknown!r} is not in {self._engine.location}{kind}.")
+            raise KeyError(f"id {unknown!r} is not in {self.engine.location}{kind}.")
         return values
 
     def drop(self) -> None:
         """Remove the collection with its encoder and its graph."""
-        self._engine.drop()
+        self.engine.drop()
 
     def close(self) -> None:
         """Close connections and files."""
-        self._engine.close()
+        self.engine.close()
 
     def __enter__(self) -> EngineIndex:
         return self
@@ -348,47 +326,41 @@ class EngineIndex:
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
-        require_int("k", k, 1)
-        count = self.num_candidates(k, candidates, recall)
+        count = self._depth(SearchPlan(k, candidates=candidates, recall=recall, threads=threads))
         texts = self._checked(queries)
         if rerank is not None:
             require_choice("rerank", rerank, ("auto", "here"))
             if self._tokens is None:
                 raise EngineError(
-                    f"{self._engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
+                    f"{self.engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
                     "index of the same documents, or rerank=None."
                 )
-        engine_ranks = rerank == "auto" and self._engine.reranks and self._tokens == "engine"
+        engine_ranks = rerank == "auto" and self.engine.reranks and self._tokens == "engine"
         allowed = None if ids is None else as_id_list(ids)
         rankings = self._as_rankings([([], [])] * len(texts))
-        filled = np.flatnonzero(texts.lengths > 0)
-        for start in range(0, len(filled), _QUERIES):
-            rows = filled[start : start + _QUERIES]
+        for rows in slices(np.flatnonzero(texts.lengths > 0), _QUERIES):
             block = texts[rows]
             vectors = self.encoder.encode_queries(block, threads=threads)
             depth, tokens = k if rerank is None else count, block if engine_ranks else None
-            hits = self._engine.search(Search(vectors, depth, tokens, k), where, allowed)
+            hits = self.engine.search(Search(vectors, depth, tokens, k), where, allowed)
             final = engine_ranks or rerank is None
             best = self._as_rankings(hits) if final else self._rank(block, hits, k, threads)
             for i, ranking in zip(rows.tolist(), best, strict=True):
                 rankings[i] = ranking
         return rankings
 
-    def num_candidates(self, k: int, candidates: int | None, recall: float | None) -> int:
-        """Return the number of candidates for these arguments of :meth:`search`, with the same errors."""
-        require_recall(recall, candidates)
-        if candidates is not None:
-            return require_int("candidates", candidates, k, hint="Give k or more.")
-        if recall is None:
-            return max(DEFAULT_CANDIDATES, k)
-        numbers = dict(self._engine.stored.candidates_by_recall)
+    def _depth(self, plan: SearchPlan | SearchOptions) -> int:
+        """Return the number of candidates of a search."""
+        if plan.recall is None:
+            return plan.candidates or max(DEFAULT_CANDIDATES, plan.k)
+        numbers = dict(self.engine.stored.candidates_by_recall)
         if not numbers and isinstance(self._tokens, MuveraIndex):
             numbers = self._tokens.candidates_by_recall
         if not numbers:
             raise ValueError(
-                f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
+                f"recall={plan.recall} needs a calibration. Call calibrate first, or give candidates=."
             )
-        return max(k, next(number for target, number in numbers.items() if target >= recall))
+        return max(plan.k, next(number for target, number in numbers.items() if target >= plan.recall))
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs, and store the result in the collection.
@@ -401,25 +373,25 @@ class EngineIndex:
         width = min(len(ranking) for ranking in proposed)
         best = np.stack([np.isin(a.ids[:width], b.ids) for a, b in zip(proposed, exact, strict=True)])
         numbers = list(numbers_of(best).items())
-        self._engine.change_description(replace(self._engine.stored, candidates_by_recall=numbers))
+        self.engine.change_description(replace(self.engine.stored, candidates_by_recall=numbers))
 
     def _checked(self, queries: Any) -> MultiVectors:
-        dimension = self._engine.stored.token_dimension
-        return checked_texts(queries, "queries", dimension, self._engine.location)
+        dimension = self.engine.stored.token_dimension
+        return checked_texts(queries, "queries", dimension, self.engine.location)
 
     def _rank(self, queries: MultiVectors, hits: Hits, k: int, threads: int | None) -> list[Ranking]:
         """Rank candidates by exact Chamfer similarity in this process."""
         proposals = [ids for ids, _ in hits]
         if isinstance(self._tokens, MuveraIndex):
             return self._tokens.rerank(queries, proposals, k, missing="ignore", threads=threads)
-        documents = self._engine.tokens(list(dict.fromkeys(id for ids in proposals for id in ids)))
+        documents = self.engine.tokens(list(dict.fromkeys(id for ids in proposals for id in ids)))
         present = set(documents.ids.tolist()) if len(documents) else set()
         # Another process may have deleted some since the search.
         proposals = [[id for id in ids if id in present] for ids in proposals]
         return rerank(queries, documents, proposals, k, threads=threads)
 
     def _as_rankings(self, hits: Hits) -> list[Ranking]:
-        kind = np.int64 if self._engine.stored.integer_ids else np.str_
+        kind = np.int64 if self.engine.stored.integer_ids else np.str_
         return [Ranking(np.array(ids, kind), np.array(scores, np.float32)) for ids, scores in hits]
 
     def measure_recall(
@@ -447,15 +419,10 @@ class EngineIndex:
     # -- reading --------------------------------------------------------------
 
     def __len__(self) -> int:
-        return 0 if self._engine.description is None else len(self._engine)
+        return 0 if self.engine.description is None else len(self.engine)
 
     def __repr__(self) -> str:
-        return f"EngineIndex({self._engine.location!r})"
-
-    @property
-    def engine(self) -> Engine:
-        """The collection in the engine."""
-        return self._engine
+        return f"EngineIndex({self.engine.location!r})"
 
     @property
     def encoder(self) -> Encoder:
@@ -463,10 +430,7 @@ class EngineIndex:
 
         Raise EngineError if the collection does not exist, and ValueError if the stored encoder was changed.
         """
-        if self._encoder is None:
-            stored = self._engine.stored
-            self._encoder = _from_bytes(self._engine.read_encoder(), stored.encoder, self._engine.location)
-        return self._encoder
+        return self.engine.encoder
 
     def documents(self, ids: Iterable[Any], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata by id, in the order of `ids`; the text is "" if there is none.
@@ -480,46 +444,139 @@ class EngineIndex:
 
     def info(self) -> EngineInfo:
         """Return the collection's description and number of documents."""
-        return EngineInfo(self._engine.kind, self._engine.location, len(self), self._engine.description)
+        return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
+
+
+# -- texts --------------------------------------------------------------------
+
+
+class EngineTexts(EngineIndex):
+    """A collection of texts, with the methods of :class:`muvera.texts.store.TextStore`.
+
+    Shared words change only the order of the candidates.
+    """
+
+    #: No lock: the database orders concurrent changes.
+    changing: AbstractContextManager[object] = nullcontext()
+
+    def __repr__(self) -> str:
+        return self.engine.location
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, (int, str)) and bool(self.get([id], "ignore"))
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        self._refuse(_NO_LIST)
+
+    def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
+        """Return texts and metadata in the order of `ids`."""
+        return self.documents(ids, missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Raise EngineError: databases answer conditions only in a search."""
+        self._refuse(_NO_LIST)
+
+    def tokens(self, ids: list[Any]) -> MultiVectors:
+        """Return the token vectors of texts."""
+        return self.engine.tokens(ids)
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """Raise EngineError: the token vectors are in the database."""
+        self._refuse(_NO_VECTORS)
+
+    def on_one_state(self, read: Callable[[], _Read]) -> _Read:
+        """Return ``read()``; other programs can change the database between its reads."""
+        return read()
+
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+        """Return the score parts of the best `options.k` texts for each query."""
+        if self.engine.description is None:
+            return [{} for _ in queries]
+        k, words, count = options.k, options.words, self._depth(options)
+        limits: Any = {"where": options.where, "ids": options.ids, "threads": options.threads}
+        best = self.search(encoded, count if words else k, candidates=count, **limits)
+        scores = [dict(ranking) for ranking in best]
+        if not words:
+            return [{id: {"maxsim": score} for id, score in own.items()} for own in scores]
+        return [
+            add_words(own, self._shared_words(query, list(own)), words, k)
+            for query, own in zip(queries, scores, strict=True)
+        ]
+
+    def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
+        """Return the BM25 scores of candidates, with word frequencies among the candidates."""
+        documents = self.get(candidates, "ignore")
+        database = DocumentDatabase()
+        texts = [document.text for document in documents]
+        database.put([document.id for document in documents], texts, [{}] * len(documents))
+        return dict(database.match_words(query, len(documents) or 1))
+
+    def put(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts; with `update`, also replace those with the same ids.  Return the ids."""
+        if not encoded.has_ids:
+            raise ValueError("Texts in a database need ids. Give ids=.")
+        names: list[int | str] = encoded.ids.tolist()
+        if not update:
+            for used in self.get(names, "ignore"):
+                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
+        empty = np.flatnonzero(encoded.lengths == 0)
+        if len(empty):
+            raise ValueError(
+                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. Remove it."
+            )
+        self.add(encoded, metadata, texts=texts, threads=threads)
+        return names
+
+    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        """Replace the metadata of stored texts."""
+        tokens = self.tokens([document.id for document in documents])
+        self.add(tokens, metadata, texts=[document.text for document in documents])
+
+    def rebuild(self, threads: int | None) -> None:
+        """Raise EngineError: the token vectors are in the database."""
+        self._refuse(_NO_VECTORS)
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+        """Do nothing without a path, since changes are durable; raise EngineError for a path."""
+        if path is not None:
+            self._refuse("has no folder. Build a TextIndex to save one.")
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise EngineError(f"{self.engine.location} {reason}")
+
+
+def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:
+    """Open a collection of texts, or an empty one, and its encoder; see :meth:`muvera.TextIndex.open`."""
+    texts = EngineTexts(engine)
+    stored, location = texts.engine.description, texts.engine.location
+    try:
+        if stored is None:
+            if encoder is None or isinstance(encoder, NoEncoder):
+                raise EngineError(
+                    f"{location} does not exist. Load texts with muvera load, or give an encoder to create it."
+                )
+            model = as_text_encoder(encoder)
+        elif stored.text_encoder is None:
+            raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
+        else:
+            model = required_encoder(stored.text_encoder, encoder, location)
+    except BaseException:
+        if isinstance(engine, str):
+            texts.close()
+        raise
+    texts._text_encoder = model.name
+    return texts, model
 
 
 def _row(id: Any, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
     """Return the metadata to store in the engine, with the text; raise an error for wrong metadata."""
     encode_metadata(metadata, id)
     return metadata if text is None else {**metadata, TEXT: text}
-
-
-# -- the encoder as bytes -----------------------------------------------------
-
-
-def _to_bytes(encoder: Encoder) -> bytes:
-    """Return the files of a fitted encoder after a line with their sizes; equal encoders have equal bytes."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / "encoder"
-        encoder.save(folder)
-        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-    sizes = {name: len(content) for name, content in files.items()}
-    return json.dumps(sizes).encode() + b"\n" + b"".join(files.values())
-
-
-def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
-    """Return the encoder of bytes with the checksum `expected`."""
-    if _hash(content) != expected:
-        raise ValueError(
-            f"The encoder in {place} has the checksum {_hash(content)[:16]}, but its documents were encoded by "
-            f"{expected[:16]}: it was changed or is incomplete. Load the documents again."
-        )
-    stream = io.BytesIO(content)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for name, size in json.loads(stream.readline()).items():
-                (Path(folder) / Path(name).name).write_bytes(stream.read(size))
-        except (ValueError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
-            raise ValueError(
-                f"The encoder in {place} is damaged: {error}. Load the documents again."
-            ) from error
-        return load_encoder(folder)
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

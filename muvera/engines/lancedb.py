@@ -16,36 +16,12 @@ from ..data.multivectors import MultiVectors
 from ..metadata import FilterError
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, Hits, Row, Search, folder_of
-from .conditions import Conditions
-
-
-class _LanceConditions(Conditions):
-    """Builder of conditions for DataFusion; if a bound has no column, every comparison with it is false."""
-
-    @cached_property
-    def _columns(self) -> list[str]:
-        return list(self._engine._table.schema.names)
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"array_has_any(terms, [{', '.join(map(self.literal, terms))}])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(
-                f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string."
-            )
-        if bound not in self._columns:
-            return False
-        literal = self.literal(value if isinstance(value, str) else float(value))
-        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
 
 class LanceDBEngine(Engine):
     """A collection in a table of LanceDB, ``lancedb:PATH#NAME``; PATH is a folder or the URL of object storage."""
 
     kind = "lancedb"
-    keeps_tokens = True
-    conditions = _LanceConditions
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -60,7 +36,7 @@ class LanceDBEngine(Engine):
 
     # -- the collection -------------------------------------------------------
 
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         if "://" not in self._path and not Path(self._path).expanduser().is_dir():
             return False
         tables = self._database.list_tables()
@@ -85,7 +61,7 @@ class LanceDBEngine(Engine):
         self._table = self._database.create_table(self.name, schema=pa.schema(columns))
 
     def _drop(self, name: str) -> None:
-        if self._exists(name):
+        if self._has_collection(name):
             self._database.drop_table(name)
 
     def _read_part(self, number: int) -> bytes | None:
@@ -147,15 +123,13 @@ class LanceDBEngine(Engine):
         return pa.table(columns)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._table.delete(self.conditions(self).among(ids))
+        self._table.delete(self._among(ids))
 
     def _count(self) -> int:
         return int(self._table.count_rows())
 
     def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
-        query = (
-            self._table.search().select(list({"id": 0, column: 0})).where(self.conditions(self).among(ids))
-        )
+        query = self._table.search().select(list({"id": 0, column: 0})).where(self._among(ids))
         rows = query.limit(None).to_arrow()
         values: Any = rows[column]
         if column == "tokens":
@@ -167,6 +141,19 @@ class LanceDBEngine(Engine):
         return zip(rows["id"].to_pylist(), values, strict=True)
 
     # -- searching ------------------------------------------------------------
+
+    def _has_any(self, terms: list[str]) -> str:
+        return f"array_has_any(terms, [{self._literals(terms)}])"
+
+    def _compare(self, bound: str, sign: str, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(
+                f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string."
+            )
+        if bound not in self._table.schema.names:
+            return False
+        literal = self._literal(value if isinstance(value, str) else float(value))
+        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
     def _search(self, search: Search, condition: Any) -> Hits:
         hits: Hits = []

@@ -11,32 +11,9 @@ from urllib.parse import unquote
 from ..metadata import FilterError
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
-from .conditions import Conditions
 
 # Maximum numbers of filter terms per document, of characters per term, and of bytes per string.
 _MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
-
-
-class _MilvusConditions(Conditions):
-    """Builder of Milvus expressions."""
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"ARRAY_CONTAINS_ANY(terms, [{', '.join(map(self.literal, terms))}])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> str:
-        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-            raise FilterError(
-                f"Milvus can order only printable ASCII strings, got {value!r:.80}. Store a number instead."
-            )
-        key = f'bounds["{bound}"]'
-        return f"(exists {key} and {key} {sign} {self.literal(value)})"
-
-    def among(self, ids: list[Any]) -> str:
-        return f"id in [{', '.join(map(self.literal, ids))}]"
-
-    def literal(self, value: Any) -> str:
-        """Return a number or a string as in JSON."""
-        return json.dumps(value, ensure_ascii=False)
 
 
 class MilvusEngine(Engine):
@@ -47,7 +24,7 @@ class MilvusEngine(Engine):
 
     kind = "milvus"
     max_dimension = 32_768
-    conditions = _MilvusConditions
+    keeps_tokens = False
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -64,7 +41,7 @@ class MilvusEngine(Engine):
 
     # -- the collection -------------------------------------------------------
 
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         exists = bool(self._client.has_collection(name))
         if exists:  # Milvus Lite unloads collections at the end of a process
             self._client.load_collection(name)
@@ -126,17 +103,33 @@ class MilvusEngine(Engine):
         self._client.upsert(self.name, entities)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._client.delete(self.name, filter=self.conditions(self).among(ids))  # ids= does not escape quotes
+        self._client.delete(self.name, filter=self._among(ids))  # ids= does not escape quotes
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
-        condition = self.conditions(self).among(ids)
-        rows = self._client.query(self.name, filter=condition, output_fields=["id", column])
+        rows = self._client.query(self.name, filter=self._among(ids), output_fields=["id", column])
         return [(row["id"], row[column]) for row in rows]
 
     # -- searching ------------------------------------------------------------
+
+    def _has_any(self, terms: list[str]) -> str:
+        return f"ARRAY_CONTAINS_ANY(terms, [{self._literals(terms)}])"
+
+    def _compare(self, bound: str, sign: str, value: Any) -> str:
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise FilterError(
+                f"Milvus can order only printable ASCII strings, got {value!r:.80}. Store a number instead."
+            )
+        key = f'bounds["{bound}"]'
+        return f"(exists {key} and {key} {sign} {self._literal(value)})"
+
+    def _among(self, ids: list[Any]) -> str:
+        return f"id in [{self._literals(ids)}]"
+
+    def _literal(self, value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
 
     def _search(self, search: Search, condition: Any) -> Hits:
         results = self._client.search(

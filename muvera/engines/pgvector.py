@@ -14,30 +14,9 @@ import numpy as np
 from ..metadata import FilterError
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search
-from .conditions import Conditions
 
 # Vectors of at most this dimension fit into the table's own pages of 8 kB.
 _INLINE = 2048
-
-
-class _JSONConditions(Conditions):
-    """Builder of conditions on jsonb."""
-
-    def has_any(self, terms: list[str]) -> str:
-        return f"(terms ?| ARRAY[{', '.join(map(self.literal, terms))}]::text[])"
-
-    def compare(self, bound: str, sign: str, value: Any) -> str:
-        stored = f"(bounds->>'{bound}')"
-        if isinstance(value, str):
-            return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
-        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
-
-    def literal(self, value: Any) -> str:
-        """Return a literal that does not depend on the server's setting for backslashes."""
-        if isinstance(value, str) and "\0" in value:
-            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
-        text = super().literal(value)
-        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
 
 
 class PgVectorEngine(Engine):
@@ -47,9 +26,7 @@ class PgVectorEngine(Engine):
     """
 
     kind = "pgvector"
-    keeps_tokens = True
     max_dimension = 4_000  # a graph of halfvec accepts no more
-    conditions = _JSONConditions
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -66,7 +43,7 @@ class PgVectorEngine(Engine):
         self._secret = settings.get("password")
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
-        self._table, self._encoder = f'"{self.name}"', f'"{self._encoder_name}"'
+        self._table, self._parts = f'"{self.name}"', f'"{self._encoder_name}"'
         with self._errors("cannot be reached"):
             self._connection = psycopg.connect(connect_timeout=10, autocommit=True, **settings)
 
@@ -84,17 +61,17 @@ class PgVectorEngine(Engine):
 
     # -- the collection -------------------------------------------------------
 
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
     def _open(self, stored: Description) -> int:
         query = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'embedding'"
         return max((floats for (floats,) in self._run(query, self._table)), default=0)
 
-    def create(self, description: Description, encoder: bytes) -> None:
-        """Create an empty collection that stores the encoder, in one transaction."""
+    def create(self, *arguments: Any) -> None:
+        """Create an empty collection with a fitted encoder, in one transaction."""
         with self._errors("cannot be created"), self._transaction():
-            super().create(description, encoder)
+            super().create(*arguments)
 
     def _create(self, description: Description) -> None:
         try:
@@ -107,7 +84,7 @@ class PgVectorEngine(Engine):
             ) from None
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
-        self._run(f"CREATE TABLE {self._encoder} (part integer PRIMARY KEY, content bytea NOT NULL)")
+        self._run(f"CREATE TABLE {self._parts} (part integer PRIMARY KEY, content bytea NOT NULL)")
         self._run(
             f"CREATE TABLE {self._table} (id {identity} PRIMARY KEY, "
             f"embedding halfvec({description.vector_dimension}) NOT NULL, "
@@ -122,12 +99,12 @@ class PgVectorEngine(Engine):
         self._run(f'DROP TABLE IF EXISTS "{name}"')
 
     def _read_part(self, number: int) -> bytes | None:
-        rows = self._run(f"SELECT content FROM {self._encoder} WHERE part = %s", number)
+        rows = self._run(f"SELECT content FROM {self._parts} WHERE part = %s", number)
         return rows[0][0] if rows else None
 
     def _write_part(self, number: int, content: bytes) -> None:
         replaced = "ON CONFLICT (part) DO UPDATE SET content = EXCLUDED.content"
-        self._run(f"INSERT INTO {self._encoder} VALUES (%s, %s) {replaced}", number, content)
+        self._run(f"INSERT INTO {self._parts} VALUES (%s, %s) {replaced}", number, content)
 
     def finish(self) -> None:
         """Build the graph if it does not exist; later rows are inserted into it."""
@@ -163,6 +140,22 @@ class PgVectorEngine(Engine):
         return [(id, np.frombuffer(value, "<f2")) for id, value in rows] if column == "tokens" else rows
 
     # -- searching ------------------------------------------------------------
+
+    def _has_any(self, terms: list[str]) -> str:
+        return f"(terms ?| ARRAY[{self._literals(terms)}]::text[])"
+
+    def _compare(self, bound: str, sign: str, value: Any) -> str:
+        stored = f"(bounds->>'{bound}')"
+        if isinstance(value, str):
+            return f'coalesce({stored} COLLATE "C" {sign} {self._literal(value)}, false)'
+        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
+
+    def _literal(self, value: Any) -> str:
+        """Return a literal that does not depend on the server's setting for backslashes."""
+        if isinstance(value, str) and "\0" in value:
+            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
+        text = super()._literal(value)
+        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
 
     def _search(self, search: Search, condition: Any) -> Hits:
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")

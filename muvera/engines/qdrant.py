@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,6 @@ from ..metadata import FilterError
 from ..utils.atomic_files import write_bytes
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices
-from .conditions import Conditions
 
 # Names of a point's vectors.
 _FDE, _TOKENS = "fde", "tokens"
@@ -41,41 +41,6 @@ def qdrant_id(id: Any) -> int | str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
 
 
-class _QdrantConditions(Conditions):
-    """Builder of Qdrant filters; each condition is a whole filter, which may be nested."""
-
-    def join(self, word: str, parts: list[Any]) -> Any:
-        models = self._engine.models
-        return models.Filter(must=parts) if word == "and" else models.Filter(should=parts)
-
-    def negate(self, part: Any) -> Any:
-        return self._engine.models.Filter(must_not=[part])
-
-    def has_any(self, terms: list[str]) -> Any:
-        return self._field("terms", match=self._engine.models.MatchAny(any=terms))
-
-    def compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, str):
-            raise FilterError(
-                f"Qdrant can order only numbers, got {value!r:.80}. Store a number and compare with a number."
-            )
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(
-                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
-            )
-        return self._field(
-            f"bounds.{bound}", range=self._engine.models.Range(**{_RANGES[sign]: float(value)})
-        )
-
-    def among(self, ids: list[Any]) -> Any:
-        models = self._engine.models
-        return models.Filter(must=[models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
-
-    def _field(self, key: str, **test: Any) -> Any:
-        models = self._engine.models
-        return models.Filter(must=[models.FieldCondition(key=key, **test)])
-
-
 class QdrantEngine(Engine):
     """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
 
@@ -88,42 +53,39 @@ class QdrantEngine(Engine):
     """
 
     kind = "qdrant"
-    keeps_tokens = True
     reranks = True
     max_dimension = 65_535
-    conditions = _QdrantConditions
 
     def __init__(self, url: str, client: Any = None) -> None:
         super().__init__(url)
-        self._client = self._connect() if client is None else client
-        #: Classes of requests.
-        self.models: Any = self._import_models()
+        self._client = client
         self._indexed: set[str] = set()
-
-    @staticmethod
-    def _import_models() -> Any:
-        return import_extra("qdrant_client", "qdrant", "Qdrant").models
+        #: Classes of requests.
+        self.models = self._connect()
 
     def _connect(self) -> Any:
-        """Return a client of the server."""
+        """Connect to the server, unless a client was given, and return the classes of requests."""
         library, parts = import_extra("qdrant_client", "qdrant", "Qdrant"), self._url
-        self._secret = self._secret or os.environ.get("QDRANT_API_KEY")
-        http = "https" if parts.scheme == "qdrants" else "http"
-        server = f"{http}://{parts.hostname or 'localhost'}:{parts.port or 6333}"
-        return library.QdrantClient(
-            url=server, api_key=self._secret, timeout=_TIMEOUT, check_compatibility=False
-        )
+        if self._client is None:
+            self._secret = self._secret or os.environ.get("QDRANT_API_KEY")
+            http = "https" if parts.scheme == "qdrants" else "http"
+            server = f"{http}://{parts.hostname or 'localhost'}:{parts.port or 6333}"
+            self._client = library.QdrantClient(
+                url=server, api_key=self._secret, timeout=_TIMEOUT, check_compatibility=False
+            )
+        return library.models
 
     # -- the collection -------------------------------------------------------
 
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         return bool(self._client.collection_exists(name))
 
     def _open(self, stored: Description) -> int:
         vectors = self._client.get_collection(self.name).config.params.vectors
         return getattr(vectors.get(_FDE), "size", 0) if isinstance(vectors, dict) else 0
 
-    def _create(self, description: Description) -> None:
+    def _settings(self, description: Description) -> tuple[dict[str, Any], Any]:
+        """Return the settings of the points' vectors, and the size from which Qdrant builds a graph."""
         models = self.models
         vectors = {
             _FDE: models.VectorParams(
@@ -142,14 +104,14 @@ class QdrantEngine(Engine):
                 hnsw_config=models.HnswConfigDiff(m=0),
                 multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
             )
+        kilobytes = self.graph_from * description.vector_dimension * 4 // 1024
+        return vectors, models.OptimizersConfigDiff(indexing_threshold=max(1, kilobytes))
+
+    def _create(self, description: Description) -> None:
+        vectors, optimizers = self._settings(description)
         self._client.create_collection(self._encoder_name, vectors_config={})
-        optimizers = models.OptimizersConfigDiff(indexing_threshold=self._kilobytes(description))
         self._client.create_collection(self.name, vectors_config=vectors, optimizers_config=optimizers)
         self._index_field("terms", "keyword")
-
-    def _kilobytes(self, description: Description) -> int:
-        """Return the size of vectors in kilobytes from which Qdrant builds a graph."""
-        return max(1, self.graph_from * description.vector_dimension * 4 // 1024)
 
     def _drop(self, name: str) -> None:
         self._client.delete_collection(name)
@@ -199,6 +161,34 @@ class QdrantEngine(Engine):
         for record in self._retrieve(list(map(qdrant_id, ids)), payload, [_TOKENS] if tokens else False):
             yield record.payload["id"], record.vector[_TOKENS] if tokens else record.payload[column]
 
+    # Each condition is a whole filter, which may be nested.
+
+    def _join(self, word: str, parts: list[Any]) -> Any:
+        return self.models.Filter(**{"must" if word == "and" else "should": parts})
+
+    def _negate(self, part: Any) -> Any:
+        return self.models.Filter(must_not=[part])
+
+    def _has_any(self, terms: list[str]) -> Any:
+        return self._field("terms", match=self.models.MatchAny(any=terms))
+
+    def _compare(self, bound: str, sign: str, value: Any) -> Any:
+        if isinstance(value, str):
+            raise FilterError(
+                f"Qdrant can order only numbers, got {value!r:.80}. Store a number and compare with a number."
+            )
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(
+                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
+            )
+        return self._field(f"bounds.{bound}", range=self.models.Range(**{_RANGES[sign]: float(value)}))
+
+    def _among(self, ids: list[Any]) -> Any:
+        return self._join("and", [self.models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
+
+    def _field(self, key: str, **test: Any) -> Any:
+        return self._join("and", [self.models.FieldCondition(key=key, **test)])
+
     def _search(self, search: Search, condition: Any) -> Hits:
         models, requests = self.models, []
         params = models.SearchParams(hnsw_ef=search.breadth)
@@ -242,37 +232,16 @@ class QdrantEngine(Engine):
 class QdrantEdgeEngine(QdrantEngine):
     """A collection in the folder ``FOLDER/NAME``, ``qdrant-edge:FOLDER#NAME``.  One process at a time can open it."""
 
-    def _connect(self) -> None:
+    def _connect(self) -> Any:
         self._folder = Path(folder_of(self._url)) / self.name
         # `_parts` has one file per part: the description (part 0) and the encoder.  `_data` is the engine's folder.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
-
-    @staticmethod
-    def _import_models() -> Any:
-        """Return Edge's classes, with the names and arguments that the client's classes have."""
-        edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
-
-        def as_in_client(request: Any) -> Any:
-            def make(query: Any, using: str, prefetch: Any = None, **rest: Any) -> Any:
-                return request(query=edge.Query.Nearest(query, using), prefetches=prefetch, **rest)
-
-            return make
-
-        return SimpleNamespace(
-            **{
-                **vars(edge),
-                "PointStruct": edge.Point,
-                "Range": edge.RangeFloat,
-                "HasIdCondition": lambda has_id: edge.HasIdCondition(set(has_id)),
-                "Prefetch": as_in_client(edge.Prefetch),
-                "QueryRequest": as_in_client(edge.QueryRequest),
-            }
-        )
+        return _edge_models()
 
     # -- the collection -------------------------------------------------------
 
-    def _exists(self, name: str) -> bool:
+    def _has_collection(self, name: str) -> bool:
         if name == self._encoder_name:
             return self._parts.is_dir()
         return self._folder.exists() and any(self._folder.iterdir())
@@ -290,26 +259,11 @@ class QdrantEdgeEngine(QdrantEngine):
         return stored.vector_dimension
 
     def _create(self, description: Description) -> None:
-        edge = self.models
-        dot = edge.Distance.Dot
-        vectors = {_FDE: edge.EdgeVectorParams(description.vector_dimension, dot)}
-        if description.tokens:
-            vectors[_TOKENS] = edge.EdgeVectorParams(
-                description.token_dimension,
-                dot,
-                datatype=edge.VectorStorageDatatype.Float16,
-                multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-                # No graph over tokens: the first-stage vectors find the candidates.
-                hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000),
-            )
-        config = edge.EdgeConfig(
-            vectors=vectors,
-            hnsw_config=edge.HnswIndexConfig(self.links, self.ef_construction, full_scan_threshold=10_000),
-            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=self._kilobytes(description)),
-        )
+        vectors, optimizers = self._settings(description)
+        config = self.models.EdgeConfig(vectors=vectors, optimizers=optimizers)
         for folder in (self._parts, self._data):
             folder.mkdir(parents=True)
-        self._shard = edge.EdgeShard.create(str(self._data), config)
+        self._shard = self.models.EdgeShard.create(str(self._data), config)
         self._index_field("terms", "keyword")
         self._shard.flush()
 
@@ -358,3 +312,34 @@ class QdrantEdgeEngine(QdrantEngine):
     def _index_field(self, name: str, kind: str) -> None:
         schema = getattr(self.models.PayloadSchemaType, kind.capitalize())
         self._shard.update(self.models.UpdateOperation.create_field_index(name, schema))
+
+
+def _edge_models() -> Any:
+    """Return Edge's classes, with the names and arguments that the client's classes have."""
+    edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
+
+    def as_in_client(request: Any) -> Any:
+        def make(query: Any, using: str, prefetch: Any = None, **rest: Any) -> Any:
+            return request(query=edge.Query.Nearest(query, using), prefetches=prefetch, **rest)
+
+        return make
+
+    def vector_params(on_disk: bool = False, **rest: Any) -> Any:
+        return edge.EdgeVectorParams(**rest)
+
+    return SimpleNamespace(
+        **{
+            **vars(edge),
+            "Datatype": SimpleNamespace(FLOAT16=edge.VectorStorageDatatype.Float16),
+            "Distance": SimpleNamespace(DOT=edge.Distance.Dot),
+            "HasIdCondition": lambda has_id: edge.HasIdCondition(set(has_id)),
+            "HnswConfigDiff": partial(edge.HnswIndexConfig, ef_construct=4, full_scan_threshold=10_000),
+            "MultiVectorComparator": SimpleNamespace(MAX_SIM=edge.MultiVectorComparator.MaxSim),
+            "OptimizersConfigDiff": edge.EdgeOptimizersConfig,
+            "PointStruct": edge.Point,
+            "Prefetch": as_in_client(edge.Prefetch),
+            "QueryRequest": as_in_client(edge.QueryRequest),
+            "Range": edge.RangeFloat,
+            "VectorParams": vector_params,
+        }
+    )

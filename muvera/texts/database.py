@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from ..index.id_map import Missing
 from ..metadata import (
     COMPARISONS,
     Filter,
@@ -27,8 +28,9 @@ from ..metadata import (
 )
 from ..utils.locks import hold_during_fork
 
-# ``metadata_values`` has one row for each comparable value of each field; list elements are values.  It has another
-# row of kind "present" for each field that is not null.  Its key answers conditions on any field.
+Ids = Sequence[int | str]
+
+# ``metadata_values`` has a row for each comparable value of each field, and one of kind "present" for each field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
 _SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
@@ -46,7 +48,7 @@ _DELETE = (
     "DELETE FROM documents WHERE id = ?",
 )
 
-# Temporary tables: the number of documents that contain each word, and the words of a query.
+# The number of documents that contain each word, and the words of a query.
 _COUNTS = f"""
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.counts USING fts5vocab(main, words, row);
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.query USING fts5(text, content='', {_TOKENIZER});
@@ -103,22 +105,16 @@ def limited_reading(characters: int) -> Iterator[None]:
 
 
 class DocumentDatabase:
-    """Texts with metadata, found by id or by a condition on the metadata.
+    """Texts with metadata, and the name of the texts' encoder.  All methods are thread-safe.
 
-    All methods are thread-safe.  A database opened from a file never changes that file: the first change copies
-    it to a temporary database, and :meth:`save` writes a new file.
-
-    A change happens completely or not at all, together with a change elsewhere, such as to vectors: the function
-    `also` is called after the change is committed.  If it is interrupted, the next use of the database calls it again.
-    The database also stores the name of the texts' encoder.
+    A database opened from a file never changes that file: the first change copies it to a temporary database.
     """
 
     def __init__(self, text_encoder: str = "") -> None:
         self._copying, self._lock = self._locks = RLock(), RLock()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
-        # A private temporary database: in memory while small, on disk when large.
-        self._connection = _connect("")
+        self._connection = _connect("")  # in memory while small, in a temporary file when large
         self._connection.executescript(_SCHEMA)
         self._connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
         self._writable = True
@@ -189,22 +185,17 @@ class DocumentDatabase:
             self._pending = None
         return self._connection
 
-    def put(
-        self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def put(self, ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> None:
         """Store documents and replace those with the same ids, see :func:`checked_rows`."""
         self.change(ids, checked_rows(ids, texts, metadata))
 
     def change(
-        self,
-        deleted: Sequence[int | str],
-        rows: Sequence[Row] = (),
-        also: Callable[[], object] = lambda: None,
+        self, deleted: Ids, rows: Sequence[Row] = (), also: Callable[[], object] = lambda: None
     ) -> None:
-        """Delete documents, ignoring unknown ids, and then store `rows`.
+        """Delete documents, ignoring unknown ids, and then store `rows`; for a row in use, change only the metadata.
 
-        A row whose id is stored keeps its place and its text, and only its metadata changes.  `also` is called after
-        the change, possibly twice.  If the disk is full, OSError is raised and nothing is changed.
+        `also` is called after the commit.  If it is interrupted, the next use of the database calls it again.  If the
+        disk is full, OSError is raised and nothing is changed.
         """
         with self._copying, self._lock, _damage_as_value_error():
             try:
@@ -221,12 +212,7 @@ class DocumentDatabase:
                 for statement in _DELETE:
                     connection.executemany(statement, [(identity,) for identity in deleted])
                 for document in rows:
-                    row = _stored(connection, document)
-                    values = comparable_values(json.loads(document.metadata))
-                    connection.executemany(
-                        "INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)",
-                        [(*value, row) for value in values],
-                    )
+                    _store(connection, document)
                 connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
@@ -252,13 +238,8 @@ class DocumentDatabase:
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM documents")[0][0])
 
-    def get(
-        self, ids: Sequence[int | str], *, missing: Literal["raise", "ignore"] = "raise"
-    ) -> list[TextDocument]:
-        """Return documents in the order of `ids`.
-
-        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
-        """
+    def get(self, ids: Ids, *, missing: Missing = "raise") -> list[TextDocument]:
+        """Return documents in the order of `ids`; skip unknown ids, or raise KeyError."""
         documents = []
         most, read = _reading.get()
         with self._lock, _damage_as_value_error():
@@ -281,16 +262,15 @@ class DocumentDatabase:
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of documents that satisfy a condition, in insertion order."""
         condition = to_sql(where)
-        query = f"SELECT id FROM documents WHERE {condition.as_set} ORDER BY row"
+        query = f"SELECT id FROM documents WHERE {condition.sql} ORDER BY row"
         return [identity for (identity,) in self._read(query, condition.values)]
 
     def match_words(
-        self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
+        self, text: str, k: int, where: Filter | None = None, ids: Ids | None = None
     ) -> list[tuple[int | str, float]]:
-        """Return the `k` best documents by BM25 that share words with a text, and their scores.
+        """Return the `k` best documents by BM25 for the rarest of a text's first 64 distinct words, and their scores.
 
-        The rarest of the text's first 64 distinct words are stemmed and searched.  In scripts without spaces, each pair
-        of neighboring characters counts as a word.  Only documents that satisfy `where` and are in `ids` are returned.
+        In scripts without spaces, each pair of neighboring characters is a word.
         """
         conditions, parameters = ["words MATCH ?"], []
         if where:
@@ -313,10 +293,7 @@ class DocumentDatabase:
             return self._read(query, [match, *parameters, k]) if match else []
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words that together occur in at most _MATCHES documents, but at least one word.
-
-        Words that no document contains are skipped.
-        """
+        """Return the rarest words that together occur in at most _MATCHES documents, but at least one known word."""
         connection = self._settled()
         connection.executescript(_COUNTS)
         connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
@@ -352,10 +329,8 @@ class DocumentDatabase:
             ) from error
 
 
-def checked_rows(
-    ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
-) -> list[Row]:
-    """Return documents for :meth:`DocumentDatabase.change`; raise for values that cannot be stored."""
+def checked_rows(ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return documents with metadata as JSON; raise TypeError or ValueError for values that cannot be stored."""
     rows = []
     for identity, text, values in zip(ids, texts, metadata, strict=True):
         _require_utf8(text, f"The text of document {identity!r}")
@@ -381,19 +356,20 @@ def _damage_as_value_error() -> Iterator[None]:
         ) from error
 
 
-def _stored(connection: sqlite3.Connection, document: Row) -> int:
-    """Insert a document, or change the metadata of a stored one and delete its values; return its row."""
-    found = connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()
-    if found is not None:
-        row = int(found[0])
+def _store(connection: sqlite3.Connection, document: Row) -> None:
+    """Insert a document, or change the metadata of a stored one."""
+    inserted = connection.execute(
+        "INSERT OR IGNORE INTO documents (id, text, metadata) VALUES (?, ?, ?)", document
+    ).rowcount
+    query = "SELECT row FROM documents WHERE id = ?"
+    (row,) = connection.execute(query, (document.id,)).fetchone()
+    if inserted:
+        connection.execute("INSERT INTO words (rowid, text) VALUES (?, spaced(?))", (row, document.text))
+    else:
         connection.execute("UPDATE documents SET metadata = ? WHERE row = ?", (document.metadata, row))
         connection.execute("DELETE FROM metadata_values WHERE row = ?", (row,))
-    else:
-        inserted = "INSERT INTO documents (id, text, metadata) VALUES (?, ?, ?)"
-        row = int(connection.execute(inserted, document).lastrowid or 0)
-        words = "INSERT INTO words (rowid, text) VALUES (?, spaced(?))"
-        connection.execute(words, (row, document.text))
-    return row
+    values = [(*value, row) for value in comparable_values(json.loads(document.metadata))]
+    connection.executemany("INSERT OR IGNORE INTO metadata_values VALUES (?, ?, ?, ?)", values)
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -407,7 +383,6 @@ def _spaced(text: str) -> str:
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
     """Return ids as a list of integers of 64 bits and strings that UTF-8 can encode; otherwise raise an error."""
-    checked: list[int | str] = []
     for identity in ids:
         if isinstance(identity, str):
             _require_utf8(identity, f"The id {identity!r}")
@@ -419,8 +394,7 @@ def require_ids(ids: Sequence[Any]) -> list[int | str]:
             raise ValueError(
                 f"The id {identity} does not fit into 64 bits. Use the string {str(identity)!r}."
             )
-        checked.append(identity)
-    return checked
+    return list(ids)
 
 
 def _require_utf8(text: str, name: str) -> None:
@@ -431,16 +405,14 @@ def _require_utf8(text: str, name: str) -> None:
 
 
 def _schema(connection: sqlite3.Connection) -> list[Any]:
-    """Return the definitions of everything in a database but the internal tables, which differ between versions."""
+    """Return the definitions of a database, without internal tables, which differ between versions of SQLite."""
     query = "SELECT type, name, iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql) FROM sqlite_master"
     return sorted(connection.execute(query), key=str)
 
 
 def _connect(name: str) -> sqlite3.Connection:
-    # All threads share one connection behind a lock.
-    connection = sqlite3.connect(
-        name, uri=name.startswith("file:"), check_same_thread=False, isolation_level=None
-    )
+    uri = name.startswith("file:")
+    connection = sqlite3.connect(name, uri=uri, check_same_thread=False, isolation_level=None)
     connection.create_function("spaced", 1, _spaced, deterministic=True)
     return connection
 
@@ -448,22 +420,30 @@ def _connect(name: str) -> sqlite3.Connection:
 # -- conditions ---------------------------------------------------------------
 
 
+# A comparison as the set of its rows is fast if few rows satisfy it.  Probing the values of one document is fast if
+# other conditions leave few documents.
+_SET = "documents.row IN (SELECT row FROM metadata_values WHERE "
+_PROBE = (
+    "documents.row IN (SELECT row FROM metadata_values INDEXED BY values_of_a_row "
+    "WHERE metadata_values.row = documents.row AND "
+)
+
+
 class _Term(NamedTuple):
-    """A condition as SQL in two forms; `values` are the parameters of either.
+    """A condition as SQL, and the values of its question marks; `selective` if few documents are likely to match."""
 
-    ``as_set`` reads matching rows from the index of values, which is fast if few rows match.  ``as_probe`` checks
-    the values of one document, which is fast if other conditions leave few documents.  ``selective`` is true if
-    few documents are likely to match, as for an equality.
-    """
-
-    as_set: str
-    as_probe: str
+    sql: str
     values: list[Any]
     selective: bool
 
+    @property
+    def as_probe(self) -> str:
+        """The same condition on the values of one document."""
+        return self.sql.replace(_SET, _PROBE)
+
 
 def to_sql(where: Filter) -> _Term:
-    """Translate a condition into SQL on the column ``documents.row``, and the values of its question marks."""
+    """Translate a condition into SQL on the column ``documents.row``."""
     return build_condition(where, _SQLBuilder())
 
 
@@ -472,50 +452,36 @@ class _SQLBuilder:
 
     def all_of(self, parts: list[_Term]) -> _Term:
         lead = next((i for i, part in enumerate(parts) if part.selective), None)
-        sets = [part.as_set if lead in (None, i) else part.as_probe for i, part in enumerate(parts)]
-        return _joined(" AND ", sets, parts, lead is not None)
+        sql = [part.sql if lead in (None, i) else part.as_probe for i, part in enumerate(parts)]
+        return _joined(" AND ".join(sql) or "1", parts, lead is not None)
 
     def any_of(self, parts: list[_Term]) -> _Term:
-        sets = [part.as_set for part in parts]
-        return _joined(" OR ", sets, parts, all(part.selective for part in parts))
+        selective = all(part.selective for part in parts)
+        return _joined(" OR ".join(part.sql for part in parts) or "0", parts, selective)
 
     def negation(self, part: _Term) -> _Term:
-        return _Term(f"(NOT {part.as_set})", f"(NOT {part.as_probe})", part.values, False)
+        return _Term(f"(NOT {part.sql})", part.values, False)
 
     def exists(self, field: str) -> _Term:
-        return _comparison("", [field, "present"], selective=False)
+        return _comparison("", [field, "present"], False)
 
     def order(self, field: str, name: str, value: Any) -> _Term:
-        comparison = f" AND value {COMPARISONS[name]} ?"
-        return _comparison(comparison, [field, kind_of(value), value], selective=False)
+        return _comparison(f" AND value {COMPARISONS[name]} ?", [field, kind_of(value), value], False)
 
     def any_equal(self, field: str, values: list[Any]) -> _Term:
-        kinds = {kind: [value for value in values if kind_of(value) == kind] for kind in ("text", "number")}
-        return self.any_of(
-            [
-                _comparison(
-                    f" AND value IN ({', '.join('?' * len(own))})", [field, kind, *own], selective=True
-                )
-                for kind, own in kinds.items()
-                if own
-            ]
-        )
+        parts = []
+        for kind in ("text", "number"):
+            own = [value for value in values if kind_of(value) == kind]
+            if own:
+                marks = ", ".join("?" * len(own))
+                parts.append(_comparison(f" AND value IN ({marks})", [field, kind, *own], True))
+        return self.any_of(parts)
 
 
-def _comparison(sql: str, values: list[Any], *, selective: bool) -> _Term:
+def _comparison(sql: str, values: list[Any], selective: bool) -> _Term:
     """Return the condition that a row of metadata_values has a field, a kind and the values that `sql` compares."""
-    matching = f"field = ? AND kind = ?{sql}"
-    as_set = f"documents.row IN (SELECT row FROM metadata_values WHERE {matching})"
-    as_probe = (
-        "EXISTS (SELECT 1 FROM metadata_values AS v INDEXED BY values_of_a_row "
-        f"WHERE v.row = documents.row AND {matching})"
-    )
-    return _Term(as_set, as_probe, values, selective)
+    return _Term(f"{_SET}field = ? AND kind = ?{sql})", values, selective)
 
 
-def _joined(word: str, sets: list[str], parts: list[_Term], selective: bool) -> _Term:
-    nothing = "1" if word == " AND " else "0"
-    as_set, as_probe = (
-        f"({word.join(each) or nothing})" for each in (sets, [part.as_probe for part in parts])
-    )
-    return _Term(as_set, as_probe, [value for part in parts for value in part.values], selective)
+def _joined(sql: str, parts: list[_Term], selective: bool) -> _Term:
+    return _Term(f"({sql})", [value for part in parts for value in part.values], selective)

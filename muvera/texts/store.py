@@ -253,7 +253,7 @@ class TextStore:
     """Token vectors in this process, and texts with metadata under the same ids.
 
     After :meth:`keep`, each change is first written to the journal of a folder.  An interrupted change is finished or
-    undone by the next use.  :class:`muvera.engines.text_engine.EngineTexts` has the same methods.
+    undone by the next use.  :class:`muvera.engines.engine_index.EngineTexts` has the same methods.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ..engines.base import Engine
-    from ..engines.text_engine import EngineTexts
+    from ..engines.engine_index import EngineTexts
 
 
 class TextIndex:
@@ -191,7 +191,7 @@ class TextIndex:
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
-        self._texts.delete(require_ids(as_id_list(ids)), missing)
+        self._texts.delete(require_ids(as_id_list(ids)), missing=missing)
 
     def rebuild(self, *, threads: int | None = None) -> None:
         """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
@@ -261,7 +261,7 @@ class TextIndex:
         from ..engines.base import Engine
 
         if isinstance(path, Engine) or url_scheme(str(path)):
-            from ..engines.text_engine import open_texts
+            from ..engines.engine_index import open_texts
 
             return cls(*open_texts(path if isinstance(path, Engine) else str(path), encoder))
         require_int("save_changes", save_changes, 1)
@@ -491,7 +491,7 @@ class TextIndex:
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
-        self._texts.calibrate(encoded, threads)
+        self._texts.calibrate(encoded, threads=threads)
 
     # -- reading --------------------------------------------------------------
 

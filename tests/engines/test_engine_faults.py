@@ -14,7 +14,7 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
-from muvera.engines.engine_index import _from_bytes
+from muvera.engines.base import _from_bytes
 from muvera.engines.qdrant import QdrantEngine
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")

@@ -33,9 +33,8 @@ def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
     index = EngineIndex(collections(name), "mean", text_encoder="hash")
     index.add(local.index.tokens(IDS).with_ids(IDS), METADATA, texts=TEXTS)
     opened: Any = TextIndex.open(collections(name), ENCODER)
-    collection = opened._texts.collection
-    if not collection.engine.keeps_tokens:
-        collection._tokens = local.index
+    if not opened._texts.engine.keeps_tokens:
+        opened._texts._tokens = local.index
     return opened
 
 
@@ -69,7 +68,7 @@ def test_texts_are_searched(texts: TextIndex) -> None:
 
 
 def test_texts_are_changed(texts: Any, collections: Any) -> None:
-    if not texts._texts.collection.engine.keeps_tokens:
+    if not texts._texts.engine.keeps_tokens:
         pytest.skip("its tokens are in a local index, which does not change")
     assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}
@@ -124,7 +123,7 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
 
 
 def test_methods_of_a_closed_index_raise(texts: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection: Any = texts._texts.collection  # type: ignore[union-attr]
+    collection: Any = texts._texts
     monkeypatch.setattr(collection.engine, "_close", lambda: None)  # other tests use its connection
     texts.close()
     for call in (
