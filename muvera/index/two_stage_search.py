@@ -19,7 +19,7 @@ from ..data.ranking import Ranking
 from ..data.validation import Ids, running_total
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
-from ..kernels.selection import STOPPED
+from ..kernels.stopping import STOPPED
 from ..kernels.tile import LANES
 from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
