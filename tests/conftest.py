@@ -98,5 +98,4 @@ def threads_for_small_work(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A path at which to save an index; it does not exist yet."""
     return tmp_path / "index"

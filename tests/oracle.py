@@ -21,7 +21,6 @@ def token_codes(tokens: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 
 def hamming(a: int, b: int) -> int:
-    """Number of differing bits."""
     return (int(a) ^ int(b)).bit_count()
 
 

@@ -44,7 +44,6 @@ def ragged_arrays(draw: st.DrawFn, dimension: int, *, most: int = 6) -> list[np.
 
 @st.composite
 def multivectors(draw: st.DrawFn, dimension: int, *, most: int = 6) -> MultiVectors:
-    """A collection of float32 or float16."""
     return MultiVectors.from_arrays(
         draw(ragged_arrays(dimension, most=most)), dimension=dimension, dtype=draw(dtypes)
     )

@@ -39,7 +39,6 @@ class Changes:
         self.changes, self.searches, self.faults = 0, 0, list[str]()
 
     def run(self, seconds: float) -> None:
-        """Change and search in threads."""
         self.change(np.random.default_rng(0), 0)
         arguments = [(work, number, time.perf_counter() + seconds) for number, work in enumerate(self.work)]
         threads = [threading.Thread(target=self._repeat, args=each, daemon=True) for each in arguments]

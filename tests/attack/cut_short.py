@@ -90,23 +90,20 @@ class VectorCase:
         return MuveraIndex.load(folder, verify_files=True)
 
     def open(self, folder: Path) -> Any:
-        """Return the index in `folder` for changes."""
         return self.load(folder)
 
     def change(self, index: Any) -> None:
-        """Make the changes that are not saved."""
         index.update(documents([0]), threads=1)
         index.delete([1])
 
     def prepare(self, folder: Path) -> Any:
-        """Return a fresh index in `folder`, with changes."""
         shutil.copytree(self.template, folder)
         index = self.open(folder)
         self.change(index)
         return index
 
     def close(self, index: Any) -> None:
-        """Release the folder of an index."""
+        pass
 
     def state(self, index: Any) -> Any:
         """Return all that can be read from an index; ids, tokens and answers."""
@@ -150,8 +147,6 @@ class VectorCase:
 
 
 class TextCase(VectorCase):
-    """An index of texts."""
-
     calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
         "add": lambda index, _: index.add(
             ["a new cat", "a new dog"], ids=[100, 101], metadata=[{"n": 9}, {}], threads=1
@@ -184,14 +179,11 @@ class TextCase(VectorCase):
 
 
 def reopen(index: Any, folder: Path) -> None:
-    """Close the index, open it again and close it."""
     index.close()
     TextIndex.open(folder, HashEncoder(DIMENSION)).close()
 
 
 class DurableCase(TextCase):
-    """An index of texts with a journal."""
-
     durable = True
     calls: ClassVar[dict[str, Callable[[Any, Path], object]]] = {
         **{name: TextCase.calls[name] for name in ("add", "update", "delete", "save", "save new")},
@@ -380,15 +372,10 @@ def _files_after(case: VectorCase, call: str, work: Path) -> int:
     return files
 
 
-def kill_each(names: list[str], every: int) -> list[tuple[int, list[str]]]:
-    """Kill the calls of cases before each `every`-th file operation; return the kills and the faults of each case."""
-    with patch.object(os, "fsync"):
-        return [_kill_each(name, every) for name in names]
-
-
-def _kill_each(name: str, every: int) -> tuple[int, list[str]]:
+def kill_each(name: str, every: int) -> tuple[int, list[str]]:
+    """Kill the calls of a case before each `every`-th file operation; return the number of kills, and the faults."""
     kills, faults = 0, []
-    with tempfile.TemporaryDirectory() as parent:
+    with patch.object(os, "fsync"), tempfile.TemporaryDirectory() as parent:
         work, case = Path(parent, "work"), _made(name, Path(parent))
         for call in case.calls:
             _killed(case, call, work, 0)

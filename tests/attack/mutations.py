@@ -157,7 +157,6 @@ SHAPES = (
 
 
 def change_npy_header(content: bytes, rng: random.Random) -> bytes:
-    """Change the type or shape in the header of a .npy file."""
     if content[:7] != b"\x93NUMPY\x01":
         return replace_bytes(content, rng)
     length = int.from_bytes(content[8:10], "little")
@@ -194,7 +193,6 @@ def change_numbers(content: bytes, rng: random.Random) -> bytes:
 
 
 def _calling(module: str, name: str, argument: str) -> bytes:
-    """Return a pickle that calls a function with one text."""
     return f"c{module}\n{name}\n(V{argument}\ntR.".encode()
 
 

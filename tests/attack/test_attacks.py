@@ -32,10 +32,10 @@ def test_an_interrupted_call_leaves_the_state_before_or_after(name: str, tmp_pat
 
 
 @linux
-def test_a_kill_leaves_the_state_before_or_after() -> None:
-    names = ["hnsw", "texts exact", "durable exact"]  # the graph has files of its own
-    for kills, faults in run_alone("cut_short", "kill_each", names, 1 if LONG else 29):
-        assert kills > 3 and faults == []
+@pytest.mark.parametrize("name", ["hnsw", "texts exact", "durable exact"])  # the graph has files of its own
+def test_a_kill_leaves_the_state_before_or_after(name: str) -> None:
+    kills, faults = run_alone("cut_short", "kill_each", name, 1 if LONG else 29)
+    assert kills > 3 and faults == []
 
 
 @linux

@@ -1,13 +1,22 @@
-"""Fixtures that open collections in every engine that is installed."""
+"""Fixtures that open collections in every engine that is installed, and a PostgreSQL server with pgvector."""
 
 import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders.postgres import binaries, running_server
+PASSWORD = "s3cret-of-the-tests"
+
+#: User that runs the server if the tests run as root, because PostgreSQL refuses root.
+USER = "postgres"
 
 #: The package of each engine.
 NEEDS = {
@@ -17,6 +26,17 @@ NEEDS = {
     "pgvector": "psycopg",
     "milvus": "milvus_lite",
 }
+
+
+def binaries() -> Path | None:
+    """Return the folder of the newest installed PostgreSQL with pgvector, or None."""
+    found = [
+        folder
+        for folder in Path("/usr/lib/postgresql").glob("*/bin")
+        if (folder / "initdb").exists()
+        and Path(f"/usr/share/postgresql/{folder.parent.name}/extension/vector.control").exists()
+    ]
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
 
 
 def missing(kind: str) -> str | None:
@@ -30,11 +50,42 @@ def missing(kind: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """URL of a server's database."""
+    """Start a server on 127.0.0.1, as an unprivileged user, and yield the URL of its database."""
     if (reason := missing("pgvector")) is not None:
         pytest.skip(reason)
-    with running_server() as url:
-        yield url
+    programs = binaries()
+    assert programs is not None
+    root = Path(tempfile.mkdtemp(prefix="muvera-postgres-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        shutil.chown(root, USER, USER)
+        as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], check=True, capture_output=True, cwd=root, timeout=120)
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    data, secret = root / "data", root / "password"
+    try:
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        run(
+            *(str(programs / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256"),
+            *("--pwfile", str(secret), "--locale=C.UTF-8", "-E", "UTF8", "--no-sync"),
+        )
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={root} -c fsync=off"
+        )
+        control = [str(programs / "pg_ctl"), "-D", str(data), "-w", "-t", "60"]
+        run(*control, "-l", str(root / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql://tester:{PASSWORD}@127.0.0.1:{port}/postgres"
+        finally:
+            run(*control, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 class Collections:

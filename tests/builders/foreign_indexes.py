@@ -151,7 +151,6 @@ def write_qdrant(folder: Path, documents: MultiVectors, name: str = "") -> Path:
 
 
 def write_lancedb(folder: Path, documents: MultiVectors) -> Path:
-    """Write the table "docs" of a LanceDB folder."""
     import lancedb
     import pyarrow
 
@@ -180,7 +179,6 @@ def decode_slowly(
 
 
 def decode_index(index: dict[str, Any]) -> NDArray[np.float64]:
-    """Decode a whole random index slowly."""
     parts = [
         decode_slowly(codes, packed, index["centroids"], index["weights"], index["nbits"])
         for codes, packed in zip(index["codes"], index["packed"], strict=True)

@@ -64,7 +64,6 @@ def documents(count: int) -> MultiVectors:
 
 
 def queries() -> MultiVectors:
-    """Return noisy tokens of documents."""
     rng = np.random.default_rng(8)
     texts = [documents(40)[i].astype(np.float32) for i in (1, 5, 12, 20, 33)]
     noise = [0.1 * rng.standard_normal(text.shape).astype(np.float32) for text in texts]
@@ -72,7 +71,6 @@ def queries() -> MultiVectors:
 
 
 def make(name: str, folder: Path) -> None:
-    """Write one index."""
     backend, _, encoder = name.rpartition("-")
     texts = documents(40)
     fitted = make_encoder(ENCODERS[encoder]).fit(documents(300))
@@ -85,7 +83,6 @@ def make(name: str, folder: Path) -> None:
 
 
 def answers(index: MuveraIndex) -> list[dict[str, Any]]:
-    """Return an index's answers to the queries."""
     texts = MultiVectors.load(FOLDER / "queries")
     return [ranking.to_dict() for ranking in index.search(texts, K, candidates=CANDIDATES)]
 

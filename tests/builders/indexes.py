@@ -36,7 +36,6 @@ def built(documents: Any = DOCUMENTS, encoder: Any = CONFIG, **settings: Any) ->
 
 
 def answers(index: MuveraIndex, **settings: Any) -> list[list[tuple[Any, float]]]:
-    """Return the answers to QUERIES."""
     return [list(ranking) for ranking in index.search(QUERIES, **{"k": 8, "candidates": 40, **settings})]
 
 
@@ -53,14 +52,12 @@ def recall(rankings: list[Any], expected: list[Any]) -> float:
 
 
 def batches(documents: MultiVectors, size: int) -> Iterator[MultiVectors]:
-    """Yield parts of documents without ids."""
     for start in range(0, len(documents), size):
         part = documents[start : start + size]
         yield MultiVectors.from_flat(part.tokens, part.lengths)
 
 
 def with_nan(count: int) -> MultiVectors:
-    """Return documents whose last token has a NaN."""
     tokens = np.ones((count, DIM), np.float32)
     tokens[-1, 3] = np.nan
     return MultiVectors.from_flat(tokens, [1] * count, ids=np.arange(1000, 1000 + count))
@@ -86,6 +83,5 @@ def start_script(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for a process; return its exit code, output and error output."""
     output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors

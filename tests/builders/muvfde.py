@@ -7,7 +7,6 @@ import numpy as np
 
 
 def muvfde_fdes(tokens: np.ndarray, case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return document and query FDE of muvfde, the binding of the C++ program."""
     muvfde: Any = import_module("muvfde")
 
     def config() -> Any:

@@ -14,7 +14,6 @@ from muvera.serve.app import make_app
 
 @contextmanager
 def running(index: TextIndex | MuveraIndex, settings: ServerSettings | None = None) -> Iterator[int]:
-    """Serve an index, and yield the port."""
     settings = settings or ServerSettings()
     with listen("127.0.0.1", 0) as listening:
         config = uvicorn.Config(make_app(index, settings), log_level="critical", http=protocol(settings))

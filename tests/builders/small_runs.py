@@ -87,7 +87,6 @@ def command(*arguments: object) -> tuple[int, str]:
 
 
 def configured(folder: Path, name: str = "mine", **content: Any) -> str:
-    """Write a configuration, and return its path."""
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"title": name.title(), **content}))
     return str(path)
@@ -109,7 +108,6 @@ def run(
 
 
 def results(folder: Path, name: str = "summary") -> dict[str, Any]:
-    """Return the summary or the manifest of such a run."""
     found: dict[str, Any] = json.loads((folder / "out" / f"{name}.json").read_text())
     return found
 
@@ -126,12 +124,10 @@ def collection_of(
 
 
 def material(collection: Collection, folder: Path, cache: Path | None = None) -> Material:
-    """Return the inputs of a system's build."""
     return Material(collection, folder, cache or folder, seed=7, threads=1)
 
 
 def built(name: str, collection: Collection, folder: Path, **build: Any) -> Any:
-    """Return a built system."""
     system: Any = SYSTEMS[name](**build)
     system.build(material(collection, folder))
     return system

@@ -18,15 +18,12 @@ class HashEncoder:
         self._dimension = dimension
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode the words of each text."""
         return MultiVectors.from_arrays([self._matrix(text) for text in texts], dimension=self._dimension)
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode the words of each text, in the same way as documents."""
         return self.encode_documents(texts)
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the words' positions."""
         return [match.span() for match in re.finditer(r"\w+", text)]
 
     def _matrix(self, text: str) -> np.ndarray:

@@ -57,7 +57,6 @@ def everything(source: Source, max_tokens: int = 7) -> MultiVectors:
 
 
 def assert_same(got: MultiVectors, wanted: MultiVectors, exact_dtype: bool = True) -> None:
-    """Compare tokens bitwise, lengths and ids."""
     assert got.lengths.tolist() == wanted.lengths.tolist()
     assert got.has_ids == wanted.has_ids
     assert got.ids.tolist() == wanted.ids.tolist()
@@ -67,7 +66,6 @@ def assert_same(got: MultiVectors, wanted: MultiVectors, exact_dtype: bool = Tru
 
 
 def three(dtype: Any = np.float32) -> MultiVectors:
-    """Return texts of 2, 0 and 3 tokens, named."""
     return MultiVectors.from_flat(np.arange(20, dtype=dtype).reshape(5, 4), [2, 0, 3], ids=["a", "b", "c"])
 
 
@@ -88,7 +86,6 @@ def assert_close(actual: np.ndarray, wanted: np.ndarray, rounding: float = 5e-6)
 
 
 def random_texts(count: int, seed: int = 0, dimension: int = 20, most: int = 9) -> MultiVectors:
-    """Return texts of one to `most` unit vectors."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(int(rng.integers(1, most + 1)), dimension)) for _ in range(count)]
     return MultiVectors.from_arrays([a / np.linalg.norm(a, axis=1, keepdims=True) for a in arrays])

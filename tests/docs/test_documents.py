@@ -23,7 +23,7 @@ import pytest
 from builders.command_line import muvera as run_muvera
 from builders.engine_collections import missing
 from builders.foreign_indexes import random_index, write_byaldi, write_lancedb, write_plaid, write_qdrant
-from builders.paths import ROOT
+from builders.paths import ROOT, environment
 from builders.text_encoders import HashEncoder
 from builders.token_collections import random_texts
 
@@ -59,8 +59,6 @@ SHELL = (
 
 
 class Block(NamedTuple):
-    """A fenced block of a document."""
-
     language: str
     code: str
     line: int
@@ -119,7 +117,6 @@ def write_colbert_index(folder: Path) -> None:
 
 
 def write_csv(folder: Path) -> None:
-    """Write the CSV file of the README."""
     (folder / "pages.csv").write_text("url,title,body\na,Apples,A red fruit.\nb,Pears,A green fruit.\n")
 
 
@@ -156,7 +153,7 @@ MATERIALS: dict[str, tuple[Callable[[Path], object], ...]] = {
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace fastembed, whose models need a network, here and in subprocesses."""
     stubs = str(ROOT / "tests" / "stubs")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), stubs]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([environment()["PYTHONPATH"], stubs]))
     monkeypatch.syspath_prepend(stubs)
     for name in [name for name in sys.modules if name.startswith("fastembed")]:
         monkeypatch.delitem(sys.modules, name)

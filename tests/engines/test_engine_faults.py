@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from builders.postgres import PASSWORD
+from builders.engine_collections import PASSWORD
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder

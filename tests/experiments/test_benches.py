@@ -30,7 +30,6 @@ def real() -> MultiVectors:
 
 
 def column(table: Table, name: str) -> list[Any]:
-    """The values of a column."""
     return [row[table.header.index(name)] for row in table.rows]
 
 

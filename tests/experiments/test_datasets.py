@@ -1,6 +1,8 @@
-"""Collections: files that belong together, missing parts, samples, and encoding of texts."""
+"""Collections: files that belong together, missing parts, samples, encoding of texts, and the demo's sample."""
 
 import json
+import shutil
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from experiments.datasets.discovery import find_collections
 from experiments.datasets.encode import embed, read_texts
 from experiments.datasets.loading import load_collection
 from experiments.datasets.synthetic import synthetic_collection
+from experiments.demo.make_demo_sample import SAMPLE, best_ranks, collect_documents, write_sample
 from experiments.evaluation.metrics import ExactAnswers
 from muvera import MultiVectors
 from muvera.texts.encoders.minilm import unit_rows
@@ -228,3 +231,29 @@ def test_passages_are_texts_with_queries(tmp_path: Path, monkeypatch: pytest.Mon
     assert passages.write_passages(tmp_path / "texts", 1) == 1
     ((name, document),), ((_, query),) = read_texts(tmp_path / "texts", "test")
     assert (name, query) == ("0", "Reads a file.") and document.split() == text.split()[:150]
+
+
+def test_the_readmes_numbers_the_size_and_the_texts(tmp_path: Path) -> None:
+    ranks, readme = best_ranks(SAMPLE), (SAMPLE / "README.md").read_text(encoding="utf-8")
+    for depth in (1, 3, 10):
+        assert f"{sum(rank <= depth for rank in ranks)} of {len(ranks)}" in readme
+    assert sum(rank <= 3 for rank in ranks) > len(ranks) / 2
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 5_000_000
+    # Other ids of the sample do not exist in every version of Python.
+    documents = collect_documents(["json.loads", "str.upper", "collections.Counter.most_common"])
+    assert all(text.startswith(f"{name}: ") for name, text in documents.items())
+    for name, value in (("ids", ["json.loads"]), ("queries", [{"text": "q", "relevant": ["json.dumps"]}])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=r"not among the documents: json\.dumps"):
+        write_sample(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium is installed")
+def test_the_picture_of_the_readme_is_drawn(tmp_path: Path) -> None:
+    for name in ("uvicorn", "fastapi", "playwright"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    from experiments.demo.draw_answer import WIDTH, draw
+
+    draw(tmp_path / "answer.png")
+    width, height = struct.unpack(">II", (tmp_path / "answer.png").read_bytes()[16:24])
+    assert width == WIDTH and 400 < height < 800  # three answers, and nothing below them

@@ -27,7 +27,6 @@ LABELS = [system["label"] for system in SYSTEMS[:3]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on two collections."""
     place = tmp_path_factory.mktemp("run")
     data = [synthetic_collection(name, documents=40, queries=12) for name in NAMES]
     data[1] = dataclasses.replace(data[1], judgements=None)

@@ -85,11 +85,9 @@ def test_exact_chamfer_has_perfect_recall_and_times_of_every_query(tmp_path: Pat
     raw = load_raw(path)
     assert raw is not None and raw.ids.shape == raw.scores.shape == (12, 5) and (raw.seconds > 0).all()
     manifest = results(tmp_path, "manifest")
-    assert (manifest["experiments"]["mine"]["title"], manifest["threads"]) == ("Mine", 1)
     described = manifest["collections"]["quick-wide"]
-    assert (described["documents"], described["queries"], described["dimension"]) == (40, 12, 128)
-    assert manifest["measured"][0]["machine"]["cores"] >= 1
-    assert {"muvera", "numpy", "commit"} <= manifest["versions"].keys()
+    assert (described["documents"], described["queries"], manifest["threads"]) == (40, 12, 1)
+    assert manifest["measured"][0]["machine"]["cores"] >= 1 and "commit" in manifest["versions"]
 
 
 def test_systems_take_turns_and_another_one_begins_each(tmp_path: Path) -> None:

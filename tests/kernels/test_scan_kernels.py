@@ -1,86 +1,69 @@
-"""Kernels of the scan of 4-bit codes against NumPy, and every instruction set against plain code."""
+"""Kernels of the scan of 4-bit codes against NumPy."""
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
 from muvera.kernels import scan
-from muvera.kernels.jit import SHUFFLES, kernel
+from muvera.kernels.jit import SHUFFLES
 
-STEPS, ROWS = 3, scan.STEP // 2
-
-
-def sums_of(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Return the sums of all rows with one query's tables."""
-    blocks = codes.reshape(-1, STEPS * ROWS, scan.BLOCK)
-    entries = tables.reshape(STEPS * ROWS, 2, scan.CENTROIDS).astype(int)
-    rows = np.arange(STEPS * ROWS)[:, np.newaxis]
-    sums: np.ndarray = np.concatenate(
-        [(entries[rows, 0, block & 15] + entries[rows, 1, block >> 4]).sum(axis=0) for block in blocks]
-    )
-    return sums
+STEPS, ROWS = 3, 3 * scan.STEP // 2
 
 
-def inputs(seed: int, blocks: int, queries: int, most: int = 63) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(0, 256, blocks * STEPS * ROWS * scan.BLOCK, dtype=np.uint8)
-    return codes, rng.integers(0, most + 1, (queries, STEPS * scan.STEP * scan.CENTROIDS), dtype=np.uint8)
+def coded(queries: int, most: int = 63) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return eight blocks of codes, tables with entries up to `most`, and the sums of all rows, (queries, 512)."""
+    rng, number = np.random.default_rng(0), np.arange(ROWS)[:, np.newaxis]
+    codes = rng.integers(0, 256, (8, ROWS, scan.BLOCK), dtype=np.uint8)
+    tables = rng.integers(0, most + 1, (queries, ROWS, 2, scan.CENTROIDS), dtype=np.uint8)
+    entries = [
+        tables[:, number, 0, block & 15].astype(int) + tables[:, number, 1, block >> 4] for block in codes
+    ]
+    return codes.reshape(-1), tables, np.concatenate([own.sum(axis=1) for own in entries], axis=1)
 
 
 @pytest.mark.parametrize("queries", [1, scan.TOGETHER])
-@pytest.mark.parametrize("name", SHUFFLES)
-def test_block_sums_are_the_same_on_every_processor(name: str, queries: int) -> None:
-    codes, tables = inputs(0, 3, queries + 1)
-    emitted = scan.make_sums(name, queries)
-
-    @kernel
-    def call(codes: Any, start: Any, tables: Any, bounds: Any, out: Any, hits: Any) -> None:
-        emitted(codes, start, STEPS, tables, 1, bounds, out, hits)
-
-    expected = np.array([sums_of(codes, table) for table in tables[1:]]).reshape(queries, 3, -1)
+@pytest.mark.parametrize("shuffles", SHUFFLES)
+def test_block_sums_are_the_same_on_every_processor(shuffles: str, queries: int) -> None:
+    codes, tables, sums = coded(queries + 1)
+    add = scan.make_sums(shuffles, queries)
+    call = numba.njit(lambda *arguments: add(*arguments))
     for block in range(3):
-        out, hits = np.empty(queries * scan.BLOCK, np.uint16), np.empty(queries, np.uint64)
-        bounds = np.append(0, expected[:, block, 7]).astype(np.uint16)
-        call(codes, block * STEPS * ROWS * scan.BLOCK, tables.reshape(-1), bounds, out, hits)
-        np.testing.assert_array_equal(out.reshape(queries, -1), expected[:, block])
-        for q in range(queries):
-            bits = [i for i in range(scan.BLOCK) if int(hits[q]) >> i & 1]
-            assert bits == np.flatnonzero(expected[q, block] >= bounds[q + 1]).tolist()
-
-
-def scanned(codes: np.ndarray, tables: np.ndarray, words: np.ndarray, calls: Any, wanted: int) -> Any:
-    """Return the sums and rows of the best after consecutive calls, each with blocks `start` to `stop`."""
-    shape = (len(tables), wanted + scan.BLOCK)
-    sums, rows = np.empty(shape, np.uint16), np.empty(shape, np.int64)
-    bounds, found = np.zeros(len(tables), np.uint16), np.zeros(len(tables), np.int64)
-    flat = tables.reshape(-1)
-    for start, stop in calls:
-        scan.scan_codes(codes, STEPS, flat, words, start, stop, 1000, wanted, bounds, sums, rows, found)
-    for q, n in enumerate(found):
-        if n > wanted:
-            scan.keep_best(sums[q], rows[q], n, wanted, np.empty(256, np.int64))
-    return [(sums[q, : min(n, wanted)], rows[q, : min(n, wanted)]) for q, n in enumerate(found)]
+        expected = sums[1:, block * scan.BLOCK : (block + 1) * scan.BLOCK]
+        out, hits = np.empty((queries, scan.BLOCK), np.uint16), np.empty(queries, np.uint64)
+        bounds = np.append(0, expected[:, 7]).astype(np.uint16)
+        start = block * ROWS * scan.BLOCK
+        call(codes, start, STEPS, tables.reshape(-1), 1, bounds, out.reshape(-1), hits)
+        np.testing.assert_array_equal(out, expected)
+        bits = np.unpackbits(hits.view(np.uint8), bitorder="little").reshape(queries, -1)
+        np.testing.assert_array_equal(bits, expected >= bounds[1:, np.newaxis])
 
 
 @pytest.mark.parametrize("most", [1, 63])  # entries of 0 and 1 tie often
 @pytest.mark.parametrize(("calls", "wanted"), [([(0, 8)], 7), ([(1, 3), (3, 8)], 100), ([(0, 1)], 20)])
 @pytest.mark.parametrize("visible", ["all", "two thirds", "one block"])
 def test_scan_keeps_the_best_and_the_earlier_of_equal_rows(
-    most: int, calls: Any, wanted: int, visible: str, monkeypatch: pytest.MonkeyPatch
+    most: int, calls: Any, wanted: int, visible: str
 ) -> None:
-    codes, tables = inputs(1, 8, 6, most)
+    codes, tables, every = coded(6, most)
     mask = np.arange(512) % 3 > 0 if visible == "two thirds" else np.ones(512, bool)
     if visible == "one block":
         mask[64:] = False
     words = np.packbits(mask, bitorder="little").view(np.uint64)
-    for q, (sums, rows) in enumerate(scanned(codes, tables, words, calls, wanted)):
-        every = sums_of(codes, tables[q])
-        shown = np.arange(calls[0][0] * 64, calls[-1][1] * 64)
-        shown = shown[mask[shown]]
-        expected = np.sort(shown[np.argsort(-every[shown], kind="stable")[:wanted]])
-        np.testing.assert_array_equal(rows, expected + 1000)
-        np.testing.assert_array_equal(sums, every[expected])
+    sums, rows = np.empty((6, wanted + scan.BLOCK), np.uint16), np.empty((6, wanted + scan.BLOCK), np.int64)
+    bounds, found, flat = np.zeros(6, np.uint16), np.zeros(6, np.int64), tables.reshape(-1)
+    for start, stop in calls:
+        scan.scan_codes(codes, STEPS, flat, words, start, stop, 1000, wanted, bounds, sums, rows, found)
+    shown = np.arange(calls[0][0] * 64, calls[-1][1] * 64)
+    shown = shown[mask[shown]]
+    for q, count in enumerate(found):
+        if count > wanted:
+            scan.keep_best(sums[q], rows[q], count, wanted, np.empty(256, np.int64))
+        kept = min(count, wanted)
+        expected = np.sort(shown[np.argsort(-every[q, shown], kind="stable")[:wanted]])
+        np.testing.assert_array_equal(rows[q, :kept], expected + 1000)
+        np.testing.assert_array_equal(sums[q, :kept], every[q, expected])
 
 
 def tables_of(query: np.ndarray, centroids: np.ndarray) -> np.ndarray:

@@ -1,58 +1,35 @@
-"""A stand-in for fastembed in documents that run without a network: each word is a fixed random vector."""
+"""A stand-in for fastembed in documents that run without a network."""
 
-import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any, ClassVar
-from zlib import crc32
+from typing import Any
 
-import numpy as np
+from builders.text_encoders import HashEncoder
+
+ENCODER = HashEncoder(96)
 
 utils: Any = SimpleNamespace(define_cache_dir=lambda: "")
 sys.modules["fastembed.common.utils"] = utils
 
 
-def _tokens(text: str, is_doc: bool) -> list[tuple[str, tuple[int, int]]]:
-    """Return the words of a text after a special token; queries end with two mask tokens."""
-    words = [(match[0].lower(), match.span()) for match in re.finditer(r"\w+", text)]
-    return [("[CLS]", (0, 0)), *words, *([] if is_doc else [("[MASK]", (0, 0))] * 2)]
-
-
-class _Colbert:
-    skip_list: ClassVar[set[int]] = set()
-    pad_token_id = -1
-
-    def tokenize(self, texts: list[str], is_doc: bool = True) -> list[Any]:
-        """Return ids and characters of the tokens of each text."""
-        found = [_tokens(text, is_doc) for text in texts]
-        return [
-            SimpleNamespace(ids=[crc32(word.encode()) for word, _ in own], offsets=[span for _, span in own])
-            for own in found
-        ]
+def tokenize(texts: list[str], is_doc: bool) -> list[Any]:
+    """Return the characters of a special token and of each word."""
+    spans = [[(0, 0), *(ENCODER.token_spans(text, "document") or [])] for text in texts]
+    return [SimpleNamespace(ids=[0] * len(own), offsets=own) for own in spans]
 
 
 class LateInteractionTextEmbedding:
-    """The methods of fastembed's class that the library calls."""
+    """The methods of fastembed's class that the library calls; no model is looked for online."""
+
+    model = SimpleNamespace(tokenize=tokenize, skip_list=(), pad_token_id=-1)
+    list_supported_models = staticmethod(list)
 
     def __init__(self, model_name: str) -> None:
-        self.model_name, self.model = model_name, _Colbert()
+        self.model_name = model_name
 
-    @staticmethod
-    def list_supported_models() -> list[Any]:
-        """Return no model, so that none is looked for online."""
-        return []
+    def embed(self, texts: Iterable[str], **_: Any) -> Any:
+        """Return a vector for the special token, the marker of a side, and each word."""
+        return iter(ENCODER.encode_documents([f"cls marker {text}" for text in texts]))
 
-    def embed(self, texts: Iterable[str], **_: Any) -> Iterator[Any]:
-        """Encode texts as documents."""
-        return (self._matrix(text, True) for text in texts)
-
-    def query_embed(self, texts: Iterable[str]) -> Iterator[Any]:
-        """Encode texts as queries."""
-        return (self._matrix(text, False) for text in texts)
-
-    def _matrix(self, text: str, is_doc: bool) -> Any:
-        words = [word for word, _ in _tokens(text, is_doc)]
-        words.insert(1, "[marker]")
-        rows = np.array([np.random.default_rng(crc32(word.encode())).normal(size=96) for word in words])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    query_embed = embed

@@ -1,0 +1,214 @@
+"""Metrics and intervals, tables of experiments, stored results, and the pages that are made from them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.paths import ROOT
+from builders.small_runs import configured
+
+from experiments.evaluation.metrics import ExactAnswers, judge
+from experiments.evaluation.statistics import mean_interval, pareto_front, ratio_interval
+from experiments.evaluation.summary import Measured, Part
+from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
+from experiments.report.result_tables import result_tables
+from experiments.report.results_pages import SUBJECTS, update_readme, write_pages
+from experiments.report.stored_results import RESULTS, load_results, save_results, save_run, save_tables
+from experiments.report.table import Column, Table, html, markdown
+from experiments.runner.configuration import Experiment, load_experiments
+from experiments.runner.raw_store import Raw
+
+
+class Known(ExactAnswers):
+    documents = 60
+
+    def __init__(self, top: np.ndarray) -> None:
+        self.top = top
+
+    def best(self, count: int) -> np.ndarray:
+        return self.top[:, :count]
+
+
+def rankings(seed: int, length: int) -> np.ndarray:
+    stream = np.random.default_rng(seed)
+    return np.stack([stream.permutation(60)[:length] for _ in range(8)])
+
+
+IDS, TOP = rankings(0, 20), rankings(1, 10)
+
+
+def test_recall_is_the_share_of_the_exact_best() -> None:
+    values = judge(["10-recall@5", "1-recall@20", "nDCG@10"], IDS, Known(TOP))
+    assert list(values) == ["10-recall@5", "1-recall@20"]  # nDCG needs judgements
+    for i, row in enumerate(IDS):
+        assert values["10-recall@5"][i] == np.isin(TOP[i], row[:5]).mean()
+        assert values["1-recall@20"][i] == (TOP[i, 0] in row)
+
+
+def test_ndcg_and_reciprocal_rank_are_their_definitions() -> None:
+    judgements = [{int(IDS[i, i]): 2, int(IDS[i, i + 1]): 1} for i in range(len(IDS))]
+    values = judge(["nDCG@10", "RR@10"], IDS, Known(TOP), judgements)
+    ideal = 2 / np.log2(2) + 1 / np.log2(3)
+    for i in range(len(IDS)):
+        gained = sum(gain / np.log2(rank + 2) for gain, rank in [(2, i), (1, i + 1)] if rank < 10)
+        assert values["nDCG@10"][i] == pytest.approx(gained / ideal)
+        assert values["RR@10"][i] == pytest.approx(1 / (i + 1))
+
+
+def test_no_judgement_is_nan_and_no_results_are_zero() -> None:
+    ids = np.array([[3, 4], [-1, -1], [5, 6]])
+    values = judge(["nDCG@10", "10-recall@2"], ids, Known(TOP[:3]), [{3: 1}, {9: 1}, {}])
+    np.testing.assert_array_equal(values["nDCG@10"], [1, 0, np.nan])
+    assert values["10-recall@2"][1] == 0
+
+
+def test_intervals_cover_the_true_mean() -> None:
+    """95% nominal; 200 trials of 100 uniform values: below 90% or at 100% has odds under 1 in 1000."""
+    stream = np.random.default_rng(3)
+    found = [mean_interval(stream.random(100)) for _ in range(200)]
+    assert 180 <= sum(one is not None and one["low"] <= 0.5 <= one["high"] for one in found) < 200
+    assert mean_interval(np.array([1.0, np.nan, 1.0])) == {"mean": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+    assert mean_interval(np.full(3, np.nan)) is None
+
+
+def test_a_ratio_of_medians_and_its_interval() -> None:
+    rng = np.random.default_rng(0)
+    slow = rng.uniform(3, 5, 400)
+    assert ratio_interval(slow, slow / 4) == (4.0, 4.0, 4.0)
+    ratio, low, high = ratio_interval(slow, rng.uniform(1.5, 2.5, 400))
+    assert low < ratio < high and low < 2 < high and high - low < 0.3
+
+
+def test_the_front_is_what_no_point_beats() -> None:
+    points = [(float(q), float(c)) for q, c in np.random.default_rng(0).integers(1, 12, (40, 2))]
+    beaten = [
+        any(o != p and o[0] >= p[0] and o[1] <= p[1] for o in points) or points.index(p) < i
+        for i, p in enumerate(points)
+    ]
+    assert sorted(pareto_front(points)) == [i for i, worse in enumerate(beaten) if not worse]
+
+
+INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}
+
+
+def test_one_table_has_the_same_cells_in_every_form() -> None:
+    numbers = (Column("recall", format="{:.2f}"), Column("time", unit="ms"))
+    rows: list[Any] = [["<a|b>", "x", INTERVAL, 1234.5, None], ["c", "1", None, 0.001234, None]]
+    table = Table("Title", ["system", "words", *numbers, "empty"], rows)
+    assert table.header == ["system", "words", "recall", "time, ms", "empty"]
+    assert table.cells == [["<a|b>", "x", "0.50 [0.25, 0.75]", "1,234", ""], ["c", "1", "", "0.00123", ""]]
+    assert table.numeric[:4] == [False, False, True, True]
+    assert table.without_empty_columns().header == table.header[:4]
+    assert markdown(table).splitlines()[2] == "| <a/b> | x | 0.50 [0.25, 0.75] | 1,234 |  |"
+    page = html(table)
+    assert "&lt;a|b&gt;" in page and "<a|b>" not in page
+    assert page.count("<td") == 10 and page.count("<th") - page.count("<thead") == 5
+
+
+def test_saved_tables_replace_those_of_the_same_title(tmp_path: Path) -> None:
+    old = Table("Times", ["system", "ms"], [["a", 1], ["b", 2]])
+    save_tables("mine", "Mine", [old, Table("Sizes", ["system"], [["a"]])], tmp_path)
+    save_tables("mine", "Mine", [Table("Times", ["system", "ms"], [["b", 3]], "Now.")], tmp_path)
+    times, sizes = load_results("mine", tmp_path)["tables"]
+    assert times["rows"] == [["a", "1"], ["b", "3"]] and "earlier" in times["caption"]
+    assert sizes["rows"] == [["a"]]
+    save_tables("mine", "Mine", [Table("Times", ["system", "s"], [["b", 3]])], tmp_path)
+    assert load_results("mine", tmp_path)["tables"][0]["rows"] == [["b", "3"]]
+
+
+def test_machines_are_counted_from_stored_costs() -> None:
+    machine, cost = Machine(memory_gb=64, cores=8, rate=5000, share=0.5), scan_cost()
+    ((_, _, shards, each, _, ms, rate, copies, machines),) = machine_table([10**9], machine).rows
+    most = min(32e9 / cost.memory, 100 * cost.documents / cost.ms)
+    assert (shards - 1) * most < 1e9 <= shards * most and each == 1e9 / shards
+    assert (ms, rate) == pytest.approx((each * cost.ms / cost.documents + query_ms(), 8000 / ms))
+    assert machines == shards * copies and (copies - 1) * rate < 5000 <= copies * rate
+
+
+def test_the_documents_have_the_commands_table() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert markdown(machine_table([10**8, 10**10], Machine())) in page
+
+
+#: Label, candidates, seconds and recall of the points of a timed experiment.
+POINTS = [
+    ("ours", 20, 0.001, 0.9),
+    ("ours", 50, 0.002, 0.99),
+    ("theirs", 20, 0.004, 0.8),
+    ("theirs", 30, 0.009, 0.85),  # another point is faster and better
+    ("theirs", 50, 0.005, 0.92),
+]
+
+
+def part(experiment: Experiment, **turns: str) -> Part:
+    made = Part(experiment, "some")
+    for label, candidates, seconds, recall in POINTS:
+        row = {"label": label, "build_seconds": 1.25, "total_bytes_per_document": 12345.6}
+        none: Any = np.empty(0)
+        raw = Raw(none, none, np.array([seconds, seconds, 100.0]), {"turns": turns[label]})
+        values = {"10-recall@10": np.full(3, recall)}
+        made.points[f"{label}, candidates={candidates}"] = Measured([row], values, raw)
+    return made
+
+
+def test_speed_at_a_recall_is_interpolated_and_compared(tmp_path: Path) -> None:
+    sweep = {"candidates": [20, 30, 50]}
+    systems = [{"system": "muvera", "label": label, "sweep": sweep} for label in ("ours", "theirs")]
+    content: dict[str, Any] = {"timed": True, "metrics": ["10-recall@10"], "systems": systems}
+    content["tables"] = ["speed_at_recall"]
+    (experiment,) = load_experiments([configured(tmp_path, **content)])
+    (speed,) = result_tables([part(experiment, ours="1", theirs="1")])
+    assert speed["header"][1:5] == [".80", ".90", ".95", ".99"]
+    assert speed["rows"] == [
+        ["ours", "1,000", "1,000", "643", "500", "12,346", "1.2"],
+        ["theirs", "250 (4x)", "207 (4.8x)", "", "", "12,346", "1.2"],
+    ]
+    apart = result_tables([part(experiment, ours="1", theirs="2")])[0]  # not measured together
+    assert apart["rows"][1][1:3] == ["250", "207"]
+    assert result_tables([Part(experiment, "some")]) == []  # nothing was measured
+
+
+MACHINE = {"processor": "Abacus", "cores": 2, "load": 0.1, "python": "3.11", "numpy": "2.0", "numba": "1.0"}
+
+
+def stored() -> dict[str, Any]:
+    rows = [["muvera", "0.300 [0.2, 0.4]", ""], ["bm25", "0.200", "0.100"]]
+    about = {"experiment": "headline", "caption": "", "header": ["system", "a", "plaid-b"], "rows": rows}
+    tables = [{**about, "title": f"Mine: {title}"} for title in ("10-recall@10", "nDCG@10", "R@10")]
+    run = {"experiment": "headline", "machine": MACHINE, "threads": 1, "tables": tables}
+    return {**run, "configuration": {"title": "Mine", "caption": "One thread."}}
+
+
+def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
+    shown = [name for _, _, names in SUBJECTS.values() for name in names]
+    assert len(shown) == len(set(shown))
+    assert {path.stem for path in RESULTS.glob("*.json")} <= set(shown)
+    assert {experiment.name for experiment in load_experiments(["study"])} <= set(shown)
+    root = RESULTS.parents[1]
+    paths = write_pages(tmp_path, RESULTS)
+    assert {path.name for path in paths} == {path.name for path in (root / "docs" / "results").iterdir()}
+    for path in paths:
+        kept = root / "docs" / "results" / path.name
+        assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
+    readme = (root / "README.md").read_text()
+    assert update_readme(readme, RESULTS) == readme, "README.md: run python -m experiments results"
+
+
+def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
+    experiments = {"headline": {"title": "Mine"}, "failed": {"title": "Failed"}}
+    manifest = {"experiments": experiments, "machine": MACHINE, "threads": 1, "failures": []}
+    manifest["measured"] = [{"commit": "b"}, {"commit": "a"}, {"commit": "b"}]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    summary = {"rows": [{"experiment": "headline"}], "tables": stored()["tables"]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    save_run(tmp_path, tmp_path / "results")
+    found = load_results("headline", tmp_path / "results")
+    assert found["commits"] == ["a", "b"] and len(found["tables"]) == 3
+    assert load_results("failed", tmp_path / "results") == {}
+    lines = [line.strip() for line in (tmp_path / "results" / "headline.json").read_text().splitlines()]
+    assert '["muvera", "0.300 [0.2, 0.4]", ""],' in lines  # one entry per line
+    save_results("other", stored(), tmp_path / "results")
+    paths = write_pages(tmp_path / "pages", tmp_path / "results")
+    assert [path.name for path in paths] == ["systems.md", "index.md"]
