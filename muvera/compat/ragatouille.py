@@ -245,13 +245,13 @@ class RAGPretrainedModel:
         new = [i for i, values in enumerate(metadata) if values["document_id"] not in used]
         if new:
             index.add([texts[i] for i in new], metadata=[metadata[i] for i in new])
-            self._save(index)
+            index.save(self._folder / _INDEX)
 
     def delete_from_index(self, document_ids: Sequence[str] | str, index_name: str | None = None) -> None:
         """Delete documents and save; unknown ids are ignored."""
         index = self._opened(index_name)
         index.delete(index.select(_of_documents(as_texts(document_ids, "document_ids"))))
-        self._save(index)
+        index.save(self._folder / _INDEX)
 
     def search(
         self,
@@ -384,11 +384,8 @@ class RAGPretrainedModel:
         index = TextIndex.load(folder / _INDEX, self.encoder) if saved else _read_plaid(folder, self.encoder)
         self.text_index, self._folder = index, folder
         if not saved and os.access(folder, os.W_OK):
-            self._save(index)
-
-    def _save(self, index: TextIndex) -> None:
-        self._write_facts(self._folder)
-        index.save(self._folder / _INDEX)
+            self._write_facts(folder)
+            index.save(folder / _INDEX)
 
     def _write_facts(self, folder: Path) -> None:
         # Written before the index, so that an interruption never leaves an index without this file.

@@ -115,11 +115,10 @@ def open_table(file: Path, table: str, columns: tuple[str, ...], owner: str) -> 
 
 # -- pickles of plain data --------------------------------------------------------
 #
-# A pickle is a program: loading an untrusted one with Python's pickle can run any code, or use all memory.  Only the
-# instructions that picklers write for plain data are run here, and only the stand-ins in a table of names are called.
+# A pickle is a program, which can run any code or use all memory.  Only the instructions that picklers write for plain
+# data are run here, and only the stand-ins in a table of names are called.
 
-# Layout of a number with its instruction.  Id maps and token vectors are mostly runs of numbers of one kind; each
-# run is read at once.
+# Layout of a number with its instruction.  A run of numbers of one kind is read at once.
 _NUMBERS = {
     code: np.dtype([("instruction", "S1"), ("value", kind)])
     for code, kind in (
@@ -128,8 +127,8 @@ _NUMBERS = {
 }  # fmt: skip
 _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 
-# Accepted types of dict keys and set members.  Others would allow attacks by slow hashing: hashing a tuple of shared
-# tuples can take 2**40 steps, and many integers of more than 64 bits can share one hash.
+# Accepted types of dict keys and set members: hashing a tuple of shared tuples can take 2**40 steps, and many integers
+# of more than 64 bits can share one hash.
 _KEYS = (str, bytes, int, float, bool, type(None))
 _INTEGERS = range(-(2**63), 2**64)
 
@@ -142,13 +141,12 @@ class RefusedPickleError(ReadError, pickle.UnpicklingError):
 
 
 class StandIn:
-    """Base class of objects that replace the objects in a pickle; by default, they ignore the state."""
+    """Replacement of an object in a pickle; ignores its arguments and its state."""
 
-    def __init__(self, *_: Any) -> None:
-        """Accept the arguments of the object's constructor."""
+    def __init__(self, *_: Any) -> None: ...
 
     def set_state(self, state: Any) -> None:
-        """Accept the object's state in the pickle."""
+        """Ignore the state."""
 
 
 def load_pickle(
@@ -159,8 +157,8 @@ def load_pickle(
 ) -> Any:
     """Return the object of a pickle; raise ReadError if the pickle contains anything but plain data.
 
-    `names` maps each ``"module.name"`` that the pickle may use to its stand-in: a function or class to call, or a plain
-    value.  No stand-in may return a callable.  `stored_elsewhere` returns the object of a persistent id.
+    `names` maps each ``"module.name"`` that the pickle may use to a plain value, or to a function or class that returns
+    no callable.  `stored_elsewhere` returns the object of a persistent id.
     """
     with naming_errors(source, "pickle of plain data"):
         return _PlainUnpickler(content, source, names, stored_elsewhere).load()
@@ -179,8 +177,7 @@ _UNCHANGED = b"".join(
     )
 )  # fmt: skip
 
-# Python's interpreter, written in Python.  Unlike the one in C, it can be limited to some instructions.
-_Unpickler: Any = pickle._Unpickler
+_Unpickler: Any = pickle._Unpickler  # unlike the one in C, it can be limited to some instructions
 
 
 class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
@@ -203,10 +200,6 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
             )
         return self.names[full]
 
-    def load_frame(self) -> None:
-        """Skip the size of a frame: the frames follow each other."""
-        self.read(8)
-
     def refuse(self) -> None:
         raise ValueError("it has an instruction that plain data does not need")
 
@@ -221,9 +214,6 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         self.load_long1()
         if self.stack[-1] not in _INTEGERS:
             raise ValueError("an integer has more than 64 bits")
-
-    def load_pair(self) -> None:
-        self.fill(dict, [self.stack.pop(-2), self.stack.pop()])
 
     def fill(self, kind: Any, values: list[Any]) -> None:
         """Add values to the dict or set at the top of the stack."""
@@ -260,9 +250,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         **dict.fromkeys(range(256), refuse),
         **{code: _Unpickler.dispatch[code] for code in _UNCHANGED},
         **dict.fromkeys((code[0] for code in _NUMBERS), load_numbers),
-        pickle.FRAME[0]: load_frame,
+        pickle.FRAME[0]: lambda self: self.read(8),  # its size; the frames follow each other
         pickle.LONG1[0]: load_integer,
-        pickle.SETITEM[0]: load_pair,
+        pickle.SETITEM[0]: lambda self: self.fill(dict, [self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self.fill(dict, self.pop_mark()),
         pickle.ADDITEMS[0]: lambda self: self.fill(set, self.pop_mark()),
         pickle.REDUCE[0]: call,
@@ -275,10 +265,12 @@ class _Dtype(StandIn):
     """Stand-in for numpy.dtype: numbers, texts and objects only."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        if not isinstance(code, str):  # the repr of shared lists can be of any size
-            raise ValueError(f"it has an array with a {type(code).__name__} as dtype")
-        if code != "O8" and (code[:1] not in "iufbU" or len(code) > 8):
-            raise ValueError(f"it has an array of dtype {code!r}")
+        text = isinstance(code, str)
+        if not text or (code != "O8" and (code[:1] not in "iufbU" or len(code) > 8)):
+            # The repr of shared lists can be of any size.
+            raise ValueError(
+                f"it has an array with {repr(code) if text else f'a {type(code).__name__}'} as dtype"
+            )
         self.dtype: np.dtype[Any] = np.dtype(object if code == "O8" else code)
 
     def set_state(self, state: Any) -> None:
@@ -294,7 +286,7 @@ class _Array(StandIn):
         self.dtype: np.dtype[Any] = kind.dtype
 
     def array(self) -> NDArray[Any]:
-        """Return the array; a copy of the list of an array of objects, of which a pickle can have many."""
+        """Return the array; arrays of objects in it are refused, because many could share one list."""
         if self.dtype.hasobject:
             flat: NDArray[Any] = np.empty(len(self._data), object)
             for i, item in enumerate(self._data):
@@ -331,7 +323,7 @@ def load_plain(content: bytes, source: str) -> Any:
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file: memory-mapped numbers, or the objects of :func:`read_objects`."""
+    """Return the array of a .npy file: memory-mapped numbers, or objects as :func:`read_objects` returns them."""
     if path.is_file():
         with path.open("rb") as stream:
             if read_npy_header(stream, path.name).dtype.hasobject:
@@ -340,10 +332,7 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 
 
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
-    """Return an array of objects, which NumPy stores as a pickle after the header of a .npy file.
-
-    Its elements may be arrays of numbers, numbers, strings, and containers of numbers and strings.
-    """
+    """Return an array of plain objects or arrays, which NumPy pickles after the header of a .npy file."""
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
         raise ReadError(f"{source} must contain an array, got a {type(stored).__name__}. Copy it again.")
@@ -353,8 +342,7 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
 
 # -- files of torch ---------------------------------------------------------------
 #
-# Since torch 1.6 a .pt file is an uncompressed zip archive: ROOT/data.pkl is a pickle that describes tensors, and each
-# ROOT/data/KEY contains the bytes of one storage.
+# Since torch 1.6 a .pt file is a zip archive: ROOT/data.pkl describes tensors, and each ROOT/data/KEY is one storage.
 
 #: NumPy's code of the numbers in torch's storages; bfloat16 is read as uint16, which torch's storages do not have.
 STORAGES = {

@@ -212,7 +212,6 @@ class _Stream:
             batch = MultiVectors(np.empty((0, source.dimension), np.float32), [0])
             yield batch, self.steps.apply(batch)[0]
         self.report.dropped_rows += source.dropped_rows
-        self.report.notes.extend([source.note] if source.note else [])
 
     def batches(self, max_tokens: int | None = None) -> Iterator[MultiVectors]:
         """Yield the transformed documents, and measure them."""
@@ -347,8 +346,6 @@ class Report:
         Before and after the transforms.
     dropped_rows : int
         Padding rows skipped by the reader or dropped by `drop_zero_rows`.
-    notes : list of str
-        Remarks of the reader.
     to, target : str, optional
         Format and path that were written.
     """
@@ -360,7 +357,6 @@ class Report:
     read: Measure = field(default_factory=Measure)
     written: Measure = field(default_factory=Measure)
     dropped_rows: int = 0
-    notes: list[str] = field(default_factory=list)
     to: str | None = None
     target: str | None = None
 
@@ -380,4 +376,4 @@ class Report:
             lines.append("options  " + ", ".join(f"{name}={value}" for name, value in self.options.items()))
         if self.target is not None:
             lines.append(f"wrote    {self.target} ({self.to}): {self.written.text}")
-        return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
+        return "\n".join(lines)

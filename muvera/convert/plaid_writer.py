@@ -143,11 +143,8 @@ def _write_inverted_lists(
 
 _KINDS = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "BFloat16"}
 
-# Alignment of the members' bytes, as in torch, so that they can be mapped as any number type.
-_ALIGNMENT = 64
-
-# Size of a zip member's header without name and padding, and the tag of torch's padding.
-_HEADER_SIZE, _PADDING_TAG = 30, b"FB"
+# As in torch: alignment of the members' bytes for any number type, and the tag of the padding; a zip header's size.
+_ALIGNMENT, _PADDING_TAG, _HEADER_SIZE = 64, b"FB", 30
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:

@@ -22,8 +22,7 @@ from .readers import arrow, colbert, containers, json_lines, qdrant
 from .readers.in_memory import open_object
 from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
 
-#: Reader by format, in the order of detection.  An index that also contains another format's files
-#: comes before that format; a folder of plain arrays comes after every kind of index.
+#: Reader by format, in the order of detection: an index comes before the formats of its files.
 READERS: dict[str, Reader] = {
     entry.name: entry
     for module in (colbert, qdrant, containers, json_lines, arrow)
@@ -128,7 +127,7 @@ class NamedSource(Source):
             raise ValueError("its token vectors have no columns")
         self.source = source
         self.place = place
-        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits", "note"):
+        for name in ("name", "dimension", "num_documents", "num_tokens", "lossy", "nbits"):
             setattr(self, name, getattr(source, name))
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
@@ -151,9 +150,8 @@ def _check_options(options: dict[str, Any], known: list[str], name: str) -> None
 
 # -- isolation --------------------------------------------------------------------
 #
-# Libraries written in C, C++ and Rust read some formats.  A damaged file can make them crash, loop forever or use all
-# memory, and no check in Python can stop that.  A child converts the file to a temporary folder of .npy files, which
-# this process reads as any other untrusted files.  The child is not a sandbox: it has the rights of its user.
+# A damaged file can make a library in C or Rust crash, loop or use all memory.  A child converts it to a folder of .npy
+# files, which are read as any other untrusted files.  The child is not a sandbox: it has the rights of its user.
 
 # Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
 _ERRORS = (
@@ -172,7 +170,7 @@ def isolated_source(
     limits: IsolationLimits,
     command: Sequence[str] = _COMMAND,
 ) -> Source:
-    """Read `path` in a child process, and return its vectors; if `path` is a folder, refuse links out of it."""
+    """Read `path` in a child process, and return its vectors."""
     if sys.platform == "win32":
         raise OSError(
             "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for files that you "
@@ -194,7 +192,6 @@ def isolated_source(
                 source = FlatSource.of(MultiVectors.load(Path(folder, "tokens")), str(report["format"]))
                 source.lossy, source.nbits = bool(report["lossy"]), report["nbits"]
                 source.dropped_rows = int(report["dropped_rows"])
-                source.note = " ".join(report["notes"]) or None
                 return source
             kinds = {kind.__name__: kind for kind in _ERRORS}
             error: Exception = kinds.get(report["error"], ValueError)(str(report["text"]))
@@ -242,13 +239,13 @@ def _require_no_links_out(path: Path) -> None:
 
 
 def answer(convert: Callable[..., Any]) -> None:
-    """Convert a file to a folder with :func:`muvera.convert.convert`, as the last argument requests; report on it."""
+    """Convert a file in the child, as the last argument requests; report on it."""
     request = json.loads(sys.argv[-1])
     folder = Path(request["folder"])
     _limit_process(IsolationLimits(**request["limits"]), shutil.disk_usage(folder).free // 2)
     try:
         done = convert(request["path"], folder / "tokens", **request["options"])
-        reported = ("format", "lossy", "nbits", "dropped_rows", "notes")
+        reported = ("format", "lossy", "nbits", "dropped_rows")
         report: dict[str, Any] = {name: getattr(done, name) for name in reported}
     except Exception as error:
         kind = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "")

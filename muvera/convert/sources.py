@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, TokenArray, as_array, as_ids, running_total
+from ..data.validation import Ids, TokenArray, as_array, as_ids
 
-# -- errors -----------------------------------------------------------------------
-#
-# Readers call NumPy, zlib, json, SQLite, HDF5, Arrow and others.  Each reports damage in its own way, so readers
-# neither catch errors nor name their file.
+# -- errors: libraries report damage in many ways, so readers neither catch errors nor name their file ----------
 
 #: Sentence for files without token vectors.
 IF_TEXTS = (
@@ -46,10 +43,9 @@ class ReadError(ValueError):
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert every error of the block to one sentence that names the file or folder `place`.
+    """Convert every error of the block but ImportError to one sentence that names the file or folder `place`.
 
-    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors keep their class
-    and number.  ImportError passes: a missing library has nothing to do with the file.
+    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors keep their class and number.
     """
     try:
         yield
@@ -116,8 +112,6 @@ class Source(ABC):
         True if the stored vectors are quantized.
     nbits : int or None
         Bits per coordinate of quantized vectors.
-    note : str or None
-        A remark for the report.
     dropped_rows : int
         Padding rows that the batches have skipped so far.
     """
@@ -128,7 +122,6 @@ class Source(ABC):
     num_tokens: int | None = None
     lossy: bool = False
     nbits: int | None = None
-    note: str | None = None
     dropped_rows: int = 0
 
     @abstractmethod
@@ -198,9 +191,10 @@ class FlatSource(Source):
         self.rows = rows
         self.name = name
         self.dimension = int(tokens.shape[1])
-        self._set_documents(offsets, ids)
+        self.set_documents(offsets, ids)
 
-    def _set_documents(self, offsets: NDArray[np.int64], ids: Any) -> None:
+    def set_documents(self, offsets: NDArray[np.int64], ids: Any) -> None:
+        """Set where the documents begin, and their external ids."""
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
@@ -211,13 +205,6 @@ class FlatSource(Source):
         """Return a source whose batches share memory with a collection."""
         ids = collection.ids if collection.has_ids else None
         return cls(collection.tokens, collection.offsets, ids, name=name)
-
-    def choose(self, kept: NDArray[np.bool_], ids: Any) -> None:
-        """Skip the documents where `kept` (n,) is False; `ids` has one id for each of the others."""
-        lengths = np.diff(self.offsets)
-        if not kept.all():
-            self.rows = np.flatnonzero(np.repeat(kept, lengths))
-        self._set_documents(running_total(lengths[kept]), ids)
 
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield the documents; a memory map stays unread until its batch is used."""
@@ -257,7 +244,6 @@ class Document(NamedTuple):
     tokens: TokenArray
     #: Its place in the file, for messages: "line 7".
     where: str
-    #: Its external id, if it has one.
     id: int | str | None = None
     #: Number of padding rows that were dropped.
     dropped: int = 0

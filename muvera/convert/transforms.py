@@ -15,8 +15,6 @@ from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_int, require_number
 
 # -- pooling ----------------------------------------------------------------------
-#
-# Pooling clusters similar tokens by Ward's method.  Libraries differ in details: each rule follows one library's code.
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _checked_rule(rule: str | PoolingRule, factor: float) -> PoolingRule:
 
 
 def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> NDArray[np.float32]:
-    """Return the protected tokens of a document and the means of the clusters of the others."""
+    """Return the protected tokens of a document and the means of the others' clusters."""
     protected, others = np.split(tokens, [rule.protected])
     counted = len(tokens) if rule.count_protected else len(others)
     clusters = _ward_clusters(others, max(int(counted // factor), 1), rule.rows_as_points)

@@ -1,7 +1,4 @@
-"""Writers of token embeddings as arrays, and of document vectors for other vector searches.
-
-Targets are created only when they are complete, and only one batch is in memory at a time.
-"""
+"""Writers of token embeddings as arrays, and of document vectors for other vector searches."""
 
 from __future__ import annotations
 
@@ -27,13 +24,13 @@ from ..utils.checks import import_extra
 
 
 class Writer(NamedTuple):
-    """A format that is written; see :func:`write_documents`."""
+    """A format that is written."""
 
-    #: Write documents, a :class:`Gathered`, to a new file or into a new folder; its options are further parameters.
+    #: Write documents, a :class:`Gathered`, to a new file or into a new folder.
     write: Callable[..., None]
     #: Patterns of the files in its folder; None for a format of one file.
     own: tuple[str, ...] | None = None
-    #: Names of its options.
+    #: Names of further parameters of `write`.
     options: tuple[str, ...] = ()
 
 
@@ -71,10 +68,9 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
 
 
 class Gathered:
-    """Checks batches as they pass, and collects their lengths and ids.
+    """Batches that are checked as they pass, and whose lengths and ids are collected.
 
-    The first batch sets the dtype: later float16 batches are converted to float32 if it is
-    float32.  Either all batches have ids or none.
+    The first batch sets the dtype, to which later float16 batches are converted.  Either all batches have ids or none.
     """
 
     def __init__(self, batches: Iterator[MultiVectors], place: str) -> None:
@@ -130,10 +126,7 @@ def _kind(dimension: int, dtype: Any, has_ids: bool) -> str:
 
 @contextmanager
 def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
-    """Yield all documents, with their tokens in a temporary file beside `path`.
-
-    Formats that begin with their sizes, or are made of several passes, are written from it.
-    """
+    """Yield all documents, with their tokens in a temporary file beside `path`, for formats that need their number."""
     with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
         for batch in gathered:
             file.write(np.ascontiguousarray(batch.tokens).data)
@@ -153,10 +146,7 @@ _SAFETENSORS_TYPES = {
 
 
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
-    """Write the folder that :meth:`MultiVectors.load` maps: ``tokens.npy``, ``lengths.npy``, ``ids.json``.
-
-    With ``column="vectors"`` each document has one token, so there are no lengths.
-    """
+    """Write the folder that :meth:`MultiVectors.load` maps; vectors, of one token per document, have no lengths."""
     blocks = (batch.tokens for batch in documents)
     # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
     _write_rows(folder / f"{column}.npy", blocks, documents.dimension, documents.dtype)
@@ -168,7 +158,7 @@ def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> N
 
 
 def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
-    """Write a .npy file (rows, columns) from blocks of rows, whose number is not known before."""
+    """Write a .npy file (rows, columns) from blocks of rows."""
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, columns)}
     rows = 0
     with file.open("wb") as stream:
@@ -182,10 +172,7 @@ def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype:
 
 
 def write_npz(gathered: Gathered, file: Path) -> None:
-    """Write the members ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress.
-
-    String ids are an array of NumPy strings; if one is much longer than the others, they are packed.
-    """
+    """Write ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress."""
     with spooled(gathered, file) as documents:
         arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
         if documents.has_ids:
@@ -199,10 +186,7 @@ def write_npz(gathered: Gathered, file: Path) -> None:
 
 
 def write_safetensors(gathered: Gathered, file: Path) -> None:
-    """Write the tensors ``tokens``, ``offsets`` and integer ``ids``; needs no library.
-
-    String ids are packed, because the header is limited to 100 MB.
-    """
+    """Write ``tokens``, ``offsets`` and ids, without the library; the header could not hold many strings."""
     with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
         if documents.has_ids:
@@ -234,10 +218,7 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
-    """Write the columns ``id`` and `column`, a row group per batch.
-
-    Cells of ``tokens`` are lists of fixed-size lists, those of ``vector`` a fixed-size list, of one token.
-    """
+    """Write the columns ``id`` and `column`, a row group per batch; a vector is the only token of its document."""
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     batches = iter(documents)
@@ -263,9 +244,7 @@ def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
     return pa.table(columns)
 
 
-# -- document vectors -------------------------------------------------------------
-#
-# Each vector is passed as a document with one token.  All documents have ids.
+# -- document vectors: the only tokens of their documents, which all have ids -----
 
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
@@ -291,7 +270,7 @@ def _write_opensearch(vectors: Gathered, folder: Path) -> None:
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
-    """Return the settings and the mapping of an OpenSearch index with the fields ``id`` and ``vector``."""
+    """Return the settings and the mapping of an OpenSearch index."""
     method = {
         "name": "hnsw",
         "engine": "faiss",  # supports inner products in every version of OpenSearch that has it

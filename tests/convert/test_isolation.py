@@ -93,7 +93,7 @@ def reporting(**report: Any) -> str:
     return f"open(folder + '/report.json', 'w').write({json.dumps(report)!r})"
 
 
-REPORT = reporting(format="npy", lossy=False, nbits=None, dropped_rows=0, notes=[])
+REPORT = reporting(format="npy", lossy=False, nbits=None, dropped_rows=0)
 
 
 @pytest.mark.parametrize(

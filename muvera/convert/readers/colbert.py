@@ -205,18 +205,17 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 # -- fast-plaid and next-plaid ----------------------------------------------------
 
 
-def _open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
+def _open_fast_plaid(path: Path) -> FlatSource:
     """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
 
     Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A small index keeps exact vectors
-    in ``embeddings.npy``, which are preferred unless ``exact=False``.
+    in ``embeddings.npy``, which are preferred if their lengths are those of the index.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
-    stored = exact and (path / "embeddings.npy").is_file()
-    collection = _exact_vectors(path) if stored else None
-    if collection is not None and np.array_equal(collection.lengths, np.concatenate(lengths)):
-        return FlatSource.of(collection, "fast_plaid")
+    exact = _exact_vectors(path) if (path / "embeddings.npy").is_file() else None
+    if exact is not None and np.array_equal(exact.lengths, np.concatenate(lengths)):
+        return FlatSource.of(exact, "fast_plaid")
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     codec = Codec(centroids, weights, metadata.get("nbits"))
     bounds = {kind: _merged_bounds(path, kind, lengths) for kind in ("codes", "residuals")}
@@ -228,10 +227,7 @@ def _open_fast_plaid(path: Path, *, exact: bool = True) -> FlatSource:
             return load_npy(own)
         return load_npy(merged)[slice(*bounds[kind][i : i + 2])]
 
-    source = _QuantizedSource(codec, lengths, load, name="fast_plaid")
-    if stored:
-        source.note = "embeddings.npy does not match the index and was ignored; the residuals were decoded."
-    return source
+    return _QuantizedSource(codec, lengths, load, name="fast_plaid")
 
 
 def _exact_vectors(path: Path) -> MultiVectors | None:
@@ -281,12 +277,12 @@ def _is_pylate(path: Path) -> bool:
     )
 
 
-def _open_pylate(path: Path, *, exact: bool = True) -> FlatSource:
+def _open_pylate(path: Path) -> FlatSource:
     """Open plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)."""
     path = _pylate_root(path)
     if _has_map(path, _PLAID_MAP):
         fast = path / "fast_plaid_index"
-        inner: FlatSource = _open_fast_plaid(fast, exact=exact) if fast.is_dir() else _open_plaid(path)
+        inner = _open_fast_plaid(fast) if fast.is_dir() else _open_plaid(path)
         _choose_named(inner, _read_map(path, _PLAID_MAP))
         return inner
     if (path / "index.voyager").is_file():
@@ -312,8 +308,10 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
             f"the map must have positions from 0 to {len(kept) - 1}, each at most once, got {len(positions)} "
             f"from {positions.min()} to {positions.max()}"
         )
-    ids = list(names.values())
-    index.choose(kept, [ids[i] for i in np.argsort(positions)])
+    ids, lengths = list(names.values()), np.diff(index.offsets)
+    if not kept.all():
+        index.rows = np.flatnonzero(np.repeat(kept, lengths))
+    index.set_documents(running_total(lengths[kept]), [ids[i] for i in np.argsort(positions)])
     index.name = "pylate"
 
 

@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,27 +198,19 @@ def _is_npy(path: Path) -> bool:
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
     """Open a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets."""
+    folder = path.parent if path.is_file() else path
+    files = {other.stem: other for other in sorted(folder.iterdir()) if other.suffix in (".npy", ".json")}
     if path.is_file():
-        files = {**_files_beside(path, part), _names(part)["tokens"][0]: path}
-    else:
-        files = {other.stem: other for other in sorted(path.iterdir()) if other.suffix in (".npy", ".json")}
+        for own in (
+            f"{path.stem.removesuffix('_tokens')}_",
+            f"{path.stem}_",
+        ):  # x_lengths.npy before lengths.npy
+            files |= {stem.removeprefix(own): file for stem, file in files.items() if stem.startswith(own)}
+        files[_names(part)["tokens"][0]] = path
     found = _find(part, files)
     if "tokens" not in found:
         raise _missing_tokens(part, files)
     return _source({name: _values(files[name]) for name in found.values()}, "npy", part)
-
-
-def _files_beside(path: Path, part: str) -> dict[str, Path]:
-    """Return the files beside a .npy file by array name: "lengths" is ``x_lengths.npy`` or ``lengths.npy``."""
-    names = _names(part)
-    words = [word for kind in ("lengths", "offsets", "ids", "mask") for word in names[kind]]
-    stems = (f"{path.stem}_", f"{path.stem.removesuffix('_tokens')}_", "")
-    files: dict[str, Path] = {}
-    for word, stem, ending in product(words, stems, (".npy", ".json")):
-        file = path.with_name(f"{stem}{word}{ending}")
-        if file != path and file.is_file():
-            files.setdefault(word, file)
-    return files
 
 
 def _values(file: Path) -> Any:
