@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
+from ..data.batches import DocumentSample, as_batches, mean_token
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_texts
 from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
@@ -33,9 +33,6 @@ KernelArrays = tuple[NDArray[np.float32], NDArray[np.uint16], NDArray[np.int64]]
 
 Shapes = tuple[tuple[int, ...], ...]
 
-#: Writes the rows of texts start..stop.
-Write = Callable[[KernelArrays, int, int, NDArray[np.float32]], None]
-
 # Tokens per task: enough to hide the cost of starting it, few enough to balance the threads.
 _TASK_TOKENS = 2048
 
@@ -49,11 +46,7 @@ class EncoderConfig(ABC):
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
     kind: ClassVar[str]
-
-    #: Columns of a token vector.
     dimension: int
-
-    #: Seed of all random draws.
     seed: int
 
     @property
@@ -110,7 +103,7 @@ class EncoderArrays(ABC):
 
     @classmethod
     def from_files(cls: type[_Arrays], read: Callable[[str], NDArray[Any]]) -> _Arrays:
-        """Return the arrays that :func:`write_encoder_arrays` stored; `read` returns a stored array by its name."""
+        """Return the arrays that :func:`write_encoder_arrays` stored; `read` returns one by its name."""
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         arrays = [np.ascontiguousarray(read(cls.prefix + field.name)) for field in fields]
         for i, field in enumerate(fields):
@@ -205,31 +198,24 @@ class Encoder(ABC):
                 "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
             )
         dimension = self.config.dimension
-        if queries is not None:
-            queries = checked_texts(queries, "queries", dimension, "this encoder")
+        texts = checked_texts([] if queries is None else queries, "queries", dimension, "this encoder")
         floats, most = self._fit_size
         sampling = DocumentSample(floats, self.config.seed, most)
         mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), dimension)
         sample = sampling.documents(dimension)
         scale = _scale_of(sample)
-        if queries is not None:
-            queries = _divided(queries, scale)
-        self._fit(_divided(sample, scale), queries, mean / np.float32(scale), threads)
+        self._fit(_divided(sample, scale), _divided(texts, scale), mean / np.float32(scale), threads)
         self.scale = scale
         return self
 
     @property
+    @abstractmethod
     def _fit_size(self) -> tuple[int, int] | None:
         """Floats per sampled document, and the largest number of them; None if there is nothing to fit."""
-        return self.config.vector_dimension, MAX_FIT_DOCUMENTS
 
     @abstractmethod
     def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
+        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
     ) -> None:
         """Fit to sampled documents, queries and the mean token; after an exception, a fit must still be needed."""
 
@@ -320,14 +306,6 @@ class Encoder(ABC):
             stored |= getattr(self, name).to_arrays()
         return stored
 
-    @classmethod
-    def from_files(
-        cls: type[_Encoder], config: EncoderConfig, read: Callable[[str], NDArray[Any]]
-    ) -> _Encoder:
-        """Return the encoder with the stored arrays; `read` returns a stored array by its name."""
-        classes = cls._array_classes(config)
-        return cls(config, **{name: each.from_files(read) for name, each in classes.items()})
-
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
 
@@ -365,16 +343,16 @@ def random_stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def run_tasks(
-    write: Write,
+    write: Callable[[KernelArrays, int, int, NDArray[np.float32]], None],
     texts: MultiVectors,
     out: NDArray[np.float32] | int,
     threads: int | None,
     tokens: int = _TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Fill `out`, one row per text, by ``write(arrays, start, stop, rows)`` in tasks of about `tokens` tokens.
+    """Fill `out`, one row per text, by ``write(arrays, start, stop, rows)``; a number is the width of a new `out`.
 
-    A number is the width of a new `out`.  A task has at most `most` texts.
+    A task has about `tokens` tokens and at most `most` texts, start..stop.
     """
     if isinstance(out, int):
         out = np.empty((len(texts), out), np.float32)

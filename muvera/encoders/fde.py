@@ -322,11 +322,7 @@ class FDEEncoder(Encoder):
         return self.config.vector_dimension, SAMPLE_DOCUMENTS
 
     def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
+        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
     ) -> None:
         config = self.config
         if config.center:

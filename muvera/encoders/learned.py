@@ -208,11 +208,7 @@ class LearnedEncoder(Encoder):
         return self.config.num_landmarks, MAX_FIT_DOCUMENTS
 
     def _fit(
-        self,
-        sample: MultiVectors,
-        queries: MultiVectors | None,
-        mean: NDArray[np.float32],
-        threads: int | None,
+        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
     ) -> None:
         config, seed = self.config, self.config.seed
         tokens = sample_tokens(sample, queries, config.num_landmarks, seed)
@@ -278,20 +274,19 @@ def _values_of_texts(
 
 
 def sample_tokens(
-    documents: MultiVectors, queries: MultiVectors | None, count: int, seed: int, purpose: int = _LANDMARKS
+    documents: MultiVectors, queries: MultiVectors, count: int, seed: int, purpose: int = _LANDMARKS
 ) -> NDArray[np.float32]:
     """Return up to `count` tokens, float32 (n, d); up to half of them are from `queries`.
 
     Query tokens are the points at which documents will be compared.  `purpose` separates the random streams.
     """
     stream = random_stream(seed, purpose)
-    tokens = [] if queries is None else [_pick(queries, -(-count // 2), stream)]
-    tokens.append(_pick(documents, count - sum(map(len, tokens)), stream))
-    return np.concatenate(tokens)
+    tokens = _pick(queries, -(-count // 2), stream)
+    return np.concatenate([tokens, _pick(documents, count - len(tokens), stream)])
 
 
 def training_sample(
-    documents: MultiVectors, queries: MultiVectors | None, seed: int
+    documents: MultiVectors, queries: MultiVectors, seed: int
 ) -> tuple[MultiVectors, NDArray[np.float32]]:
     """Return the documents and the tokens, float32 (t, d), that features are trained on."""
     count = min(_TRAINING_DOCUMENTS, len(documents))

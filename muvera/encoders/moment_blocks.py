@@ -172,7 +172,7 @@ def principal_directions(
 @one_blas_thread()
 def fit_blocks(
     documents: MultiVectors,
-    queries: MultiVectors | None,
+    queries: MultiVectors,
     config: Any,
     threads: int | None,
     *,
@@ -243,10 +243,10 @@ def _similarities(queries: MultiVectors, documents: MultiVectors, threads: int |
 
 
 def _queries_and_windows(
-    documents: MultiVectors, queries: MultiVectors | None, rng: np.random.Generator
+    documents: MultiVectors, queries: MultiVectors, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
     """Return queries and windows, and each window's own document (-1 for a query)."""
-    texts = [] if queries is None else [text for text in queries if len(text)]
+    texts = [text for text in queries if len(text)]
     length = min(_LONGEST, max(1, round(float(np.mean([len(q) for q in texts]))))) if texts else _LENGTH
     if len(texts) > _QUERIES:
         texts = [texts[i] for i in np.sort(rng.choice(len(texts), _QUERIES, replace=False))]

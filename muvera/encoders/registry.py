@@ -90,7 +90,9 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
             raise ValueError(f"{file} is damaged: its {array.dtype} values must be finite numbers.")
         return array
 
-    encoder: Encoder = ENCODERS[config.kind].from_files(config, read)
+    kind = ENCODERS[config.kind]
+    arrays = {name: each.from_files(read) for name, each in kind._array_classes(config).items()}
+    encoder: Encoder = kind(config, **arrays)
     if (folder / "encoder_scale.npy").exists():
         scale = read("scale")
         if scale.shape != (1,) or scale[0] <= 0:

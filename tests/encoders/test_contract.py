@@ -1,6 +1,9 @@
 """What every encoder promises: the same bits in any batch and on any threads, one fit, files, refused input."""
 
 import dataclasses
+import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,25 @@ import numpy as np
 import pytest
 from builders.token_collections import ragged
 
-from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, load_encoder
-from muvera.encoders.registry import make_encoder
+from muvera import (
+    FDEConfig,
+    FDEEncoder,
+    LearnedConfig,
+    MomentsConfig,
+    MomentsEncoder,
+    MultiVectors,
+    load_encoder,
+)
+from muvera.encoders.registry import (
+    ENCODERS,
+    PRESETS,
+    as_encoder,
+    config_from_dict,
+    make_encoder,
+    preset_config,
+    read_encoder,
+)
+from muvera.utils.atomic_files import content_checksum
 
 CONFIGS = [
     FDEConfig(dimension=8, num_repetitions=2, final_projection_dimension=20),
@@ -22,9 +42,7 @@ CONFIGS = [
 ]
 
 
-@pytest.fixture(
-    scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension} to {c.vector_dimension}"
-)
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension}-{c.vector_dimension}")
 def encoder(request: pytest.FixtureRequest) -> Any:
     """A fitted encoder."""
     return make_encoder(request.param).fit(ragged(request.param.dimension), threads=2)
@@ -77,10 +95,8 @@ def test_tokens_of_extreme_sizes(encoder: Any, scale: float, tmp_path: Path) -> 
     scaled = MultiVectors.from_flat(documents.tokens * np.float32(scale), documents.lengths)
     make_encoder(encoder.config).fit(scaled).save(tmp_path / "encoder")
     products = []
-    for each, factor, given in (
-        (encoder, 1.0, documents),
-        (load_encoder(tmp_path / "encoder"), scale, scaled),
-    ):
+    loaded = load_encoder(tmp_path / "encoder")
+    for each, factor, given in ((encoder, 1.0, documents), (loaded, scale, scaled)):
         queries = each.encode_queries(given[:20]).astype(np.float64)
         found = queries @ each.encode_documents(given).T.astype(np.float64) / factor**2
         products.append(found - found.mean(axis=1, keepdims=True))
@@ -116,18 +132,18 @@ def test_arrays_of_another_configuration_are_refused(encoder: Any) -> None:
 
 
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[-1]], ids=lambda config: config.kind)
-def test_a_fit_comes_first_and_once(config: Any) -> None:
+def test_fits_and_tokens_that_are_refused(config: Any) -> None:
     dimension = config.dimension
     fresh: Any = make_encoder(config)
     good, bad = np.ones((2, dimension)), np.ones((2, dimension))
     bad[0, 2] = np.nan
     refused = [
-        *(
-            (call, good, r"fit\(documents\) first")
-            for call in (fresh.encode_documents, fresh.encode_queries, fresh.save)
-        ),
+        (fresh.encode_documents, good, r"fit\(documents\) first"),
+        (fresh.encode_queries, good, r"fit\(documents\) first"),
+        (fresh.save, "encoder", r"fit\(documents\) first"),
         (fresh.fit, MultiVectors.from_flat(good[:0], lengths=[0, 0]), "token"),
         (fresh.fit, np.ones((2, 3)), rf"3 columns.*dimension={dimension}"),
+        (lambda queries: fresh.fit(good, queries), np.ones((2, 3)), rf"3 columns.*dimension={dimension}"),
         (fresh.fit, [good, bad], r"documents\[1\].*nan.*token 0, coordinate 2"),
     ]
     for call, value, message in refused:
@@ -136,14 +152,127 @@ def test_a_fit_comes_first_and_once(config: Any) -> None:
     assert fresh.fit(ragged(dimension)) is fresh
     with pytest.raises(ValueError, match="Make a new encoder"):
         fresh.fit(ragged(dimension))
+    wrong = np.zeros((3, dimension), np.float16)
+    wrong[2, 1] = -np.inf
+    texts = MultiVectors.from_arrays([wrong[:2], wrong], ids=["a", "b"])
+    for side, encode in (("documents", fresh.encode_documents), ("queries", fresh.encode_queries)):
+        with pytest.raises(ValueError, match=rf"{side} has 5 columns.*dimension={dimension}"):
+            encode(np.ones((2, 5)))
+        with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
+            encode(texts)
 
 
-@pytest.mark.parametrize("side", ["documents", "queries"])
-def test_tokens_must_be_finite_and_of_the_right_width(encoder: Any, side: str) -> None:
-    encode, dimension = getattr(encoder, f"encode_{side}"), encoder.config.dimension
-    with pytest.raises(ValueError, match=rf"{side} has 5 columns.*dimension={dimension}"):
-        encode(np.ones((2, 5)))
-    with pytest.raises(ValueError, match=rf"{side}\[1\] \(id 'b'\).*token 2, coordinate 1"):
-        bad = np.zeros((3, dimension), np.float16)
-        bad[2, 1] = -np.inf
-        encode(MultiVectors.from_arrays([bad[:2], bad], ids=["a", "b"]))
+# -- presets, configurations and folders ---------------------------------------------------
+
+
+def test_presets() -> None:
+    configs = {name: preset_config(name, 32) for name in PRESETS}
+    assert list(configs) == ["moments", "learned", "mean", "fde", "paper", "reference"]
+    assert [c.vector_dimension for c in configs.values()] == [256, 1024, 33, 5153, 10240, 10240]
+    sizes = [MomentsConfig(dimension=d).vector_dimension for d in (1, 8, 21, 22, 128, 129, 384, 8192)]
+    assert sizes == [3, 45, 253, 256, 256, 512, 512, 512]
+    assert [MomentsConfig(dimension=d).needs_fit_sample for d in (8, 128)] == [False, True]
+    assert {name for name in PRESETS if configs[name].needs_fit_sample} == {"moments", "learned"}
+    assert {name for name in PRESETS if not make_encoder(configs[name]).needs_fit} == {"paper", "reference"}
+    assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
+    for name, config in configs.items():
+        assert config_from_dict(config.to_dict()) == config
+        encoder = make_encoder(config)
+        assert encoder.config is config and type(encoder) is ENCODERS[config.kind]
+        assert as_encoder(name, 32) == as_encoder(config, 32) == (config, None)
+        for dimension in (1, 8, 384, 8192):
+            assert preset_config(name, dimension).vector_dimension
+
+
+def test_encoder_arguments() -> None:
+    config = MomentsConfig(dimension=8)
+    assert config_from_dict({"dimension": 8}) == config
+    assert as_encoder(MomentsEncoder(config), 8) == as_encoder(None, 8) == (config, None)
+    fitted = MomentsEncoder(config).fit(ragged(8))
+    assert as_encoder(fitted, 8) == (config, fitted)
+    wrong: Any = {"dimension": 8}
+    for call, error, message in (
+        (lambda: as_encoder("deep", 32), ValueError, "'deep'"),
+        (lambda: as_encoder(wrong, 8), TypeError, "dict"),
+        (lambda: as_encoder(FDEConfig(dimension=32), 8), ValueError, r"dimension=32.*8 columns"),
+        (lambda: FDEEncoder(wrong), TypeError, "dict"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"dimension": 4.0}, TypeError, "float 4.0"),
+        ({"num_simhash_projections": 17}, ValueError, "between 0 and 16, got 17"),
+        ({"projection_dimension": 65}, ValueError, "between 1 and 64, got 65"),
+        ({"projection_dimension": 16, "projection": "identity"}, ValueError, "64 columns.*16"),
+        ({"projection": "gauss"}, ValueError, "'gauss'"),
+        ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
+        ({"seed": -1}, ValueError, "at least 0, got -1"),
+        ({"dialect": "reference"}, ValueError, "dialect='reference'.*'complementary'"),
+        ({"encoder": "moments", "dimension": 0}, ValueError, "between 1 and 32768, got 0"),
+        ({"encoder": "moments", "covariance": 1}, TypeError, "int 1"),
+        ({"encoder": "moments", "compact_dimension": 0}, ValueError, "at least 1, got 0"),
+        ({"encoder": "learned", "vector_dimension": 4096}, ValueError, "num_features=2048, got 4096"),
+        ({"encoder": "learned", "num_landmarks": 1.5}, TypeError, "float 1.5"),
+        ({"encoder": "learned", "training_epochs": -1}, ValueError, "at least 0, got -1"),
+        ({"repetitions": 3}, ValueError, "'repetitions'"),
+    ],
+)  # fmt: skip
+def test_wrong_configurations(values: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        config_from_dict({"encoder": "fde", "dimension": 64, **values})
+
+
+def test_damaged_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
+        load_encoder(tmp_path)
+    config = FDEConfig(dimension=8, center=False, split_mean=False)
+    FDEEncoder(config).save(tmp_path / "encoder")
+    file = tmp_path / "encoder" / "encoder.json"
+    content = file.read_text()
+    for wrong, message in (
+        ("{", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("[]", "does not describe an encoder"),
+        (content.replace('"format_version": 3', '"format_version": 2'), "does not describe an encoder"),
+        (content.replace('"seed": 42', '"seed": 43'), "checksum"),
+        (with_checksum(content, lambda state: state["config"].update(encoder="deep")), "'deep'"),
+        (with_checksum(content, lambda state: state["config"].update(color=1)), "version: .* fit the"),
+        (with_checksum(content, lambda state: state.update(files={})), "'encoder_"),
+        (with_checksum(content, lambda state: state["files"].update({"../x": {}})), "'../x'"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            load_encoder(file.parent)
+    file.write_text(content)
+    planes = file.with_name("encoder_hyperplanes.npy")
+    planes.write_bytes(planes.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"encoder_hyperplanes\.npy.*checksum"):
+        load_encoder(file.parent)
+    for array in (np.full(8, np.nan, np.float32), np.array(["x"] * 8)):
+        np.save(planes, array)
+        with pytest.raises(ValueError, match=rf"encoder_hyperplanes\.npy.*{array.dtype}.*finite"):
+            read_encoder(tmp_path / "encoder", config)
+
+
+def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
+    config = MomentsConfig(dimension=8, compact_dimension=24)
+    MomentsEncoder(config).fit(ragged(8)).save(tmp_path / "encoder")
+    file = tmp_path / "encoder" / "encoder_compact_documents.npy"
+    many = np.frombuffer(zlib.compress(bytes(24_000_000)), np.uint8)
+    uneven = np.frombuffer(zlib.compress(bytes(25)), np.uint8)
+    for wrong in (np.zeros(9, np.uint8), np.load(file)[:-1], many, uneven):
+        np.save(file, wrong)
+        with pytest.raises(ValueError, match="'documents' must be deflated rows of 24 bytes"):
+            read_encoder(tmp_path / "encoder", config)
+
+
+def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
+    """Return a changed description with the right checksum, as an attacker would write it."""
+    state = json.loads(content)
+    del state["sha256"]
+    change(state)
+    return json.dumps({**state, "sha256": content_checksum(state)})

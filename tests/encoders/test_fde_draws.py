@@ -17,8 +17,6 @@ from muvera import FDEConfig, FDEEncoder
 from muvera.encoders.base import random_stream
 from muvera.encoders.fde import draw_matrices
 
-STANDARD_ERRORS = 5.0
-
 # float32 entries of orthonormal rows, or similarities of unit vectors, summed over at most a few hundred terms.
 ROUNDING = 1e-5
 
@@ -44,9 +42,7 @@ def test_complementary_projections_lose_nothing_together(dimension: int, block: 
 @pytest.mark.parametrize("projection", ["complementary", "rademacher", "count_sketch", "identity"])
 @pytest.mark.parametrize("dimension", [7, 130])
 def test_repetitions_do_not_depend_on_their_number(dimension: int, projection: Any) -> None:
-    common: dict[str, Any] = {
-        "dimension": dimension, "num_simhash_projections": 3, "projection": projection,
-    }  # fmt: skip
+    common: dict[str, Any] = {"dimension": dimension, "projection": projection}
     few, many = (draw_matrices(FDEConfig(num_repetitions=count, **common)) for count in (3, 17))
     np.testing.assert_allclose(few.hyperplanes, many.hyperplanes[:9], atol=ROUNDING)
     np.testing.assert_allclose(few.projections, many.projections[:3], atol=ROUNDING)
@@ -65,9 +61,7 @@ def test_streams_differ() -> None:
 
 def test_targets_are_within_the_vector() -> None:
     """Compiled code writes to them without bounds checks."""
-    config = FDEConfig(
-        dimension=96, num_repetitions=2, center=False, split_mean=False, final_projection_dimension=30
-    )
+    config = FDEConfig.preset("paper", 96, num_repetitions=2, final_projection_dimension=30)
     matrices = draw_matrices(config)
     for target in (30, -1):
         wrong = np.append(matrices.final_targets[1:], target)
@@ -80,7 +74,7 @@ def test_targets_are_within_the_vector() -> None:
 
 def assert_mean(samples: list[float], wanted: float) -> None:
     error = np.std(samples, ddof=1) / np.sqrt(len(samples))
-    assert abs(np.mean(samples) - wanted) < STANDARD_ERRORS * error + 1e-6, (wanted, error)
+    assert abs(np.mean(samples) - wanted) < 5 * error + 1e-6, (wanted, error)
 
 
 def pair(dimension: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,15 +9,7 @@ from builders.token_collections import random_texts
 from numpy.typing import NDArray
 
 from muvera import LearnedConfig, LearnedEncoder, MultiVectors
-from muvera.encoders.learned import (
-    LearnedMaps,
-    mixed_documents,
-    sample_tokens,
-    train_features,
-    training_sample,
-)
-
-SMALL: dict[str, Any] = {"vector_dimension": 24, "num_landmarks": 100, "num_features": 70}
+from muvera.encoders.learned import mixed_documents, sample_tokens, train_features, training_sample
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +19,15 @@ def documents() -> MultiVectors:
 
 @pytest.fixture(scope="module")
 def encoder(documents: MultiVectors) -> LearnedEncoder:
-    return LearnedEncoder(LearnedConfig(dimension=20, **SMALL)).fit(documents)
-
-
-def maps_of(encoder: LearnedEncoder) -> LearnedMaps:
-    assert encoder.maps is not None
-    return encoder.maps
+    config = LearnedConfig(dimension=20, vector_dimension=24, num_landmarks=100, num_features=70)
+    return LearnedEncoder(config).fit(documents)
 
 
 # -- the method -------------------------------------------------------------------
 
 
 def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVectors) -> None:
-    maps = maps_of(encoder)
+    maps: Any = encoder.maps
     expected = []
     for text in documents:
         rest = np.asarray(text, np.float64) - maps.center
@@ -53,7 +41,7 @@ def test_documents_are_mapped_maxima(encoder: LearnedEncoder, documents: MultiVe
 
 
 def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents: MultiVectors) -> None:
-    maps = maps_of(encoder)
+    maps: Any = encoder.maps
     sums = []
     for text in documents:
         rest = np.asarray(text, np.float64) - maps.center
@@ -70,7 +58,7 @@ def test_queries_are_mapped_sums_of_features(encoder: LearnedEncoder, documents:
 def test_full_rank_is_the_ridge_regression(documents: MultiVectors) -> None:
     config = LearnedConfig(dimension=20, vector_dimension=32, num_landmarks=200, num_features=32)
     encoder = LearnedEncoder(config).fit(documents)
-    maps = maps_of(encoder)
+    maps: Any = encoder.maps
     landmarks = (maps.landmarks * maps.landmark_scales.astype(np.float64)).T
     features = maps.features * maps.feature_scales.astype(np.float64)
     activations = np.maximum(landmarks @ features, 0)
@@ -95,7 +83,7 @@ def test_samples(documents: MultiVectors) -> None:
     mixed = mixed_documents(documents, 15, seed=0)
     known = {row.tobytes() for row in documents.tokens}
     assert len(mixed) == 15 and all(row.tobytes() in known for row in mixed.tokens)
-    texts, tokens = training_sample(documents_like_real(1200), None, 3)
+    texts, tokens = training_sample(documents_like_real(1200), documents_like_real(0), 3)
     assert len(texts) == 1024 and len(tokens) == documents_like_real(1200).num_tokens
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import muvera.encoders.moments as moments_module
 from muvera import (
     FDEConfig,
+    FDEEncoder,
     MomentsConfig,
     MomentsEncoder,
     MultiVectors,
@@ -24,17 +25,17 @@ from muvera.encoders.matmul import half_bytes_to_int8
 from muvera.encoders.moment_blocks import (
     DEFAULT_COEFFICIENTS,
     MAX_DIRECTIONS,
-    MomentBlocks,
     default_blocks,
     moment_dimension,
     principal_directions,
 )
 from muvera.encoders.moments import CompactMaps, fit_maps, sample_windows
-from muvera.encoders.registry import make_encoder
 
-MEAN: dict[str, Any] = {"covariance": False, "compact_dimension": None}
-LONG: dict[str, Any] = {"compact_dimension": None}
-COMPACT: dict[str, Any] = {"compact_dimension": 24}
+
+def fitted(documents: MultiVectors, size: int | None = None, covariance: bool = True) -> Any:
+    """Return an encoder that is fitted to `documents`, without a map by default."""
+    config = MomentsConfig(dimension=documents.dimension, covariance=covariance, compact_dimension=size)
+    return MomentsEncoder(config).fit(documents)
 
 
 def floats(maps: CompactMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -42,12 +43,6 @@ def floats(maps: CompactMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     triangles = half_bytes_to_int8(maps.triangles, len(maps.documents) - len(maps.sums))
     queries = np.concatenate([triangles * maps.triangle_scales, maps.sums * maps.sum_scales])
     return queries, maps.documents * maps.document_scales
-
-
-def blocks_of(encoder: Any) -> MomentBlocks:
-    assert encoder.blocks is not None
-    blocks: MomentBlocks = encoder.blocks
-    return blocks
 
 
 # -- the oracle -----------------------------------------------------------------
@@ -59,8 +54,8 @@ def blocks_of(encoder: Any) -> MomentBlocks:
 )
 def test_oracle(dimension: int, covariance: bool, dtype: Any) -> None:
     documents = ragged(dimension, longest=max(30, dimension), dtype=dtype)  # several steps of a kernel
-    encoder = MomentsEncoder(MomentsConfig(dimension=dimension, covariance=covariance, **LONG)).fit(documents)
-    blocks = blocks_of(encoder)
+    encoder = fitted(documents, covariance=covariance)
+    blocks = encoder.blocks
     directions = metric = None
     if covariance:
         metric = blocks.metric
@@ -100,7 +95,7 @@ def test_few_documents_leave_the_coefficients_near_the_defaults() -> None:
     documents = documents_like_real(300)
     distances = []
     for count in (1, 3, 300):
-        blocks = blocks_of(MomentsEncoder(MomentsConfig(dimension=16, **MEAN)).fit(documents[:count]))
+        blocks = fitted(documents[:count], covariance=False).blocks
         distances.append(float(np.abs(blocks.coefficients - DEFAULT_COEFFICIENTS).max()))
     assert 0 == distances[0] < distances[1] < distances[2]
 
@@ -112,19 +107,13 @@ def test_calibrated_scores_separate_the_best_documents() -> None:
 
     def unexplained(encoder: MomentsEncoder) -> float:
         scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
-        total = 0.0
-        for wanted, row in zip(exact, scores, strict=True):
-            best = np.argsort(-wanted)[:50]
-            total += float(np.var(row[best] - wanted[best]) / np.var(wanted[best]))
-        return total / len(queries)
+        best = np.argsort(-exact)[:, :50]
+        wanted, given = (np.take_along_axis(values, best, axis=1) for values in (exact, scores))
+        return float(np.mean(np.var(given - wanted, axis=1) / np.var(wanted, axis=1)))
 
-    mean = MomentsEncoder(MomentsConfig(dimension=16, **MEAN)).fit(documents)
-    moments = MomentsEncoder(MomentsConfig(dimension=16, **LONG)).fit(documents)
-    assert (
-        unexplained(moments)
-        < unexplained(mean)
-        < unexplained(MomentsEncoder(mean.config, blocks=default_blocks(mean.config)))
-    )
+    mean = fitted(documents, covariance=False)
+    default = MomentsEncoder(mean.config, blocks=default_blocks(mean.config))
+    assert unexplained(fitted(documents)) < unexplained(mean) < unexplained(default)
 
 
 def test_a_term_that_is_the_same_for_all_documents_gets_no_weight() -> None:
@@ -135,15 +124,14 @@ def test_a_term_that_is_the_same_for_all_documents_gets_no_weight() -> None:
     pairs = [np.stack([base, np.zeros(20)]).astype(np.float32) for base in bases]
     documents = MultiVectors.from_arrays(pairs)
     others = MultiVectors.from_arrays(np.random.default_rng(1).standard_normal((80, 3, 20)) * 0.3)
-    fde = FDEConfig(dimension=20, num_repetitions=40, projection_dimension=8)
-    for config in (MomentsConfig(dimension=20, **MEAN), fde):
-        encoder: Any = make_encoder(config).fit(documents)
-        assert np.abs(blocks_of(encoder).coefficients).max() < 3
+    fde: Any = FDEEncoder(FDEConfig(dimension=20, projection_dimension=8)).fit(documents)
+    for encoder in (fitted(documents, covariance=False), fde):
+        assert np.abs(encoder.blocks.coefficients).max() < 3
         vectors = encoder.encode_documents([*documents, *others])
         queries = encoder.encode_queries([text[:1] for text in documents])
         assert ((queries @ vectors.T).argmax(axis=1) == np.arange(160)).all()
-    equal = MomentsEncoder(MomentsConfig(dimension=4, **MEAN)).fit([np.eye(4, dtype=np.float32)] * 30)
-    np.testing.assert_allclose(blocks_of(equal).coefficients, DEFAULT_COEFFICIENTS, atol=1e-6)
+    equal = fitted(MultiVectors.from_arrays([np.eye(4)] * 30), covariance=False)
+    np.testing.assert_allclose(equal.blocks.coefficients, DEFAULT_COEFFICIENTS, atol=1e-6)
 
 
 # -- compact maps ---------------------------------------------------------------
@@ -152,16 +140,12 @@ def test_a_term_that_is_the_same_for_all_documents_gets_no_weight() -> None:
 def test_compact_vectors_are_long_vectors_times_the_map() -> None:
     documents = ragged(20, 60)
     documents = documents[np.flatnonzero(documents.lengths)]
-    encoder = MomentsEncoder(MomentsConfig(dimension=20, **COMPACT)).fit(documents)
-    long = MomentsEncoder(MomentsConfig(dimension=20, **LONG), blocks=encoder.blocks)
+    encoder = fitted(documents, 24)
+    long = MomentsEncoder(MomentsConfig(dimension=20, compact_dimension=None), blocks=encoder.blocks)
     maps = encoder.compact
-    assert maps is not None
-    query_map, document_map = floats(maps)
-    for side, matrix, start in (
-        ("queries", query_map, 0 * maps.offset),
-        ("documents", document_map, maps.offset),
+    for encode, matrix, start in zip(
+        ("encode_queries", "encode_documents"), floats(maps), (0, maps.offset), strict=True
     ):
-        encode = f"encode_{side}"
         vectors = getattr(long, encode)(documents).astype(np.float64)
         # Long vectors are rounded to 16 bits.
         steps = abs(vectors).max(axis=1, keepdims=True) / 32767 * 0.51
@@ -185,9 +169,10 @@ def test_common_rounding_errors_of_queries_are_corrected() -> None:
 
 def test_windows_come_from_long_and_short_texts_alike() -> None:
     arrays = [np.full((length, 2), i, np.float32) for i, length in enumerate([2000, *[100] * 9])]
+    texts = MultiVectors.from_arrays(arrays)
     counts = np.zeros(10)
     for seed in range(20):
-        windows = sample_windows(MultiVectors.from_arrays(arrays), None, 512, seed)
+        windows = sample_windows(texts, texts[:0], 512, seed)
         counts += np.bincount(windows.tokens[windows.offsets[:-1], 0].astype(int), minlength=10)
     # 600 windows of 10 documents, about 60 each.
     assert counts.sum() == 600 and 40 < counts[0] < 80
@@ -226,33 +211,20 @@ def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
 
 
 def test_maps_are_fitted_to_the_queries() -> None:
-    documents, config = ragged(20, 80), MomentsConfig(dimension=20, **COMPACT)
-    maps = [
-        MomentsEncoder(config).fit(documents, queries).to_arrays()["compact_sums"]
-        for queries in (None, MultiVectors.from_arrays([], dimension=20), ragged(20, 10, seed=1))
-    ]
-    np.testing.assert_array_equal(maps[0], maps[1])
-    assert not np.array_equal(maps[0], maps[2])
+    config = MomentsConfig(dimension=20, compact_dimension=24)
+    fitted_to_queries: Any = MomentsEncoder(config).fit(ragged(20, 80), ragged(20, 10, seed=1))
+    assert not np.array_equal(fitted_to_queries.compact.sums, fitted(ragged(20, 80), 24).compact.sums)
 
 
-# -- configuration, bad input -----------------------------------------------------
+# -- failed fits ------------------------------------------------------------------
 
 
-def test_sizes() -> None:
-    sizes = {d: MomentsConfig(dimension=d).vector_dimension for d in (1, 8, 21, 22, 128, 129, 384, 8192)}
-    assert sizes == {1: 3, 8: 45, 21: 253, 22: 256, 128: 256, 129: 512, 384: 512, 8192: 512}
-    assert [MomentsConfig(dimension=d).needs_fit_sample for d in (8, 128)] == [False, True]
-
-
-def test_wrong_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = ragged(20, 60)
-    encoder = MomentsEncoder(MomentsConfig(dimension=20, **COMPACT))
-    with pytest.raises(ValueError, match=r"19 columns.*20"):
-        encoder.fit(documents, queries=ragged(19))
+def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = MomentsEncoder(MomentsConfig(dimension=20, compact_dimension=24))
     with monkeypatch.context() as broken, pytest.raises(TypeError):
         broken.setattr(moments_module, "fit_maps", None)
-        encoder.fit(documents)
-    assert encoder.needs_fit and not encoder.fit(documents).needs_fit
+        encoder.fit(ragged(20, 60))
+    assert encoder.needs_fit and not encoder.fit(ragged(20, 60)).needs_fit
 
 
 # -- in an index ------------------------------------------------------------------
@@ -261,7 +233,7 @@ def test_wrong_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
     documents = ragged(20, 60, seed=4)
-    config = MomentsConfig(dimension=20, **COMPACT)
+    config = MomentsConfig(dimension=20, compact_dimension=24)
     index = MuveraIndex(config, exact_tokens=0)
     index.add(documents[:10])
     assert index.info().search == "all tokens" and "20" in index.info().warnings[0]
@@ -270,10 +242,9 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
     index.add(MultiVectors(documents.tokens, documents.offsets, ids=np.arange(100, 160)))
     assert "rebuild()" in index.info().warnings[0]
     index.save(tmp_path / "index")
-    loaded = MuveraIndex.load(tmp_path / "index")
+    loaded: Any = MuveraIndex.load(tmp_path / "index")
     assert loaded.info().warnings == index.info().warnings
     loaded.rebuild()
-    assert loaded.info().warnings == () and loaded.encoder is not None
-    assert not np.array_equal(
-        loaded.encoder.encode_documents(documents), index.encoder.encode_documents(documents)
-    )
+    assert loaded.info().warnings == ()
+    new, old = (each.encode_documents(documents) for each in (loaded.encoder, index.encoder))
+    assert not np.array_equal(new, old)
