@@ -1,7 +1,4 @@
-"""RAGatouille's interface: import from ``muvera.compat.ragatouille`` instead of ``ragatouille``.
-
-Indexes stay in ``.ragatouille/colbert/indexes/NAME``, and those that RAGatouille wrote open in place.
-"""
+"""RAGatouille's interface; its indexes open in place."""
 
 from __future__ import annotations
 
@@ -28,12 +25,11 @@ from ..utils.atomic_files import write_json
 # Names in the folder of an index: the index, its settings, and RAGatouille's settings.
 _INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
 
-# Modules that run ColBERT checkpoints, in order of preference.  The prefixes of text encoders have "-" instead of "_".
+# Modules that run ColBERT checkpoints, in order of preference.
 _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
 
 _Function = Callable[..., list[dict[str, Any]]]
 
-# Settings of indexes that rank given documents exactly.
 _EXACT = IndexSettings(tokens="float32", exact_tokens=1 << 62)
 
 
@@ -67,7 +63,6 @@ def split_sentences(
 
 
 def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of passages."""
     # Tokens before each character.
     before = list(accumulate((0.25 if character.isascii() else 1.0 for character in text), initial=0.0))
     pieces = [piece for sentence in sentences_of(text) for piece in _pieces(text, *sentence, size, before)]
@@ -156,8 +151,7 @@ class RAGPretrainedModel:
     ) -> RAGPretrainedModel:
         """Open an index, and load the model named in its folder.
 
-        An index of RAGatouille is read without torch.  Its codes, texts and metadata are copied to its subfolder
-        "muvera", if the folder is writable; RAGatouille's files are not changed.
+        The codes, texts and metadata of RAGatouille are copied to its subfolder "muvera", if the folder is writable.
 
         Parameters
         ----------
@@ -365,10 +359,8 @@ class RAGPretrainedModel:
         for step in [preprocess] if callable(preprocess) else preprocess or []:
             passages = step(passages, names)
         by_name = dict(zip(names, values, strict=True))
-        metadata = [
-            {"document_id": name, **by_name.get(name, {})}
-            for name in (passage["document_id"] for passage in passages)
-        ]
+        names = [passage["document_id"] for passage in passages]
+        metadata = [{"document_id": name, **by_name.get(name, {})} for name in names]
         return [passage["content"] for passage in passages], metadata
 
     def _opened(self, name: str | None) -> TextIndex:
@@ -388,7 +380,7 @@ class RAGPretrainedModel:
             index.save(folder / _INDEX)
 
     def _write_facts(self, folder: Path) -> None:
-        # Written before the index, so that an interruption never leaves an index without this file.
+        # Before the index, so that an interruption never leaves an index without this file.
         write_json(folder / _FACTS, {"checkpoint": self._checkpoint, "doc_maxlen": self._length})
 
     def _set_length(self, tokens: int) -> None:
@@ -448,7 +440,7 @@ def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
 
 
 def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
-    """Read an index of RAGatouille: codes, texts, document ids and metadata."""
+    """Read an index of RAGatouille."""
     texts = as_texts(read_json(folder / "collection.json"), "collection.json")
     # After a deletion, the map keeps the old numbers, but texts and tokens are numbered without gaps.
     pids = read_json_object(folder / "pid_docid_map.json")

@@ -84,7 +84,7 @@ def pool_tokens(
     """
     rule = _checked_rule(rule, factor)
     if factor == 1:
-        return unit(documents)[0] if rule.renormalize else documents
+        return unit(documents) if rule.renormalize else documents
     documents.require_finite()
     pooled = [_pooled(np.asarray(tokens, np.float32), factor, rule) for tokens in documents]
     rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
@@ -129,11 +129,16 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
     return np.asarray(fcluster(linkage(condensed, "ward"), limit, "maxclust") - 1)
 
 
-def unit(documents: MultiVectors) -> tuple[MultiVectors, int]:
-    """Scale every token to unit length; zero tokens stay zero.  Also return the row of the first zero token, or -1."""
+def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
+    """Scale every token to unit length; zero tokens raise if `first`, the number of documents before, is given."""
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(unit_rows(rows))
-    return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False)), zero
+    if zero >= 0 and first is not None:
+        raise ValueError(
+            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
+            "Drop such rows with drop_zero_rows=True."
+        )
+    return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False))
 
 
 def with_tokens(
@@ -209,10 +214,10 @@ class Options:
             batch = _without_zeros(batch)
         dropped = count - batch.num_tokens
         if self.normalize or self.truncate_dimension is not None:
-            batch = _normalized(batch, first_document)
+            batch = unit(batch, first_document)
         if self.pooling is not None:
             batch = pool_tokens(batch, self.pool_factor, self.pooling)
-            batch = unit(batch)[0] if self.normalize else batch
+            batch = unit(batch) if self.normalize else batch
         if self.dtype is not None:
             batch = _cast(batch, self.dtype, first_document)
         return batch, dropped
@@ -235,16 +240,6 @@ def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
             f"truncate_dimension={dimension} must be at most the source's dimension={documents.dimension}."
         )
     return with_tokens(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
-
-
-def _normalized(documents: MultiVectors, first: int) -> MultiVectors:
-    scaled, zero = unit(documents)
-    if zero >= 0:
-        raise ValueError(
-            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
-            "Drop such rows with drop_zero_rows=True."
-        )
-    return scaled
 
 
 def _cast(documents: MultiVectors, dtype: str, first: int) -> MultiVectors:

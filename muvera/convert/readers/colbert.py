@@ -188,12 +188,10 @@ def _lengths(path: Path, metadata: dict[str, Any]) -> list[NDArray[np.int64]]:
 
 def _ragatouille_ids(file: Path, count: int) -> list[str]:
     names = read_json_object(file)
-    missing = next((pid for pid in range(count) if str(pid) not in names), None)
-    if missing is not None:
-        raise ReadError(
-            f"{file} names {len(names)} passages, but not passage {missing} of {count}. Remove the file to number them."
-        )
-    ordered = [str(names[str(pid)]) for pid in range(count)]
+    if len(names) != count:
+        raise ReadError(f"{file} names {len(names)} of {count} passages. Remove the file to number them.")
+    # After a deletion, the map keeps the old numbers, but passages are numbered without gaps.
+    ordered = [str(names[pid]) for pid in sorted(names, key=int)]
     totals, seen = Counter(ordered), Counter[str]()
     ids = []
     for name in ordered:

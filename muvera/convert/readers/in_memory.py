@@ -1,9 +1,7 @@
 """Reader of outputs of encoders in memory, recognized by their form; no encoder is imported.
 
-It accepts arrays and tensors on any device, 2-D (one text) or 3-D (padded, with a mask or with rows of
-zeros on either side); lists and generators of those, as PyLate, sentence-transformers, fastembed and
-colpali-engine return them; dicts with ``token_embeddings`` and a mask, alone or one per text; BGE-M3's
-dict with ``colbert_vecs``; answers of embedding APIs; and dicts of id to array.
+It accepts arrays and tensors, 2-D (one text) or 3-D (padded); lists and generators of those; dicts with token
+embeddings and a mask, alone or one per text; answers of embedding APIs; and dicts of id to array.
 """
 
 from __future__ import annotations
@@ -19,18 +17,11 @@ _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_
 #: PyLate's ``masks`` also excludes punctuation, so it comes before the attention mask.
 _MASKS = ("masks", "mask", "attention_mask")
 
-_SINGLE = (
-    "{} is one vector per text, not one per token. Ask the encoder for token embeddings "
-    "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), and put a "
-    "single text's array in a list."
-)
-
 
 def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     """Return embeddings in memory as a source; a generator is read once, in bounded memory.
 
-    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows of zeros are
-    padding, which the report counts.  `ids` has one external id per text.
+    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows of zeros are padding.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")
@@ -100,20 +91,19 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
         item, mask = _tokens_and_mask(item)
         if item is None:
             raise ValueError(f"{name} is a dict without {' or '.join(_TOKENS[:4])}.")
-    if isinstance(item, (str, bytes)):
-        raise TypeError(f"{name} is a text, not its embeddings. Encode the texts first.")
     array = as_tokens(item, name)
+    if array.ndim == 2 and mask is not None:
+        array, mask = array[None], as_array(mask)[None]
     if array.size == 0 and array.ndim <= 2:
         yield array.reshape(0, array.shape[-1] if array.ndim == 2 else 0), 0
-    elif array.ndim < 2:
-        raise ValueError(_SINGLE.format(f"{name}, of shape {array.shape},"))
-    elif array.ndim == 2 and mask is None:
-        yield array, 0
     elif array.ndim == 2:
-        yield from unpadded(array[None], as_array(mask)[None], name)
+        yield array, 0
     elif array.ndim == 3:
         yield from unpadded(array, mask, name)
     else:
         raise ValueError(
-            f"{name} has shape {array.shape}; expected (tokens, dimension), or padded (texts, tokens, dimension)."
+            f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, tokens, "
+            "dimension). For one vector per text, ask the encoder for token embeddings "
+            "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), and put a "
+            "single text's array in a list."
         )

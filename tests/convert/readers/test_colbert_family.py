@@ -138,8 +138,10 @@ def test_ragatouille_ids_and_float_lengths(tmp_path: Path) -> None:
     names = folder / "pid_docid_map.json"
     names.write_text('{"0": "a", "1": "b", "2": "a"}')
     assert read(folder).ids.tolist() == ["a#0", "b", "a#1"]
+    names.write_text('{"2": "b", "10": "c", "1": "a"}')  # as after a deletion
+    assert read(folder).ids.tolist() == ["a", "b", "c"]
     names.write_text('{"0": "a", "2": "c"}')
-    with pytest.raises(ValueError, match=r"pid_docid_map\.json names 2 passages, but not passage 1 of 3"):
+    with pytest.raises(ValueError, match=r"pid_docid_map\.json names 2 of 3 passages"):
         read(folder)
 
 

@@ -123,8 +123,8 @@ def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Path) -> None:
     [
         (3, {}, TypeError, "got int"),
         ([], {}, ValueError, "no document with a token"),
-        ([np.ones(4)], {}, ValueError, r"item 0, of shape \(4,\), is one vector per text"),
-        (["a text"], {}, TypeError, "item 0 is a text"),
+        ([np.ones(4)], {}, ValueError, r"item 0 has shape \(4,\), .*one vector per text"),
+        (["a text"], {}, TypeError, "item 0 must be token vectors, got the text"),
         ([np.ones((2, 4), np.int8)], {}, TypeError, "item 0 .*int8"),
         ([A[0], np.ones((2, 3))], {}, ValueError, "document 1 has shape .* dimension=4"),
         ([np.ones((1, 2, 3, 4))], {}, ValueError, r"item 0 has shape \(1, 2, 3, 4\)"),
