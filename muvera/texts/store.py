@@ -218,7 +218,7 @@ def _complete_lines(path: Path) -> list[bytes]:
     return lines[:count]
 
 
-def read_journal(path: Path) -> Iterator[Change]:
+def _read_journal(path: Path) -> Iterator[Change]:
     """Yield the changes of a journal, oldest first; raise IndexFolderError if it is damaged."""
     for number, line in enumerate(_complete_lines(path), 1):
         try:
@@ -234,19 +234,17 @@ def read_journal(path: Path) -> Iterator[Change]:
         yield Change(**arguments)
 
 
-def join_updates(changes: Iterable[Change]) -> Iterator[Change]:
+def _join_updates(changes: Iterable[Change]) -> list[Change]:
     """Join consecutive updates of distinct documents, so that their texts are encoded together."""
-    last = Change([])
+    joined = [Change([])]
     for change in changes:
+        last = joined[-1]
         few = len(last.ids) + len(change.ids) <= _MOST_JOINED
         if last.texts and change.texts and few and set(last.ids).isdisjoint(change.ids):
-            last = Change(*map(add, last, change))
+            joined[-1] = Change(*map(add, last, change))
         else:
-            if last.ids:
-                yield last
-            last = change
-    if last.ids:
-        yield last
+            joined.append(change)
+    return joined[1:]
 
 
 class TextStore:
@@ -458,7 +456,7 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Chang
             raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
         size = journal_bytes(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
-        changes = list(read_journal(folder / generation.journal))
+        changes = _join_updates(_read_journal(folder / generation.journal))
         if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
             raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
         _require_same_ids(contents.ids, database, str(folder))

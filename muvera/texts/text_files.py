@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..utils.checks import counted
+from ..utils.checks import counted, url_scheme
 
 # No model reads a longer text.
 _MAX_CHARACTERS = 10_000_000
@@ -23,6 +23,9 @@ _MARKUP = re.compile(r"\s*(<(!doctype|html|\?xml|svg)\b|\{\\rtf|%PDF)", re.IGNOR
 
 # A CSV column of such cells contains numbers; "007" is not one.
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
+
+# A row, and its position for messages.
+_Row = tuple[Any, str]
 
 
 class TextFile(NamedTuple):
@@ -41,62 +44,51 @@ def read_texts(
     *,
     optional_text: bool = False,
 ) -> TextFile:
-    """Read a file of texts.
+    """Read a file of texts, or with `optional_text` of metadata alone.
 
-    Parameters
-    ----------
-    path : Path
-        A ``.csv`` or ``.tsv`` file with a header, ``.jsonl``, a ``.json`` array, a BEIR folder with
-        ``corpus.jsonl``, or a file with one text per line.
-    text : sequence of str
-        Columns or keys whose values are joined by line breaks.  Default: "title" (if it exists) and "text".
-        The default title is also stored as metadata.
-    id : str, optional
-        Column or key of the id.  Default: "id" or "_id", if it exists.
-    metadata : sequence of str, optional
-        Columns or keys to store as metadata.  Default: all others; an object "metadata" is merged into them.
-        CSV columns that contain only numbers become numbers, and empty cells are skipped.
-    optional_text : bool
-        Also accept a file without texts, to update metadata.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        For a missing file, one without texts or in another format, or an invalid row; the message names its line.
+    The values of the columns or keys `text` (default: "title" and "text") are joined by line breaks.  By default,
+    `id` is "id" or "_id", and `metadata` are all other columns and the title; an object "metadata" is merged into them.
     """
-    if path.is_dir() and (path / "corpus.jsonl").is_file():
+    if (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
     if not path.is_file():
+        scheme = url_scheme(str(path))  # the URL can contain a password
         fault = "is a folder without corpus.jsonl" if path.is_dir() else "is not a file"
         raise FileNotFoundError(
-            f"{path} {fault}. Give CSV, JSON lines (.jsonl), a text file, or a folder with corpus.jsonl."
+            f"{path if scheme is None else f'A URL of {scheme}'} {fault}. Give CSV, JSON lines (.jsonl), a text file, "
+            "or a folder with corpus.jsonl."
         )
-    columns = _Columns(
-        tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,), metadata,
-        [*text, *([id] if id else []), *(metadata or [])],
-    )  # fmt: skip
-    rows = list(_rows(path, columns))
+    content, kind = _content(path), path.suffix.lower()
+    text_columns, id_columns = tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,)
+    if kind in (".csv", ".tsv"):
+        rows = list(_csv_rows(path, content))
+        for name in (*text, *([id] if id else []), *(metadata or [])):
+            if rows and name not in rows[0][0]:
+                names = ", ".join(rows[0][0])
+                raise ValueError(f"{path}, line 1 has no column {name!r}. Name one of its columns: {names}.")
+        _convert_numbers(rows, {*text_columns, *id_columns, "metadata"})
+    else:
+        rows = list(_other_rows(path, content, kind))
     if not rows:
         raise ValueError(f"{path} has no texts. Give another file.")
-    places = [place for _, place in rows]
-    documents = [_document(row, place, columns) for row, place in rows]
+    documents = [_document(row, place, text_columns, id_columns, metadata) for row, place in rows]
     ids, contents, values = map(list, zip(*documents, strict=True))
-    names = _all_or_none(ids, rows, "id", columns.id, id is None)
+    names = _all_or_none(ids, rows, "id", id_columns, id is None)
     texts = _all_or_none(contents, rows, "text", text or ["text"], optional_text)
     first: dict[Any, str] = {}
-    for name, place in zip(names or [], places, strict=False):
+    for name, (_, place) in zip(names or [], rows, strict=False):
         if first.setdefault(name, place) is not place:
             raise ValueError(f"{place} has the id {name!r} of {first[name]}. Give each text its own id.")
         if names and type(name) is not type(names[0]):
             raise ValueError(
-                f"{place} has the id {name!r}, but {places[0]} has {names[0]!r}: an id is a number in all rows or "
+                f"{place} has the id {name!r}, but {rows[0][1]} has {names[0]!r}: an id is a number in all rows or "
                 "in none. Write all as strings."
             )
     return TextFile(texts, names, values)
 
 
 def _all_or_none(
-    values: list[Any], rows: list[tuple[Any, str]], what: str, names: Sequence[str], optional: bool
+    values: list[Any], rows: list[_Row], what: str, names: Sequence[str], optional: bool
 ) -> list[Any] | None:
     """Return the values of all rows, or None if they are optional and all missing; otherwise raise ValueError."""
     missing = [row for value, row in zip(values, rows, strict=True) if value is None]
@@ -108,33 +100,6 @@ def _all_or_none(
             f"another column with {what}=COLUMN{others}."
         )
     return None if missing else values
-
-
-class _Columns(NamedTuple):
-    """Columns of texts, ids and metadata; `required` must be in a CSV header."""
-
-    text: tuple[str, ...]
-    id: tuple[str, ...]
-    metadata: Sequence[str] | None
-    required: list[str]
-
-
-def _rows(path: Path, columns: _Columns) -> Iterator[tuple[Any, str]]:
-    """Yield each row, and its position for messages."""
-    content, kind = _content(path), path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        yield from _csv_rows(path, content, columns)
-    elif kind == ".json" and content.lstrip().startswith("["):
-        for number, value in enumerate(_parsed(content, str(path)), 1):
-            yield value, f"{path}, element {number}"
-    else:
-        is_json = kind in (".json", ".jsonl", ".ndjson")
-        for number, line in enumerate(content.split("\n"), 1):
-            if line.strip():
-                place = f"{path}, line {number}"
-                if not is_json and line.startswith(('{"', '[{"')):
-                    raise ValueError(f"{place} looks like JSON. Rename the file to .jsonl or .json.")
-                yield _parsed(line, place) if is_json else line.strip(), place
 
 
 def _content(path: Path) -> str:
@@ -154,24 +119,32 @@ def _content(path: Path) -> str:
     return characters
 
 
-def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the rows of CSV with commas, semicolons or tabs; columns of only numbers become numbers."""
+def _other_rows(path: Path, content: str, kind: str) -> Iterator[_Row]:
+    """Yield the elements of a JSON array, the values of JSON lines, or lines of text."""
+    if kind == ".json" and content.lstrip().startswith("["):
+        for number, value in enumerate(_parsed(content, str(path)), 1):
+            yield value, f"{path}, element {number}"
+        return
+    is_json = kind in (".json", ".jsonl", ".ndjson")
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            if not is_json and line.startswith(('{"', '[{"')):
+                raise ValueError(f"{place} looks like JSON. Rename the file to .jsonl or .json.")
+            yield _parsed(line, place) if is_json else line.strip(), place
+
+
+def _csv_rows(path: Path, content: str) -> Iterator[_Row]:
+    """Yield the rows of CSV with commas, semicolons or tabs."""
     csv.field_size_limit(_MAX_CHARACTERS)
-    first = content.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t", key=content.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     start = 1
-    rows: list[tuple[dict[str, Any], str]] = []
     try:
         header = [name.strip() for name in next(reader, [])]
-        for name in columns.required:
-            if name not in header:
-                raise ValueError(
-                    f"{path}, line 1 has no column {name!r}. Name one of its columns: {', '.join(header)}."
-                )
-        twice = next((name for name in header if name and header.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"{path}, line 1 names the column {twice!r} twice. Rename one of them.")
+        for name in header:
+            if name and header.count(name) > 1:
+                raise ValueError(f"{path}, line 1 names the column {name!r} twice. Rename one of them.")
         start = reader.line_num + 1
         for cells in reader:
             if cells and len(cells) != len(header):
@@ -179,21 +152,21 @@ def _csv_rows(path: Path, content: str, columns: _Columns) -> Iterator[tuple[dic
                     f"it has {counted(len(cells), 'cell')}, not {len(header)} as line 1. Quote each cell"
                 )
             if cells:
-                rows.append((dict(zip(header, cells, strict=True)), f"{path}, line {start}"))
+                yield dict(zip(header, cells, strict=True)), f"{path}, line {start}"
             start = reader.line_num + 1
     except csv.Error as error:
         fix = " Close its quotation marks." if "unexpected end" in str(error) else ""
         raise ValueError(f"{path}, line {start} is not CSV: {error}.{fix}") from None
-    others = [name for name in header if name not in {*columns.text, *columns.id, "metadata"}]
-    numeric = {
-        name for name in others if all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
-    }
-    for row, place in rows:
-        for name in others:
+
+
+def _convert_numbers(rows: list[_Row], others: set[str]) -> None:
+    """Remove the empty cells of CSV, and convert columns that contain only numbers, except `others`."""
+    for name in [name for name in (rows[0][0] if rows else []) if name not in others]:
+        is_number = all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
+        for row, _ in rows:
             cell = row.pop(name)
             if name and cell.strip():
-                row[name] = (float(cell) if "." in cell else int(cell)) if name in numeric else cell
-        yield row, place
+                row[name] = json.loads(cell) if is_number else cell
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -203,12 +176,14 @@ def _parsed(content: str, place: str) -> Any:
         raise ValueError(f"{place} is not JSON: {error}.") from None
 
 
-def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None, str | None, dict[str, Any]]:
+def _document(
+    row: Any, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
+) -> tuple[int | str | None, str | None, dict[str, Any]]:
     """Return the id, the text and the metadata of a row."""
-    row = {columns.text[-1]: row} if isinstance(row, str) else row
+    row = {text[-1]: row} if isinstance(row, str) else row
     if not isinstance(row, dict):
         raise ValueError(f"{place} must be a JSON object or a string, got {type(row).__name__}.")
-    parts = {key: row[key] for key in columns.text if row.get(key) is not None}
+    parts = {key: row[key] for key in text if row.get(key) is not None}
     for key, part in parts.items():
         if not isinstance(part, str):
             raise ValueError(f"{place} must have a string as {key!r}, got {type(part).__name__}.")
@@ -216,9 +191,9 @@ def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None
             raise ValueError(
                 f"{place} has {len(part):,} characters as {key!r}. Give at most {_MAX_CHARACTERS:,}."
             )
-    has_text = columns.text[-1] in parts if columns.text == _DEFAULT_TEXT else bool(parts)
-    text = "\n".join(part for part in parts.values() if part.strip()) if has_text else None
-    name = next((row[key] for key in columns.id if row.get(key) not in (None, "")), None)
+    has_text = text[-1] in parts if text == _DEFAULT_TEXT else bool(parts)
+    content = "\n".join(part for part in parts.values() if part.strip()) if has_text else None
+    name = next((row[key] for key in ids if row.get(key) not in (None, "")), None)
     if name is not None and type(name) not in (int, str):
         raise ValueError(f"{place} has the id {name!r}: an id must be an integer or a string.")
     inner = row.pop("metadata", {})
@@ -227,7 +202,7 @@ def _document(row: Any, place: str, columns: _Columns) -> tuple[int | str | None
     if not isinstance(inner, dict):
         raise ValueError(f"{place}: metadata must be an object, got {type(inner).__name__}.")
     others = {**row, **inner}
-    if columns.metadata is not None:
-        return name, text, {key: others[key] for key in columns.metadata if key in others}
-    used = {*columns.text, *columns.id} - {*inner} - ({"title"} if row.get("title") else set())
-    return name, text, {key: value for key, value in others.items() if key not in used}
+    if metadata is not None:
+        return name, content, {key: others[key] for key in metadata if key in others}
+    used = {*text, *ids} - {*inner} - ({"title"} if row.get("title") else set())
+    return name, content, {key: value for key, value in others.items() if key not in used}

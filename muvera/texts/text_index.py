@@ -22,7 +22,7 @@ from .database import DocumentDatabase, TextDocument, merge_metadata, require_id
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import WORDS, Hit, Parts, SearchKeywords, SearchOptions, TextExplanation, explain_all, sentence_hits
-from .store import DurableFolder, TextStore, join_updates, read_folder
+from .store import DurableFolder, TextStore, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -181,13 +181,14 @@ class TextIndex:
         if contents is not None:
             encoded = encode_texts(self._encoder.encode_documents, contents).with_ids(names)
         with self._texts.changing:
-            found = self._texts.get(names, "raise" if contents is None else "ignore")
-            stored = {one.id: one for one in found}
-            if contents is not None:
-                kept = [stored[name].metadata if name in stored else {} for name in names]
-                self._texts.put(encoded, contents, kept if values is None else values, threads, update=True)
-            else:
+            if contents is None:
+                found = self._texts.get(names)
                 self._texts.put_metadata(found, list(map(merge_metadata, found, values or [])))
+                return
+            if values is None:
+                kept = {one.id: one.metadata for one in self._texts.get(names, "ignore")}
+                values = [kept.get(name, {}) for name in names]
+            self._texts.put(encoded, contents, values, threads, update=True)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
@@ -323,7 +324,7 @@ class TextIndex:
         texts = TextStore(index, database)
         loaded = cls(texts, required_encoder(name, encoder, place, encodes=unsaved))
         try:
-            for change in join_updates(changes):
+            for change in changes:
                 if change.metadata is None:
                     loaded.delete(change.ids, missing="ignore")
                 elif change.texts is None:
