@@ -43,13 +43,12 @@ class MuveraDocumentStore:
     def to_dict(self) -> dict[str, Any]:
         """Describe the store for :meth:`from_dict`."""
         name = self._encoder if isinstance(self._encoder, str) else self._encoder.name
-        return dict(default_to_dict(self, encoder=name, path=self._path))
+        return default_to_dict(self, encoder=name, path=self._path)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
         """Create the store described by :meth:`to_dict`."""
-        store: MuveraDocumentStore = default_from_dict(cls, data)
-        return store
+        return default_from_dict(cls, data)
 
     def save(self) -> None:
         """Write the index to its folder; raise ValueError if the store has no path."""
@@ -63,7 +62,7 @@ class MuveraDocumentStore:
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return the documents that satisfy Haystack's filters."""
-        documents = [_document(stored.metadata) for stored in self.index]
+        documents = map(_document, self.index)
         return [one for one in documents if not filters or document_matches_filter(filters, one)]
 
     def write_documents(
@@ -83,13 +82,10 @@ class MuveraDocumentStore:
                 f"The document {used[0]!r} exists. Give the policy DuplicatePolicy.SKIP or OVERWRITE."
             )
         if policy == DuplicatePolicy.SKIP:
-            for id in used:
-                del last[id]
-        self.index.update(
-            [document.content or "" for document in last.values()],
-            ids=list(last),
-            metadata=[{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()],
-        )
+            last = {id: document for id, document in last.items() if id not in used}
+        texts = [document.content or "" for document in last.values()]
+        metadata = [{_DOCUMENT: json.dumps(one.to_dict(flatten=False))} for one in last.values()]
+        self.index.update(texts, ids=list(last), metadata=metadata)
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
@@ -121,8 +117,8 @@ class MuveraRetriever:
         store, chosen = self.document_store, filters or self.filters
         ids = None if not chosen else [document.id for document in store.filter_documents(chosen)]
         hits = store.index.search(query, top_k or self.top_k, ids=ids)
-        return {"documents": [replace(_document(hit.metadata), score=hit.score) for hit in hits]}
+        return {"documents": [replace(_document(hit), score=hit.score) for hit in hits]}
 
 
-def _document(metadata: dict[str, Any]) -> Document:
-    return Document.from_dict(json.loads(metadata[_DOCUMENT]))
+def _document(stored: Any) -> Document:
+    return Document.from_dict(json.loads(stored.metadata[_DOCUMENT]))

@@ -58,14 +58,11 @@ class MuveraVectorStore(VectorStore):
     ) -> list[str]:
         """Add texts and replace those with the same ids; a repeated id gets its last text."""
         contents = list(texts)
-        names = [str(uuid.uuid4()) for _ in contents]
-        if ids is not None:
-            names = [id or name for id, name in zip(ids, names, strict=True)]
+        names = [id or str(uuid.uuid4()) for id in ([None] * len(contents) if ids is None else ids)]
         values = [{}] * len(contents) if metadatas is None else metadatas
         last = dict(zip(names, zip(contents, values, strict=True), strict=True))
-        self.index.update(
-            [text for text, _ in last.values()], ids=list(last), metadata=[own for _, own in last.values()]
-        )
+        rows = last.values()
+        self.index.update([text for text, _ in rows], ids=list(last), metadata=[own for _, own in rows])
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:

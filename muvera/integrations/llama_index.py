@@ -60,7 +60,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
     _index: TextIndex = PrivateAttr()
 
     def __init__(self, index: TextIndex) -> None:
-        super().__init__(stores_text=True, is_embedding_query=False)
+        super().__init__()
         self._index = index
 
     @classmethod
@@ -117,18 +117,14 @@ class MuveraVectorStore(BasePydanticVectorStore):
         if query.mode == VectorStoreQueryMode.HYBRID and query.alpha is not None:
             # With 1, similarity would not count.
             options.setdefault("words", min(1 - query.alpha, 0.99))
-        ids = None
         # LlamaIndex sends empty lists for "no limit".
-        if query.node_ids or query.filters is not None:
-            ids = self._select(query.node_ids or None, query.filters)
+        limited = query.node_ids or query.filters is not None
+        ids = self._select(query.node_ids or None, query.filters) if limited else None
         if query.doc_ids:
             options["where"] = {"$and": [options.get("where") or {}, {_DOCUMENT: {"$in": query.doc_ids}}]}
         hits = self._index.search(query.query_str, k, ids=ids, **options)
-        return VectorStoreQueryResult(
-            nodes=[_node(hit) for hit in hits],
-            similarities=[hit.score for hit in hits],
-            ids=[str(hit.id) for hit in hits],
-        )
+        nodes, scores = [_node(hit) for hit in hits], [hit.score for hit in hits]
+        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[str(hit.id) for hit in hits])
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Write the index to a folder of this machine; raise ValueError for another file system."""
@@ -143,8 +139,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
             metadata = {stored.id: stored.metadata for stored in self._index}
             holds = build_metadata_filter_fn(lambda id: metadata[id], filters)
             selected = [id for id in metadata if holds(id)]
-        wanted = None if ids is None else set(ids)
-        return [id for id in selected if wanted is None or id in wanted]
+        wanted = set(ids if ids is not None else selected)
+        return [id for id in selected if id in wanted]
 
 
 class MuveraNodePostprocessor(BaseNodePostprocessor):

@@ -47,8 +47,7 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
 
         reads = function.__name__ != "add"
         hints = ToolAnnotations(read_only_hint=reads, destructive_hint=False, open_world_hint=False)
-        registered: Callable[..., Any] = server.tool(annotations=hints)(call)
-        return registered
+        return server.tool(annotations=hints)(call)
 
     @tool
     def search(query: str, k: int = 5, where: dict[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -83,20 +82,16 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
         "span" is the start and the end, counted in characters of the text.
         """
         explanation = index.explain(query, id)
+        text, title = explanation.text, _title(index.get([id])[0])
         words = [
-            {"query": query[slice(*match.query)], "text": explanation.text[slice(*match.document)],
+            {"query": query[slice(*match.query)], "text": text[slice(*match.document)],
              "span": list(match.document), "similarity": match.similarity}
             for match in explanation.matches if match.query[0] < match.query[1]
         ]  # fmt: skip
         sentences = [
-            {
-                "text": explanation.text[one.start : one.stop],
-                "span": [one.start, one.stop],
-                "score": one.score,
-            }
+            {"text": text[one.start : one.stop], "span": [one.start, one.stop], "score": one.score}
             for one in explanation.sentences
         ]
-        title = _title(index.get([id])[0])
         return {"id": id, "title": title, "score": explanation.score, "words": words, "sentences": sentences}
 
     if writable:

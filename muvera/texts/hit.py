@@ -132,9 +132,9 @@ class TextExplanation:
         return asdict(self)
 
     def words(self) -> list[tuple[str, str, float]]:
-        """Return (word of the query, word of the text, similarity) of each match.
+        """Return (word of the query, word of the text or "" for a special token, similarity) of each match.
 
-        Special tokens of the query are skipped.  The word of the text is "" if one of its special tokens matches best.
+        Special tokens of the query are skipped.
         """
         return [
             (self.query[slice(*match.query)], self.text[slice(*match.document)], match.similarity)
@@ -169,8 +169,7 @@ class TextExplanation:
         pieces.append(html.escape(self.text[position:]))
         return f'<p style="white-space:pre-wrap">{"".join(pieces)}</p>'
 
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    _repr_html_ = to_html
 
 
 @dataclass(frozen=True)
@@ -226,14 +225,11 @@ def explain_all(
     for document, own in zip(documents, map(np.asarray, vectors), strict=True):
         best, spans = explain(tokens, own), token_spans(encoder, document.text, "document")
         words, sentences = _word_spans(document.text, spans), sentences_of(document.text)
-        pairs = zip(query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True)
-        matches = [WordMatch(word, words[token], similarity) for word, token, similarity in pairs]
+        best_of = zip(query_words, best.tokens.tolist(), best.similarities.tolist(), strict=True)
+        matches = [WordMatch(word, words[token], similarity) for word, token, similarity in best_of]
         scores = score_spans(tokens, own, spans_from_characters(sentences, spans)).tolist()
-        scored = [
-            SentenceScore(start, stop, score)
-            for (start, stop), score in zip(sentences, scores, strict=True)
-            if math.isfinite(score)
-        ]
+        pairs = zip(sentences, scores, strict=True)
+        scored = [SentenceScore(*bounds, score) for bounds, score in pairs if math.isfinite(score)]
         explanations.append(TextExplanation(query, document.text, best.score, matches, scored))
     return explanations
 

@@ -82,8 +82,6 @@ class DurableFolder:
         """True if this process holds the folder's lock."""
         return self._lock.is_locked and os.getpid() == self._process
 
-    # -- changes --------------------------------------------------------------
-
     def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
         """Write a change of :meth:`DocumentDatabase.change` to the disk; raise ValueError if the folder is not open."""
         if not self.is_open:
@@ -136,8 +134,6 @@ class DurableFolder:
             journal.truncate(size)
             os.fsync(journal.fileno())
             self._pending = None
-
-    # -- saves ----------------------------------------------------------------
 
     def save(self, write: Callable[[], object]) -> None:
         """Call `write`, which makes a new generation; the next change begins the journal of that generation."""
@@ -270,8 +266,6 @@ class TextStore:
         """The open folder that keeps each change, or None."""
         return self._folder if self._folder is not None and self._folder.is_open else None
 
-    # -- reading --------------------------------------------------------------
-
     def __repr__(self) -> str:
         return counted(len(self), "text")
 
@@ -339,8 +333,6 @@ class TextStore:
             for known, added, shared in zip(maxsim, more, matches, strict=True)
         ]
 
-    # -- changing -------------------------------------------------------------
-
     @property
     def changing(self) -> AbstractContextManager[object]:
         """The write lock, which each of these methods acquires."""
@@ -406,8 +398,6 @@ class TextStore:
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Calibrate the index of token vectors."""
         self.vectors.calibrate(queries, threads=threads)
-
-    # -- saving ---------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
         """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""

@@ -62,10 +62,12 @@ def read_texts(
     text_columns, id_columns = tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,)
     if kind in (".csv", ".tsv"):
         rows = list(_csv_rows(path, content))
-        for name in (*text, *([id] if id else []), *(metadata or [])):
-            if rows and name not in rows[0][0]:
-                names = ", ".join(rows[0][0])
-                raise ValueError(f"{path}, line 1 has no column {name!r}. Name one of its columns: {names}.")
+        for column in (*text, *([id] if id else []), *(metadata or [])):
+            if rows and column not in rows[0][0]:
+                known = ", ".join(rows[0][0])
+                raise ValueError(
+                    f"{path}, line 1 has no column {column!r}. Name one of its columns: {known}."
+                )
         _convert_numbers(rows, {*text_columns, *id_columns, "metadata"})
     else:
         rows = list(_other_rows(path, content, kind))

@@ -54,8 +54,6 @@ class TextIndex:
     def __init__(self, texts: TextStore | EngineTexts, encoder: TextEncoder) -> None:
         self._texts, self._encoder = texts, encoder
 
-    # -- building and changing ------------------------------------------------
-
     @classmethod
     def build(
         cls,
@@ -201,8 +199,6 @@ class TextIndex:
         """
         self._texts.rebuild(threads)
 
-    # -- saving and loading ---------------------------------------------------
-
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
         """Write the vectors, the texts and the encoder's name to a folder in one atomic step.
 
@@ -339,8 +335,6 @@ class TextIndex:
             folder.unsaved = sum(len(change.ids) for change in changes)
             texts.keep(folder)
         return loaded
-
-    # -- searching ------------------------------------------------------------
 
     @overload
     def search(  # type: ignore[overload-overlap]
@@ -493,8 +487,6 @@ class TextIndex:
         """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
         self._texts.calibrate(encoded, threads=threads)
-
-    # -- reading --------------------------------------------------------------
 
     def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return texts and metadata in the order of `ids`.

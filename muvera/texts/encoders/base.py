@@ -72,17 +72,15 @@ class ModelEncoder(TextEncoder):
         return MultiVectors.from_arrays(self.matrices(texts or ["a"], side), name="matrices")[: len(texts)]
 
 
-class NoEncoder(TextEncoder):
+class NoEncoder(ModelEncoder):
     """Placeholder for the encoder `name` of an index if nothing is encoded; encoding raises ValueError."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
 
-    def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
+    def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
         """Raise ValueError."""
         raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
-
-    encode_queries = encode_documents
 
 
 class CachedEncoder(ModelEncoder):
@@ -189,7 +187,7 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
-    """Return the characters of each token, or raise ValueError if the encoder does not return them."""
+    """Return the characters of each token; raise ValueError if the encoder does not return them."""
     spans = encoder.token_spans(text, side)
     if spans is None:
         raise ValueError(
