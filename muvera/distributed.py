@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
+from urllib.error import HTTPError
 
 import numpy as np
 
@@ -75,14 +75,6 @@ class ShardError(RuntimeError):
     """A shard did not answer, so the answer would be incomplete; the message names the shard."""
 
 
-class Shard(Protocol):
-    """Interface of a part of a collection."""
-
-    def search(self, queries: MultiVectors, k: int, *, candidates: int) -> list[Ranking]:
-        """Return the `k` best documents of the part for each query, by exact Chamfer similarity."""
-        ...
-
-
 class ShardedAnswer(NamedTuple):
     """One ranking per query over the shards that answered, and for each other shard the reason."""
 
@@ -95,12 +87,12 @@ class ShardedIndex:
 
     Parameters
     ----------
-    shards : dict of str to Shard
-        By name: a :class:`muvera.MuveraIndex` in this process, or an :class:`HTTPShard`.  An id must be in only
-        one shard.  Raise ValueError for no shards.
+    shards : dict of str to MuveraIndex or HTTPShard
+        By name: indexes in this process or behind servers, or other objects with the method ``HTTPShard.search``.  An
+        id must be in only one shard.  Raise ValueError for no shards.
     """
 
-    def __init__(self, shards: dict[str, Shard]) -> None:
+    def __init__(self, shards: dict[str, Any]) -> None:
         if not shards:
             raise ValueError("There are no shards. Give at least one.")
         self._shards = dict(shards)
@@ -181,16 +173,14 @@ class HTTPShard:
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 results = json.load(response)["results"]
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = error.read(300).decode("utf-8", "replace")
-            raise ShardError(f"{self._url} answered {error.code}: {detail}.") from None
         except (OSError, ValueError, KeyError) as error:
-            raise ShardError(f"{self._url} does not answer: {error}.") from None
-        return [
-            Ranking(np.array([hit["id"] for hit in own]), np.array([hit["score"] for hit in own], np.float32))
-            for own in results
-        ]
+            detail = ""
+            if isinstance(error, HTTPError):
+                with error:
+                    detail = error.read(300).decode("utf-8", "replace")
+            raise ShardError(f"{self._url} does not answer the search: {error}. {detail}".strip()) from None
+        columns = [([hit["id"] for hit in own], [hit["score"] for hit in own]) for own in results]
+        return [Ranking(np.array(ids), np.array(scores, np.float32)) for ids, scores in columns]
 
 
 def _merged(rankings: tuple[Ranking, ...], k: int) -> Ranking:

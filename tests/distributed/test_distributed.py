@@ -104,7 +104,7 @@ def test_shards_over_http(parts: list[MuveraIndex], server: str) -> None:
     gone = ShardedIndex({"a": parts[0], "b": HTTPShard("http://127.0.0.1:9", timeout=2)})
     with pytest.raises(ShardError, match=r"'b'.*http://127\.0\.0\.1:9"):
         gone.search(QUERIES)
-    with pytest.raises(ShardError, match="answered 4"):
+    with pytest.raises(ShardError, match=r"Error 4.*k"):
         HTTPShard(server).search(QUERIES, 0, candidates=1)
 
 

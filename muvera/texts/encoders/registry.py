@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
@@ -177,14 +177,13 @@ class HTTPEncoder(ModelEncoder):
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 content = response.read(_MAX_BYTES)
-        except urllib.error.HTTPError as error:
-            with error:
-                detail = error.read(300).decode("utf-8", "replace")
-            raise ConnectionError(f"{self._url} answered {error.code} {error.reason}: {detail}") from error
         except OSError as error:
-            reason = getattr(error, "reason", error)
+            detail = ""
+            if isinstance(error, HTTPError):
+                with error:
+                    detail = error.read(300).decode("utf-8", "replace")
             raise ConnectionError(
-                f"{self._url} did not answer ({reason}). Is the server running at that address?"
+                f"{self._url} did not answer: {error}. {detail} Is the server of the model running at that address?"
             ) from error
         try:
             rows = sorted(json.loads(content)["data"], key=lambda row: row.get("index", 0))
