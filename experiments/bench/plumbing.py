@@ -114,7 +114,7 @@ def finish(name: str, title: str, tables: Sequence[Table], save: bool) -> None:
 def float_documents(collection: Collection) -> MultiVectors:
     """Return the documents in float32, without ids."""
     tokens = np.asarray(collection.documents.tokens, np.float32)
-    return MultiVectors.from_flat(tokens, offsets=collection.documents.offsets)
+    return MultiVectors(tokens, collection.documents.offsets)
 
 
 def float_queries(collection: Collection, most: int | None = None) -> MultiVectors:

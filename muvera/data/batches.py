@@ -18,10 +18,6 @@ MAX_FIT_DOCUMENTS = 4096
 # Maximum bytes of the vectors that an encoder makes from the sample, and of the sample's tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
-# Smallest and largest share of a sample for fitting encoders if quality is measured on the rest.
-# With less than half, the fit would differ too much from one on MAX_FIT_DOCUMENTS.
-_MIN_FIT_SHARE, _MAX_FIT_SHARE = 0.5, 0.75
-
 # Rows summed at a time, so that only a block is copied to float64.
 _BLOCK = 65536
 
@@ -30,10 +26,9 @@ _SAMPLING, _SHRINKING = 0xC0, 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens each.
+    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens; a longer one is alone.
 
-    A longer document is a run by itself.  An empty collection yields one empty run, so that its batch still has the
-    dimension.
+    An empty collection yields one empty run, so that its batch still has the dimension.
     """
     require_int("max_tokens", max_tokens, 1)
     count = len(offsets) - 1
@@ -96,10 +91,9 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 
 
 class DocumentSample:
-    """A uniform sample of streamed documents, in bounded memory (reservoir sampling).
+    """A uniform sample of streamed documents in bounded memory (reservoir sampling), for any division into batches.
 
-    The same documents in the same order give the same sample, for any division into batches.  It has at most
-    `most` documents, fewer if their vectors of `floats` or their tokens would take too much memory.
+    It has at most `most` documents, fewer if their vectors of `floats` or their tokens would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -140,14 +134,9 @@ class DocumentSample:
 def fit_share(documents: int) -> float:
     """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
-    An index of this size is fitted on up to MAX_FIT_DOCUMENTS documents.
-
-    Examples
-    --------
-    >>> fit_share(1_000), fit_share(6_000), fit_share(1_000_000)
-    (0.75, 0.6826666666666666, 0.5)
+    With less than half, the fit would differ too much from an index's fit on up to MAX_FIT_DOCUMENTS documents.
     """
-    return min(_MAX_FIT_SHARE, max(_MIN_FIT_SHARE, MAX_FIT_DOCUMENTS / documents))
+    return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
@@ -168,12 +157,10 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of `length` tokens out of `count` documents; return them and the positions of their documents.
+    """Cut windows of `length` tokens out of `count` documents with tokens; return them and the documents' positions.
 
-    Each document must have a token and gives at most one window, which is the whole document if it is
-    shorter.  The tokens come from the document encoder, so they lack the special treatment of queries, such
-    as a prefix.  With the source document excluded they behave much like real queries: easier with a model
-    that adds a query prefix, harder on long documents.
+    A shorter document is a window as a whole.  With their documents excluded, windows behave much like real queries:
+    easier with a model that adds a query prefix, harder on long documents.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,6 +25,7 @@ from .validation import (
     offsets_from_lengths,
     read_only_view,
     rows_of_texts,
+    running_total,
 )
 
 #: Files of a saved MultiVectors folder.
@@ -105,46 +105,30 @@ class MultiVectors:
             Name of the texts in error messages.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
-        return cls._of(
-            tokens, np.array([0, *accumulate(lengths)]), None if ids is None else as_ids(ids, len(lengths))
-        )
+        return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
 
     @classmethod
     def _of(
         cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
     ) -> MultiVectors:
-        """Make texts of valid arrays without checks, which take longer than a small search."""
+        """Make texts of valid arrays without checks."""
         texts = object.__new__(cls)
         texts.tokens, texts.offsets, texts._ids = tokens, offsets, ids
         texts._finite, texts._longest = finite, None
         return texts
 
     @classmethod
-    def from_flat(
-        cls,
-        tokens: Any,
-        lengths: ArrayLike | None = None,
-        *,
-        offsets: ArrayLike | None = None,
-        ids: Any = None,
-    ) -> MultiVectors:
-        """Make texts from flat tokens and either their `lengths` or their `offsets`.
+    def from_flat(cls, tokens: Any, lengths: ArrayLike, *, ids: Any = None) -> MultiVectors:
+        """Make texts from flat tokens and the number of tokens of each text.
 
         Parameters
         ----------
         tokens : (n_tokens, dimension)
             A float32 or float16 memory map is not read; other floats become float32.
         lengths : integers (n,)
-            Tokens of each text.
-        offsets : integers (n + 1,)
-            First row of each text, then n_tokens.
         ids : sequence of int or of str, optional
         """
-        if lengths is not None and offsets is None:
-            return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
-        if offsets is None or lengths is not None:
-            raise TypeError("Give either lengths or offsets.")
-        return cls(tokens, offsets, ids)
+        return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
 
     @classmethod
     def from_padded(cls, array: Any, mask: Any = None, ids: Any = None) -> MultiVectors:
@@ -269,10 +253,9 @@ class MultiVectors:
     # -- checks ---------------------------------------------------------------
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Raise ValueError for the first number that is not finite or not below 1e12; success is cached.
+        """Raise ValueError for the first number that is not finite or not below 1e12, so that products do not overflow.
 
-        Products of larger numbers would overflow float32.  The message calls the texts `name`; `first` texts precede
-        them in the same collection, or in the file `place`.
+        The message calls the texts `name`; `first` texts precede them in the same collection, or in the file `place`.
         """
         if self._finite:
             return
@@ -363,8 +346,7 @@ def _no_tokens(dimension: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]
 def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
     """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
 
-    One 2-D array is one text.  A 3-D array is a batch without padding; use :meth:`MultiVectors.from_padded` for a
-    padded one.  Errors call the texts `name`.
+    One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the texts `name`.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -391,8 +373,7 @@ def checked_texts(
 ) -> MultiVectors:
     """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
 
-    If `dimension` is given, they must have it; `owner`, such as "this index", is its name in errors.  An
-    empty sequence gets `dimension`, or else `empty_dimension`.
+    `dimension` is required by `owner`, such as "this index".  An empty sequence gets it, or else `empty_dimension`.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -457,8 +438,7 @@ def _joined(
             "MultiVectors.from_arrays with dimension=."
         )
     if dtype is None:
-        halves = {array.dtype for array in filled} == {np.dtype(np.float16)}
-        dtype = np.float16 if halves else np.float32
+        dtype = np.float16 if {array.dtype for array in filled} == {np.dtype(np.float16)} else np.float32
     tokens = np.empty((sum(lengths), dimension), dtype)
     if filled:
         np.concatenate(filled, out=tokens, casting="same_kind")

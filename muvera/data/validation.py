@@ -19,35 +19,30 @@ Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
 #: Largest number of characters of an id, the limit of Milvus' VARCHAR.
 MAX_ID_LENGTH = 65_535
 
-#: Every number of a token must be smaller: products, summed over a thousand dimensions and ten thousand
-#: tokens, must stay within float32.
+#: Every number of a token must be smaller: sums of products must stay within float32.
 TOO_LARGE = 1e12
 
-# By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the smallest refused
-# value.  Every finite float16 is small enough.
+# By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the smallest refused value.
 _BITS = {
     2: (np.uint16, 0x7FFF, 0x7C00),
     4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
 }
 
-# Types that are accepted without a check of their names, which would take longer than all other checks.
+# Types that need no check of their names, which takes longer than all other checks.
 _READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 # Strings with at most this many characters in total are always stored as NumPy strings.
 _NARROW_STRINGS = 1 << 18
 
-# Float64 represents every integer up to this one.
-_LARGEST_EXACT_FLOAT = 2**53
-
-# Largest sum of lengths: half of the largest int64, so that a float64 sum can be compared safely.
-_LARGEST_TOTAL = 2**62
+# Float64 represents every integer up to the first; sums of lengths up to the second can be compared as float64.
+_LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62
 
 
 def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Objects with ``detach()``, ``cpu()`` and ``numpy()`` are treated as tensors.  bfloat16, which NumPy does
-    not have, becomes float32.  Masked entries, also in a list of arrays, raise TypeError.
+    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes float32.  Masked entries raise
+    TypeError.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -72,10 +67,9 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
 
 
 def as_tokens(value: Any, name: str) -> TokenArray:
-    """Return `value` as a C-contiguous float32 or float16 array; memory maps are not read.
+    """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
 
-    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.  Anything but
-    floating-point numbers raises TypeError.
+    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.
     """
     try:
         array = as_array(value, name)
@@ -273,8 +267,7 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
             f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that they are not lengths, "
             "and that both are complete and from the same export."
         )
-    # Compared, not subtracted: a difference could wrap.  Offsets that never decrease stay between the first
-    # and the last one.
+    # Compared, not subtracted: a difference could wrap.
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         i = int(falls[0])

@@ -41,10 +41,9 @@ MANIFEST = "manifest.json"
 #: The database of a text index.
 TEXTS = "texts.sqlite"
 
-# Maximum number of characters in the name of a file.
-_LONGEST = 200
+_LONGEST = 200  # characters in the name of a file
 
-#: Names of the files in a generation, see docs/index-format.md.  No other file is read or removed.
+#: Names of the files in a generation; no other file is read or removed.
 FILE_PATTERNS = (
     "tokens-*.npy",
     "codes-*.npy",
@@ -183,12 +182,12 @@ class Generation:
 
     @property
     def folder(self) -> str:
-        """Name of its folder within the index's folder."""
+        """Name of its folder."""
         return f"generation-{self.number:06d}"
 
     @property
     def journal(self) -> str:
-        """Name of its journal within the index's folder."""
+        """Name of its journal."""
         return f"journal-{self.number:06d}-{self.stamp}"
 
 
@@ -211,7 +210,7 @@ def require_place(target: Path, overwrite: bool = False) -> None:
 
 
 class Save:
-    """A save in progress: a new generation's `folder` to write into, and the old files that it keeps.
+    """A save in progress: the `folder` to write a new generation into, and the old files that it keeps.
 
     `place` is the index's folder `target`, or the folder beside it that will replace it; `old` describes its files.
     """
@@ -264,8 +263,8 @@ def commit(
     """Write a new generation of the index in `target`, make it current and return it.
 
     `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
-    `expected` generation (None for a new index), or one that an interrupted save has `attempted`.  The new generation
-    reuses only files of the expected one.  `holds_lock`: the caller has held the lock since the index was loaded.
+    `expected` generation, or one that an interrupted save has `attempted`.  `holds_lock`: the caller has held the
+    lock since the index was loaded.
     """
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()

@@ -43,8 +43,7 @@ _Read = TypeVar("_Read")
 # Maximum attempts to read a folder while writers replace it.
 _ATTEMPTS = 5
 
-# A saved segment with at most this many times the new tokens is merged with them into one file.  Many small files
-# would slow down every search.  Large segments are rewritten rarely.
+# A saved segment with at most this many times the new tokens is written again, with them in one file.
 _GROWTH = 2
 
 
@@ -55,10 +54,9 @@ def write_contents(
     write_texts: Callable[[Path], object] | None = None,
     holds_lock: bool = False,
 ) -> IndexContents:
-    """Write contents to a folder, and return contents that read their tokens from there.
+    """Write contents to a folder, see MuveraIndex.save; return contents that read their tokens from there.
 
-    See MuveraIndex.save, and :func:`muvera.index.generations.commit` for `holds_lock`.  `write_texts` writes the
-    database of a text index.
+    `write_texts` writes the database of a text index.
     """
     if (
         write_texts is None
@@ -91,7 +89,7 @@ def write_contents(
 def _write_files(
     contents: IndexContents, write_texts: Callable[[Path], object] | None, save: Save
 ) -> dict[str, Any]:
-    """Write the files of contents, whose tokens are then in these files; return the manifest's entries."""
+    """Write the files of contents, which then read their tokens from there; return the manifest's entries."""
     store = contents.store
     segments = {level.prefix: _write_level(level, save, store.staging) for level in store.levels}
     codes = None
@@ -154,7 +152,6 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
         if len(rest) == 1 and source is not None and source.parent == staging:
             shutil.move(source, file)
         else:
-            # From the mapping, because another process may have removed the file.
             write_tokens(file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
         kept.append(Segment(first, level.make(load_npy(file), lengths), save.final / name))

@@ -335,7 +335,7 @@ class TokenLevels:
                 f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot represent. "
                 "Use tokens='float32', or scale the tokens."
             )
-        return MultiVectors.from_flat(tokens, offsets=texts.offsets)
+        return MultiVectors(tokens, texts.offsets)
 
     def fit_if_ready(self, threads: int | None, tokens: int | None = None) -> None:
         """Fit the codec if there are `tokens` tokens (default: FIT_TOKENS), and encode all texts."""

@@ -64,7 +64,7 @@ class CodedVectors:
 
     def decoded(self, threads: int | None = None) -> MultiVectors:
         """Decode the texts."""
-        return MultiVectors.from_flat(self.codec.decode(self.tokens, threads), offsets=self.offsets)
+        return MultiVectors(self.codec.decode(self.tokens, threads), self.offsets)
 
 
 #: Coded texts of a segment, and positions in them of candidates that follow each other.
