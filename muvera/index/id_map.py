@@ -21,9 +21,6 @@ IDS, ALIVE = "ids.json", "alive.npy"
 #: How to handle ids that are not in the index.
 Missing = Literal["raise", "ignore"]
 
-# Implicit ids stay below this: ids are int64.
-_MOST = 2**63 - 1
-
 # Every change copies the dictionary of changed rows.  It is merged into the other dictionary once it has more than
 # _CHANGED entries and more than 1 / _CHANGED_SHARE of the other's.
 _CHANGED, _CHANGED_SHARE = 4096, 32
@@ -35,8 +32,7 @@ class IdMap:
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = np.empty(0, bool)
-        # Rows by id: a large dictionary, built by the first lookup and never changed, and a small one of changes, with
-        # -1 for deleted ids.
+        # Rows by id: a large dictionary, built by the first lookup, and a small one of changes, with -1 for deleted.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
@@ -113,7 +109,7 @@ class IdMap:
         """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
         if documents.has_ids:
             ids = documents.ids
-        elif self.next + len(documents) > _MOST:
+        elif self.next + len(documents) > np.iinfo(np.int64).max:
             raise ValueError(f"The next id would be {self.next}, beyond 64 bits. Pass your own ids.")
         else:
             if self._kind == "str" and len(documents):

@@ -41,8 +41,7 @@ class MuveraIndex:
 
     Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the encoder is
     fitted on its documents, and all documents are encoded; the encoder does not change after that.  Encoders that fit
-    maps need at least 256 documents; with fewer, all tokens are read.  A build from an iterator of batches fits the
-    encoder on the first 4,096 documents.  Yield them in random order, or pass a fitted encoder.
+    maps need at least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or saves the index.  A search sees a
     change completely or not at all.  Changes run one after another.
@@ -120,7 +119,8 @@ class MuveraIndex:
         Parameters
         ----------
         documents : MultiVectors, a list of arrays or tensors, or an iterable of MultiVectors
-            An iterable is read once, one batch at a time.
+            An iterable is read once, one batch at a time; the encoder is fitted on its first 4,096 documents.  Yield
+            them in random order, or pass a fitted encoder.
         encoder, settings, **changes
             As for the class.
         ids : sequence of int or of str, optional
@@ -180,8 +180,8 @@ class MuveraIndex:
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
-        `source` is a PLAID index's folder, or a source that :func:`muvera.convert.open_source` returned for it.  The
-        other arguments are those of :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
+        `source` is its folder, or a source of :func:`muvera.convert.open_source`.  The other arguments are those of
+        :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
         """
         from ..convert import open_source
 
@@ -198,8 +198,7 @@ class MuveraIndex:
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
         """Build an index from PyLate's folder ``index_folder/index_name``, with PyLate's ids.
 
-        Token codes of a PLAID index are kept bit for bit, see :meth:`from_plaid`, unless ``tokens=`` is given.  The
-        other arguments are those of :meth:`build`.
+        The arguments are those of :meth:`build`.  Without ``tokens=``, codes of a PLAID index are kept bit for bit.
         """
         from ..convert import open_source
 
@@ -233,7 +232,7 @@ class MuveraIndex:
     def _appended(
         self, documents: Any, threads: int | None, update: bool = False
     ) -> tuple[IndexContents, Ids]:
-        """Return contents with these documents, for :meth:`_replace_contents`, and their ids."""
+        """Return contents with these documents, and their ids."""
         thread_count(threads)
         checked = self._checked(documents, "documents")
         if update and not checked.has_ids:
@@ -262,10 +261,7 @@ class MuveraIndex:
             warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
-        """Add documents and replace those whose id is in use; otherwise as :meth:`add`.
-
-        The documents must have ids, which are of the same type as those of the index.
-        """
+        """Add documents and replace those whose id is in use; as :meth:`add`, but the documents must have ids."""
         with self._changing:
             contents, _ = self._appended(_with_ids(documents, ids), threads, update=True)
             self._replace_contents(contents)
@@ -276,7 +272,7 @@ class MuveraIndex:
             self._replace_contents(self._without(as_id_list(ids), missing))
 
     def _without(self, ids: list[Any], missing: Missing) -> IndexContents:
-        """Return contents without these documents, for :meth:`_replace_contents`."""
+        """Return contents without these documents."""
         contents = copy(self._contents)
         contents.remove(contents.ids.rows(ids, missing))
         return contents
@@ -420,10 +416,9 @@ class MuveraIndex:
         candidates: int = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
-        """Return the share of the `k` exact best documents among the candidates, for real queries.
+        """Return the share of the `k` exact best documents among the candidates, for real queries with tokens.
 
-        Queries without tokens are skipped.  All tokens are read for each other query, as in an exact search.  Return
-        None if the index always reads all tokens.  For the parameters see :meth:`search`.
+        Return None if the index always reads all tokens.  For the parameters see :meth:`search`.
         """
         texts = self._checked(queries, "queries")
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -441,12 +436,10 @@ class MuveraIndex:
         return FirstStageRecall(recall, k, plan.num_candidates, len(texts), False, documents)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with real queries, such as those of a log, instead of windows of documents.
+        """Calibrate ``search(recall=)`` with at least 64 real queries with tokens, instead of windows of documents.
 
         :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it with a
         calibration by windows.  Call this method again then.  Without vectors (a small index), nothing changes.
-
-        `queries` are at least 64 queries with tokens, typical of later ones, in a form that :meth:`search` accepts.
         """
         thread_count(threads)
         texts = with_enough_tokens(self._checked(queries, "queries"))
@@ -556,7 +549,7 @@ class MuveraIndex:
         contents: IndexContents | None = None,
         holds_lock: bool = False,
     ) -> None:
-        """Save `contents` (default: those of the index); `holds_lock`: see :func:`muvera.index.generations.commit`."""
+        """Save `contents`, by default those of the index; `holds_lock`: see :func:`.generations.commit`."""
         target = as_path(path).resolve()  # each folder has only one name
         with self._changing:
             contents = self._contents if contents is None else contents
@@ -591,7 +584,6 @@ class MuveraIndex:
 
     @classmethod
     def _of(cls, contents: IndexContents) -> MuveraIndex:
-        """Return an index with these contents."""
         index = cls(contents.config)
         index._contents = contents
         return index

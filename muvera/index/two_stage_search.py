@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +49,8 @@ from .recall import (
 from .settings import LOW_RECALL, IndexInfo, IndexSettings
 from .token_store import TokenLevels
 
-#: With backend "auto", number of vectors from which codes are scanned.  With fewer vectors, a scan is also faster, but
-#: it needs more candidates.  Ranking these costs more time than the scan saves: `python -m experiments first-stage`.
+#: With backend "auto", number of vectors from which codes are scanned.  With fewer, a scan needs more candidates, whose
+#: ranking costs more time than the scan saves: `python -m experiments first-stage`.
 SCAN_FROM = 8192
 
 # Bytes of vectors per encoded block.
@@ -62,21 +61,14 @@ DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 #: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.
 MIN_FIT_DOCUMENTS = 256
 
-# Number of queries whose candidates are read from disk while earlier ones are ranked.
-_AHEAD = 4
-
-# Pairs of a short query and a candidate that are ranked together.
-_PAIRS = 1 << 18
-
-# Queries per task, of those that search vectors and of those that rank candidates.
-_TOGETHER, _RANKED = 16, 4
+# Queries whose candidates are read from disk while earlier ones are ranked; queries per task; pairs of a short query
+# and a candidate that are ranked together.
+_AHEAD, _RANKED, _PAIRS = 4, 4, 1 << 18
 
 # Moments are compared with learned vectors if their recall is below _SUSPICIOUS, measured with windows of the documents
-# that they were fitted on.  For the comparison, one document in _HELD_OUT is excluded from the fits.
-_SUSPICIOUS, _HELD_OUT = 0.93, 16
-
-# Learned vectors replace moments if their recall is higher by more than this.
-_CLEARLY = 0.03
+# that they were fitted on.  For the comparison, one document in _HELD_OUT is excluded from the fits.  Learned vectors
+# replace moments if their recall is higher by more than _CLEARLY.
+_SUSPICIOUS, _HELD_OUT, _CLEARLY = 0.93, 16, 0.03
 
 # Rows and scores of a query without candidates.
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -327,16 +319,7 @@ class IndexContents:
         count = plan.num_candidates if level is None else level.cap
         if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
             return Proposal([rows] * len(queries), k, EVERYTHING)
-        find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
-        if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
-            pairs = find(queries, threads=plan.threads)
-        else:
-            pairs = [_NOTHING] * len(queries)
-
-            def work(start: int, stop: int) -> None:
-                pairs[start:stop] = find(queries[start:stop], threads=1)
-
-            run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
+        pairs = candidates.find(queries, count, allowed, plan.threads, ef=plan.ef)
         stops: Sequence[Stop] = ()
         if level is not None and candidates.calibration is not None:
             stops = candidates.calibration.stops(level, [own for _, own in pairs], queries.lengths, k)
@@ -535,7 +518,7 @@ class IndexContents:
         return "all tokens" if self.candidates is None else self.candidates.search.kind
 
     def info(self) -> IndexInfo:
-        """Return sizes, settings, measured recall and warnings."""
+        """See :meth:`muvera.MuveraIndex.info`."""
         live, deleted = len(self.ids), len(self.store) - len(self.ids)
         filled, tokens = self.searchable
         store, candidates = self.store.info(), self.candidates
