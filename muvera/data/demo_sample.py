@@ -18,12 +18,10 @@ FOLDER = Path(__file__).parent / "sample"
 class DemoSample:
     """Documents and queries, each with its text and the string of every token."""
 
-    #: Unit vectors, float16, with str ids.
     documents: MultiVectors
     queries: MultiVectors
     texts: list[str]
     query_texts: list[str]
-    #: The word piece of each token vector.
     token_strings: list[list[str]]
     query_token_strings: list[list[str]]
     #: For each query, the ids of the documents that answer it.
@@ -31,16 +29,7 @@ class DemoSample:
 
 
 def load_demo_sample() -> DemoSample:
-    """Read the bundled sample.
-
-    Examples
-    --------
-    >>> sample = load_demo_sample()
-    >>> sample.documents
-    MultiVectors(677 texts, 14,009 tokens, dimension=128, float16)
-    >>> sample.query_texts[1]
-    'pick a random element from a list'
-    """
+    """Read the bundled sample."""
     queries = _json("queries.json")
     return DemoSample(
         documents=MultiVectors.from_flat(_npy("tokens"), _npy("lengths"), ids=_json("ids.json")),

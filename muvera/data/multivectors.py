@@ -38,8 +38,8 @@ class MultiVectors:
     Texts are stored one after another: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without
     tokens are allowed: they keep their position and are never returned by a search.
 
-    Treat the arrays as immutable: slices share memory with them, and the results of validation are cached.
-    Numbers are checked when texts are indexed, encoded or scored: a NaN or an infinity raises ValueError then.
+    Treat the arrays as immutable: slices share memory with them.  Numbers are checked when texts are indexed, encoded
+    or scored: a NaN or an infinity raises ValueError then.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ class MultiVectors:
     def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
         """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
-        `array` is a pyarrow.Array or pyarrow.ChunkedArray, such as a table's column.  Single and half precision are
-        not copied.  Needs ``muvera-toolkit[parquet]``.
+        `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not copied.  Needs
+        ``muvera-toolkit[parquet]``.
         """
         return cls.from_flat(*_from_arrow_lists(array), ids=ids)
 
@@ -224,10 +224,9 @@ class MultiVectors:
     def __getitem__(self, key: slice | NDArray[Any] | list[int]) -> MultiVectors: ...
 
     def __getitem__(self, key: Any) -> TokenArray | MultiVectors:
-        """Return one text's tokens (int) or a collection (slice, positions or boolean mask).
+        """Return one text's tokens (int) or a collection with its ids (slice, positions or boolean mask).
 
-        The collection keeps the ids of its texts, even if they are positions.  Consecutive texts share
-        memory with this collection; others are copied.
+        Consecutive texts share memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
             if not -len(self) <= key < len(self):
@@ -293,10 +292,7 @@ class MultiVectors:
     # -- files ----------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``.
-
-        The folder gets its name when it is complete.
-        """
+        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none."""
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             save_array(beside / "tokens.npy", self.tokens)
             save_array(beside / "lengths.npy", self.lengths)
@@ -305,12 +301,9 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Load a folder written by :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
+        """Load a folder of :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
 
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If a file is missing or damaged, or does not fit the others.
+        Raises FileNotFoundError or ValueError if a file is missing or damaged, or does not fit the others.
         """
         path = Path(folder)
         recover_folder(path)

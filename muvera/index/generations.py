@@ -86,15 +86,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         as_path(folder)  # refuses a URL
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
-    if (folder / "tokens.npy").is_file() and not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is not a muvera index: it contains token embeddings. Build an index of them with: "
-            f"muvera index {folder} INDEX."
-        )
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is not a muvera index: it has no {MANIFEST}. Give the folder of an index."
-        )
+        reason = f"it has no {MANIFEST}. Give the folder of an index."
+        if (folder / "tokens.npy").is_file():
+            reason = (
+                f"it contains token embeddings. Build an index of them with: muvera index {folder} INDEX."
+            )
+        raise FileNotFoundError(f"{folder} is not a muvera index: {reason}")
     try:
         manifest = read_json(path)
     except ValueError as error:

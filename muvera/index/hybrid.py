@@ -76,24 +76,20 @@ def hybrid_search(
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
+    texts, own = index._checked(queries, "queries"), []
     if candidates:
-        own = index.search(queries, candidates, candidates=candidates, ids=allowed, threads=threads)
-        count = len(own)
-    else:
-        own, count = [], max(map(len, rankings.values()), default=0)
+        own = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
     for name, source in rankings.items():
-        if len(source) != count:
-            raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {count}.")
+        if len(source) != len(texts):
+            raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {len(texts)}.")
     within = index if allowed is None else {id for id in allowed if id in index}
     proposals, sources = [], []
-    for i in range(count):
+    for i in range(len(texts)):
         others = {name: _restricted(source[i], within) for name, source in rankings.items()}
         every = [*own[i : i + 1], *others.values()]
-        proposals.append(list(dict.fromkeys(id for ranking in every for id in ranking.ids.tolist())))
+        proposals.append([id for ranking in every for id in ranking.ids.tolist()])
         sources.append(others)
-    exact = index.rerank(
-        queries, proposals, k if weights is None else None, missing="ignore", threads=threads
-    )
+    exact = index.rerank(texts, proposals, k if weights is None else None, missing="ignore", threads=threads)
     if weights is None:
         return exact
     return [

@@ -328,24 +328,21 @@ class MuveraIndex:
             and take longer, in proportion.  Default: 100, or k if that is more.
         recall : float, optional
             Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  Each query ranks as many
-            candidates as it needs.  Building calibrates this with windows of documents; :meth:`calibrate` uses real
-            queries.
+            candidates as it needs.  Building calibrates this with windows of documents; see :meth:`calibrate`.
         ef : int, optional
-            Candidates that the graph search keeps; default: the index's setting.  More raise recall and take
-            longer.
+            Candidates that the graph search keeps.  More raise recall and take longer.  Default: the index's setting.
         rescore : int, optional
             For codes with ``keep_exact=True``: maximum number of candidates that the exact tokens rank, at least k.
-            They are the best by codes.  More raise recall and read more from disk.  Default: 2 k + 10.  Ranking stops
-            early once the next candidate would need a five-sigma coding error to enter the k best.
+            More raise recall and read more from disk.  Default: 2 k + 10.  Ranking stops early once the next
+            candidate would need a five-sigma coding error to enter the k best.
         threads : int, optional
             Default: all usable cores.
 
         Returns
         -------
         list of Ranking
-            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.
-            Ties go to the document that was added first.  Documents without tokens are never returned; the
-            ranking of a query without tokens is empty.
+            One per query, with at most k documents.  Scores are sums over query tokens.  Ties go to the document that
+            was added first.  Documents and queries without tokens get no result.
 
         Raises
         ------
@@ -381,12 +378,8 @@ class MuveraIndex:
         k : int, optional
             Maximum number of documents to return.  Default: all.
         missing : {"raise", "ignore"}
-            What to do about ids that are not in the index.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the index, with ``missing="raise"``.
+            Raise KeyError for an id that is not in the index, or ignore it.
+        threads : int, optional
         """
         texts = self._checked(queries, "queries")
         proposals = as_id_list(ids)
@@ -534,10 +527,9 @@ class MuveraIndex:
 
         Raises
         ------
-        IndexFolderError
-            If another process is writing the folder, or has changed it since this index read or wrote it.
-        FileExistsError
-            If the folder contains anything else.
+        IndexFolderError, FileExistsError
+            If another process is writing the folder, or has changed it since this index read or wrote it; if the
+            folder contains anything else.
         """
         self._save(path, overwrite=overwrite)
 
@@ -558,12 +550,11 @@ class MuveraIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
-        """Load an index; token vectors stay on disk and are memory-mapped.
+        """Load an index from a folder of :meth:`save`; token vectors stay on disk and are memory-mapped.
 
         Parameters
         ----------
         path : path
-            A folder written by :meth:`save`.
         verify_files : bool, optional
             True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up
             to 256 MiB, sizes of larger ones.

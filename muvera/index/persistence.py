@@ -54,10 +54,7 @@ def write_contents(
     write_texts: Callable[[Path], object] | None = None,
     holds_lock: bool = False,
 ) -> IndexContents:
-    """Write contents to a folder, see MuveraIndex.save; return contents that read their tokens from there.
-
-    `write_texts` writes the database of a text index.
-    """
+    """Write contents to a folder, see MuveraIndex.save; return contents that read their tokens from there."""
     if (
         write_texts is None
         and not overwrite

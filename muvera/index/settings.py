@@ -95,34 +95,17 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class FirstStageRecall:
-    """Share of the exact best documents that are among the candidates, and how it was measured.
+    """Share of the exact best documents among the candidates, and how it was measured."""
 
-    Parameters
-    ----------
-    recall : float
-        Mean share of the `k` best documents by exact Chamfer similarity among the candidates.
-    k : int
-    candidates : int
-        Documents that the vectors propose for each query.
-    queries : int
-        Number of measured queries.
-    pseudo_queries : bool
-        True if the queries are windows of document tokens, each measured without its own document.
-    documents : int
-        Documents in the index at that time.  With more documents, recall is lower for the same number of
-        candidates.
-    """
-
+    #: Mean share of the `k` best documents by exact Chamfer similarity.
     recall: float
     k: int
     candidates: int
+    #: Number of queries; True if these are windows of document tokens, each measured without its own document.
     queries: int
     pseudo_queries: bool
+    #: Documents in the index at that time.
     documents: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     @property
     def warning(self) -> str | None:

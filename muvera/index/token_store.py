@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,6 @@ from ..reranking.pruning import (
     DocumentRun,
     RerankOptions,
     rank_candidates,
-    rank_short,
     ranked,
     score_candidates,
 )
@@ -411,23 +410,11 @@ class TokenLevels:
         assert floats is not None
         return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
 
-    def rank_short(
-        self,
-        queries: MultiVectors,
-        numbers: NDArray[np.int64],
-        rows: Sequence[NDArray[np.int64]],
-        k: int,
-        threads: int | None,
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Return the results of :meth:`rank` for the queries `numbers`, of 1 to LANES tokens, with floats only."""
-        floats = self.floats
-        assert floats is not None
-
-        def runs_of(rows: NDArray[np.int64]) -> list[DocumentRun]:
-            floats.read_ahead(rows)
-            return floats.runs(rows)
-
-        return rank_short(queries, numbers, rows, runs_of, k, threads)
+    def float_runs(self, rows: NDArray[np.int64]) -> list[DocumentRun]:
+        """Return the texts at `rows` as floats, and positions in them; prefetch them from disk."""
+        assert self.floats is not None
+        self.floats.read_ahead(rows)
+        return self.floats.runs(rows)
 
     def rank(
         self,
@@ -460,8 +447,7 @@ class TokenLevels:
         # For few candidates, all close to the k best, bounds cost more than they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         how = RerankOptions(options.k, bounded, estimates=estimates)
-        floats.read_ahead(best)
-        result = rank_candidates(tokens, best, floats.runs(best), how, threads)
+        result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
         floats.let_go(best)  # later queries rarely read the same texts
         return result
 

@@ -24,7 +24,7 @@ from ..mips import SEARCHES, SavedState, VectorSearch, make_search
 from ..mips.base import Guard, Keep, Saved, at_once
 from ..reranking.codecs import TokenCodec
 from ..reranking.coded_vectors import CodedVectors
-from ..reranking.pruning import ALL, RerankOptions, Stop
+from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import counted, require_int
 from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, stage, thread_count
 from .generations import Generation
@@ -356,7 +356,8 @@ class IndexContents:
             counts = running_total([len(rows[q]) for q in short])
             for start, stop in split_by_weight(counts, _PAIRS, len(short)):
                 own = short[start:stop]
-                results = self.store.rank_short(queries, np.array(own), [rows[q] for q in own], k, threads)
+                own_rows, runs_of = [rows[q] for q in own], self.store.float_runs
+                results = rank_short(queries, np.array(own), own_rows, runs_of, k, threads)
                 for q, result in zip(own, results, strict=True):
                     best[q] = result
 

@@ -39,16 +39,10 @@ def answers(index: MuveraIndex, **settings: Any) -> list[list[tuple[Any, float]]
     return [list(ranking) for ranking in index.search(QUERIES, **{"k": 8, "candidates": 40, **settings})]
 
 
-def recall(rankings: list[Any], expected: list[Any]) -> float:
-    """Return the share of the expected ids that are found.
-
-    A missing id does not lower it if its score is at most that of the last hit.
-    """
-    shares = []
-    for a, b in zip(rankings, expected, strict=True):
-        names = {name for name, _ in a}
-        shares.append(np.mean([name in names or score <= a[-1][1] for name, score in b]))
-    return float(np.mean(shares))
+def recall(rankings: Any, expected: Any) -> float:
+    """Return the share of the expected ids that are found."""
+    pairs = zip(rankings, expected, strict=True)
+    return float(np.mean([len(dict(a).keys() & dict(b)) / len(b) for a, b in pairs]))
 
 
 def batches(documents: MultiVectors, size: int) -> Iterator[MultiVectors]:

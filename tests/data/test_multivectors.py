@@ -218,7 +218,6 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
             r"documents\[1\] is a masked array with 1 masked",
         ),
         (lambda: arrays([list(MASKED)]), TypeError, "masked array"),
-        (lambda: flat(np.ones((5, 2)), MASKED[0]), TypeError, "lengths is a masked array"),
         (lambda: as_ids(MASKED[0], 3), TypeError, "ids is a masked array"),
         (lambda: as_multivectors("text"), TypeError, "'text'"),
         (lambda: as_multivectors(np.ones(3), "queries"), ValueError, r"queries.*\(3,\)"),

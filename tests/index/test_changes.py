@@ -65,21 +65,6 @@ def test_add_update_delete(way: dict[str, Any]) -> None:
     assert len(index.search(QUERIES[0])[0]) == 10
 
 
-def test_implicit_and_string_ids(tmp_path: Path) -> None:
-    index = built(batches(DOCUMENTS[:40], 20))
-    index.delete([39])
-    index.rebuild()
-    index.save(tmp_path / "index")
-    index = MuveraIndex.load(tmp_path / "index")
-    index.add(next(batches(DOCUMENTS[:2], 2)))
-    index.add(DOCUMENTS[:2].with_ids([100, 7000]))
-    index.add([DOCUMENTS[0], DOCUMENTS[1]])
-    assert index.ids.tolist() == [*range(39), 40, 41, 100, 7000, 7001, 7002]
-    for name in ("é", "", " a ", "0", "\U0001f600"):
-        index = built(documents_like_real(3, ids=["x", name, "a much longer name than the others have"]))
-        assert name in index and index.search(DOCUMENTS[1], k=3, ids=[name, "?"])[0].ids.tolist() == [name]
-
-
 # -- all or nothing -----------------------------------------------------------
 
 

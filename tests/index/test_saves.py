@@ -72,10 +72,8 @@ def test_token_files_stay_and_old_generations_go(folder: Path) -> None:
     index.save(folder)
     after = token_files(folder)
     assert before.items() < after.items() and len(after) == 2
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
-        "generation-000001",
-        "generation-000005",
-    ]
+    folders = {path.name for path in folder.iterdir() if path.is_dir()}
+    assert folders == {"generation-000001", "generation-000005"}
     size = sum(stats[1] for stats in after.values())
     index.delete(range(6, 206, 2))
     index.rebuild()
@@ -94,12 +92,8 @@ def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:
     loaded.save(tmp_path / "copy")
     shutil.rmtree(folder)
     assert answers(MuveraIndex.load(tmp_path / "copy", verify_files=True)) == answers(loaded)
-    loaded.delete([3])
-    loaded.save(tmp_path / "copy")
     loaded.save(folder)  # from the mapped tokens
-    assert answers(MuveraIndex.load(folder, verify_files=True)) == answers(
-        MuveraIndex.load(tmp_path / "copy")
-    )
+    assert answers(MuveraIndex.load(folder, verify_files=True)) == answers(loaded)
     shutil.rmtree(folder)
     MuveraIndex.build(MORE, CONFIG, path=folder)  # another index with the same name and generation
     with pytest.raises(IndexFolderError, match="generation 1"):
