@@ -131,9 +131,6 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
     return out.view(np.ndarray)
 
 
-# -- ids ----------------------------------------------------------------------
-
-
 def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids; raise TypeError or ValueError for anything else."""
     if isinstance(values, (str, bytes, dict, set, frozenset)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count, stage
 from .settings import FirstStageRecall
+from .token_store import Ranked, Rows
 
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
@@ -48,11 +49,6 @@ _MIN_WINDOWS = 8
 # A warning needs a recall of added documents below _ENOUGH.  It must also be lower than the other documents' recall, by
 # more than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
 _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
-
-_Rows = NDArray[np.int64]
-
-# Rows, and their scores.
-_Pair = tuple[_Rows, NDArray[np.float32]]
 
 #: Calibrated mean recalls; a search uses the lowest one that is at least the requested one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
@@ -85,7 +81,7 @@ class MeasuredWindows:
     """The measured recall of each window: the share of its exact best documents among its candidates."""
 
     #: Rows of the windows' documents int64 (n,), and the windows' shares float64 (n,).
-    rows: _Rows
+    rows: Rows
     shares: NDArray[np.float64]
     #: At the last measurement: the first row that did not exist, and the number of documents.
     stop: int
@@ -93,7 +89,7 @@ class MeasuredWindows:
     #: Number of documents when windows of all documents were last measured.
     size: int
 
-    def first_stage(self, live: _Rows, fitted: int) -> FirstStage:
+    def first_stage(self, live: Rows, fitted: int) -> FirstStage:
         """Return the recall of the searchable rows `live`, and of those from `fitted` on, which were added later."""
         current = np.isin(self.rows, live)
         old, new = (self.shares[current & after] for after in (self.rows < fitted, self.rows >= fitted))
@@ -109,11 +105,6 @@ class MeasuredWindows:
 
     def _recall(self, recall: float, queries: int) -> FirstStageRecall:
         return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
-
-    def and_more(self, other: MeasuredWindows) -> MeasuredWindows:
-        """Return these windows and later windows of added documents together."""
-        rows, shares = np.concatenate([self.rows, other.rows]), np.concatenate([self.shares, other.shares])
-        return MeasuredWindows(rows, shares, other.stop, other.documents, self.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without `size`."""
@@ -147,8 +138,8 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
 
 
 def document_windows(
-    contents: IndexContents, count: int, rows: _Rows | None = None
-) -> tuple[MultiVectors, _Rows]:
+    contents: IndexContents, count: int, rows: Rows | None = None
+) -> tuple[MultiVectors, Rows]:
     """Return windows of up to `count` documents among `rows`, by default all with tokens, and these documents' rows."""
     stream = np.random.default_rng(0)
     rows = contents.searchable[0] if rows is None else rows
@@ -158,7 +149,7 @@ def document_windows(
     return windows, picked[sources]
 
 
-def _first_others(pairs: Sequence[_Pair], sources: _Rows | None, count: int) -> list[_Pair]:
+def _first_others(pairs: Sequence[Ranked], sources: Rows | None, count: int) -> list[Ranked]:
     """Return the first `count` rows of each query, with their scores, without its row in `sources`."""
     if sources is not None:
         masks = [rows != source for (rows, _), source in zip(pairs, sources, strict=True)]
@@ -169,11 +160,11 @@ def _first_others(pairs: Sequence[_Pair], sources: _Rows | None, count: int) -> 
 def propose(
     contents: IndexContents,
     queries: MultiVectors,
-    sources: _Rows | None,
+    sources: Rows | None,
     count: int,
     threads: int | None,
-    among: _Rows | None = None,
-) -> list[_Pair]:
+    among: Rows | None = None,
+) -> list[Ranked]:
     """Return the rows and products of up to `count` candidates of each query, without its row in `sources`."""
     assert contents.candidates is not None
     most = count + int(sources is not None)
@@ -183,11 +174,11 @@ def propose(
 def shares_found(
     contents: IndexContents,
     queries: MultiVectors,
-    sources: _Rows | None,
-    proposed: Sequence[_Pair],
+    sources: Rows | None,
+    proposed: Sequence[Ranked],
     k: int,
     threads: int | None,
-    among: _Rows | None = None,
+    among: Rows | None = None,
 ) -> NDArray[np.float64]:
     """Return the share of each query's `k` exact best rows, without its row in `sources`, among the proposed ones."""
     rows = contents.searchable[0] if among is None else among
@@ -213,11 +204,14 @@ def measure(contents: IndexContents, threads: int | None) -> None:
         count = min(MAX_WINDOWS, -(-_PER_DOUBLING * len(groups[0]) // len(rows)))
     windows, sources = zip(*(document_windows(contents, count, group) for group in groups), strict=True)
     later = measure_windows(contents, MultiVectors.concatenate(windows), np.concatenate(sources), threads)
-    search.windows = later if earlier is None else earlier.and_more(later)
+    if earlier is not None:
+        rows, shares = np.append(earlier.rows, later.rows), np.append(earlier.shares, later.shares)
+        later = replace(later, rows=rows, shares=shares, size=earlier.size)
+    search.windows = later
 
 
 def measure_windows(
-    contents: IndexContents, queries: MultiVectors, sources: _Rows, threads: int | None
+    contents: IndexContents, queries: MultiVectors, sources: Rows, threads: int | None
 ) -> MeasuredWindows:
     """Return the recall of windows; a large collection is searched in part, with fewer windows."""
     rows, tokens = contents.searchable

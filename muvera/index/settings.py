@@ -89,8 +89,7 @@ class IndexSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that ``IndexSettings.of(**values)`` accepts."""
-        plain: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {**plain, "hnsw": self.hnsw.to_dict()}
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ _HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
+#: Row numbers, and rows with their scores.
+Rows = NDArray[np.int64]
+Ranked = tuple[Rows, NDArray[np.float32]]
+
 #: Function that makes texts from an array with one row per token and the texts' lengths.
 Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 
@@ -94,13 +98,11 @@ class TokenStore(Generic[_Texts]):
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Rows:
         """Tokens of each text, int64 (n,)."""
         return np.concatenate(
             [np.empty(0, np.int64), *(segment.vectors.lengths for segment in self.segments)]
         )
-
-    # -- changing -------------------------------------------------------------
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
         """Add texts under the next row numbers; if many tokens are in memory, move them to the folder `staging`."""
@@ -148,9 +150,7 @@ class TokenStore(Generic[_Texts]):
         files.append(Segment(first, self.make(load_npy(path), lengths), path))
         return files
 
-    # -- reading --------------------------------------------------------------
-
-    def batches(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], _Texts]]:
+    def batches(self, rows: Rows) -> Iterator[tuple[Rows, _Texts]]:
         """Yield (rows, texts) for ascending `rows`, about a hundred thousand tokens at a time."""
         lengths = self.lengths
         for start in range(0, len(rows), _BATCH):
@@ -158,21 +158,21 @@ class TokenStore(Generic[_Texts]):
             for first, stop in token_batches(running_total(lengths[block]), _BATCH_TOKENS):
                 yield block[first:stop], self.rows(block[first:stop])
 
-    def rows(self, rows: NDArray[np.int64]) -> _Texts:
+    def rows(self, rows: Rows) -> _Texts:
         """Return the texts at `rows`, at least one, each once, in their order."""
         ascending = np.sort(rows)
         texts = self._join([texts[positions] for texts, positions in self.runs(ascending)])
         return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
 
-    def _owners(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _owners(self, rows: Rows) -> Rows:
         """Return the number of the segment of each row."""
         return np.searchsorted([segment.first for segment in self.segments], rows, side="right") - 1
 
-    def grouped(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def grouped(self, rows: Rows) -> Rows:
         """Return `rows` one segment after another, otherwise in their order."""
         return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
 
-    def runs(self, rows: NDArray[np.int64]) -> list[tuple[_Texts, NDArray[np.int64]]]:
+    def runs(self, rows: Rows) -> list[tuple[_Texts, Rows]]:
         """Split `rows`, in any order, wherever the segment changes: return texts and positions in them."""
         segments = self.segments
         if len(segments) == 1:
@@ -191,11 +191,7 @@ class TokenStore(Generic[_Texts]):
         tokens = np.concatenate([each.tokens for each in texts])
         return self.make(tokens, np.concatenate([each.lengths for each in texts]))
 
-    # -- advice to the system -------------------------------------------------
-
-    def _mapped_rows(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[_Texts, NDArray[np.int64], NDArray[np.int64]]]:
+    def _mapped_rows(self, rows: Rows) -> Iterator[tuple[_Texts, Rows, Rows]]:
         """Yield the texts of mapped files, and the first tokens and ends of the `rows` in them."""
         ascending = np.sort(rows)
         for segment in self.segments:
@@ -204,7 +200,7 @@ class TokenStore(Generic[_Texts]):
                 local, offsets = ascending[lo:hi] - segment.first, segment.vectors.offsets
                 yield segment.vectors, offsets[local], offsets[local + 1]
 
-    def read_ahead(self, rows: NDArray[np.int64]) -> int:
+    def read_ahead(self, rows: Rows) -> int:
         """Prefetch `rows` without waiting, unless the files are in memory; return the number of requested ranges."""
         files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
         if not files or len(rows) > _MAX_ASKED:
@@ -219,7 +215,7 @@ class TokenStore(Generic[_Texts]):
             ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
         return ranges
 
-    def let_go(self, rows: NDArray[np.int64]) -> None:
+    def let_go(self, rows: Rows) -> None:
         """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held."""
         for texts, starts, stops in self._mapped_rows(rows):
             self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
@@ -309,8 +305,6 @@ class TokenLevels:
     def __len__(self) -> int:
         return len(self.levels[0])
 
-    # -- changing -------------------------------------------------------------
-
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
@@ -354,9 +348,7 @@ class TokenLevels:
         for level in self.levels:
             level.flush(self.staging)
 
-    # -- reading --------------------------------------------------------------
-
-    def rows(self, rows: NDArray[np.int64]) -> MultiVectors:
+    def rows(self, rows: Rows) -> MultiVectors:
         """Return the texts at `rows`, each once, in their order; decoded if only codes are stored."""
         if not len(rows):
             return MultiVectors.from_arrays([], dimension=self.dimension)
@@ -365,9 +357,7 @@ class TokenLevels:
         assert self.codes is not None
         return self.codes.rows(rows).decoded()
 
-    def batches(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], MultiVectors, CodedVectors | None]]:
+    def batches(self, rows: Rows) -> Iterator[tuple[Rows, MultiVectors, CodedVectors | None]]:
         """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
         for batch, texts in self.levels[-1].batches(rows):
             if self.codes is None:
@@ -387,8 +377,6 @@ class TokenLevels:
             "exact_bytes_per_token": float_bytes if segments and codec is not None else 0,
         }
 
-    # -- ranking --------------------------------------------------------------
-
     def require_rescore(self, rescore: int | None) -> None:
         """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
         if rescore is not None and (self.codes is None or self.floats is None):
@@ -397,11 +385,11 @@ class TokenLevels:
                 f"({self.kind}). Build it with keep_exact=True, or omit rescore."
             )
 
-    def read_ahead(self, rows: NDArray[np.int64]) -> None:
+    def read_ahead(self, rows: Rows) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
         self.levels[-1].read_ahead(rows)
 
-    def scores(self, query: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
         """Return the scores by which :meth:`rank` first orders rows: by codes if there are any."""
         floats, codes = self.floats, self.codes
         tokens = np.asarray(query, np.float32)
@@ -410,7 +398,7 @@ class TokenLevels:
         assert floats is not None
         return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
 
-    def float_runs(self, rows: NDArray[np.int64]) -> list[DocumentRun]:
+    def float_runs(self, rows: Rows) -> list[DocumentRun]:
         """Return the texts at `rows` as floats, and positions in them; prefetch them from disk."""
         assert self.floats is not None
         self.floats.read_ahead(rows)
@@ -419,12 +407,12 @@ class TokenLevels:
     def rank(
         self,
         query: NDArray[Any],
-        rows: NDArray[np.int64],
+        rows: Rows,
         options: RerankOptions,
         threads: int | None,
         *,
         rescore: int | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> Ranked:
         """Return the k best rows, best first, and their scores; ties go to the lower row."""
         floats, codes = self.floats, self.codes
         if codes is None:

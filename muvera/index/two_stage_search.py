@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
@@ -47,7 +46,7 @@ from .recall import (
     require_recall,
 )
 from .settings import LOW_RECALL, IndexInfo, IndexSettings
-from .token_store import TokenLevels
+from .token_store import Ranked, Rows, TokenLevels
 
 #: With backend "auto", number of vectors from which codes are scanned.  With fewer, a scan needs more candidates, whose
 #: ranking costs more time than the scan saves: `python -m experiments first-stage`.
@@ -95,7 +94,7 @@ class CandidateSearch:
 
     def add(
         self,
-        rows: NDArray[np.int64],
+        rows: Rows,
         documents: MultiVectors,
         threads: int | None = None,
         guard: Guard = at_once,
@@ -128,11 +127,11 @@ class CandidateSearch:
         self,
         queries: MultiVectors,
         count: int,
-        allowed: NDArray[np.int64] | None = None,
+        allowed: Rows | None = None,
         threads: int | None = None,
         *,
         ef: int | None = None,
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> list[Ranked]:
         """Return up to `count` rows of `allowed` (default: all) per query, best first, and their products."""
         vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
         labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
@@ -157,8 +156,6 @@ class CandidateSearch:
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
-    # -- saving ---------------------------------------------------------------
-
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write the vectors that no kept file contains; return the state for :meth:`load`, and the kept files."""
         state, kept = self.search.save(folder, keep)
@@ -181,7 +178,7 @@ class CandidateSearch:
         encoder: Encoder,
         settings: IndexSettings,
         state: dict[str, Any],
-        live: NDArray[np.int64],
+        live: Rows,
     ) -> CandidateSearch:
         """Load the files and the state of :meth:`save`; only the rows `live` are found."""
         loaded = cls(encoder, settings)
@@ -234,7 +231,7 @@ class Proposal(NamedTuple):
     Without a `level`, the expected recall is unknown; without `stops`, all rows are ranked.
     """
 
-    rows: Sequence[NDArray[np.int64]]
+    rows: Sequence[Rows]
     k: int
     level: Level | None = None
     stops: Sequence[Stop] = ()
@@ -274,8 +271,8 @@ class IndexContents:
         self.attempted: dict[Path, set[Generation]] = {}
         #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
-        self._lengths: NDArray[np.int64] | None = None
-        self._searchable: tuple[NDArray[np.int64], int] | None = None
+        self._lengths: Rows | None = None
+        self._searchable: tuple[Rows, int] | None = None
 
     def __copy__(self) -> IndexContents:
         copied = IndexContents.__new__(IndexContents)
@@ -289,21 +286,19 @@ class IndexContents:
         return self._encoder if self.candidates is None else self.candidates.encoder
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> Rows:
         """Tokens of each row; cached until the next change."""
         if self._lengths is None:
             self._lengths = self.store.levels[0].lengths
         return self._lengths
 
     @property
-    def searchable(self) -> tuple[NDArray[np.int64], int]:
+    def searchable(self) -> tuple[Rows, int]:
         """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
         if self._searchable is None:
             live, lengths = self.ids.live, self.lengths[self.ids.live]
             self._searchable = live[lengths > 0], int(lengths.sum())
         return self._searchable
-
-    # -- searching ------------------------------------------------------------
 
     def propose(self, queries: MultiVectors, plan: SearchPlan) -> Proposal:
         """Return the rows to rank for each query; a graph must not change meanwhile."""
@@ -339,12 +334,12 @@ class IndexContents:
     def best_rows(
         self,
         queries: MultiVectors,
-        rows: Sequence[NDArray[np.int64]],
+        rows: Sequence[Rows],
         k: int,
         threads: int | None,
         rescore: int | None = None,
         stops: Sequence[Stop] = (),
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> list[Ranked]:
         """Return the `k` best of each query's rows, best first, and their scores."""
         best = [_NOTHING] * len(queries)
         own_threads = threads if len(queries) == 1 else 1
@@ -372,8 +367,6 @@ class IndexContents:
             self.store.read_ahead(rows[q])
         run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
         return best
-
-    # -- changing -------------------------------------------------------------
 
     def append(
         self,
@@ -410,7 +403,7 @@ class IndexContents:
         else:
             self.candidates = self._encoded(self.config, rows, threads)
 
-    def _choose(self, rows: NDArray[np.int64], threads: int | None) -> None:
+    def _choose(self, rows: Rows, threads: int | None) -> None:
         """Fit moments, and learned vectors if the recall is low; compare both on windows of excluded documents."""
         presets = {name: preset_config(name, self.config.dimension) for name in (DEFAULT_PRESET, "learned")}
         self.candidates = whole = self._encoded(presets[DEFAULT_PRESET], rows, threads)
@@ -436,9 +429,7 @@ class IndexContents:
         self.candidates.encoder.compared = compared
         self.config = self.candidates.encoder.config
 
-    def _encoded(
-        self, config: EncoderConfig, sample: NDArray[np.int64], threads: int | None
-    ) -> CandidateSearch:
+    def _encoded(self, config: EncoderConfig, sample: Rows, threads: int | None) -> CandidateSearch:
         """Encode all documents; first fit the encoder on the rows `sample` if it is not fitted yet."""
         encoder = make_encoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
@@ -453,7 +444,7 @@ class IndexContents:
         candidates.fitted_rows = len(self.store)
         return candidates
 
-    def remove(self, rows: NDArray[np.int64]) -> None:
+    def remove(self, rows: Rows) -> None:
         """Delete documents."""
         self.ids.drop(rows)
         self._lengths = self._searchable = None
@@ -490,8 +481,6 @@ class IndexContents:
             fresh.append(self.ids.of(rows), texts, threads, codes)
         fresh.finish(threads)
         return fresh
-
-    # -- measuring ------------------------------------------------------------
 
     def calibrate_if_stale(self, threads: int | None) -> None:
         """Calibrate ``search(recall=)`` unless a calibration has these tokens and at least half as many documents."""

@@ -30,9 +30,6 @@ def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
     return [list(ranking) for ranking in rankings]
 
 
-# -- searching ----------------------------------------------------------------
-
-
 @every_way
 def test_answers_are_exact_scores_of_most_of_the_best(way: dict[str, Any]) -> None:
     index = built(**way)
@@ -90,9 +87,6 @@ def test_hnswlib_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         built()
 
 
-# -- ids ----------------------------------------------------------------------
-
-
 @every_way
 def test_ids_restrict_a_search(way: dict[str, Any]) -> None:
     index = built(**way)
@@ -118,9 +112,6 @@ def test_ids_within_exact_tokens_are_searched_exactly() -> None:
     assert index.info().search == "hnsw"
     expected = pairs(top_k(QUERIES, DOCUMENTS[100:180][DOCUMENTS[100:180].lengths > 0], 3))
     assert answers(index, k=3, candidates=3, ids=range(100, 180)) == expected
-
-
-# -- wrong arguments ----------------------------------------------------------
 
 
 BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
@@ -194,9 +185,6 @@ def test_settings_and_encoders_in_every_form() -> None:
     assert isinstance(index.encoder, FDEEncoder) and index.config == CONFIG
     np.testing.assert_array_equal(index.encoder.center, fitted.center)
     assert MuveraIndex.build(DOCUMENTS).config.kind == "moments"
-
-
-# -- growing, reading, info ---------------------------------------------------
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:

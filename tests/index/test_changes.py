@@ -65,9 +65,6 @@ def test_add_update_delete(way: dict[str, Any]) -> None:
     assert len(index.search(QUERIES[0])[0]) == 10
 
 
-# -- all or nothing -----------------------------------------------------------
-
-
 def facts(index: MuveraIndex) -> Any:
     return index.ids.tolist(), index.info(), answers(index)
 
@@ -159,8 +156,6 @@ def test_changes_that_fail_late(
     if method != "rebuild":
         assert index.search(new[0] * 9, k=1, candidates=100)[0].ids[0] == index.ids[-20]
 
-
-# -- threads ------------------------------------------------------------------
 
 # Searches that differ in everything that one could leave behind for the next.
 SEARCHES: list[dict[str, Any]] = [

@@ -116,9 +116,6 @@ def test_float16() -> None:
         MuveraIndex.build(wide, tokens="float16")
 
 
-# -- PLAID --------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("nbits", [1, 2, 4])
 @pytest.mark.parametrize("centroids", [5, 300])
 def test_plaid_codes_are_kept(tmp_path: Path, nbits: int, centroids: int) -> None:

@@ -53,9 +53,6 @@ def save(folder: Path, write: Any, expected: Generation | None, overwrite: bool 
 OLD = ["generation-000001/tokens-a.npy", "manifest.json"]
 
 
-# -- generations --------------------------------------------------------------
-
-
 def test_only_an_index_is_replaced(folder: Path) -> None:
     folder.mkdir()
     save(folder, writing({"a": b"1"}), None)  # into an empty folder
@@ -85,9 +82,6 @@ def test_another_writer_is_first(folder: Path) -> None:
         save(folder, overtaken, None)
     assert (folder / "generation-000001/tokens-a.npy").read_bytes() == b"1"
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
-
-
-# -- faults -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,9 +148,6 @@ def test_leftovers_of_killed_writers_are_removed(folder: Path) -> None:
     assert not any(path.exists() for path in (*beside, used)) and all(path.exists() for path in others)
 
 
-# -- files of others ----------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["generation-000000", "generation-000002", ".partial-0123456789abcdef"])
 def test_nothing_behind_a_link_is_removed_or_written(folder: Path, name: str) -> None:
     photos = folder.parent / "photos"
@@ -176,9 +167,6 @@ def test_nothing_behind_a_link_is_removed_or_written(folder: Path, name: str) ->
     with pytest.raises(IndexFolderError, match=r"\.lock is a link"):
         save(folder, writing({"a": b"4"}), third)
     assert (photos / "lengths.npy").read_bytes() == b"dear"
-
-
-# -- the manifest -------------------------------------------------------------
 
 
 def test_no_manifest(folder: Path) -> None:

@@ -101,9 +101,6 @@ def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:
     assert len(MuveraIndex.load(folder)) == 20
 
 
-# -- graphs -------------------------------------------------------------------
-
-
 def texts(first: int, count: int) -> MultiVectors:
     rng = np.random.default_rng(first)
     arrays = [rng.normal(size=(4, 16)).astype(np.float32) for _ in range(count)]
@@ -147,9 +144,6 @@ def test_a_graph_stays_and_new_vectors_are_written_beside_it(
     np.save(added, np.zeros((3, 17), np.float64))
     with pytest.raises(IndexFolderError, match=hnsw.ADDED):
         MuveraIndex.load(folder)
-
-
-# -- builds on disk -----------------------------------------------------------
 
 
 @pytest.mark.usefixtures("early_staging")
@@ -221,8 +215,6 @@ def test_a_rebuild_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(IndexFolderError, match="not loaded from there"):
         index.rebuild(path=tmp_path / "other")
 
-
-# -- bounded memory -----------------------------------------------------------
 
 LONG_CONFIG = FDEConfig(dimension=64, num_repetitions=2, num_simhash_projections=1, projection_dimension=8)
 

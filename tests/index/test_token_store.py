@@ -112,8 +112,6 @@ def test_join_merges_segments_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(store) == 14
 
 
-# -- advice to the system -----------------------------------------------------
-
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")
 
 
