@@ -8,18 +8,7 @@ from strategies import seeds
 
 from muvera import MultiVectors
 from muvera.data import batches
-from muvera.data.batches import DocumentSample, as_batches, pseudo_queries
-
-
-def test_input_of_as_batches() -> None:
-    one = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
-    assert [len(batch) for batch in as_batches(one)] == [2]
-    assert [len(batch) for batch in as_batches(iter([one, one]))] == [2, 2]
-    assert [len(batch) for batch in as_batches([np.ones((2, 3))] * 5)] == [5]
-    assert [len(batch) for batch in as_batches(np.ones((4, 2, 3)))] == [4]
-    assert list(as_batches([])) == []
-    with pytest.raises(TypeError, match="'docs'"):
-        as_batches("docs")
+from muvera.data.batches import DocumentSample, pseudo_queries
 
 
 def sampled(texts: list[np.ndarray], seed: int, batch: int, most: int = 4096) -> MultiVectors:

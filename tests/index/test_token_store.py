@@ -54,6 +54,11 @@ def test_a_store_is_a_list_of_texts(
         if staging is not None and data.draw(st.booleans()):
             store.flush(staging)
             assert all(segment.path is not None for segment in store.segments)
+        elif staging is None:
+            patch.setattr(module, "_JOINED_BYTES", data.draw(st.sampled_from([0, 1 << 20])))
+            before = len(store.segments)
+            store.flush(None)
+            assert len(store.segments) == (min(before, 1) if module._JOINED_BYTES else before)
     assert len(store) == len(expected)
     if not expected:
         assert store.segments == []
@@ -93,23 +98,6 @@ def test_segments_stay_few_and_large_maps_are_not_read(
         True,
         False,
     ]
-
-
-def test_join_merges_segments_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MERGED_BYTES", 0)
-    store, batches = float_store(), [texts(i, [3, 0, 2]) for i in range(4)]
-    for batch in batches:
-        store.append(batch)
-    expected = [np.array(text) for text in store.rows(np.arange(12))]
-    monkeypatch.setattr(module, "_JOINED_BYTES", 1)
-    store.flush(None)
-    assert len(store.segments) > 1
-    monkeypatch.undo()
-    store.flush(None)
-    assert len(store.segments) == 1
-    assert_same(store.rows(np.arange(12)), expected)
-    store.append(texts(9, [1, 4]))
-    assert len(store) == 14
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")
