@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -326,14 +325,9 @@ class MultiVectors:
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
     tokens = read_only_view(texts.tokens)
-    no_floats, no_halves = _no_tokens(texts.dimension)
-    return (no_floats, tokens.view(np.uint16)) if tokens.dtype == np.float16 else (tokens, no_halves)
-
-
-@cache
-def _no_tokens(dimension: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    shape = (0, dimension)
-    return read_only_view(np.empty(shape, np.float32)), read_only_view(np.empty(shape, np.uint16))
+    halves = tokens.dtype == np.float16
+    none = read_only_view(np.empty((0, texts.dimension), np.float32 if halves else np.uint16))
+    return (none, tokens.view(np.uint16)) if halves else (tokens, none)
 
 
 def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:

@@ -55,12 +55,7 @@ def write_contents(
     holds_lock: bool = False,
 ) -> IndexContents:
     """Write contents to a folder, see MuveraIndex.save; return contents that read their tokens from there."""
-    if (
-        write_texts is None
-        and not overwrite
-        and (target / MANIFEST).exists()
-        and texts_file(target) is not None
-    ):
+    if write_texts is None and not overwrite and (target / MANIFEST).exists() and texts_file(target):
         raise IndexFolderError(
             f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
             "with TextIndex.load, or save elsewhere."

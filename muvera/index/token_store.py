@@ -19,14 +19,7 @@ from ..data.ranking import best_first
 from ..data.validation import running_total
 from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
-from ..reranking.pruning import (
-    ALL,
-    DocumentRun,
-    RerankOptions,
-    rank_candidates,
-    ranked,
-    score_candidates,
-)
+from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates, ranked, score_candidates
 from ..utils.arrays import ask_for, forget, load_npy, resident_share
 from .settings import IndexSettings
 

@@ -93,11 +93,7 @@ class CandidateSearch:
         return make_search(kind, self.encoder.config.vector_dimension, self.settings.hnsw)
 
     def add(
-        self,
-        rows: Rows,
-        documents: MultiVectors,
-        threads: int | None = None,
-        guard: Guard = at_once,
+        self, rows: Rows, documents: MultiVectors, threads: int | None = None, guard: Guard = at_once
     ) -> None:
         """Encode documents and add their vectors, except those without tokens; after a failure, some may be added.
 
@@ -173,12 +169,7 @@ class CandidateSearch:
 
     @classmethod
     def load(
-        cls,
-        folder: Path,
-        encoder: Encoder,
-        settings: IndexSettings,
-        state: dict[str, Any],
-        live: Rows,
+        cls, folder: Path, encoder: Encoder, settings: IndexSettings, state: dict[str, Any], live: Rows
     ) -> CandidateSearch:
         """Load the files and the state of :meth:`save`; only the rows `live` are found."""
         loaded = cls(encoder, settings)

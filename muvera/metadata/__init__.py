@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 #: A condition on metadata.
 Filter = Mapping[str, Any]
@@ -26,8 +26,6 @@ COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 # Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
 _MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
 
-_Built = TypeVar("_Built")
-
 #: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
 TEXT = "$text"
 
@@ -38,21 +36,13 @@ class FilterError(ValueError):
     """Raised if a filter is invalid; the message names the invalid part and the allowed values."""
 
 
-class _Builder(Protocol[_Built]):
-    """Interface of objects that translate filters for one engine; ``all_of([])`` is true, ``any_of([])`` is false."""
+def build_condition(condition: Filter, build: Any) -> Any:
+    """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long.
 
-    def all_of(self, parts: list[_Built]) -> _Built: ...
-    def any_of(self, parts: list[_Built]) -> _Built: ...
-    def negation(self, part: _Built) -> _Built: ...
-    def exists(self, field: str) -> _Built: ...
-    def order(self, field: str, name: str, value: Any) -> _Built: ...
-    def any_equal(self, field: str, values: list[Any]) -> _Built: ...
-
-
-def build_condition(condition: Filter, build: _Builder[_Built]) -> _Built:
-    """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long."""
-    built: _Built = _Walk(build).condition(condition, 0)
-    return built
+    The builder has all_of(parts), which is true for no parts, any_of(parts), negation(part), exists(field),
+    order(field, operator, value) and any_equal(field, values).
+    """
+    return _Walk(build).condition(condition, 0)
 
 
 def kind_of(value: Any) -> str | None:
@@ -64,11 +54,7 @@ def kind_of(value: Any) -> str | None:
 
 def is_utf8(text: str) -> bool:
     """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode(errors="ignore").decode() == text
 
 
 class _Walk:

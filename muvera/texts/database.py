@@ -444,7 +444,8 @@ class _Term(NamedTuple):
 
 def to_sql(where: Filter) -> _Term:
     """Translate a condition into SQL on the column ``documents.row``."""
-    return build_condition(where, _SQLBuilder())
+    term: _Term = build_condition(where, _SQLBuilder())
+    return term
 
 
 class _SQLBuilder:
