@@ -1,7 +1,10 @@
-"""Exact Chamfer similarity (MaxSim): Chamfer(Q, P) = sum over q of max over p of <q, p>.
+"""Exact Chamfer similarity (MaxSim) of texts and of spans: Chamfer(Q, P) = sum over q of max over p of <q, p>.
 
 Inner products add along the dimension with fused multiply-adds, and scores add over query tokens in their
 order.  So a score has the same bits in any batch, with any other documents and any number of threads.
+
+A span is a range of a document's tokens, such as a sentence (AGRaME, arXiv 2405.15028).  Spans of different documents
+are compared by ``score(span) + alpha * score(document)``: the document's score shows whether the context matches.
 """
 
 from __future__ import annotations
@@ -13,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_text, checked_texts
+from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text, checked_texts
 from ..data.ranking import Ranking, best_first
 from ..data.validation import as_array, running_total
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
-from ..utils.checks import counted, given, require_int
+from ..utils.checks import counted, given, require_int, require_number
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .pruning import RerankOptions, rank_candidates
 
@@ -30,6 +33,9 @@ _TASK_TOKENS = 8192
 
 # Largest number of scores in memory in top_k: those of all documents with a block of queries.
 _HELD_SCORES = 1 << 24
+
+# Maximum rounding error of the cosine of a token with itself.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,30 @@ class Explanation:
     def score(self) -> float:
         """Chamfer similarity, summed over query tokens."""
         return float(np.float32(self.similarities.astype(np.float64).cumsum()[-1]))
+
+
+@dataclass(frozen=True)
+class SpanScore:
+    """One of the best spans.
+
+    Parameters
+    ----------
+    document : int
+        Position of its document.
+    start, stop : int
+        Its tokens within the document.
+    score : float
+        Score of the span plus alpha times that of the document; spans are ranked by it.
+    span_score, document_score : float
+        Chamfer similarities of the query with the span and with the whole document.
+    """
+
+    document: int
+    start: int
+    stop: int
+    score: float
+    span_score: float
+    document_score: float
 
 
 def chamfer(query: Any, document: Any) -> float:
@@ -191,19 +221,13 @@ def rerank(
     rankings = []
     for i, values in enumerate(candidates):
         positions = _positions(values, f"candidates[{i}]", len(documents), position_of)
-        positions = positions[
-            np.sort(np.unique(positions, return_index=True)[1])
-        ]  # without repeats, in order
+        first = np.unique(positions, return_index=True)[1]
+        positions = positions[np.sort(first)]  # without repeats, in order
         if len(queries[i]) == 0:
             rankings.append(Ranking(ids[:0], np.empty(0, np.float32)))
             continue
-        best, scores = rank_candidates(
-            queries[i],
-            positions,
-            [(documents, positions)],
-            RerankOptions(len(positions) if k is None else k),
-            threads,
-        )
+        options = RerankOptions(len(positions) if k is None else k)
+        best, scores = rank_candidates(queries[i], positions, [(documents, positions)], options, threads)
         rankings.append(Ranking(ids[best], scores))
     return rankings
 
@@ -235,19 +259,184 @@ def explain(query: Any, document: Any) -> Explanation:
     # Each token is a text of its own.
     each, every = (np.arange(texts.num_tokens + 1) for texts in (query, document))
     singles = MultiVectors(query.tokens, each)
-    products = score_texts(singles, document, every, every[:-1], 1)
+    products = _score_texts(singles, document, every, every[:-1], 1)
     tokens = products.argmax(axis=0)
     return Explanation(tokens, products[tokens, each[:-1]])
 
 
-def score_texts(
+def carve_queries(queries: Any, tau: float) -> MultiVectors:
+    """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
+
+    Each ball of similar tokens is replaced by their sum.  The first token that is in no ball starts the next
+    ball; every later free token whose cosine with it is at least `tau` joins this ball.  A ball matches one
+    document token, so a score is at most the Chamfer similarity (up to rounding).  Both are equal if all tokens of
+    each ball have the same best document token.
+
+    Parameters
+    ----------
+    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+    tau : float
+        Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer vectors and change
+        scores more.  1 merges only tokens of the same direction and does not change scores.  The paper uses
+        0.7.
+
+    Returns
+    -------
+    MultiVectors
+        float32, with the same ids; a token alone in its ball is unchanged.
+
+    Raises
+    ------
+    TypeError
+        If `tau` is not a number or `queries` are not token vectors.
+    ValueError
+        If `tau` is out of range or `queries` have NaN or infinities.
+
+    Examples
+    --------
+    >>> carve_queries([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]], 0.7)[0]
+    array([[1.8, 0.6],
+           [0. , 1. ]], dtype=float32)
+    """
+    if not 0 < require_number("tau", tau) <= 1:
+        raise ValueError(f"tau must be above 0 and at most 1, got {tau}.")
+    queries = checked_texts(queries, "queries")
+    carved = [_carved(np.asarray(query, np.float64), float(tau) - _ROUNDING) for query in queries]
+    arrays = MultiVectors.from_arrays(carved, dimension=queries.dimension, dtype=np.float32)
+    return arrays.with_ids(queries.ids) if queries.has_ids else arrays
+
+
+# -- spans --------------------------------------------------------------------
+
+
+def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
+    """Return the Chamfer similarity of one query with each span of one document.
+
+    Parameters
+    ----------
+    query : array_like (n_query_tokens, dimension)
+        All or some token vectors of a query; the scores of its parts add up to its score.
+    document : array_like (n_document_tokens, dimension)
+    spans : int (m, 2)
+        Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
+
+    Returns
+    -------
+    float32 (m,)
+        Sums over query tokens; -inf for an empty span.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `spans` have another shape or exceed the document.
+
+    Examples
+    --------
+    >>> score_spans([[1.0, 0.0]], [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]], [[0, 2], [2, 3]])
+    array([0.75, 1.  ], dtype=float32)
+    """
+    queries, documents = checked_text(query, "query"), checked_text(document, "document")
+    queries.require_dimension(documents.dimension, "query", "document")
+    return _span_scores(queries, documents, _checked_spans(spans, "spans", documents.num_tokens))
+
+
+def rank_spans(
+    query: Any,
+    documents: Any,
+    spans: Sequence[Any],
+    k: int = 10,
+    *,
+    alpha: float = 1.0,
+    document_scores: Any = None,
+) -> list[SpanScore]:
+    """Return the `k` best spans of several documents for one query.
+
+    Parameters
+    ----------
+    query : array_like (n_query_tokens, dimension)
+    documents : MultiVectors or a list of arrays
+        For example, the best documents of a search.
+    spans : sequence of int (m, 2) arrays
+        Spans of each document.
+    k : int
+        Largest number of spans to return.
+    alpha : float
+        Weight of the document's score; 0 compares spans alone.
+    document_scores : float (n,), optional
+        Chamfer similarities of the documents, if known; this saves half of the time.
+
+    Returns
+    -------
+    list of SpanScore
+        Best first; ties go to the earlier document, then to the earlier span.  Empty spans are never
+        returned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the number of span collections differs from that of documents, or a span exceeds its document.
+    """
+    texts = as_multivectors(documents, "documents")
+    queries = checked_text(query, "query")
+    require_int("k", k, 1)
+    if len(spans) != len(texts):
+        raise ValueError(
+            f"spans must have one array per document, got {len(spans)} for {len(texts)} documents."
+        )
+    if document_scores is not None and len(document_scores) != len(texts):
+        raise ValueError(
+            f"document_scores must have one score per document, got {len(document_scores)} for {len(texts)} documents."
+        )
+    if not len(texts):
+        return []
+    queries.require_dimension(texts.dimension, "query", "documents")
+    texts.require_finite("documents")
+    lengths = texts.lengths.tolist()
+    arrays = [_checked_spans(own, f"spans[{i}]", lengths[i]) for i, own in enumerate(spans)]
+    bounds, owners = np.concatenate(arrays), np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
+    scores = _span_scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
+    if document_scores is None:
+        document_scores = _scores(queries, texts, 1)[:, 0]
+    of_documents = np.asarray(document_scores, np.float64)
+    filled = bounds[:, 1] > bounds[:, 0]
+    totals = np.full(len(bounds), -np.inf)
+    totals[filled] = scores[filled] + alpha * of_documents[owners[filled]]
+    order = np.argsort(-totals, kind="stable")[: min(k, int(filled.sum()))]
+    best = []
+    for i in order.tolist():
+        (start, stop), owner = bounds[i].tolist(), int(owners[i])
+        best.append(
+            SpanScore(owner, start, stop, float(totals[i]), float(scores[i]), float(of_documents[owner]))
+        )
+    return best
+
+
+def spans_from_characters(
+    ranges: Sequence[tuple[int, int]], token_spans: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """Return the tokens that begin within ranges of characters, int64 (m, 2); (0, 0) if there are none.
+
+    `token_spans` are the characters of each token, see :class:`TextEncoder`; tokens without characters, such as [CLS],
+    belong to no span.
+    """
+    spans = []
+    for start, stop in ranges:
+        inside = [i for i, (a, b) in enumerate(token_spans) if b > a and start <= a < stop]
+        spans.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return np.array(spans, np.int64).reshape(-1, 2)
+
+
+# -- scores without checks ----------------------------------------------------
+
+
+def _score_texts(
     queries: MultiVectors,
     documents: MultiVectors,
     offsets: NDArray[np.int64],
     texts: NDArray[np.int64],
     threads: int | None,
 ) -> NDArray[np.float32]:
-    """Return the scores of `texts` (n,) with m queries, float32 (n, m), without checks.
+    """Return the scores of `texts` (n,) with m queries, float32 (n, m).
 
     Text i has the documents' tokens from ``offsets[i]`` to ``offsets[i + 1]``.
     """
@@ -267,7 +456,7 @@ def score_texts(
 def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None) -> NDArray[np.float32]:
     """Return the scores of all documents, float32 (n_documents, n_queries)."""
     positions = np.arange(len(documents))
-    return score_texts(queries, documents, documents.offsets, positions, threads)
+    return _score_texts(queries, documents, documents.offsets, positions, threads)
 
 
 def _positions(
@@ -285,9 +474,9 @@ def _positions(
             raise ValueError(f"{name} has id {unknown[0]!r}, which is not among the {count} documents.")
         return np.array([position_of[id] for id in ids], np.int64)
     positions = array.astype(np.int64)
-    if len(positions) and (positions.min() < 0 or positions.max() >= count):
-        wrong = positions.min() if positions.min() < 0 else positions.max()
-        raise ValueError(f"{name} has position {wrong}, but there are {count} documents.")
+    wrong = positions[(positions < 0) | (positions >= count)]
+    if len(wrong):
+        raise ValueError(f"{name} has position {wrong[0]}, but there are {count} documents.")
     return positions
 
 
@@ -297,3 +486,46 @@ def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
         return queries, checked_texts(documents, "documents", queries.dimension)
     documents = checked_texts(documents, "documents")
     return checked_texts(queries, "queries", documents.dimension, "documents"), documents
+
+
+def _span_scores(
+    queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
+    # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a span.
+    spans = 2 * np.arange(len(bounds))
+    return _score_texts(queries, documents, bounds.reshape(-1), spans, 1)[:, 0]
+
+
+def _checked_spans(spans: Any, name: str, tokens: int) -> NDArray[np.int64]:
+    """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise TypeError or ValueError."""
+    array = as_array(spans, name)
+    if array.size == 0:
+        array = np.empty((0, 2), np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 2 or array.shape[1] != 2:
+        raise TypeError(f"{name} must be integers (m, 2), start and stop, got {array.dtype} {array.shape}.")
+    starts, stops = array.T
+    wrong = np.flatnonzero((starts < 0) | (stops < starts) | (stops > tokens))
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"{name}[{i}] is {starts[i]}..{stops[i]}, but must lie within the document's {tokens} tokens."
+        )
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
+    """Return the sums of balls of tokens (n, dimension); a token of zeros has the cosine 0 with all tokens."""
+    norms = np.sqrt(np.square(tokens).sum(axis=1))
+    sums, free = np.empty(tokens.shape, np.float32), np.ones(len(tokens), bool)
+    count = 0
+    for first in range(len(tokens)):
+        if free[first]:
+            lengths = norms * norms[first]
+            # Not a product of matrices, whose last bits depend on the machine.
+            joins = free & (lengths > 0) & ((tokens * tokens[first]).sum(axis=1) >= least * lengths)
+            joins[first] = True
+            free &= ~joins
+            sums[count] = tokens[joins].sum(axis=0)
+            count += 1
+    return sums[:count]

@@ -15,8 +15,7 @@ import numpy as np
 
 from ..index.two_stage_search import SearchPlan
 from ..metadata import Filter
-from ..reranking.chamfer import explain
-from ..reranking.spans import rank_spans, score_spans, spans_from_characters
+from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
 from .database import TextDocument, require_ids
 from .encoders.base import TextEncoder, token_spans

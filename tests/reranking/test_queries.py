@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.reranking.queries import carve_queries
+from muvera.reranking.chamfer import carve_queries
 
 
 def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer, chamfer_matrix
-from muvera.reranking.spans import (
+from muvera.reranking.chamfer import (
     SpanScore,
     rank_spans,
     score_spans,
