@@ -55,11 +55,6 @@ class VectorSearch(ABC):
     Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that excludes all searches; call
     :meth:`settle` under such a guard, too.  If two copies of a graph are extended, only the one that was extended last
     can be searched; the other raises RuntimeError.
-
-    Parameters
-    ----------
-    dimension : int
-        Floats of a vector.
     """
 
     #: Name of this kind: the "backend" of an index.
@@ -76,16 +71,9 @@ class VectorSearch(ABC):
         return self._count
 
     def add(
-        self,
-        labels: Labels,
-        vectors: Floats,
-        threads: int | None = None,
-        guard: Guard = at_once,
+        self, labels: Labels, vectors: Floats, threads: int | None = None, guard: Guard = at_once
     ) -> None:
-        """Add vectors, float32 (n, dimension), under labels (n,) that are ascending and above all earlier ones.
-
-        After a failure, the search contains all of the new vectors or none.
-        """
+        """Add all or none of vectors (n, dimension) under labels (n,), ascending and above all earlier ones."""
         rows = checked_vectors(vectors, self.dimension)
         names = checked_labels(labels, len(rows))
         if not len(names):
@@ -130,13 +118,7 @@ class VectorSearch(ABC):
             raise KeyError(f"label {missing.min()} does not exist.")
 
     def remove(self, labels: Labels) -> None:
-        """Skip the vectors with these labels in every later search; they remain in memory.
-
-        Raises
-        ------
-        KeyError
-            For a label that does not exist.
-        """
+        """Skip the vectors with these labels in later searches; raise KeyError for a label that does not exist."""
         self._require(labels)
         alive = self._alive.copy()
         alive[labels] = False
@@ -151,21 +133,11 @@ class VectorSearch(ABC):
         *,
         ef: int | None = None,
     ) -> Found:
-        """Return the labels and inner products of the `k` best vectors of each query.
+        """Return the labels and inner products of the `k` best vectors of each query, see :data:`Found`.
 
-        Parameters
-        ----------
-        queries : float32 (m, dimension)
-        k : int
-        allowed : int64 (n,), optional
-            Search only among these labels; unknown ones are ignored.
-        threads : int, optional
-        ef : int, optional
-            Candidates that a graph search keeps; default: as in its settings.
+        Only the labels in `allowed` are searched, if given; unknown ones are ignored.  `ef` is the number of
+        candidates that a graph search keeps; default: as in its settings.
         """
-        require_int("k", k, 1)
-        if ef is not None:
-            require_int("ef", ef, 1)
         rows = checked_vectors(queries, self.dimension, "queries")
         labels, scores = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf, np.float32)
         if len(rows) and len(self):
@@ -198,10 +170,7 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write this search's files into `folder`, except for saved files that `keep` can keep.
-
-        Return the state for :meth:`load`, and the names of the kept files.
-        """
+        """Write this search's files into `folder`, except for saved files that `keep` can keep."""
 
     def saved_in(self, folder: Path) -> None:  # noqa: B027 (some keep no files)
         """Record the folder that contains the saved files."""
@@ -209,13 +178,7 @@ class VectorSearch(ABC):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
-        """Load a search from the files of :meth:`save`.
-
-        Raises
-        ------
-        ValueError
-            For damaged files, or files of another dimension or other settings.
-        """
+        """Load the files of :meth:`save`; raise ValueError for damaged ones, or for another dimension or settings."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +239,29 @@ def padded(rows: Floats) -> Floats:
     return out
 
 
-def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> Floats:
+def score_among(
+    labels: Labels,
+    read: Callable[[int, int], Floats],
+    queries: Floats,
+    best: Found,
+    threads: int | None,
+) -> None:
+    """Merge the best of `labels` for each query into `best`, see :data:`Found`; ties go to the first.
+
+    `read` returns the vectors of the labels from a start to a stop, with or without padding.
+    """
+    queries = padded(queries)
+    for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
+        products = _products(padded(read(start, stop)), queries, threads)
+        for names, scores, own in zip(*best, products, strict=True):
+            first = best_first(own, len(names))
+            merged = np.concatenate([scores, own[first]])
+            order = np.argsort(-merged, kind="stable")[: len(names)]
+            names[:] = np.concatenate([names, labels[start + first]])[order]
+            scores[:] = merged[order]
+
+
+def _products(vectors: Floats, queries: Floats, threads: int | None) -> Floats:
     """Return the inner products of :func:`padded` queries and vectors, float32 (m, n)."""
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
@@ -288,25 +273,3 @@ def score_all(vectors: Floats, queries: Floats, threads: int | None = None) -> F
     ranges = split_by_count(len(vectors), _TASK // (4 * width))
     run_in_ranges(work, ranges, threads, vectors.size * len(queries))
     return np.ascontiguousarray(out.T)
-
-
-def score_among(
-    labels: Labels,
-    read: Callable[[int, int], Floats],
-    queries: Floats,
-    best: Found,
-    threads: int | None = None,
-) -> None:
-    """Merge the best of `labels` for each query into `best`, see :data:`Found`; ties go to the first.
-
-    `read` returns the vectors of the labels from a start to a stop, with or without padding.
-    """
-    queries = padded(queries)
-    for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):
-        products = score_all(padded(read(start, stop)), queries, threads)
-        for names, scores, own in zip(*best, products, strict=True):
-            first = best_first(own, len(names))
-            merged = np.concatenate([scores, own[first]])
-            order = np.argsort(-merged, kind="stable")[: len(names)]
-            names[:] = np.concatenate([names, labels[start + first]])[order]
-            scores[:] = merged[order]

@@ -1,9 +1,8 @@
 """ExactSearch: read every vector, as bytes before floats.
 
 Each vector is also stored in signed bytes, with an upper bound of its rounding error.  The product computed from bytes
-differs from that of the float32 kernel by at most this bound times the length of the query.  So the products from bytes
-show which vectors can be among the best, and only these are read as floats.  The result has the same bits as reading
-all floats.
+differs from that of the float32 kernel by at most this bound times the length of the query.  So only vectors that can
+be among the best are read as floats, and the result has the same bits as reading all floats.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ _BYTE_TASK = 1 << 20
 # Maximum number of queries that share the reading of bytes.
 _TOGETHER = 8
 
-# Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is
-# not.
+# Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 
 # An empty array of rows, with which kernels search all rows.
@@ -66,16 +64,7 @@ _GROUPS = 8
 
 
 class ExactSearch(VectorSearch):
-    """Search by computing every inner product.
-
-    Recall is 1.  Time and memory traffic grow with ``n * dimension``; for up to about 100,000 short vectors
-    this is faster than a graph.
-
-    Parameters
-    ----------
-    dimension : int
-        Floats of a vector.
-    """
+    """Search by computing every inner product; for up to about 100,000 short vectors this is faster than a graph."""
 
     kind = "exact"
 
@@ -110,10 +99,10 @@ class ExactSearch(VectorSearch):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and len(self._columns) > 1 and k <= _MOST_READ * len(self)
         if not by_bytes or len(self._labels) * self._width < _BYTES_FROM:
-            return self._by_floats(queries, best, rows, threads)
+            self._by_floats(queries, best, rows, threads)
+            return
         for start, stop in split_by_count(len(queries), _TOGETHER):
             self._by_bytes(queries[start:stop], (best[0][start:stop], best[1][start:stop]), rows, threads)
-        return None
 
     def _by_floats(
         self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
@@ -121,9 +110,8 @@ class ExactSearch(VectorSearch):
         """Write the best of `rows`, or of all, by floats."""
         floats, labels = self._columns[0].values, self._labels.values
         if rows is None:
-            score_among(labels, lambda a, b: floats[a:b], queries, best, threads)
-        else:
-            score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
+            return score_among(labels, lambda a, b: floats[a:b], queries, best, threads)
+        return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
         """Return the products of queries rounded to 16 bits with all rounded vectors, (m, n)."""

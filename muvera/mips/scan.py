@@ -99,17 +99,10 @@ class _Searched:
 
 
 class ScanSearch(VectorSearch):
-    """Search by reading a short code of every vector.
+    """Search by reading a short code of every vector: 4 bits per pair of columns, which has 16 centroids.
 
-    Each pair of columns has 16 centroids, so a code takes 4 bits per pair: 64 bytes for 256 floats.  A query
-    scans the codes of all vectors.  It orders the best of them by bytes: 2 `k` vectors of 256 floats, or more if
-    vectors are shorter.  Results are bit-identical for any number of threads.  The centroids are fitted
-    on the first vectors; adding and removing vectors is cheap, and saving writes only new codes and bytes.
-
-    Parameters
-    ----------
-    dimension : int
-        Floats of a vector.
+    The best by codes are ordered by bytes.  Results are bit-identical for any number of threads.  The centroids are
+    fitted on the first vectors; adding and removing vectors is cheap, and saving writes only new codes and bytes.
     """
 
     kind = "scan"
@@ -148,10 +141,7 @@ class ScanSearch(VectorSearch):
         self._parts, self._labels, self._sums, self._units = parts, labels, sums, units
 
     def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
-        """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged.
-
-        So a row is copied only once each time the number of rows doubles.
-        """
+        """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged."""
         rows = sum(part.count for part in parts[first:])
         while rows and first and may(parts[first - 1]) and parts[first - 1].count <= _MERGED * rows:
             first -= 1
@@ -160,12 +150,13 @@ class ScanSearch(VectorSearch):
         if len(rest) < 2:
             return parts
         codes = self._new_codes(rows)
-        width, start = codes.shape[1], 0
+        width = codes.shape[1]
         by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
         for part in rest:
-            own = part.codes.transpose(0, 2, 1).reshape(-1, width)
-            by_row[start : start + part.count] = own[: part.count]
-            start += part.count
+            start = part.first - rest[0].first
+            by_row[start : start + part.count] = part.codes.transpose(0, 2, 1).reshape(-1, width)[
+                : part.count
+            ]
         codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
@@ -219,11 +210,23 @@ class ScanSearch(VectorSearch):
         else:
             candidates = self._scan(queries, searched, wanted, threads)
 
+        halves, units = (
+            np.zeros((2 * len(queries), self._depth), np.uint8),
+            np.empty(len(queries), np.float32),
+        )
+        split_to_bytes(queries, halves, units)
+
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
-                products = self._products(searched.parts, queries[q : q + 1], candidates[q])
+                rows, products = candidates[q], np.empty(len(candidates[q]), np.float32)
+                for part in searched.parts:
+                    own = slice(*np.searchsorted(rows, (part.first, part.first + part.count)).tolist())
+                    multiply_rows_at(
+                        read_only_view(part.bytes), part.first, rows[own], self._sums, self._units,
+                        halves[2 * q : 2 * q + 2], units[q], products[own],
+                    )  # fmt: skip
                 first = best_first(products, k)
-                labels[q, : len(first)] = self._labels[candidates[q][first]]
+                labels[q, : len(first)] = self._labels[rows[first]]
                 scores[q, : len(first)] = products[first]
 
         products_of = len(candidates[0]) * self._depth * len(queries)
@@ -264,22 +267,18 @@ class ScanSearch(VectorSearch):
         ]
         # Several threads divide the queries, or the blocks of a single query.
         workers = thread_count(threads)
-        shares = [pieces[a:b] for a, b in split_by_count(len(pieces), -(-len(pieces) // workers))]
-        shares = shares if len(queries) == 1 else [pieces]
+        share = -(-len(pieces) // (workers if len(queries) == 1 else 1))
+        shares = [pieces[a:b] for a, b in split_by_count(len(pieces), share)]
         together = min(_TOGETHER, -(-len(queries) // workers))
-        tasks = [
-            (share, chunk) for chunk in split_by_count(len(queries), together) for share in range(len(shares))
-        ]
+        tasks = [(i, *chunk) for chunk in split_by_count(len(queries), together) for i in range(len(shares))]
         shape = (len(shares), len(queries))
-        sums = np.empty((*shape, wanted + _ROOM), np.uint16)
-        rows = np.empty((*shape, wanted + _ROOM), np.int64)
+        sums, rows = (np.empty((*shape, wanted + _ROOM), kind) for kind in (np.uint16, np.int64))
         bounds, found = np.zeros(shape, np.uint16), np.zeros(shape, np.int64)
 
         def work(begin: int, end: int) -> None:
-            for share, (first, last) in tasks[begin:end]:
-                own = (share, slice(first, last))
-                flat = tables[first:last].reshape(-1)
-                for number, start, stop in shares[share]:
+            for i, first, last in tasks[begin:end]:
+                own, flat = (i, slice(first, last)), tables[first:last].reshape(-1)
+                for number, start, stop in shares[i]:
                     part = searched.parts[number]
                     scan_codes(
                         read_only_view(part.codes).reshape(-1), self._steps, flat, searched.words[number], start, stop,
@@ -290,28 +289,13 @@ class ScanSearch(VectorSearch):
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
         results, counts = [], np.empty(256, np.int64)
         for q in range(len(queries)):
-            ends = found[:, q].tolist()
-            own_sums = np.concatenate([part[q, :end] for part, end in zip(sums, ends, strict=True)])
-            own_rows = np.concatenate([part[q, :end] for part, end in zip(rows, ends, strict=True)])
+            ends = list(enumerate(found[:, q]))
+            own_sums = np.concatenate([sums[i, q, :end] for i, end in ends])
+            own_rows = np.concatenate([rows[i, q, :end] for i, end in ends])
             if len(own_rows) > wanted:
                 keep_best(own_sums, own_rows, len(own_rows), wanted, counts)
             results.append(own_rows[:wanted])
         return results
-
-    def _products(
-        self, parts: tuple[Part, ...], query: Floats, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Return the products of the bytes of ascending rows with a query rounded to 16 bits, (n,)."""
-        halves, unit = np.zeros((2, self._depth), np.uint8), np.empty(1, np.float32)
-        split_to_bytes(query, halves, unit)
-        out = np.empty(len(rows), np.float32)
-        ends = np.searchsorted(rows, [part.first + part.count for part in parts]).tolist()
-        for part, start, stop in zip(parts, [0, *ends], ends, strict=False):
-            multiply_rows_at(
-                read_only_view(part.bytes), part.first, rows[start:stop], self._sums, self._units,
-                halves, unit[0], out[start:stop],
-            )  # fmt: skip
-        return out
 
     # -- reading and saving ---------------------------------------------------
 

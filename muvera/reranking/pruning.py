@@ -1,9 +1,7 @@
 """Faster reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
 
-Candidates are scored in the order in which they are likely to be best.  The exact method stops scoring a
-document once bounds show that it is worse than the k best so far.  Two methods are approximate.  `stop` ends
-the ranking once few of the k best are expected among the candidates that are left.  `estimates` end it once the
-next candidate is unlikely to be among the k best, given the errors of the estimates so far.
+Scoring a document stops once bounds show that it is worse than the k best so far, which is exact.  `stop` ends the
+ranking once few of the k best are expected among the other candidates; `estimates` see :class:`RerankOptions`.
 """
 
 from __future__ import annotations
@@ -34,10 +32,9 @@ DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 
 
 class Stop(NamedTuple):
-    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.stopping`.
+    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.stopping`; the ranking updates `state`.
 
-    `products`, float32 (c,), are the candidates' products in the first stage, descending.  The ranking updates `state`,
-    float64 (STATE,).
+    `products`, float32 (c,), are the candidates' products in the first stage, descending.
     """
 
     products: NDArray[np.float32]
@@ -50,20 +47,11 @@ ALL = Stop(np.empty(0, np.float32), np.zeros(STATE))
 
 @dataclass(frozen=True, eq=False)
 class RerankOptions:
-    """Settings of the reranking of one query's candidates.
+    """How to find one query's `k` best candidates.
 
-    Parameters
-    ----------
-    k : int
-        Number of best candidates to find.
-    early_exit : bool
-        Stop scoring a document once it cannot be among the k best.  The result stays the same.
-    stop : Stop
-        When to stop ranking.
-    estimates : float32 (c,), optional
-        Estimated scores of the candidates, descending.  Ranking stops before the first candidate that would
-        need a five-sigma error to be among the k best.  Sigma is that of the errors of the candidates before it,
-        at least 8 and at least k.
+    `early_exit` stops scoring a document once it cannot be among them.  With `estimates` of the scores, float32 (c,),
+    descending, ranking stops before the first candidate that would need a five-sigma error to be among them.  Sigma is
+    that of the errors of the candidates before it, at least 8 and at least k.
     """
 
     k: int
@@ -94,13 +82,11 @@ def score_runs(
     def score_every(step: int, start: int) -> None:
         first = 0
         for texts, positions in runs:
-            own, following = scores[first + start : first + len(positions) : step], first + len(positions)
-            # Contiguous: kernels would be compiled again for strided arrays.
-            out = own if step == 1 else np.empty(len(own), np.float32)
-            score(texts, np.ascontiguousarray(positions[start::step]), first, out)
-            if step > 1:
-                own[:] = out
-            first = following
+            own = np.ascontiguousarray(positions[start::step])
+            out = np.empty(len(own), np.float32)
+            score(texts, own, first, out)
+            scores[first + start : first + len(positions) : step] = out
+            first += len(positions)
 
     tasks = 1
     if threads != 1 and operations:
@@ -118,8 +104,7 @@ def score_candidates(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (c,), -inf for pruned ones.
 
-    The runs list the most promising candidates first.  The k best do not depend on `threads`; only one thread
-    is used if ``options.in_order``.
+    The runs list the most promising candidates first.  The k best do not depend on `threads`.
     """
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
@@ -151,12 +136,10 @@ def rank_candidates(
     options: RerankOptions,
     threads: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the k best candidates, int64 (n,), best first, and their Chamfer similarities, float32 (n,).
+    """Return the k best candidates, best first, and their Chamfer similarities; ties go to the lower position.
 
-    Ties go to the lower position; documents without tokens are skipped.
-
-    `query` has at least one token.  `positions` int64 (c,) are the candidates without repeats, most promising first.
-    `runs` are their runs, in the same order.
+    `positions` int64 (c,) are the candidates without repeats, most promising first, and `runs` the same in runs.
+    Documents without tokens are skipped.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
