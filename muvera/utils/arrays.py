@@ -60,13 +60,7 @@ class GrowingArray:
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file.
-
-    Raises
-    ------
-    OSError
-        If it was not written completely, such as on a full disk; the message names the file.
-    """
+    """Write a ``.npy`` file; raise OSError with its name if it was not written completely."""
     try:
         np.save(path, array)
     except OSError as error:
@@ -98,22 +92,11 @@ class NpyHeader(NamedTuple):
                 f"numbers, but the file has {available}. Copy or export it again."
             )
 
-    def require_numbers(self, place: str) -> None:
-        """Raise ValueError for an array of Python objects, which are pickled."""
-        if self.dtype.hasobject:
-            raise ValueError(
-                f"{place} contains pickled objects, which can run arbitrary code when they are read. "
-                "Save it as an array of numbers or strings."
-            )
-
 
 def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
-    """Read the header of a .npy file; `stream` is at the first number afterwards.
+    """Read the header of a .npy file; raise ValueError with its name `place` if it is damaged.
 
-    Raises
-    ------
-    ValueError
-        If it is damaged, or not a .npy file; the message names it as `place`.
+    NumPy's own reader allocates as much memory as the header requires before it checks the file's size.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -133,12 +116,7 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
 def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
     """Return the array of a .npy file of numbers or strings, memory-mapped by default.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is damaged, truncated or contains pickled objects.
+    Raises FileNotFoundError, or ValueError if the file is damaged, truncated or contains pickled objects.
     """
     try:
         stream = path.open("rb")
@@ -146,23 +124,23 @@ def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
         raise FileNotFoundError(f"{path} is missing. Copy or export it again.") from None
     with stream:
         header = read_npy_header(stream, str(path))
-        header.require_numbers(str(path))
+        if header.dtype.hasobject:
+            raise ValueError(
+                f"{path} contains pickled objects, which can run arbitrary code when they are read. "
+                "Save it as an array of numbers or strings."
+            )
         header.require_bytes(path.stat().st_size - header.begins, str(path))
         order: Any = "F" if header.fortran_order else "C"
         if not header.nbytes:  # an empty file cannot be mapped
-            return _empty(header, str(path))
+            try:
+                return np.empty(header.shape, header.dtype)
+            except ValueError as error:
+                raise ValueError(f"{path} has an impossible shape, {header.shape}: {error}.") from error
         if not mmap:
             flat: NDArray[Any] = np.fromfile(stream, header.dtype, math.prod(header.shape))
             return flat.reshape(header.shape, order=order)
     mapped: NDArray[Any] = np.memmap(path, header.dtype, "r", header.begins, header.shape, order)
     return mapped
-
-
-def _empty(header: NpyHeader, place: str) -> NDArray[Any]:
-    try:
-        return np.empty(header.shape, header.dtype)
-    except ValueError as error:
-        raise ValueError(f"{place} has an impossible shape, {header.shape}: {error}.") from error
 
 
 # -- pages of mapped files ----------------------------------------------------

@@ -27,8 +27,7 @@ import filelock
 
 from .checks import as_path
 
-# Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to
-# restore.
+# Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to restore.
 _PURPOSES = ("partial", "staging", "old")
 
 # Another process can take a lock with a random name only while it removes leftovers.
@@ -58,12 +57,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield the path of a new, empty file, which becomes `target` if the block ends without an error.
+    """Yield a new, empty file, which becomes `target` if the block ends without an error.
 
-    Raises
-    ------
-    FileExistsError
-        If `target` is a folder, or exists and `overwrite` is False.
+    Raises FileExistsError if `target` is a folder, or exists and `overwrite` is False.
     """
     target = as_path(target).absolute()
     if target.is_dir():
@@ -94,15 +90,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is damaged; the message names it.
-    """
+    """Return the content of a JSON file; raise ValueError with its name if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -159,49 +147,28 @@ def _checksum(path: Path) -> str:
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Yield a folder to fill, which becomes `target` if the block ends without an error.
+    """Yield a folder beside `target` to fill, which becomes `target` if the block ends without an error.
 
-    Parameters
-    ----------
-    target : path
-        The final name.  It must not exist (an empty folder may), unless `overwrite`.
-    overwrite : bool
-        Replace an existing folder when the new one is complete.
-    own : sequence of str, optional
-        Patterns of file names: a folder that holds any other file is not replaced.
-
-    Yields
-    ------
-    Path
-        A new, empty folder beside `target`, which is removed if the block fails.
-
-    Raises
-    ------
-    FileExistsError
-        If `target` is a file, or exists and `overwrite` is False.
-
-    Notes
-    -----
-    The next call removes leftovers of a killed process beside `target`.  Linux can exchange two folders in one
-    step, so `target` exists at every moment; on other systems the next call restores it.
+    Raises FileExistsError if `target` is a file, or if it is not empty and either `overwrite` is False or a file in it
+    matches none of the patterns `own`.  Linux exchanges both folders in one step; elsewhere, the next call restores
+    `target` after a kill.
     """
     target = as_path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "partial") as beside:
-        occupied = target.is_dir() and any(target.iterdir())
         if target.exists() and not target.is_dir():
             raise FileExistsError(f"{target} is a file, but a folder is written here. Give another name.")
+        occupied = sorted(target.iterdir()) if target.is_dir() else []
         if occupied and not overwrite:
             raise FileExistsError(
                 f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
             )
-        if occupied and own is not None:
-            for path in sorted(target.iterdir()):
-                if not any(fnmatch(path.name, pattern) for pattern in own):
-                    raise FileExistsError(
-                        f"{target} contains {path.name}, which does not belong there, so the folder is not replaced. "
-                        "Give another name, or remove that file yourself."
-                    )
+        for path in occupied:
+            if own is not None and not any(fnmatch(path.name, pattern) for pattern in own):
+                raise FileExistsError(
+                    f"{target} contains {path.name}, which does not belong there, so the folder is not replaced. "
+                    "Give another name, or remove that file yourself."
+                )
         yield beside
         for path in beside.rglob("*"):
             if not path.is_symlink():
@@ -225,10 +192,7 @@ def atomic_folder(
 
 @contextmanager
 def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
-    """Yield a new folder beside `target`; remove it at the end, unless it was renamed.
-
-    Leftovers of killed processes are removed first.
-    """
+    """Remove leftovers, then yield a new folder beside `target`; remove it at the end, unless it was renamed."""
     remove_stale_siblings(target)
     for _ in range(_ATTEMPTS):
         mark = secrets.token_hex(8)
@@ -324,7 +288,5 @@ def _try_lock(path: Path) -> filelock.BaseFileLock | None:
 
 
 def _unlock(lock: filelock.BaseFileLock, path: Path) -> None:
-    path.unlink(
-        missing_ok=True
-    )  # before the lock is released: the next holder sees that the file was removed
+    path.unlink(missing_ok=True)  # first, so that the next holder sees that the file was removed
     lock.release()

@@ -25,13 +25,7 @@ def given(value: Any) -> str:
 
 
 def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
-    """Return a collection of ids as a list.
-
-    Raises
-    ------
-    TypeError
-        For a single id, such as a string, which would otherwise count as a collection of its characters.
-    """
+    """Return a collection of ids as a list; raise TypeError for a single id, such as a string."""
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
         if type(ids) not in kinds:
@@ -72,29 +66,12 @@ def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
 def require_int(
     name: str, value: Any, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
-    """Return `value` as an int if it is an integer within the bounds.
+    """Return `value` as an int; raise TypeError for bools and floats, ValueError if it is out of bounds.
 
-    Parameters
-    ----------
-    name : str
-        Name of the value in messages, such as ``"k"`` or ``"line 3: index"``.
-    value : int or NumPy integer
-        Bools and floats are refused.
-    minimum, maximum : int, optional
-    hint : str
-        Last sentence of every message: what to do.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer.
-    ValueError
-        If it is out of bounds.
+    `hint` is the last sentence of every message: what to do.
     """
-    if type(value) is not int and (
-        isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer))
-    ):
-        raise TypeError(_sentence(f"{name} must be an int, got {given(value)}.", hint))
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an int, got {given(value)}. {hint}".rstrip())
     number = int(value)
     _require_within(name, number, minimum, maximum, hint)
     return number
@@ -103,18 +80,15 @@ def require_int(
 def require_number(
     name: str, value: Any, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
-    """Return `value` as a float if it is a finite number within the bounds.
-
-    Parameters and errors are those of :func:`require_int`; NaN and infinities are refused with ValueError.
-    """
+    """Return `value` as a float if it is finite and within the bounds, see :func:`require_int`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(_sentence(f"{name} must be a number, got {given(value)}.", hint))
+        raise TypeError(f"{name} must be a number, got {given(value)}. {hint}".rstrip())
     try:
         number = float(value)
     except OverflowError:
         number = np.inf
     if not np.isfinite(number):
-        raise ValueError(_sentence(f"{name} must be finite, got {number}.", hint))
+        raise ValueError(f"{name} must be finite, got {number}. {hint}".rstrip())
     _require_within(name, value, minimum, maximum, hint)
     return number
 
@@ -136,31 +110,18 @@ def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str
         bounds = f"at least {minimum}"
     else:
         bounds = f"between {minimum} and {maximum}"
-    raise ValueError(_sentence(f"{name} must be {bounds}, got {value}.", hint))
-
-
-def _sentence(message: str, hint: str) -> str:
-    return f"{message} {hint}" if hint else message
+    raise ValueError(f"{name} must be {bounds}, got {value}. {hint}".rstrip())
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun; `plural` is by default the singular with an s.
-
-    Examples
-    --------
-    >>> counted(1, "document"), counted(1_200, "document"), counted(0, "query", "queries")
-    ('1 document', '1,200 documents', '0 queries')
-    """
+    """Return a number with its noun, such as "1,200 documents"; `plural` is by default the singular with an s."""
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
     """Import `module`, such as ``"pyarrow.parquet"``, for a purpose such as ``"Reading Parquet"``.
 
-    Raises
-    ------
-    ImportError
-        If it does not import; the message names the extra of ``muvera-toolkit`` that installs it.
+    The ImportError of a missing library names the extra of ``muvera-toolkit`` that installs it.
     """
     try:
         return importlib.import_module(module)
