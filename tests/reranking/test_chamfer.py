@@ -1,4 +1,4 @@
-"""Exact Chamfer: the oracle, ranking properties, and bits that depend on nothing else."""
+"""Exact Chamfer: the oracle, ranking properties, and bits that depend on nothing else; spans, and carved queries."""
 
 import sys
 from typing import Any
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer, chamfer_matrix, explain, rerank, top_k
+from muvera.reranking.chamfer import SpanScore, carve_queries, rank_spans, score_spans
 
 # At most 70 products, with as many float32 roundings, relative to the size of the terms.
 ROUNDING = 1e-5
@@ -134,8 +135,112 @@ def test_explain_adds_up_to_the_score(data: st.DataObject) -> None:
         assert token == equal[0]
 
 
+# -- spans --------------------------------------------------------------------
+
+SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32 - 1))
+
+
+@given(SHAPES, st.sampled_from([np.float32, np.float16]), st.data())
+def test_identities_with_chamfer(shape: tuple[int, int, int, int], dtype: Any, data: st.DataObject) -> None:
+    queries, tokens, dimension, seed = shape
+    rng = np.random.default_rng(seed)
+    query = rng.normal(size=(queries, dimension)).astype(np.float32)
+    document = rng.normal(size=(tokens, dimension)).astype(dtype)
+    ends = st.integers(0, tokens)
+    spans = [[0, tokens], *(sorted(data.draw(st.tuples(ends, ends))) for _ in range(3))]
+    for (start, stop), score in zip(spans, score_spans(query, document, spans), strict=True):
+        expected = chamfer(query, document[start:stop]) if stop > start else -np.inf
+        assert score == np.float32(expected)
+    growing = [[0, stop] for stop in range(1, tokens + 1)]
+    scores = score_spans(query, document, growing)
+    assert (np.diff(scores) >= 0).all()
+    if queries > 1:
+        parts = score_spans(query[:1], document, growing) + score_spans(query[1:], document, growing)
+        np.testing.assert_allclose(parts, scores, rtol=1e-5, atol=1e-5)
+    # The document's score is the sum over query tokens of the best span of a partition.
+    size = data.draw(st.integers(1, 10))
+    pieces = [[start, min(start + size, tokens)] for start in range(0, tokens, size)]
+    best = [score_spans(token[np.newaxis], document, pieces).max() for token in query]
+    assert sum(map(float, best)) == pytest.approx(chamfer(query, document), rel=1e-5, abs=1e-5)
+
+
+def test_spans_compete_with_the_scores_of_their_documents() -> None:
+    query = np.eye(2, dtype=np.float32)
+    documents = [np.array(rows, np.float32) for rows in ([[1, 0], [0, 0.5]], [[0.9, 0.9], [0, 0]])]
+    spans: list[Any] = [[[0, 1], [1, 2], [2, 2]], [[0, 1], [1, 2]]]
+    alone = rank_spans(query, documents, spans, alpha=0.0)
+    assert [(span.document, span.start) for span in alone] == [(1, 0), (0, 0), (0, 1), (1, 1)]
+    near: Any = pytest.approx(1.8)
+    assert alone[0] == SpanScore(1, 0, 1, near, near, near)
+    together = rank_spans(query, documents, spans, 2, alpha=1.0)
+    assert [span.score for span in together] == pytest.approx([3.6, 2.5])
+    ties = rank_spans([[1.0]], [np.ones((2, 1))] * 2, [[[0, 1], [1, 2]]] * 2)
+    assert [(span.document, span.start) for span in ties] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_known_scores_of_documents_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    documents = MultiVectors.from_arrays([rng.normal(size=(n, 8)) for n in (5, 9, 1)])
+    query = rng.normal(size=(3, 8))
+    spans = [[[i, i + 1] for i in range(n)] for n in documents.lengths]
+    known = chamfer_matrix([query], documents)[0]
+    expected = rank_spans(query, documents, spans, 9)
+    assert rank_spans(query, documents, spans, 9, document_scores=known) == expected
+
+
+# -- carved queries -----------------------------------------------------------
+
+
+def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
+    """The paper's greedy carving, with cosines for inner products."""
+    waiting = [token.astype(np.float64) for token in tokens]
+    sums = []
+    while waiting:
+        center = waiting.pop(0)
+        total, left = center.copy(), []
+        for token in waiting:
+            lengths = np.linalg.norm(center) * np.linalg.norm(token)
+            if lengths > 0 and center @ token / lengths >= tau:
+                total += token
+            else:
+                left.append(token)
+        sums.append(total)
+        waiting = left
+    return sums
+
+
+@given(st.data(), st.sampled_from([0.05, 0.3, 0.7, 0.95]))
+def test_balls_are_carved_greedily(data: st.DataObject, tau: float) -> None:
+    dimension = data.draw(some.dimensions)
+    # In one dimension all cosines are 1 or -1, and duplicates have 1: no cosine is near `tau`.
+    queries = [data.draw(some.token_arrays(dimension)) for _ in range(data.draw(st.integers(1, 4)))]
+    carved = carve_queries(MultiVectors.from_arrays(queries, dimension=dimension, dtype=np.float32), tau)
+    assert carved.tokens.dtype == np.float32
+    for actual, tokens in zip(carved, queries, strict=True):
+        expected = np.array(carved_by_hand(tokens, tau), np.float32).reshape(-1, dimension)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_tau_1_merges_only_equal_directions_and_no_zeros() -> None:
+    tokens = np.array([[3.0, 4.0], [0.0, 0.0], [-3.0, -4.0], [3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    expected = np.array([[6.3, 8.4], [0, 0], [-3, -4], [0, 0]], np.float32)
+    np.testing.assert_allclose(carve_queries(tokens, 1.0)[0], expected, rtol=1e-6)
+    distinct = np.random.default_rng(0).standard_normal((9, 12)).astype(np.float16)
+    np.testing.assert_array_equal(carve_queries(distinct, 1)[0], distinct.astype(np.float32))
+
+
+def test_ids_and_queries_without_tokens_stay() -> None:
+    queries = MultiVectors.from_arrays([np.ones((4, 3)), np.ones((0, 3))], ids=["a", "b"])
+    carved = carve_queries(queries, 0.7)
+    assert carved.ids.tolist() == ["a", "b"] and carved.lengths.tolist() == [1, 0]
+    assert carved[0].tolist() == [[4.0, 4.0, 4.0]]
+    assert not carve_queries(MultiVectors.from_flat(queries.tokens, queries.lengths), 0.7).has_ids
+
+
+# -- bad input ----------------------------------------------------------------
+
 GOOD = MultiVectors.from_arrays([np.ones((2, 3)), np.ones((1, 3))])
-NAMED = GOOD.with_ids(["a", "b"])
+ONE, NAMED = np.ones((1, 2)), GOOD.with_ids(["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -152,6 +257,14 @@ NAMED = GOOD.with_ids(["a", "b"])
         (lambda: rerank(GOOD, GOOD, [[0], [1, 2]]), ValueError, r"candidates\[1\].* 2.* 2"),
         (lambda: rerank(GOOD, GOOD, [[-1], [1]]), ValueError, r"candidates\[0\].* -1"),
         (lambda: rerank(GOOD, NAMED, [["a"], ["b", "c"]]), ValueError, r"candidates\[1\].*'c'"),
+        (lambda: score_spans(ONE, np.ones((3, 2)), [[0, 4]]), ValueError, r"spans\[0\] is 0\.\.4.* 3 "),
+        (lambda: score_spans(ONE, np.ones((3, 2)), [0, 1]), TypeError, r"int64 \(2,\)"),
+        (lambda: score_spans(GOOD[0], ONE, [[0, 1]]), ValueError, "3 columns.*dimension=2"),
+        (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]]), ValueError, "got 1 for 2 documents"),
+        (lambda: rank_spans(ONE, [ONE] * 2, [[[0, 1]]] * 2, document_scores=[1.0]), ValueError, "1 .* 2 doc"),
+        (lambda: rank_spans(ONE, [ONE], [[[0, 2]]]), ValueError, r"spans\[0\]\[0\] is 0\.\.2.* 1 "),
+        (lambda: carve_queries(GOOD, 1.5), ValueError, "tau .*1.5"),
+        (lambda: carve_queries(GOOD, True), TypeError, "tau .*bool"),
     ],
 )
 def test_bad_input(call: Any, kind: type[Exception], words: str) -> None:
