@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.ranking import best_first
-from ..data.validation import as_array, read_only_view
+from ..data.validation import read_only_view
 from ..kernels.rows import first_beyond, inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
@@ -196,12 +196,11 @@ class SavedState:
 
 def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:
     """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
-    array = as_array(vectors, name)
+    array = np.asarray(vectors)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.")
-    if array.dtype != np.float32 or not array.flags.c_contiguous:
-        with np.errstate(over="ignore"):  # the check below refuses the infinities
-            array = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # the check below refuses the infinities
+        array = np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dimension:
         raise ValueError(f"{name} must have shape (n, {dimension}), got {array.shape}.")
     wrong = first_beyond(read_only_view(array).reshape(-1).view(np.uint32), *_FINITE)

@@ -153,10 +153,8 @@ class ScanSearch(VectorSearch):
         width = codes.shape[1]
         by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
         for part in rest:
-            start = part.first - rest[0].first
-            by_row[start : start + part.count] = part.codes.transpose(0, 2, 1).reshape(-1, width)[
-                : part.count
-            ]
+            start, own = part.first - rest[0].first, part.codes.transpose(0, 2, 1).reshape(-1, width)
+            by_row[start : start + part.count] = own[: part.count]
         codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
@@ -209,11 +207,8 @@ class ScanSearch(VectorSearch):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
         else:
             candidates = self._scan(queries, searched, wanted, threads)
-
-        halves, units = (
-            np.zeros((2 * len(queries), self._depth), np.uint8),
-            np.empty(len(queries), np.float32),
-        )
+        halves = np.zeros((2 * len(queries), self._depth), np.uint8)
+        units = np.empty(len(queries), np.float32)
         split_to_bytes(queries, halves, units)
 
         def work(start: int, stop: int) -> None:
@@ -244,7 +239,7 @@ class ScanSearch(VectorSearch):
             visible[np.searchsorted(self._labels, self.existing(allowed))] = True
         words = []
         for part in parts:
-            bits = np.zeros(-(-part.count // BLOCK) * BLOCK, bool)
+            bits = np.zeros(len(part.codes) * BLOCK, bool)
             bits[: part.count] = visible[part.first : part.first + part.count]
             words.append(np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64, copy=False))
         searched = _Searched(parts, alive, visible, int(np.count_nonzero(visible)), words)
@@ -261,9 +256,9 @@ class ScanSearch(VectorSearch):
         for table, query in zip(tables, self._paired(queries), strict=True):
             make_tables(query, self._centroids, scratch, table)
         pieces = [
-            (number, start, stop)
-            for number, part in enumerate(searched.parts)
-            for start, stop in split_by_count(-(-part.count // BLOCK), _BLOCKS_PER_TASK)
+            (part, words, start, stop)
+            for part, words in zip(searched.parts, searched.words, strict=True)
+            for start, stop in split_by_count(len(part.codes), _BLOCKS_PER_TASK)
         ]
         # Several threads divide the queries, or the blocks of a single query.
         workers = thread_count(threads)
@@ -278,10 +273,9 @@ class ScanSearch(VectorSearch):
         def work(begin: int, end: int) -> None:
             for i, first, last in tasks[begin:end]:
                 own, flat = (i, slice(first, last)), tables[first:last].reshape(-1)
-                for number, start, stop in shares[i]:
-                    part = searched.parts[number]
+                for part, words, start, stop in shares[i]:
                     scan_codes(
-                        read_only_view(part.codes).reshape(-1), self._steps, flat, searched.words[number], start, stop,
+                        read_only_view(part.codes).reshape(-1), self._steps, flat, words, start, stop,
                         part.first, wanted, bounds[own], sums[own], rows[own], found[own],
                     )  # fmt: skip
 

@@ -18,8 +18,6 @@ from .pruning import ALL, Stop, score_runs
 class CodedVectors:
     """Texts as codes: text i is ``tokens[offsets[i] : offsets[i + 1]]``, decoded by `codec`."""
 
-    __slots__ = ("codec", "offsets", "tokens")
-
     def __init__(self, codec: TokenCodec, tokens: NDArray[np.uint8], offsets: ArrayLike) -> None:
         if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] != codec.bytes_per_token:
             raise ValueError(

@@ -44,13 +44,6 @@ def test_ef_of_a_search() -> None:
     assert not np.array_equal(narrow, wide)
 
 
-def test_zero_vectors() -> None:
-    search = graph(np.array([[0.0, 0.0], [0.0, 3.0]], np.float32))
-    labels, scores = search.search(np.array([[0.0, 2.0], [0.0, -2.0]]), 2)
-    assert labels.tolist() == [[1, 0], [0, 1]]
-    np.testing.assert_allclose(scores, [[6, 0], [0, -6]], atol=6e-5)
-
-
 def test_later_vectors_longer_than_the_first(tmp_path: Path) -> None:
     vectors, queries = clustered(43, 600, 16), clustered(44, 20, 16)
     vectors[400:] *= 2

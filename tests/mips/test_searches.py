@@ -145,9 +145,11 @@ def test_few_or_no_vectors(make: Any, tmp_path: Path) -> None:
     labels, scores = search.search(rows(2), 3)
     assert labels.tolist() == [[-1] * 3] * 2 and (scores == -np.inf).all()
     assert search.vectors(np.empty(0, np.int64)).shape == (0, DIM)
-    search.add(np.array([3, 7]), np.arange(2 * DIM).reshape(2, DIM) + 1)
-    labels, scores = search.search(rows(1), 4)
-    assert labels.tolist() == [[7, 3, -1, -1]] and (scores[0, 2:] == -np.inf).all()
+    search.add(np.array([3, 7]), np.arange(2 * DIM).reshape(2, DIM))
+    search.add(np.array([8]), np.zeros((1, DIM)))
+    labels, scores = search.search(np.concatenate([rows(1), -rows(1)]), 4)
+    assert labels.tolist() == [[7, 3, 8, -1], [8, 3, 7, -1]] and (scores[:, 3] == -np.inf).all()
+    np.testing.assert_allclose(scores[:, :3], [[51, 15, 0], [0, -15, -51]], atol=0.3)
 
 
 @every_search
