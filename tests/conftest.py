@@ -38,7 +38,6 @@ SLOW = (
     "convert/writers/",
     "diagnostics/test_diagnose.py",
     "docs/",
-    "encoders/test_fde_draws.py",
     "encoders/test_learned.py",
     "engines/",
     "experiments/",

@@ -44,7 +44,6 @@ CONFIGS = [
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension}-{c.vector_dimension}")
 def encoder(request: pytest.FixtureRequest) -> Any:
-    """A fitted encoder."""
     return make_encoder(request.param).fit(ragged(request.param.dimension), threads=2)
 
 

@@ -1,4 +1,4 @@
-"""FDEEncoder: the oracle against the compiled path, exact bits, properties, configuration, bad input."""
+"""FDEEncoder: the oracle against the compiled path, properties, random matrices, the C++ reference, bad input."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
+from muvera.encoders.fde import draw_matrices
 from muvera.encoders.reference_draws import count_sketch, standard_normals
 
 SIDES = ["encode_documents", "encode_queries"]
@@ -46,6 +47,14 @@ SHAPES = [
 #: Options of a sketch of whole tokens, without moments; it needs no fit if there is no center.
 WHOLE: dict[str, Any] = {"split_mean": False, "document_cells": "unit"}
 PLAIN: dict[str, Any] = {**WHOLE, "center": False, "document_cells": "mean", "projection": "identity"}
+
+
+# float32 entries of orthonormal rows, or similarities of unit vectors, summed over at most a few hundred terms.
+ROUNDING = 1e-5
+
+
+def projections_of(config: FDEConfig) -> np.ndarray:
+    return np.asarray(draw_matrices(config).projections[:, :, : config.dimension], np.float64)
 
 
 def made(documents: MultiVectors | None, **settings: Any) -> FDEEncoder:
@@ -82,7 +91,6 @@ def texts_for(encoder: FDEEncoder, seed: int) -> list[np.ndarray]:
 
 
 def expected(tokens: np.ndarray, encoder: FDEEncoder, side: str) -> np.ndarray:
-    """Return the oracle's FDE."""
     config, blocks = encoder.config, encoder.blocks
     planes, inner = matrices_of(encoder)
     if side == "encode_documents":
@@ -122,9 +130,14 @@ def test_oracle(options: dict[str, Any]) -> None:
 def test_65536_cells() -> None:
     changes = {"projection": "complementary", "projection_dimension": 1, "fill_empty_partitions": True}
     encoder = made(None, dimension=20, num_repetitions=1, num_simhash_projections=16, **{**PLAIN, **changes})
-    tokens = texts_for(encoder, 1)[0][:3]
-    for side in SIDES:
-        assert_close(getattr(encoder, side)(tokens)[0], expected(tokens, encoder, side))
+    tokens = texts_for(encoder, 1)[0]
+    planes, inner = matrices_of(encoder)
+    assert inner is not None
+    codes = oracle.token_codes(tokens, planes[0])
+    differing = sum(((np.arange(2**16)[:, np.newaxis] ^ codes) >> bit) & 1 for bit in range(16))
+    wanted = (tokens @ inner[0][0])[np.argmin(differing, axis=1)]  # no two tokens are in one cell
+    assert_close(encoder.encode_documents(tokens)[0], wanted)
+    assert_close(encoder.encode_queries(tokens)[0], expected(tokens, encoder, "encode_queries"))
 
 
 @pytest.mark.parametrize("final", [1, 50])
@@ -169,7 +182,6 @@ def test_golden_vectors() -> None:
 
 @st.composite
 def encoders(draw: st.DrawFn) -> FDEEncoder:
-    """Return a fitted encoder of any projection."""
     dimension = draw(some.dimensions)
     return made(
         ragged(dimension, 5),
@@ -206,6 +218,108 @@ def test_document_fdes_ignore_duplication_and_order(
     if not encoder.config.fill_empty_partitions:
         order = data.draw(st.permutations(range(len(tokens))))
         assert_close(encoder.encode_documents(tokens[order])[0], once, 2e-4)
+
+
+# -- structure of random matrices ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dimension", "block"), [(1, 1), (70, 7), (130, 16)])
+def test_complementary_projections_lose_nothing_together(dimension: int, block: int) -> None:
+    group = -(-dimension // block)
+    config = FDEConfig(dimension=dimension, num_repetitions=2 * group, projection_dimension=block)
+    inner = projections_of(config)
+    for start in (0, group):
+        total = sum(rows.T @ rows for rows in inner[start : start + group])
+        np.testing.assert_allclose(total / group, np.eye(dimension), atol=ROUNDING)
+    assert dimension == 1 or not np.allclose(inner[:group], inner[group:])
+
+
+@pytest.mark.parametrize("projection", ["complementary", "rademacher", "count_sketch", "identity"])
+@pytest.mark.parametrize("dimension", [7, 130])
+def test_repetitions_do_not_depend_on_their_number(dimension: int, projection: Any) -> None:
+    common: dict[str, Any] = {"dimension": dimension, "projection": projection}
+    few, many = (draw_matrices(FDEConfig(num_repetitions=count, **common)) for count in (3, 17))
+    np.testing.assert_allclose(few.hyperplanes, many.hyperplanes[:9], atol=ROUNDING)
+    np.testing.assert_allclose(few.projections, many.projections[:3], atol=ROUNDING)
+    planes = {rows.tobytes() for rows in many.hyperplanes.reshape(17, 3, -1)}
+    # The next seed is not the next repetition.
+    other = draw_matrices(FDEConfig(num_repetitions=17, seed=43, **common)).hyperplanes
+    assert len(planes | {rows.tobytes() for rows in other.reshape(17, 3, -1)}) == 34
+    if projection != "identity":
+        assert len({rows.tobytes() for rows in many.projections}) == 17
+
+
+def test_targets_are_within_the_vector() -> None:
+    """Compiled code writes to them without bounds checks."""
+    config = FDEConfig.preset("paper", 96, num_repetitions=2, final_projection_dimension=30)
+    matrices = draw_matrices(config)
+    for target in (30, -1):
+        wrong = np.append(matrices.final_targets[1:], target)
+        with pytest.raises(ValueError, match="'final_targets' must be within"):
+            FDEEncoder(config, matrices=dataclasses.replace(matrices, final_targets=wrong))
+
+
+# -- the paper's proofs; margins are five standard errors of the tested mean, and seeds are fixed ----
+
+
+def assert_mean(samples: list[float], wanted: float) -> None:
+    error = np.std(samples, ddof=1) / np.sqrt(len(samples))
+    assert abs(np.mean(samples) - wanted) < 5 * error + 1e-6, (wanted, error)
+
+
+def pair(dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two unit vectors at an angle of 1, with most of their length in few columns."""
+    rng = np.random.default_rng(dimension)
+    q, p = rng.standard_normal((2, dimension)) / np.sqrt(1 + np.arange(dimension))
+    q /= np.linalg.norm(q)
+    p -= (p @ q) * q
+    return q, np.cos(1) * q + np.sin(1) * p / np.linalg.norm(p)
+
+
+@pytest.mark.parametrize("dimension", [3, 130])
+@pytest.mark.parametrize("kind", ["complementary", "rademacher", "count_sketch"])
+def test_inner_projections_are_unbiased(kind: Any, dimension: int) -> None:
+    """E <psi(q), psi(p)> = <q, p> (Fact A.2)."""
+    q, p = pair(dimension)
+    common: dict[str, Any] = {"projection": kind, "projection_dimension": min(dimension, 7)}
+    samples = []
+    for seed in range(120):
+        config = FDEConfig(dimension=dimension, num_repetitions=1, seed=seed, **common)
+        (rows,) = projections_of(config)
+        samples.append(float(rows @ q @ (rows @ p)))
+    assert_mean(samples, float(q @ p))
+
+
+@pytest.mark.parametrize("dimension", [2, 40])
+def test_bits_differ_as_often_as_the_angle_says(dimension: int) -> None:
+    """Pr[signs differ] = angle / pi (Claim A.4)."""
+    q, p = pair(dimension)
+    samples = []
+    for seed in range(60):
+        config = FDEConfig(dimension=dimension, num_repetitions=10, num_simhash_projections=5, seed=seed)
+        normals = draw_matrices(config).hyperplanes[:, :dimension].astype(np.float64)
+        samples.append(float(np.mean((normals @ q > 0) != (normals @ p > 0))))
+    assert_mean(samples, 1.0 / np.pi)
+    # Binomial, and a third for luck.
+    assert np.std(samples) < 1.33 * np.sqrt(1 / np.pi * (1 - 1 / np.pi) / 50)
+
+
+def estimate(encoder: FDEEncoder, query: np.ndarray, document: np.ndarray) -> float:
+    """Return <Fq, Fd> / R in float64."""
+    fdes = encoder.encode_queries(query)[0], encoder.encode_documents(document)[0]
+    return float(fdes[0].astype(np.float64) @ fdes[1].astype(np.float64) / encoder.config.num_repetitions)
+
+
+@given(st.data(), st.integers(1, 70), st.integers(0, 6), st.integers(1, 5))
+def test_one_sided(data: st.DataObject, dimension: int, bits: int, repetitions: int) -> None:
+    """Lemma A.3: with p = d and fill the estimate never exceeds Chamfer; it is exact for one token."""
+    query, document = (data.draw(some.token_arrays(dimension, least=1, most=16, unit=True)) for _ in range(2))
+    cells: dict[str, Any] = {"num_simhash_projections": bits, "num_repetitions": repetitions}
+    seed = data.draw(st.integers(0, 1000))
+    encoder = FDEEncoder(FDEConfig.preset("paper", dimension, projection="identity", seed=seed, **cells))
+    assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING
+    exact = oracle.chamfer(query, document[:1])
+    assert estimate(encoder, query, document[:1]) == pytest.approx(exact, abs=ROUNDING)
 
 
 # -- the C++ reference: golden files, and muvfde if it is installed ---------------------------

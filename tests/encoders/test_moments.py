@@ -216,18 +216,12 @@ def test_maps_are_fitted_to_the_queries() -> None:
     assert not np.array_equal(fitted_to_queries.compact.sums, fitted(ragged(20, 80), 24).compact.sums)
 
 
-# -- failed fits ------------------------------------------------------------------
-
-
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = MomentsEncoder(MomentsConfig(dimension=20, compact_dimension=24))
     with monkeypatch.context() as broken, pytest.raises(TypeError):
         broken.setattr(moments_module, "fit_maps", None)
         encoder.fit(ragged(20, 60))
     assert encoder.needs_fit and not encoder.fit(ragged(20, 60)).needs_fit
-
-
-# -- in an index ------------------------------------------------------------------
 
 
 def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
