@@ -29,25 +29,22 @@ def test_the_study_has_every_configuration_and_every_expected_score(tmp_path: Pa
         assert {(row["experiment"], row["point"]) for row in rows} <= points, path
 
 
-def test_variants_are_labelled(tmp_path: Path) -> None:
-    build = {"preset": "paper", "center": True}
-    variants = [{"num_repetitions": 2}, {"num_repetitions": 4, "label": "four at {center}"}]
-    entries = load(tmp_path, systems=[{"system": "fde", "build": build, "variants": variants}]).entries
-    assert [entry.label for entry in entries] == ["fde, num_repetitions=2", "four at True"]
-    assert entries[1].build == {**build, "num_repetitions": 4}
-
-
 def test_points_seeds_and_comparisons(tmp_path: Path) -> None:
+    build: dict[str, Any] = {"preset": "paper", "center": True}
+    variants = [{"num_repetitions": 2}, {"num_repetitions": 4, "label": "four at {center}"}]
     systems = [
         {"system": "muvera", "query": {"ef": 50}, "sweep": {"candidates": [10, 20]}},
+        {"system": "fde", "build": build, "variants": variants},
         {"system": "bm25"},
     ]
     experiment = load(tmp_path, systems=systems, seeds=3, metrics=["nDCG@10"], compare=[{"to": "bm25"}])
     points = experiment.points()
-    assert [point.name for point in points] == ["muvera, candidates=10", "muvera, candidates=20", "bm25"]
+    names = ("muvera, candidates=10", "muvera, candidates=20", "fde, num_repetitions=2", "four at True")
+    assert tuple(point.name for point in points) == (*names, "bm25")
     assert points[1].query == {"ef": 50, "candidates": 20}
+    assert experiment.entries[2].build == {**build, "num_repetitions": 4}
     assert experiment.seeds == (42, 1042, 2042)  # their difference exceeds the number of repetitions
-    assert experiment.comparisons[0].what == ("muvera, candidates=10", "muvera, candidates=20")
+    assert experiment.comparisons[0].what == names
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class LateInteractionTextEmbedding:
     """The methods of fastembed's class that the library calls; no model is looked for online."""
 
     model = SimpleNamespace(tokenize=tokenize, skip_list=(), pad_token_id=-1)
-    list_supported_models = staticmethod(list)
+    list_supported_models: Any = staticmethod(list)
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
