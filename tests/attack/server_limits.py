@@ -92,10 +92,6 @@ def longest_wait(port: int, ended: threading.Event, waits: list[float]) -> None:
     connection.close()
 
 
-def measure_all(names: list[str]) -> list[tuple[str, int, float, float]]:
-    return [(name, *measure(name)) for name in names]
-
-
 def measure(name: str) -> tuple[int, float, float]:
     """Send a request to a new server; return its status, another client's longest wait in ms, and MB of peak memory."""
     with tempfile.TemporaryDirectory() as parent:

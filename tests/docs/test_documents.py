@@ -116,10 +116,6 @@ def write_colbert_index(folder: Path) -> None:
     np.save(folder / "queries.npy", queries / np.linalg.norm(queries, axis=2, keepdims=True))
 
 
-def write_csv(folder: Path) -> None:
-    (folder / "pages.csv").write_text("url,title,body\na,Apples,A red fruit.\nb,Pears,A green fruit.\n")
-
-
 def write_other_tools(folder: Path) -> None:
     """Write small indexes of RAGatouille, PyLate, byaldi, Qdrant and LanceDB, 32 columns each."""
     documents, index = random_texts(2, dimension=32), random_index(0, [[5, 3], [4, 6]], 32)
@@ -139,9 +135,11 @@ def write_other_tools(folder: Path) -> None:
         write_lancedb(folder / "my-lancedb", documents)
 
 
+CSV = "url,title,body\na,Apples,A red fruit.\nb,Pears,A green fruit.\n"
+
 #: Writers of the files that a page expects in its folder.
 MATERIALS: dict[str, tuple[Callable[[Path], object], ...]] = {
-    "README": (write_csv,),
+    "README": (lambda folder: (folder / "pages.csv").write_text(CSV),),
     "colbert-index": (write_colbert_index,),
     "switch": (write_colbert_index, write_tokens, write_other_tools),
     **dict.fromkeys(("vector-database", "lancedb", "milvus", "opensearch", "postgresql"), (write_tokens,)),
