@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from ..utils.checks import given, require_int
 from .multivectors import MultiVectors, as_multivectors
 
-#: Largest number of documents in a sample.
-MAX_FIT_DOCUMENTS = 4096
+MAX_FIT_DOCUMENTS = 4096  # in a sample
 
 # Maximum bytes of the vectors that an encoder makes from the sample, and of the sample's tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
-# Rows summed at a time, so that only a block is copied to float64.
-_BLOCK = 65536
+_BLOCK = 65536  # rows that are copied to float64 at a time
 
 # Spawn keys of the configuration's seed; those of the random matrices differ.
 _SAMPLING, _SHRINKING = 0xC0, 0xC3

@@ -30,23 +30,22 @@ class DemoSample:
 
 def load_demo_sample() -> DemoSample:
     """Read the bundled sample."""
-    queries = _json("queries.json")
+    queries = _read("queries.json")
     return DemoSample(
-        documents=MultiVectors.from_flat(_npy("tokens"), _npy("lengths"), ids=_json("ids.json")),
+        documents=MultiVectors.from_flat(_read("tokens.npy"), _read("lengths.npy"), ids=_read("ids.json")),
         queries=MultiVectors.from_flat(
-            _npy("query_tokens"), _npy("query_lengths"), ids=[query["id"] for query in queries]
+            _read("query_tokens.npy"), _read("query_lengths.npy"), ids=[query["id"] for query in queries]
         ),
-        texts=_json("texts.json"),
+        texts=_read("texts.json"),
         query_texts=[query["text"] for query in queries],
-        token_strings=_json("token_strings.json"),
+        token_strings=_read("token_strings.json"),
         query_token_strings=[query["token_strings"] for query in queries],
         relevant=[query["relevant"] for query in queries],
     )
 
 
-def _npy(name: str) -> Any:
-    return np.load(FOLDER / f"{name}.npy", allow_pickle=False)
-
-
-def _json(name: str) -> Any:
-    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+def _read(name: str) -> Any:
+    path = FOLDER / name
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    return json.loads(path.read_text(encoding="utf-8"))

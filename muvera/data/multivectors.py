@@ -155,7 +155,30 @@ class MultiVectors:
         `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not copied.  Needs
         ``muvera-toolkit[parquet]``.
         """
-        return cls.from_flat(*_from_arrow_lists(array), ids=ids)
+        pa = import_extra("pyarrow", "parquet", "Reading Arrow")
+        lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
+        lists, levels = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), [array]
+        while len(levels) < 3 and isinstance(levels[-1], lists):
+            levels[-1].validate(full=True)
+            levels.append(levels[-1].flatten())
+        valid = len(levels) == 3 and pa.types.is_floating(levels[2].type)
+        if not valid or any(level.null_count for level in levels):
+            kind = array.type if isinstance(array, pa.Array) else given(array)
+            raise TypeError(
+                f"array must be an Arrow array of lists of lists of floats, without nulls, got {kind}."
+            )
+        _, vectors, numbers = levels
+        fixed = isinstance(vectors, pa.FixedSizeListArray)
+        widths = [vectors.type.list_size] if fixed else np.unique(lengths_of(vectors).to_numpy()).tolist()
+        if len(widths) != 1:
+            raise ValueError(
+                f"array must contain vectors of one width, got vectors of {widths or 'no'} floats."
+            )
+        lengths = lengths_of(array).to_numpy(zero_copy_only=False).astype(np.int64)
+        tokens = numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0])
+        return cls.from_flat(tokens, lengths, ids=ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
@@ -430,28 +453,3 @@ def _joined(
     if filled:
         np.concatenate(filled, out=tokens, casting="same_kind")
     return tokens, lengths
-
-
-def _from_arrow_lists(array: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return an Arrow array of lists of lists of floats as flat tokens (n_tokens, dimension) and lengths."""
-    pa = import_extra("pyarrow", "parquet", "Reading Arrow")
-    lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
-    lists, levels = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), [array]
-    while len(levels) < 3 and isinstance(levels[-1], lists):
-        levels[-1].validate(full=True)
-        levels.append(levels[-1].flatten())
-    valid = len(levels) == 3 and pa.types.is_floating(levels[2].type)
-    if not valid or any(level.null_count for level in levels):
-        kind = array.type if isinstance(array, pa.Array) else given(array)
-        raise TypeError(
-            f"array must be an Arrow array of lists of lists of floats, without nulls, got {kind}."
-        )
-    _, vectors, numbers = levels
-    fixed = isinstance(vectors, pa.FixedSizeListArray)
-    widths = [vectors.type.list_size] if fixed else np.unique(lengths_of(vectors).to_numpy()).tolist()
-    if len(widths) != 1:
-        raise ValueError(f"array must contain vectors of one width, got vectors of {widths or 'no'} floats.")
-    lengths = lengths_of(array).to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers.to_numpy(zero_copy_only=False).reshape(-1, widths[0]), lengths

@@ -38,9 +38,7 @@ FORMAT_VERSION = 2
 
 MANIFEST = "manifest.json"
 
-#: The database of a text index.
 TEXTS = "texts.sqlite"
-
 _LONGEST = 200  # characters in the name of a file
 
 #: Names of the files in a generation; no other file is read or removed.
@@ -268,7 +266,7 @@ def commit(
     exists = (target / MANIFEST).exists()
     if overwrite or not exists:
         require_place(target, overwrite)
-        with locked(target) if exists else nullcontext():
+        with hold(target) if exists else nullcontext():
             try:
                 with atomic_folder(target, overwrite) as beside:
                     return Save(target, beside, 1, {}).run(write, attempted)
@@ -278,7 +276,7 @@ def commit(
                         f"Another process has written {target} during this save. Load it, or save to another folder."
                     ) from error
                 raise
-    with nullcontext() if holds_lock else locked(target):
+    with nullcontext() if holds_lock else hold(target):
         manifest = read_manifest(target)
         current = Generation.of(manifest)
         attempted &= {current}
@@ -349,14 +347,14 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
         return 0
 
 
-def hold(folder: Path) -> filelock.BaseFileLock:
-    """Acquire the lock of `folder`, which any thread can release; raise IndexFolderError if it is taken."""
+def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
+    """Acquire the lock of `folder`, until the end of a ``with`` block; raise IndexFolderError if it is taken."""
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     lock = filelock.FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
         if not path.exists():  # the holder has replaced the folder
             lock.release()
             raise filelock.Timeout(str(path))
@@ -365,14 +363,4 @@ def hold(folder: Path) -> filelock.BaseFileLock:
             f"Another process or an open TextIndex is writing {folder}. Close it or wait for it, then load the index "
             "again."
         ) from None
-    return lock
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder` during a block, see :func:`hold`."""
-    lock = hold(folder)
-    try:
-        yield
-    finally:
-        lock.release()
+    return held

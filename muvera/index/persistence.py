@@ -40,8 +40,7 @@ LENGTHS = "lengths.npy"
 
 _Read = TypeVar("_Read")
 
-# Maximum attempts to read a folder while writers replace it.
-_ATTEMPTS = 5
+_ATTEMPTS = 5  # to read a folder while writers replace it
 
 # A saved segment with at most this many times the new tokens is written again, with them in one file.
 _GROWTH = 2

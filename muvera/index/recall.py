@@ -33,18 +33,14 @@ BEST, CANDIDATES = 10, 100
 
 #: Maximum number of windows of a measurement, and of tokens to read for each.
 MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000
+_WINDOW = 32  # tokens, as in ColBERT's queries
 
-# Number of tokens in a window, as in ColBERT's queries.
-_WINDOW = 32
-
-# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share.
-_PART, _PER_DOUBLING = 16, 128
+# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share, and
+# with at least _MIN_WINDOWS.
+_PART, _PER_DOUBLING, _MIN_WINDOWS = 16, 128, 8
 
 # Limits of a measurement: multiplications for exact Chamfer similarity (a few seconds), and minimum number of windows.
 _PRODUCTS, _MIN_QUERIES = 5 * 10**10, 16
-
-# Minimum number of windows for a recall of added documents.
-_MIN_WINDOWS = 8
 
 # A warning needs a recall of added documents below _ENOUGH.  It must also be lower than the other documents' recall, by
 # more than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.

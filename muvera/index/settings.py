@@ -16,8 +16,7 @@ TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
 #: Collections of at most this many tokens are searched exactly: the two stages would not be faster.
 EXACT_TOKENS = 20_000
 
-#: A first stage with less recall than this gets a warning.
-LOW_RECALL = 0.9
+LOW_RECALL = 0.9  # of a first stage; a lower one gets a warning
 
 
 @dataclass(frozen=True, kw_only=True)

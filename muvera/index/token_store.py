@@ -27,8 +27,7 @@ from .settings import IndexSettings
 # All of up to _JOINED_BYTES are merged at the end of a build: ranking in order is slower with several segments.
 _GROWTH, _MERGED_BYTES, _JOINED_BYTES = 2, 64 << 20, 2 << 30
 
-# Bytes of tokens in memory before they are written to the staging file.
-_STAGING_BYTES = 64 << 20
+_STAGING_BYTES = 64 << 20  # of tokens in memory before they are written to the staging file
 
 # Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
@@ -53,11 +52,8 @@ Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 #: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 PLAID_BATCH_TOKENS = 1 << 17
 
-#: A codec is fitted on this many tokens once they exist, or on fewer at the end of a build.
-FIT_TOKENS = 50_000
-
-# Seed of the sample that a codec is fitted on.
-_SEED = 0x70
+#: A codec is fitted on a sample of this many tokens once they exist, or on fewer at the end of a build.
+FIT_TOKENS, _SEED = 50_000, 0x70
 
 # Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.  Bounds are used for
 # more than _BOUNDED times k candidates.

@@ -52,8 +52,7 @@ from .token_store import Ranked, Rows, TokenLevels
 #: ranking costs more time than the scan saves: `python -m experiments first-stage`.
 SCAN_FROM = 8192
 
-# Bytes of vectors per encoded block.
-_BLOCK_BYTES = 128 << 20
+_BLOCK_BYTES = 128 << 20  # of vectors per encoded block
 
 DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 
@@ -69,8 +68,7 @@ _AHEAD, _RANKED, _PAIRS = 4, 4, 1 << 18
 # replace moments if their recall is higher by more than _CLEARLY.
 _SUSPICIOUS, _HELD_OUT, _CLEARLY = 0.93, 16, 0.03
 
-# Rows and scores of a query without candidates.
-_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)  # the best of no rows
 
 
 class CandidateSearch:

@@ -136,11 +136,8 @@ class _Walk:
 def _scalar(field: str, name: str, value: Any) -> Any:
     if isinstance(value, str) and not is_utf8(value):
         raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Remove it.")
-    if isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
+    fits = isinstance(value, int) and -(2**63) <= value < 2**63
+    if isinstance(value, str) or fits or (isinstance(value, float) and math.isfinite(value)):
         return value
     if value is None:
         raise FilterError(f"{name} of {field!r} is null. Use {{'$exists': false}} to find absent fields.")

@@ -75,7 +75,7 @@ class DurableFolder:
         self._journal: BinaryIO | None = None
         # The unconfirmed change: the journal, its size before the change, and the number of changed documents.
         self._pending: tuple[BinaryIO, int, int] | None = None
-        self._lock = hold(path)
+        self._lock = hold(path).lock
 
     @property
     def is_open(self) -> bool:
