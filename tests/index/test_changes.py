@@ -1,7 +1,7 @@
 """MuveraIndex: additions, updates and deletions; a change happens completely or not at all; threads."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,52 +98,40 @@ class FaultError(Exception):
     """An error that no code expects."""
 
 
-STEPS = {
-    "encoding": (FDEEncoder, "encode_documents"),
-    "vectors": (ExactSearch, "add"),
-    "graph": (HNSWSearch, "add"),
-    "tokens": (TokenStore, "append"),
-}
-
-
 @pytest.mark.parametrize(
-    ("way", "step"),
+    ("way", "owner", "step"),
     [
-        ("all tokens", "tokens"),
-        ("exact", "vectors"),
-        *(("hnsw", step) for step in ("encoding", "graph", "tokens")),
-        ("scan", "encoding"),
+        ("all tokens", TokenStore, "append"),
+        ("exact", ExactSearch, "add"),
+        ("hnsw", FDEEncoder, "encode_documents"),
+        ("hnsw", HNSWSearch, "add"),
+        ("hnsw", TokenStore, "append"),
+        ("scan", FDEEncoder, "encode_documents"),
     ],
 )
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("method", ["add", "update", "rebuild"])
 def test_changes_that_fail_late(
-    way: str, step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
+    way: str, owner: Any, step: str, after: bool, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fault happens in the second block of vectors, before or after the step itself."""
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
     monkeypatch.setattr(two_stage_search, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
-    owner, name = STEPS[step]
-    original, calls = getattr(owner, name), []
+    original, calls = getattr(owner, step), []
 
     def breaks(self: Any, *args: Any, **settings: Any) -> Any:
-        calls.append(name)
-        if len(calls) == 2 or step == "tokens":
+        calls.append(step)
+        if len(calls) == 2 or owner is TokenStore:
             if after:
                 original(self, *args, **settings)
             raise FaultError
         return original(self, *args, **settings)
 
-    monkeypatch.setattr(owner, name, breaks)
+    monkeypatch.setattr(owner, step, breaks)
     new = documents_like_real(20, 7, ids=np.arange(190, 210) if method == "update" else None)
-    new = new if new.has_ids else MultiVectors.from_flat(new.tokens, new.lengths)
-    run: Callable[[], object] = {
-        "add": lambda: index.add(new),
-        "update": lambda: index.update(new),
-        "rebuild": lambda: index.rebuild(),
-    }[method]
+    run: Any = index.rebuild if method == "rebuild" else partial(getattr(index, method), new)
     try:
         run()
     except FaultError:

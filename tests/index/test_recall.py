@@ -123,7 +123,9 @@ def test_it_is_measured_again_once_the_index_has_doubled() -> None:
     assert index.candidates_by_recall[0.9] >= 10
 
 
-def test_everything_is_ranked_where_nothing_is_calibrated(index: MuveraIndex) -> None:
+def test_everything_is_ranked_where_nothing_is_calibrated(
+    index: MuveraIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = MuveraIndex.build(DOCUMENTS[:40], "mean", exact_tokens=0)
     small = MuveraIndex.build(DOCUMENTS[:300], "mean")  # reads all tokens
     for each, count in ((few, 40), (small, 300)):
@@ -134,11 +136,6 @@ def test_everything_is_ranked_where_nothing_is_calibrated(index: MuveraIndex) ->
     some = index.search(QUERIES[:1], 5, ids=range(20), recall=0.9)[0]
     assert some.expected_recall == 1 and some[:2].expected_recall == 1
     assert len(index.search([QUERIES[0], np.empty((0, DIM))], 5, recall=0.9)[1]) == 0
-
-
-def test_an_index_without_a_calibration_says_what_to_do(
-    index: MuveraIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(index._contents.candidates, "calibration", None)
     with pytest.raises(ValueError, match=r"recall=0.9 needs a calibration, .* calibrate"):
         index.search(QUERIES, 5, recall=0.9)

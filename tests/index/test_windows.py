@@ -120,9 +120,7 @@ def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) ->
     index.delete([f"0-0-{i}" for i in range(110)])
     assert index.info().first_stage is not None
     monkeypatch.setattr(module, "MAX_TOKENS", 600)
-    index.add(
-        kind(1, 200, seed=2)
-    )  # more than doubles the index: all is measured again, among fewer documents
+    index.add(kind(1, 200, seed=2))  # more than doubles the index: all is measured again, in part
     large = index.info().first_stage
     assert large is not None and 100 < large.documents < len(index) and large.queries > 30
 
