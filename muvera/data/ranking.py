@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from .validation import Ids
 
-# Up to this many scores, sorting all of them is faster than selecting the best first.
-_SORTED = 256
+_SORTED = 256  # scores, up to which sorting all is faster than selecting the best first
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ TokenArray = NDArray[np.float32] | NDArray[np.float16]
 #: External ids, one per text: int64, or strings as :func:`string_array` stores them.
 Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
 
-#: Largest number of characters of an id, the limit of Milvus' VARCHAR.
-MAX_ID_LENGTH = 65_535
+MAX_ID_LENGTH = 65_535  # characters, the limit of Milvus' VARCHAR
 
 #: Every number of a token must be smaller: sums of products must stay within float32.
 TOO_LARGE = 1e12
@@ -31,8 +30,7 @@ _BITS = {
 # Types that need no check of their names, which takes longer than all other checks.
 _READY = (np.dtype(np.float32), np.dtype(np.float16))
 
-# Strings with at most this many characters in total are always stored as NumPy strings.
-_NARROW_STRINGS = 1 << 18
+_NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
 # Float64 represents every integer up to the first; sums of lengths up to the second can be compared as float64.
 _LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62

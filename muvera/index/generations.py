@@ -33,12 +33,8 @@ from ..utils.atomic_files import (
 from ..utils.checks import as_path
 
 FORMAT = "muvera-index"
-
 FORMAT_VERSION = 2
-
-MANIFEST = "manifest.json"
-
-TEXTS = "texts.sqlite"
+MANIFEST, LOCK, TEXTS = "manifest.json", ".lock", "texts.sqlite"
 _LONGEST = 200  # characters in the name of a file
 
 #: Names of the files in a generation; no other file is read or removed.
@@ -56,10 +52,7 @@ FILE_PATTERNS = (
     TEXTS,
 )
 
-LOCK = ".lock"
-
 _GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
-
 _JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
 
@@ -235,14 +228,8 @@ class Save:
             self.folder.replace(self._place / name)
             sync(self._place)
             attempted.add(new)
-            entries = {
-                "generation": new.number,
-                "stamp": new.stamp,
-                "folder": name,
-                **content,
-                "files": files,
-            }
-            write_manifest(self._place, entries)
+            own = {"generation": new.number, "stamp": new.stamp, "folder": name}
+            write_manifest(self._place, {**own, **content, "files": files})
         finally:
             _remove_unnamed(self._place)
         return new

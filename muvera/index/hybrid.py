@@ -10,8 +10,7 @@ from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
 
-#: Name of the exact Chamfer scores among the sources of a hybrid search.
-MAXSIM = "maxsim"
+MAXSIM = "maxsim"  # the exact Chamfer scores, among the sources
 
 
 def hybrid_search(
@@ -57,8 +56,7 @@ def hybrid_search(
     Raises
     ------
     TypeError, ValueError
-        For a source named "maxsim", a source without one ranking per query, weights whose names are not "maxsim" and
-        all sources, or another wrong setting.
+        For a source named "maxsim" or without one ranking per query, or wrong weights or settings.
 
     Examples
     --------

@@ -18,7 +18,6 @@ from ..utils.checks import given, has_repeats, require_choice
 
 IDS, ALIVE = "ids.json", "alive.npy"
 
-#: How to handle ids that are not in the index.
 Missing = Literal["raise", "ignore"]
 
 # Every change copies the dictionary of changed rows.  It is merged into the other dictionary once it has more than

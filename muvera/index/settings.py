@@ -135,18 +135,18 @@ class IndexInfo:
     search : str
         What a search reads: "all tokens", or the kind of vector search.
     exact_tokens : int
-        Collections of up to this many tokens are searched exactly.
+        As in the settings.
     encoder : dict
-        The encoder's configuration, its "vector_dimension", and "compared": the first-stage recall of each kind of
-        vectors among which this one was chosen; None without a comparison.
+        The encoder's configuration, its "vector_dimension", and "compared": the measured recall of each kind of
+        vectors among which this one was chosen, or None.
     vectors : dict or None
         Kind, settings and "bytes_per_vector" of the vector search.  None while all tokens are read.
     token_codec : dict
         How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
-        candidate, and "exact_bytes_per_token" that it reads of the best candidates (0 without exact tokens).
+        candidate, and "exact_bytes_per_token" that it reads of the best candidates.
     first_stage : FirstStageRecall or None
         Recall of windows of documents.  Measured when the index is built, when its size has doubled or halved, and
-        when a sixteenth of the documents are new.  None if all tokens are read, or every document is a candidate.
+        when a sixteenth of the documents are new.  None if every document is a candidate.
     added : FirstStageRecall or None
         Recall of windows of documents that were added after the encoder was fitted.  None if they are few.
     bytes_per_document : int
