@@ -1,28 +1,48 @@
-"""``muvera index``, ``info``, ``search`` and ``serve``, and an index as the source of other commands."""
+"""Commands of token embeddings and indexes, and ``muvera demo``."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.command_line import answer, fails, muvera, some_texts
+from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, LearnedEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex, top_k
+from muvera import (
+    FDEConfig,
+    FDEEncoder,
+    LearnedEncoder,
+    MomentsConfig,
+    MultiVectors,
+    MuveraIndex,
+    TextIndex,
+    top_k,
+)
 from muvera.cli import sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
+from muvera.data.demo_sample import load_demo_sample
+from muvera.engines import EngineIndex
 from muvera.texts.database import DocumentDatabase
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
 TINY = {"vector_dimension": 8, "num_landmarks": 16, "num_features": 16, "training_epochs": 1}
 FDE = FDEConfig(dimension=16, **SMALL)
+VECTORS = FDEEncoder(FDE).fit(some_texts()).encode_documents(some_texts())
+QUERIES = some_texts(6, seed=1)
 
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     some_texts().save(tmp_path / "docs")
+    QUERIES.save(tmp_path / "queries")
     return tmp_path / "docs"
 
 
@@ -36,16 +56,6 @@ def assert_same(index: MuveraIndex, expected: MultiVectors) -> None:
     np.testing.assert_array_equal(index.tokens(index.ids).tokens, expected.tokens)
 
 
-def test_a_small_collection_is_searched_exactly(docs: Path, tmp_path: Path) -> None:
-    code, out, err = muvera("index", docs, tmp_path / "out")
-    assert (code, err) == (0, "")
-    words = " ".join(out.split())
-    assert f"out: 30 documents, {some_texts().num_tokens} tokens of 16 dimensions" in words
-    assert "searches read all tokens" in words
-    assert_same(MuveraIndex.load(tmp_path / "out"), some_texts())
-    assert "--overwrite" in fails("index", docs, tmp_path / "out")
-
-
 def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
     given = ["--encoder", "fde", "--config", config(tmp_path, **SMALL, seed=7), "--exact-tokens", 0]
     given += ["--backend", "hnsw", "--tokens", "2bit", "--keep-exact"]
@@ -57,19 +67,6 @@ def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
     assert (loaded.settings.tokens, loaded.settings.keep_exact) == ("2bit", True)
     words = " ".join(muvera("index", docs, tmp_path / "other", *given)[1].split())
     assert "65 floats (hnsw)" in words and "without exact tokens" in words
-
-
-def test_a_configuration_of_another_index(docs: Path, tmp_path: Path) -> None:
-    file = config(tmp_path, **FDE.to_dict())
-    answer("index", docs, tmp_path / "out", "--config", file)
-    assert MuveraIndex.load(tmp_path / "out").config.hash == FDE.hash
-    answer("index", docs, tmp_path / "first", "--exact-tokens", 0)
-    answer("index", docs, tmp_path / "second", "--exact-tokens", 0, "--encoder", tmp_path / "first")
-    first, second = MuveraIndex.load(tmp_path / "first"), MuveraIndex.load(tmp_path / "second")
-    assert first.config == second.config == MomentsConfig(dimension=16)
-    assert "is fitted already" in fails(
-        "index", docs, tmp_path / "x", "--encoder", tmp_path / "first", "--config", file
-    )
 
 
 def test_an_encoder_is_fitted_on_all_batches(
@@ -104,7 +101,13 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
         assert text in fails("index", docs, tmp_path / "out", "--exact-tokens", 0, *arguments)
     assert "OUT must be a folder" in fails("index", docs, "lancedb:x#y")
     url = "postgresql://u:secret@h/d"
-    for command in (("encode", docs, url), ("index", url, "x"), ("texts", "index", url, "x")):
+    for command in (
+        ("encode", docs, url),
+        ("index", url, "x"),
+        ("texts", "index", url, "x"),
+        ("info", url),
+        ("serve", url),
+    ):
         error = fails(*command)
         assert "must be a folder" in error and "secret" not in error
     (tmp_path / "a.txt").write_text("text")
@@ -132,7 +135,8 @@ def test_commands_read_an_index(named: bool, tmp_path: Path, monkeypatch: pytest
     source = open_index(tmp_path / "index")
     assert (source.num_documents, source.num_tokens) == (58, left.num_tokens)
     assert all(batch.num_tokens <= 20 or len(batch) == 1 for batch in source.batches(20))
-    assert answer("index", tmp_path / "index", tmp_path / "again")["documents"] == 58
+    code, out, err = muvera("index", tmp_path / "index", tmp_path / "again")
+    assert (code, err) == (0, "") and "searches read all tokens" in " ".join(out.split())
     assert_same(MuveraIndex.load(tmp_path / "again"), left)
     answer("convert", tmp_path / "index", tmp_path / "tokens")
     assert read(tmp_path / "tokens").ids.tolist() == left.ids.tolist()
@@ -187,10 +191,6 @@ def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
     assert "does not exist" in fails("info", tmp_path / "nothing")
 
 
-QUERIES = some_texts(6, seed=1)
-FILLED = QUERIES[[0, 1, 2, 4, 5]]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("search")
@@ -205,7 +205,11 @@ def test_rankings_are_those_of_exact_chamfer(folder: Path, tmp_path: Path) -> No
     assert (content["k"], content["candidates"]) == (4, 100)
     assert [query["id"] for query in content["queries"]] == [f"q{i}" for i in range(6)]
     rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in content["queries"]]
-    assert rankings.pop(3) == [] and rankings == list(map(list, top_k(FILLED, some_texts(), 4)))
+    expected = list(map(list, top_k(QUERIES[[0, 1, 2, 4, 5]], some_texts(), 4)))
+    assert rankings.pop(3) == [] and rankings == expected
+    found = answer(*given, "--recall", 0.9)
+    assert found["recall"] == 0.9 and found["candidates"] is None
+    assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--recall", 0.9, "--candidates", 20)
     best = top_k(QUERIES[0], some_texts(), 4)[0]
     code, out, err = muvera(*given)
     lines = out.splitlines()
@@ -223,55 +227,41 @@ def test_rankings_are_those_of_exact_chamfer(folder: Path, tmp_path: Path) -> No
     assert "'question 0'" in fails("search", folder / "index", tmp_path / "queries", "--trec")
 
 
-def test_recall(folder: Path) -> None:
-    given = ["search", folder / "index", folder / "queries", "-k", 3, "--recall", 0.9]
-    found = answer(*given)
-    assert found["recall"] == 0.9 and found["candidates"] is None
-    expected = MuveraIndex.load(folder / "index").search(QUERIES, 3, recall=0.9)
-    rankings = [[(hit["id"], hit["score"]) for hit in query["results"]] for query in found["queries"]]
-    assert rankings == list(map(list, expected))
-    assert "--recall 0.9 or --candidates 20, not both" in fails(*given, "--candidates", 20)
-
-
-def test_sources_of_queries(folder: Path, tmp_path: Path) -> None:
-    index = folder / "index"
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """A folder with documents and queries."""
     for part, texts in (("docs", some_texts()), ("queries", QUERIES)):
         np.save(tmp_path / f"{part}_tokens.npy", texts.tokens)
         np.save(tmp_path / f"{part}_lens.npy", texts.lengths)
-    for source in (tmp_path, tmp_path / "queries_tokens.npy"):
+    return tmp_path
+
+
+def test_sources_of_queries(folder: Path, parts: Path) -> None:
+    index = folder / "index"
+    for source in (parts, parts / "queries_tokens.npy"):
         assert len(answer("search", index, source)["queries"]) == 6
-    assert len(answer("search", index, tmp_path, "-o", "part=docs")["queries"]) == 30
+    assert len(answer("search", index, parts, "-o", "part=docs")["queries"]) == 30
     assert len(answer("search", index, folder / "queries", "-o", "part=docs")["queries"]) == 6
     # Damaged queries are an error; the documents do not replace them.
-    np.save(tmp_path / "queries_lens.npy", QUERIES.lengths[1:])
-    assert "queries_lens" in fails("search", index, tmp_path)
+    np.save(parts / "queries_lens.npy", QUERIES.lengths[1:])
+    assert "queries_lens" in fails("search", index, parts)
 
 
 def test_bad_searches(folder: Path, tmp_path: Path) -> None:
     index, queries = folder / "index", folder / "queries"
     MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
+    TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
     for arguments, text in (
         ([index, queries, "-k", 0], "--k must be at least 1, got 0"),
         ([index, queries, "--where", "{}"], "--where and --rerank need the URL"),
         ([queries, queries], f"muvera index {queries} INDEX"),
         ([index, tmp_path / "nothing"], "nothing does not exist"),
         ([index, tmp_path / "narrow"], "4 columns"),
+        ([tmp_path / "texts", "what is red?"], f"muvera texts search {tmp_path / 'texts'} 'what is red?'"),
     ):
         assert text in fails("search", *arguments)
-
-
-def test_texts_and_vectors_are_told_apart(folder: Path, tmp_path: Path) -> None:
-    TextIndex.build(["a red apple"], HashEncoder(), path=tmp_path / "texts")
-    line = fails("search", tmp_path / "texts", "what is red?")
-    assert f"muvera texts search {tmp_path / 'texts'} 'what is red?'" in line
-    assert "Use muvera search." in fails("texts", "search", folder / "index", "pet")
+    assert "Use muvera search." in fails("texts", "search", index, "pet")
     assert "--encoder" in fails("texts", "search", tmp_path / "texts", "pet")
-
-
-@pytest.mark.parametrize("command", ["info", "serve"])
-def test_commands_for_folders_refuse_a_url_without_its_password(command: str) -> None:
-    line = fails(command, "postgresql://me:s3cret@localhost/search#docs")
-    assert "path must be a folder, got a URL of postgresql." in line and "s3cret" not in line
 
 
 @pytest.mark.parametrize(("token", "warned"), [("short", True), ("0123456789abcdef", False)])
@@ -305,3 +295,196 @@ def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pyte
     code, _, err = muvera(*given)
     assert code == 1 and "journal keeps all changes" in err
     assert len(TextIndex.load(tmp_path / "texts", HashEncoder())) == 3
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[Any]:
+    return ["--encoder", "fde", "--config", config(tmp_path, **SMALL)]
+
+
+def vectors(folder: Path) -> Any:
+    return np.load(folder / "vectors.npy")
+
+
+def test_documents_and_queries(docs: Path, small: list[Any], tmp_path: Path) -> None:
+    assert answer("encode", docs, tmp_path / "m")["config"] == MomentsConfig(dimension=16).to_dict()
+    code, out, err = muvera("encode", docs, tmp_path / "d", *small)
+    assert code == 0 and "vectors of documents, 65 floats each, 1 of them zero" in " ".join(out.split())
+    assert "--save-encoder" in err
+    assert vectors(tmp_path / "d").dtype == np.float32
+    np.testing.assert_array_equal(vectors(tmp_path / "d"), VECTORS)
+    assert json.loads((tmp_path / "d" / "ids.json").read_text()) == some_texts().ids.tolist()
+    assert "--overwrite" in fails("encode", docs, tmp_path / "d", *small)
+    given = [*small, "--overwrite", "--save-encoder", tmp_path / "encoder"]
+    assert muvera("encode", docs, tmp_path / "d", *given)[2] == ""
+    saved = ["--side", "queries", "--encoder", tmp_path / "encoder"]
+    facts = answer("encode", tmp_path / "queries", tmp_path / "q", *saved)
+    assert (facts["side"], facts["config"], facts["vectors"]) == ("queries", FDE.to_dict(), 6)
+    expected = FDEEncoder(FDE).fit(some_texts()).encode_queries(QUERIES)
+    np.testing.assert_array_equal(vectors(tmp_path / "q"), expected)
+
+
+def test_batches_do_not_matter(small: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_BATCH_BYTES", 16 * 4 * 50)
+    some_texts(ids=False).save(tmp_path / "numbered")
+    answer("encode", tmp_path / "numbered", tmp_path / "npy", *small)
+    np.testing.assert_allclose(vectors(tmp_path / "npy"), VECTORS, atol=1e-5)
+    assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
+
+
+def test_bad_options_encoders_and_sources(docs: Path, small: list[Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for target, extra in ((out, ["--save-encoder", docs]), (docs, [])):  # only own results are replaced
+        assert "docs contains" in fails("encode", docs, target, "--encoder", "mean", *extra, "--overwrite")
+    assert (docs / "tokens.npy").is_file()
+    assert "--encoder FOLDER" in fails("encode", docs, out, "--side", "queries")
+    MuveraIndex.build(some_texts(), path=tmp_path / "exact")
+    assert "has no encoder" in fails("encode", docs, out, "--encoder", tmp_path / "exact")
+    MultiVectors.from_arrays([np.ones((2, 4), np.float32)]).save(tmp_path / "narrow")
+    answer("encode", docs, tmp_path / "d", *small, "--save-encoder", tmp_path / "encoder")
+    fitted = ["--encoder", tmp_path / "encoder"]
+    assert "4 columns" in fails("encode", tmp_path / "narrow", out, *fitted)
+    assert "is fitted already" in fails("encode", docs, out, *fitted, *small[2:])
+    assert "with your model first" in fails("encode", "What is a text?", out)
+    assert not out.exists()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    some_texts(300).save(tmp_path / "many")
+    return tmp_path / "many"
+
+
+def test_loaded_documents_are_found(many: Path, folder: Path) -> None:
+    where, queries = f"lancedb:{many.parent / 'engine'}#loaded", folder / "queries"
+    facts = answer("load", many, "--to", where, "--encoder", "mean", "--drop")
+    assert (facts["added"], facts["without_tokens"], facts["documents"]) == (299, 1, 299)
+    again = answer("load", many, "--to", where)
+    assert (again["added"], again["skipped"]) == (0, 299)
+    index = MuveraIndex.build(some_texts(300), "mean", exact_tokens=0, path=many.parent / "index")
+    found = answer("search", where, queries, "-k", 3, "--candidates", 299)
+    expected = index.search(QUERIES, 3, candidates=300)
+    rankings = [[entry["id"] for entry in query["results"]] for query in found["queries"]]
+    assert rankings == [ranking.ids.tolist() for ranking in expected]
+    # An index is loaded with its own encoder.
+    location = f"lancedb:{many.parent / 'engine'}#muvera"
+    facts = answer("load", many.parent / "index", "--to", location.removesuffix("#muvera"))
+    assert facts["location"] == location
+    with EngineIndex(location) as loaded:
+        assert loaded.encoder.config == index.config
+
+
+KILLED = """
+import sys, time
+import muvera.engines.lancedb as module
+from muvera.cli import main
+import muvera.engines.engine_index as index
+index._BATCH_BYTES = 10_000
+before = module.LanceDBEngine.add
+def slowly(self, *arguments):
+    before(self, *arguments)
+    print("batch", flush=True)
+    time.sleep(0.5)
+module.LanceDBEngine.add = slowly
+sys.argv = ["muvera", "load", *sys.argv[1:]]
+main()
+"""
+
+
+def test_texts_and_metadata_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    names = {"minilm": HashEncoder(name="minilm")}
+    monkeypatch.setattr("muvera.texts.encoders.registry.load_text_encoder", names.__getitem__)
+    metadata: list[dict[str, Any]] = [{"n": 1}, {}, {"n": 3}]
+    for name in ("minilm", "words"):
+        encoder, url = HashEncoder(name=name), f"lancedb:{tmp_path / 'lance'}#{name}"
+        given = ["load", tmp_path / name, "--to", url, "--encoder", "mean"]
+        texts = TextIndex.build(["a b", "", "c d"], encoder, ids=["x", "y", "z"], metadata=metadata)
+        texts.update(["e f"], ids=["x"])
+        texts.save(tmp_path / name)
+        with TextIndex.open(tmp_path / name, encoder) as writer:
+            writer.add(["g h"], ids=["j"], metadata=[{"n": 4}])
+            if name == "minilm":
+                assert answer(*given)["documents"] == 3
+            else:  # the encoder of the texts in the journal is not loaded by its name
+                assert "journal" in fails(*given)
+    with EngineIndex(f"lancedb:{tmp_path / 'lance'}#minilm") as loaded:
+        assert [one.metadata for one in loaded.documents(["x", "z", "j"])] == [{"n": 1}, {"n": 3}, {"n": 4}]
+        assert [one.text for one in loaded.documents(["x", "z"])] == ["e f", "c d"]
+
+
+def test_a_killed_load_continues(many: Path, tmp_path: Path) -> None:
+    url = f"lancedb:{tmp_path / 'lance'}#killed"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLED, str(many), "--to", url, "--encoder", "mean"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            assert process.stdout.readline() == "batch\n"
+        process.send_signal(signal.SIGKILL)
+    facts = answer("load", many, "--to", url)
+    assert facts["skipped"] >= 3 and facts["added"] > 0
+    assert facts["added"] + facts["skipped"] == facts["documents"] == 299
+
+
+def test_convert(docs: Path, tmp_path: Path) -> None:
+    code, out, err = muvera("convert", docs, tmp_path / "out", "--normalize", "--dtype", "float16")
+    assert (code, err) == (0, "")
+    count = some_texts().num_tokens
+    assert f"30 documents, {count} tokens, dimension 16, float32, str ids" in " ".join(out.split())
+    assert "normalize=True, dtype=float16" in out
+    assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
+    limits = ["--time-limit", 60, "--memory-limit", 1024]  # in a process with limits
+    report = answer("convert", docs, tmp_path / "out.npz", "--to", "npz", "--pooling", "pylate", *limits)
+    assert (report["to"], report["read"]["tokens"], report["options"]) == (
+        "npz",
+        count,
+        {"pooling": "pylate"},
+    )
+    assert report["written"]["tokens"] == read(tmp_path / "out.npz").num_tokens < count
+
+
+def test_bad_conversions(docs: Path, tmp_path: Path) -> None:
+    for name, arguments, text in (
+        ("out", ["--to", "plaid", "--nbits", 1], "--nbits 1"),
+        ("out", ["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
+        ("out", ["--pooling", "foo"], "colpali, got 'foo'"),
+        ("out", ["--isolated", "--memory-limit", 1], "256"),
+        ("out.parquet", [], "Give --to 'parquet' or another name"),  # the default would be a folder
+    ):
+        assert text in fails("convert", docs, tmp_path / name, *arguments)
+        assert not (tmp_path / name).exists()
+
+
+SAMPLE = load_demo_sample()
+
+
+def test_the_demo_in_text() -> None:
+    code, out, err = muvera("demo")
+    assert code == 0 and SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
+    assert "<- a labelled answer" in out and "JSON=json" in out and "##" not in out
+    assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
+    answered = re.search(r"(\d+) of 24 questions", out)
+    assert answered is not None and 16 <= int(answered[1]) <= 20
+
+
+def test_diagnose(parts: Path) -> None:
+    assert "30" in muvera("diagnose", parts)[1].splitlines()[0]
+    values = answer("diagnose", parts, "--queries", parts, "--format", "npy", "--sample", 20)
+    assert (values["queries"], values["pseudo_queries"], values["source"]) == (5, False, str(parts))
+    assert values["sampled_documents"] == 20
+    assert answer("diagnose", parts, "-o", "part=queries")["documents"] == 6
+
+
+def test_tune(tmp_path: Path) -> None:
+    some_texts(200, 8).save(tmp_path / "docs")
+    given = ["tune", tmp_path / "docs", "--sample", 80, "--max-bytes", 300, "--candidates", 10]
+    facts = answer(*given, "--out", tmp_path / "tuned.json")
+    config = facts["choice"]["config"]
+    assert config["dimension"] == 8 and facts["source"] == str(tmp_path / "docs")
+    given = ["--config", tmp_path / "tuned.json", "--exact-tokens", 0]
+    built = answer("index", tmp_path / "docs", tmp_path / "index", *given)
+    assert {**built["encoder"], **config} == built["encoder"]
+    assert "does not exist" in fails("tune", tmp_path / "docs", "--out", tmp_path / "none" / "a.json")
+    assert "--max-bytes 1" in fails("tune", tmp_path / "docs", "--max-bytes", 1)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
-from muvera.data.demo_sample import load_demo_sample
 from muvera.diagnostics.diagnose import MeasuredEncoder, draw_sample, token_geometry
 from muvera.diagnostics.theory import theorem_2_1, theorem_2_2
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
@@ -108,6 +107,8 @@ def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pyt
     diagnosis = diagnose(documents, progress=steps.append)
     assert [row.name for row in diagnosis.encoders] == list(made) and steps == [1, 1, 1]
     assert diagnosis.recommended.name == "learned"  # the paper's encoder never is
+    grown = dataclasses.replace(diagnosis, exact_search=False, documents=10**6)
+    assert "encoder='learned'" in grown.text and "1,000,000" in grown.text
     assert [row.name for row in diagnose(documents[:300]).encoders] == ["paper"]
 
 
@@ -118,20 +119,6 @@ def test_the_smallest_of_the_best_is_recommended() -> None:
             for name, recall in zip(("paper", "mean", "fde"), recalls, strict=True)
         ]
         assert MODULE._recommended(rows, 8).name == best
-
-
-def test_the_bundled_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_MEASURED", ("mean", "moments", "fde", "paper"))  # "learned" takes long
-    sample = load_demo_sample()
-    diagnosis = diagnose(sample.documents, sample.queries, sample=350)
-    assert (diagnosis.documents, diagnosis.tokens, diagnosis.queries) == (677, 14_009, 24)
-    assert diagnosis.anisotropy == "low" and diagnosis.geometry.unit_norms and diagnosis.exact_search
-    recall = {row.name: row.recall[50] for row in diagnosis.encoders}
-    assert list(recall) == ["mean", "moments", "fde", "paper"]
-    # 240 answers: a standard error of .02 around the measured .95 and more.
-    assert all(value is not None and value > 0.88 for value in recall.values())
-    grown = dataclasses.replace(diagnosis, exact_search=False, documents=10**6)
-    assert f"encoder={diagnosis.recommended.name!r}" in grown.text and "1,000,000" in grown.text
 
 
 def test_bad_input() -> None:
