@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -240,15 +240,12 @@ def seconds(duration: float) -> str:
 # -- texts ----------------------------------------------------------------------
 
 
-def hits_text(hits: Iterable[Hit], explain: bool, labelled: Collection[str] = ()) -> str:
-    """Return each text's rank, title, score and best passage, and with `explain` the matching words.
-
-    Answers in `labelled` are marked.
-    """
+def hits_text(hits: Iterable[Hit], explain: bool) -> str:
+    """Return each text's rank, title, score and best passage, and with `explain` the matching words."""
     lines = []
     for rank, hit in enumerate(hits, 1):
         title, body = _title(hit.id, hit.metadata), hit.text
-        end = f"  {hit.score:.3f}" + ("  <- a labelled answer" if hit.id in labelled else "")
+        end = f"  {hit.score:.3f}"
         space = max(10, columns() - 4 - len(end))
         shown = _shortened(title, space)
         lines.append(f"{rank:2d}  {typer.style(shown + ' ' * (space - _width(shown)), bold=True)}{end}")

@@ -426,7 +426,7 @@ def demo() -> None:
     )
     for i, hits in enumerate(shown):
         typer.echo(f"\n{typer.style(sample.query_texts[i], bold=True)}")
-        typer.echo(hits_text(hits, i == 0, sample.relevant[i]))
+        typer.echo(hits_text(hits, i == 0))
     typer.echo(
         f"\n{len(built)} texts, {megabytes(built.index.info().bytes_per_document)} each. "
         f"A search takes {seconds(sorted(times)[len(times) // 2])}.\n"

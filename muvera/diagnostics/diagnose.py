@@ -41,9 +41,6 @@ _ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
 # Norms within this distance of 1 count as unit: bfloat16 has 8 bits, and a norm loses one of them.
 _UNIT_TOLERANCE = 4e-3
 
-# Smaller vectors are recommended if they lose at most this much recall at 50 candidates.
-_TOLERATED_LOSS = 0.02
-
 # Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
 
@@ -366,12 +363,12 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
-    """Return the smallest of the best encoders; "moments" if recall was not measured."""
+    """Return the smallest encoder within .02 of the best recall; "moments" if recall was not measured."""
     recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
     known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
         return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
-    least = max(recall for _, recall in known) - _TOLERATED_LOSS
+    least = max(recall for _, recall in known) - 0.02
     return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
 
 

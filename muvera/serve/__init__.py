@@ -19,9 +19,6 @@ from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number
 
-# Seconds that running requests may take after a stop.
-_GRACE = 30
-
 #: Names of this machine that no other machine reaches.
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -119,7 +116,7 @@ def serve(
         sys.setswitchinterval(1e-4)
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts), log_level="warning",
-            timeout_graceful_shutdown=_GRACE, server_header=False,
+            timeout_graceful_shutdown=30, server_header=False,
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)

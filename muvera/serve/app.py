@@ -45,11 +45,6 @@ _SECURITY = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-# Methods that a read-only server refuses, before it reads a body.
-_CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
-
-_LOG = logging.getLogger("muvera")
-
 # Maximum product of query characters and documents of an explanation: each query word is matched in each document.
 _MAX_EXPLAINED = 100_000
 
@@ -359,7 +354,8 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     app.add_api_route("/health", server.health, summary="Health check")
     if not settings.writable:
         for address in ("/documents", "/documents/{identity:path}", "/save"):
-            app.add_api_route(address, _refuse_change, methods=_CHANGING, include_in_schema=False)
+            methods = ["POST", "PUT", "PATCH", "DELETE"]  # refused before their bodies are read
+            app.add_api_route(address, _refuse_change, methods=methods, include_in_schema=False)
         return
     failures = _problem_responses(400, 401, 404, 408, 413, 422, 502, 503, 507)
     writing = APIRouter(dependencies=[_bearer_token(settings.token)], responses=failures)
@@ -407,7 +403,7 @@ class _Server:
         except (ConnectionError, TimeoutError):
             raise
         except OSError as error:
-            _LOG.error("muvera: %s", error)
+            logging.getLogger("muvera").error("muvera: %s", error)
             raise HTTPException(
                 507,
                 "The server could not write to its disk. The change was not made, or the index was not saved.",

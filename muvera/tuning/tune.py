@@ -23,15 +23,8 @@ from ..utils.checks import require_int
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
-# Floats of moments and learned vectors.
-_MOMENTS_SIZES = (128, 256, 512)
-_LEARNED_SIZES = (128, 256, 512, 1024, 2048)
-
 # (num_repetitions, num_simhash_projections, projection_dimension) of FDEs, whose cells have 640 to 20,480 floats.
 _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40, 5, 16))
-
-# Floats of an FDE with 8 cells, no projection and as many repetitions as fit.
-_IDENTITY_FLOATS = 10240
 
 
 @dataclass(frozen=True)
@@ -279,9 +272,9 @@ def tune(
 def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
     """Return the configurations to try for tokens of `dimension` columns; a name begins with the encoder's kind."""
     sized = [("mean", preset_config("mean", dimension))]
-    for moments in (*_MOMENTS_SIZES, None):
+    for moments in (128, 256, 512, None):
         sized.append(("moments", preset_config("moments", dimension, compact_dimension=moments)))
-    for learned in _LEARNED_SIZES:
+    for learned in (128, 256, 512, 1024, 2048):
         sized.append(("learned", preset_config("learned", dimension, vector_dimension=learned)))
     configs = {f"{kind} {config.vector_dimension:,}": config for kind, config in sized}
     for repetitions, planes, columns in _FDE_SHAPES:
@@ -292,7 +285,7 @@ def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
             num_simhash_projections=planes,
             projection_dimension=width,
         )
-    repetitions = max(1, _IDENTITY_FLOATS // (8 * dimension))
+    repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of a token's columns
     identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
     configs[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
     return configs
