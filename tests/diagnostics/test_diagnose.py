@@ -1,9 +1,9 @@
 """diagnose: synthetic cones, the bundled sample, recall against a count, bad input."""
 
 import dataclasses
-import importlib
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
-from muvera.diagnostics.diagnose import MeasuredEncoder, draw_sample, token_geometry
+from muvera.diagnostics.diagnose import MeasuredEncoder, _recommended, draw_sample, token_geometry
 from muvera.diagnostics.theory import theorem_2_1, theorem_2_2
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
-
-MODULE = importlib.import_module("muvera.diagnostics.diagnose")
 
 
 def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 0) -> MultiVectors:
@@ -100,8 +98,8 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
 def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     small = LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128)
     made = {"paper": preset_config("paper", 16), "learned": small}
-    monkeypatch.setattr(MODULE, "_MEASURED", tuple(made))
-    monkeypatch.setattr(MODULE, "preset_config", lambda name, _: made.get(name, small))
+    monkeypatch.setattr("muvera.diagnostics.diagnose._MEASURED", tuple(made))
+    monkeypatch.setattr("muvera.diagnostics.diagnose.preset_config", lambda name, _: made.get(name, small))
     documents = documents_like_real(380)
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)
@@ -118,7 +116,7 @@ def test_the_smallest_of_the_best_is_recommended() -> None:
             MeasuredEncoder(name, preset_config(name, 8), {10: None, 50: recall, 100: None})
             for name, recall in zip(("paper", "mean", "fde"), recalls, strict=True)
         ]
-        assert MODULE._recommended(rows, 8).name == best
+        assert _recommended(rows, 8).name == best
 
 
 def test_bad_input() -> None:
@@ -134,16 +132,13 @@ def test_bad_input() -> None:
             diagnose(**{"documents": cones(0.2, count=5), **changes})
 
 
-def unit(rows: np.ndarray) -> np.ndarray:
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-
-
 @given(seed=seeds, count=st.integers(2, 30), dimension=st.integers(1, 9))
 def test_geometry_is_that_of_all_pairs_and_eigenvalues(seed: int, count: int, dimension: int) -> None:
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=(count, dimension)) + rng.uniform(0, 4) * rng.normal(size=dimension)
     tokens *= rng.uniform(0.1, 9, (count, 1))
-    cosines = (unit(tokens) @ unit(tokens).T)[~np.eye(count, dtype=bool)]
+    units = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+    cosines = (units @ units.T)[~np.eye(count, dtype=bool)]
     geometry = token_geometry(tokens)
     assert geometry.mean_cosine == pytest.approx(cosines.mean(), abs=1e-9)
     # A variance as a difference of squares loses half the digits.
@@ -219,9 +214,8 @@ def test_theorem_2_2_adds_up(eps: float, delta: float, queries: int, documents: 
     projected = 2 * queries * n * math.exp(-rows * e**2 / (12 + 8 * e))
     assert averaged + projected <= delta * (1 + 1e-9)
     assert bias + eps / 4 + e <= eps / 2 * (1 + 1e-9)
-    assert theorem_2_2(eps, None, queries, documents, n) == theorem_2_2(
-        eps, 1 / max(n, 2), queries, documents, n
-    )
+    default = theorem_2_2(eps, None, queries, documents, n)
+    assert default == theorem_2_2(eps, 1 / max(n, 2), queries, documents, n)
 
 
 def test_bad_theorems() -> None:
@@ -230,9 +224,8 @@ def test_bad_theorems() -> None:
         ((0.1, 1.0, 3, 4), "delta .*1.0"),
         ((0.1, 0.1, 0, 4), "num_query_tokens .*0"),
     ):
-        with pytest.raises(ValueError, match=words):
-            theorem_2_1(*arguments)
-        with pytest.raises(ValueError, match=words):
-            theorem_2_2(*arguments, 100)
+        for theorem in (theorem_2_1, partial(theorem_2_2, num_documents=100)):
+            with pytest.raises(ValueError, match=words):
+                theorem(*arguments)
     with pytest.raises(ValueError, match=r"num_documents .*0"):
         theorem_2_2(0.1, None, 3, 4, 0)

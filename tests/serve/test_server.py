@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 from urllib.request import urlopen
 
 import numpy as np
@@ -172,7 +172,9 @@ def test_writing_needs_rights_and_the_token(client: TestClient, writer: TestClie
         ServerSettings(writable=True)
 
 
-def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient) -> None:
+def test_changes_are_durable_and_can_be_saved(
+    tmp_path: Path, writer: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "index"
     texts().save(folder)
 
@@ -205,6 +207,10 @@ def test_changes_are_durable_and_can_be_saved(tmp_path: Path, writer: TestClient
         problem(client.get("/documents/z"), 404)
         problem(send("DELETE", ids=["z"]), 404)
     assert "path" in problem(writer.post("/save", headers=TOKEN), 422)
+    full = Mock(side_effect=OSError("a path of the server"))  # a full disk
+    monkeypatch.setattr(TextIndex, "add", full)
+    detail = problem(writer.post("/documents", json={"texts": ["x"]}, headers=TOKEN), 507)
+    assert "disk" in detail and "path" not in detail
 
 
 def test_slow_work_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,15 +252,6 @@ def test_a_change_that_times_out_says_what_happened(monkeypatch: pytest.MonkeyPa
             assert "Nothing was changed" in problem(send("late"), 503)
         assert (first.result().status_code, first.result().json()) == (201, {"ids": ["slow"]})
     assert "slow" in index and "late" not in index
-
-
-def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, writer: TestClient) -> None:
-    def add(*_: Any, **__: Any) -> None:
-        raise OSError("a path of the server")
-
-    monkeypatch.setattr(TextIndex, "add", add)
-    detail = problem(writer.post("/documents", json={"texts": ["x"]}, headers=TOKEN), 507)
-    assert "disk" in detail and "path" not in detail
 
 
 def test_a_wrong_list_stops_at_its_first_error() -> None:

@@ -1,6 +1,5 @@
 """tune on small collections: inputs of the choice, limits, targets, errors."""
 
-import importlib
 import json
 from dataclasses import replace
 from functools import cache
@@ -20,8 +19,6 @@ from muvera.tuning.tune import Tuning, encoder_configs
 DOCUMENTS = documents_like_real(450)
 QUERIES = queries_like_real(DOCUMENTS, 45)
 FILLED = int((DOCUMENTS.lengths > 0).sum())
-#: The module; the function of the same name hides it.
-TUNE = importlib.import_module("muvera.tuning.tune")
 
 
 def small_configs(dimension: int) -> dict[str, EncoderConfig]:
@@ -38,7 +35,7 @@ def small_configs(dimension: int) -> dict[str, EncoderConfig]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TUNE, "encoder_configs", small_configs)
+    monkeypatch.setattr("muvera.tuning.tune.encoder_configs", small_configs)
 
 
 @cache
@@ -109,10 +106,10 @@ def test_the_smallest_that_reaches_a_target() -> None:
 
 
 def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TUNE, "SCAN_FROM", 300)
+    monkeypatch.setattr("muvera.tuning.tune.SCAN_FROM", 300)
     steps: list[int] = []
-    given: dict[str, Any] = {"candidates": 20, "sample": 400, "max_bytes": scan_bytes(16)}
-    tuning = tune(DOCUMENTS, QUERIES, **given, progress=steps.append)
+    limit = scan_bytes(16)
+    tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=limit, progress=steps.append)
     assert (tuning.config.vector_dimension, tuning.choice.bytes) == (16, scan_bytes(16))
     assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
