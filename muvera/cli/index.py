@@ -405,7 +405,7 @@ def diagnose(
       muvera diagnose docs --queries docs
     """
     diagnosis = _measured(muvera.diagnose, source, queries, format, option, sample=sample, threads=threads)
-    show(json_, {"source": str(source), **diagnosis.to_dict()}, diagnosis.text)
+    show(json_, {"source": str(source), **diagnosis.to_dict()}, wrapped(diagnosis.text))
 
 
 def tune(
@@ -445,7 +445,7 @@ def tune(
     if out is not None:
         write_json(out, tuning.config.to_dict())
         remarks = [f"wrote {out}, for: muvera index {source} INDEX --config {out}"]
-    show(json_, {"source": str(source), **tuning.to_dict()}, tuning.text, *remarks)
+    show(json_, {"source": str(source), **tuning.to_dict()}, wrapped(tuning.text), *remarks)
 
 
 def _measured(
