@@ -436,7 +436,7 @@ def test_convert(docs: Path, tmp_path: Path) -> None:
 
 def test_bad_conversions(docs: Path, tmp_path: Path) -> None:
     for name, arguments, text in (
-        ("out", ["--to", "plaid", "--nbits", 3], "--nbits"),
+        ("out", ["--to", "plaid", "--nbits", 3], "--nbits must be one of"),
         ("out", ["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
         ("out", ["--pooling", "foo"], "colpali, got 'foo'"),
         ("out", ["--isolated", "--memory-limit", 1], "256"),
