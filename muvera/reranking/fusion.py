@@ -1,9 +1,4 @@
-"""Fusion: merge rankings of several kinds into one.
-
-Scores of different kinds (Chamfer, BM25, cosines of single vectors) have different scales.  "sum" adds them
-unchanged, for scores that were trained to be added (BGE-M3).  "minmax" and "zscore" scale every list first;
-few judgements are enough to weight the lists (Bruch et al., TOIS 2023).  "rrf" uses ranks only.
-"""
+"""Fusion: merge rankings of one query, whose scores can have different scales, into one."""
 
 from __future__ import annotations
 
@@ -38,7 +33,9 @@ def fuse(
     weights : mapping of str to float, optional
         At least 0, by source.  Default: all 1.
     method : {"sum", "minmax", "zscore", "rrf"}
-        "sum" adds scores unchanged; "minmax" and "zscore" scale each ranking first; "rrf" uses ranks only.
+        "sum" adds scores unchanged, if they were trained to be added, as those of BGE-M3; "minmax" and "zscore" scale
+        each ranking first, so that few judgements are enough to weight them (Bruch et al., TOIS 2023); "rrf" uses
+        ranks only.
     k : int, optional
         Largest number of documents to return.
 
@@ -74,11 +71,9 @@ def fuse(
     if k is not None:
         require_int("k", k, 1)
     totals: dict[int | str, float] = {}
-    for ranking in rankings.values():
-        totals.update(dict.fromkeys(ranking.ids.tolist(), 0.0))
     for source, ranking in rankings.items():
         for identity, score in zip(ranking.ids.tolist(), _scaled(ranking, method).tolist(), strict=True):
-            totals[identity] += weight_of[source] * score
+            totals[identity] = totals.get(identity, 0.0) + weight_of[source] * score
     order = sorted(totals, key=lambda identity: -totals[identity])[:k]  # a stable sort
     scores = np.array([totals[identity] for identity in order], np.float32)
     return Ranking(np.array(order) if order else np.empty(0, np.int64), scores)

@@ -53,8 +53,6 @@ def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> li
     `cumulative`, int64 (n + 1,), contains the partial sums of the items' weights, like offsets of lengths.
     """
     count = len(cumulative) - 1
-    if count == 1:
-        return [(0, 1)]
     ranges = []
     start = 0
     while start < count:
@@ -123,7 +121,7 @@ def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
 
 # -- stages of long work, for progress bars -----------------------------------
 
-_LISTENER: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
+_LISTENER: ContextVar[Callable[[str], object]] = ContextVar("listener", default=lambda name: None)
 
 
 @contextmanager
@@ -140,10 +138,8 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
 def stage(name: str) -> Iterator[None]:
     """Report to the listener, if one is set, that a block is the stage `name`."""
     listener = _LISTENER.get()
-    if listener is not None:
-        listener(name)
+    listener(name)
     try:
         yield
     finally:
-        if listener is not None:
-            listener("")
+        listener("")
