@@ -62,8 +62,7 @@ class VectorSearch(ABC):
 
     def __init__(self, dimension: int) -> None:
         self.dimension = require_int("dimension", dimension, 1)
-        self.next_label = 0  # above all labels
-        self._alive = np.zeros(0, bool)  # by label
+        self._alive = np.zeros(0, bool)  # by label, up to the last one
         self._count = 0
 
     def __len__(self) -> int:
@@ -78,15 +77,15 @@ class VectorSearch(ABC):
         names = checked_labels(labels, len(rows))
         if not len(names):
             return
-        if names[0] < self.next_label:
+        following = len(self._alive)
+        if names[0] < following:
             raise ValueError(
-                f"label {names[0]} must be at least {self.next_label}: labels are used once and ascend."
+                f"label {names[0]} must be at least {following}: labels are used once and ascend."
             )
-        following = int(names[-1]) + 1
-        alive = grown(self._alive, following, 0)
+        alive = grown(self._alive, int(names[-1]) + 1, 0)
         self._add(names, rows, threads, guard)
         alive[names] = True
-        self._alive, self._count, self.next_label = alive, self._count + len(names), following
+        self._alive, self._count = alive, self._count + len(names)
 
     @abstractmethod
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
@@ -94,9 +93,8 @@ class VectorSearch(ABC):
 
     def _hold(self, labels: Labels, saved: SavedState) -> None:
         """Set the labels of loaded vectors, which are ascending; those in `saved.live` can be returned."""
-        self.next_label = int(labels.max(initial=-1)) + 1
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
-        self._alive = np.zeros(self.next_label, bool)
+        self._alive = np.zeros(int(labels.max(initial=-1)) + 1, bool)
         self._alive[live] = True
         self._count = len(live)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, chamfer, chamfer_matrix, explain, rerank, top_k
-from muvera.reranking.chamfer import SpanScore, carve_queries, rank_spans, score_spans
+from muvera.reranking.chamfer import SpanScore, carve_queries, rank_spans, score_spans, spans_from_characters
 
 # At most 70 products, with as many float32 roundings, relative to the size of the terms.
 ROUNDING = 1e-5
@@ -175,6 +175,8 @@ def test_spans_compete_with_the_scores_of_their_documents() -> None:
     assert [span.score for span in together] == pytest.approx([3.6, 2.5])
     known = chamfer_matrix([query], documents)[0]
     assert rank_spans(query, documents, spans, 2, document_scores=known) == together
+    characters: Any = [(0, 3), (3, 4)], [(0, 0), (0, 2), (2, 3)]
+    assert spans_from_characters(*characters).tolist() == [[1, 3], [0, 0]]
     ties = rank_spans([[1.0]], [np.ones((2, 1))] * 2, [[[0, 1], [1, 2]]] * 2)
     assert [(span.document, span.start) for span in ties] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 

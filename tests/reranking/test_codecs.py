@@ -15,8 +15,6 @@ from muvera.kernels.tile import LANES, ROWS
 from muvera.kernels.token_codes import PAIR_ROWS, make_maxima
 from muvera.reranking.codecs import (
     CODECS,
-    Int8Codec,
-    ResidualCodec,
     TokenCodec,
     fit_plaid_codec,
     plaid_centroids,
@@ -67,7 +65,7 @@ def test_int8_codes_of_decoded_tokens_are_the_same(
 ) -> None:
     rows = tokens(seed, count, dimension) * np.float32(scale)
     rows[::3] *= np.float32(1e-6)  # closer to each other than a typical token's steps
-    codec = Int8Codec.fit(rows)
+    codec = CODECS["int8"](rows)
     codes = codec.encode(rows)
     np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
 
@@ -125,12 +123,12 @@ def decoded_by_hand(arrays: dict[str, np.ndarray], code: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_the_format_is_the_documented_one(bits: int) -> None:
     dimension = 5 if bits == 1 else 24
-    codec = ResidualCodec.fit(tokens(0, 3000, dimension), bits)
+    codec = CODECS[f"{bits}bit"](tokens(0, 3000, dimension))
     codes = codec.encode(tokens(1, 20, dimension))
     expected = np.array([decoded_by_hand(codec.arrays, code) for code in codes])
     np.testing.assert_allclose(codec.decode(codes), expected, atol=1e-5)
     codes[3, 0] = 255  # a damaged number beyond the centroids
-    assert np.isfinite(ResidualCodec.fit(tokens(0, 20, dimension), bits).decode(codes)).all()
+    assert np.isfinite(CODECS[f"{bits}bit"](tokens(0, 20, dimension)).decode(codes)).all()
 
 
 def test_files_are_read_again_and_damaged_ones_refused(codec: TokenCodec, tmp_path: Path) -> None:
