@@ -142,7 +142,7 @@ def encode(
     """
     import numpy as np
 
-    from ..convert.writers import VECTOR_WRITERS, write_documents
+    from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
     from ..utils.checks import counted
     from .sources import choose_encoder, fit, open_documents, open_queries, stream, to_encoder
 
@@ -176,7 +176,8 @@ def encode(
                 yield muvera.MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
                 advance(len(texts))
 
-        write_documents(VECTOR_WRITERS[to], vectors(), out, overwrite=overwrite, place="The vectors")
+        with new_target(out, overwrite, VECTOR_WRITERS[to].own) as path:
+            VECTOR_WRITERS[to].write(Gathered(vectors(), "The vectors"), path)
     duration = time.perf_counter() - begun
     facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
     facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}

@@ -74,7 +74,7 @@ def write_codes(
 ) -> None:
     """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
     ids: list[Any] = []
-    all_lengths, all_codes = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    pairs = []  # a centroid in the upper half, and a document with one of its tokens
     count = total = chunks = 0
     documents = _documents(batches, ids)
     while chunk := list(islice(documents, _CHUNK)):
@@ -90,12 +90,14 @@ def write_codes(
             "embedding_offset": total,
         }
         write_json(folder / f"{chunks}.metadata.json", counts)
-        all_lengths.append(lengths)
-        all_codes.append(codes)
+        numbers = np.repeat(np.arange(count, count + len(lengths)), lengths)
+        pairs.append(np.unique(codes.astype(np.int64) << 32 | numbers))
         count, total, chunks = count + len(lengths), total + len(codes), chunks + 1
     _require_tokens(total, place)
     _write_codec(folder, centroids, weights)
-    _write_inverted_lists(folder, np.concatenate(all_codes), np.concatenate(all_lengths), len(centroids))
+    lists = np.sort(np.concatenate(pairs))
+    totals = np.bincount(lists >> 32, minlength=len(centroids))
+    write_torch(folder / "ivf.pid.pt", lists.astype(np.int32), totals)
     if ids and ids != list(range(count)):
         names = as_ids(ids, count, f"{place}: ids")
         write_json(folder / "pid_docid_map.json", {str(i): str(name) for i, name in enumerate(names)})
@@ -127,16 +129,6 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
     write_torch(folder / "buckets.pt", (weights[1:] + weights[:-1]) / 2, weights)
     # Mean absolute residual of a coordinate; ColBERT reads it but does not use it.
     write_torch(folder / "avg_residual.pt", np.abs(weights).mean().astype(np.float16).reshape(()))
-
-
-def _write_inverted_lists(
-    folder: Path, codes: NDArray[np.int32], lengths: NDArray[np.int64], centroids: int
-) -> None:
-    """Write, for each centroid, the documents with one of its tokens in ascending order."""
-    count = len(lengths)
-    pairs = np.unique(codes.astype(np.int64) * count + np.repeat(np.arange(count), lengths))
-    totals = np.bincount(pairs // count, minlength=centroids)
-    write_torch(folder / "ivf.pid.pt", (pairs % count).astype(np.int32), totals)
 
 
 # -- files of torch ---------------------------------------------------------------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, TokenArray, as_array, as_ids
+from ..data.validation import Ids, TokenArray, as_ids
 
 # -- errors: libraries report damage in many ways, so readers neither catch errors nor name their file ----------
 
@@ -336,15 +336,3 @@ def _with_ids(documents: Callable[[], Iterator[Document]], ids: list[Any]) -> It
             yield document._replace(id=ids[count - 1])
     if count != len(ids):
         raise ValueError(f"ids has {len(ids)} entries for {count} texts; give one per text.")
-
-
-def unpadded(padded: NDArray[Any], mask: Any, name: str) -> Iterator[tuple[NDArray[Any], int]]:
-    """Yield the tokens of each text of a padded array (n, longest, dimension), and its number of padding rows.
-
-    `mask` (n, longest) is True for real tokens; if it is None, rows of zeros are padding.
-    """
-    real = np.asarray(padded.any(axis=2) if mask is None else as_array(mask), bool)
-    if real.shape != padded.shape[:2]:
-        raise ReadError(f"{name}: its mask has shape {real.shape}, but its tokens need {padded.shape[:2]}.")
-    for tokens, rows in zip(padded, real, strict=True):
-        yield tokens if rows.all() else tokens[rows], int(len(rows) - rows.sum())

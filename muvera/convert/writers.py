@@ -34,19 +34,6 @@ class Writer(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-def write_documents(
-    writer: Writer,
-    batches: Iterator[MultiVectors],
-    target: Path,
-    *,
-    overwrite: bool = False,
-    place: str = "the source",
-) -> None:
-    """Write batches, at least one, in order; errors call their source `place`."""
-    with new_target(target, overwrite, writer.own) as path:
-        writer.write(Gathered(batches, place), path)
-
-
 @contextmanager
 def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
     """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.

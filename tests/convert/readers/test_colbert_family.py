@@ -4,9 +4,7 @@ import json
 import os
 import pickle
 import shutil
-import sqlite3
 import tempfile
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from hypothesis import strategies as st
 
 from muvera import MuveraIndex
 from muvera.convert import open_source, read
-from muvera.convert.parsing import load_npy_safely
 from muvera.convert.registry import find_reader
 from muvera.data.batches import coded_source
 from muvera.data.multivectors import MultiVectors
@@ -57,12 +54,6 @@ def test_fast_plaid_index_with_chunks_updates_and_deletions(release: str) -> Non
     assert documents.lengths.tolist() == expected["lengths"].tolist()
     decoded = expected["decoded"] / np.linalg.norm(expected["decoded"], axis=1, keepdims=True)
     np.testing.assert_allclose(documents.tokens, decoded, atol=2e-3)  # fast-plaid computes in half precision
-    # Documents of buffer.npy are also in the chunks, so they must not come twice.
-    buffered = list(load_npy_safely(folder / "buffer.npy"))
-    del buffered[5]  # document 55 was deleted, but the library's buffer kept it
-    for exact, approximate in zip(buffered, list(documents)[-6:], strict=True):
-        # 0.93 and more here; different documents stay below 0.51.
-        assert np.einsum("ij,ij->i", exact, approximate).mean() > 0.9
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -232,24 +223,15 @@ def test_pylate_folders_of_the_library(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(index.tokens(documents.ids).tokens, read(folder).tokens, atol=1e-3)
 
 
-def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
-    """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
+def mapped(tmp_path: Path, names: Any) -> Path:
+    """Write a PLAID index of three documents with PyLate's map."""
     folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
-    file = folder / "plaid_ids_to_documents_ids"
-    if not database:
-        file.with_suffix(".pkl").write_bytes(pickle.dumps(names))
-        return folder
-    with closing(sqlite3.connect(file.with_suffix(".sqlite"))) as connection, connection:
-        connection.execute('CREATE TABLE "unnamed" (key TEXT PRIMARY KEY, value BLOB)')
-        rows = [(str(key), pickle.dumps(value)) for key, value in names.items()]
-        connection.executemany('INSERT INTO "unnamed" VALUES (?, ?)', rows)
+    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(names))
     return folder
 
 
-@pytest.mark.parametrize("database", [False, True])
-def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> None:
-    folder = mapped(tmp_path, {2: "c", 0: "a"}, database=database)
-    source = open_source(folder)
+def test_pylate_maps_skip_removed_documents(tmp_path: Path) -> None:
+    source = open_source(mapped(tmp_path, {2: "c", 0: "a"}))
     documents = everything(source)
     assert documents.ids.tolist() == ["a", "c"] and documents.lengths.tolist() == [2, 3]
     assert (source.num_documents, source.num_tokens) == (2, 5)
@@ -266,14 +248,13 @@ for _ in range(40):
     ("names", "message"),
     [
         ({-1: "a", 3: "b"}, "from 0 to 2, each at most once, got 2 from -1 to 3"),
-        ({0: "a", "0": "b"}, "each at most once, got 2 from 0 to 0"),
         ({0.5: "a"}, r"0\.5"),
         (["a"], "must contain a dict, got list"),
         ({0: NESTED}, "must be all int or all str, got list"),
         ({0: 7, 1: "x"}, "must be all int or all str, got int, str"),
         (print, r"documents_ids\.pkl .* refers to builtins\.print"),
     ],
-    ids=["positions", "twice", "fraction", "list", "nested", "mixed", "program"],
+    ids=["positions", "fraction", "list", "nested", "mixed", "program"],
 )
 def test_pylate_maps_that_do_not_fit(tmp_path: Path, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

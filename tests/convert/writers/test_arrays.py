@@ -16,12 +16,19 @@ from hypothesis import strategies as st
 
 from muvera.convert import open_source, writers
 from muvera.convert.pipeline import WRITERS
-from muvera.convert.writers import VECTOR_WRITERS, opensearch_index, write_documents
+from muvera.convert.writers import VECTOR_WRITERS, Gathered, Writer, new_target, opensearch_index
 from muvera.data.multivectors import MultiVectors
 from muvera.engines import Engine
 
 NAMES = {"npy": "out", **{name: f"out.{name}" for name in ("npz", "safetensors", "parquet")}}
 Write = Callable[[Iterator[MultiVectors], Path], Path]
+
+
+def write_documents(
+    writer: Writer, batches: Iterator[MultiVectors], target: Path, overwrite: bool = False
+) -> None:
+    with new_target(target, overwrite, writer.own) as path:
+        writer.write(Gathered(batches, "the source"), path)
 
 
 @pytest.fixture(params=list(NAMES))
