@@ -208,13 +208,13 @@ class Engine(_Conditions):
     links, ef_construction = 16, 128
 
     def __init__(self, url: str) -> None:
-        self._url = parts = _split(url)
-        self.name = name = parts.fragment
+        parts = _split(url)
+        self.name, self._encoder_name = parts.fragment, f"{parts.fragment}_encoder"
+        self._secret = unquote(parts.password or "") or None
         user, _, server = parts.netloc.rpartition("@")
         user = user.partition(":")[0]
-        self.location = parts._replace(netloc=f"{user}@{server}" if user else server, query="").geturl()
-        self._encoder_name = f"{name}_encoder"
-        self._secret = None if parts.password is None else unquote(parts.password)
+        self._url = parts._replace(netloc=f"{user}@{server}" if user else server)  # without the password
+        self.location = self._url._replace(query="").geturl()
         self._closed = False
         self._description: Description | None = None
         self._encoder: Encoder | None = None

@@ -86,17 +86,6 @@ class EngineIndex:
         If the engine cannot be reached, or the collection contains other data or vectors of another encoder.
     TypeError, ValueError
         For a wrong setting.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile
-    >>> rng = np.random.default_rng(0)
-    >>> documents = MultiVectors.from_arrays([rng.normal(size=(5, 8)) for _ in range(3)], ids=["a", "b", "c"])
-    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-    ...     index = EngineIndex(f"lancedb:{folder}#docs", "mean")
-    ...     _ = index.add(documents, [{"year": 2001}, {"year": 2002}, {"year": 2003}])
-    ...     index.search([documents[1]], k=1, where={"year": {"$gte": 2002}})[0].ids.tolist()
-    ['b']
     """
 
     def __init__(

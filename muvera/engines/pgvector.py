@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _INLINE = 2048
 class PgVectorEngine(Engine):
     """A collection in a table of PostgreSQL, ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``.
 
-    The query of the URL may have other arguments of ``psycopg.connect``, such as ``?sslmode=require``.
+    The query of the URL may have other settings of a connection, such as ``?sslmode=require``.
     """
 
     kind = "pgvector"
@@ -30,22 +30,15 @@ class PgVectorEngine(Engine):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        parts = self._url
-        named: dict[str, Any] = {
-            "host": parts.hostname,
-            "port": parts.port,
-            "dbname": unquote(parts.path.lstrip("/")),
-            "user": unquote(parts.username or ""),
-            "password": self._secret,
-            **dict(parse_qsl(parts.query)),
-        }
-        settings = {key: value for key, value in named.items() if value}
-        self._secret = settings.get("password")
+        self._secret = dict(parse_qsl(self._url.query)).get("password", self._secret)
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
         self._table, self._parts = f'"{self.name}"', f'"{self._encoder_name}"'
+        server = f"postgresql://{self._url.netloc}/{self._url.path.lstrip('/')}?{self._url.query}"
         with self._errors("cannot be reached"):
-            self._connection = psycopg.connect(connect_timeout=10, autocommit=True, **settings)
+            self._connection = psycopg.connect(
+                server, password=self._secret, connect_timeout=10, autocommit=True
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -74,14 +67,12 @@ class PgVectorEngine(Engine):
             super().create(*arguments)
 
     def _create(self, description: Description) -> None:
-        try:
-            with self._errors("has no extension vector, and it cannot be created"):
-                self._run("CREATE EXTENSION IF NOT EXISTS vector")
-        except EngineError as error:
-            raise EngineError(
-                f"{error} Install pgvector on the server (Debian: postgresql-17-pgvector), or ask its "
-                "administrator to run CREATE EXTENSION vector."
-            ) from None
+        # What must be done is a part of the sentence, because the server's error ends it.
+        with self._errors(
+            "needs the extension vector: install pgvector on the server (Debian: postgresql-17-pgvector), or ask its "
+            "administrator to run CREATE EXTENSION vector"
+        ):
+            self._run("CREATE EXTENSION IF NOT EXISTS vector")
         identity = "bigint" if description.integer_ids else 'text COLLATE "C"'
         tokens = ", tokens bytea NOT NULL" if description.tokens else ""
         self._run(f"CREATE TABLE {self._parts} (part integer PRIMARY KEY, content bytea NOT NULL)")
