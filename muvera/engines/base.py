@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import tempfile
 from abc import ABC, abstractmethod
@@ -58,16 +59,11 @@ class EngineError(ValueError):
 class Description:
     """Properties of a collection, fixed when it was created, and its calibration."""
 
-    #: Floats per vector, and columns of a token vector.
     vector_dimension: int
     token_dimension: int
-    #: True if the engine stores the documents' tokens, in half precision.
-    tokens: bool
-    #: True if ids are integers, False if they are strings.
-    integer_ids: bool
-    #: SHA-256 of the fitted encoder.
-    encoder: str
-    #: Name of the text encoder of a collection with texts.
+    tokens: bool  #: True if the engine stores tokens, in half precision.
+    integer_ids: bool  #: True if ids are integers, False if they are strings.
+    encoder: str  #: SHA-256 of the fitted encoder.
     text_encoder: str | None = None
     #: Calibrated number of candidates for each mean recall; empty without a calibration.
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
@@ -99,7 +95,7 @@ class EngineInfo(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A document to write; `tokens` is float16 (n, dimension), or None if the collection stores no tokens."""
+    """A document to write; `tokens` is None if the collection stores no tokens."""
 
     id: Any
     vector: Vectors
@@ -193,17 +189,13 @@ class Engine(_Conditions):
     """
 
     kind: ClassVar[str]
-
     #: True if the engine can store tokens, and if it can rank by them.
     keeps_tokens: ClassVar[bool] = True
     reranks: ClassVar[bool] = False
-
-    #: Maximum dimension of stored vectors, or None.
-    max_dimension: ClassVar[int | None] = None
-
+    #: Maximum dimension of stored vectors.
+    max_dimension: ClassVar[float] = math.inf
     #: Number of documents from which LanceDB and Qdrant build a graph; a search without one is exact.
     graph_from = 4096
-
     #: Links per node of a graph, and candidates while building it.
     links, ef_construction = 16, 128
 
@@ -233,8 +225,8 @@ class Engine(_Conditions):
         return self.description
 
     def require_dimension(self, floats: int) -> None:
-        """Raise ValueError if the engine does not accept vectors of this dimension."""
-        if self.max_dimension is not None and floats > self.max_dimension:
+        """Raise ValueError if the engine accepts only shorter vectors."""
+        if floats > self.max_dimension:
             raise ValueError(
                 f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
                 "a smaller configuration."
@@ -491,9 +483,8 @@ def open_engine(url: str) -> Engine:
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in SCHEMES:
-        given = f"the scheme {scheme!r:.40}" if colon else "no scheme"
         raise ValueError(
-            f"An engine's URL must begin with {', '.join(f'{name}:' for name in SCHEMES)}, got {given}."
+            f"An engine's URL must begin with {':, '.join(SCHEMES)}:, got {scheme + colon!r:.40}."
         )
     module, class_name = SCHEMES[scheme]
     engine: Engine = getattr(import_module(f"muvera.engines.{module}"), class_name)(url)

@@ -97,30 +97,20 @@ class LanceDBEngine(Engine):
     # -- documents ------------------------------------------------------------
 
     def _write(self, rows: list[Row]) -> None:
-        data, table = self._arrow_table(rows), self._table
-        new = [field for field in data.schema if field.name not in table.schema.names]
-        if new:
-            table.add_columns(self._pa.schema(new))
-        # Documents without values in a column get nulls.
-        parts = [table.schema.empty_table(), data]
-        _upsert(table, "id", self._pa.concat_tables(parts, promote_options="default"))
-
-    def _arrow_table(self, rows: list[Row]) -> Any:
-        pa, stored, schema = self._pa, self.stored, self._table.schema
-        floats = np.concatenate([row.vector for row in rows])
-        columns: dict[str, Any] = {
-            "id": pa.array([row.id for row in rows], schema.field("id").type),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(floats), stored.vector_dimension),
-            "metadata": pa.array([json.dumps(row.metadata) for row in rows], pa.string()),
-            "terms": pa.array([row.flat.terms for row in rows], pa.list_(pa.string())),
-        }
-        if stored.tokens:
-            columns["tokens"] = MultiVectors.from_arrays([row.tokens for row in rows]).to_arrow()
-        bounds = [row.flat.bounds for row in rows]
-        for name in sorted({name for values in bounds for name in values}):
-            kind = pa.float64() if name.partition("_")[2].startswith("number_") else pa.string()
-            columns[name] = pa.array([values.get(name) for values in bounds], kind)
-        return pa.table(columns)
+        pa, table = self._pa, self._table
+        kinds = {"number": pa.float64(), "text": pa.string()}
+        names = {name for row in rows for name in row.flat.bounds}.difference(table.schema.names)
+        if names:
+            table.add_columns(pa.schema([(name, kinds[name.split("_")[1]]) for name in sorted(names)]))
+        entries = [
+            {"id": id, "vector": vector, "metadata": json.dumps(metadata), "terms": flat.terms, **flat.bounds}
+            for id, vector, metadata, flat, _ in rows
+        ]
+        data = pa.Table.from_pylist(entries, schema=table.schema)
+        if self.stored.tokens:
+            tokens = MultiVectors.from_arrays([row.tokens for row in rows]).to_arrow()
+            data = data.set_column(data.schema.get_field_index("tokens"), "tokens", tokens)
+        _upsert(table, "id", data)
 
     def _delete(self, ids: list[Any]) -> None:
         self._table.delete(self._among(ids))
@@ -131,14 +121,11 @@ class LanceDBEngine(Engine):
     def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
         query = self._table.search().select(list({"id": 0, column: 0})).where(self._among(ids))
         rows = query.limit(None).to_arrow()
-        values: Any = rows[column]
+        names = rows["id"].to_pylist()
         if column == "tokens":
-            values = MultiVectors.from_arrow(values) if len(rows) else []
-        elif column == "metadata":
-            values = map(json.loads, values.to_pylist())
-        else:
-            values = values.to_pylist()
-        return zip(rows["id"].to_pylist(), values, strict=True)
+            return zip(names, MultiVectors.from_arrow(rows[column]) if names else [], strict=True)
+        values = rows[column].to_pylist()
+        return zip(names, map(json.loads, values) if column == "metadata" else values, strict=True)
 
     # -- searching ------------------------------------------------------------
 
