@@ -62,10 +62,8 @@ class MilvusEngine(Engine):
         graph.add_index("unused", index_type="FLAT", metric_type="IP")
         client.create_collection(self._encoder_name, schema=schema, index_params=graph)
         schema, graph = client.create_schema(), client.prepare_index_params()
-        if description.integer_ids:
-            schema.add_field("id", kinds.INT64, is_primary=True)
-        else:
-            schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=_MAX_STRING)
+        kind = kinds.INT64 if description.integer_ids else kinds.VARCHAR
+        schema.add_field("id", kind, is_primary=True, max_length=_MAX_STRING)
         schema.add_field("fde", kinds.FLOAT_VECTOR, dim=description.vector_dimension)
         schema.add_field("metadata", kinds.JSON)
         schema.add_field("bounds", kinds.JSON)

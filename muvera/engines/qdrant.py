@@ -29,10 +29,7 @@ _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def qdrant_id(id: Any) -> int | str:
-    """Return the point id of a document's id: an unsigned integer or a UUID.
-
-    Other ids become the UUID of version 5 of their text.
-    """
+    """Return the point id of an id: itself if it is an unsigned integer or a UUID, or a UUID of its text."""
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
     try:
@@ -44,12 +41,9 @@ def qdrant_id(id: Any) -> int | str:
 class QdrantEngine(Engine):
     """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
 
-    The default key is the environment variable QDRANT_API_KEY.  A `client`, which is a ``qdrant_client.QdrantClient``,
-    replaces the connection to the server of the URL.
-
-    A point has the vector "fde" and the multivector "tokens" in half precision.  Its payload contains the id, the
-    metadata, the terms, and the bounds: the smallest and largest number of each field.  Terms and bounds are indexed,
-    because filters on unindexed fields lower the recall of Qdrant's graph.
+    The default key is the environment variable QDRANT_API_KEY.  A `client` (``qdrant_client.QdrantClient``) replaces
+    the connection to the server.  Terms and bounds are indexed, because filters on unindexed fields lower the recall
+    of Qdrant's graph.
     """
 
     kind = "qdrant"
@@ -58,9 +52,7 @@ class QdrantEngine(Engine):
 
     def __init__(self, url: str, client: Any = None) -> None:
         super().__init__(url)
-        self._client = client
-        self._indexed: set[str] = set()
-        #: Classes of requests.
+        self._client, self._indexed = client, set[str]()
         self.models = self._connect()
 
     def _connect(self) -> Any:
@@ -87,23 +79,17 @@ class QdrantEngine(Engine):
     def _settings(self, description: Description) -> tuple[dict[str, Any], Any]:
         """Return the settings of the points' vectors, and the size from which Qdrant builds a graph."""
         models = self.models
-        vectors = {
-            _FDE: models.VectorParams(
-                size=description.vector_dimension,
-                distance=models.Distance.DOT,
-                hnsw_config=models.HnswConfigDiff(m=self.links, ef_construct=self.ef_construction),
-            )
-        }
+
+        def params(size: int, links: int, **rest: Any) -> Any:
+            graph = models.HnswConfigDiff(m=links, ef_construct=self.ef_construction)
+            return models.VectorParams(size=size, distance=models.Distance.DOT, hnsw_config=graph, **rest)
+
+        vectors = {_FDE: params(description.vector_dimension, self.links)}
         if description.tokens:
-            vectors[_TOKENS] = models.VectorParams(
-                size=description.token_dimension,
-                distance=models.Distance.DOT,
-                datatype=models.Datatype.FLOAT16,
-                on_disk=True,
-                # No graph over tokens: the first-stage vectors find the candidates.
-                hnsw_config=models.HnswConfigDiff(m=0),
-                multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
-            )
+            maxsim = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+            half = {"datatype": models.Datatype.FLOAT16, "on_disk": True}
+            # No graph over tokens: the first-stage vectors find the candidates.
+            vectors[_TOKENS] = params(description.token_dimension, 0, multivector_config=maxsim, **half)
         kilobytes = self.graph_from * description.vector_dimension * 4 // 1024
         return vectors, models.OptimizersConfigDiff(indexing_threshold=max(1, kilobytes))
 
@@ -132,8 +118,7 @@ class QdrantEngine(Engine):
     # -- documents ------------------------------------------------------------
 
     def _write(self, rows: list[Row]) -> None:
-        points = []
-        fields: set[str] = set()
+        points, fields = [], set[str]()
         for row in rows:
             # Qdrant orders numbers only.
             bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
@@ -333,7 +318,7 @@ def _edge_models() -> Any:
             "Datatype": SimpleNamespace(FLOAT16=edge.VectorStorageDatatype.Float16),
             "Distance": SimpleNamespace(DOT=edge.Distance.Dot),
             "HasIdCondition": lambda has_id: edge.HasIdCondition(set(has_id)),
-            "HnswConfigDiff": partial(edge.HnswIndexConfig, ef_construct=4, full_scan_threshold=10_000),
+            "HnswConfigDiff": partial(edge.HnswIndexConfig, full_scan_threshold=10_000),
             "MultiVectorComparator": SimpleNamespace(MAX_SIM=edge.MultiVectorComparator.MaxSim),
             "OptimizersConfigDiff": edge.EdgeOptimizersConfig,
             "PointStruct": edge.Point,

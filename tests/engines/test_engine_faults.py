@@ -54,64 +54,49 @@ def test_servers_that_cannot_be_reached(postgres: str) -> None:
         require_sentence(caught.value)
 
 
-@pytest.fixture
-def without_extension(postgres: str) -> Iterator[tuple[str, str]]:
-    """URLs of a database without pgvector: of a user who may only create tables, and of its administrator."""
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_database_without_the_extension(postgres: str) -> None:
     admin = f"{postgres.rpartition('/')[0]}/plain"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE plain")
-        connection.execute(f"CREATE USER guest PASSWORD '{PASSWORD}'")
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute("GRANT CREATE ON SCHEMA public TO guest")
-    yield f"{admin.replace('tester', 'guest')}", admin
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("DROP DATABASE plain WITH (FORCE)")
-        connection.execute("DROP USER guest")
-
-
-def test_a_database_without_the_extension(without_extension: tuple[str, str]) -> None:
-    url, admin = without_extension
-    with EngineIndex(f"{url}#docs", ENCODER) as index:
+    execute(postgres, "CREATE DATABASE plain", f"CREATE USER guest PASSWORD '{PASSWORD}'")
+    execute(admin, "GRANT CREATE ON SCHEMA public TO guest")
+    with EngineIndex(f"{admin.replace('tester', 'guest')}#docs", ENCODER) as index:
         with pytest.raises(EngineError, match="CREATE EXTENSION vector") as caught:
             index.add(DOCUMENTS)
         require_sentence(caught.value)
-        with psycopg.connect(admin, autocommit=True) as connection:
+        with psycopg.connect(admin) as connection:
             tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
             assert connection.execute(tables).fetchone() == (0,)
-            connection.execute("CREATE EXTENSION vector")
+        execute(admin, "CREATE EXTENSION vector")
         index.add(DOCUMENTS)
         assert len(index) == COUNT
 
 
 def test_something_elses_table_is_left_alone(postgres: str) -> None:
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute("CREATE TABLE mine (a int)")
-        with closing(open_engine(f"{postgres}#mine")) as engine:
-            for call in (engine.describe, engine.drop):
-                with pytest.raises(EngineError, match="not made by muvera"):
-                    call()
-        connection.execute("DROP TABLE mine")
+    execute(postgres, "CREATE TABLE mine (a int)")
+    with closing(open_engine(f"{postgres}#mine")) as engine:
+        for call in (engine.describe, engine.drop):
+            with pytest.raises(EngineError, match="not made by muvera"):
+                call()
+    execute(postgres, "DROP TABLE mine")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            "DROP INDEX filled_graph; ALTER TABLE filled ALTER embedding TYPE vector",
-            str(CONFIG.vector_dimension),
-        ),
-        (
-            "UPDATE filled_encoder SET content = '{\"old\": 1}' WHERE part = 0",
-            "filled by another version of muvera",
-        ),
+        ("DROP INDEX filled_graph; ALTER TABLE filled ALTER embedding TYPE vector", "vectors of -1 floats"),
+        ("UPDATE filled_encoder SET content = '{\"old\": 1}' WHERE part = 0", "filled by another version"),
         ("UPDATE filled_encoder SET content = '\\x00' WHERE part = 1", "checksum"),
     ],
 )
 def test_a_changed_collection_is_refused(
     postgres: str, filled: EngineIndex, change: str, message: str
 ) -> None:
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(change)
+    execute(postgres, change)
     with pytest.raises(ValueError, match=message) as caught, EngineIndex(f"{postgres}#filled") as index:
         index.search([np.ones((2, DIM), np.float32)])
     require_sentence(caught.value)

@@ -46,6 +46,7 @@ def test_texts_are_searched(texts: TextIndex) -> None:
     assert found(texts.search(["\u5bff\u53f8", " "], 1, words=0.9)[0]) == ["sushi"]
     assert found(texts.search("brown", 1, words=0)) == ["fox"]
     assert len(texts) == 5 and "fox" in texts and "cat" not in texts
+    assert repr(texts) == f"TextIndex({texts._texts}, encoder='hash')" and "#test_texts" in repr(texts)
     assert texts.get(["db", "fox"]) == [
         TextDocument("db", TEXTS[3], {}),
         TextDocument("fox", TEXTS[0], METADATA[0]),
@@ -120,24 +121,3 @@ def test_the_encoder_and_the_texts_are_checked(collections: Any) -> None:
         TextIndex.open(collections("new_texts"), HashEncoder(name="other"))
     with pytest.raises(ValueError, match="'hash'"):
         TextIndex.open(collections("new_texts"))
-
-
-def test_methods_of_a_closed_index_raise(texts: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    collection: Any = texts._texts
-    monkeypatch.setattr(collection.engine, "_close", lambda: None)  # other tests use its connection
-    texts.close()
-    for call in (
-        lambda: texts.search("fox"),
-        lambda: texts.add(["x"], ids=["new"]),
-        lambda: texts.update(ids=["fox"], metadata=[{}]),
-        lambda: texts.delete(["fox"]),
-        lambda: texts.get(["fox"]),
-        lambda: texts.explain("fox", "fox"),
-        lambda: "fox" in texts,
-        lambda: len(texts),
-    ):
-        with pytest.raises(
-            EngineError, match=r"is closed\. Open it again with TextIndex\.open or EngineIndex\.$"
-        ):
-            call()
-    assert repr(texts) == f"TextIndex({collection.engine.location}, encoder='hash')"
