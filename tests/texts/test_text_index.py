@@ -49,7 +49,6 @@ def test_search(index: TextIndex) -> None:
     plain = index.search("red apple", words=0)[0]
     similarity: Any = pytest.approx(2, abs=0.01)  # tokens are bytes
     assert plain == Hit("apple", similarity, TEXTS[1], METADATA[1], {"maxsim": similarity})
-    assert hits[0].to_dict()["id"] == "apple"
     assert [ids(own)[0] for own in index.search(["lazy dog", "rows in pages"], k=1)] == ["fox", "db"]
     assert index.search([]) == []
     assert len(index.search("red", k=100)) == 4
@@ -72,13 +71,12 @@ def test_vectors_and_settings_reach_the_index() -> None:
     encoder = HashEncoder(24)  # whose moments are longer than 256 floats
     info = TextIndex.build(texts, encoder, exact_tokens=0).info()
     assert (info.encoder["encoder"], info.encoder["vector_dimension"]) == ("moments", 256)
-    info = TextIndex.build(texts[:20], encoder, vectors="fde", exact_tokens=0).info()
-    assert info.encoder["encoder"] == "fde"
+    built = TextIndex.build(texts[:20], encoder, vectors="fde", exact_tokens=0, tokens="2bit")
+    assert (built.info().encoder["encoder"], built.index.settings.tokens) == ("fde", "2bit")
     empty = TextIndex.build([], HashEncoder(), vectors="mean")
     empty.add(TEXTS, ids=IDS)
     assert (empty.index.config.kind, empty.index.settings.tokens) == ("moments", "int8")  # bytes by default
     assert ids(empty.search("red apple"))[0] == "apple"
-    assert TextIndex.build(TEXTS, HashEncoder(), tokens="2bit").index.settings.tokens == "2bit"
 
 
 class SpecialTokens(HashEncoder):
@@ -107,7 +105,7 @@ def test_blank_texts_and_queries() -> None:
     assert len(TextIndex.build([" "], SpecialTokens())) == 1
 
 
-def test_sentences(index: TextIndex) -> None:
+def test_sentences(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     best = index.search_sentences("ripe", alpha=0.0)[0]
     assert (best.id, best.text, best.span) == ("apple", "It was ripe.", (32, 44))
     assert best.score == best.parts["maxsim"] == pytest.approx(1, abs=0.01)
@@ -119,9 +117,6 @@ def test_sentences(index: TextIndex) -> None:
     assert {hit.text for hit in lower.search_sentences("layer")} == set(sentences)
     assert [ids(own) for own in index.search_sentences(["ripe", "dog"], 1)] == [["apple"], ["fox"]]
     assert ids(index.search_sentences("red", where={"kind": "fruit"}, ids=["pear"])) == ["pear"]
-
-
-def test_encoders_without_spans(monkeypatch: pytest.MonkeyPatch, index: TextIndex) -> None:
     monkeypatch.setattr(HashEncoder, "token_spans", lambda *_: None)
     assert len(index.search("red")) == 4
     for call in (lambda: index.explain("red", "pear"), lambda: index.search_sentences("red")):
@@ -181,24 +176,20 @@ def test_the_score_is_the_sum_of_similarity_and_words() -> None:
             index.search("red", words=wrong)  # type: ignore[arg-type]
 
 
-# Japanese, Thai and Hindi, a word beside Japanese, and an accent in two spellings.
-SCRIPTS: list[tuple[list[str], str, int]] = [
-    (["\u6771\u4eac\u3067\u5bff\u53f8\u3092", "\u5927\u962a\u306e\u5929\u6c17"], "\u5929\u6c17\u306f", 1),
-    (
-        ["\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27", "\u0e1d\u0e19\u0e15\u0e01"],
-        "\u0e02\u0e49\u0e32\u0e27\u0e2d\u0e30",
-        0,
-    ),
-    (["\u092d\u093e\u0937\u093e", "\u092a\u093e\u0928\u0940"], "\u092a\u093e\u0928\u0940 \u0915\u0939", 1),
-    (["SQLite\u306e\u7d22\u5f15", "MySQL\u306e\u7d22\u5f15"], "sqlite", 0),
-    (["a caf\u00e9", "a car"], "cafe\u0301s", 0),
+# Japanese, Thai and Hindi, a word beside Japanese, and an accent in two spellings: the first text has the words.
+SCRIPTS = [
+    ("\u5929\u6c17\u306f", "\u5927\u962a\u306e\u5929\u6c17", "\u6771\u4eac\u3067\u5bff\u53f8\u3092"),
+    ("\u0e02\u0e49\u0e32\u0e27\u0e2d\u0e30", "\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27", "\u0e1d\u0e19"),
+    ("\u092a\u093e\u0928\u0940 \u0915\u0939", "\u092a\u093e\u0928\u0940", "\u092d\u093e\u0937\u093e"),
+    ("sqlite", "SQLite\u306e\u7d22\u5f15", "MySQL\u306e\u7d22\u5f15"),
+    ("cafe\u0301s", "a caf\u00e9", "a car"),
 ]
 
 
-@pytest.mark.parametrize(("texts", "query", "best"), SCRIPTS)
-def test_words_of_scripts_with_and_without_spaces(texts: list[str], query: str, best: int) -> None:
-    index = TextIndex.build([*texts, "other"], HashEncoder())
-    assert ids([hit for hit in index.search(query) if hit.parts["words"] > 0]) == [best]
+@pytest.mark.parametrize("texts", SCRIPTS)
+def test_words_of_scripts_with_and_without_spaces(texts: tuple[str, ...]) -> None:
+    index = TextIndex.build([*texts[1:], "other"], HashEncoder())
+    assert ids([hit for hit in index.search(texts[0]) if hit.parts["words"] > 0]) == [0]
 
 
 def test_explanations(index: TextIndex) -> None:
@@ -211,7 +202,6 @@ def test_explanations(index: TextIndex) -> None:
     special = TextIndex.build(TEXTS[1:2], SpecialTokens()).explain("red apple", 0)
     assert [pair[:2] for pair in special.words()] == [("red", "red"), ("apple", "apple")]
     assert len(special.matches) == 3  # with that of the special token
-    assert "<mark" in reason._repr_html_() and reason.to_dict()["score"] == reason.score
     hit = index.search("ripe", k=1, explain=True)[0]
     assert "<mark" in hit._repr_html_()
     assert hit.to_dict()["explanation"]["score"] == pytest.approx(hit.parts["maxsim"], abs=1e-5)
@@ -247,15 +237,7 @@ def test_metadata_changes_without_encoding(index: TextIndex, monkeypatch: pytest
         {"kind": "animal", "name": "Reynard"},
         METADATA[1],
     ]
-    before = state(index)
-    assert index.select({}) == ids(before[0]) == IDS  # each text keeps its place
-    with pytest.raises(KeyError, match="nothing"):
-        index.update(ids=["db", "nothing"], metadata=[{}, {}])
-    with pytest.raises(ValueError, match="neither"):
-        index.update(ids=["db"])
-    with pytest.raises(TypeError, match="'db' must be a dictionary, got int"):
-        index.update(ids=["db"], metadata=[3])  # type: ignore[list-item]
-    assert state(index) == before
+    assert index.select({}) == ids(list(index)) == IDS  # each text keeps its place
 
 
 def test_add_update_delete(index: TextIndex) -> None:
@@ -289,6 +271,9 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.add(["x"], ids=["new"], metadata=[{"a.b": 1}]), ValueError, "'a.b'"),
         (lambda i: i.update(["x"], ids=["new"], metadata=[{"a": {1}}]), TypeError, "set"),
         (lambda i: i.update(["x"], ids=["\ud800"]), ValueError, "surrogate"),
+        (lambda i: i.update(ids=["db", "cat"], metadata=[{}, {}]), KeyError, "'cat'"),
+        (lambda i: i.update(ids=["db"]), ValueError, "neither"),
+        (lambda i: i.update(ids=["db"], metadata=[3]), TypeError, "'db' must be a dictionary, got int"),
         (lambda i: i.delete(["pear", "cat"]), KeyError, "'cat'"),
         (lambda i: i.explain("red", "cat"), KeyError, "'cat'"),
         (lambda i: i.explain(None, "pear"), TypeError, "query must be a string"),
@@ -335,11 +320,7 @@ def test_a_saved_index_is_whole(index: TextIndex, tmp_path: Path) -> None:
     vectors.save(tmp_path / "vectors")
     with pytest.raises(ValueError, match="without texts"):
         TextIndex.load(tmp_path / "vectors")
-    assert (
-        len(TextIndex.load(tmp_path / "index", HashEncoder()))
-        == len(MuveraIndex.load(tmp_path / "vectors"))
-        == 5
-    )
+    assert len(TextIndex.load(tmp_path / "index", HashEncoder())) == 5
 
 
 @pytest.mark.parametrize("name", ["http://127.0.0.1:1/x#m", "pylate:/tmp/model", "fastembed:x", "minilm"])
