@@ -51,8 +51,7 @@ class EncodeDocuments:
     def __call__(self, table: Any) -> Any:
         """Return the pyarrow.Table with the column of vectors.
 
-        Raise ValueError or TypeError for a table without the column "tokens" or with a column "vector", or for tokens
-        that do not fit the encoder.
+        Raise ValueError or TypeError for a missing column "tokens", a column "vector", or tokens of another dimension.
         """
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:

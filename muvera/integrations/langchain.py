@@ -18,8 +18,7 @@ from ..texts.text_index import TextIndex
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
-    Scores are those of :meth:`muvera.TextIndex.search`.  Filters are those of :mod:`muvera.metadata`, such as
-    ``{"year": {"$gte": 2000}}``.
+    Scores are those of :meth:`muvera.TextIndex.search`, and filters those of :mod:`muvera.metadata`.
 
     Parameters
     ----------

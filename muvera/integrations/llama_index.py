@@ -8,6 +8,7 @@ from typing import Any
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores import utils
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterCondition,
@@ -17,11 +18,6 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryMode,
     VectorStoreQueryResult,
-)
-from llama_index.core.vector_stores.utils import (
-    build_metadata_filter_fn,
-    metadata_dict_to_node,
-    node_to_metadata_dict,
 )
 
 from ..metadata import OPERATORS, Filter
@@ -40,9 +36,8 @@ _NAMES = {FilterOperator.ANY: "$in", FilterOperator.CONTAINS: "$eq"}
 class MuveraVectorStore(BasePydanticVectorStore):
     """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
 
-    The store encodes texts itself and ignores LlamaIndex's embeddings: give a ``VectorStoreIndex``
-    ``embed_model=MockEmbedding(1)``.  A node's text is encoded without its metadata.  Scores are those of
-    :meth:`muvera.TextIndex.search`.
+    The store encodes texts itself, without their metadata, and ignores LlamaIndex's embeddings: give a
+    ``VectorStoreIndex`` ``embed_model=MockEmbedding(1)``.  Scores are those of :meth:`muvera.TextIndex.search`.
 
     Parameters
     ----------
@@ -106,8 +101,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Return the best nodes of a query; `options` are those of :meth:`muvera.TextIndex.search`.
 
-        The mode is "default", or "hybrid" to use 1 - `alpha` as the weight of shared words.  Raise ValueError for
-        another mode, or a query without a text.
+        The mode "hybrid" uses 1 - `alpha` as the weight of shared words.  Raise ValueError for a mode other than that
+        or "default", or a query without a text.
         """
         if query.query_str is None:
             raise ValueError("A query needs its text: set query_str. The store encodes it as token vectors.")
@@ -137,7 +132,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
             selected = self._index.select({} if filters is None else _condition(filters))
         except KeyError:  # an operator that the database cannot answer, such as a match of text
             metadata = {stored.id: stored.metadata for stored in self._index}
-            holds = build_metadata_filter_fn(lambda id: metadata[id], filters)
+            holds = utils.build_metadata_filter_fn(lambda id: metadata[id], filters)
             selected = [id for id in metadata if holds(id)]
         wanted = set(ids if ids is not None else selected)
         return [id for id in selected if id in wanted]
@@ -180,12 +175,12 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
 
 def _metadata(node: BaseNode) -> dict[str, Any]:
     """Return the metadata for filters and :func:`_node`; empty values count as absent."""
-    metadata = node_to_metadata_dict(node, remove_text=True)
+    metadata = utils.node_to_metadata_dict(node, remove_text=True)
     return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
 
 
 def _node(stored: Any) -> BaseNode:
-    return metadata_dict_to_node(dict(stored.metadata), text=stored.text)
+    return utils.metadata_dict_to_node(dict(stored.metadata), text=stored.text)
 
 
 def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:

@@ -21,7 +21,7 @@ from ..utils.checks import as_id_list, as_path, counted, given, require_int, req
 from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
-from .hit import WORDS, Hit, Parts, SearchKeywords, SearchOptions, TextExplanation, explain_all, sentence_hits
+from .hit import Hit, Parts, SearchKeywords, SearchOptions, TextExplanation, explain_all, sentence_hits
 from .store import DurableFolder, TextStore, read_folder
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 class TextIndex:
     """A searchable collection of texts with metadata: a text encoder, and a store of texts and token vectors.
 
-    :meth:`build`, :meth:`load` and :meth:`open` return one.  Several threads may search at once, also while another
-    thread adds, updates or deletes.
+    :meth:`build`, :meth:`load` and :meth:`open` return one.  Threads may search while another thread changes texts.
 
     Parameters
     ----------
@@ -129,8 +128,7 @@ class TextIndex:
     ) -> list[int | str]:
         """Add texts under new ids, all of them or none, and return these ids.
 
-        The parameters are those of :meth:`build`.  Default ids: the next integers.  Raise ValueError for an id that
-        is in use.
+        The parameters are those of :meth:`build`.  Default ids: the next integers.  Raise ValueError for an id in use.
         """
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
@@ -154,8 +152,7 @@ class TextIndex:
         Parameters
         ----------
         texts, ids, threads
-            As for :meth:`build`.  Without texts, only metadata changes, nothing is encoded, and texts keep their place
-            in :meth:`select` and in iteration.
+            As for :meth:`build`.  Without texts, only metadata changes, and texts keep their place in :meth:`select`.
         metadata : sequence of dict, optional
             With texts, it replaces the stored metadata.  Default: keep the metadata of ids that are in use.
             Without texts, it changes single fields: None removes a field, and other fields are kept.
@@ -296,9 +293,8 @@ class TextIndex:
         path : path
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name of the encoder that built the index.  Default: that encoder, if it is
-            "colbert-small" or "minilm".  Other models can run code or send texts elsewhere, so they are never
-            loaded by default.
+            Must have the name of the encoder that built the index.  Default: that encoder, if it is "colbert-small"
+            or "minilm"; other models can run code or send texts elsewhere.
 
         Raises
         ------
@@ -347,17 +343,7 @@ class TextIndex:
     ) -> list[list[Hit]]: ...
 
     def search(
-        self,
-        queries: str | Sequence[str],
-        k: int = 10,
-        *,
-        where: Filter | None = None,
-        ids: Iterable[int | str] | None = None,
-        candidates: int | None = None,
-        recall: float | None = None,
-        words: float = WORDS,
-        explain: bool = False,
-        threads: int | None = None,
+        self, queries: str | Sequence[str], k: int = 10, **options: Unpack[SearchKeywords]
     ) -> list[Hit] | list[list[Hit]]:
         """Return the best texts for each query.
 
@@ -368,21 +354,18 @@ class TextIndex:
         k : int
             Maximum number of hits for each query.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata`.  A comparison with an unknown field
-            matches no text.
+            A condition on the metadata, see :mod:`muvera.metadata`.  An unknown field matches no text.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
-            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a database, which reads tokens
-            more slowly.
+            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a database.
         recall, threads
             As for :meth:`muvera.MuveraIndex.search`.
         words : float
-            Weight of words that query and text share (BM25), from 0 to below 1.  Models are weak on rare names and
-            numbers, so texts that share many words become candidates, too, except in a database.  0: rank by Chamfer
-            similarity alone.
+            Weight of words that query and text share (BM25), from 0 (none) to below 1; default: 0.1.  Models are weak
+            on rare names and numbers, so texts that share many words become candidates, too, except in a database.
         explain : bool
-            Add word matches to each hit.
+            Add word matches to each hit.  Default: False.
 
         Returns
         -------
@@ -394,9 +377,9 @@ class TextIndex:
         TypeError, ValueError
             For an invalid condition (FilterError), a wrong setting, or `recall` without a calibration.
         """
-        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
-        answer = partial(self._answer, queries, options, self._hits)
-        return self._texts.on_one_state(answer) if explain else answer()
+        chosen = SearchOptions(k, **options)
+        answer = partial(self._answer, queries, chosen, self._hits)
+        return self._texts.on_one_state(answer) if chosen.explain else answer()
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]

@@ -30,8 +30,7 @@ class TextEncoder(Protocol):
     Attributes
     ----------
     name : str
-        Identifies everything that changes the vectors, such as checkpoint and revision.  An index stores it and
-        refuses encoders with another name.
+        Identifies everything that changes the vectors, such as checkpoint and revision.  An index requires it.
     """
 
     name: str

@@ -67,10 +67,9 @@ class SentenceTransformersEncoder(ModelEncoder):
 
 
 class PyLateEncoder(ModelEncoder):
-    """A ColBERT model run by PyLate, which expands queries with mask tokens.
+    """A ColBERT model run by PyLate, given as for :class:`SentenceTransformersEncoder`.
 
-    `model` is as for :class:`SentenceTransformersEncoder`.  PyLate pins an older sentence-transformers than that class
-    needs: install each in its own environment.
+    PyLate pins an older sentence-transformers than that class needs: install each in its own environment.
     """
 
     def __init__(self, model: Any) -> None:
