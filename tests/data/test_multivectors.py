@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muvera import MultiVectors
-from muvera.data.multivectors import as_kernel_arrays, as_multivectors
+from muvera.data.multivectors import as_multivectors
 from muvera.data.validation import as_ids
 
 flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
@@ -70,11 +70,6 @@ def test_dtypes_dimensions_and_views() -> None:
     assert arrays([[], np.ones((1, 3))]).dimension == 3
     texts = flat(single, [1, 1])
     assert all(np.shares_memory(view, single) for view in (texts.tokens, texts[1:].tokens, texts[0]))
-    floats, halves = as_kernel_arrays(three())
-    assert (floats.shape, halves.shape) == ((5, 4), (0, 4))
-    floats, halves = as_kernel_arrays(three(np.float16))
-    assert (floats.shape, halves.shape) == ((0, 4), (5, 4))
-    assert floats.dtype == np.float32 and halves.dtype == np.uint16 and not halves.flags.writeable
 
 
 @given(st.data(), st.integers(1, 20))

@@ -24,13 +24,12 @@ from muvera.utils.atomic_files import sibling_folder
 ENTRIES: dict[str, Any] = {"segments": [], "codes": None, "candidates": None}
 
 
-def writing(content: dict[str, bytes], keep: Any = ()) -> Any:
+def writing(content: dict[str, bytes]) -> Any:
     """Return a function that writes these values into token files."""
 
     def write(save: Save) -> dict[str, Any]:
         for file, value in content.items():
             (save.folder / f"tokens-{file}.npy").write_bytes(value)
-        save.kept += [file for file in keep if save.target / file in save.old_names]
         return {"content": sorted(content), **ENTRIES}
 
     return write

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.indexes import DOCUMENTS, MORE, WAYS, answers, built, every_way, files, token_files
-from builders.realistic_collections import CONFIG, DIM
+from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 import muvera.mips.hnsw as hnsw
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
@@ -102,9 +102,7 @@ def test_copies_and_removed_folders(folder: Path, tmp_path: Path) -> None:
 
 
 def texts(first: int, count: int) -> MultiVectors:
-    rng = np.random.default_rng(first)
-    arrays = [rng.normal(size=(4, 16)).astype(np.float32) for _ in range(count)]
-    return MultiVectors.from_arrays(arrays, ids=range(first, first + count))
+    return documents_like_real(count, first, ids=range(first, first + count))
 
 
 def test_a_graph_stays_and_new_vectors_are_written_beside_it(
@@ -207,10 +205,6 @@ def test_a_rebuild_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
     index.rebuild(path=tmp_path / "index")
     assert index.info().deleted_documents == 0
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "list.txt").touch()
-    with pytest.raises(FileExistsError, match="notes"):
-        index.rebuild(path=tmp_path / "notes")
     built(path=tmp_path / "other")
     with pytest.raises(IndexFolderError, match="not loaded from there"):
         index.rebuild(path=tmp_path / "other")
