@@ -128,6 +128,8 @@ BAD_CALLS: list[tuple[Callable[[MuveraIndex], Any], type[Exception], str]] = [
     (lambda i: i.search([QUERIES[0], "b"]), TypeError, r"queries\[1\] .* 'b'"),
     (lambda i: i.rerank(QUERIES[:2], [[2]]), ValueError, "one collection of ids per query, got 1 for 2"),
     (lambda i: i.rerank(QUERIES[:1], [[999]]), KeyError, "999"),
+    (lambda i: i.explain(None, 5), TypeError, "query must be an array .* got NoneType"),
+    (lambda i: i.explain(QUERIES[0], int(EMPTY[0])), ValueError, "at least one token"),
     (lambda i: i.measure_recall(np.empty((0, DIM))), ValueError, "no tokens"),
     (lambda i: i.add(DOCUMENTS[:0], threads=0), ValueError, "threads .* 0"),
     (lambda i: i.search(QUERIES, ids="12"), TypeError, r"got the string '12'\. Give \['12'\]"),
