@@ -77,8 +77,6 @@ class MultiVectors:
         self._finite = False
         self._longest: NDArray[np.float32] | None = None
 
-    # -- constructors ---------------------------------------------------------
-
     @classmethod
     def from_arrays(
         cls,
@@ -194,8 +192,6 @@ class MultiVectors:
             tokens, lengths, ids=[id for part in parts for id in part.ids.tolist()] if named else None
         )
 
-    # -- access ---------------------------------------------------------------
-
     @property
     def dimension(self) -> int:
         """Columns of a token vector."""
@@ -271,8 +267,6 @@ class MultiVectors:
         size = f"{counted(len(self), 'text')}, {counted(self.num_tokens, 'token')}"
         return f"MultiVectors({size}, dimension={self.dimension}, {self.tokens.dtype})"
 
-    # -- checks ---------------------------------------------------------------
-
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
         """Raise ValueError for the first number that is not finite or not below 1e12, so that products do not overflow.
 
@@ -310,8 +304,6 @@ class MultiVectors:
                 f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both with the "
                 "same model."
             )
-
-    # -- files ----------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none."""

@@ -92,8 +92,7 @@ class MuveraIndex:
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
-        # Writes the texts of a TextIndex to a file.
-        self._write_texts: Callable[[IdMap, Path], object] | None = None
+        self._write_texts: Callable[[IdMap, Path], object] | None = None  # of a TextIndex, to a file
 
     def _renew_locks(self) -> None:
         self._changing = RLock()

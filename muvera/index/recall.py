@@ -28,8 +28,7 @@ from .token_store import Ranked, Rows
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-#: Exact best documents to find, and candidates to find them among.
-BEST, CANDIDATES = 10, 100
+BEST, CANDIDATES = 10, 100  # exact best documents to find, and candidates to find them among
 
 #: Maximum number of windows of a measurement, and of tokens to read for each.
 MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000
@@ -241,8 +240,7 @@ class Level(NamedTuple):
     capped: float
 
 
-#: The level of a search that ranks every document.
-EVERYTHING = Level(1.0, 0, 0, 0.0, 1.0, 1.0)
+EVERYTHING = Level(1.0, 0, 0, 0.0, 1.0, 1.0)  # ranks every document
 
 
 @dataclass(frozen=True)
@@ -296,12 +294,6 @@ def require_recall(recall: object, candidates: object) -> None:
         raise ValueError(f"Give recall={recall} or candidates={candidates}, not both.")
 
 
-def ranking_tokens(contents: IndexContents) -> str:
-    """Return the name of the codes that rank candidates first, or "floats"."""
-    codec = contents.store.codec
-    return "floats" if codec is None else codec.name
-
-
 def calibrate_on_windows(contents: IndexContents, threads: int | None) -> Calibration | None:
     """Calibrate with windows of documents; None if there are too few documents."""
     rows, tokens = contents.searchable
@@ -351,7 +343,7 @@ def calibrate(
         documents=count,
         queries=len(queries),
         pseudo_queries=sources is not None,
-        tokens=ranking_tokens(contents),
+        tokens=contents.store.ranked_by,
     )
 
 

@@ -287,6 +287,11 @@ class TokenLevels:
         return str(segments[0].vectors.tokens.dtype) if segments else "float32"
 
     @property
+    def ranked_by(self) -> str:
+        """Name of the codes that rank candidates first, or "floats"."""
+        return "floats" if self.codec is None else self.codec.name
+
+    @property
     def levels(self) -> list[TokenStore[Any]]:
         """The stores that contain tokens: floats, then codes."""
         return [level for level in (self.floats, self.codes) if level is not None]

@@ -42,7 +42,6 @@ from .recall import (
     document_windows,
     measure,
     measure_windows,
-    ranking_tokens,
     require_recall,
 )
 from .settings import LOW_RECALL, IndexInfo, IndexSettings
@@ -475,7 +474,7 @@ class IndexContents:
         """Calibrate ``search(recall=)`` unless a calibration has these tokens and at least half as many documents."""
         if self.candidates is not None:
             last, size = self.candidates.calibration, len(self.searchable[0])
-            if last is None or size > 2 * last.documents or last.tokens != ranking_tokens(self):
+            if last is None or size > 2 * last.documents or last.tokens != self.store.ranked_by:
                 self.candidates.calibration = calibrate_on_windows(self, threads)
 
     @property
