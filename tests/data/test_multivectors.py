@@ -17,7 +17,7 @@ from muvera import MultiVectors
 from muvera.data.multivectors import as_multivectors
 from muvera.data.validation import as_ids
 
-flat, arrays = MultiVectors.from_flat, MultiVectors.from_arrays
+flat, arrays, joined = MultiVectors.from_flat, MultiVectors.from_arrays, MultiVectors.concatenate
 
 
 # NumPy's functions drop the mask.
@@ -63,7 +63,7 @@ def test_dtypes_dimensions_and_views() -> None:
         (arrays([[[1.0, 2.0]]]), np.float32),
         (flat(np.ones((2, 3)), [2]), np.float32),
         (flat(half, [2]), np.float16),
-        (MultiVectors.concatenate([three(np.float16), three().with_ids(["x", "y", "z"])]), np.float32),
+        (joined([three(np.float16), three().with_ids(["x", "y", "z"])]), np.float32),
     ):
         assert texts.tokens.dtype == dtype
     assert arrays([np.zeros((0, 7)), []]).dimension == arrays([[], []], dimension=7).dimension == 7
@@ -93,49 +93,13 @@ def test_indexing_is_that_of_a_list(data: st.DataObject, dimension: int) -> None
     np.testing.assert_array_equal(made[np.int64(i)], texts[i])
 
 
-def test_positions_become_ids_and_bad_positions_raise() -> None:
-    texts = flat(np.ones((3, 2)), [1, 1, 1])
-    assert texts[1:].ids.tolist() == [1, 2] and texts[[2, 0]].ids.tolist() == [2, 0]
-    with pytest.raises(IndexError, match="no text 3: the collection has 3 texts"):
-        three()[3]
-    with pytest.raises(ValueError, match="twice"):
-        three()[[0, 0]]
-
-
 def test_concatenate() -> None:
-    both = MultiVectors.concatenate([three(), three().with_ids(["d", "e", "f"])])
+    both = joined([three(), three().with_ids(["d", "e", "f"])])
     assert both.ids.tolist() == list("abcdef") and both.lengths.tolist() == [2, 0, 3, 2, 0, 3]
     np.testing.assert_array_equal(both.tokens, np.concatenate([three().tokens] * 2))
     unnamed = flat(np.ones((3, 2)), [1, 2])
-    assert MultiVectors.concatenate([unnamed, unnamed]).ids.tolist() == [0, 1, 2, 3]
-    for parts, kind, words in (
-        ([three(), three()], ValueError, "'a' .*0 and 3"),
-        ([three(), unnamed], ValueError, r"parts\[1\] has 2 .*=4"),
-        ([three(), three().with_ids([1, 2, 3])], TypeError, "int .*str"),
-        ([], ValueError, "nothing"),
-    ):
-        with pytest.raises(kind, match=words):
-            MultiVectors.concatenate(parts)
-
-
-@pytest.mark.parametrize(
-    ("ids", "kind", "words"),
-    [
-        ([1, "a", 2], TypeError, "int, str"),
-        ("abc", TypeError, "'abc'"),
-        ({"a": 1, "b": 2, "c": 3}, TypeError, "dict"),
-        ([b"a", b"b", b"c"], TypeError, "bytes"),
-        ([1, 2], ValueError, "2 entries for 3 texts"),
-        ([7, 5, 7], ValueError, "7 .*0 and 2"),
-        ([1, 2, 2**63], ValueError, "64 bits"),
-        (["a", "b", "a\0"], ValueError, r"ids\[2\].*NUL"),
-        (["a", "b", "x" * 65_536], ValueError, r"ids\[2\].*65536.*65535"),
-    ],
-)
-def test_refused_ids(ids: Any, kind: type[Exception], words: str) -> None:
-    for make in (three().with_ids, lambda ids: flat(np.ones((3, 2)), [1, 1, 1], ids=ids)):
-        with pytest.raises(kind, match=words):
-            make(ids)
+    assert unnamed[1:].ids.tolist() == [1] and unnamed[[1, 0]].ids.tolist() == [1, 0]
+    assert joined([unnamed, unnamed]).ids.tolist() == [0, 1, 2, 3]
 
 
 def test_one_long_id_does_not_widen_all() -> None:
@@ -148,7 +112,7 @@ def test_one_long_id_does_not_widen_all() -> None:
     assert ids.tolist() == names and peak < 20 << 20
     assert as_ids([3, np.int8(1)], 2).dtype == as_ids((), 0).dtype == np.int64
     texts = flat(np.ones((20_000, 1)), np.ones(20_000, int), ids=names)
-    assert MultiVectors.concatenate([texts[:10], texts[10:12]]).ids.tolist() == names[:12]
+    assert joined([texts[:10], texts[10:12]]).ids.tolist() == names[:12]
 
 
 @pytest.mark.parametrize("ids", [None, ["ä", "b c", ""], [2**62, -1, 0]])
@@ -193,6 +157,21 @@ def test_saving_again_and_damaged_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
+        (lambda: three().with_ids([1, "a", 2]), TypeError, "int, str"),
+        (lambda: three().with_ids("abc"), TypeError, "'abc'"),
+        (lambda: three().with_ids({"a": 1, "b": 2, "c": 3}), TypeError, "dict"),
+        (lambda: three().with_ids([b"a", b"b", b"c"]), TypeError, "bytes"),
+        (lambda: three().with_ids([1, 2]), ValueError, "2 entries for 3 texts"),
+        (lambda: three().with_ids([7, 5, 7]), ValueError, "7 .*0 and 2"),
+        (lambda: three().with_ids([1, 2, 2**63]), ValueError, "64 bits"),
+        (lambda: three().with_ids(["a", "b", "a\0"]), ValueError, r"ids\[2\].*NUL"),
+        (lambda: three().with_ids(["a", "b", "x" * 65_536]), ValueError, r"ids\[2\].*65536.*65535"),
+        (lambda: three()[3], IndexError, "no text 3: the collection has 3 texts"),
+        (lambda: three()[[0, 0]], ValueError, "twice"),
+        (lambda: joined([three(), three()]), ValueError, "'a' .*0 and 3"),
+        (lambda: joined([three(), flat(np.ones((3, 2)), [3])]), ValueError, r"parts\[1\] has 2 .*=4"),
+        (lambda: joined([three(), three().with_ids([1, 2, 3])]), TypeError, "int .*str"),
+        (lambda: joined([]), ValueError, "nothing"),
         (lambda: flat(np.ones((5, 0)), [5]), ValueError, r"\(5, 0\)"),
         (lambda: flat(np.ones((5, 2), int), [5]), TypeError, "int64.*float32"),
         (lambda: arrays([np.ones((2, 3)), np.ones((2, 4))]), ValueError, r"documents\[1\].* 4 .* 3"),

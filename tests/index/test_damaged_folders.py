@@ -105,7 +105,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "invalid configuration": (edited(config={"dimension": 0}), "dimension .* 0"),
     "other dimension": (edited(config=OTHER.to_dict(), config_hash=OTHER.hash), "is damaged"),
     "unknown backend": (edited(settings={"backend": "tree"}), "'tree'"),
-    "unknown setting": (edited(settings={"pq": {}}), "'pq'"),
     "no segments": (edited(segments=[]), "200 ids and 0 token sets. Restore the folder from a copy"),
     **{
         f"segments from {starts}": (

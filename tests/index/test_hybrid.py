@@ -19,10 +19,11 @@ def ranking(*ids: str) -> Ranking:
 
 
 def test_exact_ranking_of_all_sources() -> None:
-    plain = INDEX.search(QUERIES, 5, candidates=20)
-    assert [list(row) for row in hybrid_search(INDEX, QUERIES, {}, 5, candidates=20)] == [
-        list(row) for row in plain
-    ]
+    plain, alone = (
+        INDEX.search(QUERIES, 5, candidates=20),
+        hybrid_search(INDEX, QUERIES, {}, 5, candidates=20),
+    )
+    assert list(map(list, alone)) == list(map(list, plain))
     words = [ranking("d3", "d9", "unknown"), ranking("d4"), ranking(), ranking("d1", "d2")]
     rankings = hybrid_search(INDEX, QUERIES, {"words": words}, 10, candidates=0)
     assert [sorted(row.ids.tolist()) for row in rankings] == [["d3", "d9"], ["d4"], [], ["d1", "d2"]]

@@ -72,9 +72,8 @@ def test_a_store_is_a_list_of_texts(
     grouped = store.grouped(shuffled)
     assert sorted(grouped) == picked and len(store.runs(grouped)) <= len(store.segments)
     for rows in (shuffled, grouped):
-        assert_same(
-            [batch[int(i)] for batch, at in store.runs(rows) for i in at], [expected[i] for i in rows]
-        )
+        found = [batch[int(i)] for batch, at in store.runs(rows) for i in at]
+        assert_same(found, [expected[i] for i in rows])
 
 
 def test_segments_stay_few_and_large_maps_are_not_read(
@@ -93,11 +92,8 @@ def test_segments_stay_few_and_large_maps_are_not_read(
     store = float_store()
     for batch in (texts(1, [2]), MultiVectors.load(tmp_path / "big"), texts(2, [2])):
         store.append(batch)
-    assert [isinstance(segment.vectors.tokens, np.memmap) for segment in store.segments] == [
-        False,
-        True,
-        False,
-    ]
+    kinds = [isinstance(segment.vectors.tokens, np.memmap) for segment in store.segments]
+    assert kinds == [False, True, False]
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="advice exists on Linux only")
