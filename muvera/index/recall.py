@@ -34,8 +34,8 @@ BEST, CANDIDATES = 10, 100  # exact best documents to find, and candidates to fi
 MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000
 _WINDOW = 32  # tokens, as in ColBERT's queries
 
-# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share, and
-# with at least _MIN_WINDOWS.
+# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share.
+# Their recall needs `_MIN_WINDOWS` windows.
 _PART, _PER_DOUBLING, _MIN_WINDOWS = 16, 128, 8
 
 # Limits of a measurement: multiplications for exact Chamfer similarity (a few seconds), and minimum number of windows.

@@ -94,9 +94,7 @@ class TokenStore(Generic[_Texts]):
         )
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
-        """Add texts under the next row numbers; if many tokens are in memory, move them to the folder `staging`."""
-        if len(vectors) == 0:
-            return
+        """Add at least one text under the next row number; move many tokens from memory to the folder `staging`."""
         last = Segment(len(self), self._join([vectors]))
         segments = list(self.segments)
         while (
