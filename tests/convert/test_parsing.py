@@ -210,13 +210,9 @@ def test_truncated_and_other_files(tmp_path: Path) -> None:
     assert read_array(path).shape == (4,)
     content = path.read_bytes()
     second = content.index(b"PK\x03\x04", 1)
-    for damaged, message in (
-        (content[: len(content) // 2], "is damaged"),
-        (content[:second] + b"QQ" + content[second + 2 :], ".*x/data/0 has no local header"),
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf"x\.pt {message}"):
-            read_torch(path)
+    path.write_bytes(content[:second] + b"QQ" + content[second + 2 :])
+    with pytest.raises(ValueError, match=r"x\.pt is damaged.*x/data/0 has no local header"):
+        read_torch(path)
     for member, how, message in (
         ("a.txt", zipfile.ZIP_STORED, r"must have one data\.pkl"),
         ("x/data.pkl", zipfile.ZIP_DEFLATED, r"data\.pkl is compressed"),  # torch never compresses it

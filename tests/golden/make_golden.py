@@ -11,7 +11,7 @@ libstdcxx  draws of a C++ program, ``libstdcxx_draws.cc`` (g++ 12.4, glibc 2.41,
            ``normals_SEED`` and ``sketch_SEED_SIZE``, pairs in rows
 =========  ==========================================================================================
 
-The committed files were made by the versions in parentheses.  To add a case, add its inputs to the file first.
+To add a case, add its inputs to the file first.
 """
 
 import json

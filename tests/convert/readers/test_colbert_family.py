@@ -1,7 +1,6 @@
 """PLAID, fast-plaid, PyLate, WARP and byaldi: indexes of the real libraries, random ones and damaged ones."""
 
 import json
-import os
 import pickle
 import shutil
 import tempfile
@@ -269,10 +268,6 @@ def test_pylate_voyager_and_scann_maps_that_do_not_fit(tmp_path: Path) -> None:
         (voyager / "document_ids_to_embeddings.pkl").write_bytes(pickle.dumps(named))
         with pytest.raises(ValueError, match="voyager"):
             read(voyager)
-    shutil.copy(FOLDER / "pylate_voyager" / "document_ids_to_embeddings.pkl", voyager)
-    os.truncate(voyager / "index.voyager", 10_000)
-    with pytest.raises(ValueError, match=r"voyager is damaged"):
-        read(voyager)
     scann = tmp_path / "scann"
     scann.mkdir()
     tokens = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -299,9 +294,6 @@ def test_byaldi_pages_in_numeric_order_with_their_ids(tmp_path: Path) -> None:
     assert (source.name, source.num_documents, source.num_tokens, source.lossy) == ("byaldi", 12, None, False)
     pages, names = everything(source, 4), folder / "embed_id_to_doc_id.json.gz"
     assert_same(pages, MultiVectors.from_arrays(given, ids=[f"{i // 3}:{i % 3 + 1}" for i in range(12)]))
-    os.truncate(names, 30)
-    with pytest.raises(ValueError, match=r"embed_id_to_doc_id\.json\.gz is damaged"):
-        read(folder)
     names.unlink()
     assert_same(read(folder), MultiVectors.from_arrays(given))
     file = folder / "embeddings" / "embeddings_2.pt"

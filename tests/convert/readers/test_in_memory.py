@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from builders.tensors import FakeTensor
 from builders.token_collections import assert_same, collection
-from hypothesis import given
-from hypothesis import strategies as st
 
 from muvera.convert import convert, read, survey
 from muvera.data.multivectors import MultiVectors
@@ -89,15 +87,6 @@ def test_rows_of_zeros_are_padding_unless_a_mask_keeps_them() -> None:
     assert survey([row[None] for row in LEFT]).dropped_rows == 4
     assert survey(A).dropped_rows == 0
     assert read([np.zeros((0, 4), np.float32), A[0], []]).lengths.tolist() == [0, 3, 0]
-
-
-@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=6), side=st.sampled_from(["left", "right"]))
-def test_padded_is_unpadded(lengths: list[int], side: str) -> None:
-    arrays = list(collection(lengths))
-    batch, mask = padded(arrays, side)
-    same(read(batch), arrays)
-    same(read(batch, mask=mask), arrays)
-    same(read(row[None] for row in batch), arrays)
 
 
 def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Path) -> None:

@@ -1,19 +1,17 @@
-"""Make the index folders of this directory, and ``../pooling.npz``, with the libraries that they come from.
+"""Make these index folders and ``../pooling.npz`` with their libraries: ``python make_goldens.py KIND [RULE]``.
 
-Run ``python make_goldens.py KIND``, each kind in an environment of its own:
+Each kind needs an environment of its own:
 
 =========== ============================================================================
 colbert     colbert-ai==0.2.22 faiss-cpu torch
 fast_plaid  fast-plaid==1.4.6.2110 (files per chunk), then 1.7.0.2110 (one merged file)
 pylate      pylate==1.6.0 voyager==2.1.0 scann==1.4.2 faiss-cpu
 torch       torch==2.11
-pooling     scipy==1.17.1 and the library of a rule: ``python make_goldens.py pooling RULE``
+pooling     scipy==1.17.1 and the library of the rule
 =========== ============================================================================
 
-The models are replaced by random unit vectors; clustering, residuals and files are the library's
-own.  expected.npz holds what the library's own decompression returns, or the given vectors.
-pooling.npz holds ``tokens``, ``lengths``, and for each rule and case ``<rule>/<factor>/<protected>/tokens`` and
-``.../lengths``.
+Random unit vectors replace the models.  expected.npz has what the library's own decompression returns, or the given
+vectors; pooling.npz ``tokens``, ``lengths``, and the two of each case under ``<rule>/<factor>/<protected>/``.
 """
 
 import json
@@ -22,7 +20,6 @@ import pickle
 import shutil
 import sys
 import tempfile
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,10 +55,12 @@ def forget_run(target: Path, **config: str) -> None:
 
 def make_colbert(root: Path) -> None:
     """Three chunks, two bits."""
-    indexer_module: Any = import_module("colbert.indexing.collection_indexer")
-    infra: Any = import_module("colbert.infra")
-    residual: Any = import_module("colbert.indexing.codecs.residual")
-    embeddings: Any = import_module("colbert.indexing.codecs.residual_embeddings")
+    from colbert.data.collection import Collection
+    from colbert.indexing import collection_indexer
+    from colbert.indexing.codecs.residual import ResidualCodec
+    from colbert.indexing.codecs.residual_embeddings import ResidualEmbeddings
+    from colbert.infra import ColBERTConfig, Run, RunConfig
+
     lengths = [3, 41, 27, 34, 9, 52, 65, 46, 33, 28, 44, 1]
     rng = np.random.default_rng(3)
     tokens = torch.from_numpy(rows_around(rng.normal(size=(8, 32)), sum(lengths), rng))
@@ -71,32 +70,31 @@ def make_colbert(root: Path) -> None:
         chosen = [passages[int(number)] for number in numbers]
         return (torch.cat(chosen), [len(passage) for passage in chosen]) if chosen else (None, None)
 
-    indexer_module.Checkpoint = lambda *_, **__: SimpleNamespace()
-    indexer_module.CollectionEncoder = lambda *_: SimpleNamespace(encode_passages=encode)
-    config = infra.ColBERTConfig(
+    collection_indexer.Checkpoint = lambda *_, **__: SimpleNamespace()
+    collection_indexer.CollectionEncoder = lambda *_: SimpleNamespace(encode_passages=encode)
+    config = ColBERTConfig(
         dim=32, nbits=2, kmeans_niters=4, root=str(root), index_name="golden", experiment="e", rank=0, nranks=1,
         avoid_fork_if_possible=True, index_bsize=5, checkpoint="none",
     )  # fmt: skip
-    collection: Any = import_module("colbert.data.collection")
-    collection.Collection.get_chunksize = lambda self: 5
-    run: Any = import_module("colbert.infra.run")
-    with run.Run().context(infra.RunConfig(root=str(root), experiment="e", rank=0, nranks=1)):
+    Collection.get_chunksize = lambda self: 5
+    with Run().context(RunConfig(root=str(root), experiment="e", rank=0, nranks=1)):
         numbers = [str(i) for i in range(len(lengths))]
-        indexer = indexer_module.CollectionIndexer(config=config, collection=numbers, verbose=0)
+        indexer = collection_indexer.CollectionIndexer(config=config, collection=numbers, verbose=0)
         Path(config.index_path_).mkdir(parents=True)  # the library leaves this to its launcher
         indexer.run([[]])
         path = Path(config.index_path_)
     target = keep(path, "colbert")
     forget_run(target, root="experiments", name="golden")
-    codec = residual.ResidualCodec.load(index_path=str(path))
-    chunks = [codec.decompress(embeddings.ResidualEmbeddings.load(str(path), i)) for i in range(3)]
+    codec = ResidualCodec.load(index_path=str(path))
+    chunks = [codec.decompress(ResidualEmbeddings.load(str(path), i)) for i in range(3)]
     decoded = np.concatenate([chunk.float().numpy() for chunk in chunks])
     np.savez_compressed(target / "expected.npz", decoded=decoded, lengths=lengths)
 
 
 def make_fast_plaid(root: Path) -> None:
     """A small index with exact vectors; and one that is added to and deleted from, so that it has chunks."""
-    search: Any = import_module("fast_plaid.search")
+    from fast_plaid.search import FastPlaid
+
     centers = np.random.default_rng(5).normal(size=(8, 16))
 
     def documents(count: int, seed: int) -> list[torch.Tensor]:
@@ -116,10 +114,10 @@ def make_fast_plaid(root: Path) -> None:
         np.savez_compressed(target / "expected.npz", decoded=torch.cat(decoded).numpy(), lengths=lengths)
 
     name = f"fast_plaid_{version('fast-plaid').rsplit('.', 1)[0]}"
-    small = search.FastPlaid(index=str(root / f"{name}_small"), device="cpu")
+    small = FastPlaid(index=str(root / f"{name}_small"), device="cpu")
     small.create(documents_embeddings=documents(12, 1), nbits=4)
     save(f"{name}_small", small, 12)
-    chunks = search.FastPlaid(index=str(root / name), device="cpu")
+    chunks = FastPlaid(index=str(root / name), device="cpu")
     chunks.create(documents_embeddings=documents(50, 1), nbits=4, batch_size=20, start_from_scratch=0)
     chunks.update(documents_embeddings=documents(7, 2), start_from_scratch=0)
     chunks.delete(subset=[0, 21, 55])
@@ -128,8 +126,9 @@ def make_fast_plaid(root: Path) -> None:
 
 def make_pylate(root: Path) -> None:
     """The same documents in every kind of index; "doc-2" is removed again, which ScaNN cannot do."""
-    indexes: Any = import_module("pylate.indexes")
-    stanford: Any = import_module("pylate.indexes.stanford_plaid")
+    from pylate import indexes
+    from pylate.indexes.stanford_plaid import StanfordPLAID
+
     rng = np.random.default_rng(5)
     centers = rng.normal(size=(8, 16))
     ids = [f"doc-{i}" for i in range(40)]
@@ -152,7 +151,7 @@ def make_pylate(root: Path) -> None:
     build(voyager, "voyager")
     fast = indexes.PLAID(index_name="fast_plaid", nbits=4, device="cpu", show_progress=False, **place)
     build(fast, "fast_plaid", "*manifest.json", "merged_*", "cluster_threshold*")
-    plaid = stanford.StanfordPLAID(index_name="stanford_plaid", embedding_size=16, nbits=2, **place)
+    plaid = StanfordPLAID(index_name="stanford_plaid", embedding_size=16, nbits=2, **place)
     target = build(plaid, "stanford_plaid")
     forget_run(target, root="indexes", index_root="indexes", name="golden")
     scann = indexes.ScaNN(index_name="scann", embedding_size=16, num_leaves=8, **place)
@@ -213,10 +212,7 @@ def pooled(rule: str, tensors: list[torch.Tensor], factor: int, protected: int) 
 
 
 def make_pooling(_: Path) -> None:
-    """Replace one rule's results for the documents and the cases in the file.
-
-    Libraries: sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18.
-    """
+    """Sentence-transformers 6.2.0, pylate 1.6.0 and 1.4.0, colbert-ai 0.2.22, colpali-engine 0.3.18."""
     rule, file = sys.argv[2], HERE.parent / "pooling.npz"
     content = dict(np.load(file))
     tensors = list(torch.split(torch.from_numpy(content["tokens"]), content["lengths"].tolist()))
