@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -79,13 +79,11 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
             "encode texts with your model first."
         )
     values = iter(documents)
-    try:
-        first = next(values)
-    except StopIteration:
-        return iter([])
-    if isinstance(first, MultiVectors):
-        return chain([first], values)
-    return iter([MultiVectors.from_arrays(chain([first], values))])
+    head = list(islice(values, 1))
+    values = chain(head, values)
+    if not head or isinstance(head[0], MultiVectors):
+        return values
+    return iter([MultiVectors.from_arrays(values)])
 
 
 class DocumentSample:

@@ -317,7 +317,10 @@ class MultiVectors:
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
         """Load a folder of :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
 
-        Raises FileNotFoundError or ValueError if a file is missing or damaged, or does not fit the others.
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged, or does not fit the others.
         """
         path = Path(folder)
         recover_folder(path)

@@ -508,12 +508,10 @@ class IndexContents:
                 f"{len(filled):,}. In Python, rebuild() fits it again."
             )
         first_stage, added, _ = self.first_stage
-        drift = self.drift_warning
-        if drift is not None:
-            warnings.append(drift)
-        elif first_stage is not None and first_stage.warning is not None:
-            warnings.append(first_stage.warning)
-        if candidates is None and tokens > self.settings.exact_tokens and len(filled):
+        low_recall = self.drift_warning or (None if first_stage is None else first_stage.warning)
+        if low_recall is not None:
+            warnings.append(low_recall)
+        if candidates is None and tokens > self.settings.exact_tokens:
             warnings.append(
                 f"The index has too few documents to fit the encoder ({len(filled)}), so searches read all tokens. Add "
                 f"documents until there are {MIN_FIT_DOCUMENTS}, or give an encoder that was fitted on others."
