@@ -34,17 +34,10 @@ def save(search: ScanSearch, index: Path, generation: str, current: set[str]) ->
     """Save to a generation's folder; return the state, and the names of the files in use."""
     folder = index / generation
     folder.mkdir()
-
-    def keep(path: Path) -> str | None:
-        name = path.relative_to(index).as_posix() if index in path.parents else ""
-        return name if name in current else None
-
-    state, kept = search.save(folder, keep)
+    state, kept = search.save(folder, {index / name: name for name in current}.get)
     search.saved_in(folder)
-    return (state, [index / name for name in kept]), {
-        *kept,
-        *(path.relative_to(index).as_posix() for path in folder.iterdir()),
-    }
+    written = {f"{generation}/{path.name}" for path in folder.iterdir()}
+    return (state, [index / name for name in kept]), {*kept, *written}
 
 
 def test_saving_writes_only_new_codes_and_bytes(tmp_path: Path) -> None:
