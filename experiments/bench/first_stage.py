@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from muvera.encoders.registry import make_encoder, preset_config
-from muvera.mips import HNSWSettings, VectorSearch, make_search
+from muvera.mips import make_search
+from muvera.mips.base import VectorSearch
+from muvera.mips.hnsw import HNSWSettings
 
 from ..datasets.discovery import CACHE
 from ..report.table import Column, Table

@@ -19,8 +19,8 @@ from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
 from ..kernels.stopping import STOPPED
 from ..kernels.tile import LANES
-from ..mips import SEARCHES, SavedState, VectorSearch, make_search
-from ..mips.base import Guard, Keep, Saved, at_once
+from ..mips import SEARCHES, make_search
+from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once
 from ..reranking.codecs import TokenCodec
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short

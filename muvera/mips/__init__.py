@@ -1,20 +1,9 @@
 """Maximum inner product search over single vectors: exact, a scan of codes, and a graph, behind one interface."""
 
-from .base import SavedState, VectorSearch
+from .base import VectorSearch
 from .exact import ExactSearch
 from .hnsw import HNSWSearch, HNSWSettings
 from .scan import ScanSearch
-
-__all__ = [
-    "SEARCHES",
-    "ExactSearch",
-    "HNSWSearch",
-    "HNSWSettings",
-    "SavedState",
-    "ScanSearch",
-    "VectorSearch",
-    "make_search",
-]
 
 #: Every search class by its kind.
 SEARCHES: dict[str, type[VectorSearch]] = {

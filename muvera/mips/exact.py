@@ -7,6 +7,7 @@ be among the best are read as floats, and the result has the same bits as readin
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ from .base import (
     score_among,
 )
 
-#: Longer vectors have no bytes, because the error bound grows with the root of their length.  With 5,249 floats, at
-#: least a tenth of all vectors remained to be read.
-MAX_ROUNDED = 2048
+# Longer vectors have no bytes, because the error bound grows with the root of their length.  With 5,249 floats, at
+# least a tenth of all vectors remained to be read.
+_MAX_ROUNDED = 2048
 
 VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
 
@@ -74,7 +75,7 @@ class ExactSearch(VectorSearch):
         # A row per vector in the order of adding: the label and the floats, and bytes, sums, units and errors.
         self._labels = GrowingArray(np.empty(0, np.int64))
         self._columns = [GrowingArray(np.empty((0, self._width), np.float32))]
-        if self.dimension <= MAX_ROUNDED:
+        if self.dimension <= _MAX_ROUNDED:
             none = np.empty((0, self.dimension), np.float32)
             self._columns += [GrowingArray(column) for column in rounded(none, 1)]
 
@@ -162,7 +163,9 @@ class ExactSearch(VectorSearch):
 
     def info(self) -> dict[str, Any]:
         """Return kind, size, recall and bytes per vector."""
-        return {**super().info(), "bytes_per_vector": bytes_in_memory(self.dimension), "recall": 1.0}
+        arrays = [column.values for column in (self._labels, *self._columns)]
+        size = sum(array.itemsize * math.prod(array.shape[1:]) for array in arrays)
+        return {**super().info(), "bytes_per_vector": size, "recall": 1.0}
 
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write the vectors and the labels as ``.npy``."""
@@ -179,12 +182,6 @@ class ExactSearch(VectorSearch):
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
         return loaded
-
-
-def bytes_in_memory(dimension: int) -> int:
-    """Return the bytes that a vector takes in memory: floats, bytes and label."""
-    rounded = byte_depth(dimension) + 4 + 4 + 4 if dimension <= MAX_ROUNDED else 0
-    return 4 * LANES * -(-dimension // LANES) + rounded + 8
 
 
 def byte_depth(dimension: int) -> int:

@@ -305,7 +305,8 @@ class ScanSearch(VectorSearch):
 
     def info(self) -> dict[str, Any]:
         """Return kind, size and bytes per vector."""
-        return {**super().info(), "bytes_per_vector": scan_bytes(self.dimension)}
+        # Code, bytes, their sum and unit, label, and the mark of removal.
+        return {**super().info(), "bytes_per_vector": self._pairs // 2 + self._depth + 4 + 4 + 8 + 1}
 
     def save(self, folder: Path, keep: Keep) -> Saved:
         """Write parts that are not saved yet, and all other arrays, as ``.npy``; keep saved parts in their folders."""
@@ -370,11 +371,6 @@ class ScanSearch(VectorSearch):
         loaded._fitted_on = saved.state["fitted_on"]
         loaded._hold(loaded._labels, saved)
         return loaded
-
-
-def scan_bytes(dimension: int) -> int:
-    """Return the bytes of a vector: code, bytes, their sum and unit, label, and the mark of removal."""
-    return STEP // 2 * -(-dimension // (2 * STEP)) + byte_depth(dimension) + 4 + 4 + 8 + 1
 
 
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -16,8 +16,7 @@ from ..encoders.fde import FDEConfig
 from ..encoders.registry import preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import SCAN_FROM
-from ..mips.exact import bytes_in_memory
-from ..mips.scan import scan_bytes
+from ..mips import make_search
 from ..utils.checks import require_int
 
 #: Smallest number of documents, and of given queries.
@@ -225,8 +224,9 @@ def tune(
             "encoder finds nearly everything. Sample more documents."
         )
     configs = encoder_configs(drawn.documents.dimension)
-    vector_bytes = scan_bytes if drawn.population >= SCAN_FROM else bytes_in_memory
-    sizes = {name: vector_bytes(config.vector_dimension) for name, config in configs.items()}
+    kind = "scan" if drawn.population >= SCAN_FROM else "exact"
+    searches = {name: make_search(kind, config.vector_dimension) for name, config in configs.items()}
+    sizes = {name: search.info()["bytes_per_vector"] for name, search in searches.items()}
     least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
     if limit < least:
         raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")

@@ -23,7 +23,8 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 from muvera import FDEEncoder, MultiVectors, MuveraIndex
 from muvera.index import two_stage_search
 from muvera.index.token_store import TokenStore
-from muvera.mips import ExactSearch, HNSWSearch
+from muvera.mips.exact import ExactSearch
+from muvera.mips.hnsw import HNSWSearch
 
 
 def test_what_a_model_returns_is_added_with_ids_in_one_call() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import muvera.mips.base as base
 import muvera.mips.exact as module
-from muvera.mips import ExactSearch, SavedState
+from muvera.mips.base import SavedState
+from muvera.mips.exact import ExactSearch
 
 
 def vectors_of(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:

@@ -13,8 +13,8 @@ pytest.importorskip("hnswlib", reason="hnswlib is not installed")
 
 from builders.vectors import clustered, filled, recall
 
-from muvera.mips import HNSWSearch, HNSWSettings, SavedState
-from muvera.mips.hnsw import GRAPH, NORMS
+from muvera.mips.base import SavedState
+from muvera.mips.hnsw import GRAPH, NORMS, HNSWSearch, HNSWSettings
 
 
 def graph(vectors: np.ndarray, **settings: Any) -> Any:

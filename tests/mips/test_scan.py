@@ -8,7 +8,8 @@ import pytest
 from builders.vectors import clustered, filled, recall
 
 import muvera.mips.scan as module
-from muvera.mips import SavedState, ScanSearch
+from muvera.mips.base import SavedState
+from muvera.mips.scan import ScanSearch
 
 VECTORS, QUERIES = clustered(0, 6000), clustered(1, 40)
 

@@ -11,7 +11,10 @@ from builders.vectors import clustered, filled, recall
 
 import muvera.mips.base as base
 import muvera.mips.scan as scan
-from muvera.mips import ExactSearch, HNSWSearch, HNSWSettings, SavedState, ScanSearch
+from muvera.mips.base import SavedState
+from muvera.mips.exact import ExactSearch
+from muvera.mips.hnsw import HNSWSearch, HNSWSettings
+from muvera.mips.scan import ScanSearch
 
 DIM = 6
 

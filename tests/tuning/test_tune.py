@@ -13,7 +13,7 @@ from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
 from muvera.diagnostics.diagnose import draw_sample
 from muvera.encoders.base import EncoderConfig
 from muvera.encoders.registry import config_from_dict
-from muvera.mips.scan import scan_bytes
+from muvera.mips import make_search
 from muvera.tuning.tune import Tuning, encoder_configs
 
 DOCUMENTS = documents_like_real(450)
@@ -108,9 +108,9 @@ def test_the_smallest_that_reaches_a_target() -> None:
 def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera.tuning.tune.SCAN_FROM", 300)
     steps: list[int] = []
-    limit = scan_bytes(16)
+    limit = make_search("scan", 16).info()["bytes_per_vector"]
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=limit, progress=steps.append)
-    assert (tuning.config.vector_dimension, tuning.choice.bytes) == (16, scan_bytes(16))
+    assert (tuning.config.vector_dimension, tuning.choice.bytes) == (16, limit)
     assert (tuning.sampled_documents, tuning.documents) == (400, FILLED) and steps == [1, 1, 1]
 
 
