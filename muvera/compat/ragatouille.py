@@ -189,7 +189,7 @@ class RAGPretrainedModel:
         Parameters
         ----------
         document_ids, document_metadatas : sequence of str, sequence of dict, optional
-            One for each document.  Default: random ids, no metadata.
+            Default: random ids, no metadata.
         index_name : str, optional
             Default: the checkpoint's name and "new_index".
         overwrite_index : bool or "reuse"

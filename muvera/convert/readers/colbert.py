@@ -52,15 +52,13 @@ class Codec:
         normalize: bool = True,
         table: NDArray[np.float32] | None = None,
     ) -> None:
-        if nbits not in (1, 2, 4, 8) or isinstance(nbits, bool):
-            raise ValueError(f"nbits={nbits!r}, but must be 1, 2, 4 or 8")
-        if centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
+        known = type(nbits) is int and nbits in (1, 2, 4, 8) and weights.shape == (2**nbits,)
+        if not known or centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
             raise ValueError(
-                f"centroids must be rows whose codes at nbits={nbits} fill whole bytes, got shape {centroids.shape}"
+                "nbits must be 1, 2, 4 or 8, with 2 ** nbits weights and centroids whose codes fill whole bytes, "
+                f"got nbits={nbits!r}, {weights.size} weights and centroids of shape {centroids.shape}"
             )
-        if weights.shape != (2**nbits,):
-            raise ValueError(f"{weights.size} bucket weights, but nbits={nbits} needs {2**nbits}")
-        self.nbits = int(nbits)
+        self.nbits = nbits
         self.dimension = int(centroids.shape[1])
         self.centroids = read_only_view(np.ascontiguousarray(centroids, np.float32))
         self.weights = np.asarray(weights, np.float32)
@@ -163,14 +161,9 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     because ids are unique.  With ``ids=False``, passages are numbered.
     """
     metadata = read_json_object(path / "metadata.json")
-    config = metadata.get("config", {})
-    centroids = read_array(path / "centroids.pt")
-    if centroids.ndim == 2 and config.get("dim", centroids.shape[1]) != centroids.shape[1]:
-        raise ValueError(
-            f"centroids.pt has {centroids.shape[1]} columns, but metadata.json has dim={config['dim']}"
-        )
     _, weights = read_torch(path / "buckets.pt")
-    codec = Codec(centroids, weights, config.get("nbits", weights.size.bit_length() - 1))
+    nbits = metadata.get("config", {}).get("nbits", weights.size.bit_length() - 1)
+    codec = Codec(read_array(path / "centroids.pt"), weights, nbits)
     lengths, names = _lengths(path, metadata), path / "pid_docid_map.json"
     named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
     return _QuantizedSource(
@@ -373,10 +366,6 @@ def _open_warp(path: Path) -> FlatSource:
     offsets_from_lengths(sizes, len(documents), "sizes.compacted.pt")  # checks them
     numbers = as_integers(documents, "codes.compacted.pt")
     limit = max(_MIN_MAX_DOCUMENTS, _MAX_DOCUMENTS_PER_TOKEN * len(numbers))
-    if len(sizes) != len(centroids):
-        raise ValueError(
-            f"it must have one size per centroid, got {len(sizes)} for {len(centroids)} centroids"
-        )
     first, last = int(numbers.min(initial=0)), int(numbers.max(initial=0))
     if not 0 <= first <= last < limit:
         raise ValueError(f"document numbers must be from 0 to {limit - 1}, got {first} to {last}")
@@ -388,8 +377,11 @@ def _open_warp(path: Path) -> FlatSource:
         buckets = (np.arange(256)[:, None] >> shifts) & (2**nbits - 1)
         table = np.ascontiguousarray(np.asarray(weights, np.float32)[buckets])
     packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
-    if len(packed) != len(numbers):
-        raise ValueError(f"it must have one residual per token, got {len(packed)} for {len(numbers)} tokens")
+    if len(sizes) != len(centroids) or len(packed) != len(numbers):
+        raise ValueError(
+            f"it must have one size per centroid and one residual per token, got {len(sizes)} for {len(centroids)} "
+            f"and {len(packed)} for {len(numbers)}"
+        )
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)
     codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     tokens, order = codec.rows(len(codes), codes, packed), np.argsort(numbers, kind="stable")
