@@ -87,7 +87,7 @@ class TokenStore(Generic[_Texts]):
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
 
     @property
-    def lengths(self) -> Rows:
+    def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text, int64 (n,)."""
         return np.concatenate(
             [np.empty(0, np.int64), *(segment.vectors.lengths for segment in self.segments)]
@@ -151,7 +151,7 @@ class TokenStore(Generic[_Texts]):
         texts = self._join([texts[positions] for texts, positions in self.runs(ascending)])
         return texts if np.array_equal(ascending, rows) else texts[np.searchsorted(ascending, rows)]
 
-    def _owners(self, rows: Rows) -> Rows:
+    def _owners(self, rows: Rows) -> NDArray[np.int64]:
         """Return the number of the segment of each row."""
         return np.searchsorted([segment.first for segment in self.segments], rows, side="right") - 1
 

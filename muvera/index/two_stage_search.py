@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
@@ -126,12 +127,14 @@ class CandidateSearch:
         ef: int | None = None,
     ) -> list[Ranked]:
         """Return up to `count` rows of `allowed` (default: all) per query, best first, and their products."""
-        vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
-        labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
-        pairs = list(zip(labels, scores, strict=True))
-        if (labels[:, -1] >= 0).all():
-            return pairs
-        return [(rows[rows >= 0], own[rows >= 0]) for rows, own in pairs]  # a row is filled up with -1
+        pairs: list[Ranked] = []
+        for start, stop in self._blocks(len(queries)):
+            vectors = self.encoder.encode_queries(queries[start:stop], threads=threads)
+            most = min(count, max(1, len(self.search)))
+            labels, scores = self.search.search(vectors, most, allowed, threads, ef=ef)
+            # A row is filled up with -1.
+            pairs += [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
+        return pairs
 
     def level(self, recall: float, k: int) -> Level | None:
         """Return the stopping rule for a mean recall; None for a collection too small for one."""
@@ -259,7 +262,7 @@ class IndexContents:
         self.attempted: dict[Path, set[Generation]] = {}
         #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
-        self._lengths: Rows | None = None
+        self._lengths: NDArray[np.int64] | None = None
         self._searchable: tuple[Rows, int] | None = None
 
     def __copy__(self) -> IndexContents:
@@ -274,7 +277,7 @@ class IndexContents:
         return self._encoder if self.candidates is None else self.candidates.encoder
 
     @property
-    def lengths(self) -> Rows:
+    def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row; cached until the next change."""
         if self._lengths is None:
             self._lengths = self.store.levels[0].lengths
