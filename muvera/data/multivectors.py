@@ -108,7 +108,7 @@ class MultiVectors:
     def _of(
         cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
     ) -> MultiVectors:
-        """Make texts of valid arrays without checks."""
+        """Make texts of valid arrays without checks, which take longer than a small search."""
         texts = object.__new__(cls)
         texts.tokens, texts.offsets, texts._ids = tokens, offsets, ids
         texts._finite, texts._longest = finite, None

@@ -78,12 +78,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         as_path(folder)  # refuses a URL
         raise FileNotFoundError(f"{folder} does not exist. Give the folder of an index.")
     if not path.is_file():
-        reason = f"it has no {MANIFEST}. Give the folder of an index."
+        why = f"it has no {MANIFEST}. Give the folder of an index."
         if (folder / "tokens.npy").is_file():
-            reason = (
-                f"it contains token embeddings. Build an index of them with: muvera index {folder} INDEX."
-            )
-        raise FileNotFoundError(f"{folder} is not a muvera index: {reason}")
+            why = f"it contains token embeddings. Build an index of them with: muvera index {folder} INDEX."
+        raise FileNotFoundError(f"{folder} is not a muvera index: {why}")
     try:
         manifest = read_json(path)
     except ValueError as error:
@@ -335,7 +333,7 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
 
 
 def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
-    """Acquire the lock of `folder`, until the end of a ``with`` block; raise IndexFolderError if it is taken."""
+    """Acquire the lock of `folder`, which any thread can release; raise IndexFolderError if it is taken."""
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")

@@ -92,7 +92,8 @@ class MuveraIndex:
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
-        self._write_texts: Callable[[IdMap, Path], object] | None = None  # of a TextIndex, to a file
+        # Writes the texts of a TextIndex to a file.
+        self._write_texts: Callable[[IdMap, Path], object] | None = None
 
     def _renew_locks(self) -> None:
         self._changing = RLock()
@@ -340,8 +341,9 @@ class MuveraIndex:
         Returns
         -------
         list of Ranking
-            One per query, with at most k documents.  Scores are sums over query tokens.  Ties go to the document that
-            was added first.  Documents and queries without tokens get no result.
+            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.  Ties go to
+            the document that was added first.  Documents without tokens are never returned; the ranking of a query
+            without tokens is empty.
 
         Raises
         ------
@@ -416,16 +418,15 @@ class MuveraIndex:
         texts = texts[np.flatnonzero(texts.lengths > 0)]
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
-        plan = SearchPlan(k=k, candidates=candidates, threads=threads)
+        SearchPlan(k=k, candidates=candidates, threads=threads)  # checks them
         with self._lock.shared():
             contents = self._contents
             documents = len(contents.searchable[0])
             if contents.candidates is None or documents == 0:
                 return None
-            proposed = propose(contents, texts, None, plan.num_candidates, threads)
+            proposed = propose(contents, texts, None, candidates, threads)
             shares = shares_found(contents, texts, None, proposed, k, threads)
-        recall = float(shares.mean())
-        return FirstStageRecall(recall, k, plan.num_candidates, len(texts), False, documents)
+        return FirstStageRecall(float(shares.mean()), k, candidates, len(texts), False, documents)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries with tokens, instead of windows of documents.

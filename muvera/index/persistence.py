@@ -42,7 +42,7 @@ _Read = TypeVar("_Read")
 
 _ATTEMPTS = 5  # to read a folder while writers replace it
 
-# A saved segment with at most this many times the new tokens is written again, with them in one file.
+# A saved segment with at most this many times the new tokens is written again with them: many files slow down searches.
 _GROWTH = 2
 
 
@@ -143,6 +143,7 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
         if len(rest) == 1 and source is not None and source.parent == staging:
             shutil.move(source, file)
         else:
+            # From the mapping, because another process may have removed the file.
             write_tokens(file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
         kept.append(Segment(first, level.make(load_npy(file), lengths), save.final / name))

@@ -20,7 +20,7 @@ Filter = Mapping[str, Any]
 #: Operators of a field; "$exists" is true for a field that is present and not null.
 OPERATORS = ("$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists")
 
-COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}  # and their SQL signs
+COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}  # order operators and their SQL signs
 
 # Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
 _MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
