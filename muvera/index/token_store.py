@@ -94,7 +94,7 @@ class TokenStore(Generic[_Texts]):
         )
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
-        """Add at least one text under the next row number; move many tokens from memory to the folder `staging`."""
+        """Add texts, at least one, under the next row numbers; move many tokens from memory to `staging`."""
         last = Segment(len(self), self._join([vectors]))
         segments = list(self.segments)
         while (
