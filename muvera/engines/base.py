@@ -268,12 +268,9 @@ class Engine(_Conditions):
                 raise EngineError(
                     f"{self.location} was filled by another version of muvera. Load the documents under another name."
                 ) from None
-            floats = self._open(stored) if self._has_collection(self.name) else 0
-        if floats != stored.vector_dimension:
-            raise EngineError(
-                f"{self.location} has vectors of {floats} floats, not {stored.vector_dimension}: the collection was "
-                "changed. Load it again."
-            )
+            if not self._has_collection(self.name):
+                raise EngineError(f"{self.location} has lost its documents. Drop it, and load them again.")
+            self._open()
         self._description = stored
         return stored
 
@@ -333,9 +330,8 @@ class Engine(_Conditions):
     def _has_collection(self, name: str) -> bool:
         """Return True if one of the two collections exists."""
 
-    @abstractmethod
-    def _open(self, stored: Description) -> int:
-        """Prepare the collection for use, and return the number of floats in its vectors."""
+    def _open(self) -> None:
+        """Open the collection's files, if it has any."""
 
     @abstractmethod
     def _create(self, description: Description) -> None:

@@ -42,9 +42,8 @@ class LanceDBEngine(Engine):
         tables = self._database.list_tables()
         return name in getattr(tables, "tables", tables)
 
-    def _open(self, stored: Description) -> int:
+    def _open(self) -> None:
         self._table = self._database.open_table(self.name)
-        return int(self._table.schema.field("vector").type.list_size)
 
     def _create(self, description: Description) -> None:
         pa = self._pa

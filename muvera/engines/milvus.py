@@ -47,11 +47,6 @@ class MilvusEngine(Engine):
             self._client.load_collection(name)
         return exists
 
-    def _open(self, stored: Description) -> int:
-        fields = self._client.describe_collection(self.name)["fields"]
-        sizes = {field["name"]: int(field.get("params", {}).get("dim") or 0) for field in fields}
-        return sizes.get("fde", 0)
-
     def _create(self, description: Description) -> None:
         client, kinds = self._client, self._library.DataType
         schema, graph = client.create_schema(), client.prepare_index_params()

@@ -57,10 +57,6 @@ class PgVectorEngine(Engine):
     def _has_collection(self, name: str) -> bool:
         return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
-    def _open(self, stored: Description) -> int:
-        query = "SELECT atttypmod FROM pg_attribute WHERE attrelid = %s::regclass AND attname = 'embedding'"
-        return max((floats for (floats,) in self._run(query, self._table)), default=0)
-
     def create(self, *arguments: Any) -> None:
         """Create an empty collection with a fitted encoder, in one transaction."""
         with self._errors("cannot be created"), self._transaction():

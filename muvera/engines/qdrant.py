@@ -72,10 +72,6 @@ class QdrantEngine(Engine):
     def _has_collection(self, name: str) -> bool:
         return bool(self._client.collection_exists(name))
 
-    def _open(self, stored: Description) -> int:
-        vectors = self._client.get_collection(self.name).config.params.vectors
-        return getattr(vectors.get(_FDE), "size", 0) if isinstance(vectors, dict) else 0
-
     def _settings(self, description: Description) -> tuple[dict[str, Any], Any]:
         """Return the settings of the points' vectors, and the size from which Qdrant builds a graph."""
         models = self.models
@@ -231,7 +227,7 @@ class QdrantEdgeEngine(QdrantEngine):
             return self._parts.is_dir()
         return self._folder.exists() and any(self._folder.iterdir())
 
-    def _open(self, stored: Description) -> int:
+    def _open(self) -> None:
         if self._shard is None:
             try:
                 self._shard = self.models.EdgeShard.load(str(self._data))
@@ -241,7 +237,6 @@ class QdrantEdgeEngine(QdrantEngine):
                 raise EngineError(
                     f"{self.location} is open in another process or by another object. Close it first."
                 ) from None
-        return stored.vector_dimension
 
     def _create(self, description: Description) -> None:
         vectors, optimizers = self._settings(description)

@@ -169,10 +169,9 @@ class DocumentDatabase:
 
     def settle(self) -> None:
         """Finish a change that was interrupted, or undo it if it was not committed."""
-        if self._pending is None:
-            return
-        with self._lock:
-            self._settled()
+        if self._pending is not None:
+            with self._lock:
+                self._settled()
 
     def _settled(self) -> sqlite3.Connection:
         """Return the connection after :meth:`settle`; the lock must be held."""
