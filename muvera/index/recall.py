@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
-from ..kernels.stopping import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
+from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count, stage

@@ -18,7 +18,7 @@ from ..data.ranking import Ranking
 from ..data.validation import Ids, running_total
 from ..encoders.base import Encoder, EncoderConfig
 from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
-from ..kernels.stopping import STOPPED
+from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
 from ..mips import SEARCHES, make_search
 from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once

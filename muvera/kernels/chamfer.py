@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .jit import helper, kernel
 from .rows import fetch_tokens, square_sum, widened
-from .stopping import STOPPED, enough, enter, excluded, record_error
+from .selection import STOPPED, enough, enter, excluded, record_error
 from .tile import LANES, ROWS, tile_dot, tile_max
 
 # Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
@@ -62,6 +62,16 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
             for token in range(query_offsets[query], query_offsets[query + 1]):
                 total += best[token]
             out[i, query] = total
+
+
+@kernel
+def pack_short(tokens, offsets, queries, columns):
+    """Pack each of the `queries` (m,), of at most LANES tokens, into a panel of `columns` (m, d, LANES), all zero."""
+    for i in range(queries.shape[0]):
+        first = offsets[queries[i]]
+        for token in range(first, offsets[queries[i] + 1]):
+            for j in range(tokens.shape[1]):
+                columns[i, j, token - first] = tokens[token, j]
 
 
 @kernel

@@ -40,7 +40,7 @@ from .jit import (
     times,
 )
 from .rows import fetch, half_at
-from .stopping import STOPPED, enough, enter, excluded, record_error
+from .selection import STOPPED, enough, enter, excluded, record_error
 from .tile import LANES, ROWS, tile_max
 
 #: Bytes of a factor.

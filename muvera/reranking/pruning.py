@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.validation import read_only_view
-from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs, score_with_pruning
-from ..kernels.stopping import STATE
+from ..kernels.chamfer import (
+    BoundedQuery,
+    Progress,
+    pack_short,
+    prepare_query,
+    score_pairs,
+    score_with_pruning,
+)
+from ..kernels.selection import STATE, select_best, select_rows
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
@@ -32,7 +39,7 @@ DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 
 
 class Stop(NamedTuple):
-    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.stopping`; the ranking updates `state`.
+    """When to stop ranking a query's candidates, see :mod:`muvera.kernels.selection`; the ranking updates `state`.
 
     `products`, float32 (c,), are the candidates' products in the first stage, descending.
     """
@@ -158,9 +165,9 @@ def rank_short(
     Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
+    tokens = read_only_view(np.asarray(queries.tokens, np.float32))
+    pack_short(tokens, queries.offsets, numbers, columns)
     packed, counts = columns.reshape(-1), queries.lengths[numbers]
-    for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
-        panel[:, :count] = queries[number].T
     ends = np.cumsum([len(own) for own in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
@@ -177,16 +184,19 @@ def rank_short(
         scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
 
     run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
-    parts = np.split(scores, ends[:-1])
-    return [ranked(own, part, k) for own, part in zip(positions, parts, strict=True)]
+    shape = (len(numbers), min(k, max(map(len, positions))))
+    best, best_scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
+    found = np.empty(len(numbers), np.int64)
+    select_rows(scores, rows, ends, best, best_scores, found)
+    return [(best[i, :count], best_scores[i, :count]) for i, count in enumerate(found.tolist())]
 
 
 def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the `k` best positions and their scores, best first; ties go to the lower position."""
-    possible = np.flatnonzero(scores > -np.inf)
-    best = possible[np.lexsort((positions[possible], -scores[possible]))[:k]]
+    best = np.empty(min(k, len(scores)), np.int64)
+    best = best[: select_best(scores, positions, best)]
     return positions[best], scores[best]
 
 

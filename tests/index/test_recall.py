@@ -11,7 +11,7 @@ from builders.realistic_collections import DIM, documents_like_real, queries_lik
 from muvera import MultiVectors, MuveraIndex, top_k
 from muvera.index import recall as dial
 from muvera.index.recall import TARGETS
-from muvera.kernels.stopping import SLOPE, STATE, STEP, VARIANCE, trace_misses
+from muvera.kernels.selection import SLOPE, STATE, STEP, VARIANCE, trace_misses
 
 DOCUMENTS = documents_like_real(1300)
 QUERIES = queries_like_real(DOCUMENTS, 40)

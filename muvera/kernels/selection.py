@@ -1,4 +1,4 @@
-"""Stop ranking candidates once few of the k best are expected among the remaining ones.
+"""Select the best scores, and stop ranking candidates once few of the k best are expected among the remaining ones.
 
 Candidates are ranked in the order of their products in the first stage, or of estimated scores.  In the first case, a
 candidate's score is ``a + slope * product`` plus a nearly normal error.  The ranked candidates determine `a` and the
@@ -122,3 +122,67 @@ def trace_misses(scores, products, k, states, expected):
                 expected[q, (i + 1) // STEP] = _expected_misses(
                     np.float64(heap[0]), products[q], states[q], np.inf
                 )
+
+
+@helper
+def _sink(scores, ties, heap, place, size):
+    """Move the entry at `place` down in a heap of positions, whose first entry is the worst."""
+    entry = heap[place]
+    score, tie = scores[entry], ties[entry]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size:
+            left, right = scores[heap[child]], scores[heap[child + 1]]
+            if right < left or (right == left and ties[heap[child + 1]] > ties[heap[child]]):
+                child += 1
+        other = scores[heap[child]]
+        if other > score or (other == score and ties[heap[child]] < tie):
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = entry
+
+
+@kernel
+def select_best(scores, ties, best):
+    """Write the positions of the best scores above -inf to `best`, int64 (k,), best first; return their number.
+
+    Of equal scores, the one with the smaller entry of `ties` is better.
+    """
+    most, size, top = best.shape[0], np.int64(0), np.int64(0)  # with literals, _sink would be compiled again
+    for i in range(scores.shape[0]):
+        if size < most:
+            if scores[i] > -np.inf:
+                best[size] = i
+                size += 1
+                if size == most:
+                    for place in range(size // 2 - 1, -1, -1):
+                        _sink(scores, ties, best, place, size)
+        elif size > 0:
+            worst = best[0]
+            if scores[i] > scores[worst] or (scores[i] == scores[worst] and ties[i] < ties[worst]):
+                best[0] = i
+                _sink(scores, ties, best, top, size)
+    if size < most:
+        for place in range(size // 2 - 1, -1, -1):
+            _sink(scores, ties, best, place, size)
+    for end in range(size - 1, 0, -1):
+        best[0], best[end] = best[end], best[0]
+        _sink(scores, ties, best, top, end)
+    return size
+
+
+@kernel
+def select_rows(scores, rows, ends, best_rows, best_scores, counts):
+    """Write the best rows of each query to `best_rows` and `best_scores` (m, k), and their numbers to `counts` (m,).
+
+    The rows of query q and their scores end at ``ends[q]``.  Ties go to the lower row.
+    """
+    start = 0
+    best = np.empty(best_rows.shape[1], np.int64)
+    for q in range(ends.shape[0]):
+        own, own_rows = scores[start : ends[q]], rows[start : ends[q]]
+        counts[q] = select_best(own, own_rows, best)
+        for i in range(counts[q]):
+            best_rows[q, i], best_scores[q, i] = own_rows[best[i]], own[best[i]]
+        start = ends[q]
