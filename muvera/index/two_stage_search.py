@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,9 +60,9 @@ DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 #: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.
 MIN_FIT_DOCUMENTS = 256
 
-# Queries whose candidates are read from disk while earlier ones are ranked; queries per task; pairs of a short query
-# and a candidate that are ranked together.
-_AHEAD, _RANKED, _PAIRS = 4, 4, 1 << 18
+# Queries whose candidates are read from disk while earlier ones are ranked; queries per task, of those that search
+# vectors and of those that rank; pairs of a short query and a candidate that are ranked together.
+_AHEAD, _TOGETHER, _RANKED, _PAIRS = 4, 16, 4, 1 << 18
 
 # Moments are compared with learned vectors if their recall is below _SUSPICIOUS, measured with windows of the documents
 # that they were fitted on.  For the comparison, one document in _HELD_OUT is excluded from the fits.  Learned vectors
@@ -305,7 +306,16 @@ class IndexContents:
         count = plan.num_candidates if level is None else level.cap
         if candidates is None or len(rows) <= count or tokens <= self.settings.exact_tokens:
             return Proposal([rows] * len(queries), k, EVERYTHING)
-        pairs = candidates.find(queries, count, allowed, plan.threads, ef=plan.ef)
+        find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
+        if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
+            pairs = find(queries, threads=plan.threads)
+        else:
+            pairs = [_NOTHING] * len(queries)
+
+            def work(start: int, stop: int) -> None:
+                pairs[start:stop] = find(queries[start:stop], threads=1)
+
+            run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
         stops: Sequence[Stop] = ()
         if level is not None and candidates.calibration is not None:
             stops = candidates.calibration.stops(level, [own for _, own in pairs], queries.lengths, k)
