@@ -19,6 +19,7 @@ from ..data.batches import DocumentSample, as_batches, mean_token
 from ..data.multivectors import MultiVectors, as_kernel_arrays, checked_texts
 from ..data.validation import validated_out
 from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
+from ..utils.checks import given, require_int
 from ..utils.parallel import run_in_ranges, split_by_weight
 
 #: Saved encoders, see docs/index-format.md.
@@ -46,8 +47,20 @@ class EncoderConfig(ABC):
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
     kind: ClassVar[str]
+    # Smallest and largest integers, beside those of a seed; (1, None) for all others.
+    _limits: ClassVar[dict[str, tuple[int, int | None]]] = {}
     dimension: int
     seed: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, value = field.name, getattr(self, field.name)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, got {given(value)}.")
+            none = value is None and field.type.endswith("None")
+            if field.type.startswith("int") and value is not field.default and not none:
+                limits = {"seed": (0, None), **self._limits}.get(name, (1, None))
+                object.__setattr__(self, name, require_int(name, value, *limits))
 
     @property
     @abstractmethod

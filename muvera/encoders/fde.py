@@ -19,7 +19,7 @@ from ..data.multivectors import MultiVectors
 from ..kernels.fde_encoding import CELL_LENGTH, CELL_MEAN, CELL_UNIT, encode_documents, encode_queries
 from ..kernels.rows import add_count_sketch
 from ..kernels.tile import LANES, pack_columns
-from ..utils.checks import given, require_choice, require_int, require_number
+from ..utils.checks import require_choice, require_int, require_number
 from . import reference_draws
 from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .moment_blocks import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks, moment_dimension
@@ -37,9 +37,6 @@ _BLOCK_BYTES = 64 << 20
 _HYPERPLANES, _PROJECTION, _FINAL = range(3)
 
 _NONE = np.empty(0, np.float32)
-
-# 2**k cells per repetition; more would not fit into memory.
-_MAX_PROJECTIONS = 16
 
 _PAPER: dict[str, Any] = {
     "num_repetitions": 20,
@@ -117,6 +114,8 @@ class FDEConfig(EncoderConfig):
     """
 
     kind: ClassVar[str] = "fde"
+    # 2**k cells per repetition; more would not fit into memory.
+    _limits: ClassVar = {"num_simhash_projections": (0, 16)}
     #: Its blocks contain no covariance.
     covariance: ClassVar[bool] = False
 
@@ -135,24 +134,13 @@ class FDEConfig(EncoderConfig):
     dialect: Dialect = "muvera"
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "num_repetitions"):
-            require_int(name, getattr(self, name), 1)
-        require_int("num_simhash_projections", self.num_simhash_projections, 0, _MAX_PROJECTIONS)
-        require_int("seed", self.seed, 0)
-        for name, kind in (
-            ("projection", Projection),
-            ("dialect", Dialect),
-            ("document_cells", DocumentCells),
-        ):
-            require_choice(name, getattr(self, name), get_args(kind))
-        for name in ("center", "fill_empty_partitions", "split_mean"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be a bool, got {given(getattr(self, name))}.")
+        super().__post_init__()
+        choices = {"projection": _PROJECTIONS, "dialect": get_args(Dialect), "document_cells": _CELL_VALUES}
+        for name, known in choices.items():
+            require_choice(name, getattr(self, name), known)
         self._settle_projection_dimension()
         tau = require_number("soft_query_cells", self.soft_query_cells, 0, 10, hint="0 switches it off.")
         object.__setattr__(self, "soft_query_cells", tau)
-        if self.final_projection_dimension is not None:
-            require_int("final_projection_dimension", self.final_projection_dimension, 1)
         if self.dialect == "reference":
             require_choice("projection of dialect='reference'", self.projection, ["count_sketch", "identity"])
 
@@ -161,10 +149,8 @@ class FDEConfig(EncoderConfig):
             width = self.dimension if self.projection == "identity" else min(16, self.dimension)
             object.__setattr__(self, "projection_dimension", width)
         width = self.projection_dimension
-        # A count sketch may increase the number of columns.
-        require_int(
-            "projection_dimension", width, 1, None if self.projection == "count_sketch" else self.dimension
-        )
+        if self.projection != "count_sketch":  # which may increase the number of columns
+            require_int("projection_dimension", width, 1, self.dimension)
         if self.projection == "identity" and width != self.dimension:
             raise ValueError(
                 f"projection='identity' keeps all {self.dimension} columns, got "

@@ -19,7 +19,6 @@ from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_by_bytes
 from ..kernels.byte_tile import MAX_DEPTH
 from ..kernels.learned import adam_step, largest_products, sum_features
-from ..utils.checks import require_int
 from ..utils.parallel import stage
 from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import (
@@ -43,7 +42,6 @@ _TASK_BYTES = 64 << 20
 
 # Smaller samples, in documents per float of a vector, are extended by mixed documents.
 _DOCUMENTS_PER_FLOAT = 2
-
 
 # Ridge of regressions on features, in units of their mean variance; three times as much hardly changes recall.
 _RIDGE = 0.03
@@ -97,6 +95,7 @@ class LearnedConfig(EncoderConfig):
     """
 
     kind: ClassVar[str] = "learned"
+    _limits: ClassVar = {"training_epochs": (0, None), "num_features": (1, MAX_DEPTH)}
 
     dimension: int
     vector_dimension: int = 1024
@@ -106,12 +105,7 @@ class LearnedConfig(EncoderConfig):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "vector_dimension", "num_landmarks", "num_features"):
-            object.__setattr__(self, name, require_int(name, getattr(self, name), 1))
-        for name in ("training_epochs", "seed"):
-            object.__setattr__(self, name, require_int(name, getattr(self, name), 0))
-        if self.num_features > MAX_DEPTH:
-            raise ValueError(f"num_features must be at most {MAX_DEPTH}, got {self.num_features}.")
+        super().__post_init__()
         if self.vector_dimension > self.num_features:
             raise ValueError(
                 f"vector_dimension must be at most num_features={self.num_features}, got "

@@ -19,7 +19,6 @@ from ..data.multivectors import MultiVectors
 from ..kernels.byte_product import multiply_by_bytes
 from ..kernels.learned import largest_products
 from ..kernels.moments import compact_queries
-from ..utils.checks import given, require_int
 from ..utils.parallel import stage
 from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, random_stream, run_tasks
 from .matmul import (
@@ -37,9 +36,6 @@ from .matmul import (
     token_arguments,
 )
 from .moment_blocks import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks, mean_tokens, moment_dimension
-
-# Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
-_MAX_DIMENSION = 32768
 
 # Texts per task with compact maps.  With more, a map is read less often; with fewer, long vectors fit into the cache.
 _COMPACT_TEXTS = 16
@@ -102,6 +98,8 @@ class MomentsConfig(EncoderConfig):
     """
 
     kind: ClassVar[str] = "moments"
+    # Keeps long vectors within MAX_DEPTH of :mod:`muvera.kernels.byte_tile`.
+    _limits: ClassVar = {"dimension": (1, 32768)}
 
     dimension: int
     covariance: bool = True
@@ -109,17 +107,12 @@ class MomentsConfig(EncoderConfig):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        require_int("dimension", self.dimension, 1, _MAX_DIMENSION)
-        require_int("seed", self.seed, 0)
-        if not isinstance(self.covariance, bool):
-            raise TypeError(f"covariance must be a bool, got {given(self.covariance)}.")
+        super().__post_init__()
         if self.compact_dimension == cast("Any", "auto"):
             # 256 floats cannot represent the mean token of 384 columns, and have a lower recall than an FDE.
             object.__setattr__(self, "compact_dimension", 256 if self.dimension <= 128 else 512)
-        if self.compact_dimension is not None:
-            size = require_int("compact_dimension", self.compact_dimension, 1)
-            if size >= self.long_dimension:
-                object.__setattr__(self, "compact_dimension", None)
+        if self.compact_dimension is not None and self.compact_dimension >= self.long_dimension:
+            object.__setattr__(self, "compact_dimension", None)
 
     @property
     def long_dimension(self) -> int:

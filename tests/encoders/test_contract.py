@@ -174,6 +174,7 @@ def test_presets() -> None:
     assert {name for name in PRESETS if configs[name].needs_fit_sample} == {"moments", "learned"}
     assert {name for name in PRESETS if not make_encoder(configs[name]).needs_fit} == {"paper", "reference"}
     assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
+    assert {preset_config(name, np.int64(32)).hash for name in PRESETS} == {c.hash for c in configs.values()}
     for name, config in configs.items():
         assert config_from_dict(config.to_dict()) == config
         encoder = make_encoder(config)
@@ -210,6 +211,7 @@ def test_encoder_arguments() -> None:
         ({"projection": "gauss"}, ValueError, "'gauss'"),
         ({"soft_query_cells": float("nan")}, ValueError, "got nan"),
         ({"seed": -1}, ValueError, "at least 0, got -1"),
+        ({"num_repetitions": None}, TypeError, "NoneType None"),
         ({"dialect": "reference"}, ValueError, "dialect='reference'.*'complementary'"),
         ({"encoder": "moments", "dimension": 0}, ValueError, "between 1 and 32768, got 0"),
         ({"encoder": "moments", "covariance": 1}, TypeError, "int 1"),
