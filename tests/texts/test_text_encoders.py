@@ -18,14 +18,7 @@ from scipy.special import softmax
 
 from muvera.texts.encoders.base import CachedEncoder, as_texts, encode_in_batches, encode_texts
 from muvera.texts.encoders.minilm import Bert
-from muvera.texts.encoders.registry import (
-    FastembedEncoder,
-    HTTPEncoder,
-    PyLateEncoder,
-    SentenceTransformersEncoder,
-    as_text_encoder,
-    load_text_encoder,
-)
+from muvera.texts.encoders.registry import FastembedEncoder, HTTPEncoder, as_text_encoder, load_text_encoder
 
 TEXTS = ["one two three", "four", "five six"]
 
@@ -171,15 +164,23 @@ class Model:
         return iter(self.encode(texts, is_query=True))
 
 
-@pytest.mark.parametrize("kind", [PyLateEncoder, SentenceTransformersEncoder, FastembedEncoder])
-def test_loaded_models(kind: Any) -> None:
-    encoder = as_text_encoder(kind(Model()))
-    assert encoder.encode_documents(TEXTS).tokens.sum() == 0
+@pytest.mark.parametrize("name", ["pylate:c@main", "sentence-transformers:c@main", "fastembed:c"])
+def test_models_of_libraries(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(model_name_or_path: str, revision: str = "main") -> Model:
+        assert (model_name_or_path, revision) == ("c", "main")
+        return Model()
+
+    load.list_supported_models = list  # type: ignore[attr-defined]
+    kinds = ("MultiVectorEncoder", "ColBERT", "LateInteractionTextEmbedding")
+    library = SimpleNamespace(**dict.fromkeys(kinds, load), define_cache_dir=str)
+    monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", lambda *_: library)
+    encoder = as_text_encoder(name)
+    assert encoder.name == name and encoder.encode_documents(TEXTS).tokens.sum() == 0
     assert encoder.encode_queries(TEXTS).tokens.sum() == 3 * 8
     assert encoder.token_spans("x", "query") is None
 
 
-def test_fastembed_spans_and_order() -> None:
+def test_fastembed_spans_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {",": 2, "a": 3, "list": 4}
 
     def tokenize(texts: list[str], *, is_doc: bool) -> list[Any]:
@@ -191,7 +192,9 @@ def test_fastembed_spans_and_order() -> None:
 
     model: Any = Model()
     model.model = SimpleNamespace(skip_list={2}, pad_token_id=0, tokenize=tokenize)
-    encoder = FastembedEncoder(model)
+    monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", Mock())
+    encoder = FastembedEncoder("c")
+    vars(encoder)["_model"] = model
     text = "a list, a"
     spans = encoder.token_spans(text, "document")
     assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", "a"]

@@ -41,24 +41,19 @@ _MAX_BYTES = 1 << 30
 class SentenceTransformersEncoder(ModelEncoder):
     """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
 
-    `model` is ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder, or a loaded model.
+    `model` is ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder.
     """
 
-    def __init__(self, model: Any) -> None:
-        if isinstance(model, str):
-            library = import_extra("sentence_transformers", "sentence-transformers", "This encoder")
-            if not hasattr(library, "MultiVectorEncoder"):
-                raise ImportError(
-                    f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or newer "
-                    "is needed. Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
-                )
-            checkpoint, revision = _split_revision(model)
-            self.name = f"sentence-transformers:{model}"
-            self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
-        else:
-            card = getattr(model, "model_card_data", None)
-            base = getattr(card, "base_model", None) or type(model).__name__
-            self.name, self._model = f"sentence-transformers:{base}", model
+    def __init__(self, model: str) -> None:
+        library = import_extra("sentence_transformers", "sentence-transformers", "This encoder")
+        if not hasattr(library, "MultiVectorEncoder"):
+            raise ImportError(
+                f"sentence-transformers {library.__version__} has no MultiVectorEncoder: version 6 or newer is needed. "
+                "Install it with: pip install 'muvera-toolkit[sentence-transformers]'"
+            )
+        checkpoint, revision = _split_revision(model)
+        self.name = f"sentence-transformers:{model}"
+        self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text."""
@@ -72,14 +67,11 @@ class PyLateEncoder(ModelEncoder):
     PyLate pins an older sentence-transformers than that class needs: install each in its own environment.
     """
 
-    def __init__(self, model: Any) -> None:
-        if isinstance(model, str):
-            library = import_extra("pylate.models", "pylate", "This encoder")
-            checkpoint, revision = _split_revision(model)
-            self.name = f"pylate:{model}"
-            self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
-        else:
-            self.name, self._model = f"pylate:{type(model).__name__}", model
+    def __init__(self, model: str) -> None:
+        library = import_extra("pylate.models", "pylate", "This encoder")
+        checkpoint, revision = _split_revision(model)
+        self.name = f"pylate:{model}"
+        self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
         """Return the token vectors of each text."""
@@ -94,21 +86,15 @@ def _split_revision(model: str) -> tuple[str, str | None]:
 class FastembedEncoder(ModelEncoder):
     """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
 
-    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use, or a loaded model.
+    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use.
     """
 
-    def __init__(self, model: Any) -> None:
-        checkpoint = model if isinstance(model, str) else getattr(model, "model_name", type(model).__name__)
-        self.name = f"fastembed:{checkpoint}"
-        self._library = (
-            import_extra("fastembed", "fastembed", "This encoder") if model is checkpoint else None
-        )
-        self._given = model
+    def __init__(self, model: str) -> None:
+        self.name, self._given = f"fastembed:{model}", model
+        self._library = import_extra("fastembed", "fastembed", "This encoder")
 
     @cached_property
     def _model(self) -> Any:
-        if self._library is None:
-            return self._given
         kind = self._library.LateInteractionTextEmbedding
         hub = import_extra("huggingface_hub", "fastembed", "This encoder")
         folder = import_extra("fastembed.common.utils", "fastembed", "This encoder").define_cache_dir()
