@@ -30,12 +30,8 @@ class TestDocumentStore(DocumentStoreBaseTests):
 
 def test_a_pipeline_retrieves_ranked_and_filtered() -> None:
     store = MuveraDocumentStore(HashEncoder())
-    store.write_documents(
-        [
-            Document(content="a red apple", meta={"kind": "fruit"}),
-            Document(content="a red car", meta={"kind": "thing"}),
-        ]
-    )
+    kinds = {"a red apple": "fruit", "a red car": "thing"}
+    store.write_documents([Document(content=text, meta={"kind": kind}) for text, kind in kinds.items()])
     pipeline = Pipeline()
     pipeline.add_component("retriever", MuveraRetriever(store, top_k=1))
     found = pipeline.run({"retriever": {"query": "red apple"}})["retriever"]["documents"]

@@ -27,10 +27,7 @@ class TestRetriever(RetrieversIntegrationTests):
     def retriever_constructor(self) -> type[BaseRetriever]:
         store = MuveraVectorStore.from_texts([f"text number {i}" for i in range(10)], HashEncoder())
 
-        def make(**settings: object) -> BaseRetriever:
-            return store.as_retriever(search_kwargs={"k": settings.get("k", 4)})
-
-        return make  # type: ignore[return-value]
+        return lambda k=4: store.as_retriever(search_kwargs={"k": k})  # type: ignore[return-value]
 
     @property
     def retriever_constructor_params(self) -> dict[str, object]:

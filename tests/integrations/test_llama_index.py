@@ -64,9 +64,8 @@ def test_nodes_come_back_unchanged_also_from_a_folder(store: MuveraVectorStore, 
         assert (result.ids[0], first.get_content(), first.metadata) == ("a", TEXTS["a"], METADATA["a"])
         assert first.ref_doc_id == "document-ab"
         assert result.similarities[0] == pytest.approx(2, abs=1e-5)
-    empty = MuveraVectorStore(TextIndex.build([], HashEncoder()))
-    empty.delete("document-ab")
-    assert found(empty, "red") == empty.get_nodes() == []
+    with pytest.raises(ValueError, match="fs"):
+        store.persist(str(tmp_path), fs=object())
 
 
 def test_an_index_and_its_retriever() -> None:
@@ -91,6 +90,10 @@ def test_queries_are_limited_and_hybrid(store: MuveraVectorStore) -> None:
     assert set(found(store, "red", node_ids=["a", "c", "missing"])) == {"a", "c"}
     assert found(store, "red", node_ids=["a"], doc_ids=["document-cd"]) == []
     assert found(store, "pear", k=1, mode=VectorStoreQueryMode.HYBRID, alpha=0.5) == ["b"]
+    with pytest.raises(ValueError, match="query_str"):
+        store.query(VectorStoreQuery(query_embedding=[0.0]))
+    with pytest.raises(ValueError, match="mmr"):
+        found(store, "red", mode=VectorStoreQueryMode.MMR)
 
 
 FILTERS: list[tuple[str, Any, FilterOperator]] = [
@@ -137,16 +140,8 @@ def test_nodes_are_replaced_and_deleted(store: MuveraVectorStore) -> None:
     store.delete_nodes(filters=only("kind", "fruit"))
     assert [one.node_id for one in store.get_nodes()] == ["d", "b"]
     store.clear()
-    assert len(store.client) == 0
-
-
-def test_what_is_refused(store: MuveraVectorStore, tmp_path: object) -> None:
-    with pytest.raises(ValueError, match="query_str"):
-        store.query(VectorStoreQuery(query_embedding=[0.0]))
-    with pytest.raises(ValueError, match="mmr"):
-        found(store, "red", mode=VectorStoreQueryMode.MMR)
-    with pytest.raises(ValueError, match="fs"):
-        store.persist(str(tmp_path), fs=object())
+    store.delete("document-ab")
+    assert found(store, "red") == store.get_nodes() == []
 
 
 def test_the_postprocessor_ranks_by_chamfer() -> None:

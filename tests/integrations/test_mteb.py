@@ -34,19 +34,11 @@ def test_scores_are_chamfer_similarities_and_reranking_is_limited() -> None:
     queries = [{"id": "q", "text": "red", "instruction": "apple"}]
     with pytest.raises(RuntimeError):
         model.search(queries, top_k=1)
-    model.index(
-        [
-            {"id": "a", "title": "fruit", "text": "a red apple"},
-            {"id": "b", "title": "", "text": "a green pear"},
-            {"id": "c", "title": None, "text": "red"},
-        ]
-    )
+    rows = [("a", "fruit", "a red apple"), ("b", "", "a green pear"), ("c", None, "red")]
+    model.index([{"id": id, "title": title, "text": text} for id, title, text in rows])
     scores = model.search(queries, top_k=5)["q"]
     assert list(scores) == ["a", "c", "b"]
-    query, document = (
-        encoder.encode_queries(["red apple"])[0],
-        encoder.encode_documents(["fruit a red apple"])[0],
-    )
+    query, document = encoder.encode_documents(["red apple", "fruit a red apple"])
     assert scores["a"] == pytest.approx(float(chamfer(query, document)), abs=1e-5)
     assert list(model.search(queries, top_k=5, top_ranked={"q": ["b", "c"]})["q"]) == ["c", "b"]
     with pytest.raises(TypeError, match=r"'q'.*list"):

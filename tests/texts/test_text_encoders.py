@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -145,30 +146,22 @@ def test_wrong_texts_encoders_and_names() -> None:
     assert load_text_encoder("http://127.0.0.1:1/pooling#some-model").name == "http:some-model"
 
 
-class Model:
-    """A stand-in with the call signatures of three libraries: the real models need a download."""
+def encode(texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
+    return [np.full((2, 4), float(is_query)) for _ in texts]
 
-    def encode(self, texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
-        return [np.full((2, 4), float(is_query)) for _ in texts]
 
-    def encode_document(self, texts: list[str], **_: Any) -> list[Any]:
-        return self.encode(texts, is_query=False)
-
-    def encode_query(self, texts: list[str], **_: Any) -> list[Any]:
-        return self.encode(texts, is_query=True)
-
-    def embed(self, texts: list[str], **_: Any) -> Iterator[Any]:
-        return iter(self.encode(texts, is_query=False))
-
-    def query_embed(self, texts: list[str]) -> Iterator[Any]:
-        return iter(self.encode(texts, is_query=True))
+# A stand-in with the call signatures of three libraries: the real models need a download.
+DOCUMENTS, QUERIES = partial(encode, is_query=False), partial(encode, is_query=True)
+MODEL = SimpleNamespace(
+    encode=encode, encode_document=DOCUMENTS, encode_query=QUERIES, embed=DOCUMENTS, query_embed=QUERIES
+)
 
 
 @pytest.mark.parametrize("name", ["pylate:c@main", "sentence-transformers:c@main", "fastembed:c"])
 def test_models_of_libraries(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(model_name_or_path: str, revision: str = "main") -> Model:
+    def load(model_name_or_path: str, revision: str = "main") -> Any:
         assert (model_name_or_path, revision) == ("c", "main")
-        return Model()
+        return MODEL
 
     load.list_supported_models = list  # type: ignore[attr-defined]
     kinds = ("MultiVectorEncoder", "ColBERT", "LateInteractionTextEmbedding")
@@ -190,17 +183,18 @@ def test_fastembed_spans_and_order(monkeypatch: pytest.MonkeyPatch) -> None:
         )  # [CLS], [PAD], [MASK]
         return [SimpleNamespace(ids=ids, offsets=offsets)]
 
-    model: Any = Model()
-    model.model = SimpleNamespace(skip_list={2}, pad_token_id=0, tokenize=tokenize)
+    def embed(texts: list[str], **_: Any) -> Iterator[Any]:
+        return (np.full((1, 1), float(len(text))) for text in texts)
+
+    colbert = SimpleNamespace(skip_list={2}, pad_token_id=0, tokenize=tokenize)
     monkeypatch.setattr("muvera.texts.encoders.registry.import_extra", Mock())
     encoder = FastembedEncoder("c")
-    vars(encoder)["_model"] = model
+    vars(encoder)["_model"] = SimpleNamespace(model=colbert, embed=embed)
     text = "a list, a"
     spans = encoder.token_spans(text, "document")
     assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", "a"]
     spans = encoder.token_spans(text, "query")
     assert spans is not None and [text[a:b] for a, b in spans] == ["", "", "a", "list", ",", "a", ""]
-    model.embed = lambda texts, **_: (np.full((1, 1), float(len(text))) for text in texts)
     assert encoder.encode_documents(["ccc", "a", "bb"]).tokens.ravel().tolist() == [3, 1, 2]
 
 
