@@ -20,10 +20,8 @@ class MuveraSearch:
     Parameters
     ----------
     encoder : TextEncoder or str
-    candidates : int
-        Documents to rank exactly.
-    words : float
-        Weight of shared words, as for :meth:`muvera.TextIndex.search`.
+    candidates, words : int, float
+        As for :meth:`muvera.TextIndex.search`.
     **settings
         As for :meth:`muvera.TextIndex.build`.
 

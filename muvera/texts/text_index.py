@@ -239,11 +239,9 @@ class TextIndex:
             as ``"postgresql://user@host/database#docs"``, or as an opened engine.
         encoder : TextEncoder or str, optional
             As for :meth:`load`.  An empty collection needs it.
-        save_changes : int
-            Save after about this many changed texts.  After a crash, unsaved texts are encoded again.  A long text
-            counts as several.  Ignored for a database.
-        save_seconds : float
-            Save changes after this many seconds.  Ignored for a database.
+        save_changes, save_seconds : int, float
+            Save a folder after about this many changed texts (a long one counts as several), or after this many
+            seconds with changes.  After a crash, unsaved texts are encoded again.
 
         Raises
         ------

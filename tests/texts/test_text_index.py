@@ -143,9 +143,8 @@ def test_recall_finds_the_same_texts() -> None:
     fillers = [f"filler number {i} of {i % 50} and {i % 7}" for i in range(300)]
     index = TextIndex.build(fillers, HashEncoder(), vectors="mean", exact_tokens=0)
     for words in (0.0, 0.1):
-        assert ids(index.search("number 42", 3, recall=0.98, words=words)) == ids(
-            index.search("number 42", 3, words=words)
-        )
+        exact = index.search("number 42", 3, words=words)
+        assert ids(index.search("number 42", 3, recall=0.98, words=words)) == ids(exact)
     assert len(index.search_sentences("number 42", 3, recall=0.9)) == 3
     index.calibrate(fillers[:64])
     assert not index.index._contents.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
@@ -356,9 +355,7 @@ def test_building_into_a_folder(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="muvera load"):
             save("postgresql://u:p@h/d")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
-    loaded.add(["word"], ids=["a"])
-    assert ids(loaded.search("word")) == ["a"]
-    loaded.delete(["a"])
-    assert loaded.search("word") == []
+    loaded.add(["word"])
+    assert ids(loaded.search("word")) == [0]
     TextIndex.build(TEXTS[:1], HashEncoder(), path=tmp_path / "index", overwrite=True)
     assert len(TextIndex.load(tmp_path / "index", HashEncoder())) == 1
