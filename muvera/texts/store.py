@@ -27,7 +27,6 @@ from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..index.two_stage_search import IndexContents
-from ..metadata import Filter
 from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
 from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
@@ -252,6 +251,7 @@ class TextStore:
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
         self._vectors, self.database = vectors, database
+        self.get, self.select = database.get, database.select
         self._folder: DurableFolder | None = None
         vectors._write_texts = partial(_write_texts, database)
 
@@ -277,14 +277,6 @@ class TextStore:
 
     def __iter__(self) -> Iterator[TextDocument]:
         return self.database.documents()
-
-    def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata in the order of `ids`."""
-        return self.database.get(ids, missing=missing)
-
-    def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of texts that satisfy a condition, in insertion order."""
-        return self.database.select(where)
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
         """Return the token vectors of texts."""

@@ -181,7 +181,7 @@ class TextIndex:
                 self._texts.put_metadata(found, list(map(merge_metadata, found, values or [])))
                 return
             if values is None:
-                kept = {one.id: one.metadata for one in self._texts.get(names, "ignore")}
+                kept = {one.id: one.metadata for one in self._texts.get(names, missing="ignore")}
                 values = [kept.get(name, {}) for name in names]
             self._texts.put(encoded, contents, values, threads, update=True)
 
@@ -433,11 +433,13 @@ class TextIndex:
     def _hits(self, _: Any, parts: Parts) -> list[Hit]:
         return [
             Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
-            for text in self._texts.get(list(parts), "ignore")  # some may have been deleted since the search
+            for text in self._texts.get(
+                list(parts), missing="ignore"
+            )  # some may have been deleted since the search
         ]
 
     def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
-        documents = self._texts.get(list(parts), "ignore")
+        documents = self._texts.get(list(parts), missing="ignore")
         if not documents:
             return []
         tokens = self._texts.tokens([document.id for document in documents])
@@ -474,7 +476,7 @@ class TextIndex:
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
         """
-        return self._texts.get(require_ids(as_id_list(ids)), missing)
+        return self._texts.get(require_ids(as_id_list(ids)), missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all."""

@@ -278,7 +278,6 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.explain(None, "pear"), TypeError, "query must be a string"),
         (lambda i: i.add(["x"]), TypeError, "have no ids"),
         (lambda i: i.search("a \ud800"), ValueError, "surrogate"),
-        (lambda i: i.explain("a \ud800", "pear"), ValueError, "surrogate"),
         # A single id is not a collection of its characters, and ids are integers of 64 bits or strings.
         (lambda i: i.delete("12"), TypeError, r"the string '12'\. Give \['12'\]"),
         (lambda i: i.search("x", ids="12"), TypeError, "'12'"),
@@ -286,7 +285,6 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.get([2**70]), ValueError, "64 bits"),
         (lambda i: i.add(["x"], ids=["a"], metadata={"a": 1}), TypeError, "list of dictionaries, got dict"),
         (lambda i: i.search("x", candidates=0), ValueError, "candidates must be at least 1, got 0"),
-        (lambda i: i.search("x", candidates="a"), TypeError, "candidates must be an int"),
         (lambda i: i.search_sentences("x", candidates=9), ValueError, "candidates=9 must be at least k=10"),
     ],
 )
