@@ -260,14 +260,7 @@ def sentence_hits(
 
 
 def sentences_of(text: str) -> list[tuple[int, int]]:
-    """Split a text into sentences, (start, stop) without surrounding space.
-
-    Examples
-    --------
-    >>> text = "Dr. No came, e.g. by boat. Did he? Yes."
-    >>> [text[a:b] for a, b in sentences_of(text)]
-    ['Dr. No came, e.g. by boat.', 'Did he?', 'Yes.']
-    """
+    """Split a text into sentences, (start, stop) without surrounding space."""
     bounds = [0]
     for match in (_LOWER_CASE_END if text.islower() else _END).finditer(text):
         if not _ABBREVIATION.search(text[bounds[-1] : match.end()]):

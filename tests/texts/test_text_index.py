@@ -13,7 +13,7 @@ from muvera.data.multivectors import MultiVectors
 from muvera.index.generations import IndexFolderError
 from muvera.metadata import FilterError
 from muvera.texts.database import TextDocument
-from muvera.texts.hit import Hit
+from muvera.texts.hit import Hit, sentences_of
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -113,6 +113,8 @@ def test_sentences(index: TextIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     lower = TextIndex.build(
         ["the flow is laminar . its layer is 2.5 mm thick, e.g. here. it ends"], HashEncoder()
     )
+    text = "Dr. No came, e.g. by boat. Did he? Yes."
+    assert [text[a:b] for a, b in sentences_of(text)] == ["Dr. No came, e.g. by boat.", "Did he?", "Yes."]
     sentences = ["the flow is laminar .", "its layer is 2.5 mm thick, e.g. here.", "it ends"]
     assert {hit.text for hit in lower.search_sentences("layer")} == set(sentences)
     assert [ids(own) for own in index.search_sentences(["ripe", "dog"], 1)] == [["apple"], ["fox"]]

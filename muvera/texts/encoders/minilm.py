@@ -44,8 +44,6 @@ def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
 def is_punctuation(token: str) -> bool:
     """Return True if all characters of a token are ASCII marks or in Unicode's P categories.
 
-    Examples
-    --------
     >>> [is_punctuation(token) for token in [".", "+", "\u2014", "\u00d7", "a.b", ""]]
     [True, True, True, False, False, False]
     """
