@@ -28,12 +28,6 @@ _NAMES = (
     "http://HOST/PATH#MODEL (a server with vLLM's pooling interface; or https)"
 )
 
-# Number of texts per batch of fastembed.
-_TOGETHER = 8
-
-# Seconds to wait for an answer of the model hub.
-_TIMEOUT = 10
-
 # Larger HTTP answers are not the vectors of one batch.
 _MAX_BYTES = 1 << 30
 
@@ -104,7 +98,7 @@ class FastembedEncoder(ModelEncoder):
                     source = known["sources"]["hf"]
                     if not hub.try_to_load_from_cache(source, known["model_file"], folder):
                         # Fails at once without a connection; fastembed would try again for 40 seconds.
-                        hub.model_info(source, timeout=_TIMEOUT)
+                        hub.model_info(source, timeout=10)
             return kind(self._given)
         except Exception as error:  # an unknown name, or no connection
             raise ValueError(
@@ -118,7 +112,7 @@ class FastembedEncoder(ModelEncoder):
             return self._model.query_embed(texts)
         # A batch is padded to its longest text, so texts of similar length are encoded together.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        encoded = self._model.embed([texts[i] for i in order], batch_size=_TOGETHER)
+        encoded = self._model.embed([texts[i] for i in order], batch_size=8)
         matrices = dict(zip(order, encoded, strict=True))
         return [matrices[i] for i in range(len(texts))]
 
