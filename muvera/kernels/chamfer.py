@@ -65,16 +65,6 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 
 @kernel
-def pack_short(tokens, offsets, queries, columns):
-    """Pack each of the `queries` (m,), of at most LANES tokens, into a panel of `columns` (m, d, LANES), all zero."""
-    for i in range(queries.shape[0]):
-        first = offsets[queries[i]]
-        for token in range(first, offsets[queries[i] + 1]):
-            for j in range(tokens.shape[1]):
-                columns[i, j, token - first] = tokens[token, j]
-
-
-@kernel
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
     """Write the similarity of each of the `documents` (p,) with its one of the `queries` (p,), as in score_documents.
 

@@ -170,19 +170,3 @@ def select_best(scores, ties, best):
         best[0], best[end] = best[end], best[0]
         _sink(scores, ties, best, top, end)
     return size
-
-
-@kernel
-def select_rows(scores, rows, ends, best_rows, best_scores, counts):
-    """Write the best rows of each query to `best_rows` and `best_scores` (m, k), and their numbers to `counts` (m,).
-
-    The rows of query q and their scores end at ``ends[q]``.  Ties go to the lower row.
-    """
-    start = 0
-    best = np.empty(best_rows.shape[1], np.int64)
-    for q in range(ends.shape[0]):
-        own, own_rows = scores[start : ends[q]], rows[start : ends[q]]
-        counts[q] = select_best(own, own_rows, best)
-        for i in range(counts[q]):
-            best_rows[q, i], best_scores[q, i] = own_rows[best[i]], own[best[i]]
-        start = ends[q]

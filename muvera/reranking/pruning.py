@@ -16,15 +16,8 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors, as_kernel_arrays
 from ..data.validation import read_only_view
-from ..kernels.chamfer import (
-    BoundedQuery,
-    Progress,
-    pack_short,
-    prepare_query,
-    score_pairs,
-    score_with_pruning,
-)
-from ..kernels.selection import STATE, select_best, select_rows
+from ..kernels.chamfer import BoundedQuery, Progress, prepare_query, score_pairs, score_with_pruning
+from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
@@ -165,9 +158,9 @@ def rank_short(
     Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
-    tokens = read_only_view(np.asarray(queries.tokens, np.float32))
-    pack_short(tokens, queries.offsets, numbers, columns)
     packed, counts = columns.reshape(-1), queries.lengths[numbers]
+    for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
+        panel[:, :count] = queries[number].T
     ends = np.cumsum([len(own) for own in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
@@ -184,11 +177,8 @@ def rank_short(
         scores[order[start:stop]] = score_runs(score, runs_of(ordered[start:stop]))
 
     run_in_ranges(work, split_by_count(len(order), _PAIRS), threads)
-    shape = (len(numbers), min(k, max(map(len, positions))))
-    best, best_scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
-    found = np.empty(len(numbers), np.int64)
-    select_rows(scores, rows, ends, best, best_scores, found)
-    return [(best[i, :count], best_scores[i, :count]) for i, count in enumerate(found.tolist())]
+    parts = np.split(scores, ends[:-1])
+    return [ranked(own, part, k) for own, part in zip(positions, parts, strict=True)]
 
 
 def ranked(
