@@ -187,13 +187,17 @@ def archive(path: Path, description: bytes, storage: bytes = bytes(16)) -> Path:
     return path
 
 
-def tensor(shape: tuple[int, ...], strides: tuple[int, ...], first: int = 0) -> bytes:
-    """Return the description of a tensor in a storage of four floats."""
+FLOATS = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+
+
+def tensor(
+    shape: tuple[int, ...], strides: tuple[int, ...], first: int = 0, storage: bytes = FLOATS
+) -> bytes:
+    """Return the description of a tensor, by default in a storage of four floats."""
 
     def numbers(values: tuple[int, ...]) -> bytes:
         return b"(" + b"".join(b"\x8a\x08" + value.to_bytes(8, "little", signed=True) for value in values)
 
-    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
     rest = numbers((first,))[1:] + numbers(shape) + b"t" + numbers(strides) + b"t\x89NtR."
     return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest
 
@@ -244,6 +248,7 @@ STATE_OF_ALL = pickle.dumps({"kind": "int64"}, 2)[2:-1] + b"b."
         tensor((3, 200), (1, 0)),
         tensor((2**62, 4), (0, 0)),
         tensor((1,) * 40, (1,) * 40),
+        tensor((2,), (1,), 0, tensor((2,), (0,), 3)[2:-1]),  # beyond the file, through a tensor of one number
         # The hash or repr of its reference would take 2**40 steps.
         SHARED_TUPLES + b"(X\x07\0\0\0storageh\0K\0K\0K\0tQ.",
         SHARED_TUPLES + b"(h\0K\0K\0K\0K\0tQ.",
