@@ -128,14 +128,10 @@ class CandidateSearch:
         ef: int | None = None,
     ) -> list[Ranked]:
         """Return up to `count` rows of `allowed` (default: all) per query, best first, and their products."""
-        most, pairs, blocks = min(count, max(1, len(self.search))), [], self._blocks(len(queries))
-        for start, stop in blocks:
-            block = queries if len(blocks) == 1 else queries[start:stop]
-            vectors = self.encoder.encode_queries(block, threads=threads)
-            labels, scores = self.search.search(vectors, most, allowed, threads, ef=ef)
-            # A row is filled up with -1.
-            pairs += [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
-        return pairs
+        vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
+        labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
+        # A row is filled up with -1.
+        return [(rows[rows >= 0], own[rows >= 0]) for rows, own in zip(labels, scores, strict=True)]
 
     def level(self, recall: float, k: int) -> Level | None:
         """Return the stopping rule for a mean recall; None for a collection too small for one."""
