@@ -179,6 +179,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         ({"lang": {"$ne": "en"}}, "bcd"),
         ({"year": {"$gte": 2001, "$lt": 2010}}, "a"),
         ({"tags": {"$in": ["y", "z"]}}, "b"),
+        ({"tags": {"$in": []}}, ""),
         ({"author.name": "Ada"}, "c"),
         ({"lang": {"$exists": False}}, "d"),
         ({"$not": {"$or": [{"lang": "de"}, {"year": 2001}]}}, "cd"),
