@@ -21,7 +21,16 @@ from ..utils.checks import as_id_list, as_path, counted, given, require_int, req
 from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
-from .hit import Hit, Parts, SearchKeywords, SearchOptions, TextExplanation, explain_all, sentence_hits
+from .hit import (
+    WORDS,
+    Hit,
+    Parts,
+    SearchKeywords,
+    SearchOptions,
+    TextExplanation,
+    explain_all,
+    sentence_hits,
+)
 from .store import DurableFolder, TextStore, read_folder
 
 if TYPE_CHECKING:
@@ -341,7 +350,17 @@ class TextIndex:
     ) -> list[list[Hit]]: ...
 
     def search(
-        self, queries: str | Sequence[str], k: int = 10, **options: Unpack[SearchKeywords]
+        self,
+        queries: str | Sequence[str],
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        ids: Iterable[int | str] | None = None,
+        candidates: int | None = None,
+        recall: float | None = None,
+        words: float = WORDS,
+        explain: bool = False,
+        threads: int | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Return the best texts for each query.
 
@@ -375,9 +394,9 @@ class TextIndex:
         TypeError, ValueError
             For an invalid condition (FilterError), a wrong setting, or `recall` without a calibration.
         """
-        chosen = SearchOptions(k, **options)
-        answer = partial(self._answer, queries, chosen, self._hits)
-        return self._texts.on_one_state(answer) if chosen.explain else answer()
+        options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
+        answer = partial(self._answer, queries, options, self._hits)
+        return self._texts.on_one_state(answer) if explain else answer()
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
