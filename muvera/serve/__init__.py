@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,9 @@ def serve(
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
+        stops = ("SIGTERM", "SIGHUP") if current_thread() is main_thread() else ()
         for number in signal.Signals:
-            if number.name in ("SIGTERM", "SIGHUP") and signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            if number.name in stops and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 handlers.callback(signal.signal, number, signal.signal(number, server.handle_exit))
         # uvicorn raises the signal again after it has stopped: SIGINT as a KeyboardInterrupt.
         with suppress(KeyboardInterrupt):

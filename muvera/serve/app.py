@@ -82,14 +82,12 @@ class Search(_Strict):
 
     query: str | None = Field(None, description="One text.")
     queries: list[str] | None = Field(None, fail_fast=True, description="Several texts.")
-    vectors: list[Vectors] | None = Field(
-        None, fail_fast=True, description="Token vectors, (tokens, dimension)."
-    )
+    vectors: list[Vectors] | None = Field(None, fail_fast=True, description="Arrays (tokens, dimension).")
     k: int = Field(10, ge=1, description="Maximum number of hits per query.")
     where: dict[str, Any] | None = Field(None, description="A condition on the metadata.")
-    candidates: int | None = Field(None, ge=1, description="Default: 200 for texts, 100 for vectors.")
-    recall: float | None = Field(None, gt=0, lt=1, description="Instead of candidates, such as 0.95.")
-    words: FiniteFloat | None = Field(None, ge=0, lt=1, description="Weight of BM25. Default: 0.1.")
+    candidates: int | None = Field(None, ge=1, description="Documents to rank (texts: 200, vectors: 100).")
+    recall: float | None = Field(None, gt=0, lt=1, description="Recall instead of candidates, such as 0.95.")
+    words: FiniteFloat | None = Field(None, ge=0, lt=1, description="Weight of shared words. Default: 0.1.")
     unit: Literal["document", "sentence"] = "document"
     alpha: FiniteFloat = Field(1.0, description="Weight of a document's score for its sentences.")
 
@@ -105,9 +103,7 @@ class HitModel(BaseModel):
         default={},
         description="'maxsim' (Chamfer similarity) and 'words', or for a sentence 'maxsim' and 'text'.",
     )
-    span: tuple[int, int] | None = Field(
-        default=None, description="Start and end of a sentence in its text, in characters."
-    )
+    span: tuple[int, int] | None = Field(None, description="Characters of a sentence: start and end.")
 
 
 class SearchAnswer(BaseModel):

@@ -378,3 +378,10 @@ def test_requests_after_the_announcement_are_answered_and_a_signal_stops(name: s
     signal.signal(signal.SIGHUP, before)
     asking.join()
     assert answers == [200]
+
+
+def test_serve_runs_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", ran := Mock())
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(serve, vectors(), ServerSettings(), port=0).result()
+    ran.assert_called_once()
