@@ -63,7 +63,7 @@ def index(
     config: Config = None,
     backend: Backend = None,
     exact_tokens: Annotated[
-        int | None, Option(help="Search up to N tokens exactly (default: 20,000).")
+        int | None, Option(help="Search up to N tokens exactly (default: 20,000; 0: never).")
     ] = None,
     tokens: Tokens = None,
     keep_exact: Annotated[bool, Option("--keep-exact", help="Store exact tokens beside codes.")] = False,
@@ -305,7 +305,7 @@ def serve(
     encoder: TextEncoder = None,
     host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
     allowed_host: Annotated[
-        list[str] | None, Option(help="Host names of requests, or * (default: --host).")
+        list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
     writable: Annotated[bool, Option("--writable", help=f"Allow changes with {_TOKEN}.")] = False,
@@ -433,8 +433,6 @@ def tune(
       muvera tune docs --queries queries --max-bytes 1024 --out tuned.json
       muvera index docs docs.index --config tuned.json
     """
-    from ..utils.atomic_files import write_json
-
     if out is not None and not out.parent.is_dir():  # before the work
         raise FileNotFoundError(f"The folder {out.parent} of {out.name} does not exist. Create it first.")
     tuning = _measured(
@@ -443,7 +441,7 @@ def tune(
     )  # fmt: skip
     remarks = []
     if out is not None:
-        write_json(out, tuning.config.to_dict())
+        tuning.save(out)
         remarks = [f"wrote {out}, for: muvera index {source} INDEX --config {out}"]
     show(json_, {"source": str(source), **tuning.to_dict()}, wrapped(tuning.text), *remarks)
 

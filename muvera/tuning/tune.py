@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ..encoders.registry import preset_config
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import SCAN_FROM
 from ..mips import make_search
+from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 
 #: Smallest number of documents, and of given queries.
@@ -94,6 +97,17 @@ class Tuning:
     def config(self) -> EncoderConfig:
         """Configuration of the encoder to use."""
         return self.choice.config
+
+    def within(self, max_bytes: int) -> TunedRow:
+        """Return the row with the highest `mean_recall` within `max_bytes` bytes; ValueError if no row is."""
+        rows = tuple(row for row in self.rows if row.bytes <= max_bytes)
+        if not rows:
+            raise ValueError(f"max_bytes must be at least {self.rows[0].bytes}, got {max_bytes}.")
+        return replace(self, rows=rows, target_recall=None).choice
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration as a JSON file for ``muvera index --config``."""
+        write_json(Path(path), self.config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, ready for JSON, with the text."""
@@ -190,7 +204,7 @@ def tune(
     Returns
     -------
     Tuning
-        ``config`` for :meth:`MuveraIndex.build`, ``rows`` and ``text``.
+        ``config`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``, ``rows`` and ``text``.
 
     Raises
     ------
@@ -280,11 +294,9 @@ def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
     for repetitions, planes, columns in _FDE_SHAPES:
         width = min(columns, dimension)
         configs[f"FDE R={repetitions} k={planes} p={width}"] = FDEConfig(
-            dimension=dimension,
-            num_repetitions=repetitions,
-            num_simhash_projections=planes,
+            dimension=dimension, num_repetitions=repetitions, num_simhash_projections=planes,
             projection_dimension=width,
-        )
+        )  # fmt: skip
     repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of a token's columns
     identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
     configs[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity

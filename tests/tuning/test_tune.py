@@ -97,6 +97,15 @@ def test_measured_recall_is_that_of_an_index() -> None:
     assert vectors is not None and vectors["bytes_per_vector"] == tuning.choice.bytes
 
 
+def test_limits_of_bytes() -> None:
+    limit = plain_tuning().rows[2].bytes
+    tuning = tune(DOCUMENTS, QUERIES, candidates=30, max_bytes=limit)
+    assert max(row.bytes for row in tuning.rows) <= limit
+    assert plain_tuning().within(limit).config == tuning.config
+    with pytest.raises(ValueError, match=r"max_bytes must be at least \d+, got 3"):
+        plain_tuning().within(3)
+
+
 def test_the_smallest_that_reaches_a_target() -> None:
     tuning = tune(DOCUMENTS, QUERIES, candidates=50, target_recall=0.6)
     assert tuning.choice.recall >= 0.6
