@@ -51,7 +51,7 @@ def _condition(text: str) -> Any:
 
 Source = Annotated[Path, Argument(metavar="SOURCE", help="Token embeddings: an index, a file or a folder.")]
 Out = Annotated[Path, Argument(metavar="OUT", help="A new folder for the index.")]
-Format = Annotated[str | None, Option("--format", "-f", help="Input format (default: detected).")]
+Format = Annotated[str | None, Option("--format", "-f", help="Name in muvera formats (default: detected).")]
 ReaderOption = Annotated[
     list[Any] | None,
     Option(
@@ -75,7 +75,7 @@ Encoder = Annotated[
         "(default: moments; for muvera index, learned if its recall is clearly higher)."
     ),
 ]
-Config = Annotated[Path | None, Option(help='JSON file of parameters, such as {"num_repetitions": 40}.')]
+Config = Annotated[Path | None, Option(help='JSON file, such as {"num_repetitions": 40} for fde.')]
 Backend = Annotated[
     Literal["auto", "exact", "scan", "hnsw"] | None,
     Option(help="exact reads every vector, scan reads 4-bit codes, hnsw searches a graph (default: auto)."),
@@ -88,7 +88,7 @@ Tokens = Annotated[
 ]
 TextEncoder = Annotated[
     str | None,
-    Option(help="Encoder of texts (default: that of the index, if it is colbert-small or minilm)."),
+    Option(help="Encoder of questions and new texts (default: the index's, if colbert-small or minilm)."),
 ]
 Where = Annotated[
     Any,
@@ -301,13 +301,9 @@ def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]
     width -= wide  # a line may end between a character and its NUL
     # Wide characters have no spaces between words; a path stays whole, so that it can be copied.
     lines = textwrap.wrap(
-        padded,
-        width,
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=wide,
+        padded, width, initial_indent=first, subsequent_indent=later, break_long_words=wide,
         break_on_hyphens=False,
-    )
+    )  # fmt: skip
     return [line.replace("\0", "") for line in lines]
 
 

@@ -56,7 +56,7 @@ TextColumns = Annotated[
         "--text",
         metavar="COLUMNS",
         parser=lambda names: names.split(","),
-        help="Columns to search, such as title,body (default: title and text).",
+        help="Columns to search, such as title,body (default: title, if any, and text).",
     ),
 ]
 IdColumn = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
@@ -348,7 +348,7 @@ def list_(
 @texts.command("search")
 def search(
     index: Index,
-    query: Annotated[str | None, Argument(help="A question (default: prompt for questions).")] = None,
+    query: Annotated[str | None, Argument(metavar="QUERY", help="A question (default: a prompt).")] = None,
     k: Annotated[int, Option("--k", "-k", min=1, help="Number of answers.")] = 10,
     where: Where = None,
     unit: Annotated[Literal["document", "sentence"], Option(help="What to search.")] = "document",
