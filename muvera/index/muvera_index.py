@@ -407,7 +407,7 @@ class MuveraIndex:
         queries: Any,
         *,
         k: int = DEFAULT_K,
-        candidates: int = DEFAULT_CANDIDATES,
+        candidates: int | None = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
         """Return the share of the `k` exact best documents among the candidates, for real queries with tokens.
@@ -418,15 +418,15 @@ class MuveraIndex:
         texts = texts[np.flatnonzero(texts.lengths > 0)]
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
-        SearchPlan(k=k, candidates=candidates, threads=threads)  # checks them
+        count = SearchPlan(k=k, candidates=candidates, threads=threads).num_candidates
         with self._lock.shared():
             contents = self._contents
             documents = len(contents.searchable[0])
             if contents.candidates is None or documents == 0:
                 return None
-            proposed = propose(contents, texts, None, candidates, threads)
+            proposed = propose(contents, texts, None, count, threads)
             shares = shares_found(contents, texts, None, proposed, k, threads)
-        return FirstStageRecall(float(shares.mean()), k, candidates, len(texts), False, documents)
+        return FirstStageRecall(float(shares.mean()), k, count, len(texts), False, documents)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries with tokens, instead of windows of documents.

@@ -51,6 +51,7 @@ def test_measured_recall_is_what_searches_find(config: Any, backend: Any) -> Non
     share = recall(index.search(QUERIES, 10, candidates=30), top_k(QUERIES, DOCUMENTS, 10))
     assert measured is not None and measured.recall == pytest.approx(share)
     assert (measured.k, measured.candidates, measured.queries, measured.pseudo_queries) == (10, 30, 10, False)
+    assert index.measure_recall(QUERIES, candidates=None) == index.measure_recall(QUERIES)
 
 
 def test_an_index_measures_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
