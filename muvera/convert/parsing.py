@@ -1,4 +1,4 @@
-"""Parsers of JSON, zip members, pickles of plain data and torch files; they run no code of a file."""
+"""Parsers of JSON, zip members, SQLite tables, pickles of plain data and torch files; they run no code of a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 import operator
 import pickle
 import re
+import sqlite3
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +70,41 @@ def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np
     if start + member.file_size > len(file):
         raise ValueError(f"{member.filename} reaches beyond the end of the file")
     return file[start : start + member.file_size]
+
+
+_WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second file first
+
+
+def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> sqlite3.Connection:
+    """Open a SQLite file of `owner` that has a plain table, without creating or changing any file."""
+    for suffix in ("-wal", "-journal"):
+        beside = file.with_name(file.name + suffix)
+        if beside.is_file() and beside.stat().st_size:
+            raise ReadError(
+                f"{beside} contains unfinished changes. Open the folder once with {owner}, which finishes them, "
+                "and close it."
+            )
+    with file.open("rb") as stream:
+        wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]
+    # In WAL mode even reading creates a second file, unless the database is immutable.
+    uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if wal else ''}"
+    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        entries = connection.execute("SELECT type, sql FROM sqlite_master WHERE name = ?", [table]).fetchall()
+        stored = {row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})") if not row[-1]}
+        plain = [kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "") for kind, sql in entries]
+        # A view or a computed column can run forever.
+        if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
+            raise ReadError(
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} writes it. "
+                "Copy or export it again."
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 # -- pickles of plain data --------------------------------------------------------

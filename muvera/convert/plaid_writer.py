@@ -37,7 +37,8 @@ _TOKENS = 1 << 17
 PLAID_FILES = (
     "*.pt",
     "doclens.*.json",
-    "*metadata.json",
+    "*.metadata.json",
+    "metadata.json",
     "plan.json",
     "pid_docid_map.json",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -26,11 +27,12 @@ from ...utils.parallel import run_in_ranges, split_by_count
 from ..parsing import (
     load_npy_safely,
     load_plain,
+    open_table,
     read_array,
     read_json,
     read_json_object,
     read_torch,
-)
+)  # fmt: skip
 from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource
 
 _TOKENS_PER_TASK = 4096
@@ -248,45 +250,54 @@ def _merged_bounds(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> N
 
 #: Maps of an index: of positions to ids (of fast-plaid in a subfolder, or of ColBERT's files), of ids to the numbers of
 #: their tokens (Voyager), and of ids to the first row and the number of rows (ScaNN; since PyLate 1.7 as a table).
-_PLAID_MAP = "plaid_ids_to_documents_ids.pkl"
-_VOYAGER_MAP = "document_ids_to_embeddings.pkl"
+_PLAID_MAP = "plaid_ids_to_documents_ids"
+_VOYAGER_MAP = "document_ids_to_embeddings"
 _SCANN_MAP = "doc_id_to_embedding_range"
+
+
+def _map(folder: Path, stem: str) -> Path:
+    """Return the file of a map: a pickle of a dict, or up to PyLate 1.4 a database of sqlitedict."""
+    pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
+    return database if database.is_file() and not pickled.is_file() else pickled
 
 
 def _pylate_root(path: Path) -> Path:
     """Return the folder with the maps of an index, which may be inside it."""
-    return path.parent if path.name == "fast_plaid_index" and (path.parent / _PLAID_MAP).is_file() else path
+    inside = path.name == "fast_plaid_index" and _map(path.parent, _PLAID_MAP).is_file()
+    return path.parent if inside else path
 
 
 def _is_pylate(path: Path) -> bool:
-    files = (_PLAID_MAP, "index.voyager", "flattened_embeddings.npy")
-    return any((_pylate_root(path) / file).is_file() for file in files)
+    files = (path / "index.voyager", path / "flattened_embeddings.npy", _map(_pylate_root(path), _PLAID_MAP))
+    return any(map(Path.is_file, files))
 
 
 def _open_pylate(path: Path) -> FlatSource:
     """Open plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)."""
     path = _pylate_root(path)
-    if (path / _PLAID_MAP).is_file():
+    names = _map(path, _PLAID_MAP)
+    if names.is_file():
         fast = path / "fast_plaid_index"
         inner = _open_fast_plaid(fast) if fast.is_dir() else _open_plaid(path)
-        _choose_named(inner, _read_map(path / _PLAID_MAP))
+        _choose_named(inner, _read_map(names))
         return inner
     if (path / "index.voyager").is_file():
-        return _looked_up(*_voyager_vectors(path / "index.voyager"), _read_map(path / _VOYAGER_MAP))
+        return _looked_up(*_voyager_vectors(path / "index.voyager"), _read_map(_map(path, _VOYAGER_MAP)))
     tokens = load_npy(path / "flattened_embeddings.npy")
     table = path / f"{_SCANN_MAP}.tsv"
     if table.is_file():
         lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
         ranges = {name: (int(first), int(count)) for name, first, count in lines}
     else:
-        ranges = _read_map(path / f"{_SCANN_MAP}.pkl")
+        ranges = _read_map(_map(path, _SCANN_MAP))
     rows = {name: range(first, first + count) for name, (first, count) in ranges.items()}
     return _looked_up(tokens, np.arange(len(tokens)), rows)
 
 
 def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
     """Name the documents of an index by a map of positions to ids, and skip the others."""
-    positions = as_integers(list(names), "The map's positions")
+    keys = [int(key) if isinstance(key, str) else key for key in names]  # sqlitedict has texts
+    positions = as_integers(keys, "The map's positions")
     kept = np.isin(np.arange(index.num_documents or 0), positions)
     if kept.sum() != len(positions):
         raise ValueError(
@@ -314,6 +325,12 @@ def _looked_up(
 
 
 def _read_map(file: Path) -> dict[Any, Any]:
+    if file.suffix == ".sqlite":
+        with closing(open_table(file, "unnamed", ("key", "value"), "sqlitedict")) as connection:
+            rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
+        return {
+            key: load_plain(value, file.name) if isinstance(value, bytes) else value for key, value in rows
+        }
     value = load_plain(file.read_bytes(), file.name)
     if not isinstance(value, dict):
         raise ReadError(f"{file.name} must contain a dict, got {type(value).__name__}. Copy it again.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..parsing import StandIn, load_pickle, load_plain, read_json_object
+from ..parsing import StandIn, load_pickle, load_plain, open_table, read_json_object
 from ..sources import Document, Reader, ReadError, RowSource, Source, choose
 
 
@@ -110,11 +109,8 @@ def _rows(connection: sqlite3.Connection) -> list[tuple[int | str, int]]:
     return sorted(rows, key=lambda entry: (isinstance(entry[0], str), entry[0]))
 
 
-_WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second file first
-
-
 def _connect(path: Path, file: Path) -> sqlite3.Connection:
-    """Open a collection's points, without creating or changing any file."""
+    """Open a collection's points, which another client may be changing."""
     lock = path / ".lock"
     if sys.platform != "win32" and lock.is_file():
         import fcntl
@@ -126,34 +122,7 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
                 raise ReadError(
                     f"{path} is in use by another Qdrant client. Close that client first, or read a copy of the folder."
                 ) from None
-    for suffix in ("-wal", "-journal"):
-        beside = file.with_name(file.name + suffix)
-        if beside.is_file() and beside.stat().st_size:
-            raise ReadError(
-                f"{beside} contains unfinished changes. Open the folder once with qdrant-client, which finishes them, "
-                "and close it."
-            )
-    with file.open("rb") as stream:
-        wal = b"\x02" in stream.read(_WAL_BYTES.stop)[_WAL_BYTES]
-    # In WAL mode even reading creates a second file, unless the database is immutable.
-    uri = f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if wal else ''}"
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        entries = connection.execute("SELECT type, sql FROM sqlite_master WHERE name = 'points'").fetchall()
-        columns = {row[1] for row in connection.execute("PRAGMA table_xinfo(points)") if not row[-1]}
-        plain = [kind == "table" and re.match(r"\s*CREATE\s+TABLE\b", sql or "") for kind, sql in entries]
-        # A view or a computed column can run forever.
-        if len(plain) != 1 or not plain[0] or not columns >= {"id", "point"}:
-            raise ReadError(
-                f"{file} has no table 'points' with the columns id and point, as qdrant-client writes it. "
-                "Copy or export it again."
-            )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return open_table(file, "points", ("id", "point"), "qdrant-client")
 
 
 READERS = (

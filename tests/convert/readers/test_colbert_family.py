@@ -3,7 +3,9 @@
 import json
 import pickle
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -225,15 +227,23 @@ def test_pylate_folders_of_the_library(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(index.tokens(documents.ids).tokens, read(folder).tokens, atol=1e-3)
 
 
-def mapped(tmp_path: Path, names: Any) -> Path:
-    """Write a PLAID index of three documents with PyLate's map."""
+def mapped(tmp_path: Path, names: Any, *, database: bool = False) -> Path:
+    """Write a PLAID index of three documents with PyLate's map, as a pickle or as sqlitedict writes it."""
     folder = write_plaid(tmp_path / "index", random_index(1, [[2, 0], [3]]))
-    (folder / "plaid_ids_to_documents_ids.pkl").write_bytes(pickle.dumps(names))
+    file = folder / "plaid_ids_to_documents_ids"
+    if not database:
+        file.with_suffix(".pkl").write_bytes(pickle.dumps(names))
+        return folder
+    with closing(sqlite3.connect(file.with_suffix(".sqlite"))) as connection, connection:
+        connection.execute('CREATE TABLE "unnamed" (key TEXT PRIMARY KEY, value BLOB)')
+        rows = [(str(key), pickle.dumps(value)) for key, value in names.items()]
+        connection.executemany('INSERT INTO "unnamed" VALUES (?, ?)', rows)
     return folder
 
 
-def test_pylate_maps_skip_removed_documents(tmp_path: Path) -> None:
-    source = open_source(mapped(tmp_path, {2: "c", 0: "a"}))
+@pytest.mark.parametrize("database", [False, True])  # up to PyLate 1.4
+def test_pylate_maps_skip_removed_documents(tmp_path: Path, database: bool) -> None:
+    source = open_source(mapped(tmp_path, {2: "c", 0: "a"}, database=database))
     documents = everything(source)
     assert documents.ids.tolist() == ["a", "c"] and documents.lengths.tolist() == [2, 3]
     assert (source.num_documents, source.num_tokens) == (2, 5)
