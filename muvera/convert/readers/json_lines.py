@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ import numpy as np
 
 from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
-#: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate and others.
+#: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
-#: Objects of a row that contain named vectors: Elasticsearch, Weaviate and Qdrant.  "" is the row.
-_CONTAINERS = ("_source", "vectors", "vector", "")
+#: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.
+_CONTAINERS = ("_source", "fields", "vectors", "vector", "")
 #: Preferred names if several fields could be token vectors.
 _TOKENS = (
     "tokens", "embeddings", "embedding", "colbert_vecs", "token_embeddings", "vectors", "vector", "colbert",
 )  # fmt: skip
-_IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid")
+_IDS = ("id", "_id", "doc_id", "docid", "document_id", "pid", "key", "uuid", "put")
 
 _Rows = Iterator[tuple[str, dict[str, Any]]]
 
@@ -145,7 +146,7 @@ def _field(row: dict[str, Any]) -> str | None:
         fields = row.get(container) if container else row
         if not isinstance(fields, dict):
             continue
-        candidates = [key for key, value in fields.items() if _is_matrix(value)]
+        candidates = [key for key, value in fields.items() if _is_matrix(_unblocked(value))]
         for key, value in fields.items():
             if isinstance(value, list) and value and isinstance(value[0], dict):  # Milvus' structs
                 candidates += [f"{key}.{name}" for name, vector in value[0].items() if _is_vector(vector)]
@@ -163,9 +164,21 @@ def _is_matrix(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
 
 
+def _unblocked(value: Any) -> Any:
+    """Return the vectors of a tensor of Vespa in the order of their numbers; other values unchanged."""
+    blocks = value.get("blocks", value) if isinstance(value, dict) else None
+    if isinstance(blocks, list):
+        blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
+    if blocks is None or not all(map(str.isdecimal, blocks)):
+        return value
+    if "int8" in str(value.get("type")):
+        raise ReadError("it has packed int8 cells, which are not supported. Export float cells.")
+    return [blocks[key] for key in sorted(blocks, key=int)]
+
+
 def _tokens(row: dict[str, Any], field: str) -> Any:
     """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null or an absent named vector."""
-    value = _at(row, field)
+    value = _unblocked(_at(row, field))
     if value is None and field not in row and "." not in field:
         raise ReadError(f"it has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")
     if not value:
@@ -183,6 +196,8 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
 def _id(row: dict[str, Any], id_field: str | None) -> int | str | None:
     for path in _IDS if id_field is None else (id_field,):
         value = _at(row, path)
+        if isinstance(value, str) and re.match(r"id:[^:]*:[^:]*:[^:]*:", value):
+            return value.split(":", 4)[4]  # the user's part of Vespa's id
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             return value
         if value is not None:

@@ -61,6 +61,12 @@ ROWS: dict[str, Callable[[str, list[Any]], dict[str, Any]]] = {
     "milvus": lambda i, t: {"id": i, "clips": [{"vec": v, "second": 1} for v in t], "title": "x"},
     "elasticsearch": lambda i, t: {"_index": "x", "_id": i, "_source": {"colbert": t, "text": "x"}},
     "elasticsearch without": lambda i, t: {"_id": i, "_source": {"colbert": t} if t else {"text": "x"}},
+    "vespa": lambda i, t: {"id": f"id:ns:doc::{i}", "fields": {"c": {"blocks": dict(enumerate(t))}}},
+    "vespa short": lambda i, t: {"put": f"id:ns:doc::{i}", "fields": {"t": "x", "c": dict(enumerate(t))}},
+    "vespa list": lambda i, t: {
+        "id": f"id:ns:doc:g=1:{i}",
+        "fields": {"c": {"blocks": [{"address": {"d": str(n)}, "values": v} for n, v in enumerate(t)]}},
+    },
 }
 
 
@@ -68,6 +74,17 @@ ROWS: dict[str, Callable[[str, list[Any]], dict[str, Any]]] = {
 def test_rows_of_every_store(tmp_path: Path, store: str) -> None:
     rows = [ROWS[store](name, tokens) for name, tokens in TOKENS.items()]
     assert_same(read(lines(tmp_path / "rows.jsonl", rows)), DOCS)
+
+
+def test_vespa_blocks_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    blocks = {str(n): [float(n), 0.0] for n in (10, 9, 2, 0, 1, 11)}
+    for kind in ("float", "int8"):
+        fields = {"c": {"type": f"tensor<{kind}>(dt{{}},x[2])", "blocks": blocks}}
+        path = lines(tmp_path / f"{kind}.jsonl", [{"id": "id:n:d::1", "fields": fields}])
+        if kind == "float":
+            assert read(path).tokens[:, 0].tolist() == [0, 1, 2, 9, 10, 11]
+    with pytest.raises(ValueError, match="line 1: it has packed int8 cells"):
+        read(path)
 
 
 def test_paths_to_fields(tmp_path: Path) -> None:
