@@ -31,6 +31,9 @@ _FIX = "Copy or export it again."
 
 _MAX_DETAIL_LENGTH = 240
 
+# Padded documents that are read at a time.
+_PADDED = 64
+
 _Batch = TypeVar("_Batch")
 
 # Error numbers caused by a file's content, such as a seek to a negative position.
@@ -328,11 +331,21 @@ class RowSource(Source):
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
 
 
+def unpadded(padded: Rows, mask: Rows | None) -> Iterator[tuple[TokenArray, int]]:
+    """Yield the tokens of each text of a padded array (n, longest, dimension), and the number of its padding rows."""
+    count, longest, _ = padded.shape
+    for start in range(0, count, _PADDED):
+        block = slice(start, start + _PADDED)  # of a memory map, perhaps
+        for tokens in MultiVectors.from_padded(padded[block], None if mask is None else mask[block]):
+            yield tokens, longest - len(tokens)
+
+
 def _with_ids(documents: Callable[[], Iterator[Document]], ids: list[Any]) -> Iterator[Document]:
     """Yield the documents with these ids, one for each."""
     count = 0
     for count, document in enumerate(documents(), 1):
-        if count <= len(ids):
-            yield document._replace(id=ids[count - 1])
-    if count != len(ids):
+        if count > len(ids):
+            raise ValueError(f"ids has {len(ids)} entries, but there are more texts; give one per text.")
+        yield document._replace(id=ids[count - 1])
+    if count < len(ids):
         raise ValueError(f"ids has {len(ids)} entries for {count} texts; give one per text.")

@@ -18,15 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.multivectors import MultiVectors
 from ...data.validation import as_integers, as_offsets, offsets_from_lengths
 from ...utils.arrays import read_npy_header
 from ...utils.checks import import_extra
 from ..parsing import float32_of_bfloat16, load_npy_safely, read_json, read_objects, starts_with, stored_bytes
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource, Source
-
-# Padded documents that are read at a time.
-_PADDED = 64
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource, Source, unpadded
 
 # -- names ------------------------------------------------------------------------
 
@@ -140,13 +136,11 @@ def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, .
 
 def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
     """Return a source over a padded array (n, longest, dimension)."""
-    count, longest, dimension = map(int, tokens.shape)
+    count, _, dimension = map(int, tokens.shape)
 
     def documents() -> Iterator[Document]:
-        for start in range(0, count, _PADDED):
-            block = slice(start, start + _PADDED)
-            for rows in MultiVectors.from_padded(tokens[block], None if mask is None else mask[block]):
-                yield Document(rows, "the padded array", dropped=longest - len(rows))
+        for rows, dropped in unpadded(tokens, mask):
+            yield Document(rows, "the padded array", dropped=dropped)
 
     return RowSource(documents, name=name, ids=ids, num_documents=count, dimension=dimension)
 

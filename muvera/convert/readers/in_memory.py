@@ -11,7 +11,7 @@ from typing import Any
 
 from ...data.multivectors import MultiVectors
 from ...data.validation import TokenArray, as_array, as_tokens
-from ..sources import Document, FlatSource, RowSource, Source
+from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
 _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
 #: PyLate's ``masks`` also excludes punctuation, so it comes before the attention mask.
@@ -99,11 +99,12 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
     elif array.ndim == 2:
         yield array, 0
     elif array.ndim == 3:
-        if mask is not None and as_array(mask).shape != array.shape[:2]:
-            got = as_array(mask).shape
-            raise ValueError(f"{name}: its mask has shape {got}, but its tokens need {array.shape[:2]}.")
-        for tokens in MultiVectors.from_padded(array, mask):
-            yield tokens, array.shape[1] - len(tokens)
+        mask = None if mask is None else as_array(mask)
+        if mask is not None and mask.shape != array.shape[:2]:
+            raise ValueError(
+                f"{name}: its mask has shape {mask.shape}, but its tokens need {array.shape[:2]}."
+            )
+        yield from unpadded(array, mask)
     else:
         raise ValueError(
             f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, tokens, "
