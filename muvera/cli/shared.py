@@ -126,7 +126,7 @@ _ON_COMMAND_LINE = {
 }
 
 # Options of readers, which are given with -o.
-_READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_field|field|group)=('?)(\w*)\2")
+_READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_field|field)=('?)(\w*)\2")
 
 #: Start of a warning.
 WARNING = "muvera: warning: "

@@ -58,7 +58,7 @@ def pool_tokens(
 ) -> MultiVectors:
     """Replace groups of similar tokens by their means; about ``1 / factor`` of the tokens remain.
 
-    Each document is pooled alone, so its result does not depend on the others.
+    Each document is pooled alone, so its result does not depend on the others.  The dtype and the ids stay the same.
 
     Parameters
     ----------
@@ -69,11 +69,6 @@ def pool_tokens(
         collections, 3 about one percent.  The number of clusters is rounded down.
     rule : str or PoolingRule
         A rule, or its name in :data:`RULES`.
-
-    Returns
-    -------
-    MultiVectors
-        With the same dtype, ids and empty documents.
 
     Examples
     --------
@@ -158,6 +153,8 @@ _LARGEST_HALF = 65504.0
 class Options:
     """Transforms to apply, in the order of the parameters; none by default.
 
+    Unknown or contradicting settings raise TypeError or ValueError.
+
     Parameters
     ----------
     truncate_dimension : int, optional
@@ -173,11 +170,6 @@ class Options:
         Pooling keeps about ``1 / pool_factor`` of a document's tokens.
     dtype : {"float32", "float16"}, optional
         float16 needs half the memory and keeps 3 digits.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For settings that are unknown or contradict each other.
     """
 
     truncate_dimension: int | None = None
@@ -200,12 +192,7 @@ class Options:
     def apply(self, batch: MultiVectors, first_document: int = 0) -> tuple[MultiVectors, int]:
         """Return the transformed batch, and the number of dropped zero rows.
 
-        `first_document` is the number of documents before this batch, for messages.
-
-        Raises
-        ------
-        ValueError
-            For documents that a transform refuses.
+        `first_document` is the number of documents before this batch, for the ValueError of a refused document.
         """
         count = batch.num_tokens
         if self.truncate_dimension is not None:

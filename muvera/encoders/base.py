@@ -78,13 +78,7 @@ class EncoderConfig(ABC):
 
     @classmethod
     def from_dict(cls: type[_Config], values: dict[str, Any]) -> _Config:
-        """Return the configuration from the result of :meth:`to_dict`.
-
-        Raises
-        ------
-        ValueError
-            For an unknown key, another kind of encoder, or a wrong value.
-        """
+        """Return the configuration from the result of :meth:`to_dict`; raise ValueError for any other values."""
         values = {**values}
         kind = values.pop("encoder", cls.kind)
         if kind != cls.kind:
@@ -181,7 +175,7 @@ class Encoder(ABC):
         return any(getattr(self, name) is None for name in self._array_classes(self.config))
 
     def fit(self: _Encoder, documents: Any, queries: Any = None, *, threads: int | None = None) -> _Encoder:
-        """Fit the encoder to a sample of documents.
+        """Fit the encoder to a sample of documents, and return it.
 
         Parameters
         ----------
@@ -192,11 +186,6 @@ class Encoder(ABC):
             Queries to fit to.  Default: windows of the documents' own tokens.
         threads : int, optional
             Default: all usable cores.  The result does not depend on it.
-
-        Returns
-        -------
-        Encoder
-            This encoder.
 
         Raises
         ------
@@ -263,7 +252,7 @@ class Encoder(ABC):
     def encode_queries(
         self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
     ) -> NDArray[np.float32]:
-        """Encode queries, like :meth:`encode_documents`.  Their vectors are sums over tokens.
+        """Encode queries, like :meth:`encode_documents`.  Their vectors, float32 too, are sums over tokens.
 
         Parameters
         ----------
@@ -271,10 +260,6 @@ class Encoder(ABC):
             A query without tokens gets the zero vector.
         out, threads
             As for :meth:`encode_documents`.
-
-        Returns
-        -------
-        float32 (n, vector_dimension)
         """
         return self._encode(queries, "queries", out, threads)
 
@@ -304,14 +289,9 @@ class Encoder(ABC):
         return _TASK_TOKENS, None
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the drawn and fitted arrays by name.
+        """Return the drawn and fitted arrays by name; raise ValueError if the encoder is not fitted.
 
         Drawn arrays are included, because random streams may change between versions of NumPy.
-
-        Raises
-        ------
-        ValueError
-            If the encoder is not fitted.
         """
         self._require_fit()
         stored = {} if self.scale == 1 else {"scale": np.array([self.scale], np.float32)}

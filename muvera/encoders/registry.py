@@ -109,17 +109,12 @@ def is_encoder_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def load_encoder(path: str | os.PathLike[str]) -> Encoder:
-    """Load an encoder that was written by its ``save``.
+    """Load an encoder that was written by its ``save``; it makes the same vectors as the saved one.
 
     Parameters
     ----------
     path : path
         The folder.  For the encoder of an index use ``MuveraIndex.load(path).encoder``.
-
-    Returns
-    -------
-    MomentsEncoder, LearnedEncoder or FDEEncoder
-        A fitted encoder, which makes the same vectors as the saved one.
 
     Raises
     ------

@@ -327,10 +327,8 @@ def _looked_up(
 def _read_map(file: Path) -> dict[Any, Any]:
     if file.suffix == ".sqlite":
         with closing(open_table(file, "unnamed", ("key", "value"), "sqlitedict")) as connection:
-            rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid").fetchall()
-        return {
-            key: load_plain(value, file.name) if isinstance(value, bytes) else value for key, value in rows
-        }
+            rows = connection.execute("SELECT key, value FROM unnamed ORDER BY rowid")
+            return {key: load_plain(value, file.name) for key, value in rows}
     value = load_plain(file.read_bytes(), file.name)
     if not isinstance(value, dict):
         raise ReadError(f"{file.name} must contain a dict, got {type(value).__name__}. Copy it again.")
