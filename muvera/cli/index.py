@@ -204,7 +204,7 @@ def search(
     where: Where = None,
     rerank: Annotated[
         Literal["auto", "here", "none"],
-        Option(help="What ranks a URL's candidates: the database if it can, this program, or nothing."),
+        Option(help="Where to rank a URL's candidates: in the database if it can, here, or not at all."),
     ] = "auto",
     trec: Annotated[bool, Option("--trec", help="Print a TREC run.")] = False,
     format: Format = None,
@@ -308,7 +308,7 @@ def serve(
         list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
     ] = None,
     port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
-    writable: Annotated[bool, Option("--writable", help=f"Allow changes with {_TOKEN}.")] = False,
+    writable: Annotated[bool, Option("--writable", help=f"Allow changes; set {_TOKEN}.")] = False,
     threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
 ) -> None:
     """Serve an index over HTTP, with a search page.

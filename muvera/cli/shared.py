@@ -65,7 +65,7 @@ ReaderOption = Annotated[
 Queries = Annotated[
     Path | None,
     Option(
-        help="Query embeddings in any format; of a folder with both, the queries (default: windows of documents)."
+        help="Query embeddings in any format (default: windows of documents); may also contain documents."
     ),
 ]
 Encoder = Annotated[
@@ -83,7 +83,7 @@ Backend = Annotated[
 Tokens = Annotated[
     Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"] | None,
     Option(
-        help="How tokens are stored: floats, or codes of 1/2 (int8) to 1/13 (1bit) of the bytes of float16."
+        help="How tokens are stored: as floats, or as codes with 1/2 (int8) to 1/13 (1bit) of float16's bytes."
     ),
 ]
 TextEncoder = Annotated[
