@@ -112,7 +112,7 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
 # A pickle is a program, which can run any code or use all memory.  Only the instructions that picklers write for plain
 # data are run here, and only the stand-ins in a table of names are called.
 
-# Layout of a number with its instruction.  A run of numbers of one kind is read at once.
+# Layout of an instruction and its number.  Consecutive instructions of one kind are read as one array.
 _NUMBERS = {
     code: np.dtype([("instruction", "S1"), ("value", kind)])
     for code, kind in (
@@ -126,7 +126,7 @@ _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 _KEYS = (str, bytes, int, float, bool, type(None))
 _INTEGERS = range(-(2**63), 2**64)
 
-# Bytes and arguments that may be passed to stand-ins in addition to the size of the pickle.
+# Stand-ins may get this many bytes and arguments more than the pickle has bytes.
 _SMALL = 1 << 16
 
 
@@ -225,7 +225,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
-        # A small pickle could take all memory or time: it can pass one string, or one tuple of many, to many calls.
+        # A small pickle could take all memory or time: it can pass one long string or tuple to many calls.
         self.passed += len(arguments) + sum(
             len(value) for value in arguments if isinstance(value, (str, bytes))
         )
@@ -244,7 +244,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         **dict.fromkeys(range(256), refuse),
         **{code: _Unpickler.dispatch[code] for code in _UNCHANGED},
         **dict.fromkeys((code[0] for code in _NUMBERS), load_numbers),
-        pickle.FRAME[0]: lambda self: self.read(8),  # its size; the frames follow each other
+        pickle.FRAME[0]: lambda self: self.read(8),  # skip the frame's size: frames are consecutive
         pickle.LONG1[0]: load_integer,
         pickle.SETITEM[0]: lambda self: self.fill(dict, [self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self.fill(dict, self.pop_mark()),
@@ -338,7 +338,7 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
 #
 # Since torch 1.6 a .pt file is a zip archive: ROOT/data.pkl describes tensors, and each ROOT/data/KEY is one storage.
 
-#: NumPy's code of the numbers in torch's storages; bfloat16 is read as uint16, which torch's storages do not have.
+#: NumPy's type code for each type of storage.  No storage has uint16, so "<u2" always means bfloat16.
 STORAGES = {
     "Float": "<f4", "Half": "<f2", "BFloat16": "<u2", "Double": "<f8", "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
@@ -365,7 +365,7 @@ class _Storages:
     def storage(self, pid: Any) -> NDArray[Any]:
         """Return the numbers of the storage that ``("storage", class, key, device, count)`` names."""
         tag, kind, key, _, _ = pid
-        # Only strings: the hash or repr of shared tuples can take any time.
+        # Accept only strings: hashing or printing nested shared tuples can take hours.
         texts = all(isinstance(part, str) for part in (tag, kind, key))
         if not texts or tag != "storage" or kind not in STORAGES:
             raise ValueError("a reference to something other than a storage")

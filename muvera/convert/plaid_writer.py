@@ -75,7 +75,7 @@ def write_codes(
 ) -> None:
     """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
     ids: list[Any] = []
-    pairs = []  # a centroid in the upper half, and a document with one of its tokens
+    pairs = []  # int64: the centroid of a token in the upper 32 bits, its document in the lower
     count = total = chunks = 0
     documents = _documents(batches, ids)
     while chunk := list(islice(documents, _CHUNK)):

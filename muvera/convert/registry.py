@@ -256,7 +256,7 @@ def answer(convert: Callable[..., Any]) -> None:
 def _limit_process(limits: IsolationLimits, file_bytes: int) -> None:
     import resource
 
-    spent = resource.getrusage(resource.RUSAGE_SELF)  # by the imports
+    spent = resource.getrusage(resource.RUSAGE_SELF)  # processor time of the imports
     values = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: math.ceil(spent.ru_utime + spent.ru_stime + limits.seconds),

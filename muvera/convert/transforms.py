@@ -125,7 +125,7 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 
 
 def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
-    """Scale every token to unit length; zero tokens raise if `first`, the number of documents before, is given."""
+    """Scale every token to unit length; with `first`, the number of preceding documents, refuse zero tokens."""
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(unit_rows(rows))
     if zero >= 0 and first is not None:

@@ -46,7 +46,7 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
         with new as path:
             yield path
     except OSError as error:
-        # With a file name, or without the system's words, the message is already a sentence.
+        # Raise errors unchanged if they name a file, or did not come from the operating system.
         if error.errno is None or error.strerror is None or error.filename is not None:
             raise
         named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
@@ -133,7 +133,7 @@ _SAFETENSORS_TYPES = {
 
 
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
-    """Write the folder that :meth:`MultiVectors.load` maps; vectors, of one token per document, have no lengths."""
+    """Write the folder that :meth:`MultiVectors.load` maps; without lengths unless `column` is "tokens"."""
     blocks = (batch.tokens for batch in documents)
     # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
     _write_rows(folder / f"{column}.npy", blocks, documents.dimension, documents.dtype)
@@ -205,7 +205,7 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
-    """Write the columns ``id`` and `column`, a row group per batch; a vector is the only token of its document."""
+    """Write the columns ``id`` and `column`, a row group per batch; unless it is "tokens", a cell is one vector."""
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     batches = iter(documents)
@@ -231,7 +231,7 @@ def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
     return pa.table(columns)
 
 
-# -- document vectors: the only tokens of their documents, which all have ids -----
+# -- document vectors: a document has one token, its vector, and an id ------------
 
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
