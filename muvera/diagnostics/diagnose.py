@@ -35,10 +35,10 @@ _PRODUCTS = 10**9
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
 
-# Levels of anisotropy, and the largest mean cosine of token pairs of all but the last.
+# Levels of anisotropy, and the largest mean cosine of token pairs of each level except the last.
 _ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
 
-# Norms within this distance of 1 count as unit: bfloat16 has 8 bits, and a norm loses one of them.
+# Norms within this distance of 1 count as unit: about 2**-8, the precision of bfloat16.
 _UNIT_TOLERANCE = 4e-3
 
 # Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
@@ -377,7 +377,7 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Documents of a collection, and real queries, or windows of documents that score their own document -inf.
+    """Sampled documents, and real queries or windows; a window's score with its own document is -inf.
 
     Encoders are fitted to the documents at the positions `fitting`.  `sources` are the positions of the windows'
     documents, or -1.  `population` is the number of documents with tokens in the collection.
@@ -457,7 +457,7 @@ def draw_sample(
 
 
 def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
-    """Return the positions of the texts with tokens."""
+    """Return the positions of texts with tokens, int64 (n,); raise ValueError if fewer than `least` have tokens."""
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) < least:
         instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"

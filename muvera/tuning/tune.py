@@ -25,7 +25,7 @@ from ..utils.checks import require_int
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
-# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs, whose cells have 640 to 20,480 floats.
+# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs with sketches of 640 to 20,480 floats.
 _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40, 5, 16))
 
 
@@ -33,8 +33,8 @@ _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40
 class TunedRow:
     """An encoder, the bytes of its vectors in the index, and its recall among the tuning's candidates.
 
-    `recall` is that of the selection queries, and `mean_recall` its mean with the recall among half as many candidates,
-    by which rows are compared.  `held_out` is that of the held-out queries, with its 95% confidence interval.
+    `recall` is that of the selection queries.  Rows are compared by `mean_recall`, its mean with the recall among half
+    as many candidates.  `held_out` is the recall of the held-out queries, and `interval` its 95% confidence interval.
     """
 
     name: str
@@ -284,7 +284,7 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
-    """Return the configurations to try for tokens of `dimension` columns; a name begins with the encoder's kind."""
+    """Return the configurations to measure for tokens of `dimension` columns, by names such as "mean 129"."""
     sized = [("mean", preset_config("mean", dimension))]
     for moments in (128, 256, 512, None):
         sized.append(("moments", preset_config("moments", dimension, compact_dimension=moments)))
@@ -297,7 +297,7 @@ def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
             dimension=dimension, num_repetitions=repetitions, num_simhash_projections=planes,
             projection_dimension=width,
         )  # fmt: skip
-    repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of a token's columns
+    repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of `dimension` floats each
     identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
     configs[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
     return configs
