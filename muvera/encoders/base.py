@@ -47,7 +47,7 @@ class EncoderConfig(ABC):
 
     #: Name of the kind of encoder, see :data:`muvera.encoders.registry.ENCODERS`.
     kind: ClassVar[str]
-    # Smallest and largest integers, beside those of a seed; (1, None) for all others.
+    # Smallest and largest value of integer fields; the default is (1, None), and (0, None) for `seed`.
     _limits: ClassVar[dict[str, tuple[int, int | None]]] = {}
     dimension: int
     seed: int
@@ -213,13 +213,13 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def _fit_size(self) -> tuple[int, int] | None:
-        """Floats per sampled document, and the largest number of them; None if there is nothing to fit."""
+        """Floats per sampled document, and the maximum number of documents; None if there is nothing to fit."""
 
     @abstractmethod
     def _fit(
         self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
     ) -> None:
-        """Fit to sampled documents, queries and the mean token; after an exception, a fit must still be needed."""
+        """Fit to sampled documents, queries and the mean token; after an exception, `needs_fit` must still be true."""
 
     def encode_documents(
         self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
@@ -343,7 +343,7 @@ def run_tasks(
     tokens: int = _TASK_TOKENS,
     most: int | None = None,
 ) -> NDArray[np.float32]:
-    """Fill `out`, one row per text, by ``write(arrays, start, stop, rows)``; a number is the width of a new `out`.
+    """Fill `out`, one row per text, by ``write(arrays, start, stop, rows)``; an int `out` is the width of a new array.
 
     A task has about `tokens` tokens and at most `most` texts, start..stop.
     """

@@ -132,7 +132,7 @@ class MomentBlocks(EncoderArrays):
 
 
 def default_blocks(config: Any, directions: NDArray[np.float32] | None = None) -> MomentBlocks:
-    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`, of all columns without `directions`."""
+    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`, for all columns if `directions` is None."""
     return MomentBlocks(
         np.array(DEFAULT_COEFFICIENTS),
         np.ones(4, np.float32),
@@ -274,7 +274,7 @@ def _mean_covariance(
 
 
 def _unit(block: NDArray[np.floating], query: NDArray[np.floating], rounded: bool) -> float:
-    """Return the unit of a block with these two sides."""
+    """Return the factor of the documents' side `block`; queries are divided by it."""
     if rounded:
         peak = float(np.abs(block).max(initial=0))
         return 1 / peak if peak > 0 else 1.0
