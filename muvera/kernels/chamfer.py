@@ -66,7 +66,7 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 
 @kernel
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
-    """Write the similarity of each of the `documents` (p,) with its one of the `queries` (p,), as in score_documents.
+    """Write the similarity of ``documents[i]`` with ``queries[i]`` to ``out[i]`` for each i < p: -inf without tokens.
 
     A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document follow each other, so its tokens
     are read once.

@@ -92,7 +92,7 @@ def _dot(lanewise: bool) -> Any:
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.
 tile_dot = _dot(lanewise=False)
-#: Do so for a packed matrix (panels, depth / LANES, LANES), multiplied lane by lane.
+#: The same with a packed matrix (panels, depth / LANES, LANES): ROWS * LANES partial sums, one per lane.
 lane_dot = _dot(lanewise=True)
 
 
