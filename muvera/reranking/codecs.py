@@ -275,7 +275,7 @@ class ResidualCodec(TokenCodec):
         return cls(np.array(centroids, np.float32), levels, np.ones(dimension, np.float32), none, 1.0)
 
     def plaid_codes(self, numbers: NDArray[Any], packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Create codes from centroid numbers (n,) and packed residuals; tokens get length 1, as in PLAID."""
+        """Return codes, uint8 (n, bytes_per_token), of centroid numbers (n,) and residuals; tokens get length 1."""
         out = np.zeros((len(numbers), self.bytes_per_token), np.uint8)
         self._write_codes(numbers, np.ones(len(numbers)), packed, out)
         for start in range(0, len(out), _BLOCK):
@@ -313,7 +313,7 @@ class ResidualCodec(TokenCodec):
         out[:, start + FACTOR_BYTES :] = packed
 
     def split_codes(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Return the centroid numbers and packed residuals of codes (n, bytes_per_token)."""
+        """Return centroid numbers, int64 (n,), and residuals, uint8 (n, bytes), of codes (n, bytes_per_token)."""
         start = self._id_bytes
         ids = np.zeros((len(codes), 4), np.uint8)
         ids[:, :start] = codes[:, :start]
@@ -475,7 +475,7 @@ def _nearest_centroids(
 def _direction_centroids(
     tokens: NDArray[np.float32], most: int, stream: np.random.Generator, threads: int | None
 ) -> NDArray[np.float32]:
-    """Return at most `most` centroids by k-means: means of clusters of similar directions.
+    """Return at most `most` centroids, float32 (c, dimension): k-means by direction, then means of the clusters.
 
     Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial centroids from them.
     """

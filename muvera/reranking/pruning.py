@@ -138,7 +138,7 @@ def rank_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the k best candidates, best first, and their Chamfer similarities; ties go to the lower position.
 
-    `positions` int64 (c,) are the candidates without repeats, most promising first, and `runs` the same in runs.
+    `positions` int64 (c,) are distinct candidates, most promising first, and `runs` their texts, split by segment.
     Documents without tokens are skipped.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
