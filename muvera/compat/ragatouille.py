@@ -79,7 +79,7 @@ def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(text: str, start: int, stop: int, size: int, before: list[float]) -> Iterator[tuple[int, int]]:
-    """Yield a sentence, or its halves, split until they are short enough."""
+    """Yield the range (start, stop) of a sentence, halved until each part has at most `size` tokens."""
     if stop - start < 2 or before[stop] - before[start] <= size:
         yield start, stop
         return
@@ -158,7 +158,7 @@ class RAGPretrainedModel:
         index_path : path
             Open only folders that you trust: the folder names the checkpoint to load.
         encoder : TextEncoder or str, optional
-            Use this model instead.  Raise ValueError if it is missing, and the folder names a server or no model.
+            Use this model instead.  Required if the folder names a server or no model, otherwise ValueError.
         """
         path = Path(index_path)
         checkpoint = str(_facts(path).get("checkpoint") or "")
