@@ -436,7 +436,7 @@ class Engine(_Conditions):
     # -- searching ------------------------------------------------------------
 
     def search(self, search: Search, where: Filter | None, ids: list[Any] | None) -> Hits:
-        """Search documents that satisfy the condition and have one of the ids; FilterError for other conditions."""
+        """Search documents that satisfy `where` and have one of the ids; raise FilterError for an invalid condition."""
         parts = [build_condition(where, self)] if where else []
         if ids is not None:
             parts.append(self.any_of([self._among(group) for group in self._in_groups(ids)]))

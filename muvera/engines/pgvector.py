@@ -63,7 +63,7 @@ class PgVectorEngine(Engine):
             super().create(*arguments)
 
     def _create(self, description: Description) -> None:
-        # What must be done is a part of the sentence, because the server's error ends it.
+        # The server's error is appended, so the advice is part of the sentence.
         with self._errors(
             "needs the extension vector: install pgvector on the server (Debian: postgresql-17-pgvector), or ask its "
             "administrator to run CREATE EXTENSION vector"

@@ -29,7 +29,7 @@ _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def qdrant_id(id: Any) -> int | str:
-    """Return the point id of an id: itself if it is an unsigned integer or a UUID, or a UUID of its text."""
+    """Return the point id of an id: the id if it is an unsigned integer or a UUID, otherwise a UUID of its text."""
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
     try:
