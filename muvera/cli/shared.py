@@ -65,7 +65,7 @@ ReaderOption = Annotated[
 Queries = Annotated[
     Path | None,
     Option(
-        help="Query embeddings in any format (default: windows of documents); may also contain documents."
+        help="Query embeddings in any format; documents in them are ignored (default: windows of documents)."
     ),
 ]
 Encoder = Annotated[
