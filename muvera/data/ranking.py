@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .validation import Ids
 
-_SORTED = 256  # scores, up to which sorting all is faster than selecting the best first
+_SORTED = 256  # scores; up to this number, sorting all is faster than first selecting the best
 
 
 @dataclass(frozen=True, eq=False)

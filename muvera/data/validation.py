@@ -27,7 +27,7 @@ _BITS = {
     4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
 }
 
-# Types that need no check of their names, which takes longer than all other checks.
+# Types that need no check by name, which takes longer than all other checks.
 _READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings

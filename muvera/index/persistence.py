@@ -42,7 +42,7 @@ _Read = TypeVar("_Read")
 
 _ATTEMPTS = 5  # to read a folder while writers replace it
 
-# A saved segment with at most this many times the new tokens is written again with them: many files slow down searches.
+# A saved segment of at most this many times the new tokens is merged into their file: many files slow down searches.
 _GROWTH = 2
 
 

@@ -1,4 +1,4 @@
-"""Recall of the first stage: measured with windows of documents, and kept by ending each ranking in time.
+"""Recall of the first stage: measure it with windows of documents, and stop ranking at a requested recall.
 
 A window of a document's tokens replaces a real query; its own document is never counted.  The calibration controls the
 mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of the same

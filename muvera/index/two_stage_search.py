@@ -130,7 +130,7 @@ class CandidateSearch:
         """Return up to `count` rows of `allowed` (default: all) per query, best first, and their products."""
         vectors, most = self.encoder.encode_queries(queries, threads=threads), max(1, len(self.search))
         labels, scores = self.search.search(vectors, min(count, most), allowed, threads, ef=ef)
-        counts = (labels >= 0).sum(axis=1).tolist()  # a row is filled up with -1
+        counts = (labels >= 0).sum(axis=1).tolist()  # unused places have label -1
         return [(labels[q, :own], scores[q, :own]) for q, own in enumerate(counts)]
 
     def level(self, recall: float, k: int) -> Level | None:

@@ -318,7 +318,7 @@ class HNSWSearch(VectorSearch):
         if (folder / ADDED).exists():
             added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
-        # The graph may have a removed vector of a failed addition with the label of an added one.
+        # A failed addition may have left a removed vector in the graph with the label of an added one.
         live = np.setdiff1d(live, added)
         loaded._load_norms(folder, path, labels, live)
         if not len(labels):
@@ -396,7 +396,7 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
             and header.label_at == header.floats_at + 4 * (columns + _FILLING)
             and header.vector_bytes == header.label_at + 8
             and header.room >= header.vectors
-            # hnswlib draws the levels of new vectors with this number.
+            # hnswlib multiplies random levels of new vectors by this factor.
             and links > 1
             and math.isclose(header.level_factor, 1 / math.log(links), rel_tol=1e-9)
             and header.ef_construction < 2**31
