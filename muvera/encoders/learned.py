@@ -316,7 +316,7 @@ def fit_maps(
     seed: int,
     threads: int | None = None,
 ) -> tuple[Quantized, Quantized, NDArray[np.float32]]:
-    """Return the maps of documents and of queries, and the offset, with the same bits for any number of threads.
+    """Return the maps of documents and queries, and the offset, float32 (D,): the same bits for any `threads`.
 
     `activations` (n, F) are the landmarks' features.  `values` (m, n) are the sampled documents' largest products with
     the landmarks; `mixed` are those of mixed documents, used only in the second step.  `size` is D; columns beyond the

@@ -350,7 +350,7 @@ def fit_maps(
     seed: int,
     threads: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the maps of queries and of documents, float32 (L, D), and the mean long document.
+    """Return the maps of queries and of documents, float32 (L, D), and the mean long document, float32 (L,).
 
     Their products approximate `similarities` (m, n) up to a constant per window.  `windows` (n, L) and `documents`
     (m, L) are long vectors, whose last `mean_columns` are the mean token and the bias.  Columns that the sample cannot
