@@ -103,7 +103,7 @@ class HitModel(BaseModel):
         default={},
         description="'maxsim' (Chamfer similarity) and 'words', or for a sentence 'maxsim' and 'text'.",
     )
-    span: tuple[int, int] | None = Field(None, description="Characters of a sentence: start and end.")
+    span: tuple[int, int] | None = Field(default=None, description="Start and end of a sentence in its text.")
 
 
 class SearchAnswer(BaseModel):
