@@ -146,7 +146,7 @@ def build(
     from ..utils.checks import as_path, counted
 
     require_place(as_path(out, "OUT"), overwrite)
-    content = read_texts(as_path(source, "TEXTS"), text or (), id, metadata)
+    content = read_texts(source, text or (), id, metadata)
     begun = time.perf_counter()
     cache = out.with_name(f"{out.name}.encoded")
     model = CachedEncoder(load_text_encoder(encoder), cache)
@@ -209,10 +209,9 @@ def change(
 ) -> None:
     """Add or update texts; _ADD and _UPDATE are the help."""
     from ..texts.text_files import read_texts
-    from ..utils.checks import as_path
 
     update = context.command.name == "update"
-    content = read_texts(as_path(source, "TEXTS"), text or (), id, metadata, optional_text=update)
+    content = read_texts(source, text or (), id, metadata, optional_text=update)
     if update and content.ids is None:
         raise ValueError(f"{source} has no ids, which an update needs. Name their column with --id.")
     with _opened(index, encoder, change=True, encodes=content.texts is not None) as opened:

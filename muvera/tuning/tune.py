@@ -122,7 +122,7 @@ class Tuning:
             f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
             f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
             f"{self.held_out_queries:,} held out",
-            f"recall      share of the exact ten best among {self.candidates} candidates, for held-out queries",
+            f"recall      share of the exact ten best among {self.candidates} candidates (held-out queries)",
         ]
         return "\n".join([*lines, "", *self._table(), "", *bullets(self._advice(), self.pseudo_queries)])
 

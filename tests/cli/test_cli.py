@@ -54,6 +54,7 @@ def test_help_and_version() -> None:
     assert all(f"\n  {name} " in out for name in (*COMMANDS, "texts"))
     assert muvera() == muvera("-h") == (0, out, "")
     assert muvera("texts") == muvera("texts", "--help")
+    assert "{INDEX} [QUERY]" in muvera("texts", "search", "--help")[1]
     assert muvera("--version") == (0, f"muvera {__version__}\n", "")
     for name in COMMANDS:
         code, out, _ = muvera(name, "--help")

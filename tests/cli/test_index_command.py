@@ -101,12 +101,12 @@ def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
     for command in (
         ("encode", docs, url),
         ("index", url, "x"),
-        ("texts", "index", url, "x"),
         ("info", url),
         ("serve", url),
     ):
         error = fails(*command)
         assert "must be a folder" in error and "secret" not in error
+    assert "A URL of postgresql is not a file. Give CSV" in fails("texts", "index", url, "x")
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     some_texts()[:0].save(tmp_path / "empty")
@@ -426,11 +426,8 @@ def test_convert(docs: Path, tmp_path: Path) -> None:
     assert np.allclose(np.linalg.norm(read(tmp_path / "out").tokens, axis=1), 1, atol=1e-3)
     limits = ["--time-limit", 60, "--memory-limit", 1024]  # in a process with limits
     report = answer("convert", docs, tmp_path / "out.npz", "--to", "npz", "--pooling", "pylate", *limits)
-    assert (report["to"], report["read"]["tokens"], report["options"]) == (
-        "npz",
-        count,
-        {"pooling": "pylate"},
-    )
+    facts = report["to"], report["read"]["tokens"], report["options"]
+    assert facts == ("npz", count, {"pooling": "pylate"})
     assert report["written"]["tokens"] == read(tmp_path / "out.npz").num_tokens < count
 
 
