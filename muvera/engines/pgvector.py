@@ -34,11 +34,11 @@ class PgVectorEngine(Engine):
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
         self._table, self._parts = f'"{self.name}"', f'"{self._encoder_name}"'
-        server = f"postgresql://{self._url.netloc}/{self._url.path.lstrip('/')}?{self._url.query}"
+        # The last of equal settings is valid.
+        query = "connect_timeout=10&" + self._url.query.replace("+", "%20")
+        server = f"postgresql://{self._url.netloc}/{self._url.path.lstrip('/')}?{query}"
         with self._errors("cannot be reached"):
-            self._connection = psycopg.connect(
-                server, password=self._secret, connect_timeout=10, autocommit=True
-            )
+            self._connection = psycopg.connect(server, password=self._secret, autocommit=True)
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -76,6 +76,12 @@ def test_a_database_without_the_extension(postgres: str) -> None:
         assert len(index) == COUNT
 
 
+def test_a_url_with_settings_of_the_connection(postgres: str) -> None:
+    with closing(open_engine(f"{postgres}?options=-c+search_path%3Dpublic&connect_timeout=3#x")) as engine:
+        assert engine._run("SHOW search_path") == [("public",)]
+        assert engine._connection.info.get_parameters()["connect_timeout"] == "3"
+
+
 def test_something_elses_table_is_left_alone(postgres: str) -> None:
     execute(postgres, "CREATE TABLE mine (a int)")
     with closing(open_engine(f"{postgres}#mine")) as engine:
