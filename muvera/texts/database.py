@@ -423,7 +423,7 @@ def _connect(name: str) -> sqlite3.Connection:
 # other conditions leave few documents.
 _SET = "documents.row IN (SELECT row FROM metadata_values WHERE "
 _PROBE = (
-    "documents.row IN (SELECT row FROM metadata_values INDEXED BY values_of_a_row "
+    "EXISTS (SELECT 1 FROM metadata_values INDEXED BY values_of_a_row "
     "WHERE metadata_values.row = documents.row AND "
 )
 

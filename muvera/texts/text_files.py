@@ -22,7 +22,7 @@ _DEFAULT_TEXT = ("title", "text")
 _MARKUP = re.compile(r"\s*(<(!doctype|html|\?xml|svg)\b|\{\\rtf|%PDF)", re.IGNORECASE)
 
 # A CSV column of such cells contains numbers; "007" is not one.
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 
 # A row, and its position for messages.
 _Row = tuple[Any, str]

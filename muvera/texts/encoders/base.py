@@ -182,6 +182,8 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
             f"The encoder returned {len(encoded)} sets of vectors for {len(texts)} texts. Each text needs one."
         )
     kept = np.array([bool(text.strip()) for text in texts], bool)
+    if kept.all():  # nothing to drop, so nothing is copied
+        return MultiVectors(encoded.tokens, encoded.offsets)
     return MultiVectors.from_flat(encoded.tokens[np.repeat(kept, encoded.lengths)], encoded.lengths * kept)
 
 
