@@ -156,13 +156,14 @@ class HTTPEncoder(ModelEncoder):
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 content = response.read(_MAX_BYTES)
+        except HTTPError as error:
+            with error:
+                detail = error.read(300).decode("utf-8", "replace")
+            raise ConnectionError(f"{self._url} answered {error.code} {error.reason}: {detail}") from error
         except OSError as error:
-            detail = ""
-            if isinstance(error, HTTPError):
-                with error:
-                    detail = error.read(300).decode("utf-8", "replace")
+            reason = getattr(error, "reason", error)
             raise ConnectionError(
-                f"{self._url} did not answer: {error}. {detail} Is the server of the model running at that address?"
+                f"{self._url} did not answer ({reason}). Is the server running at that address?"
             ) from error
         try:
             rows = sorted(json.loads(content)["data"], key=lambda row: row.get("index", 0))
