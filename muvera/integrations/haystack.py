@@ -76,10 +76,10 @@ class MuveraDocumentStore:
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")
         last = {document.id: document for document in documents}
-        used = [id for id in last if id in self.index]
+        used = {id: document for id, document in last.items() if id in self.index}
         if used and policy in (DuplicatePolicy.NONE, DuplicatePolicy.FAIL):
             raise DuplicateDocumentError(
-                f"The document {used[0]!r} exists. Give the policy DuplicatePolicy.SKIP or OVERWRITE."
+                f"The document {next(iter(used))!r} exists. Give the policy DuplicatePolicy.SKIP or OVERWRITE."
             )
         if policy == DuplicatePolicy.SKIP:
             last = {id: document for id, document in last.items() if id not in used}
