@@ -13,7 +13,7 @@ from muvera.data.multivectors import MultiVectors
 from muvera.index.generations import IndexFolderError
 from muvera.metadata import FilterError
 from muvera.texts.database import TextDocument
-from muvera.texts.hit import Hit, sentences_of
+from muvera.texts.hit import Hit, SearchOptions, sentences_of
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -52,6 +52,7 @@ def test_search(index: TextIndex) -> None:
     assert [ids(own)[0] for own in index.search(["lazy dog", "rows in pages"], k=1)] == ["fox", "db"]
     assert index.search([]) == []
     assert len(index.search("red", k=100)) == 4
+    assert [SearchOptions(k).num_candidates for k in (5, 300)] == [200, 300]
 
 
 def test_filters_and_ids(index: TextIndex) -> None:
