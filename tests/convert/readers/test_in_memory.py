@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def test_a_generator_is_read_once_and_piece_by_piece(tmp_path: Path) -> None:
         ([A[0], A[1] * 1e19], {}, ValueError, "document 1 has .* in its token 0"),
         ([A[0], np.ma.masked_less(A[1], 9)], {}, TypeError, "item 1 .*masked"),
         (A, {"ids": ["a", "b", "c", "d"]}, ValueError, "ids has 4 entries for 3 texts"),
+        (repeat(A[0]), {"ids": ["a", "b"]}, ValueError, "ids has 2 entries, but there are more texts"),
         (RIGHT, {"mask": np.ones((3, 2))}, ValueError, r"mask has shape \(3, 2\)"),
         (A, {"mask": MASK}, ValueError, r"item 0: its mask has shape \(1, 4\)"),
     ],
