@@ -15,6 +15,7 @@ from builders.realistic_collections import CONFIG, DIM, documents_like_real
 from muvera import FDEConfig, FDEEncoder
 from muvera.engines import EngineError, EngineIndex, open_engine
 from muvera.engines.base import _from_bytes
+from muvera.engines.pgvector import PgVectorEngine
 from muvera.engines.qdrant import QdrantEngine
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -77,7 +78,7 @@ def test_a_database_without_the_extension(postgres: str) -> None:
 
 
 def test_a_url_with_settings_of_the_connection(postgres: str) -> None:
-    with closing(open_engine(f"{postgres}?options=-c+search_path%3Dpublic&connect_timeout=3#x")) as engine:
+    with closing(PgVectorEngine(f"{postgres}?options=-c+search_path%3Dpublic&connect_timeout=3#x")) as engine:
         assert engine._run("SHOW search_path") == [("public",)]
         assert engine._connection.info.get_parameters()["connect_timeout"] == "3"
 
