@@ -231,8 +231,7 @@ def _leaves_with(frame: FrameType) -> bool:
     """Return True at the end of a ``with`` statement: Python delivers no signal between a block and its exit."""
     if frame.f_lineno not in _with_lines(frame.f_code.co_filename):
         return False
-    starts = [start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno]
-    return frame.f_lasti > min(starts)
+    return frame.f_lasti > min(start for start, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
 
 
 class Interrupt:
@@ -242,6 +241,7 @@ class Interrupt:
         self.line, self.error, self.count, self.place = line, error, 0, ""
 
     def run(self, work: Callable[..., object], *arguments: object) -> None:
+        before = sys.gettrace()
         sys.settrace(self._called)
         try:
             work(*arguments)
@@ -249,7 +249,7 @@ class Interrupt:
             if not self.place or isinstance(error, TimeoutError):
                 raise
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
     def _called(self, frame: FrameType, event: str, _: Any) -> Any:
         traced = frame.f_code.co_filename.startswith(_TRACED) and frame.f_code.co_name != "__del__"
