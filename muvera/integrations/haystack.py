@@ -43,12 +43,14 @@ class MuveraDocumentStore:
     def to_dict(self) -> dict[str, Any]:
         """Describe the store for :meth:`from_dict`."""
         name = self._encoder if isinstance(self._encoder, str) else self._encoder.name
-        return default_to_dict(self, encoder=name, path=self._path)
+        state: dict[str, Any] = default_to_dict(self, encoder=name, path=self._path)
+        return state
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
         """Create the store described by :meth:`to_dict`."""
-        return default_from_dict(cls, data)
+        store: MuveraDocumentStore = default_from_dict(cls, data)
+        return store
 
     def save(self) -> None:
         """Write the index to its folder; raise ValueError if the store has no path."""

@@ -37,7 +37,7 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     about = f"Search {len(index):,} texts. Cite the ids of the texts that you use."
     server: MCPServer[Any] = MCPServer("muvera", version=__version__, instructions=about, log_level="WARNING")
 
-    def tool(function: Callable[..., Any]) -> Callable[..., Any]:
+    def tool(function: Callable[..., Any]) -> Any:
         @wraps(function)
         def call(*values: Any, **named: Any) -> Any:
             try:
