@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from . import convert
     from .data.multivectors import MultiVectors
     from .data.ranking import Ranking
-    from .diagnostics import theory
     from .diagnostics.diagnose import diagnose
     from .encoders.fde import FDEConfig, FDEEncoder
     from .encoders.learned import LearnedConfig, LearnedEncoder
     from .encoders.moments import MomentsConfig, MomentsEncoder
     from .encoders.registry import load_encoder
+    from .fde import theory
     from .index.hybrid import hybrid_search
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexInfo, IndexSettings
@@ -67,7 +67,7 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name == "theory":
-        value = import_module(f"{__name__}.diagnostics.theory")
+        value = import_module(f"{__name__}.fde.theory")
     elif name in _subpackages():
         value = import_module(f"{__name__}.{name}")
     else:

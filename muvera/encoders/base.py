@@ -330,11 +330,6 @@ class Encoder(ABC):
             raise ValueError("This encoder is not fitted. Call fit(documents) first.")
 
 
-def random_stream(seed: int, *key: int) -> np.random.Generator:
-    """Return the random stream of a configuration's seed for one purpose, the numbers of `key`."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
 def run_tasks(
     write: Callable[[KernelArrays, int, int, NDArray[np.float32]], None],
     texts: MultiVectors,

@@ -6,7 +6,6 @@ repetitions that share a rotation.  So repetition r does not depend on the numbe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,15 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.fde_encoding import CELL_LENGTH, CELL_MEAN, CELL_UNIT, encode_documents, encode_queries
+from ..fde import partition, projection, reference
+from ..fde.kernels import (
+    CELL_LENGTH,
+    CELL_MEAN,
+    CELL_UNIT,
+    Cells,
+    Partition,
+    Projection,
+    Tokens,
+    encode_documents,
+    encode_queries,
+)
 from ..kernels.rows import add_count_sketch
-from ..kernels.tile import LANES, pack_columns
+from ..kernels.tile import LANES, pack_columns, pad_columns
 from ..utils.checks import require_choice, require_int, require_number
-from . import reference_draws
-from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, random_stream, run_tasks
+from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, run_tasks
 from .moment_blocks import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks, moment_dimension
 
-Projection = Literal["complementary", "rademacher", "count_sketch", "identity"]
+ProjectionName = Literal["complementary", "rademacher", "count_sketch", "identity"]
 DocumentCells = Literal["mean", "unit", "length"]
 # Source of the random draws and of the cell numbering: this library or Google's C++ reference.
 Dialect = Literal["muvera", "reference"]
@@ -34,9 +43,14 @@ _CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
 # Number of bytes of the sketches that one thread keeps before a final projection.
 _BLOCK_BYTES = 64 << 20
 
-_HYPERPLANES, _PROJECTION, _FINAL = range(3)
-
 _NONE = np.empty(0, np.float32)
+
+_PROJECTIONS: dict[str, Callable[[int, int, int, int], NDArray[Any]]] = {
+    "complementary": projection.draw_complementary,
+    "rademacher": projection.draw_rademacher,
+    "count_sketch": projection.draw_count_sketches,
+    "identity": projection.draw_identity,
+}
 
 _PAPER: dict[str, Any] = {
     "num_repetitions": 20,
@@ -123,7 +137,7 @@ class FDEConfig(EncoderConfig):
     num_repetitions: int = 40
     num_simhash_projections: int = 3
     projection_dimension: int = cast("Any", None)
-    projection: Projection = "complementary"
+    projection: ProjectionName = "complementary"
     center: bool = True
     fill_empty_partitions: bool = False
     document_cells: DocumentCells = "length"
@@ -135,7 +149,11 @@ class FDEConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {"projection": _PROJECTIONS, "dialect": get_args(Dialect), "document_cells": _CELL_VALUES}
+        choices = {
+            "projection": get_args(ProjectionName),
+            "dialect": get_args(Dialect),
+            "document_cells": _CELL_VALUES,
+        }
         for name, known in choices.items():
             require_choice(name, getattr(self, name), known)
         self._settle_projection_dimension()
@@ -225,8 +243,7 @@ class FDEMatrices(EncoderArrays):
     @cached_property
     def inverse_norms(self) -> NDArray[np.float32]:
         """One over the length of each hyperplane's normal."""
-        norms = np.linalg.norm(self.hyperplanes.astype(np.float64), axis=1)
-        return np.asarray(1 / np.maximum(norms, 1e-30), np.float32)
+        return partition.inverse_norms(self.hyperplanes)
 
 
 @dataclass(frozen=True)
@@ -241,7 +258,7 @@ class MeanToken(EncoderArrays):
     @cached_property
     def padded(self) -> NDArray[np.float32]:
         """The mean token with its width rounded up to whole vectors."""
-        return _padded(self.center)
+        return pad_columns(self.center)
 
 
 class FDEEncoder(Encoder):
@@ -291,7 +308,8 @@ class FDEEncoder(Encoder):
         self.matrices = matrices or draw_matrices(config)
         if not config.center:
             self.mean_token = MeanToken(np.zeros(config.dimension, np.float32))
-        self._positions = cell_positions(config)
+        positions = partition.gray_positions if config.dialect == "reference" else partition.cell_positions
+        self._positions = positions(config.num_simhash_projections)
         self._sketch_columns = config.final_projection_dimension or config.sketch_dimension
 
     @property
@@ -324,6 +342,19 @@ class FDEEncoder(Encoder):
 
     # -- encoding -------------------------------------------------------------
 
+    @property
+    def _kernel_steps(self) -> tuple[Partition, Projection]:
+        config, matrices, mean_token = self.config, self.matrices, self.mean_token
+        assert mean_token is not None
+        planes, projections = matrices.packed
+        return (
+            Partition(
+                mean_token.padded, planes, matrices.inverse_norms, self._positions,
+                config.num_repetitions, config.num_simhash_projections,
+            ),
+            Projection(projections, config.projection_dimension),
+        )  # fmt: skip
+
     def _task_size(self, side: Side) -> tuple[int, int | None]:
         tokens, most = super()._task_size(side)
         if self.config.final_projection_dimension is not None:
@@ -351,116 +382,39 @@ class FDEEncoder(Encoder):
         config, target = self.config, out
         if config.final_projection_dimension is not None:
             target = np.empty((stop - start, config.sketch_dimension), np.float32)
-        matrices, mean_token = self.matrices, self.mean_token
-        assert mean_token is not None
-        planes, projections = matrices.packed
-        common = (
-            *arrays, start, stop, mean_token.padded, planes, config.num_repetitions,
-            config.num_simhash_projections, self._positions, projections, config.projection_dimension,
-        )  # fmt: skip
+        tokens, kernel_partition, kernel_projection = Tokens(*arrays), *self._kernel_steps
         if side == "documents":
+            cells = Cells(
+                config.fill_empty_partitions, _CELL_VALUES[config.document_cells], config.split_mean
+            )
             encode_documents(
-                *common, config.fill_empty_partitions, _CELL_VALUES[config.document_cells], config.split_mean,
-                np.float32(weight), target,
-            )  # fmt: skip
+                tokens, start, stop, kernel_partition, kernel_projection, cells, np.float32(weight), target
+            )
         else:
             softness = np.float32(config.soft_query_cells)
-            encode_queries(*common, matrices.inverse_norms, softness, np.float32(weight), target)
+            encode_queries(
+                tokens, start, stop, kernel_partition, kernel_projection, softness, np.float32(weight), target
+            )
         if config.final_projection_dimension is not None:
             out[:, : self._sketch_columns] = 0
-            add_count_sketch(target, matrices.final_targets, matrices.final_signs, out)
+            add_count_sketch(target, self.matrices.final_targets, self.matrices.final_signs, out)
 
 
 def draw_matrices(config: FDEConfig) -> FDEMatrices:
     """Draw the matrices of `config`; the same configuration always gives the same matrices."""
+    draws = reference if config.dialect == "reference" else partition
+    planes = draws.draw_hyperplanes(
+        config.seed, config.num_repetitions, config.num_simhash_projections, config.dimension
+    )
+    shape = config.seed, config.num_repetitions, config.projection_dimension, config.dimension
+    draw: Callable[[int, int, int, int], NDArray[Any]] = _PROJECTIONS[config.projection]
+    if config.dialect == "reference" and config.projection == "count_sketch":
+        draw = reference.draw_count_sketches
+    projections = draw(*shape)
     targets, signs = np.empty(0, np.int64), _NONE
     if config.final_projection_dimension is not None:
-        targets, signs = _count_sketch(
-            config, config.sketch_dimension, config.final_projection_dimension, _FINAL
+        final = reference if config.dialect == "reference" else projection
+        targets, signs = final.draw_final_count_sketch(
+            config.seed, config.sketch_dimension, config.final_projection_dimension
         )
-    projections = _PROJECTIONS[config.projection](config)
-    return FDEMatrices(_padded(_hyperplanes(config)), _padded(projections), targets, signs)
-
-
-def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
-    """Return the position of each code's block in its repetition, int64 (2**k,).
-
-    Bit j of a code is the sign at hyperplane j.  The reference takes hyperplane 0 as the high bit, and the inverse Gray
-    code of the result.
-    """
-    codes = np.arange(2**config.num_simhash_projections)
-    if config.dialect != "reference":
-        return codes
-    position = np.zeros_like(codes)
-    for j in range(config.num_simhash_projections):
-        position = (position << 1) + (((codes >> j) & 1) ^ (position & 1))
-    return position
-
-
-def _padded(matrix: NDArray[Any]) -> NDArray[np.float32]:
-    """Return float32 with the last axis rounded up to whole vectors."""
-    widths = [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % LANES)]
-    return np.pad(matrix, widths).astype(np.float32)
-
-
-def _hyperplanes(config: FDEConfig) -> NDArray[Any]:
-    """Draw Gaussian normals, (R * k, d)."""
-    shape = config.num_simhash_projections, config.dimension
-    rows: list[NDArray[Any]] = []
-    for r in range(config.num_repetitions):
-        if config.dialect == "reference":
-            # The C++ matrix is (d, k) and filled column by column: a hyperplane's entries are neighbors.
-            rows.append(reference_draws.standard_normals(config.seed + r, math.prod(shape)).reshape(shape))
-        else:
-            rows.append(random_stream(config.seed, _HYPERPLANES, r).standard_normal(shape))
-    return np.concatenate(rows)
-
-
-def _complementary_projections(config: FDEConfig) -> NDArray[Any]:
-    """Draw projections, (R, p, d): d/p repetitions share the rows of one uniformly random rotation (Haar), scaled."""
-    block, repetitions = config.projection_dimension, config.num_repetitions
-    groups = -(-config.dimension // block)
-    rows = []
-    for first in range(0, repetitions, groups):
-        stream = random_stream(config.seed, _PROJECTION, first // groups)
-        count = min(groups, repetitions - first) * block
-        q, r = np.linalg.qr(stream.standard_normal((count, groups * block)).T)
-        rows.append((q * np.sign(np.diag(r))).T)
-    projections: NDArray[Any] = np.concatenate(rows).reshape(repetitions, block, groups * block)
-    return projections[:, :, : config.dimension] * math.sqrt(groups)
-
-
-def _rademacher_projections(config: FDEConfig) -> NDArray[Any]:
-    """Draw the paper's dense +-1/sqrt(p), (R, p, d)."""
-    shape = config.projection_dimension, config.dimension
-    streams = (random_stream(config.seed, _PROJECTION, r) for r in range(config.num_repetitions))
-    signs = np.stack([stream.integers(0, 2, shape) * 2 - 1 for stream in streams])
-    return signs / math.sqrt(config.projection_dimension)
-
-
-def _count_sketches(config: FDEConfig) -> NDArray[Any]:
-    """Draw one +-1 per column, (R, p, d), which the reference does not scale, either."""
-    out = np.zeros((config.num_repetitions, config.projection_dimension, config.dimension), np.float32)
-    for r, sketch in enumerate(out):
-        targets, signs = _count_sketch(config, config.dimension, config.projection_dimension, _PROJECTION, r)
-        sketch[targets, np.arange(config.dimension)] = signs
-    return out
-
-
-_PROJECTIONS: dict[str, Callable[[FDEConfig], NDArray[Any]]] = {
-    "complementary": _complementary_projections,
-    "rademacher": _rademacher_projections,
-    "count_sketch": _count_sketches,
-    "identity": lambda config: np.empty((0, 0, 0)),
-}
-
-
-def _count_sketch(
-    config: FDEConfig, rows: int, size: int, purpose: int, *repetition: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Draw the target (below `size`) and the sign of each of `rows` floats."""
-    if config.dialect == "reference":
-        return reference_draws.count_sketch(config.seed + sum(repetition), rows, size)
-    stream = random_stream(config.seed, purpose, *repetition)
-    targets = stream.integers(0, size, rows)
-    return targets, (stream.integers(0, 2, rows) * 2 - 1).astype(np.float32)
+    return FDEMatrices(pad_columns(planes), pad_columns(projections), targets, signs)

@@ -20,7 +20,8 @@ from ..kernels.byte_product import multiply_by_bytes
 from ..kernels.byte_tile import MAX_DEPTH
 from ..kernels.learned import adam_step, largest_products, sum_features
 from ..utils.parallel import stage
-from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, random_stream, run_tasks
+from ..utils.random_streams import random_stream
+from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, run_tasks
 from .matmul import (
     TASK_TOKENS,
     Quantized,

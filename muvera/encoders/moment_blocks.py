@@ -19,7 +19,8 @@ from ..kernels.chamfer import score_documents
 from ..kernels.moments import document_moments, first_moments, query_moments, weigh_moments
 from ..kernels.rows import pack_map
 from ..kernels.tile import LANES, pack_columns
-from .base import EncoderArrays, KernelArrays, Shapes, Side, random_stream, run_tasks
+from ..utils.random_streams import random_stream
+from .base import EncoderArrays, KernelArrays, Shapes, Side, run_tasks
 from .matmul import gram, leading_eigenvectors, one_blas_thread, product
 
 #: Coefficients without documents to fit them to: of the sketch (its weight on most models), the covariance, the mean m,

@@ -215,3 +215,11 @@ def joined_lanes(builder: Any, vectors: list[Any]) -> Any:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         vectors = [shuffle(builder, left, right, lanes) for left, right in pairs]
     return vectors[0]
+
+
+def _count_bits(builder, number):
+    return call(builder, "llvm.ctpop.i64", number.type, number)
+
+
+#: Return the number of set bits of a 64-bit integer.
+count_bits = emitted(_count_bits, types.intp)

@@ -28,6 +28,7 @@ from .jit import (
     new_sums,
     store_vector,
     sum_lanes,
+    times,
 )
 from .tile import LANES, ROWS, lane_dot, pack_columns, tile_dot
 
@@ -96,6 +97,65 @@ def _scaled(accumulate: bool) -> Any:
 add_scaled = _scaled(accumulate=True)
 #: Write the same product instead of adding it.
 set_scaled = _scaled(accumulate=False)
+
+
+def _emit_row_sum(
+    builder: Any, rows: Any, places: Any, shares: Any, first: Any, last: Any, width: Any, count: int
+) -> list[Any]:
+    """Emit the sums of `count` vectors over the rows ``places[first:last]``; `rows` starts at a column.
+
+    Sums start at -0, which changes no number, not even a negative zero.
+    """
+    sums = new_sums(builder, _VECTOR, count)
+    for total in sums:
+        builder.store(constant(_VECTOR, -0.0), total)
+    with cgutils.for_range_slice(builder, first, last, ir.Constant(first.type, 1), inc=True) as (place, _):
+        start = builder.gep(rows, [builder.mul(builder.load(builder.gep(places, [place])), width)])
+        if shares is not None:
+            share = broadcast(builder, builder.load(builder.gep(shares, [place])), LANES)
+        for i, total in enumerate(sums):
+            address = builder.gep(start, [ir.Constant(width.type, i * LANES)])
+            value, so_far = load_vector(builder, address, _VECTOR), builder.load(total)
+            if shares is not None:
+                so_far = fused_multiply_add(builder, value, share, so_far)
+            else:
+                so_far = builder.fadd(so_far, value)
+            builder.store(so_far, total)
+    return [builder.load(total) for total in sums]
+
+
+def _sum_rows(builder, rows, places, shares, first, last, width, out, position):
+    vectors = builder.sdiv(width, ir.Constant(width.type, LANES))
+    count = ROWS
+    while count:  # as many columns at a time as fit into the registers, and the rest by halves
+        number = builder.sdiv(vectors, ir.Constant(width.type, count))
+        begin = ir.Constant(width.type, 0)
+        if count < ROWS:
+            begin = times(builder, builder.sdiv(number, ir.Constant(width.type, 2)), 2)
+            number = builder.and_(number, ir.Constant(width.type, 1))
+        with cgutils.for_range(builder, number) as loop:
+            column = times(builder, builder.add(begin, loop.index), count * LANES)
+            columns = builder.gep(rows, [column])
+            totals = _emit_row_sum(builder, columns, places, shares, first, last, width, count)
+            target = builder.gep(out, [builder.add(position, column)])
+            for i, total in enumerate(totals):
+                store_vector(builder, total, builder.gep(target, [ir.Constant(width.type, i * LANES)]))
+        count //= 2
+
+
+@emitted
+def sum_rows(builder, rows, places, first, last, width, out, position):
+    """Write the sum of the rows ``places[first:last]`` to ``out[position : position + width]``.
+
+    The rows are added in this order.  The width is a multiple of LANES.
+    """
+    _sum_rows(builder, rows, places, None, first, last, width, out, position)
+
+
+@emitted
+def sum_scaled_rows(builder, rows, places, shares, first, last, width, out, position):
+    """Write the sum of the rows ``places[i]`` times ``shares[i]``, for i in first..last."""
+    _sum_rows(builder, rows, places, shares, first, last, width, out, position)
 
 
 @emitted

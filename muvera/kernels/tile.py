@@ -41,6 +41,12 @@ ROWS = 8 if FEATURES.get("avx512f", False) else 4
 _VECTOR = ir.VectorType(FLOAT, LANES)
 
 
+def pad_columns(matrix: np.ndarray) -> np.ndarray:
+    """Return float32 with the last axis rounded up to whole vectors of LANES, by zeros."""
+    widths = [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % LANES)]
+    return np.pad(matrix, widths).astype(np.float32)
+
+
 def pack_columns(matrix: np.ndarray) -> np.ndarray:
     """Pack the rows of `matrix` (n, depth) as columns for the tile, float32 (panels, depth, LANES).
 

@@ -15,8 +15,8 @@ from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
 from muvera.diagnostics.diagnose import MeasuredEncoder, _recommended, draw_sample, token_geometry
-from muvera.diagnostics.theory import theorem_2_1, theorem_2_2
 from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
+from muvera.fde.theory import theorem_2_1, theorem_2_2
 
 
 def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 0) -> MultiVectors:

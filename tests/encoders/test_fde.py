@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors
 from muvera.encoders.fde import draw_matrices
-from muvera.encoders.reference_draws import count_sketch, standard_normals
+from muvera.fde.reference import count_sketch, standard_normals
 
 SIDES = ["encode_documents", "encode_queries"]
 

@@ -1,0 +1,1 @@
+"""Fixed Dimensional Encodings (MUVERA): SimHash partitions and random projections."""
