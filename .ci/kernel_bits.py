@@ -28,7 +28,8 @@ if mode in MODES:
 import numpy as np
 
 from muvera import MultiVectors, MuveraIndex, Ranking, chamfer_matrix, explain, top_k
-from muvera.encoders.registry import make_encoder, preset_config
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 from muvera.reranking.codecs import ResidualCodec
 
 
@@ -68,7 +69,7 @@ def scores(documents: MultiVectors, queries: MultiVectors, dimension: int) -> No
 def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
     """Show vectors of encoders that need no fit, or are fitted to one document, which needs no BLAS."""
     for name in ("fde", "paper", "reference", "mean"):
-        encoder = make_encoder(preset_config(name, dimension))
+        encoder = FDEEncoder(FDEConfig.preset(name, dimension))
         if encoder.needs_fit:
             encoder = encoder.fit(documents[:1])
         show(f"{name} documents {dimension}", encoder.encode_documents(documents))
@@ -78,7 +79,7 @@ def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> 
 def fitted(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
     """Show vectors of encoders whose fits call BLAS and LAPACK."""
     for name in ("moments", "learned"):
-        encoder = make_encoder(preset_config(name, dimension)).fit(documents)
+        encoder = FDEEncoder(FDEConfig.preset(name, dimension)).fit(documents)
         show(f"(fitted) {name} documents {dimension}", encoder.encode_documents(documents))
 
 

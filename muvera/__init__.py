@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from .data.multivectors import MultiVectors
     from .data.ranking import Ranking
     from .diagnostics.diagnose import diagnose
-    from .encoders.fde import FDEConfig, FDEEncoder
-    from .encoders.learned import LearnedConfig, LearnedEncoder
-    from .encoders.moments import MomentsConfig, MomentsEncoder
-    from .encoders.registry import load_encoder
     from .fde import theory
+    from .fde.config import FDEConfig
+    from .fde.encoder import FDEEncoder
+    from .fde.files import load_encoder
     from .index.hybrid import hybrid_search
     from .index.muvera_index import MuveraIndex
     from .index.settings import IndexInfo, IndexSettings
@@ -33,16 +32,12 @@ __version__ = "0.1.0"
 # line answers ``--help`` without loading or compiling anything.
 _HOMES = {
     "Explanation": "reranking.chamfer",
-    "FDEConfig": "encoders.fde",
-    "FDEEncoder": "encoders.fde",
+    "FDEConfig": "fde.config",
+    "FDEEncoder": "fde.encoder",
     "HNSWSettings": "mips.hnsw",
     "Hit": "texts.hit",
     "IndexInfo": "index.settings",
     "IndexSettings": "index.settings",
-    "LearnedConfig": "encoders.learned",
-    "LearnedEncoder": "encoders.learned",
-    "MomentsConfig": "encoders.moments",
-    "MomentsEncoder": "encoders.moments",
     "MultiVectors": "data.multivectors",
     "MuveraIndex": "index.muvera_index",
     "Ranking": "data.ranking",
@@ -54,7 +49,7 @@ _HOMES = {
     "explain": "reranking.chamfer",
     "fuse": "reranking.fusion",
     "hybrid_search": "index.hybrid",
-    "load_encoder": "encoders.registry",
+    "load_encoder": "fde.files",
     "load_text_encoder": "texts.encoders.registry",
     "rerank": "reranking.chamfer",
     "top_k": "reranking.chamfer",
@@ -95,10 +90,6 @@ __all__ = [
     "Hit",
     "IndexInfo",
     "IndexSettings",
-    "LearnedConfig",
-    "LearnedEncoder",
-    "MomentsConfig",
-    "MomentsEncoder",
     "MultiVectors",
     "MuveraIndex",
     "Ranking",

@@ -13,8 +13,8 @@ import numpy as np
 
 from .data.multivectors import MultiVectors, as_multivectors
 from .data.ranking import Ranking, best_first
-from .encoders.base import Encoder
-from .encoders.registry import load_encoder
+from .fde.encoder import FDEEncoder
+from .fde.files import load_encoder
 from .utils.checks import import_extra, require_choice
 
 # Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them, and their vectors.
@@ -29,7 +29,7 @@ class EncodeDocuments:
 
     Parameters
     ----------
-    encoder : path or Encoder
+    encoder : path or FDEEncoder
         A fitted encoder, or the folder of one.  A folder that every worker can read saves sending the encoder to
         every worker (about 60 MB).  Raise FileNotFoundError or ValueError for other folders or encoders.
 
@@ -43,7 +43,7 @@ class EncodeDocuments:
     ['id', 'tokens', 'vector']
     """
 
-    def __init__(self, encoder: str | os.PathLike[str] | Encoder) -> None:
+    def __init__(self, encoder: str | os.PathLike[str] | FDEEncoder) -> None:
         self._encoder = load_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
         if self._encoder.needs_fit:
             raise ValueError("The encoder is not fitted. Call its fit before encoding.")

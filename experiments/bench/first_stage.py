@@ -16,7 +16,8 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera.encoders.registry import make_encoder, preset_config
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 from muvera.mips import make_search
 from muvera.mips.base import VectorSearch
 from muvera.mips.hnsw import HNSWSettings
@@ -143,7 +144,7 @@ def first_stage(
     on, rows = measured_on(), []
     with threadpool_limits(1):
         for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):
-            encoder = make_encoder(preset_config("moments", loaded.documents.dimension)).fit(loaded.documents)
+            encoder = FDEEncoder(FDEConfig.preset("moments", loaded.documents.dimension)).fit(loaded.documents)
             own, queries = encoder.encode_documents(loaded.documents), encoder.encode_queries(loaded.queries)
             for row in measure(loaded.name, own, queries, sorted({*(size or ()), len(own)}), graphs):
                 progress(", ".join(f"{key}={value}" for key, value in row.items()))

@@ -15,8 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from muvera import MultiVectors, MuveraIndex
 from muvera.data.batches import pseudo_queries
-from muvera.encoders.base import Encoder
-from muvera.encoders.registry import make_encoder, preset_config
+from muvera.fde.encoder import FDEEncoder
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
@@ -46,7 +47,7 @@ def _inputs(collection: Collection) -> tuple[MultiVectors, MultiVectors, NDArray
     return documents, queries, exact_best(queries, documents, _BEST)
 
 
-def _ranked(encoder: Encoder, queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
+def _ranked(encoder: FDEEncoder, queries: MultiVectors, documents: MultiVectors) -> NDArray[np.int64]:
     scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
     return np.argsort(-scores, axis=1, kind="stable")
 
@@ -66,11 +67,11 @@ def fit_table(collections: list[Collection]) -> Table:
     rows = []
     for collection in collections:
         documents, queries, best = _inputs(collection)
-        config, times = preset_config("moments", documents.dimension), []
-        make_encoder(config).fit(documents[:280], threads=1)  # compiles
+        config, times = FDEConfig.preset("moments", documents.dimension), []
+        FDEEncoder(config).fit(documents[:280], threads=1)  # compiles
         with threadpool_limits(1):
             begun = time.perf_counter()
-            encoder = make_encoder(config).fit(documents, threads=1)
+            encoder = FDEEncoder(config).fit(documents, threads=1)
             seconds = time.perf_counter() - begun
             for i in np.tile(np.arange(len(queries)), 5):
                 begun = time.perf_counter()
@@ -104,8 +105,8 @@ def encoders_table(
     for collection in collections:
         documents, queries, best = _inputs(collection)
         for name, changes in encoders:
-            config = preset_config(name, documents.dimension, **changes)
-            ranked = _ranked(make_encoder(config).fit(documents), queries, documents)
+            config = FDEConfig.preset(name, documents.dimension, **changes)
+            ranked = _ranked(FDEEncoder(config).fit(documents), queries, documents)
             sizes = [f"{documents.dimension:,}", name, f"{config.vector_dimension:,}"]
             rows.append([collection.name, *sizes, *_recalls(ranked, best, depths)])
             progress(str(rows[-1]))
@@ -119,7 +120,7 @@ def wide_table(collection: Collection, widths: list[int]) -> Table:
     for width in [documents.dimension, *widths]:
         turned = [_widened(texts, width) for texts in (documents, queries)]
         own = best if width == documents.dimension else exact_best(turned[1], turned[0], _BEST)
-        encoder = make_encoder(preset_config("moments", width)).fit(turned[0])
+        encoder = FDEEncoder(FDEConfig.preset("moments", width)).fit(turned[0])
         ranked = _ranked(encoder, turned[1], turned[0])
         rows.append([f"{width:,}", *_recalls(ranked, own)])
         progress(f"{width} columns: {rows[-1]}")
@@ -232,10 +233,10 @@ def mixed_table(
         ways.append((fitted, added, queries, exact_best(queries, both, _BEST)))
     rows = []
     for name in encoders:
-        config = preset_config(name, dimension)
-        rebuilt, cells = make_encoder(config).fit(both), [name, f"{config.vector_dimension:,}"]
+        config = FDEConfig.preset(name, dimension)
+        rebuilt, cells = FDEEncoder(config).fit(both), [name, f"{config.vector_dimension:,}"]
         for fitted, _, queries, best in ways:
-            for encoder in (make_encoder(config).fit(fitted.documents), rebuilt):
+            for encoder in (FDEEncoder(config).fit(fitted.documents), rebuilt):
                 ranked = _ranked(encoder, queries, both)[:, :_MIXED_CANDIDATES]
                 cells.append(f"{recall(ranked, best).mean():.3f}")
         rows.append(cells)

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
-from muvera.encoders.base import Encoder, EncoderConfig
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 from muvera.encoders.moment_blocks import default_blocks
-from muvera.encoders.registry import ENCODERS, PRESETS, make_encoder, preset_config
+from muvera.fde.config import FDEConfig, PRESETS
+from muvera.fde.encoder import FDEEncoder
 from muvera.mips import make_search
 
 from ..known_names import require_known
@@ -29,13 +31,13 @@ _PARAMETERS = {
 _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 
 
-def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> EncoderConfig:
+def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> FDEConfig:
     """Return a preset with changed parameters; raise ValueError with the nearest name for an unknown one."""
     require_known(preset, PRESETS, "preset")
     kind = PRESETS[preset]["encoder"]
     for name in changes:
         require_known(name, _PARAMETERS[kind], f"argument of the encoder {kind}")
-    return preset_config(preset, dimension, seed=seed, **changes)
+    return FDEConfig.preset(preset, dimension, seed=seed, **changes)
 
 
 class _LibrarySystem(System):
@@ -50,7 +52,7 @@ class _LibrarySystem(System):
         """Return the names of the encoders' parameters."""
         return dict.fromkeys(name for names in _PARAMETERS.values() for name in names)
 
-    def config(self, material: Material) -> EncoderConfig:
+    def config(self, material: Material) -> FDEConfig:
         """Return the encoder's configuration for the collection."""
         return encoder_config(self._preset, material.documents.dimension, material.seed, self._changes)
 
@@ -136,8 +138,8 @@ class FirstStage(_LibrarySystem):
         vectors = self._encoder.encode_documents(self.documents, threads=self.threads)
         self._search.add(np.arange(len(self.documents)), vectors, self.threads)
 
-    def _fitted(self, material: Material) -> Encoder:
-        encoder = make_encoder(self.config(material))
+    def _fitted(self, material: Material) -> FDEEncoder:
+        encoder = FDEEncoder(self.config(material))
         if encoder.needs_fit:
             encoder.fit(self.documents, threads=self.threads)
         if self._fit_coefficients:

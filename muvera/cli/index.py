@@ -94,8 +94,7 @@ def index(
         **given(backend=backend, exact_tokens=exact_tokens, tokens=tokens, keep_exact=keep_exact)
     )
     begun = time.perf_counter()
-    by_recall = encoder is None and config is None
-    fitted = fit_for_index(chosen, opened, settings.exact_tokens, threads, by_recall=by_recall)
+    fitted = fit_for_index(chosen, opened, settings.exact_tokens, threads)
     with progress_bar(opened.num_documents, "documents", "indexing") as advance:
         build: Any = muvera.MuveraIndex.from_plaid if keep_codes else muvera.MuveraIndex.build
         built = build(
@@ -142,7 +141,7 @@ def info(
     Example:
       muvera info my.index
     """
-    from ..encoders.registry import is_encoder_folder
+    from ..fde.files import is_encoder_folder
     from ..index.generations import texts_file
     from ..texts.database import DocumentDatabase
     from .sources import is_index, open_documents

@@ -71,11 +71,11 @@ Queries = Annotated[
 Encoder = Annotated[
     str | None,
     Option(
-        help="moments, learned, mean, fde, paper or reference; or the folder of an index or of a saved encoder "
-        "(default: moments; for muvera index, learned if its recall is clearly higher)."
+        help="fde, moments, mean, simhash, paper or reference; or the folder of an index or of a saved encoder "
+        "(default: fde)."
     ),
 ]
-Config = Annotated[Path | None, Option(help='JSON file, such as {"num_repetitions": 40} for fde.')]
+Config = Annotated[Path | None, Option(help='JSON file, such as {"num_repetitions": 40} for simhash.')]
 Backend = Annotated[
     Literal["auto", "exact", "scan", "hnsw"] | None,
     Option(help="exact reads every vector, scan reads 4-bit codes, hnsw searches a graph (default: auto)."),

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ..convert import Source, open_source
 from ..convert.registry import find_reader
-from ..data.batches import DocumentSample, collection_batches
+from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
-from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.moments import MomentsConfig
-from ..encoders.registry import PRESETS, config_from_dict, is_encoder_folder, load_encoder, make_encoder
+from ..fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
+from ..fde.encoder import FDEEncoder
+from ..fde.files import is_encoder_folder, load_encoder
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
@@ -133,17 +133,17 @@ class IndexSource(Source):
             yield documents, numbers, packed
 
 
-def choose_encoder(name: str | None, config: Path | None, dimension: int) -> EncoderConfig | Encoder:
+def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDEConfig | FDEEncoder:
     """Return the encoder of --encoder and --config.
 
-    `name` is a preset (default: moments), or the folder of an index or of a saved encoder.  `config` is
-    a JSON object of parameters that change the preset; if it names its "encoder", it needs no preset.
+    `name` is a preset (default: fde), or the folder of an index or of a saved encoder.  `config` is a JSON object of
+    parameters that change the preset.
     """
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
         raise ValueError(f"{config} must contain a JSON object of parameters, got {type(values).__name__}.")
     if name is None or name in PRESETS:
-        return config_from_dict({"dimension": dimension, **PRESETS.get(name or "", {}), **values})
+        return FDEConfig.from_dict({"dimension": dimension, **PRESETS[name or DEFAULT_PRESET], **values})
     if values:
         raise ValueError(f"--encoder {name} is fitted already. Remove {', '.join(values)} from {config}.")
     folder = Path(name).expanduser()
@@ -162,40 +162,31 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> Enc
     return encoder
 
 
-def to_encoder(chosen: EncoderConfig | Encoder) -> Encoder:
+def to_encoder(chosen: FDEConfig | FDEEncoder) -> FDEEncoder:
     """Return a new encoder of a configuration, or the given encoder."""
-    return make_encoder(chosen) if isinstance(chosen, EncoderConfig) else chosen
+    return FDEEncoder(chosen) if isinstance(chosen, FDEConfig) else chosen
 
 
 def fit_for_index(
-    chosen: EncoderConfig | Encoder,
+    chosen: FDEConfig | FDEEncoder,
     source: Source,
     exact_tokens: int,
     threads: int | None,
-    *,
-    by_recall: bool,
-) -> EncoderConfig | Encoder | None:
-    """Return an encoder that is fitted on all documents; if `by_recall` is true, the kind with the highest recall.
+) -> FDEConfig | FDEEncoder:
+    """Return an encoder that is fitted on all documents.
 
-    If the index needs no vectors, or has too few documents for a fit, return `chosen`, or None for `by_recall`.
+    If the index needs no vectors, or has too few documents for a fit, return `chosen`.
     """
-    if isinstance(chosen, Encoder):
+    if isinstance(chosen, FDEEncoder):
         return chosen
     exact = source.num_tokens is not None and source.num_tokens <= exact_tokens
     few = source.num_documents is not None and source.num_documents < MIN_FIT_DOCUMENTS
     if exact or (few and chosen.needs_fit_sample):
-        return None if by_recall else chosen
-    if not by_recall:
-        return fit(make_encoder(chosen), source, threads)
-    columns = source.dimension
-    sample = DocumentSample(MomentsConfig(dimension=columns).long_dimension, 0)
-    for _ in _fitting(source, sample.sample_while_yielding(stream(source))):
-        pass
-    with progress_bar(None, "documents", "learning the vectors"):
-        return MuveraIndex.build(sample.documents(columns), exact_tokens=0, threads=threads).encoder
+        return chosen
+    return fit(FDEEncoder(chosen), source, threads)
 
 
-def fit(encoder: Encoder, source: Source, threads: int | None = None) -> Encoder:
+def fit(encoder: FDEEncoder, source: Source, threads: int | None = None) -> FDEEncoder:
     """Fit an encoder to all documents of a source, if it needs that, and return it."""
     return encoder.fit(_fitting(source, stream(source)), threads=threads) if encoder.needs_fit else encoder
 

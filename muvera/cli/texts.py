@@ -120,8 +120,8 @@ def build(
     ] = "minilm",
     tokens: Tokens = None,
     vectors: Annotated[
-        Literal["moments", "learned", "mean", "fde", "paper", "reference"] | None,
-        Option(help="Vectors of the first stage (default: moments, or learned if its recall is higher)."),
+        Literal["fde", "moments", "mean", "simhash", "paper", "reference"] | None,
+        Option(help="Vectors of the first stage (default: fde)."),
     ] = None,
     backend: Backend = None,
     overwrite: Overwrite = False,

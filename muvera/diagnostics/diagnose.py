@@ -16,8 +16,8 @@ from ..data.batches import fit_share, pseudo_queries
 from ..data.multivectors import MultiVectors, as_multivectors
 from ..data.ranking import best_first
 from ..data.validation import as_array
-from ..encoders.base import EncoderConfig
-from ..encoders.registry import make_encoder, preset_config
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
 from ..index.settings import EXACT_TOKENS
 from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..reranking.chamfer import chamfer_matrix
@@ -48,7 +48,7 @@ _TOKENS, _ENTRIES = 50_000, 1 << 24
 _PERCENTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
 
 # Presets that are measured; the last one is never recommended.
-_MEASURED = ("mean", "moments", "learned", "fde", "paper")
+_MEASURED = ("mean", "moments", "fde", "simhash", "paper")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MeasuredEncoder:
     """
 
     name: str
-    config: EncoderConfig
+    config: FDEConfig
     recall: dict[int, float | None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Diagnosis:
     encoders : tuple of MeasuredEncoder
         The presets.  Without 256 documents to fit on, those that need a fit are missing.
     recommended : MeasuredEncoder
-        The smallest vectors whose recall at 50 candidates is within .02 of the highest; "moments" if the sample is too
+        The smallest vectors whose recall at 50 candidates is within .02 of the highest; "fde" if the sample is too
         small to measure this recall.
     exact_search : bool
         True if the collection is so small that an index reads all tokens and needs no vectors.
@@ -220,7 +220,7 @@ class Diagnosis:
             )
         if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
             yield (
-                f"moments and learned were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides "
+                f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides "
                 "those reserved for queries. Give more documents, or raise sample=."
             )
 
@@ -293,7 +293,7 @@ def diagnose(
     geometry = token_geometry(drawn.documents[np.sort(order[:count])].tokens)
     texts, measured = drawn.collection, []
     for name in _MEASURED:
-        config = preset_config(name, texts.dimension)
+        config = FDEConfig.preset(name, texts.dimension)
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:
             measured.append(MeasuredEncoder(name, config, _recall(config, drawn)))
         advance(1)
@@ -316,7 +316,7 @@ def diagnose(
     )
 
 
-def _recall(config: EncoderConfig, drawn: Sample) -> dict[int, float | None]:
+def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
     """Return the recall at each number of candidates; None for numbers that need a larger sample."""
     known = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(drawn.documents)]
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
@@ -363,11 +363,11 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
-    """Return the smallest encoder within .02 of the best recall; "moments" if recall was not measured."""
+    """Return the smallest encoder within .02 of the best recall; "fde" if recall was not measured."""
     recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
     known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
-        return MeasuredEncoder("moments", preset_config("moments", dimension), dict.fromkeys(_CUTOFFS))
+        return MeasuredEncoder("fde", FDEConfig.preset("fde", dimension), dict.fromkeys(_CUTOFFS))
     least = max(recall for _, recall in known) - 0.02
     return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
 
@@ -399,9 +399,9 @@ class Sample:
         scores[windows, self.sources[windows]] = -np.inf
         return scores
 
-    def ranks(self, config: EncoderConfig) -> NDArray[np.int64]:
+    def ranks(self, config: FDEConfig) -> NDArray[np.int64]:
         """Return the ranks of each query's exact ten best by an encoder's vectors, int64 (n_queries, 10)."""
-        encoder = make_encoder(config).fit(self.documents[self.fitting], threads=self.threads)
+        encoder = FDEEncoder(config).fit(self.documents[self.fitting], threads=self.threads)
         documents = encoder.encode_documents(self.documents, threads=self.threads)
         products = encoder.encode_queries(self.queries, threads=self.threads) @ documents.T
         products[self.scores == -np.inf] = -np.inf

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..encoders.base import Encoder
-from ..encoders.registry import load_encoder
+from ..fde.encoder import FDEEncoder
+from ..fde.files import load_encoder
 from ..metadata import COMPARISONS, Filter, FlatMetadata, bound_name, build_condition, flatten, is_utf8, term
 
 Vectors = NDArray[np.float32]
@@ -209,7 +209,7 @@ class Engine(_Conditions):
         self.location = self._url._replace(query="").geturl()
         self._closed = False
         self._description: Description | None = None
-        self._encoder: Encoder | None = None
+        self._encoder: FDEEncoder | None = None
 
     @property
     def description(self) -> Description | None:
@@ -274,7 +274,7 @@ class Engine(_Conditions):
         self._description = stored
         return stored
 
-    def create(self, encoder: Encoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
+    def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
         """Create an empty collection with a fitted encoder, or raise EngineError if it exists."""
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
@@ -297,7 +297,7 @@ class Engine(_Conditions):
         self._description = description
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> FDEEncoder:
         """The encoder stored by :meth:`create`; raises ValueError if it was changed."""
         if self._encoder is None:
             expected, numbers = self.stored.encoder, count(1)
@@ -306,7 +306,7 @@ class Engine(_Conditions):
             self._encoder = _from_bytes(content, expected, self.location)
         return self._encoder
 
-    def has_encoder(self, encoder: Encoder) -> bool:
+    def has_encoder(self, encoder: FDEEncoder) -> bool:
         """Return True if a fitted encoder equals the stored one."""
         return _hash(_to_bytes(encoder)) == self.stored.encoder
 
@@ -518,7 +518,7 @@ def folder_of(url: SplitResult) -> str:
 # -- the encoder as bytes -----------------------------------------------------
 
 
-def _to_bytes(encoder: Encoder) -> bytes:
+def _to_bytes(encoder: FDEEncoder) -> bytes:
     """Return the files of a fitted encoder after a line with their sizes; equal encoders have equal bytes."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "encoder"
@@ -528,7 +528,7 @@ def _to_bytes(encoder: Encoder) -> bytes:
     return json.dumps(sizes).encode() + b"\n" + b"".join(files.values())
 
 
-def _from_bytes(content: bytes, expected: str, place: str) -> Encoder:
+def _from_bytes(content: bytes, expected: str, place: str) -> FDEEncoder:
     """Return the encoder of bytes with the checksum `expected`."""
     if _hash(content) != expected:
         raise ValueError(

@@ -14,8 +14,9 @@ import numpy as np
 from ..data.batches import as_batches
 from ..data.multivectors import MultiVectors, checked_texts
 from ..data.ranking import Ranking
-from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import as_encoder, make_encoder
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
+from ..fde.files import as_encoder
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.recall import BEST, MAX_RANKED, numbers_of, with_enough_tokens
@@ -73,7 +74,7 @@ class EngineIndex:
         :func:`muvera.engines.open_engine`.
     encoder : str, configuration or fitted encoder, optional
         Makes the vectors of a new collection.  An existing collection must have the same encoder.  Default: the
-        stored encoder, or "moments" for a new collection.
+        stored encoder, or "fde" for a new collection.
     tokens : "engine", MuveraIndex or None
         Where the tokens for exact ranking are: in the engine, in a local index of the same documents, or nowhere.
         Default: in the engine with half precision, or nowhere if the engine cannot store tokens.
@@ -91,7 +92,7 @@ class EngineIndex:
     def __init__(
         self,
         engine: Engine | str,
-        encoder: str | EncoderConfig | Encoder | None = None,
+        encoder: str | FDEConfig | FDEEncoder | None = None,
         *,
         tokens: Literal["engine"] | MuveraIndex | None = "engine",
         text_encoder: str | None = None,
@@ -225,7 +226,7 @@ class EngineIndex:
         config, encoder = as_encoder(self._requested, documents.dimension)
         self.engine.require_dimension(config.vector_dimension)
         if encoder is None:
-            encoder = make_encoder(config)
+            encoder = FDEEncoder(config)
             filled = documents[np.flatnonzero(documents.lengths > 0)]
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                 raise ValueError(
@@ -414,7 +415,7 @@ class EngineIndex:
         return f"EngineIndex({self.engine.location!r})"
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> FDEEncoder:
         """The fitted encoder, read from the engine if necessary.
 
         Raise EngineError if the collection does not exist, and ValueError if the stored encoder was changed.

@@ -19,8 +19,9 @@ from ..data.batches import MAX_FIT_DOCUMENTS, CodedSource, as_batches, coded_sou
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.validation import Ids
-from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import DEFAULT_PRESET, as_encoder
+from ..fde.config import DEFAULT_PRESET, FDEConfig
+from ..fde.encoder import FDEEncoder
+from ..fde.files import as_encoder
 from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs import ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors
@@ -49,9 +50,8 @@ class MuveraIndex:
     Parameters
     ----------
     encoder : str, configuration or fitted encoder, optional
-        A preset's name (:data:`muvera.encoders.registry.PRESETS`), a configuration such as a MomentsConfig, or an
-        encoder that was fitted on other documents.  Default: "moments".  If its recall is below 0.9, "learned" is
-        fitted, too, and used if its recall is higher by more than 0.03.
+        A preset's name (:meth:`muvera.FDEConfig.preset`), an FDEConfig, or an encoder that was fitted on other
+        documents.  Default: "fde".
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
@@ -71,7 +71,7 @@ class MuveraIndex:
 
     def __init__(
         self,
-        encoder: str | EncoderConfig | Encoder | None = None,
+        encoder: str | FDEConfig | FDEEncoder | None = None,
         *,
         dimension: int | None = None,
         settings: IndexSettings | None = None,
@@ -88,7 +88,7 @@ class MuveraIndex:
             columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
         config, fitted = as_encoder(encoder, columns)
         chosen = IndexSettings.of(settings, **changes)
-        self._contents = IndexContents(config, chosen, encoder=fitted, chooses=encoder is None)
+        self._contents = IndexContents(config, chosen, encoder=fitted)
         self._renew_locks()
         renew_after_fork(self)
         self._lock = ReadersWriterLock()
@@ -104,7 +104,7 @@ class MuveraIndex:
     def build(
         cls,
         documents: Any,
-        encoder: str | EncoderConfig | Encoder | None = None,
+        encoder: str | FDEConfig | FDEEncoder | None = None,
         *,
         ids: Any = None,
         settings: IndexSettings | None = None,
@@ -161,7 +161,7 @@ class MuveraIndex:
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
-            contents = IndexContents(config, chosen, encoder=fitted, codec=codec, chooses=encoder is None)
+            contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
             contents.fit_from, contents.store.staging = MAX_FIT_DOCUMENTS, staging
             index = cls._of(contents)
             for batch, codes in chain([first], batches):
@@ -176,7 +176,7 @@ class MuveraIndex:
 
     @classmethod
     def from_plaid(
-        cls, source: Any, encoder: str | EncoderConfig | Encoder | None = None, **options: Any
+        cls, source: Any, encoder: str | FDEConfig | FDEEncoder | None = None, **options: Any
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
@@ -466,7 +466,7 @@ class MuveraIndex:
         return f"MuveraIndex({size}, dimension={self.config.dimension}, {self._contents.kind})"
 
     @property
-    def config(self) -> EncoderConfig:
+    def config(self) -> FDEConfig:
         """Configuration of the encoder."""
         return self._contents.config
 
@@ -476,7 +476,7 @@ class MuveraIndex:
         return self._contents.settings
 
     @property
-    def encoder(self) -> Encoder | None:
+    def encoder(self) -> FDEEncoder | None:
         """The fitted encoder; None while the index reads all tokens."""
         candidates = self._contents.candidates
         return None if candidates is None else candidates.encoder

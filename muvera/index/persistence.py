@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.validation import as_lengths
-from ..encoders.base import write_encoder_arrays
-from ..encoders.registry import config_from_dict, read_encoder
+from ..fde.arrays import write_encoder_arrays
+from ..fde.config import FDEConfig
+from ..fde.files import read_encoder
 from ..reranking.codecs import read_codec, write_codec
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import recover_folder
@@ -106,7 +107,6 @@ def _write_files(
         "segments": segments.get("tokens", []),
         "codes": codes,
         "encoder": fitted,
-        "chooses": contents.chooses,
         "candidates": candidates,
     }
 
@@ -190,7 +190,7 @@ def read_generation(
 
 def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     try:
-        config = config_from_dict(manifest["config"])
+        config = FDEConfig.from_dict(manifest["config"])
     except ValueError as error:  # the manifest matches its checksum
         raise IndexFolderError(
             f"{folder} has the configuration of another version: {error} Use the muvera that wrote it, or build the "
@@ -206,8 +206,7 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     encoder = read_encoder(files, config) if manifest["encoder"] else None
     coded = manifest["codes"]
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
-    chooses = bool(manifest.get("chooses", False))
-    loaded = IndexContents(config, settings, encoder=encoder, codec=codec, chooses=chooses)
+    loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
     loaded.ids = IdMap.load(files)
     for level in loaded.store.levels:

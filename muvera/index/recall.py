@@ -127,7 +127,7 @@ def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
     return (
         f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
         f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, rebuild() "
-        "fits the encoder again. For a stream of changing documents use encoder='fde', which hardly depends on a "
+        "fits the encoder again. For a stream of changing documents use encoder='simhash', which hardly depends on a "
         "sample."
     )
 

@@ -137,8 +137,7 @@ class IndexInfo:
     exact_tokens : int
         As in the settings.
     encoder : dict
-        The encoder's configuration, its "vector_dimension", and "compared": the measured recall of each kind of
-        vectors among which this one was chosen, or None.
+        The encoder's configuration and its "vector_dimension".
     vectors : dict or None
         Kind, settings and "bytes_per_vector" of the vector search.  None while all tokens are read.
     token_codec : dict

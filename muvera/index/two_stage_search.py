@@ -17,8 +17,8 @@ from ..data.batches import MAX_FIT_DOCUMENTS
 from ..data.multivectors import MultiVectors
 from ..data.ranking import Ranking
 from ..data.validation import Ids, running_total
-from ..encoders.base import Encoder, EncoderConfig
-from ..encoders.registry import DEFAULT_PRESET, make_encoder, preset_config
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
 from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
 from ..mips import SEARCHES, make_search
@@ -35,23 +35,21 @@ from .recall import (
     CANDIDATES,
     EVERYTHING,
     MAX_RANKED,
-    MAX_WINDOWS,
     Calibration,
     FirstStage,
     Level,
     MeasuredWindows,
     calibrate_on_windows,
-    document_windows,
     measure,
-    measure_windows,
     require_recall,
 )
-from .settings import LOW_RECALL, IndexInfo, IndexSettings
+from .settings import IndexInfo, IndexSettings
 from .token_store import Ranked, Rows, TokenLevels
 
-#: With backend "auto", number of vectors from which codes are scanned.  With fewer, a scan needs more candidates, whose
-#: ranking costs more time than the scan saves: `python -m experiments first-stage`.
-SCAN_FROM = 8192
+#: With backend "auto", number of floats of all vectors from which codes are scanned: 2,048 vectors of 512 floats.  With
+#: fewer, the time that a scan saves is less than that of the candidates that it misses: `python -m experiments
+#: first-stage`.
+SCAN_FROM = 1 << 20
 
 _BLOCK_BYTES = 128 << 20  # of vectors per encoded block
 
@@ -64,18 +62,18 @@ MIN_FIT_DOCUMENTS = 256
 # vectors and of those that rank; pairs of a short query and a candidate that are ranked together.
 _AHEAD, _TOGETHER, _RANKED, _PAIRS = 4, 16, 4, 1 << 18
 
-# Moments are compared with learned vectors if their recall is below _SUSPICIOUS, measured with windows of the documents
-# that they were fitted on.  For the comparison, one document in _HELD_OUT is excluded from the fits.  Learned vectors
-# replace moments if their recall is higher by more than _CLEARLY.
-_SUSPICIOUS, _HELD_OUT, _CLEARLY = 0.93, 16, 0.03
-
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)  # the best of no rows
+
+
+def auto_kind(count: int, vector_dimension: int) -> str:
+    """Return the kind of search that backend "auto" chooses for `count` vectors."""
+    return "scan" if count * vector_dimension >= SCAN_FROM else "exact"
 
 
 class CandidateSearch:
     """The documents' vectors by row number; changing a copy (:func:`copy.copy`) does not change the original."""
 
-    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
+    def __init__(self, encoder: FDEEncoder, settings: IndexSettings) -> None:
         self.encoder, self.settings = encoder, settings
         #: Number of these documents that the encoder was fitted on (0: fitted elsewhere), and the first later row.
         self.fitted_on = self.fitted_rows = 0
@@ -111,7 +109,9 @@ class CandidateSearch:
     def _change_to_scan(self, size: int, threads: int | None) -> None:
         """Replace an exact search by a scan if "auto" chooses one for `size` vectors."""
         before = self.search
-        if self.settings.backend != "auto" or before.kind == "scan" or size < SCAN_FROM:
+        if self.settings.backend != "auto" or before.kind == "scan":
+            return
+        if auto_kind(size, self.encoder.config.vector_dimension) != "scan":
             return
         scan, rows = self._new_search("scan"), before.labels()
         for start, stop in self._blocks(len(rows)):
@@ -160,13 +160,12 @@ class CandidateSearch:
             "recall_size": 0 if self.windows is None else self.windows.size,
             "windows": None if self.windows is None else self.windows.to_dict(),
             "fitted_rows": self.fitted_rows,
-            "compared": self.encoder.compared,
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }, kept
 
     @classmethod
     def load(
-        cls, folder: Path, encoder: Encoder, settings: IndexSettings, state: dict[str, Any], live: Rows
+        cls, folder: Path, encoder: FDEEncoder, settings: IndexSettings, state: dict[str, Any], live: Rows
     ) -> CandidateSearch:
         """Load the files and the state of :meth:`save`; only the rows `live` are found."""
         loaded = cls(encoder, settings)
@@ -178,7 +177,6 @@ class CandidateSearch:
         size = int(state["recall_size"])
         if state.get("windows") is not None:
             loaded.windows = MeasuredWindows.from_dict(state["windows"], size)
-        encoder.compared = state.get("compared")
         if state.get("calibration") is not None:
             loaded.calibration = Calibration.from_dict(state["calibration"])
         return loaded
@@ -236,20 +234,19 @@ class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
     A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.  Only the latest contents may be
-    copied for a change.  `chooses`: choose between moments and learned vectors by their recall.
+    copied for a change.
     """
 
     def __init__(
         self,
-        config: EncoderConfig,
+        config: FDEConfig,
         settings: IndexSettings,
         *,
-        encoder: Encoder | None = None,
+        encoder: FDEEncoder | None = None,
         first_id: int = 0,
         codec: TokenCodec | None = None,
-        chooses: bool = False,
     ) -> None:
-        self.config, self.settings, self.chooses = config, settings, chooses
+        self.config, self.settings = config, settings
         self._encoder = encoder
         self.ids = IdMap(first_id)
         self.store = TokenLevels(settings, config.dimension, codec)
@@ -269,7 +266,7 @@ class IndexContents:
         return copied
 
     @property
-    def encoder(self) -> Encoder | None:
+    def encoder(self) -> FDEEncoder | None:
         """The encoder in use, or the one that was passed if the collection is still small."""
         return self._encoder if self.candidates is None else self.candidates.encoder
 
@@ -395,40 +392,11 @@ class IndexContents:
             return
         if self._encoder is None and self.config.needs_fit_sample and len(rows) < self.fit_from:
             return
-        if self.chooses and self._encoder is None:
-            self._choose(rows, threads)
-        else:
-            self.candidates = self._encoded(self.config, rows, threads)
+        self.candidates = self._encoded(self.config, rows, threads)
 
-    def _choose(self, rows: Rows, threads: int | None) -> None:
-        """Fit moments, and learned vectors if the recall is low; compare both on windows of excluded documents."""
-        presets = {name: preset_config(name, self.config.dimension) for name in (DEFAULT_PRESET, "learned")}
-        self.candidates = whole = self._encoded(presets[DEFAULT_PRESET], rows, threads)
-        self.config = whole.encoder.config
-        measure(self, threads)
-        first_stage = self.first_stage.everything
-        if first_stage is None:
-            return
-        whole.encoder.compared = {DEFAULT_PRESET: first_stage.recall}
-        if first_stage.recall >= _SUSPICIOUS:
-            return
-        windows, sources = document_windows(self, min(MAX_WINDOWS, len(rows) // _HELD_OUT))
-        seen = np.setdiff1d(rows, sources, assume_unique=True)
-        compared: dict[str, float] = {}
-        for name, config in presets.items():
-            self.candidates = self._encoded(config, seen, threads)
-            self.candidates.windows = measure_windows(self, windows, sources, threads)
-            compared[name] = float(self.candidates.windows.shares.mean())
-            if compared[DEFAULT_PRESET] >= LOW_RECALL:
-                break
-        if compared.get("learned", 0.0) <= compared[DEFAULT_PRESET] + _CLEARLY:
-            self.candidates = whole
-        self.candidates.encoder.compared = compared
-        self.config = self.candidates.encoder.config
-
-    def _encoded(self, config: EncoderConfig, sample: Rows, threads: int | None) -> CandidateSearch:
+    def _encoded(self, config: FDEConfig, sample: Rows, threads: int | None) -> CandidateSearch:
         """Encode all documents; first fit the encoder on the rows `sample` if it is not fitted yet."""
-        encoder = make_encoder(config) if self._encoder is None else self._encoder
+        encoder = FDEEncoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
             encoder.fit((texts for _, texts, _ in self.store.batches(sample)), threads=threads)
@@ -470,7 +438,6 @@ class IndexContents:
             encoder=None if fits else self.encoder,
             first_id=self.ids.next,
             codec=self.store.codec,
-            chooses=self.chooses,
         )
         fresh.generations, fresh.attempted = self.generations, self.attempted
         fresh.fit_from, fresh.store.staging = sys.maxsize, staging
@@ -536,11 +503,7 @@ class IndexContents:
             dimension=self.config.dimension,
             search=self.kind,
             exact_tokens=self.settings.exact_tokens,
-            encoder={
-                **self.config.to_dict(),
-                "vector_dimension": self.config.vector_dimension,
-                "compared": None if candidates is None else candidates.encoder.compared,
-            },
+            encoder={**self.config.to_dict(), "vector_dimension": self.config.vector_dimension},
             vectors=vectors,
             token_codec=store,
             first_stage=first_stage,

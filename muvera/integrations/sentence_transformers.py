@@ -22,7 +22,7 @@ class IndexScores:
     candidates : int
         Documents to rank exactly.
     **settings
-        As for :meth:`muvera.MuveraIndex.build`, such as ``encoder="learned"``.
+        As for :meth:`muvera.MuveraIndex.build`, such as ``encoder="simhash"``.
 
     Attributes
     ----------

@@ -39,10 +39,6 @@ from .base import (
     score_among,
 )
 
-# Longer vectors have no bytes, because the error bound grows with the root of their length.  With 5,249 floats, at
-# least a tenth of all vectors remained to be read.
-_MAX_ROUNDED = 2048
-
 VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
 
 # Bytes of rounded vectors that one task reads.
@@ -74,13 +70,12 @@ class ExactSearch(VectorSearch):
         self._width = -(-self.dimension // LANES) * LANES
         # A row per vector in the order of adding: the label and the floats, and bytes, sums, units and errors.
         self._labels = GrowingArray(np.empty(0, np.int64))
-        self._columns = [GrowingArray(np.empty((0, self._width), np.float32))]
-        if self.dimension <= _MAX_ROUNDED:
-            none = np.empty((0, self.dimension), np.float32)
-            self._columns += [GrowingArray(column) for column in rounded(none, 1)]
+        none = np.empty((0, self.dimension), np.float32)
+        columns = [np.empty((0, self._width), np.float32), *rounded(none, 1)]
+        self._columns = [GrowingArray(column) for column in columns]
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        new = [padded(rows), *(rounded(rows, threads) if len(self._columns) > 1 else [])]
+        new = [padded(rows), *rounded(rows, threads)]
         all_labels, *columns = (copy(column) for column in (self._labels, *self._columns))
         for column, values in zip([all_labels, *columns], [labels, *new], strict=True):
             column.extend(values)
@@ -98,7 +93,7 @@ class ExactSearch(VectorSearch):
         rows, k = None, best[0].shape[1]
         if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
-        by_bytes = allowed is None and len(self._columns) > 1 and k <= _MOST_READ * len(self)
+        by_bytes = allowed is None and k <= _MOST_READ * len(self)
         if not by_bytes or len(self._labels) * self._width < _BYTES_FROM:
             self._by_floats(queries, best, rows, threads)
             return

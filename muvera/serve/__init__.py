@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..encoders.matmul import one_blas_thread
+from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from ..data.validation import as_ids
-from ..encoders.base import Encoder, EncoderConfig
+from ..fde.config import FDEConfig
+from ..fde.encoder import FDEEncoder
 from ..index.generations import IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
@@ -68,7 +69,7 @@ class TextIndex:
         texts: Iterable[str],
         encoder: TextEncoder | str = "minilm",
         *,
-        vectors: str | EncoderConfig | Encoder | None = None,
+        vectors: str | FDEConfig | FDEEncoder | None = None,
         ids: Sequence[int | str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         path: str | os.PathLike[str] | None = None,

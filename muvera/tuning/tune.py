@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diagnostics.diagnose import K, bullets, draw_sample
-from ..encoders.base import EncoderConfig
-from ..encoders.fde import FDEConfig
-from ..encoders.registry import preset_config
+from ..fde.config import FDEConfig
 from ..index.settings import EXACT_TOKENS
-from ..index.two_stage_search import SCAN_FROM
+from ..index.two_stage_search import auto_kind
 from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
@@ -38,7 +36,7 @@ class TunedRow:
     """
 
     name: str
-    config: EncoderConfig
+    config: FDEConfig
     bytes: int
     recall: float
     mean_recall: float
@@ -94,7 +92,7 @@ class Tuning:
         )
 
     @property
-    def config(self) -> EncoderConfig:
+    def config(self) -> FDEConfig:
         """Configuration of the encoder to use."""
         return self.choice.config
 
@@ -174,8 +172,8 @@ def tune(
 ) -> Tuning:
     """Find the encoder that suits documents and their queries.
 
-    Mean tokens, moments, learned vectors and FDEs of many sizes are compared with exact Chamfer on a
-    sample.  Two thirds of the queries are used to choose an encoder; the other third estimates its recall.
+    FDEs of all presets and many sizes are compared with exact Chamfer on a sample.  Two thirds of the queries are
+    used to choose an encoder; the other third estimates its recall.
     Encoders are fitted to documents only.
 
     Parameters
@@ -238,8 +236,10 @@ def tune(
             "encoder finds nearly everything. Sample more documents."
         )
     configs = encoder_configs(drawn.documents.dimension)
-    kind = "scan" if drawn.population >= SCAN_FROM else "exact"
-    searches = {name: make_search(kind, config.vector_dimension) for name, config in configs.items()}
+    searches = {
+        name: make_search(auto_kind(drawn.population, config.vector_dimension), config.vector_dimension)
+        for name, config in configs.items()
+    }
     sizes = {name: search.info()["bytes_per_vector"] for name, search in searches.items()}
     least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
     if limit < least:
@@ -283,23 +283,23 @@ def tune(
     )
 
 
-def encoder_configs(dimension: int) -> dict[str, EncoderConfig]:
+def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
     """Return the configurations to measure for tokens of `dimension` columns, by names such as "mean 129"."""
-    sized = [("mean", preset_config("mean", dimension))]
-    for moments in (128, 256, 512, None):
-        sized.append(("moments", preset_config("moments", dimension, compact_dimension=moments)))
-    for learned in (128, 256, 512, 1024, 2048):
-        sized.append(("learned", preset_config("learned", dimension, vector_dimension=learned)))
+    sized = [("mean", FDEConfig.preset("mean", dimension))]
+    for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):
+        for size in sizes:
+            config = FDEConfig.preset(preset, dimension, final_projection_dimension=size)
+            sized.append((preset, config))
     configs = {f"{kind} {config.vector_dimension:,}": config for kind, config in sized}
     for repetitions, planes, columns in _FDE_SHAPES:
         width = min(columns, dimension)
-        configs[f"FDE R={repetitions} k={planes} p={width}"] = FDEConfig(
-            dimension=dimension, num_repetitions=repetitions, num_simhash_projections=planes,
+        configs[f"simhash R={repetitions} k={planes} p={width}"] = FDEConfig.preset(
+            "simhash", dimension, num_repetitions=repetitions, num_simhash_projections=planes,
             projection_dimension=width,
         )  # fmt: skip
     repetitions = max(1, 10_240 // (8 * dimension))  # 8 cells of `dimension` floats each
-    identity = FDEConfig(dimension=dimension, num_repetitions=repetitions, projection="identity")
-    configs[f"FDE R={repetitions} k={identity.num_simhash_projections} identity"] = identity
+    identity = FDEConfig.preset("simhash", dimension, num_repetitions=repetitions, projection="identity")
+    configs[f"simhash R={repetitions} k={identity.num_simhash_projections} identity"] = identity
     return configs
 
 

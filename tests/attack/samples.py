@@ -25,7 +25,8 @@ from builders.text_encoders import HashEncoder
 
 from muvera import MultiVectors, TextIndex
 from muvera.convert import convert
-from muvera.encoders.registry import make_encoder, preset_config
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 
 NAMES, DIMENSION = ("a", "b", "c", "d", "é"), 4
 DOCUMENTS = MultiVectors.from_flat(
@@ -132,7 +133,7 @@ def journal(place: Path) -> Path:
 
 def encoder(place: Path, preset: str, **changes: int) -> Path:
     tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
-    made = make_encoder(preset_config(preset, DIMENSION, **changes))
+    made = FDEEncoder(FDEConfig.preset(preset, DIMENSION, **changes))
     made.fit(MultiVectors.from_flat(tokens, [3] * 300)).save(place / "encoder")
     return place / "encoder"
 

@@ -18,14 +18,14 @@ import numpy as np
 
 from builders.paths import ROOT
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex
-from muvera.encoders.base import EncoderConfig
-from muvera.encoders.registry import make_encoder
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 
 FOLDER = ROOT / "tests" / "golden" / "index"
 
 DIMENSION, K, CANDIDATES = 8, 5, 12
 
-ENCODERS: dict[str, EncoderConfig] = {
+ENCODERS: dict[str, FDEConfig] = {
     "fde": FDEConfig(
         dimension=DIMENSION, num_repetitions=3, num_simhash_projections=2, projection_dimension=4
     ),
@@ -73,7 +73,7 @@ def queries() -> MultiVectors:
 def make(name: str, folder: Path) -> None:
     backend, _, encoder = name.rpartition("-")
     texts = documents(40)
-    fitted = make_encoder(ENCODERS[encoder]).fit(documents(300))
+    fitted = FDEEncoder(ENCODERS[encoder]).fit(documents(300))
     index = MuveraIndex.build(texts[:-4], fitted, threads=1, path=folder, **BACKENDS[backend])
     index.delete(texts.ids[[2, 9]])
     index.update(texts[[5]].with_ids(texts.ids[[6]]), threads=1)

@@ -17,7 +17,7 @@ from muvera.cli.shared import one_line, progress_bar
 from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.writers import VECTOR_WRITERS
-from muvera.encoders.registry import PRESETS
+from muvera.fde.config import PRESETS
 from muvera.utils.parallel import stage
 
 #: Libraries that help must not import.

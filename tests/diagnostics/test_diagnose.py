@@ -15,7 +15,8 @@ from strategies import seeds
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
 from muvera.diagnostics.diagnose import MeasuredEncoder, _recommended, draw_sample, token_geometry
-from muvera.encoders.registry import config_from_dict, make_encoder, preset_config
+from muvera.fde.config import FDEConfig
+from muvera.fde.encoder import FDEEncoder
 from muvera.fde.theory import theorem_2_1, theorem_2_2
 
 
@@ -41,7 +42,7 @@ def test_results_depend_on_the_seed_not_on_threads() -> None:
     assert diagnose(documents, sample=70, seed=5, threads=2).to_dict() == first.to_dict()
     assert diagnose(documents, sample=70, seed=6).to_dict() != first.to_dict()
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
-    assert config_from_dict(values["recommended"]["config"]) == first.recommended.config
+    assert FDEConfig.from_dict(values["recommended"]["config"]) == first.recommended.config
     assert first.documents == 90 and first.sampled_documents == 70 and first.exact_search
 
 
@@ -83,7 +84,7 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
     settings: dict[str, Any] = {"size": 30, "most_queries": 200, "min_fitting": 256, "seed": 0}
     drawn = draw_sample(documents, queries, least=(2, 1), threads=1, **settings)
     config = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=2)
-    encoder = make_encoder(config).fit(documents)
+    encoder = FDEEncoder(config).fit(documents)
     vectors = encoder.encode_documents(drawn.documents), encoder.encode_queries(drawn.queries)
     products, expected = vectors[1] @ vectors[0].T, []
     for i, query in enumerate(drawn.queries):
@@ -97,7 +98,7 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
 
 def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     small = LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128)
-    made = {"paper": preset_config("paper", 16), "learned": small}
+    made = {"paper": FDEConfig.preset("paper", 16), "learned": small}
     monkeypatch.setattr("muvera.diagnostics.diagnose._MEASURED", tuple(made))
     monkeypatch.setattr("muvera.diagnostics.diagnose.preset_config", lambda name, _: made.get(name, small))
     documents = documents_like_real(380)
@@ -113,7 +114,7 @@ def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pyt
 def test_the_smallest_of_the_best_is_recommended() -> None:
     for best, *recalls in (("fde", 0.9, 0.85, 0.95), ("mean", 0.9, 0.94, 0.95), ("fde", 1.0, 0.5, 0.9)):
         rows = [
-            MeasuredEncoder(name, preset_config(name, 8), {10: None, 50: recall, 100: None})
+            MeasuredEncoder(name, FDEConfig.preset(name, 8), {10: None, 50: recall, 100: None})
             for name, recall in zip(("paper", "mean", "fde"), recalls, strict=True)
         ]
         assert _recommended(rows, 8).name == best

@@ -20,15 +20,9 @@ from muvera import (
     MultiVectors,
     load_encoder,
 )
-from muvera.encoders.registry import (
-    ENCODERS,
-    PRESETS,
-    as_encoder,
-    config_from_dict,
-    make_encoder,
-    preset_config,
-    read_encoder,
-)
+from muvera.fde.config import FDEConfig, PRESETS
+from muvera.fde.encoder import FDEEncoder
+from muvera.fde.files import as_encoder, read_encoder
 from muvera.utils.atomic_files import content_checksum
 
 CONFIGS = [
@@ -44,7 +38,7 @@ CONFIGS = [
 
 @pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: f"{c.kind} {c.dimension}-{c.vector_dimension}")
 def encoder(request: pytest.FixtureRequest) -> Any:
-    return make_encoder(request.param).fit(ragged(request.param.dimension), threads=2)
+    return FDEEncoder(request.param).fit(ragged(request.param.dimension), threads=2)
 
 
 def test_batches_tasks_threads_and_dtypes_do_not_matter(
@@ -80,10 +74,10 @@ def test_fits_repeat_in_any_batches_and_on_any_threads(encoder: Any) -> None:
     documents = ragged(encoder.config.dimension)
     batches = [documents[start : start + 7] for start in range(0, 40, 7)]
     for source in (iter(batches), list(documents)):
-        again = make_encoder(encoder.config).fit(source, threads=1).to_arrays()
+        again = FDEEncoder(encoder.config).fit(source, threads=1).to_arrays()
         for name, array in encoder.to_arrays().items():
             np.testing.assert_array_equal(again[name], array, err_msg=name)
-    few = make_encoder(encoder.config).fit(documents[:2])
+    few = FDEEncoder(encoder.config).fit(documents[:2])
     assert np.isfinite(few.encode_documents(documents)).all()
 
 
@@ -92,7 +86,7 @@ def test_tokens_of_extreme_sizes(encoder: Any, scale: float, tmp_path: Path) -> 
     """Vectors are those of tokens of ordinary size, times the scale (learned vectors: fault N12)."""
     documents = ragged(encoder.config.dimension)
     scaled = MultiVectors.from_flat(documents.tokens * np.float32(scale), documents.lengths)
-    make_encoder(encoder.config).fit(scaled).save(tmp_path / "encoder")
+    FDEEncoder(encoder.config).fit(scaled).save(tmp_path / "encoder")
     products = []
     loaded = load_encoder(tmp_path / "encoder")
     for each, factor, given in ((encoder, 1.0, documents), (loaded, scale, scaled)):
@@ -133,7 +127,7 @@ def test_arrays_of_another_configuration_are_refused(encoder: Any) -> None:
 @pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[4], CONFIGS[-1]], ids=lambda config: config.kind)
 def test_fits_and_tokens_that_are_refused(config: Any) -> None:
     dimension = config.dimension
-    fresh: Any = make_encoder(config)
+    fresh: Any = FDEEncoder(config)
     good, bad = np.ones((2, dimension)), np.ones((2, dimension))
     bad[0, 2] = np.nan
     refused = [
@@ -165,28 +159,28 @@ def test_fits_and_tokens_that_are_refused(config: Any) -> None:
 
 
 def test_presets() -> None:
-    configs = {name: preset_config(name, 32) for name in PRESETS}
+    configs = {name: FDEConfig.preset(name, 32) for name in PRESETS}
     assert list(configs) == ["moments", "learned", "mean", "fde", "paper", "reference"]
     assert [c.vector_dimension for c in configs.values()] == [256, 1024, 33, 5153, 10240, 10240]
     sizes = [MomentsConfig(dimension=d).vector_dimension for d in (1, 8, 21, 22, 128, 129, 384, 8192)]
     assert sizes == [3, 45, 253, 256, 256, 512, 512, 512]
     assert [MomentsConfig(dimension=d).needs_fit_sample for d in (8, 128)] == [False, True]
     assert {name for name in PRESETS if configs[name].needs_fit_sample} == {"moments", "learned"}
-    assert {name for name in PRESETS if not make_encoder(configs[name]).needs_fit} == {"paper", "reference"}
-    assert preset_config("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
-    assert {preset_config(name, np.int64(32)).hash for name in PRESETS} == {c.hash for c in configs.values()}
+    assert {name for name in PRESETS if not FDEEncoder(configs[name]).needs_fit} == {"paper", "reference"}
+    assert FDEConfig.preset("learned", 32, seed=7) == LearnedConfig(dimension=32, seed=7)
+    assert {FDEConfig.preset(name, np.int64(32)).hash for name in PRESETS} == {c.hash for c in configs.values()}
     for name, config in configs.items():
-        assert config_from_dict(config.to_dict()) == config
-        encoder = make_encoder(config)
+        assert FDEConfig.from_dict(config.to_dict()) == config
+        encoder = FDEEncoder(config)
         assert encoder.config is config and type(encoder) is ENCODERS[config.kind]
         assert as_encoder(name, 32) == as_encoder(config, 32) == (config, None)
         for dimension in (1, 8, 384, 8192):
-            assert preset_config(name, dimension).vector_dimension
+            assert FDEConfig.preset(name, dimension).vector_dimension
 
 
 def test_encoder_arguments() -> None:
     config = MomentsConfig(dimension=8)
-    assert config_from_dict({"dimension": 8}) == config
+    assert FDEConfig.from_dict({"dimension": 8}) == config
     assert as_encoder(MomentsEncoder(config), 8) == as_encoder(None, 8) == (config, None)
     fitted = MomentsEncoder(config).fit(ragged(8))
     assert as_encoder(fitted, 8) == (config, fitted)
@@ -224,7 +218,7 @@ def test_encoder_arguments() -> None:
 )  # fmt: skip
 def test_wrong_configurations(values: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        config_from_dict({"encoder": "fde", "dimension": 64, **values})
+        FDEConfig.from_dict({"encoder": "fde", "dimension": 64, **values})
 
 
 def test_damaged_folders(tmp_path: Path) -> None:

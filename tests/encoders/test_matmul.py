@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from muvera.encoders.matmul import (
+from muvera.fde.linear_algebra import (
     byte_arguments,
     gram,
     half_byte_arguments,
@@ -60,7 +60,7 @@ def test_the_blas_limit_ends_with_the_last_thread() -> None:
 
 def test_a_blas_that_is_loaded_later_is_limited() -> None:
     code = """
-from muvera.encoders.matmul import one_blas_thread
+from muvera.fde.linear_algebra import one_blas_thread
 with one_blas_thread():
     pass
 import scipy.linalg

@@ -21,7 +21,7 @@ from muvera import (
     MuveraIndex,
     chamfer_matrix,
 )
-from muvera.encoders.matmul import half_bytes_to_int8
+from muvera.fde.linear_algebra import half_bytes_to_int8
 from muvera.encoders.moment_blocks import (
     DEFAULT_COEFFICIENTS,
     MAX_DIRECTIONS,
@@ -29,7 +29,7 @@ from muvera.encoders.moment_blocks import (
     moment_dimension,
     principal_directions,
 )
-from muvera.encoders.moments import CompactMaps, fit_maps, sample_windows
+from muvera.fde.UNKNOWN import CompactMaps, fit_maps, sample_windows
 
 
 def fitted(documents: MultiVectors, size: int | None = None, covariance: bool = True) -> Any:

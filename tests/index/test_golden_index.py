@@ -11,7 +11,7 @@ from builders.golden_indexes import BACKENDS, CASES, FOLDER, answers, documents
 from builders.paths import ROOT
 
 from muvera import MuveraIndex
-from muvera.encoders.registry import ENCODERS
+from muvera.fde.config import PRESETS
 from muvera.index.generations import FILE_PATTERNS, FORMAT_VERSION, read_manifest
 from muvera.mips import SEARCHES
 

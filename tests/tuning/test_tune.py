@@ -11,8 +11,8 @@ from builders.realistic_collections import documents_like_real, queries_like_rea
 
 from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
 from muvera.diagnostics.diagnose import draw_sample
-from muvera.encoders.base import EncoderConfig
-from muvera.encoders.registry import config_from_dict
+from muvera.fde.config import FDEConfig
+from muvera.fde.config import FDEConfig
 from muvera.mips import make_search
 from muvera.tuning.tune import Tuning, encoder_configs
 
@@ -21,7 +21,7 @@ QUERIES = queries_like_real(DOCUMENTS, 45)
 FILLED = int((DOCUMENTS.lengths > 0).sum())
 
 
-def small_configs(dimension: int) -> dict[str, EncoderConfig]:
+def small_configs(dimension: int) -> dict[str, FDEConfig]:
     """FDEs of 64 and 256 floats, moments of 16, learned vectors of 16."""
     fde = FDEConfig(dimension=dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4)
     learned = LearnedConfig(dimension=dimension, vector_dimension=16, num_landmarks=256, num_features=128)
@@ -59,7 +59,7 @@ def test_the_choice_is_the_best_row_and_does_not_depend_on_threads() -> None:
     assert best == first.choice and best.mean_recall < best.recall
     assert best.interval[0] <= best.held_out <= best.interval[1]
     values = json.loads(json.dumps(first.to_dict(), allow_nan=False))
-    assert config_from_dict(values["choice"]["config"]) == first.config
+    assert FDEConfig.from_dict(values["choice"]["config"]) == first.config
     assert len(values["rows"]) == len(first.rows)
     assert f"* {first.choice.name}" in first.text
 

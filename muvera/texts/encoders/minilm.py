@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.special import erf, softmax
 
 from ...data.demo_sample import DemoSample
-from ...encoders.matmul import one_blas_thread
+from ...fde.linear_algebra import one_blas_thread
 from ...utils.checks import import_extra
 from ...utils.parallel import run_in_ranges, split_by_weight
 from .base import ModelEncoder, TextSide

@@ -21,6 +21,7 @@ from ..kernels.byte_tile import STEP, pack_bytes, pack_half_bytes
 from ..kernels.tile import LANES
 from ..utils.locks import renew_after_fork
 from ..utils.parallel import run_in_ranges, split_by_count
+from .landmark_kernels import ByteColumns
 
 #: Number of document tokens per task: each task reads a matrix of bytes once.
 TASK_TOKENS = 16384
@@ -175,7 +176,7 @@ def one_blas_thread() -> Iterator[None]:
 
 def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
     """Return `matrix` rounded to int8, and the unit of each column: ``int8 * units`` approximates it."""
-    units = np.abs(matrix).max(axis=0) / np.float32(127)
+    units = np.abs(matrix).max(axis=0, initial=0) / np.float32(127)
     units[units == 0] = 1
     return np.rint(matrix / units).astype(np.int8), units
 
@@ -232,8 +233,8 @@ def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
     return sums
 
 
-def token_arguments(
+def token_columns(
     matrix: NDArray[np.int8], units: NDArray[np.float32], center: NDArray[np.float32]
-) -> tuple[NDArray[Any], ...]:
-    """Return `matrix` (d, n) as arguments of kernels that multiply it with tokens minus `center`, in bytes."""
-    return np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES)
+) -> ByteColumns:
+    """Return `matrix` (d, n) for kernels that multiply it with tokens minus `center`."""
+    return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))

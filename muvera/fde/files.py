@@ -1,4 +1,4 @@
-"""Create encoders from presets, configurations and folders."""
+"""Encoders as arguments, and from folders."""
 
 from __future__ import annotations
 
@@ -12,56 +12,36 @@ from numpy.typing import NDArray
 from ..utils.arrays import load_npy
 from ..utils.atomic_files import content_checksum, read_json, recover_folder, require_unchanged
 from ..utils.checks import as_path
-from .base import ENCODER_FILE, ENCODER_FORMAT, Encoder, EncoderConfig
-from .fde import PRESETS as FDE_PRESETS
-from .fde import FDEEncoder
-from .learned import LearnedEncoder
-from .moments import MomentsConfig, MomentsEncoder
-
-#: Every kind of encoder, by the ``kind`` of its configuration.
-ENCODERS: dict[str, Any] = {"moments": MomentsEncoder, "learned": LearnedEncoder, "fde": FDEEncoder}
-
-#: Parameters of each preset besides the dimension.
-PRESETS: dict[str, dict[str, Any]] = {
-    "moments": {"encoder": "moments"},
-    "learned": {"encoder": "learned"},
-    "mean": {"encoder": "moments", "covariance": False, "compact_dimension": None},
-    **{name: {"encoder": "fde", **values} for name, values in FDE_PRESETS.items()},
-}
-
-#: The preset that is used without `encoder`.
-DEFAULT_PRESET = "moments"
-
-
-def config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Create a configuration from the result of its ``to_dict``; the default ``encoder`` is "moments"."""
-    kind = values.get("encoder", MomentsConfig.kind)
-    if not isinstance(kind, str) or kind not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(map(repr, ENCODERS))}, got {kind!r}.")
-    config: EncoderConfig = ENCODERS[kind].config_class.from_dict(values)
-    return config
-
-
-def preset_config(name: str, dimension: int, **changes: Any) -> EncoderConfig:
-    """Return the configuration of a preset, with `changes` to it."""
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
-    return config_from_dict({"dimension": dimension, **PRESETS[name], **changes})
+from .config import DEFAULT_PRESET, FDEConfig
+from .encoder import ENCODER_FILE, ENCODER_FORMAT, FDEEncoder, array_classes
 
 
 def as_encoder(
-    value: EncoderConfig | Encoder | str | None, dimension: int
-) -> tuple[EncoderConfig, Encoder | None]:
-    """Return the configuration of an ``encoder=`` argument, and the encoder if the argument is a fitted one."""
+    value: FDEConfig | FDEEncoder | str | None, dimension: int
+) -> tuple[FDEConfig, FDEEncoder | None]:
+    """Return the configuration of an ``encoder=`` argument, and the encoder if it is a fitted one.
+
+    Parameters
+    ----------
+    value : FDEConfig, FDEEncoder, str or None
+        None for the default preset.
+    dimension : int
+        Columns of the tokens.
+
+    Raises
+    ------
+    TypeError
+        If `value` is something else.
+    ValueError
+        If there is no such preset, or the encoder has another dimension.
+    """
     if value is None or isinstance(value, str):
-        return preset_config(value or DEFAULT_PRESET, dimension), None
-    encoder = value if isinstance(value, Encoder) and not value.needs_fit else None
-    config = value.config if isinstance(value, Encoder) else value
-    classes = [kind.config_class for kind in ENCODERS.values()]
-    if type(config) not in classes:
-        names = ", ".join(each.__name__ for each in classes)
+        return FDEConfig.preset(value or DEFAULT_PRESET, dimension), None
+    encoder = value if isinstance(value, FDEEncoder) and not value.needs_fit else None
+    config = value.config if isinstance(value, FDEEncoder) else value
+    if not isinstance(config, FDEConfig):
         raise TypeError(
-            f"encoder must be a preset's name, a fitted encoder or one of {names}, got {type(value).__name__}."
+            f"encoder must be a preset's name, an FDEConfig or a fitted FDEEncoder, got {type(value).__name__}."
         )
     if config.dimension != dimension:
         raise ValueError(
@@ -71,13 +51,7 @@ def as_encoder(
     return config, encoder
 
 
-def make_encoder(config: EncoderConfig) -> Encoder:
-    """Return a new encoder, which may need ``fit``."""
-    encoder: Encoder = ENCODERS[config.kind](config)
-    return encoder
-
-
-def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
+def read_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
     """Read an encoder of this configuration from the ``encoder_*.npy`` in `folder`.
 
     Raise FileNotFoundError for a missing file, and ValueError for a damaged one or for arrays of another configuration.
@@ -90,9 +64,8 @@ def read_encoder(folder: Path, config: EncoderConfig) -> Encoder:
             raise ValueError(f"{file} is damaged: its {array.dtype} values must be finite numbers.")
         return array
 
-    kind = ENCODERS[config.kind]
-    arrays = {name: each.from_files(read) for name, each in kind._array_classes(config).items()}
-    encoder: Encoder = kind(config, **arrays)
+    arrays = {name: each.from_files(read) for name, each in array_classes(config).items()}
+    encoder = FDEEncoder(config, **arrays)
     if (folder / "encoder_scale.npy").exists():
         scale = read("scale")
         if scale.shape != (1,) or scale[0] <= 0:
@@ -108,7 +81,7 @@ def is_encoder_folder(path: str | os.PathLike[str]) -> bool:
     return (Path(path) / ENCODER_FILE).is_file()
 
 
-def load_encoder(path: str | os.PathLike[str]) -> Encoder:
+def load_encoder(path: str | os.PathLike[str]) -> FDEEncoder:
     """Load an encoder that was written by its ``save``; it makes the same vectors as the saved one.
 
     Parameters
@@ -139,7 +112,7 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
     if state.pop("sha256", None) != content_checksum(state):
         raise ValueError(f"{file} does not match its checksum. Restore it from a copy.")
     try:
-        config = config_from_dict(state["config"])
+        config = FDEConfig.from_dict(state["config"])
     except ValueError as error:  # the file matches its checksum
         raise ValueError(
             f"{file} has the configuration of another version: {error} Use the muvera that wrote it, or fit the "

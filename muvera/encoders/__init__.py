@@ -1,1 +1,0 @@
-"""Encoders: turn token sets into single vectors whose inner product approximates Chamfer similarity."""

@@ -1,0 +1,523 @@
+"""FDEEncoder: turn token sets into Fixed Dimensional Encodings.
+
+The steps, in this order; each may be absent (:class:`muvera.fde.config.FDEConfig`):
+
+1. Cells.  Partition the tokens by SimHash (:mod:`muvera.fde.simhash`) or landmarks
+   (:mod:`muvera.fde.landmarks`), and aggregate them per cell.
+2. Moments.  Mean token and covariance stand beside the cells (:mod:`muvera.fde.moments`).
+3. Final projection.  Reduce both to few floats (:mod:`muvera.fde.learned_projection`), or
+   the cells alone (:mod:`muvera.fde.count_sketch`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from copy import copy
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.batches import MAX_FIT_DOCUMENTS, DocumentSample, as_batches, mean_token
+from ..data.multivectors import MultiVectors, checked_texts
+from ..data.validation import validated_out
+from ..kernels.byte_product import multiply_by_bytes
+from ..utils.atomic_files import atomic_folder, content_checksum, described_file, write_json
+from ..utils.parallel import stage
+from .arrays import EncoderArrays, write_encoder_arrays
+from .config import FDEConfig
+from .count_sketch import FinalSketch, draw_final_sketch
+from .landmark_kernels import project_landmark_queries
+from .landmarks import Landmarks, draw_landmarks
+from .learned_projection import LearnedProjection, fit_maps, sample_windows, window_similarities
+from .moment_kernels import project_query_moments
+from .moments import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks
+from .simhash import MeanToken, SimHashCells, SimHashMatrices, draw_matrices
+from .tasks import TASK_TOKENS, Side, Tokens, new_rows, run_tasks
+
+#: Saved encoders, see docs/index-format.md.
+ENCODER_FORMAT = {"format": "muvera-encoder", "format_version": 4}
+ENCODER_FILE = "encoder.json"
+
+# Texts per task with a learned projection.  With more, a map is read less often; with
+# fewer, long vectors fit into the cache.
+_PROJECTED_TEXTS = 16
+
+# Number of bytes of the cells that one thread keeps before a count sketch.
+_BLOCK_BYTES = 64 << 20
+
+# Number of tokens per task when landmarks are measured: each task reads them once.
+_LANDMARK_TOKENS = 16384
+
+
+class FDEEncoder:
+    """Turn token sets into vectors whose inner product approximates Chamfer.
+
+    An encoder of the presets "paper" and "reference" can encode at once; all others need
+    :meth:`fit` first.
+
+    Parameters
+    ----------
+    config : FDEConfig
+    **arrays : EncoderArrays
+        Those of a saved encoder by name, instead of drawing or fitting them; see
+        :func:`muvera.load_encoder`.
+
+    Raises
+    ------
+    TypeError
+        If `config` is no FDEConfig.
+    ValueError
+        If arrays belong to another configuration.
+
+    Examples
+    --------
+    The paper's FDE of a random document:
+
+    >>> import numpy as np
+    >>> from muvera import FDEConfig, FDEEncoder
+    >>> tokens = np.random.default_rng(0).normal(size=(80, 128))
+    >>> FDEEncoder.preset("paper", 128).encode_documents(tokens).shape
+    (1, 10240)
+
+    The default, fitted to documents:
+
+    >>> rng = np.random.default_rng(0)
+    >>> documents = [rng.normal(size=(9, 32)) for _ in range(300)]
+    >>> FDEEncoder(FDEConfig(dimension=32)).fit(documents).encode_documents(documents).shape
+    (300, 512)
+    """
+
+    #: Each is None if the configuration has no such step, or before a fit.
+    matrices: SimHashMatrices | None = None
+    mean_token: MeanToken | None = None
+    landmarks: Landmarks | None = None
+    sketch: FinalSketch | None = None
+    blocks: MomentBlocks | None = None
+    learned: LearnedProjection | None = None
+
+    #: A power of two.  Tokens are divided by it before encoding, and vectors are multiplied
+    #: by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
+    scale: float = 1.0
+
+    def __init__(self, config: FDEConfig, **arrays: EncoderArrays | None) -> None:
+        if not isinstance(config, FDEConfig):
+            raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
+        self.config = config
+        classes = array_classes(config)
+        for name, values in arrays.items():
+            if values is not None:
+                if name not in classes:
+                    raise ValueError(f"{name} were given, but an encoder of {config} has none.")
+                values.require_shape(config)
+                setattr(self, name, values)
+        if "matrices" in classes and self.matrices is None:
+            self.matrices = draw_matrices(config)
+        if "sketch" in classes and self.sketch is None:
+            self.sketch = draw_final_sketch(config)
+        if None not in (self.learned, self.landmarks) and len(self.learned.cells) != self.landmarks.count:  # type: ignore[union-attr]
+            raise ValueError(
+                f"The encoder's map has {len(self.learned.cells)} rows of cells, but there are "  # type: ignore[union-attr]
+                f"{self.landmarks.count} landmarks. Restore the encoder from a copy."  # type: ignore[union-attr]
+            )
+
+    @classmethod
+    def preset(cls, name: str, dimension: int, **changes: Any) -> FDEEncoder:
+        """Return an encoder of a named configuration.
+
+        Parameters
+        ----------
+        name : {"fde", "moments", "mean", "simhash", "paper", "reference"}
+            See :meth:`FDEConfig.preset`.
+        dimension : int
+            d, columns of a token vector.
+        **changes
+            Parameters of :class:`FDEConfig`.
+
+        Returns
+        -------
+        FDEEncoder
+            Without a fit; "paper" and "reference" need none.
+
+        Examples
+        --------
+        >>> FDEEncoder.preset("paper", 128, num_simhash_projections=4).config.vector_dimension
+        5120
+        """
+        return cls(FDEConfig.preset(name, dimension, **changes))
+
+    @property
+    def needs_fit(self) -> bool:
+        """True if :meth:`fit` must be called before encoding."""
+        return any(getattr(self, name) is None for name in array_classes(self.config))
+
+    @property
+    def center(self) -> NDArray[np.float32]:
+        """The mean token that SimHash cells subtract, float32 (d,); zero without ``center``."""
+        self._require_fit()
+        if self.mean_token is None:
+            return np.zeros(self.config.dimension, np.float32)
+        return self.mean_token.center
+
+    # -- fitting --------------------------------------------------------------------------
+
+    def fit(self, documents: Any, queries: Any = None, *, threads: int | None = None) -> FDEEncoder:
+        """Fit the encoder to a sample of documents, and return it.
+
+        Parameters
+        ----------
+        documents : MultiVectors, arrays, or an iterable of MultiVectors
+            A sample is enough.  At most 4,096 documents (512 without landmarks and learned
+            projection) are used and held in memory, chosen at random.
+        queries : MultiVectors or arrays, optional
+            Queries to fit to.  Default: windows of the documents' own tokens.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        FDEEncoder
+            This encoder.
+
+        Raises
+        ------
+        ValueError
+            If it is fitted already, or the documents have no tokens, numbers that are not
+            finite, or another dimension.
+        """
+        config = self.config
+        if not config.needs_fit:
+            return self
+        if not self.needs_fit:
+            raise ValueError(
+                "This encoder is fitted already, and vectors of two fits cannot be compared. Make a new encoder."
+            )
+        texts = checked_texts([] if queries is None else queries, "queries", config.dimension, "this encoder")
+        sampling = DocumentSample(self._sampled_floats, config.seed, self._sampled_documents)
+        mean = mean_token(sampling.sample_while_yielding(as_batches(documents)), config.dimension)
+        sample = sampling.documents(config.dimension)
+        scale = _scale_of(sample)
+        # After an exception, this encoder is as before.
+        fitted = copy(self)
+        fitted._fit(_divided(sample, scale), _divided(texts, scale), mean / np.float32(scale), threads)
+        fitted.scale = scale
+        vars(self).update(vars(fitted))
+        return self
+
+    @property
+    def _sampled_floats(self) -> int:
+        learned = self.config.final_projection == "learned"
+        return self.config.long_dimension if learned else self.config.vector_dimension
+
+    @property
+    def _sampled_documents(self) -> int:
+        return MAX_FIT_DOCUMENTS if self.config.needs_fit_sample else SAMPLE_DOCUMENTS
+
+    def _fit(
+        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
+    ) -> None:
+        config = self.config
+        if config.partition == "simhash" and config.center:
+            self.mean_token = MeanToken(mean)
+        if config.partition == "landmarks":
+            self.landmarks = draw_landmarks(sample, config)
+        if config.moments is None:
+            return
+        if config.final_projection == "learned":
+            self.blocks = fit_blocks(sample, queries, config, threads, units="rounded")
+            self._fit_projection(sample, queries, threads)
+            return
+
+        def cells(texts: MultiVectors, side: Side) -> NDArray[np.float32]:
+            write = partial(self._write_cells, side, 1.0)
+            width = config.final_projection_dimension or config.cell_dimension
+            return new_rows(write, texts, width, threads, *self._task_size(side))
+
+        has_cells = config.partition is not None
+        self.blocks = fit_blocks(sample, queries, config, threads, cells=cells if has_cells else None)
+
+    def _fit_projection(self, documents: MultiVectors, queries: MultiVectors, threads: int | None) -> None:
+        """Fit the learned projection, and the units of the blocks that it reads."""
+        config, blocks = self.config, cast(MomentBlocks, self.blocks)
+        cells, columns = self._cell_columns, self._cell_columns + config.moment_dimension
+        windows = sample_windows(documents, queries, columns, config.seed)
+        with stage("learning the projection, 1 of 2"):
+            similarities = window_similarities(windows, documents, threads)
+        with stage("learning the projection, 2 of 2"):
+
+            def long(side: Side, texts: MultiVectors) -> NDArray[np.float32]:
+                write = partial(self._write_long, side, 1.0)
+                return new_rows(write, texts, columns, threads, _LANDMARK_TOKENS, _PROJECTED_TEXTS)
+
+            long_documents, long_windows = long("documents", documents), long("queries", windows)
+            unit = _cell_unit(long_documents, cells)
+            long_documents[:, :cells] *= np.float32(unit)
+            long_windows[:, :cells] /= np.float32(unit)
+            size, means = config.vector_dimension, config.dimension + 1
+            maps = fit_maps(long_windows, long_documents, similarities, size, means, config.seed, threads)
+            units = blocks.units.copy()
+            units[0] *= np.float32(unit)
+            coefficients = blocks.coefficients.copy()
+            # The projection weighs the cells.
+            coefficients[0] = 1
+            self.blocks = replace(blocks, units=units, coefficients=coefficients)
+            self.learned = LearnedProjection.rounded(
+                long_windows, maps, cells, means, float(units[0]), threads
+            )
+
+    # -- encoding -------------------------------------------------------------------------
+
+    def encode_documents(
+        self, documents: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode documents.
+
+        Parameters
+        ----------
+        documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A document without tokens gets the zero vector.
+        out : numpy.ndarray, optional
+            float32 (n, vector_dimension), C-contiguous, to write to, such as a memory map.
+        threads : int, optional
+            Default: all usable cores.  The result does not depend on it.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (n, vector_dimension).  The inner product with a query's vector
+            approximates ``chamfer(query, document)`` up to a constant per query.  Without
+            `moments` it approximates ``num_repetitions`` times the similarity, as in the
+            paper.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not fitted, or the documents have another dimension or
+            invalid numbers.
+        """
+        return self._encode(documents, "documents", out, threads)
+
+    def encode_queries(
+        self, queries: Any, *, out: NDArray[np.float32] | None = None, threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Encode queries.
+
+        Parameters
+        ----------
+        queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+            A query without tokens gets the zero vector.
+        out, threads
+            As for :meth:`encode_documents`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 (n, vector_dimension).  A query's vector is the sum of those of its
+            tokens, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`encode_documents`.
+        """
+        return self._encode(queries, "queries", out, threads)
+
+    def _encode(
+        self, values: Any, side: Side, out: NDArray[np.float32] | None, threads: int | None
+    ) -> NDArray[np.float32]:
+        self._require_fit()
+        texts = checked_texts(values, side, self.config.dimension, "this encoder")
+        out = validated_out(out, (len(texts), self.config.vector_dimension))
+        if self.scale != 1:
+            texts = _divided(texts, self.scale)
+        run_tasks(partial(self._write, side), texts, out, threads, *self._task_size(side))
+        if self.scale != 1:
+            out *= np.float32(self.scale)
+        if side == "documents":  # sums over the tokens of an empty query are zero
+            out[texts.lengths == 0] = 0
+        return out
+
+    def _task_size(self, side: Side) -> tuple[int, int | None]:
+        """Return the number of tokens of a task, and the largest number of texts."""
+        if self.learned is not None:
+            return TASK_TOKENS, _PROJECTED_TEXTS
+        if self.sketch is not None or self.landmarks is not None:
+            return TASK_TOKENS, max(1, _BLOCK_BYTES // (4 * self.config.cell_dimension))
+        return TASK_TOKENS, None
+
+    def _write(self, side: Side, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        """Write the vectors of texts start..stop; those without tokens may get any vector."""
+        if self.learned is None:
+            weight = 1.0 if self.blocks is None else self.blocks.cell_weight(side)
+            self._write_cells(side, weight, tokens, start, stop, out)
+            if self.blocks is not None:
+                self.blocks.write(side, out.shape[1] - self.config.moment_dimension, tokens, start, stop, out)
+        elif side == "documents":
+            long = np.empty((stop - start, self._cell_columns + self.config.moment_dimension), np.float32)
+            self._write_long(
+                side, cast(MomentBlocks, self.blocks).cell_weight(side), tokens, start, stop, long
+            )
+            self.learned.project_documents(long, out)
+        else:
+            self._project_queries(self.learned, tokens, start, stop, out)
+
+    def _write_long(
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write cells, times `weight`, and moments side by side."""
+        assert self.blocks is not None
+        self._write_cells(side, weight, tokens, start, stop, out)
+        self.blocks.write(side, self._cell_columns, tokens, start, stop, out)
+
+    def _write_cells(
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the cells of texts start..stop, times `weight`, to the first columns of `out`."""
+        if self.config.partition is None:
+            return
+        cells = out
+        if self.sketch is not None:
+            cells = np.empty((stop - start, self.config.cell_dimension), np.float32)
+        if self.landmarks is not None:
+            sharpness = self.config.landmark_sharpness
+            columns = cells[:, : self._cell_columns]
+            self.landmarks.write(side, sharpness, weight, tokens, start, stop, columns)
+        else:
+            self._simhash_cells.write(side, weight, tokens, start, stop, cells)
+        if self.sketch is not None:
+            self.sketch.project(cells, out[:, : self.config.final_projection_dimension])
+
+    def _project_queries(
+        self, learned: LearnedProjection, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the projected cells and moments of queries, without their long vectors."""
+        blocks, landmarks = cast(MomentBlocks, self.blocks), self.landmarks
+        project_query_moments(
+            tokens, start, stop, blocks.packed_directions, blocks.query_metric,
+            learned.triangle_map, learned.sum_map, out,
+        )  # fmt: skip
+        if landmarks is not None:
+            project_landmark_queries(
+                tokens, start, stop, landmarks.columns, landmarks.inverse_lengths,
+                self.config.landmark_sharpness, learned.cell_rows, out,
+            )  # fmt: skip
+        elif self.config.partition == "simhash":
+            cells = np.empty((stop - start, self._cell_columns), np.float32)
+            self._simhash_cells.write("queries", 1.0, tokens, start, stop, cells)
+            products = np.empty_like(out)
+            multiply_by_bytes(cells, *learned.cell_map, products)
+            out += products
+
+    @cached_property
+    def _simhash_cells(self) -> SimHashCells:
+        assert self.matrices is not None
+        return SimHashCells(self.config, self.matrices, self.mean_token)
+
+    @property
+    def _cell_columns(self) -> int:
+        """Floats of the cells; a small sample has fewer tokens than the configured landmarks."""
+        if self.landmarks is not None and self.config.final_projection == "learned":
+            return self.landmarks.count
+        return self.config.cell_dimension
+
+    # -- files ----------------------------------------------------------------------------
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the drawn and fitted arrays by name.
+
+        Drawn arrays are included, because random streams may change between versions of
+        NumPy.  The columns of token vectors are padded with zeros to a multiple of 16.
+        Bit j of a cell's code is set if its hyperplane j has a positive product, and the
+        blocks of a SimHash FDE run through repetitions, then codes (a Gray code with
+        ``dialect="reference"``), then the d_proj floats of a cell.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not fitted.
+        """
+        self._require_fit()
+        stored = {} if self.scale == 1 else {"scale": np.array([self.scale], np.float32)}
+        for name in array_classes(self.config):
+            stored |= getattr(self, name).to_arrays()
+        return stored
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write configuration and arrays to a folder for :func:`muvera.load_encoder`.
+
+        The folder gets its name only when it is complete.
+
+        Parameters
+        ----------
+        path : path
+            The folder to create.
+        overwrite : bool
+            Replace an encoder's folder.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not fitted.
+        FileExistsError
+            If `path` exists and `overwrite` is False, or if it contains anything but an
+            encoder.
+        """
+        arrays = self.to_arrays()
+        with atomic_folder(path, overwrite, own=(ENCODER_FILE, "encoder_*.npy")) as folder:
+            write_encoder_arrays(arrays, folder)
+            files = {path.name: described_file(path) for path in sorted(folder.iterdir())}
+            state = {**ENCODER_FORMAT, "config": self.config.to_dict(), "files": files}
+            write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
+
+    def _require_fit(self) -> None:
+        if self.needs_fit:
+            raise ValueError("This encoder is not fitted. Call fit(documents) first.")
+
+
+def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
+    """Return the classes of an encoder's arrays, by attribute name."""
+    classes: dict[str, type[EncoderArrays]] = {}
+    if config.partition == "simhash":
+        classes["matrices"] = SimHashMatrices
+        if config.center:
+            classes["mean_token"] = MeanToken
+    if config.partition == "landmarks":
+        classes["landmarks"] = Landmarks
+    if config.final_projection == "count_sketch":
+        classes["sketch"] = FinalSketch
+    if config.moments is not None:
+        classes["blocks"] = MomentBlocks
+    if config.final_projection == "learned":
+        classes["learned"] = LearnedProjection
+    return classes
+
+
+def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
+    """Return the factor with which cells of documents spread as much as their moments."""
+    spreads = [
+        float(np.square(part - part.mean(axis=0), dtype=np.float64).sum())
+        for part in (documents[:, :cells], documents[:, cells:])
+    ]
+    return math.sqrt(spreads[1] / spreads[0]) if min(spreads) > 0 else 1.0
+
+
+def _scale_of(documents: MultiVectors) -> float:
+    """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
+    tokens = documents.tokens
+    largest = max(float(tokens.max(initial=0)), -float(tokens.min(initial=0)))
+    if largest == 0 or 2.0**-20 <= largest <= 2.0**20:
+        return 1.0
+    return 2.0 ** min(max(math.floor(math.log2(largest)), -50), 40)
+
+
+def _divided(texts: MultiVectors, scale: float) -> MultiVectors:
+    if scale == 1:
+        return texts
+    return MultiVectors.from_flat(texts.tokens.astype(np.float32) / np.float32(scale), texts.lengths)

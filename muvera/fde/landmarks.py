@@ -1,0 +1,132 @@
+"""Landmark cells: a partition of token space that is learned from documents.
+
+M landmarks l_1..l_M are the directions of token vectors sampled from documents.  A
+document's value in cell j is its largest similarity to landmark j, max_x <x, l_j>.  A
+query token q is divided among the cells of its nearest landmarks, with the weights
+w_j(q) = |q| softmax_j(beta * cos(q / |q| - c, l_j - c)) around the mean token c.  So
+
+    Chamfer(Q, X) = sum_q max_x <x, q>  ~  sum_j (sum_q w_j(q)) max_x <x, l_j>,
+
+which is a kernel regression of Chamfer through the landmarks.  The right side is an inner
+product of two vectors of M floats: an FDE.  From both, the mean over the cells is
+subtracted.  Without this, documents of another kind than the sample are lost.
+
+This partition is ours.  Like the network of LEMUR (arXiv 2601.21853), it measures
+documents at sampled tokens; unlike it, it needs no training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..utils.random_streams import random_stream
+from .arrays import EncoderArrays, Shapes, array
+from .config import FDEConfig
+from .landmark_kernels import ByteColumns, center_rows, landmark_queries, largest_products
+from .linear_algebra import quantize_columns, token_columns
+from .tasks import Side, Tokens
+
+# Number of this purpose among the random streams of a seed.
+_LANDMARKS = 0xD0
+
+# Tokens whose lengths are measured together.
+_BLOCK = 65536
+
+
+@dataclass(frozen=True)
+class Landmarks(EncoderArrays):
+    """The landmarks of an encoder, in bytes."""
+
+    #: The mean of the sample's token directions, c, (d,).
+    center: NDArray[np.float32] = array(np.float32)
+    #: Directions of sampled tokens, (d, n), n <= M; column j is in units of its scale.
+    landmarks: NDArray[np.int8] = array(np.int8, unit_of_columns="scales")
+    scales: NDArray[np.float32] = array(np.float32)
+
+    prefix = "landmarks_"
+
+    def _shapes(self, config: FDEConfig) -> Shapes:
+        # A small sample has fewer tokens than M.
+        count = min(config.num_landmarks, len(self.scales))
+        return (config.dimension,), (config.dimension, count), (count,)
+
+    @property
+    def count(self) -> int:
+        """Number of landmarks."""
+        return len(self.scales)
+
+    @cached_property
+    def columns(self) -> ByteColumns:
+        """The landmarks for kernels."""
+        return token_columns(self.landmarks, self.scales, self.center)
+
+    @cached_property
+    def inverse_lengths(self) -> NDArray[np.float32]:
+        """``1 / |l - c|`` for each landmark, float32 (n,); 0 if that length is 0."""
+        around = self.landmarks * self.scales - self.center[:, np.newaxis]
+        lengths: NDArray[np.float64] = np.sqrt(np.square(around, dtype=np.float64).sum(axis=0))
+        inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        return np.asarray(inverse, np.float32)
+
+    def write(
+        self,
+        side: Side,
+        sharpness: float,
+        weight: float,
+        tokens: Tokens,
+        start: int,
+        stop: int,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write `weight` times the cells of texts start..stop, minus their mean."""
+        cells = np.empty((stop - start, self.count), np.float32)
+        if side == "documents":
+            largest_products(tokens, start, stop, self.columns, cells)
+        else:
+            landmark_queries(tokens, start, stop, self.columns, self.inverse_lengths, sharpness, cells)
+        center_rows(cells, self.count, np.float32(weight))
+        out[:, : self.count] = cells
+        out[:, self.count :] = 0
+
+
+def draw_landmarks(documents: MultiVectors, config: FDEConfig) -> Landmarks:
+    """Sample the landmarks from the documents' tokens.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        With at least one token that is not zero.
+    config : FDEConfig
+
+    Returns
+    -------
+    Landmarks
+        min(M, number of such tokens) of them.
+    """
+    lengths = _lengths(documents)
+    filled = np.flatnonzero(lengths > 0)
+    stream = random_stream(config.seed, _LANDMARKS)
+    count = min(config.num_landmarks, len(filled))
+    rows = np.sort(stream.choice(filled, count, replace=False))
+    directions = documents.tokens[rows].astype(np.float32) / lengths[rows, np.newaxis]
+    center = np.zeros(documents.dimension)
+    for start in range(0, len(lengths), _BLOCK):
+        some = documents.tokens[start : start + _BLOCK].astype(np.float32)
+        part = lengths[start : start + _BLOCK, np.newaxis]
+        center += np.divide(some, part, out=np.zeros_like(some), where=part > 0).sum(axis=0, dtype=np.float64)
+    center /= max(1, len(filled))
+    return Landmarks(center.astype(np.float32), *quantize_columns(np.ascontiguousarray(directions.T)))
+
+
+def _lengths(documents: MultiVectors) -> NDArray[np.float32]:
+    """Return the length of each token, float32 (n_tokens,)."""
+    blocks = [
+        np.linalg.norm(documents.tokens[start : start + _BLOCK].astype(np.float32), axis=1)
+        for start in range(0, documents.num_tokens, _BLOCK)
+    ]
+    return np.concatenate([np.empty(0, np.float32), *blocks])

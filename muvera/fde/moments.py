@@ -1,0 +1,386 @@
+"""Moments: a document's mean token, a bias and its covariance, as columns of a vector.
+
+The part of Chamfer that the mean token explains is exact: sum_q <q, m>.  What is left is
+how far the best token of a document lies above its mean.  For tokens that vary like normal
+values, the largest of n lies about sqrt(2 log n) standard deviations above it, and the
+variance along q is q' C q with the document's covariance C.  Linearized around the
+documents' mean covariance C0:
+
+    Chamfer(Q, X)  ~  sum_q <q, m> + sqrt(2 log n) <C, sum_q q q' / (2 sqrt(q' C0 q))>
+
+The coefficients of these blocks are fitted to exact Chamfer by least squares.  See
+docs/how-it-works.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.batches import pseudo_queries
+from ..data.multivectors import MultiVectors
+from ..kernels.chamfer import score_documents
+from ..kernels.rows import pack_map
+from ..kernels.tile import LANES, pack_columns
+from ..utils.random_streams import random_stream
+from .arrays import EncoderArrays, Shapes, array
+from .config import FDEConfig
+from .linear_algebra import gram, leading_eigenvectors, one_blas_thread, product
+from .moment_kernels import (
+    Directions,
+    DocumentWeights,
+    QueryMetric,
+    document_moments,
+    first_moments,
+    query_moments,
+    weigh_moments,
+)
+from .tasks import Side, Tokens, new_rows
+
+#: Coefficients without documents to fit them to: of the cells (their weight on most
+#: models), the covariance, the mean m, m / |m|, and for the bias |m|, |m|**2 and the
+#: logarithm of the number of tokens.
+DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
+
+# Maximum number of tokens that determine the directions, and maximum bytes of their deviations.
+_DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
+
+#: Largest number of documents whose exact similarities are computed.
+SAMPLE_DOCUMENTS = 512
+
+# Number of queries and windows in the regression.
+_QUERIES = 100
+
+# Tokens of a window if no queries are given, and their maximum otherwise.
+_LENGTH, _LONGEST = 24, 64
+
+# Number of documents per query in the regression: the best ones, because a search has to
+# separate these.
+_BEST = 100
+
+# Weight of the default coefficients, in sampled documents: a few documents hardly change them.
+_PRIOR = 4.0
+
+# A term whose spread is below this share of the targets' spread is nearly the same for all
+# sampled documents.  It could contribute only with a huge coefficient, which would be wrong
+# for other documents.
+_LEAST_SPREAD = 0.1
+
+# Purposes among the random streams of a seed; the first picks documents, queries and windows.
+_PICKING, _DIRECTIONS = 0xC4, 0xC5
+
+#: How both sides share the length of a product.  "balanced": both are about equally long,
+#: which graphs need.  "rounded": all blocks of documents have the same largest entry, so
+#: that they can be rounded with one step.
+Units = Literal["balanced", "rounded"]
+
+#: A block of documents' vectors and its counterpart of queries' vectors.
+Block = tuple[NDArray[np.floating], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class MomentBlocks(EncoderArrays):
+    """Coefficients and arrays of the blocks: r directions of covariance, w columns in total."""
+
+    #: Of the terms of DEFAULT_COEFFICIENTS, float64 (7,).
+    coefficients: NDArray[np.float64] = array(np.float64)
+    #: Documents' blocks (cells, covariance, mean, bias) are multiplied by these, queries'
+    #: blocks are divided, float32 (4,).
+    units: NDArray[np.float32] = array(np.float32)
+    #: The sampled documents' mean blocks (w,), which are subtracted; this does not change
+    #: the ranking.
+    offset: NDArray[np.float32] = array(np.float32)
+    #: The documents' mean covariance (r, r); (0, 0) without covariance.
+    metric: NDArray[np.float32] = array(np.float32)
+    #: Orthonormal rows (r, d); (0, 0) if r is d or there is no covariance.
+    directions: NDArray[np.float32] = array(np.float32)
+
+    prefix = "moments_"
+
+    def _shapes(self, config: FDEConfig) -> Shapes:
+        size, dimension = config.num_directions, config.dimension
+        directions = (size, dimension) if 0 < size < dimension else (0, 0)
+        return (len(DEFAULT_COEFFICIENTS),), (4,), (config.moment_dimension,), (size, size), directions
+
+    def require_shape(self, config: FDEConfig) -> None:
+        """Raise ValueError if the blocks belong to another configuration, or a unit is not positive."""
+        super().require_shape(config)
+        if self.units.min() <= 0:
+            raise ValueError(
+                f"The encoder's units must be positive, got {self.units.min()}. Restore the encoder from a copy."
+            )
+
+    def cell_weight(self, side: Side) -> float:
+        """Return the factor of the cells of one side, if no learned projection follows."""
+        unit = float(self.units[0])
+        return float(self.coefficients[0]) * unit if side == "documents" else 1 / unit
+
+    @cached_property
+    def packed_directions(self) -> Directions:
+        """The directions for kernels."""
+        if not self.directions.size:
+            return Directions(np.empty(0, np.float32), len(self.metric))
+        padding = -self.directions.shape[1] % LANES
+        return Directions(pack_map(np.pad(self.directions.T, ((0, padding), (0, 0)))), len(self.metric))
+
+    @cached_property
+    def query_metric(self) -> QueryMetric:
+        """The mean covariance and the units for kernels."""
+        padding = -len(self.metric) % LANES
+        return QueryMetric(pack_columns(np.pad(self.metric, (0, padding))).reshape(-1), self.units)
+
+    def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
+        document_moments(tokens, start, stop, at, self.packed_directions, out)
+
+    def write(
+        self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write the blocks of texts start..stop to the columns of `out` from `at` on."""
+        if side == "queries":
+            query_moments(tokens, start, stop, at, self.packed_directions, self.query_metric, out)
+            return
+        self.write_moments(at, tokens, start, stop, out)
+        triangle = len(self.metric) * (len(self.metric) + 1) // 2
+        weights = DocumentWeights(triangle, self.coefficients[1:], self.units[1:], self.offset)
+        weigh_moments(tokens.offsets, start, stop, at, weights, out)
+
+
+def default_blocks(config: FDEConfig, directions: NDArray[np.float32] | None = None) -> MomentBlocks:
+    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`, for all columns if `directions` is None."""
+    return MomentBlocks(
+        np.array(DEFAULT_COEFFICIENTS),
+        np.ones(4, np.float32),
+        np.zeros(config.moment_dimension, np.float32),
+        np.eye(config.num_directions, dtype=np.float32),
+        np.empty((0, 0), np.float32) if directions is None else directions,
+    )
+
+
+def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+    """Return the mean token of each text, float32 (n, d)."""
+
+    def write(tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        first_moments(tokens, start, stop, 0, True, out)
+
+    return new_rows(write, texts, texts.dimension, threads)
+
+
+def principal_directions(
+    documents: MultiVectors, count: int, seed: int, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return the `count` leading directions of tokens around their own document's mean, orthonormal float32 (r, d)."""
+    tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
+    stream = random_stream(seed, _DIRECTIONS)
+    positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))
+    owners = np.searchsorted(documents.offsets, positions, side="right") - 1
+    means = mean_tokens(documents, threads)
+    deviations = np.asarray(documents.tokens[positions], np.float32) - means[owners]
+    covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
+    start = random_stream(seed, _DIRECTIONS, 1)
+    axes = leading_eigenvectors(covariance, count, start, threads)[1]
+    # A random rotation gives all entries of a covariance about the same range, because they are rounded with one step.
+    turn = np.linalg.qr(stream.standard_normal((axes.shape[1], axes.shape[1])))[0]
+    return np.ascontiguousarray((axes @ turn.astype(np.float32)).T)
+
+
+class Sample(NamedTuple):
+    """Documents, and queries or windows of other documents, to fit coefficients to."""
+
+    documents: MultiVectors
+    queries: MultiVectors
+    #: Each window's own document, or -1 for a query, int64 (n_queries,).
+    sources: NDArray[np.int64]
+
+
+@one_blas_thread()
+def fit_blocks(
+    documents: MultiVectors,
+    queries: MultiVectors,
+    config: FDEConfig,
+    threads: int | None,
+    *,
+    units: Units = "balanced",
+    cells: Callable[[MultiVectors, Side], NDArray[np.float32]] | None = None,
+) -> MomentBlocks:
+    """Fit the blocks to documents.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        All of them have tokens.
+    queries : MultiVectors
+        May be empty; then windows of the documents' own tokens are the queries.
+    config : FDEConfig
+    threads : int or None
+        The result does not depend on it.
+    units : {"balanced", "rounded"}
+        See :data:`Units`.
+    cells : callable, optional
+        ``cells(texts, side)`` returns the cells beside the blocks, (n, any).  Their
+        products approximate Chamfer.
+
+    Returns
+    -------
+    MomentBlocks
+    """
+    defaults = default_blocks(config, _directions(documents, config, threads))
+    rng = random_stream(config.seed, _PICKING)
+    if len(documents) > SAMPLE_DOCUMENTS:
+        documents = documents[np.sort(rng.choice(len(documents), SAMPLE_DOCUMENTS, replace=False))]
+    columns, size = config.moment_dimension, config.num_directions
+    moments = new_rows(partial(defaults.write_moments, 0), documents, columns, threads)
+    triangle = size * (size + 1) // 2
+    defaults = replace(defaults, metric=_mean_covariance(moments[:, :triangle], documents.lengths, size))
+    if len(documents) < 2:
+        return defaults
+    sample = Sample(documents, *_queries_and_windows(documents, queries, rng))
+    query_blocks = new_rows(partial(defaults.write, "queries", 0), sample.queries, columns, threads)
+    cell_block: Block = tuple(np.zeros((len(side), 0), np.float32) for side in sample[:2])  # type: ignore[assignment]
+    if cells is not None:
+        cell_block = cells(documents, "documents"), cells(sample.queries, "queries")
+    covariances = moments[:, :triangle], query_blocks[:, :triangle]
+    means = moments[:, triangle:-1], query_blocks[:, triangle:-1]
+    counts, terms = query_blocks[:, -1:], _BiasTerms.of(means[0], documents.lengths)
+    coefficients = _least_squares(
+        _factors([cell_block, covariances], means, counts, terms, threads),
+        _similarities(sample.queries, documents, threads),
+        sample.sources,
+    )
+    pairs: list[Block] = [
+        (coefficients[1] * covariances[0], covariances[1]),
+        ((coefficients[2] + coefficients[3] * terms.inverse)[:, np.newaxis] * means[0], means[1]),
+        ((coefficients[4:] @ terms.bias)[:, np.newaxis], counts),
+    ]
+    offset = np.concatenate([block.mean(axis=0, dtype=np.float64) for block, _ in pairs])
+    pairs = [(block - block.mean(axis=0), query) for block, query in pairs]
+    scaled_cells = coefficients[0] * cell_block[0], cell_block[1]
+    return replace(
+        defaults,
+        coefficients=coefficients,
+        units=np.array([_unit(*sides, units) for sides in [scaled_cells, *pairs]], np.float32),
+        offset=offset.astype(np.float32),
+    )
+
+
+class _BiasTerms(NamedTuple):
+    """Facts of a document that scale its mean token or make its bias."""
+
+    #: One over the length of the mean token, (n,); 0 for a mean token of zero.
+    inverse: NDArray[np.float64]
+    #: |m|, |m|**2 and the logarithm of the number of tokens, (3, n).
+    bias: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, means: NDArray[np.floating], lengths: NDArray[np.int64]) -> _BiasTerms:
+        """Return the terms of documents with these mean tokens (n, d) and numbers of tokens."""
+        square = np.square(means, dtype=np.float64).sum(axis=1)
+        norms = np.sqrt(square)
+        inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        return cls(inverse, np.stack([norms, square, np.log(lengths)]))
+
+
+def _factors(
+    blocks: list[Block],
+    means: Block,
+    counts: NDArray[np.float32],
+    terms: _BiasTerms,
+    threads: int | None,
+) -> list[NDArray[np.floating]]:
+    """Return the factor of each coefficient, (queries, documents): zeros for a missing block."""
+    along = _products(means, threads)
+    factors: list[NDArray[np.floating]] = [_products(block, threads) for block in blocks]
+    return [*factors, along, along * terms.inverse, *(counts * term for term in terms.bias)]
+
+
+def _products(block: Block, threads: int | None) -> NDArray[np.float32]:
+    documents, queries = (np.asarray(side, np.float32) for side in block)
+    return product(queries, documents.T, threads)
+
+
+def _directions(
+    documents: MultiVectors, config: FDEConfig, threads: int | None
+) -> NDArray[np.float32] | None:
+    if not 0 < config.num_directions < config.dimension:
+        return None
+    return principal_directions(documents, config.num_directions, config.seed, threads)
+
+
+def _similarities(queries: MultiVectors, documents: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+    """Return the exact Chamfer similarities, float32 (n_queries, n_documents)."""
+    packed = pack_columns(np.asarray(queries.tokens, np.float32)).reshape(-1)
+
+    def score(tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        score_documents(*tokens, np.arange(start, stop), packed, queries.offsets, out)
+
+    return np.ascontiguousarray(new_rows(score, documents, len(queries), threads).T)
+
+
+def _queries_and_windows(
+    documents: MultiVectors, queries: MultiVectors, rng: np.random.Generator
+) -> tuple[MultiVectors, NDArray[np.int64]]:
+    """Return queries and windows, and each window's own document (-1 for a query)."""
+    texts = [text for text in queries if len(text)]
+    length = min(_LONGEST, max(1, round(float(np.mean([len(q) for q in texts]))))) if texts else _LENGTH
+    if len(texts) > _QUERIES:
+        texts = [texts[i] for i in np.sort(rng.choice(len(texts), _QUERIES, replace=False))]
+    own = np.full(len(texts), -1)
+    missing = min(_QUERIES - len(texts), len(documents))
+    if missing:
+        windows, sources = pseudo_queries(documents, missing, length, rng)
+        texts += list(windows)
+        own = np.concatenate([own, sources])
+    arrays = [np.asarray(text, np.float32) for text in texts]
+    return MultiVectors.from_arrays(arrays, dimension=documents.dimension), own
+
+
+def _mean_covariance(
+    triangles: NDArray[np.float32], lengths: NDArray[np.int64], size: int
+) -> NDArray[np.float32]:
+    """Return the mean of the documents' covariances, float32 (r, r); that of one token is zero."""
+    unscaled = triangles / np.sqrt(2 * np.log(np.maximum(lengths, 2)))[:, np.newaxis]
+    mean = unscaled.mean(axis=0, dtype=np.float64)
+    rows, columns = np.triu_indices(size)
+    mean[rows != columns] /= np.sqrt(2)
+    metric = np.empty((size, size), np.float32)
+    metric[rows, columns] = metric[columns, rows] = mean
+    return metric
+
+
+def _unit(block: NDArray[np.floating], query: NDArray[np.floating], units: Units) -> float:
+    """Return the factor of the documents' side `block`; queries are divided by it."""
+    if units == "rounded":
+        peak = float(np.abs(block).max(initial=0))
+        return 1 / peak if peak > 0 else 1.0
+    # Root mean square lengths of the rows.
+    lengths = [float(np.sqrt(np.square(side, dtype=np.float64).sum() / len(side))) for side in (block, query)]
+    return float(np.sqrt(lengths[1] / lengths[0])) if min(lengths) > 0 else 1.0
+
+
+def _least_squares(
+    terms: list[NDArray[np.floating]], similarities: NDArray[np.float32], own: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the coefficients of the terms; a term of zeros keeps its default."""
+    rows, targets = [], []
+    for query, document in enumerate(own.tolist()):
+        best = np.argsort(-similarities[query], kind="stable")
+        best = best[best != document][:_BEST]
+        columns = np.stack([np.asarray(term[query, best], np.float64) for term in terms], axis=1)
+        target = similarities[query, best].astype(np.float64)
+        rows.append(columns - columns.mean(axis=0))
+        targets.append(target - target.mean())
+    matrix, target = np.concatenate(rows), np.concatenate(targets)
+    defaults = np.array(DEFAULT_COEFFICIENTS)
+    spread = np.sqrt(np.square(matrix).mean(axis=0))
+    floor = _LEAST_SPREAD * float(np.sqrt(np.square(target).mean()))
+    spread = np.maximum(spread, floor if floor > 0 else 1.0)
+    scaled = matrix / spread
+    gram = scaled.T @ scaled / len(scaled) + np.eye(len(terms)) * (_PRIOR / similarities.shape[1])
+    residual = target - matrix @ defaults
+    change: NDArray[np.float64] = np.linalg.solve(gram, scaled.T @ residual / len(scaled)) / spread
+    return defaults + change

@@ -1,0 +1,167 @@
+"""SimHash cells: the paper's partition and inner projections, as one step.
+
+Paper: arXiv 2405.19504, section 2.  Each of R_reps repetitions divides token space by
+k_sim hyperplanes into 2**k_sim cells (:mod:`muvera.fde.partition`).  A query's cell holds
+the sum of its tokens, a document's the mean.  A random projection (:mod:`muvera.fde.projection`)
+makes d_proj floats of each cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.tile import LANES, pack_columns, pad_columns
+from . import partition, projection, reference
+from .arrays import EncoderArrays, Shapes, array
+from .config import FDEConfig
+from .kernels import (
+    CELL_LENGTH,
+    CELL_MEAN,
+    CELL_UNIT,
+    Cells,
+    Partition,
+    Projection,
+    Tokens,
+    encode_documents,
+    encode_queries,
+)
+from .tasks import Side
+
+_CELL_VALUES = {"mean": CELL_MEAN, "unit": CELL_UNIT, "length": CELL_LENGTH}
+
+_PROJECTIONS: dict[str, Callable[[int, int, int, int], NDArray[Any]]] = {
+    "complementary": projection.draw_complementary,
+    "rademacher": projection.draw_rademacher,
+    "count_sketch": projection.draw_count_sketches,
+    "identity": projection.draw_identity,
+}
+
+
+@dataclass(frozen=True)
+class SimHashMatrices(EncoderArrays):
+    """The random matrices of an encoder; `width` is d rounded up to a multiple of 16.
+
+    They are stored, because NumPy's random streams may change.
+    """
+
+    #: Normals, (R_reps * k_sim, width).
+    hyperplanes: NDArray[np.float32] = array(np.float32)
+    #: psi, scale included, (R_reps, d_proj, width), or (0, 0, 0) for the identity.
+    projections: NDArray[np.float32] = array(np.float32)
+
+    def _shapes(self, config: FDEConfig) -> Shapes:
+        width, repetitions = config.dimension + -config.dimension % LANES, config.num_repetitions
+        assert config.projection_dimension is not None
+        identity = config.projection == "identity"
+        projections = (0, 0, 0) if identity else (repetitions, config.projection_dimension, width)
+        return (repetitions * config.num_simhash_projections, width), projections
+
+    @cached_property
+    def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Hyperplanes and projections for kernels; the projections of the identity are empty."""
+        projections = [pack_columns(rows).reshape(-1) for rows in self.projections]
+        none = np.empty(0, np.float32)
+        return pack_columns(self.hyperplanes).reshape(-1), np.concatenate([none, *projections])
+
+    @cached_property
+    def inverse_norms(self) -> NDArray[np.float32]:
+        """One over the length of each hyperplane's normal, float32 (R_reps * k_sim,)."""
+        return partition.inverse_norms(self.hyperplanes)
+
+
+@dataclass(frozen=True)
+class MeanToken(EncoderArrays):
+    """The mean token of documents, which is subtracted from tokens."""
+
+    #: float32 (d,).
+    center: NDArray[np.float32] = array(np.float32)
+
+    def _shapes(self, config: FDEConfig) -> Shapes:
+        return ((config.dimension,),)
+
+    @cached_property
+    def padded(self) -> NDArray[np.float32]:
+        """The mean token with its width rounded up to whole vectors."""
+        return pad_columns(self.center)
+
+
+def draw_matrices(config: FDEConfig) -> SimHashMatrices:
+    """Draw the matrices of a configuration.
+
+    Every purpose of random draws has its own child of one ``SeedSequence``.  So does every
+    repetition, or every group of repetitions that share a rotation.  So repetition r does
+    not depend on the number of repetitions, up to rounding.
+
+    Parameters
+    ----------
+    config : FDEConfig
+        With ``partition="simhash"``.
+
+    Returns
+    -------
+    SimHashMatrices
+        Always the same for one configuration.
+    """
+    draws = reference if config.dialect == "reference" else partition
+    planes = draws.draw_hyperplanes(
+        config.seed, config.num_repetitions, config.num_simhash_projections, config.dimension
+    )
+    draw = _PROJECTIONS[config.projection]
+    if config.dialect == "reference" and config.projection == "count_sketch":
+        draw = reference.draw_count_sketches
+    assert config.projection_dimension is not None
+    drawn = draw(config.seed, config.num_repetitions, config.projection_dimension, config.dimension)
+    return SimHashMatrices(pad_columns(planes), pad_columns(drawn))
+
+
+def cell_positions(config: FDEConfig) -> NDArray[np.int64]:
+    """Return the position of each code's block in its repetition, int64 (2**k_sim,)."""
+    positions = partition.gray_positions if config.dialect == "reference" else partition.cell_positions
+    return positions(config.num_simhash_projections)
+
+
+class SimHashCells:
+    """The SimHash cells of one encoder, ready for kernels.
+
+    Parameters
+    ----------
+    config : FDEConfig
+    matrices : SimHashMatrices
+    mean_token : MeanToken or None
+        None without ``center``.
+    """
+
+    def __init__(self, config: FDEConfig, matrices: SimHashMatrices, mean_token: MeanToken | None) -> None:
+        planes, projections = matrices.packed
+        center = pad_columns(np.zeros(config.dimension)) if mean_token is None else mean_token.padded
+        assert config.projection_dimension is not None
+        self._partition = Partition(
+            center, planes, matrices.inverse_norms, cell_positions(config),
+            config.num_repetitions, config.num_simhash_projections,
+        )  # fmt: skip
+        self._projection = Projection(projections, config.projection_dimension)
+        split = config.moments is not None
+        self._cells = Cells(config.fill_empty_partitions, _CELL_VALUES[config.document_cells], split)
+        self._softness = np.float32(config.soft_query_cells)
+        # With moments, a product estimates Chamfer itself; the paper's estimates R_reps
+        # times Chamfer.
+        self._share = 1 / config.num_repetitions if split else 1.0
+
+    def write(
+        self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
+    ) -> None:
+        """Write `weight` times the cells of texts start..stop to the first columns of `out`."""
+        if side == "documents":
+            factor = np.float32(weight * self._share)
+            encode_documents(tokens, start, stop, self._partition, self._projection, self._cells, factor, out)
+        else:
+            factor = np.float32(weight)
+            encode_queries(
+                tokens, start, stop, self._partition, self._projection, self._softness, factor, out
+            )

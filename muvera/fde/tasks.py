@@ -1,0 +1,75 @@
+"""run_tasks: fill one row per text, in parallel, with the same bits for any split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors, as_kernel_arrays
+from ..utils.parallel import run_in_ranges, split_by_weight
+from .kernels import Tokens
+
+__all__ = ["Side", "Tokens", "Write", "new_rows", "run_tasks"]
+
+#: The two sides of a search.
+Side = Literal["documents", "queries"]
+
+#: Writes rows for the texts start..stop.
+Write = Callable[[Tokens, int, int, NDArray[np.float32]], None]
+
+#: Tokens per task: enough to hide the cost of starting it, few enough to balance threads.
+TASK_TOKENS = 2048
+
+
+def run_tasks(
+    write: Write,
+    texts: MultiVectors,
+    out: NDArray[np.float32],
+    threads: int | None = None,
+    tokens: int = TASK_TOKENS,
+    most: int | None = None,
+) -> NDArray[np.float32]:
+    """Fill `out`, one row per text, and return it.
+
+    Parameters
+    ----------
+    write : callable
+        ``write(tokens, start, stop, rows)`` writes the rows of texts start..stop.
+    texts : MultiVectors
+    out : numpy.ndarray
+        float32 (n, any width).
+    threads : int, optional
+        Default: all usable cores.
+    tokens : int
+        About the number of tokens of a task.
+    most : int, optional
+        Largest number of texts of a task.
+
+    Returns
+    -------
+    numpy.ndarray
+        `out`.
+    """
+    arrays = Tokens(*as_kernel_arrays(texts), texts.offsets)
+    if len(texts) == 1 and threads is None:  # planning takes as long as some encoders do
+        write(arrays, 0, 1, out)
+        return out
+    ranges = split_by_weight(texts.offsets, tokens, most or max(1, len(texts)))
+    run_in_ranges(lambda start, stop: write(arrays, start, stop, out[start:stop]), ranges, threads)
+    return out
+
+
+def new_rows(
+    write: Write,
+    texts: MultiVectors,
+    width: int,
+    threads: int | None = None,
+    tokens: int = TASK_TOKENS,
+    most: int | None = None,
+) -> NDArray[np.float32]:
+    """Return a new array (n, `width`) that :func:`run_tasks` fills."""
+    out = np.empty((len(texts), width), np.float32)
+    return run_tasks(write, texts, out, threads, tokens, most)
