@@ -375,7 +375,26 @@ def _vector_type(dimension: int, m: int) -> np.dtype[Any]:
 def _new_index(dimension: int) -> Any:
     """Return an object of hnswlib that has no graph yet."""
     library = import_extra("hnswlib", "hnsw", "Backend 'hnsw'")
+    _require_hnswlib(library)
     return library.Index(space="ip", dim=dimension + _FILLING)
+
+
+def _require_hnswlib(library: Any) -> None:
+    """Raise ImportError if another library is installed under the name hnswlib.
+
+    chroma-hnswlib is: it lacks these two features, and it writes other files.
+    """
+    index = getattr(library, "Index", None)
+    missing = [] if hasattr(index, "index_file_size") else ["index_file_size"]
+    # pybind11 writes a method's signature into its docstring.
+    if "return_type" not in (getattr(getattr(index, "get_items", None), "__doc__", "") or ""):
+        missing.append("get_items(return_type=)")
+    if missing:
+        raise ImportError(
+            f"Backend 'hnsw' needs hnswlib 0.8 or newer, but the module in {getattr(library, '__file__', None)} has no "
+            f"{' and no '.join(missing)}; if chroma-hnswlib is installed, uninstall it, then run: "
+            "pip install --force-reinstall hnswlib"
+        )
 
 
 def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:

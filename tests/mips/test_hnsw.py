@@ -1,6 +1,8 @@
 """HNSWSearch: ef, lengths, failed additions, damaged files, and checks that hnswlib lacks."""
 
 import struct
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,23 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 # -- checks that hnswlib lacks ------------------------------------------------
+
+
+def test_another_library_under_the_name_of_hnswlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """chroma-hnswlib has the same module name; its index lacks `index_file_size` and `return_type`."""
+
+    class Index:
+        def get_items(self, ids: Any = None) -> Any:
+            """get_items(self: hnswlib.Index, ids: object = None) -> list"""
+
+    chroma = types.ModuleType("hnswlib")
+    chroma.Index, chroma.__file__ = Index, "/somewhere/hnswlib.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "hnswlib", chroma)
+    with pytest.raises(
+        ImportError, match=r"/somewhere/hnswlib.so has no index_file_size and no get_items"
+    ) as error:
+        HNSWSearch(16)
+    assert "chroma-hnswlib" in str(error.value) and "pip install" in str(error.value)
 
 
 def test_unreachable_vectors_are_found() -> None:
