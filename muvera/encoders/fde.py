@@ -28,7 +28,7 @@ from ..fde.kernels import (
     encode_queries,
 )
 from ..kernels.rows import add_count_sketch
-from ..kernels.tile import LANES, pack_columns, pad_columns
+from ..kernels.tile import LANES, at_cache_line, pack_columns, pad_columns
 from ..utils.checks import require_choice, require_int, require_number
 from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, run_tasks
 from .moment_blocks import SAMPLE_DOCUMENTS, MomentBlocks, fit_blocks, moment_dimension
@@ -238,7 +238,8 @@ class FDEMatrices(EncoderArrays):
     def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Hyperplanes and projections, packed for the kernels; the projections of the identity are empty."""
         projections = [pack_columns(rows).reshape(-1) for rows in self.projections]
-        return pack_columns(self.hyperplanes).reshape(-1), np.concatenate([_NONE, *projections])
+        joined = np.concatenate([_NONE, *projections])
+        return at_cache_line(pack_columns(self.hyperplanes)), at_cache_line(joined)
 
     @cached_property
     def inverse_norms(self) -> NDArray[np.float32]:

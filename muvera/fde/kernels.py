@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..kernels.jit import count_bits, helper, kernel
 from ..kernels.rows import (
     add_scaled,
+    empty_floats,
     load_rows,
     longest_text,
     set_scaled,
@@ -31,7 +32,7 @@ from ..kernels.rows import (
     sum_rows,
     sum_scaled_rows,
 )
-from ..kernels.tile import LANES, ROWS, tile_dot, tile_signs
+from ..kernels.tile import LANES, ROWS, tile_dot, tile_scatter, tile_signs, tile_signs_of_two
 
 #: Value of a document cell: the mean of its tokens, its direction with length 1, or its
 #: direction with the mean length of the tokens.
@@ -129,8 +130,8 @@ class _Entries(NamedTuple):
     A document's token has one entry, a query's token up to two.
     """
 
-    #: Code of the cell, int32 (entries,).
-    codes: NDArray[np.int32]
+    #: Code of the cell, uint32 (entries,); unsigned positions need no check for negative ones.
+    codes: NDArray[np.uint32]
     #: Token, int64 (entries,), and its weight in the cell, float32 (entries,); documents
     #: need neither.
     tokens: NDArray[np.int64]
@@ -148,21 +149,25 @@ class _Members(NamedTuple):
     shares: NDArray[np.float32]
     #: Number of entries before each code, int64 (C + 1,).
     starts: NDArray[np.int64]
-    #: Of each slot: code, first entry and the one after the last, int64 (C,).
-    slot_codes: NDArray[np.int64]
-    slot_starts: NDArray[np.int64]
-    slot_stops: NDArray[np.int64]
+    #: Of each slot: code, first entry and the one after the last, int64 (3, C).  The
+    #: codes of the empty cells stand behind the slots.
+    slots: NDArray[np.int64]
 
 
-class _Batch(NamedTuple):
-    """ROWS slots on their way from sums to blocks of the FDE."""
+class _Blocks(NamedTuple):
+    """The slots of one repetition on their way from sums to blocks of the FDE."""
 
-    #: float32 (ROWS * width,), sums of tokens.
+    #: float32 (C * width,), sums of tokens.
     sums: NDArray[np.float32]
-    #: float32 (ROWS,), factors of the projected sums.
+    #: float32 (C,), factors of the projected sums.
     scales: NDArray[np.float32]
-    #: float32 (ROWS * LANES,), projected sums.
+    #: int64 (C,), positions of the blocks in the FDE.
+    places: NDArray[np.int64]
+    #: float32 (ROWS * LANES,), projected sums that do not fill LANES.
     tile: NDArray[np.float32]
+
+
+# Helpers name the arrays of a tuple once, at their start: each look-up counts references.
 
 
 @helper
@@ -172,18 +177,15 @@ def _new_members(entries, cells):
         np.empty(entries + cells, np.int64),
         np.empty(entries, np.float32),
         np.empty(cells + 1, np.int64),
-        np.empty(cells, np.int64),
-        np.empty(cells, np.int64),
-        np.empty(cells, np.int64),
+        np.empty((3, cells), np.int64),
     )
 
 
 @helper
-def _new_batch(width):
-    """Return an batch of ROWS slots."""
-    return _Batch(
-        np.empty(ROWS * width, np.float32), np.empty(ROWS, np.float32), np.empty(ROWS * LANES, np.float32)
-    )
+def _new_blocks(cells, width):
+    """Return arrays for the slots of a repetition."""
+    sums, tile = empty_floats(cells * width), empty_floats(ROWS * LANES)
+    return _Blocks(sums, np.empty(cells, np.float32), np.empty(cells, np.int64), tile)
 
 
 # -- load tokens
@@ -226,12 +228,15 @@ def _sign(rows, count, partition, masks):
 
     Bit j of a mask is the sign at hyperplane j of the panel.
     """
-    width = partition.center.shape[0]
+    width, planes, flat = partition.center.shape[0], partition.planes, masks.reshape(-1)
     panels, room = masks.shape[0] - 1, masks.shape[1]
-    flat = masks.reshape(-1)
-    for panel in range(panels):
+    for panel in range(0, panels, 2):
         for row in range(0, count, ROWS):
-            tile_signs(rows, row, count - 1, width, partition.planes, panel, flat, panel * room + row, 1)
+            at = panel * room + row
+            if panel + 1 < panels:
+                tile_signs_of_two(rows, row, count - 1, width, planes, panel, flat, at, room)
+            else:
+                tile_signs(rows, row, count - 1, width, planes, panel, flat, at, 1)
 
 
 @helper
@@ -242,160 +247,183 @@ def _read_codes(masks, count, repetition, bits, codes):
     low, high = masks[first // LANES, :count], masks[first // LANES + 1, :count]
     for t in range(count):
         word = np.int32(low[t]) | (np.int32(high[t]) << 16)
-        codes[t] = (word >> shift) & most
+        codes[t] = np.uint32((word >> shift) & most)
 
 
 @helper
 def _count_entries(codes, count, starts):
     """Write the number of entries before each code to ``starts[1:]``, and zero to the first."""
     starts[:] = 0
+    sizes = starts[1:]
     for e in range(count):
-        starts[codes[e] + 1] += 1
+        sizes[codes[e]] += 1
     total = np.int64(0)
-    for code in range(1, starts.shape[0]):
-        size = starts[code]
-        starts[code] = total
+    for code in range(sizes.shape[0]):
+        size = sizes[code]
+        sizes[code] = total
         total += size
 
 
 @helper
 def _find_slots(members):
-    """List the cells that have entries; return their number."""
-    starts, slots = members.starts, np.int64(0)
-    for code in range(starts.shape[0] - 1):
-        if starts[code + 1] > starts[code]:
-            members.slot_codes[slots] = code
-            members.slot_starts[slots] = starts[code]
-            members.slot_stops[slots] = starts[code + 1]
-            slots += 1
-    return slots
+    """List the cells with entries as slots, and behind them the empty cells; return the number of slots."""
+    starts, slots, held = members.starts, members.slots, np.int64(0)
+    cells = slots.shape[1]
+    for code in range(cells):
+        occupied = starts[code + 1] > starts[code]
+        # Without a branch, which the processor could not predict.
+        slot = held if occupied else cells - 1 - (code - held)
+        slots[0, slot] = code
+        slots[1, slot] = starts[code]
+        slots[2, slot] = starts[code + 1]
+        held += occupied
+    return held
 
 
 @helper
 def _group_tokens(codes, count, members):
     """Sort a document's tokens by cell; return the number of slots."""
-    starts = members.starts
+    starts, tokens = members.starts, members.tokens
     _count_entries(codes, count, starts)
+    following = starts[1:]
     for t in range(count):
-        # Afterwards starts[code + 1] is the end of a cell, which starts the next one.
-        place = starts[codes[t] + 1]
-        starts[codes[t] + 1] = place + 1
-        members.tokens[place] = t
+        place = following[codes[t]]
+        # In the end this is the end of the cell, where the next one starts.
+        following[codes[t]] = place + 1
+        tokens[place] = t
     return _find_slots(members)
 
 
 @helper
 def _group_entries(entries, count, members):
     """Sort a query's entries by cell; return the number of slots."""
-    codes, starts = entries.codes, members.starts
+    codes, entry_tokens, entry_shares = entries.codes, entries.tokens, entries.shares
+    starts, tokens, shares = members.starts, members.tokens, members.shares
     _count_entries(codes, count, starts)
+    following = starts[1:]
     for e in range(count):
-        place = starts[codes[e] + 1]
-        starts[codes[e] + 1] = place + 1
-        members.tokens[place] = entries.tokens[e]
-        members.shares[place] = entries.shares[e]
+        place = following[codes[e]]
+        following[codes[e]] = place + 1
+        tokens[place] = entry_tokens[e]
+        shares[place] = entry_shares[e]
     return _find_slots(members)
 
 
-@helper
-def _nearest_token(code, slots, members):
-    """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
-    best, chosen = np.int64(64), np.int64(0)
-    for slot in range(slots):
-        distance = count_bits(members.slot_codes[slot] ^ code)
-        token = members.tokens[members.slot_starts[slot]]
-        if distance < best or (distance == best and token < chosen):
-            best, chosen = distance, token
-    return chosen
+# -- aggregate: the sum of a cell's tokens; factors make it their mean
 
 
 @helper
-def _fill_empty_cells(count, slots, members):
-    """Give each cell without tokens the nearest token as its only one; return the number of slots."""
-    occupied, cells = slots, members.starts.shape[0] - 1
-    for code in range(cells if slots < cells else 0):
-        if members.starts[code + 1] == members.starts[code]:
-            place = count + slots - occupied
-            members.tokens[place] = _nearest_token(code, occupied, members)
-            members.slot_codes[slots] = code
-            members.slot_starts[slots] = place
-            members.slot_stops[slots] = place + 1
-            slots += 1
-    return slots
+def _aggregate(rows, members, held, width, sums):
+    """Write the sum of the tokens of each of `held` slots."""
+    tokens, slots = members.tokens, members.slots
+    for slot in range(held):
+        sum_rows(rows, tokens, slots[1, slot], slots[2, slot], width, sums, slot * width)
 
 
 @helper
-def _clear_empty_cells(members, partition, repetition, columns, fde):
-    """Write zero to the blocks of the cells without tokens."""
-    cells = partition.position.shape[0]
-    for code in range(cells):
-        if members.starts[code + 1] == members.starts[code]:
-            start = (repetition * cells + partition.position[code]) * columns
-            for j in range(start, start + columns):
-                fde[j] = 0.0
+def _aggregate_shares(rows, members, held, width, sums):
+    """Write the sum of the tokens of each of `held` slots, times their shares."""
+    tokens, shares, slots = members.tokens, members.shares, members.slots
+    for slot in range(held):
+        start, stop = slots[1, slot], slots[2, slot]
+        sum_scaled_rows(rows, tokens, shares, start, stop, width, sums, slot * width)
 
 
 @helper
-def _aggregate(rows, members, slot, held, width, batch):
-    """Write the sums of the tokens of `held` slots from `slot` on."""
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
-        sum_rows(rows, members.tokens, start, stop, width, batch.sums, i * width)
-
-
-@helper
-def _scale(members, lengths, slot, held, cells, weight, batch):
+def _scale(members, held, lengths, cells, weight, blocks):
     """Write the factors that turn sums into the values of document cells, times `weight`.
 
-    The mean of a cell's tokens divides by their number, its direction by the length of
-    their sum.
+    The mean of a cell's tokens is their sum divided by their number, its direction the
+    sum divided by its length.
     """
-    width = batch.sums.shape[0] // ROWS
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
+    tokens, slots, sums, scales = members.tokens, members.slots, blocks.sums, blocks.scales
+    width = sums.shape[0] // scales.shape[0]
+    for slot in range(held):
+        start, stop = slots[1, slot], slots[2, slot]
         number = np.float32(stop - start)
         if cells.value == CELL_MEAN:
-            batch.scales[i] = weight / number
+            scales[slot] = weight / number
             continue
-        square = square_sum(batch.sums, i * width, width)
+        square = square_sum(sums, slot * width, width)
         # Tokens that cancel exactly have no direction: their block stays zero.
         scale = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
         if cells.split or cells.value == CELL_LENGTH:
             total = np.float32(0.0)
             for place in range(start, stop):
-                total += lengths[members.tokens[place]]
+                total += lengths[tokens[place]]
             if cells.value == CELL_LENGTH:
                 scale *= total / number
             # Residuals cancel if one cell has all tokens: their sum has only the
             # direction of rounding errors.
             if square <= _CANCELED * total * total:
                 scale = np.float32(0.0)
-        batch.scales[i] = scale
+        scales[slot] = scale
+
+
+# -- fill empty document cells
 
 
 @helper
-def _write(batch, slot, held, members, partition, repetition, projection, fde):
-    """Project the sums of `held` slots from `slot` on, scale them, and write their blocks of `fde`."""
-    cells, columns = partition.position.shape[0], projection.columns
-    width = partition.center.shape[0]
-    if projection.matrices.shape[0] == 0:
-        for i in range(held):
-            start = (repetition * cells + partition.position[members.slot_codes[slot + i]]) * columns
+def _nearest_token(code, slots, held, tokens):
+    """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
+    # The number of bits above the token, so that one minimum compares both.
+    nearest = np.int64(1) << 62
+    for slot in range(held):
+        nearest = min(nearest, (count_bits(slots[0, slot] ^ code) << 48) | tokens[slots[1, slot]])
+    return nearest & ((np.int64(1) << 48) - 1)
+
+
+@helper
+def _fill_empty_cells(count, held, members):
+    """Give each cell without tokens the nearest token as its only one; return the number of slots."""
+    slots, tokens = members.slots, members.tokens
+    cells = slots.shape[1]
+    for slot in range(held, cells):
+        place = count + slot - held
+        tokens[place] = _nearest_token(slots[0, slot], slots, held, tokens)
+        slots[1, slot] = place
+        slots[2, slot] = place + 1
+    return cells
+
+
+@helper
+def _clear_empty_cells(held, members, position, columns, blocks_of_repetition):
+    """Write zero to the blocks of the cells without tokens."""
+    slots = members.slots
+    for slot in range(held, slots.shape[1]):
+        start = position[slots[0, slot]] * columns
+        for j in range(start, start + columns):
+            blocks_of_repetition[j] = 0.0
+
+
+# -- psi: project each cell, and write its block
+
+
+@helper
+def _write(blocks, members, held, partition, repetition, projection, fde):
+    """Project the sums of `held` slots, scale them, and write them to their blocks of `fde`."""
+    sums, scales, tile, slots = blocks.sums, blocks.scales, blocks.tile, members.slots
+    position, places = partition.position, blocks.places
+    matrices, columns = projection.matrices, projection.columns
+    width, cells = sums.shape[0] // scales.shape[0], position.shape[0]
+    for slot in range(held):
+        places[slot] = (repetition * cells + position[slots[0, slot]]) * columns
+    if matrices.shape[0] == 0:
+        for slot in range(held):
             for j in range(columns):
-                fde[start + j] = batch.sums[i * width + j] * batch.scales[i]
+                fde[places[slot] + j] = sums[slot * width + j] * scales[slot]
         return
     panels = (columns + LANES - 1) // LANES
     for panel in range(panels):
-        used = min(LANES, columns - panel * LANES)
-        tile_dot(
-            batch.sums, 0, held - 1, width, projection.matrices, repetition * panels + panel, batch.tile, 0
-        )
-        for i in range(held):
-            place = repetition * cells + partition.position[members.slot_codes[slot + i]]
-            start = place * columns + panel * LANES
-            set_scaled(batch.tile, i * LANES, used, batch.scales[i], fde, start)
-            for j in range(used // LANES * LANES, used):
-                fde[start + j] = batch.tile[i * LANES + j] * batch.scales[i]
+        at, first = repetition * panels + panel, panel * LANES
+        for row in range(0, held, ROWS):
+            if first + LANES <= columns:
+                tile_scatter(sums, row, held - 1, width, matrices, at, scales, fde, places, first)
+                continue
+            tile_dot(sums, row, held - 1, width, matrices, at, tile, 0)
+            for slot in range(row, min(row + ROWS, held)):
+                for j in range(first, columns):
+                    fde[places[slot] + j] = tile[(slot - row) * LANES + j - first] * scales[slot]
 
 
 @kernel
@@ -418,12 +446,13 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
     size = partition.repetitions * cell_count * projection.columns
     longest = longest_text(tokens.offsets, first, last)
     room = longest + ROWS
-    rows = np.empty(room * width + LANES, np.float32)
+    rows = empty_floats(room * width + LANES)
     panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
     masks = np.zeros((panels + 1, room), np.uint16)
-    codes = np.empty(longest, np.int32)
-    members, batch = _new_members(longest, cell_count), _new_batch(width)
+    codes = np.empty(longest, np.uint32)
+    members, blocks = _new_members(longest, cell_count), _new_blocks(cell_count, width)
     mean, lengths = np.empty(width, np.float32), np.empty(longest, np.float32)
+    position, block = partition.position, cell_count * projection.columns
     for document in range(first, last):
         fde = out[document - first, :size]
         count = _load(tokens, document, partition.center, rows)
@@ -437,28 +466,26 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
             _measure(rows, count, width, lengths)
         for repetition in range(partition.repetitions):
             _read_codes(masks, count, repetition, partition.bits, codes)
-            slots = _group_tokens(codes, count, members)
+            held = _group_tokens(codes, count, members)
             if cells.fill:
-                slots = _fill_empty_cells(count, slots, members)
+                held = _fill_empty_cells(count, held, members)
             else:
-                _clear_empty_cells(members, partition, repetition, projection.columns, fde)
-            for slot in range(0, slots, ROWS):
-                held = min(ROWS, slots - slot)
-                _aggregate(rows, members, slot, held, width, batch)
-                _scale(members, lengths, slot, held, cells, weight, batch)
-                _write(batch, slot, held, members, partition, repetition, projection, fde)
+                start = repetition * block
+                _clear_empty_cells(held, members, position, projection.columns, fde[start : start + block])
+            _aggregate(rows, members, held, width, blocks.sums)
+            _scale(members, held, lengths, cells, weight, blocks)
+            _write(blocks, members, held, partition, repetition, projection, fde)
 
 
 @helper
 def _multiply(rows, count, partition, products):
     """Write the products with all hyperplanes to `products` (panels, room, LANES)."""
-    width = partition.center.shape[0]
+    width, planes, flat = partition.center.shape[0], partition.planes, products.reshape(-1)
     panels, room, _ = products.shape
-    flat = products.reshape(-1)
     for panel in range(panels):
         for row in range(0, count, ROWS):
             at = (panel * room + row) * LANES
-            tile_dot(rows, row, count - 1, width, partition.planes, panel, flat, at)
+            tile_dot(rows, row, count - 1, width, planes, panel, flat, at)
 
 
 @helper
@@ -468,40 +495,33 @@ def _assign_softly(products, count, partition, repetition, softness, entries):
     A token at distance m from its nearest hyperplane belongs to the cell across it with
     weight exp(-m / softness) / 2, and to its own cell with the rest.
     """
-    number = np.int64(0)
+    number, bits, norms = np.int64(0), partition.bits, partition.inverse_norms
+    codes, tokens, shares = entries.codes, entries.tokens, entries.shares
     for t in range(count):
         code, nearest = 0, 0
         margin = np.float32(np.inf)
-        for j in range(partition.bits):
-            plane = repetition * partition.bits + j
+        for j in range(bits):
+            plane = repetition * bits + j
             value = products[plane // LANES, t, plane % LANES]
             if value > 0:
                 code |= 1 << j
-            distance = abs(value) * partition.inverse_norms[plane]
+            distance = abs(value) * norms[plane]
             if distance < margin:
                 margin = distance
                 nearest = j
         across = np.float32(0.0)
-        if softness > 0 and partition.bits > 0:
+        if softness > 0 and bits > 0:
             across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
-        entries.codes[number] = code
-        entries.tokens[number] = t
-        entries.shares[number] = np.float32(1.0) - across
+        codes[number] = code
+        tokens[number] = t
+        shares[number] = np.float32(1.0) - across
         number += 1
         if across > 0:
-            entries.codes[number] = code ^ (1 << nearest)
-            entries.tokens[number] = t
-            entries.shares[number] = across
+            codes[number] = code ^ (1 << nearest)
+            tokens[number] = t
+            shares[number] = across
             number += 1
     return number
-
-
-@helper
-def _aggregate_shares(rows, members, slot, held, width, batch):
-    """Write the weighted sums of the tokens of `held` slots from `slot` on."""
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
-        sum_scaled_rows(rows, members.tokens, members.shares, start, stop, width, batch.sums, i * width)
 
 
 @kernel
@@ -528,15 +548,15 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
     size = partition.repetitions * cell_count * projection.columns
     longest = longest_text(tokens.offsets, first, last)
     room = longest + ROWS
-    rows = np.empty(room * width + LANES, np.float32)
+    rows = empty_floats(room * width + LANES)
     no_center = np.zeros(width, np.float32)
     panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
     products = np.empty((panels, room, LANES), np.float32)
     entries = _Entries(
-        np.empty(2 * longest, np.int32), np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
+        np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
     )
-    members, batch = _new_members(2 * longest, cell_count), _new_batch(width)
-    batch.scales[:] = weight
+    members, blocks = _new_members(2 * longest, cell_count), _new_blocks(cell_count, width)
+    blocks.scales[:] = weight
     for query in range(first, last):
         fde = out[query - first, :size]
         fde[:] = 0.0
@@ -545,8 +565,6 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
         _load(tokens, query, no_center, rows)
         for repetition in range(partition.repetitions):
             number = _assign_softly(products, count, partition, repetition, softness, entries)
-            slots = _group_entries(entries, number, members)
-            for slot in range(0, slots, ROWS):
-                held = min(ROWS, slots - slot)
-                _aggregate_shares(rows, members, slot, held, width, batch)
-                _write(batch, slot, held, members, partition, repetition, projection, fde)
+            held = _group_entries(entries, number, members)
+            _aggregate_shares(rows, members, held, width, blocks.sums)
+            _write(blocks, members, held, partition, repetition, projection, fde)

@@ -193,6 +193,17 @@ half_at = emitted(_half_at, types.float32)
 
 
 @helper
+def empty_floats(count):
+    """Return an uninitialized float32 array that starts at a cache line.
+
+    A load of LANES floats across two lines takes twice as long.
+    """
+    room = np.empty(count + LANES, np.float32)
+    skipped = (-room.ctypes.data % _LINE) // room.itemsize
+    return room[skipped : skipped + count]
+
+
+@helper
 def fetch(array, start, stop):
     """Prefetch the entries start..stop of a flat array."""
     for i in range(start, stop, _LINE // array.itemsize):
@@ -229,23 +240,35 @@ def widened(halves, start, stop):
     return out
 
 
+@emitted
+def subtract_row(builder, source, position, count, center, out, start):
+    """Write ``source[position : position + count] - center[:count]`` to ``out[start:]``."""
+    begin, target = builder.gep(source, [position]), builder.gep(out, [start])
+    with cgutils.for_range(builder, builder.sdiv(count, ir.Constant(count.type, LANES))) as loop:
+        offset = times(builder, loop.index, LANES)
+        value = load_vector(builder, builder.gep(begin, [offset]), _VECTOR)
+        shift = load_vector(builder, builder.gep(center, [offset]), _VECTOR)
+        store_vector(builder, builder.fsub(value, shift), builder.gep(target, [offset]))
+
+
 @helper
 def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)
+    whole = depth // LANES * LANES
     for i in range(stop - start):
-        # Slices, because numba does not vectorize loops over an index that is a sum.
-        row = out[i * width : (i + 1) * width]
-        begin = (start + i) * depth
+        begin, row = (start + i) * depth, i * width
         if bits.shape[0] > 0:
-            widen_halves(bits, begin, begin + depth, out, i * width)
-            for j in range(depth):
-                row[j] -= center[j]
+            widen_halves(bits, begin, begin + depth, out, row)
+            subtract_row(out, row, whole, center, out, row)
+            for j in range(whole, depth):
+                out[row + j] -= center[j]
         else:
-            source = flat[begin : begin + depth]
-            for j in range(depth):
-                row[j] = source[j] - center[j]
-        row[depth:] = 0.0
+            subtract_row(flat, begin, whole, center, out, row)
+            for j in range(whole, depth):
+                out[row + j] = flat[begin + j] - center[j]
+        for j in range(depth, width):
+            out[row + j] = 0.0
 
 
 @helper
