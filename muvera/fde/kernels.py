@@ -44,6 +44,9 @@ CELL_LENGTH = 2
 # total length.
 _CANCELED = np.float32(1e-6)
 
+# Bits of a token's number in a document.
+_TOKEN_BITS = 48
+
 
 class Tokens(NamedTuple):
     """Token vectors of texts, one text after the other.
@@ -124,70 +127,6 @@ class Cells(NamedTuple):
     split: bool
 
 
-class _Entries(NamedTuple):
-    """Tokens with their cells in one repetition, in the order of the tokens.
-
-    A document's token has one entry, a query's token up to two.
-    """
-
-    #: Code of the cell, uint32 (entries,); unsigned positions need no check for negative ones.
-    codes: NDArray[np.uint32]
-    #: Token, int64 (entries,), and its weight in the cell, float32 (entries,); documents
-    #: need neither.
-    tokens: NDArray[np.int64]
-    shares: NDArray[np.float32]
-
-
-class _Members(NamedTuple):
-    """The same entries, sorted by cell; within a cell they keep their order.
-
-    A *slot* is a cell that has entries.
-    """
-
-    #: Token of each entry, int64 (entries + C,), and its weight, float32 (entries,).
-    tokens: NDArray[np.int64]
-    shares: NDArray[np.float32]
-    #: Number of entries before each code, int64 (C + 1,).
-    starts: NDArray[np.int64]
-    #: Of each slot: code, first entry and the one after the last, int64 (3, C).  The
-    #: codes of the empty cells stand behind the slots.
-    slots: NDArray[np.int64]
-
-
-class _Blocks(NamedTuple):
-    """The slots of one repetition on their way from sums to blocks of the FDE."""
-
-    #: float32 (C * width,), sums of tokens.
-    sums: NDArray[np.float32]
-    #: float32 (C,), factors of the projected sums.
-    scales: NDArray[np.float32]
-    #: int64 (C,), positions of the blocks in the FDE.
-    places: NDArray[np.int64]
-    #: float32 (ROWS * LANES,), projected sums that do not fill LANES.
-    tile: NDArray[np.float32]
-
-
-# Helpers name the arrays of a tuple once, at their start: each look-up counts references.
-
-
-@helper
-def _new_members(entries, cells):
-    """Return arrays for `entries` entries and one more per cell."""
-    return _Members(
-        np.empty(entries + cells, np.int64),
-        np.empty(entries, np.float32),
-        np.empty(cells + 1, np.int64),
-        np.empty((3, cells), np.int64),
-    )
-
-
-@helper
-def _new_blocks(cells, width):
-    """Return arrays for the slots of a repetition."""
-    sums, tile = empty_floats(cells * width), empty_floats(ROWS * LANES)
-    return _Blocks(sums, np.empty(cells, np.float32), np.empty(cells, np.int64), tile)
-
-
 # -- load tokens
 
 
@@ -265,10 +204,9 @@ def _count_entries(codes, count, starts):
 
 
 @helper
-def _find_slots(members):
+def _find_slots(starts, slots):
     """List the cells with entries as slots, and behind them the empty cells; return the number of slots."""
-    starts, slots, held = members.starts, members.slots, np.int64(0)
-    cells = slots.shape[1]
+    held, cells = np.int64(0), slots.shape[1]
     for code in range(cells):
         occupied = starts[code + 1] > starts[code]
         # Without a branch, which the processor could not predict.
@@ -281,62 +219,35 @@ def _find_slots(members):
 
 
 @helper
-def _group_tokens(codes, count, members):
+def _group_tokens(codes, count, starts, members, slots):
     """Sort a document's tokens by cell; return the number of slots."""
-    starts, tokens = members.starts, members.tokens
     _count_entries(codes, count, starts)
     following = starts[1:]
     for t in range(count):
         place = following[codes[t]]
         # In the end this is the end of the cell, where the next one starts.
         following[codes[t]] = place + 1
-        tokens[place] = t
-    return _find_slots(members)
-
-
-@helper
-def _group_entries(entries, count, members):
-    """Sort a query's entries by cell; return the number of slots."""
-    codes, entry_tokens, entry_shares = entries.codes, entries.tokens, entries.shares
-    starts, tokens, shares = members.starts, members.tokens, members.shares
-    _count_entries(codes, count, starts)
-    following = starts[1:]
-    for e in range(count):
-        place = following[codes[e]]
-        following[codes[e]] = place + 1
-        tokens[place] = entry_tokens[e]
-        shares[place] = entry_shares[e]
-    return _find_slots(members)
+        members[place] = t
+    return _find_slots(starts, slots)
 
 
 # -- aggregate: the sum of a cell's tokens; factors make it their mean
 
 
 @helper
-def _aggregate(rows, members, held, width, sums):
+def _aggregate(rows, members, slots, held, width, sums):
     """Write the sum of the tokens of each of `held` slots."""
-    tokens, slots = members.tokens, members.slots
     for slot in range(held):
-        sum_rows(rows, tokens, slots[1, slot], slots[2, slot], width, sums, slot * width)
+        sum_rows(rows, members, slots[1, slot], slots[2, slot], width, sums, slot * width)
 
 
 @helper
-def _aggregate_shares(rows, members, held, width, sums):
-    """Write the sum of the tokens of each of `held` slots, times their shares."""
-    tokens, shares, slots = members.tokens, members.shares, members.slots
-    for slot in range(held):
-        start, stop = slots[1, slot], slots[2, slot]
-        sum_scaled_rows(rows, tokens, shares, start, stop, width, sums, slot * width)
-
-
-@helper
-def _scale(members, held, lengths, cells, weight, blocks):
+def _scale(members, slots, held, lengths, cells, weight, sums, scales):
     """Write the factors that turn sums into the values of document cells, times `weight`.
 
     The mean of a cell's tokens is their sum divided by their number, its direction the
     sum divided by its length.
     """
-    tokens, slots, sums, scales = members.tokens, members.slots, blocks.sums, blocks.scales
     width = sums.shape[0] // scales.shape[0]
     for slot in range(held):
         start, stop = slots[1, slot], slots[2, slot]
@@ -350,7 +261,7 @@ def _scale(members, held, lengths, cells, weight, blocks):
         if cells.split or cells.value == CELL_LENGTH:
             total = np.float32(0.0)
             for place in range(start, stop):
-                total += lengths[tokens[place]]
+                total += lengths[members[place]]
             if cells.value == CELL_LENGTH:
                 scale *= total / number
             # Residuals cancel if one cell has all tokens: their sum has only the
@@ -364,63 +275,66 @@ def _scale(members, held, lengths, cells, weight, blocks):
 
 
 @helper
-def _nearest_token(code, slots, held, tokens):
+def _nearest_token(code, members, slots, held):
     """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
-    # The number of bits above the token, so that one minimum compares both.
+    # The number of bits stands above the token, so that one minimum compares both.
     nearest = np.int64(1) << 62
     for slot in range(held):
-        nearest = min(nearest, (count_bits(slots[0, slot] ^ code) << 48) | tokens[slots[1, slot]])
-    return nearest & ((np.int64(1) << 48) - 1)
+        distance, token = count_bits(slots[0, slot] ^ code), members[slots[1, slot]]
+        nearest = min(nearest, (distance << _TOKEN_BITS) | token)
+    return nearest & ((np.int64(1) << _TOKEN_BITS) - 1)
 
 
 @helper
-def _fill_empty_cells(count, held, members):
+def _fill_empty_cells(count, held, members, slots):
     """Give each cell without tokens the nearest token as its only one; return the number of slots."""
-    slots, tokens = members.slots, members.tokens
     cells = slots.shape[1]
     for slot in range(held, cells):
         place = count + slot - held
-        tokens[place] = _nearest_token(slots[0, slot], slots, held, tokens)
+        members[place] = _nearest_token(slots[0, slot], members, slots, held)
         slots[1, slot] = place
         slots[2, slot] = place + 1
     return cells
 
 
 @helper
-def _clear_empty_cells(held, members, position, columns, blocks_of_repetition):
-    """Write zero to the blocks of the cells without tokens."""
-    slots = members.slots
-    for slot in range(held, slots.shape[1]):
-        start = position[slots[0, slot]] * columns
-        for j in range(start, start + columns):
-            blocks_of_repetition[j] = 0.0
+def _clear_empty_cells(places, held, columns, fde):
+    """Write zero to the blocks of the cells behind the slots."""
+    for slot in range(held, places.shape[0]):
+        for j in range(places[slot], places[slot] + columns):
+            fde[j] = 0.0
 
 
 # -- psi: project each cell, and write its block
 
 
 @helper
-def _write(blocks, members, held, partition, repetition, projection, fde):
-    """Project the sums of `held` slots, scale them, and write them to their blocks of `fde`."""
-    sums, scales, tile, slots = blocks.sums, blocks.scales, blocks.tile, members.slots
-    position, places = partition.position, blocks.places
-    matrices, columns = projection.matrices, projection.columns
-    width, cells = sums.shape[0] // scales.shape[0], position.shape[0]
-    for slot in range(held):
+def _place(slots, position, repetition, columns, places):
+    """Write the position in the FDE of each slot's block, and of those of the empty cells."""
+    cells = position.shape[0]
+    for slot in range(cells):
         places[slot] = (repetition * cells + position[slots[0, slot]]) * columns
+
+
+@helper
+def _write(sums, scales, places, held, matrices, repetition, columns, fde):
+    """Project the sums of `held` slots, scale them, and write them to their places in `fde`."""
+    width = sums.shape[0] // scales.shape[0]
     if matrices.shape[0] == 0:
         for slot in range(held):
             for j in range(columns):
                 fde[places[slot] + j] = sums[slot * width + j] * scales[slot]
         return
     panels = (columns + LANES - 1) // LANES
-    for panel in range(panels):
-        at, first = repetition * panels + panel, panel * LANES
+    for panel in range(columns // LANES):
+        at = repetition * panels + panel
         for row in range(0, held, ROWS):
-            if first + LANES <= columns:
-                tile_scatter(sums, row, held - 1, width, matrices, at, scales, fde, places, first)
-                continue
-            tile_dot(sums, row, held - 1, width, matrices, at, tile, 0)
+            tile_scatter(sums, row, held - 1, width, matrices, at, scales, fde, places, panel * LANES)
+    first = columns // LANES * LANES
+    if first < columns:
+        tile = np.empty(ROWS * LANES, np.float32)
+        for row in range(0, held, ROWS):
+            tile_dot(sums, row, held - 1, width, matrices, repetition * panels + panels - 1, tile, 0)
             for slot in range(row, min(row + ROWS, held)):
                 for j in range(first, columns):
                     fde[places[slot] + j] = tile[(slot - row) * LANES + j - first] * scales[slot]
@@ -443,18 +357,19 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
         float32 (last - first, at least R_reps * C * d_proj).
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
-    size = partition.repetitions * cell_count * projection.columns
+    repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
+    position, matrices = partition.position, projection.matrices
     longest = longest_text(tokens.offsets, first, last)
-    room = longest + ROWS
-    rows = empty_floats(room * width + LANES)
-    panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
-    masks = np.zeros((panels + 1, room), np.uint16)
+    rows = empty_floats((longest + ROWS) * width + LANES)
+    # One extra mask, because a code may be read across two masks.
+    masks = np.zeros(((repetitions * bits + LANES - 1) // LANES + 1, longest + ROWS), np.uint16)
     codes = np.empty(longest, np.uint32)
-    members, blocks = _new_members(longest, cell_count), _new_blocks(cell_count, width)
+    members, starts = np.empty(longest + cell_count, np.int64), np.empty(cell_count + 1, np.int64)
+    slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
+    sums, scales = empty_floats(cell_count * width), np.empty(cell_count, np.float32)
     mean, lengths = np.empty(width, np.float32), np.empty(longest, np.float32)
-    position, block = partition.position, cell_count * projection.columns
     for document in range(first, last):
-        fde = out[document - first, :size]
+        fde = out[document - first, : repetitions * cell_count * columns]
         count = _load(tokens, document, partition.center, rows)
         if count == 0:
             fde[:] = 0.0
@@ -464,17 +379,20 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
             _subtract_mean(rows, count, mean)
         if cells.value != CELL_MEAN:
             _measure(rows, count, width, lengths)
-        for repetition in range(partition.repetitions):
-            _read_codes(masks, count, repetition, partition.bits, codes)
-            held = _group_tokens(codes, count, members)
+        for repetition in range(repetitions):
+            _read_codes(masks, count, repetition, bits, codes)
+            held = _group_tokens(codes, count, starts, members, slots)
+            _place(slots, position, repetition, columns, places)
             if cells.fill:
-                held = _fill_empty_cells(count, held, members)
+                held = _fill_empty_cells(count, held, members, slots)
             else:
-                start = repetition * block
-                _clear_empty_cells(held, members, position, projection.columns, fde[start : start + block])
-            _aggregate(rows, members, held, width, blocks.sums)
-            _scale(members, held, lengths, cells, weight, blocks)
-            _write(blocks, members, held, partition, repetition, projection, fde)
+                _clear_empty_cells(places, held, columns, fde)
+            _aggregate(rows, members, slots, held, width, sums)
+            _scale(members, slots, held, lengths, cells, weight, sums, scales)
+            _write(sums, scales, places, held, matrices, repetition, columns, fde)
+
+
+# -- queries: soft cells
 
 
 @helper
@@ -489,39 +407,64 @@ def _multiply(rows, count, partition, products):
 
 
 @helper
-def _assign_softly(products, count, partition, repetition, softness, entries):
-    """Write the entries of a query's tokens in one repetition; return their number.
+def _assign(products, count, repetition, partition, codes, nearest, margins):
+    """Write each token's code, its nearest hyperplane and the distance from it, in one repetition."""
+    flat, room, bits, norms = products.reshape(-1), products.shape[1], partition.bits, partition.inverse_norms
+    for t in range(count):
+        codes[t], nearest[t], margins[t] = 0, 0, np.inf
+    for j in range(bits):
+        plane = repetition * bits + j
+        start, norm = plane // LANES * room * LANES + plane % LANES, norms[plane]
+        for t in range(count):
+            value = flat[start + t * LANES]
+            distance = abs(value) * norm
+            # Without branches, which the processor could not predict.
+            codes[t] |= np.uint32(value > 0) << np.uint32(j)
+            nearest[t] = j if distance < margins[t] else nearest[t]
+            margins[t] = min(distance, margins[t])
+
+
+@helper
+def _share(codes, nearest, margins, count, softness, entries, shares):
+    """Divide each token among cells; return the number of entries of a token, 1 or 2.
 
     A token at distance m from its nearest hyperplane belongs to the cell across it with
-    weight exp(-m / softness) / 2, and to its own cell with the rest.
+    the share exp(-m / softness) / 2, and to its own cell with the rest.  `entries` are
+    the codes of these cells, token by token.
     """
-    number, bits, norms = np.int64(0), partition.bits, partition.inverse_norms
-    codes, tokens, shares = entries.codes, entries.tokens, entries.shares
+    if softness <= 0:
+        for t in range(count):
+            entries[t], shares[t] = codes[t], 1.0
+        return 1
     for t in range(count):
-        code, nearest = 0, 0
-        margin = np.float32(np.inf)
-        for j in range(bits):
-            plane = repetition * bits + j
-            value = products[plane // LANES, t, plane % LANES]
-            if value > 0:
-                code |= 1 << j
-            distance = abs(value) * norms[plane]
-            if distance < margin:
-                margin = distance
-                nearest = j
-        across = np.float32(0.0)
-        if softness > 0 and bits > 0:
-            across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
-        codes[number] = code
-        tokens[number] = t
-        shares[number] = np.float32(1.0) - across
-        number += 1
-        if across > 0:
-            codes[number] = code ^ (1 << nearest)
-            tokens[number] = t
-            shares[number] = across
-            number += 1
-    return number
+        across = np.float32(0.5) * np.float32(math.exp(-margins[t] / softness))
+        entries[2 * t], shares[2 * t] = codes[t], np.float32(1.0) - across
+        # A share of zero stays in the token's own cell, where it changes nothing.
+        other = codes[t] ^ (np.uint32(1) << nearest[t])
+        entries[2 * t + 1], shares[2 * t + 1] = other if across > 0 else codes[t], across
+    return 2
+
+
+@helper
+def _group_entries(entries, shares, count, parts, starts, members, weights, slots):
+    """Sort the entries of a query's tokens, `parts` of each, by cell; return the number of slots."""
+    _count_entries(entries, parts * count, starts)
+    following = starts[1:]
+    for t in range(count):
+        for e in range(parts * t, parts * t + parts):
+            place = following[entries[e]]
+            following[entries[e]] = place + 1
+            members[place] = t
+            weights[place] = shares[e]
+    return _find_slots(starts, slots)
+
+
+@helper
+def _aggregate_shares(rows, members, weights, slots, held, width, sums):
+    """Write the sum of the tokens of each of `held` slots, times their weights."""
+    for slot in range(held):
+        start, stop = slots[1, slot], slots[2, slot]
+        sum_scaled_rows(rows, members, weights, start, stop, width, sums, slot * width)
 
 
 @kernel
@@ -545,26 +488,31 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
         float32 (last - first, at least R_reps * C * d_proj).
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
-    size = partition.repetitions * cell_count * projection.columns
+    repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
+    position, matrices = partition.position, projection.matrices
     longest = longest_text(tokens.offsets, first, last)
-    room = longest + ROWS
-    rows = empty_floats(room * width + LANES)
+    rows = empty_floats((longest + ROWS) * width + LANES)
     no_center = np.zeros(width, np.float32)
-    panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
-    products = np.empty((panels, room, LANES), np.float32)
-    entries = _Entries(
-        np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
-    )
-    members, blocks = _new_members(2 * longest, cell_count), _new_blocks(cell_count, width)
-    blocks.scales[:] = weight
+    panels = (repetitions * bits + LANES - 1) // LANES
+    products = empty_floats(panels * (longest + ROWS) * LANES).reshape(panels, longest + ROWS, LANES)
+    codes, nearest = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
+    margins = np.empty(longest, np.float32)
+    # A token has at most two entries.
+    entries, shares = np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.float32)
+    members, weights = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
+    starts = np.empty(cell_count + 1, np.int64)
+    slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
+    sums, scales = empty_floats(cell_count * width), np.full(cell_count, weight, np.float32)
     for query in range(first, last):
-        fde = out[query - first, :size]
-        fde[:] = 0.0
+        fde = out[query - first, : repetitions * cell_count * columns]
         count = _load(tokens, query, partition.center, rows)
         _multiply(rows, count, partition, products)
         _load(tokens, query, no_center, rows)
-        for repetition in range(partition.repetitions):
-            number = _assign_softly(products, count, partition, repetition, softness, entries)
-            held = _group_entries(entries, number, members)
-            _aggregate_shares(rows, members, held, width, blocks.sums)
-            _write(blocks, members, held, partition, repetition, projection, fde)
+        for repetition in range(repetitions):
+            _assign(products, count, repetition, partition, codes, nearest, margins)
+            parts = _share(codes, nearest, margins, count, softness, entries, shares)
+            held = _group_entries(entries, shares, count, parts, starts, members, weights, slots)
+            _place(slots, position, repetition, columns, places)
+            _clear_empty_cells(places, held, columns, fde)
+            _aggregate_shares(rows, members, weights, slots, held, width, sums)
+            _write(sums, scales, places, held, matrices, repetition, columns, fde)
