@@ -29,8 +29,8 @@ from ..kernels.rows import (
     longest_text,
     set_scaled,
     square_sum,
-    sum_rows,
-    sum_scaled_rows,
+    sum_list,
+    sum_shares,
 )
 from ..kernels.tile import LANES, ROWS, tile_dot, tile_scatter, tile_signs, tile_signs_of_two
 
@@ -190,59 +190,47 @@ def _read_codes(masks, count, repetition, bits, codes):
 
 
 @helper
-def _count_entries(codes, count, starts):
-    """Write the number of entries before each code to ``starts[1:]``, and zero to the first."""
-    starts[:] = 0
-    sizes = starts[1:]
-    for e in range(count):
-        sizes[codes[e]] += 1
-    total = np.int64(0)
-    for code in range(sizes.shape[0]):
-        size = sizes[code]
-        sizes[code] = total
-        total += size
+def _find_slots(counts, heads, slots):
+    """List the cells that have tokens as slots, and behind them the empty cells; return the number of slots.
 
-
-@helper
-def _find_slots(starts, slots):
-    """List the cells with entries as slots, and behind them the empty cells; return the number of slots."""
+    A slot is the code of a cell, its first token and the number of its tokens.
+    """
     held, cells = np.int64(0), slots.shape[1]
     for code in range(cells):
-        occupied = starts[code + 1] > starts[code]
         # Without a branch, which the processor could not predict.
+        occupied = counts[code] > 0
         slot = held if occupied else cells - 1 - (code - held)
         slots[0, slot] = code
-        slots[1, slot] = starts[code]
-        slots[2, slot] = starts[code + 1]
+        slots[1, slot] = heads[code]
+        slots[2, slot] = counts[code]
         held += occupied
     return held
 
 
 @helper
-def _group_tokens(codes, count, starts, members, slots):
-    """Sort a document's tokens by cell; return the number of slots."""
-    _count_entries(codes, count, starts)
-    following = starts[1:]
-    for t in range(count):
-        place = following[codes[t]]
-        # In the end this is the end of the cell, where the next one starts.
-        following[codes[t]] = place + 1
-        members[place] = t
-    return _find_slots(starts, slots)
+def _list_tokens(codes, count, counts, heads, following, slots):
+    """Make a linked list of the tokens of each cell, in their order; return the number of slots."""
+    counts[:] = 0
+    for t in range(count - 1, -1, -1):
+        code = codes[t]
+        following[t] = heads[code]
+        heads[code] = t
+        counts[code] += 1
+    return _find_slots(counts, heads, slots)
 
 
 # -- aggregate: the sum of a cell's tokens; factors make it their mean
 
 
 @helper
-def _aggregate(rows, members, slots, held, width, sums):
+def _aggregate(rows, following, slots, held, width, sums):
     """Write the sum of the tokens of each of `held` slots."""
     for slot in range(held):
-        sum_rows(rows, members, slots[1, slot], slots[2, slot], width, sums, slot * width)
+        sum_list(rows, following, slots[1, slot], slots[2, slot], width, sums, slot * width)
 
 
 @helper
-def _scale(members, slots, held, lengths, cells, weight, sums, scales):
+def _scale(following, slots, held, lengths, cells, weight, sums, scales):
     """Write the factors that turn sums into the values of document cells, times `weight`.
 
     The mean of a cell's tokens is their sum divided by their number, its direction the
@@ -250,8 +238,8 @@ def _scale(members, slots, held, lengths, cells, weight, sums, scales):
     """
     width = sums.shape[0] // scales.shape[0]
     for slot in range(held):
-        start, stop = slots[1, slot], slots[2, slot]
-        number = np.float32(stop - start)
+        token, count = slots[1, slot], slots[2, slot]
+        number = np.float32(count)
         if cells.value == CELL_MEAN:
             scales[slot] = weight / number
             continue
@@ -260,8 +248,9 @@ def _scale(members, slots, held, lengths, cells, weight, sums, scales):
         scale = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
         if cells.split or cells.value == CELL_LENGTH:
             total = np.float32(0.0)
-            for place in range(start, stop):
-                total += lengths[members[place]]
+            for _ in range(count):
+                total += lengths[token]
+                token = following[token]
             if cells.value == CELL_LENGTH:
                 scale *= total / number
             # Residuals cancel if one cell has all tokens: their sum has only the
@@ -275,25 +264,23 @@ def _scale(members, slots, held, lengths, cells, weight, sums, scales):
 
 
 @helper
-def _nearest_token(code, members, slots, held):
+def _nearest_token(code, slots, held):
     """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
     # The number of bits stands above the token, so that one minimum compares both.
     nearest = np.int64(1) << 62
     for slot in range(held):
-        distance, token = count_bits(slots[0, slot] ^ code), members[slots[1, slot]]
-        nearest = min(nearest, (distance << _TOKEN_BITS) | token)
+        distance = count_bits(slots[0, slot] ^ code)
+        nearest = min(nearest, (distance << _TOKEN_BITS) | slots[1, slot])
     return nearest & ((np.int64(1) << _TOKEN_BITS) - 1)
 
 
 @helper
-def _fill_empty_cells(count, held, members, slots):
+def _fill_empty_cells(held, slots):
     """Give each cell without tokens the nearest token as its only one; return the number of slots."""
     cells = slots.shape[1]
     for slot in range(held, cells):
-        place = count + slot - held
-        members[place] = _nearest_token(slots[0, slot], members, slots, held)
-        slots[1, slot] = place
-        slots[2, slot] = place + 1
+        slots[1, slot] = _nearest_token(slots[0, slot], slots, held)
+        slots[2, slot] = 1
     return cells
 
 
@@ -364,7 +351,8 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
     # One extra mask, because a code may be read across two masks.
     masks = np.zeros(((repetitions * bits + LANES - 1) // LANES + 1, longest + ROWS), np.uint16)
     codes = np.empty(longest, np.uint32)
-    members, starts = np.empty(longest + cell_count, np.int64), np.empty(cell_count + 1, np.int64)
+    counts, heads = np.empty(cell_count, np.int64), np.zeros(cell_count, np.int64)
+    following = np.empty(longest, np.int64)
     slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
     sums, scales = empty_floats(cell_count * width), np.empty(cell_count, np.float32)
     mean, lengths = np.empty(width, np.float32), np.empty(longest, np.float32)
@@ -381,14 +369,14 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
             _measure(rows, count, width, lengths)
         for repetition in range(repetitions):
             _read_codes(masks, count, repetition, bits, codes)
-            held = _group_tokens(codes, count, starts, members, slots)
+            held = _list_tokens(codes, count, counts, heads, following, slots)
             _place(slots, position, repetition, columns, places)
             if cells.fill:
-                held = _fill_empty_cells(count, held, members, slots)
+                held = _fill_empty_cells(held, slots)
             else:
                 _clear_empty_cells(places, held, columns, fde)
-            _aggregate(rows, members, slots, held, width, sums)
-            _scale(members, slots, held, lengths, cells, weight, sums, scales)
+            _aggregate(rows, following, slots, held, width, sums)
+            _scale(following, slots, held, lengths, cells, weight, sums, scales)
             _write(sums, scales, places, held, matrices, repetition, columns, fde)
 
 
@@ -426,45 +414,38 @@ def _assign(products, count, repetition, partition, codes, nearest, margins):
 
 @helper
 def _share(codes, nearest, margins, count, softness, entries, shares):
-    """Divide each token among cells; return the number of entries of a token, 1 or 2.
+    """Divide each token among two cells.
 
     A token at distance m from its nearest hyperplane belongs to the cell across it with
-    the share exp(-m / softness) / 2, and to its own cell with the rest.  `entries` are
-    the codes of these cells, token by token.
+    the share exp(-m / softness) / 2, and to its own cell with the rest.  The `entries`
+    2 t and 2 t + 1 are the codes of the cells of token t.
     """
-    if softness <= 0:
-        for t in range(count):
-            entries[t], shares[t] = codes[t], 1.0
-        return 1
     for t in range(count):
         across = np.float32(0.5) * np.float32(math.exp(-margins[t] / softness))
         entries[2 * t], shares[2 * t] = codes[t], np.float32(1.0) - across
         # A share of zero stays in the token's own cell, where it changes nothing.
         other = codes[t] ^ (np.uint32(1) << nearest[t])
         entries[2 * t + 1], shares[2 * t + 1] = other if across > 0 else codes[t], across
-    return 2
 
 
 @helper
-def _group_entries(entries, shares, count, parts, starts, members, weights, slots):
-    """Sort the entries of a query's tokens, `parts` of each, by cell; return the number of slots."""
-    _count_entries(entries, parts * count, starts)
-    following = starts[1:]
-    for t in range(count):
-        for e in range(parts * t, parts * t + parts):
-            place = following[entries[e]]
-            following[entries[e]] = place + 1
-            members[place] = t
-            weights[place] = shares[e]
-    return _find_slots(starts, slots)
+def _list_entries(entries, count, step, counts, heads, following, slots):
+    """Make a linked list of the entries of each cell, every `step`-th one; return the number of slots."""
+    counts[:] = 0
+    for e in range(2 * count - step, -1, -step):
+        code = entries[e]
+        following[e] = heads[code]
+        heads[code] = e
+        counts[code] += 1
+    return _find_slots(counts, heads, slots)
 
 
 @helper
-def _aggregate_shares(rows, members, weights, slots, held, width, sums):
-    """Write the sum of the tokens of each of `held` slots, times their weights."""
+def _aggregate_shares(rows, following, shares, slots, held, width, sums):
+    """Write the sum of the entries of each of `held` slots."""
     for slot in range(held):
-        start, stop = slots[1, slot], slots[2, slot]
-        sum_scaled_rows(rows, members, weights, start, stop, width, sums, slot * width)
+        head, count = slots[1, slot], slots[2, slot]
+        sum_shares(rows, following, shares, head, count, width, sums, slot * width)
 
 
 @kernel
@@ -497,10 +478,10 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
     products = empty_floats(panels * (longest + ROWS) * LANES).reshape(panels, longest + ROWS, LANES)
     codes, nearest = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
     margins = np.empty(longest, np.float32)
-    # A token has at most two entries.
-    entries, shares = np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.float32)
-    members, weights = np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
-    starts = np.empty(cell_count + 1, np.int64)
+    # A token has two entries, of which only the first is used without soft cells.
+    entries, following = np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.int64)
+    shares = np.ones(2 * longest, np.float32)
+    counts, heads = np.empty(cell_count, np.int64), np.zeros(cell_count, np.int64)
     slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
     sums, scales = empty_floats(cell_count * width), np.full(cell_count, weight, np.float32)
     for query in range(first, last):
@@ -510,9 +491,14 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
         _load(tokens, query, no_center, rows)
         for repetition in range(repetitions):
             _assign(products, count, repetition, partition, codes, nearest, margins)
-            parts = _share(codes, nearest, margins, count, softness, entries, shares)
-            held = _group_entries(entries, shares, count, parts, starts, members, weights, slots)
+            if softness > 0:
+                _share(codes, nearest, margins, count, softness, entries, shares)
+            else:
+                for t in range(count):
+                    entries[2 * t] = codes[t]
+            step = 1 if softness > 0 else 2
+            held = _list_entries(entries, count, step, counts, heads, following, slots)
             _place(slots, position, repetition, columns, places)
             _clear_empty_cells(places, held, columns, fde)
-            _aggregate_shares(rows, members, weights, slots, held, width, sums)
+            _aggregate_shares(rows, following, shares, slots, held, width, sums)
             _write(sums, scales, places, held, matrices, repetition, columns, fde)
