@@ -1,18 +1,26 @@
-"""The steps of an FDE, compiled (arXiv 2405.19504, section 2).
+"""The steps of an FDE, compiled (MUVERA, arXiv 2405.19504, section 2).
 
-    phi     SimHash assigns each token to one of B = 2**k_sim cells       :func:`_sign`
-    (q, d)  a query's cell is the sum of its tokens, a document's the mean  :func:`_aggregate`
-    fill    an empty document cell takes the nearest token                :func:`_fill_empty_cells`
-    psi     each cell's vector is projected to d_proj floats              :func:`_project`
-    F       blocks of all cells and repetitions stand side by side        :func:`_write`
+For each text, and for each of its R_reps repetitions:
+
+1. load the tokens (:func:`_load`);
+2. SimHash phi: the signs of products with k_sim hyperplanes are the code of a token's
+   cell, one of B = 2**k_sim (:func:`_sign`, :func:`_read_codes`);
+3. aggregate per cell: a query's value is the sum of its tokens, a document's the mean
+   (:func:`_aggregate`, :func:`_scale`);
+4. fill: an empty document cell takes the nearest token (:func:`_fill_empty_cells`);
+5. project the value of each cell by psi to d_proj floats, and write them to the block
+   of this cell in the FDE (:func:`_write`).
 
 Sizes: d columns of a token, `width` = d rounded up to LANES, R_reps `repetitions` of
-k_sim `bits` hyperplanes each, C = 2**k_sim cells, d_proj columns of a `block`.  Rows of
-`width` floats are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its
-repetition has a positive product.
+k_sim `bits`, C = 2**k_sim cells, d_proj `columns` of a block.  Rows of `width` floats
+are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its repetition has a
+positive product.  The cells with tokens are listed as *slots*.
 
 Every sum has a fixed order, see :mod:`muvera.kernels.tile`.  So the bits of an FDE
 depend neither on the batch nor on the number of threads, nor on the vector width.
+
+Helpers get arrays, not tuples of arrays, where they run once per repetition: each array
+that is looked up in a tuple costs two atomic operations, which count references.
 """
 
 import math
@@ -141,7 +149,7 @@ def _load(tokens, text, center, rows):
 
 @helper
 def _subtract_mean(rows, count, mean):
-    """Write the mean of the first `count` rows to `mean` and subtract it from each of them."""
+    """Write the mean of the first `count` rows to `mean`, and subtract it from them."""
     one, width = np.float32(1.0), mean.shape[0]
     mean[:] = 0.0
     for t in range(count):
@@ -163,7 +171,7 @@ def _measure(rows, count, width, lengths):
 
 @helper
 def _sign(rows, count, partition, masks):
-    """Write the signs of the products with all hyperplanes to `masks` (panels + 1, room).
+    """Write the signs of all products to `masks`, uint16 (panels + 1, room).
 
     Bit j of a mask is the sign at hyperplane j of the panel.
     """
@@ -191,9 +199,10 @@ def _read_codes(masks, count, repetition, bits, codes):
 
 @helper
 def _find_slots(counts, heads, slots):
-    """List the cells that have tokens as slots, and behind them the empty cells; return the number of slots.
+    """List cells with tokens as slots, and behind them the empty cells.
 
-    A slot is the code of a cell, its first token and the number of its tokens.
+    A slot is the code of a cell, its first token and the number of its tokens.  Return
+    the number of slots.
     """
     held, cells = np.int64(0), slots.shape[1]
     for code in range(cells):
@@ -209,8 +218,10 @@ def _find_slots(counts, heads, slots):
 
 @helper
 def _list_tokens(codes, count, counts, heads, following, slots):
-    """Make a linked list of the tokens of each cell, in their order; return the number of slots."""
+    """Link each cell's tokens to a list, in order; return the number of slots."""
     counts[:] = 0
+    # Backwards, so that the first token becomes the head.  One pass is faster than
+    # sorting, because each access to a counter waits for the last one.
     for t in range(count - 1, -1, -1):
         code = codes[t]
         following[t] = heads[code]
@@ -231,7 +242,7 @@ def _aggregate(rows, following, slots, held, width, sums):
 
 @helper
 def _scale(following, slots, held, lengths, cells, weight, sums, scales):
-    """Write the factors that turn sums into the values of document cells, times `weight`.
+    """Write the factors that turn sums into values of document cells, times `weight`.
 
     The mean of a cell's tokens is their sum divided by their number, its direction the
     sum divided by its length.
@@ -265,7 +276,10 @@ def _scale(following, slots, held, lengths, cells, weight, sums, scales):
 
 @helper
 def _nearest_token(code, slots, held):
-    """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
+    """Return the token whose code differs least from `code`; of ties, the first.
+
+    A cell's first token stands for the cell, because all its tokens have one code.
+    """
     # The number of bits stands above the token, so that one minimum compares both.
     nearest = np.int64(1) << 62
     for slot in range(held):
@@ -276,7 +290,7 @@ def _nearest_token(code, slots, held):
 
 @helper
 def _fill_empty_cells(held, slots):
-    """Give each cell without tokens the nearest token as its only one; return the number of slots."""
+    """Make each empty cell a slot of the nearest token; return the number of slots."""
     cells = slots.shape[1]
     for slot in range(held, cells):
         slots[1, slot] = _nearest_token(slots[0, slot], slots, held)
@@ -286,7 +300,7 @@ def _fill_empty_cells(held, slots):
 
 @helper
 def _clear_empty_cells(places, held, columns, fde):
-    """Write zero to the blocks of the cells behind the slots."""
+    """Write zero to the blocks of the empty cells, which stand behind the slots."""
     for slot in range(held, places.shape[0]):
         for j in range(places[slot], places[slot] + columns):
             fde[j] = 0.0
@@ -297,7 +311,7 @@ def _clear_empty_cells(places, held, columns, fde):
 
 @helper
 def _place(slots, position, repetition, columns, places):
-    """Write the position in the FDE of each slot's block, and of those of the empty cells."""
+    """Write the positions of all cells' blocks in the FDE, in the order of `slots`."""
     cells = position.shape[0]
     for slot in range(cells):
         places[slot] = (repetition * cells + position[slots[0, slot]]) * columns
@@ -305,7 +319,7 @@ def _place(slots, position, repetition, columns, places):
 
 @helper
 def _write(sums, scales, places, held, matrices, repetition, columns, fde):
-    """Project the sums of `held` slots, scale them, and write them to their places in `fde`."""
+    """Project and scale the sums of `held` slots, and write them to their places."""
     width = sums.shape[0] // scales.shape[0]
     if matrices.shape[0] == 0:
         for slot in range(held):
@@ -329,19 +343,32 @@ def _write(sums, scales, places, held, matrices, repetition, columns, fde):
 
 @kernel
 def encode_documents(tokens, first, last, partition, projection, cells, weight, out):
-    """Write the FDEs of documents first..last to ``out[0 : last - first]``: zero without tokens.
+    """Write the FDEs of documents (section 2, F_doc).
+
+    For repetition r and cell c, with the tokens P_c of document P in this cell:
+
+        F_doc(P)_(r, c) = weight * psi_r(sum of P_c / |P_c|)
+
+    An empty cell takes the token whose code differs least from c, or stays zero without
+    ``cells.fill``.  The FDE of a document without tokens is zero.
 
     Parameters
     ----------
     tokens : Tokens
+        Token vectors of all documents.
     first, last : int
+        Documents to encode, first..last - 1.
     partition : Partition
+        Hyperplanes, and the center that is subtracted from every token.
     projection : Projection
+        psi.
     cells : Cells
+        Value of a cell, if it is not the mean, and whether to fill empty ones.
     weight : numpy.float32
         Multiplies every entry.
     out : numpy.ndarray
-        float32 (last - first, at least R_reps * C * d_proj).
+        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
+        FDE of document ``first + i`` in its first columns; the others stay unchanged.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
     repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
@@ -396,8 +423,9 @@ def _multiply(rows, count, partition, products):
 
 @helper
 def _assign(products, count, repetition, partition, codes, nearest, margins):
-    """Write each token's code, its nearest hyperplane and the distance from it, in one repetition."""
-    flat, room, bits, norms = products.reshape(-1), products.shape[1], partition.bits, partition.inverse_norms
+    """Write each token's code, its nearest hyperplane and the distance from that."""
+    flat, room = products.reshape(-1), products.shape[1]
+    bits, norms = partition.bits, partition.inverse_norms
     for t in range(count):
         codes[t], nearest[t], margins[t] = 0, 0, np.inf
     for j in range(bits):
@@ -430,7 +458,10 @@ def _share(codes, nearest, margins, count, softness, entries, shares):
 
 @helper
 def _list_entries(entries, count, step, counts, heads, following, slots):
-    """Make a linked list of the entries of each cell, every `step`-th one; return the number of slots."""
+    """Link each cell's entries to a list, in order, of every `step`-th one.
+
+    Return the number of slots.
+    """
     counts[:] = 0
     for e in range(2 * count - step, -1, -step):
         code = entries[e]
@@ -450,7 +481,11 @@ def _aggregate_shares(rows, following, shares, slots, held, width, sums):
 
 @kernel
 def encode_queries(tokens, first, last, partition, projection, softness, weight, out):
-    """Write the FDEs of queries first..last to ``out[0 : last - first]``.
+    """Write the FDEs of queries (section 2, F_q).
+
+    For repetition r and cell c, with the tokens Q_c of query Q in this cell:
+
+        F_q(Q)_(r, c) = weight * psi_r(sum of Q_c)
 
     Tokens are assigned to cells after subtracting the center.  Their values are not
     centered, because that would change the ranking.
@@ -458,15 +493,22 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
     Parameters
     ----------
     tokens : Tokens
+        Token vectors of all queries.
     first, last : int
+        Queries to encode, first..last - 1.
     partition : Partition
+        Hyperplanes and center.
     projection : Projection
+        psi.
     softness : numpy.float32
-        tau of soft cells, 0 without them.
+        tau of soft cells, which are not in the paper: a token at distance m from its
+        nearest hyperplane is in the cell across it with weight exp(-m / tau) / 2, and
+        in its own with the rest.  0 turns them off.
     weight : numpy.float32
         Multiplies every entry.
     out : numpy.ndarray
-        float32 (last - first, at least R_reps * C * d_proj).
+        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
+        FDE of query ``first + i`` in its first columns; the others stay unchanged.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
     repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns

@@ -102,7 +102,9 @@ set_scaled = _scaled(accumulate=False)
 def _emit_row_sum(
     builder: Any, rows: Any, following: Any, shares: Any, first: Any, count: Any, width: Any, vectors: int
 ) -> list[Any]:
-    """Emit the sums of `vectors` vectors over `count` rows of a list; `rows` starts at a column.
+    """Emit sums of `vectors` vectors over `count` rows of a list.
+
+    `rows` starts at the first column.
 
     Sums start at -0, which changes no number, not even a negative zero.
     """
@@ -132,7 +134,8 @@ def _emit_row_sum(
 def _sum_list(builder, rows, following, shares, first, count, width, out, position):
     size = builder.sdiv(width, ir.Constant(width.type, LANES))
     vectors = ROWS
-    while vectors:  # as many columns at a time as fit into the registers, and the rest by halves
+    # As many columns at a time as fit into the registers, and the rest by halves.
+    while vectors:
         number = builder.sdiv(size, ir.Constant(width.type, vectors))
         begin = ir.Constant(width.type, 0)
         if vectors < ROWS:
@@ -160,7 +163,7 @@ def sum_list(builder, rows, following, first, count, width, out, position):
 
 @emitted
 def sum_shares(builder, rows, following, shares, first, count, width, out, position):
-    """Write the sum of a linked list of rows times `shares`: entry e is row e // 2 times ``shares[e]``."""
+    """Write the sum of a list whose entry e is row e // 2 times ``shares[e]``."""
     _sum_list(builder, rows, following, shares, first, count, width, out, position)
 
 
@@ -248,7 +251,7 @@ def widened(halves, start, stop):
 
 @emitted
 def subtract_row(builder, source, position, count, center, out, start):
-    """Write ``source[position : position + count] - center[:count]`` to ``out[start:]``."""
+    """Write ``source[position :] - center`` to ``out[start:]``, `count` floats."""
     begin, target = builder.gep(source, [position]), builder.gep(out, [start])
     with cgutils.for_range(builder, builder.sdiv(count, ir.Constant(count.type, LANES))) as loop:
         offset = times(builder, loop.index, LANES)

@@ -40,7 +40,7 @@ LANES = 16
 #: width.
 ROWS = 8 if FEATURES.get("avx512f", False) else 4
 
-# Panels that pass through the registers at a time: more panels share the loads of the rows.
+# Panels whose sums fit into the registers at a time: they share the loads of the rows.
 _PANELS = 2 if ROWS == 8 else 1
 
 # Bytes of a cache line.
@@ -50,7 +50,7 @@ _VECTOR = ir.VectorType(FLOAT, LANES)
 
 
 def pad_columns(matrix: np.ndarray) -> np.ndarray:
-    """Return float32 with the last axis rounded up to whole vectors of LANES, by zeros."""
+    """Return float32 with zeros behind the last axis, up to a multiple of LANES."""
     widths = [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % LANES)]
     return np.pad(matrix, widths).astype(np.float32)
 
@@ -68,7 +68,10 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def at_cache_line(array: np.ndarray) -> np.ndarray:
-    """Return a copy of a float32 `array`, flat, that starts at a cache line: it loads faster."""
+    """Return a flat copy of a float32 `array` that starts at a cache line.
+
+    Loads of LANES floats are faster if none of them lies in two lines.
+    """
     room = np.empty(array.size + _LINE // 4, np.float32)
     skipped = -room.ctypes.data % _LINE // 4
     room = room[skipped : skipped + array.size]
@@ -87,7 +90,7 @@ def _emit_sums(
     lanewise: bool = False,
     panels: int = 1,
 ) -> list[Any]:
-    """Emit the product of ROWS rows and `panels` panels; return ROWS vectors of sums per panel.
+    """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`, LANES entries of a row are
     multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.
@@ -130,7 +133,7 @@ lane_dot = _dot(lanewise=True)
 
 @emitted
 def tile_scatter(builder, rows, row, last, depth, packed, panel, scales, out, places, offset):
-    """Write the LANES products of each row times its scale to ``out[places[row] + offset :]``.
+    """Write a row's products times ``scales[row]`` to ``out[places[row] + offset :]``.
 
     `scales` and `places` have an entry for each of `rows`.
     """
@@ -164,7 +167,7 @@ def tile_signs(builder, rows, row, last, depth, packed, panel, out, position, st
 
 @emitted
 def tile_signs_of_two(builder, rows, row, last, depth, packed, panel, out, position, stride):
-    """Write the signs at two panels to ``out[position + i]`` and ``out[position + stride + i]``."""
+    """Write the signs at two panels as `tile_signs`, the second `stride` behind."""
     for first in range(0, 2, _PANELS):
         begin = plus(builder, panel, first)
         totals = _emit_sums(builder, rows, row, last, depth, packed, begin, panels=_PANELS)
