@@ -125,7 +125,8 @@ def test_sums_of_lists_run_in_their_order(vectors: int) -> None:
 @pytest.mark.parametrize("depth", [1, 16, 37])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_loaded_rows(depth: int, dtype: type) -> None:
-    tokens, width = normals(5, depth).astype(dtype), depth + -depth % LANES
+    tokens: np.ndarray = normals(5, depth).astype(dtype)
+    width = depth + -depth % LANES
     center = np.pad(normals(depth), (0, width - depth))
     floats, halves = np.empty((0, depth), np.float32), np.empty((0, depth), np.uint16)
     if dtype == np.float16:
