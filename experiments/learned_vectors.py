@@ -1,28 +1,27 @@
-"""LearnedConfig and LearnedEncoder: vectors fitted to exact Chamfer at sampled tokens (LEMUR, arXiv 2601.21853).
+"""LEMUR's form of document vectors (arXiv 2601.21853), fitted in seconds: a baseline for FDEs.
 
-See docs/how-it-works.md.  Sizes: n landmarks, F features, D floats of a vector, m sampled documents, t and d tokens
+The features of a token are ``max(W x, 0)``, with W trained by gradient descent.  A query's
+vector is the sum of its tokens' features.  A document's vector is fitted, so that their
+product is the document's largest product with each of some thousand landmark tokens.
+Both are projected to few floats and rounded to bytes.
+
+This was an encoder of the library.  Landmark cells with moments have a higher recall with
+half of its floats, and need fewer documents to fit: `experiments vectors family`.
+
+Sizes: n landmarks, F features, D floats of a vector, m sampled documents, t and d tokens
 and their columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from ..data.batches import MAX_FIT_DOCUMENTS
-from ..data.multivectors import MultiVectors
-from ..kernels.byte_product import multiply_by_bytes
-from ..kernels.byte_tile import MAX_DEPTH
-from ..kernels.learned import adam_step, largest_products, sum_features
-from ..utils.parallel import stage
-from ..utils.random_streams import random_stream
-from .base import Encoder, EncoderArrays, EncoderConfig, KernelArrays, Shapes, Side, run_tasks
-from .matmul import (
+from muvera import MultiVectors
+from muvera.data.batches import MAX_FIT_DOCUMENTS, DocumentSample, mean_token
+from muvera.fde.landmark_kernels import ByteColumns, largest_products
+from muvera.fde.linear_algebra import (
     TASK_TOKENS,
     Quantized,
     Ridge,
@@ -32,11 +31,11 @@ from .matmul import (
     one_blas_thread,
     product,
     quantize_columns,
-    token_arguments,
+    token_columns,
 )
-
-# Number of queries per task: each task reads the maps once.
-_TASK_QUERIES = 256
+from muvera.fde.tasks import Tokens, Write, new_rows
+from muvera.kernels.byte_product import multiply_by_bytes
+from muvera.utils.random_streams import random_stream
 
 # Maximum bytes of the values at landmarks per task, because a task may have many short documents.
 _TASK_BYTES = 64 << 20
@@ -58,235 +57,112 @@ _MIXED_WEIGHT = np.float32(0.3)
 # learning rates of W and of the layer after it.
 _TRAINING_DOCUMENTS, _TRAINING_TOKENS, _DIRECTIONS, _BATCH, _RATES = 1024, 40_000, 192, 512, (3e-3, 1e-3)
 
-# Children of the configuration's seed.
+# Purposes among the random streams of a seed.
 _FEATURES, _STARTING, _LANDMARKS, _MIXING, _BATCHES, _TRAINING = range(0xE0, 0xE6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearnedConfig(EncoderConfig):
-    """Configuration of a learned vector, see :mod:`muvera.encoders.learned`.
+class LearnedVectors:
+    """Vectors of documents and queries, fitted to documents.
 
     Parameters
     ----------
     dimension : int
-        Columns of a token vector.
-    vector_dimension : int
-        Floats of a vector.  More raise recall; memory and search time grow in proportion.
-    num_landmarks : int
-        Tokens at which documents are measured.  More raise recall; encoding documents takes time in
-        proportion: ``2 * num_landmarks * dimension`` operations per document token.
-    num_features : int
-        Features of a token, at least `vector_dimension` and at most 65,536.  More raise recall.  The time to
-        encode queries grows in proportion, that of documents does not, and fitting time grows with the cube.
+        d.
+    floats : int
+        D.
+    num_landmarks, num_features : int
+        n and F.
     training_epochs : int
-        Number of passes over about ten thousand sampled tokens to train the features.  0 keeps them random,
-        which lowers recall and saves most of the fitting time.  Trained features have at least the recall of
-        twice as many random ones.
+        Passes over about ten thousand tokens.
     seed : int
-        Seed of all random draws.
-
-    Notes
-    -----
-    An index stores up to ``(num_landmarks + num_features) * (vector_dimension + dimension)`` bytes of maps.
-
-    Examples
-    --------
-    >>> LearnedConfig(dimension=128).vector_dimension
-    1024
     """
 
-    kind: ClassVar[str] = "learned"
-    _limits: ClassVar = {"training_epochs": (0, None), "num_features": (1, MAX_DEPTH)}
+    def __init__(
+        self,
+        dimension: int,
+        floats: int = 1024,
+        num_landmarks: int = 8192,
+        num_features: int = 2048,
+        training_epochs: int = 8,
+        seed: int = 42,
+    ) -> None:
+        self.dimension, self.floats, self.seed = dimension, floats, seed
+        self._sizes = num_landmarks, num_features, training_epochs
 
-    dimension: int
-    vector_dimension: int = 1024
-    num_landmarks: int = 8192
-    num_features: int = 2048
-    training_epochs: int = 8
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.vector_dimension > self.num_features:
-            raise ValueError(
-                f"vector_dimension must be at most num_features={self.num_features}, got "
-                f"{self.vector_dimension}. Raise num_features, too."
-            )
-
-    @property
-    def needs_fit_sample(self) -> bool:
-        """True: the maps are fitted to documents."""
-        return True
-
-
-@dataclass(frozen=True)
-class LearnedMaps(EncoderArrays):
-    """The arrays of a learned encoder; column j of an int8 array is in units of entry j of its scales."""
-
-    #: The sampled documents' mean token, subtracted from tokens to reduce the error of rounding them to bytes.
-    center: NDArray[np.float32]
-    #: Tokens at which documents are measured, (d, n).
-    landmarks: NDArray[np.int8]
-    landmark_scales: NDArray[np.float32]
-    #: The transpose of W, the directions of the features, (d, F).
-    features: NDArray[np.int8]
-    feature_scales: NDArray[np.float32]
-    #: Products of `center` with W before rounding.
-    biases: NDArray[np.float32]
-    #: Map of a document's values at the landmarks, (n, D).
-    documents: NDArray[np.int8]
-    document_scales: NDArray[np.float32]
-    #: Map of a query's sum of features, (F, D).
-    queries: NDArray[np.int8]
-    query_scales: NDArray[np.float32]
-    #: The sampled documents' mean vector, which is subtracted.
-    offset: NDArray[np.float32]
-
-    @property
-    def num_landmarks(self) -> int:
-        """Number of landmarks; a small sample has fewer tokens than the configuration allows."""
-        return len(self.landmark_scales)
-
-    def _shapes(self, config: Any) -> Shapes:
-        dimension, size, features = config.dimension, config.vector_dimension, config.num_features
-        count = self.num_landmarks
-        tokens = (dimension,), (dimension, count), (count,), (dimension, features), (features,), (features,)
-        return *tokens, (count, size), (size,), (features, size), (size,), (size,)
-
-    @cached_property
-    def packed(self) -> tuple[tuple[NDArray[Any], ...], ...]:
-        """Arguments of kernels: landmarks, features, map of documents and map of queries."""
-        return (
-            token_arguments(self.landmarks, self.landmark_scales, self.center),
-            (*token_arguments(self.features, self.feature_scales, self.center), self.biases),
-            byte_arguments(self.documents, self.document_scales),
-            byte_arguments(self.queries, self.query_scales),
+    def fit(self, documents: MultiVectors, threads: int | None = None) -> LearnedVectors:
+        """Fit the features and both maps to a sample of the documents; return self."""
+        (landmark_count, feature_count, epochs), seed = self._sizes, self.seed
+        sampling = DocumentSample(landmark_count, seed, MAX_FIT_DOCUMENTS)
+        mean = mean_token(sampling.sample_while_yielding(iter([documents])), self.dimension)
+        sample = sampling.documents(self.dimension)
+        tokens = sample_tokens(sample, landmark_count, seed)
+        self._landmarks = token_columns(*quantize_columns(tokens.T), mean)
+        directions = random_stream(seed, _FEATURES).standard_normal(
+            (feature_count, self.dimension), np.float32
         )
+        if epochs:
+            subset, targets = training_sample(sample, seed)
+            columns = token_columns(*quantize_columns(targets.T), mean)
+            values = self._largest(columns, subset, threads)
+            directions = train_features(directions, targets, values, epochs, seed, threads)
+        self._features, self._mean = directions, mean
+        activations = self._activations(tokens, threads)
+        missing = max(0, _DOCUMENTS_PER_FLOAT * self.floats - len(sample))
+        mixed, values = (
+            self._largest(self._landmarks, texts, threads)
+            for texts in (mixed_documents(sample, missing, seed), sample)
+        )
+        (rows, units), query_map, self._offset = fit_maps(
+            activations, values, mixed, self.floats, seed, threads
+        )
+        self._document_map = byte_arguments(rows, units)
+        self._query_map = np.multiply(*query_map)
+        return self
 
+    def encode_documents(self, documents: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+        """Return the vectors of documents, float32 (n, D)."""
+        values = self._largest(self._landmarks, documents, threads)
+        out = np.empty((len(documents), self.floats), np.float32)
+        multiply_by_bytes(values, *self._document_map, out)
+        return out - self._offset
 
-class LearnedEncoder(Encoder):
-    """Turn token sets into vectors whose inner product approximates Chamfer, learned from documents.
+    def encode_queries(self, queries: MultiVectors, threads: int | None = None) -> NDArray[np.float32]:
+        """Return the vectors of queries, float32 (n, D)."""
+        active = self._activations(np.asarray(queries.tokens, np.float32), threads)
+        sums = np.zeros((len(queries), active.shape[1]), np.float32)
+        filled = queries.lengths > 0
+        sums[filled] = np.add.reduceat(active, queries.offsets[:-1][filled], axis=0)
+        return product(sums, self._query_map, threads)
 
-    A vector of a few hundred floats has the recall of an FDE of 10,240 floats or more.  But encoding documents
-    takes many times as long.  See :class:`LearnedConfig` for the costs and
-    :mod:`muvera.encoders.learned` for the method.
-
-    Parameters
-    ----------
-    config : LearnedConfig
-    maps : LearnedMaps, optional
-        Those of a saved encoder, instead of fitting.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from muvera import LearnedConfig, MultiVectors
-    >>> rng = np.random.default_rng(0)
-    >>> documents = MultiVectors.from_arrays([rng.normal(size=(9, 32)) for _ in range(40)])
-    >>> config = LearnedConfig(dimension=32, vector_dimension=64, num_features=256)
-    >>> LearnedEncoder(config).fit(documents).encode_documents(documents).shape
-    (40, 64)
-    """
-
-    config_class = LearnedConfig
-    config: LearnedConfig
-    maps: LearnedMaps | None = None
+    def _activations(self, tokens: NDArray[np.float32], threads: int | None) -> NDArray[np.float32]:
+        return np.maximum(product(tokens, np.ascontiguousarray(self._features.T), threads), 0)
 
     @staticmethod
-    def _array_classes(config: LearnedConfig) -> dict[str, type[EncoderArrays]]:
-        return {"maps": LearnedMaps}
-
-    # -- fitting --------------------------------------------------------------
-
-    @property
-    def _fit_size(self) -> tuple[int, int]:
-        return self.config.num_landmarks, MAX_FIT_DOCUMENTS
-
-    def _fit(
-        self, sample: MultiVectors, queries: MultiVectors, mean: NDArray[np.float32], threads: int | None
-    ) -> None:
-        config, seed = self.config, self.config.seed
-        tokens = sample_tokens(sample, queries, config.num_landmarks, seed)
-        landmarks = quantize_columns(tokens.T)
-        shape = config.num_features, config.dimension
-        directions = random_stream(seed, _FEATURES).standard_normal(shape, np.float32)
-        if config.training_epochs:
-            subset, targets = training_sample(sample, queries, seed)
-            with stage("learning features, 1 of 2"):
-                arguments = token_arguments(*quantize_columns(targets.T), mean)
-                values = _values_of_texts(largest_products, arguments, subset, threads)
-                directions = train_features(
-                    directions, targets, values, config.training_epochs, seed, threads
-                )
-        with stage("learning features, 2 of 2"):
-            features = quantize_columns(directions.T)
-            biases = (directions * mean).sum(axis=1, dtype=np.float64).astype(np.float32)
-            arguments = *token_arguments(*features, mean), biases
-            single_tokens = MultiVectors(tokens, np.arange(len(tokens) + 1))
-            activations = _values_of_texts(sum_features, arguments, single_tokens, threads)
-            missing = max(0, _DOCUMENTS_PER_FLOAT * config.vector_dimension - len(sample))
-            mixed, values = (
-                _values_of_texts(largest_products, token_arguments(*landmarks, mean), texts, threads)
-                for texts in (mixed_documents(sample, missing, seed), sample)
-            )
-            document_map, query_map, offset = fit_maps(
-                activations, values, mixed, config.vector_dimension, seed, threads
-            )
-        self.maps = LearnedMaps(mean, *landmarks, *features, biases, *document_map, *query_map, offset)
-
-    # -- encoding -------------------------------------------------------------
-
-    def _task_size(self, side: Side) -> tuple[int, int | None]:
-        if side == "queries" or self.maps is None:
-            return TASK_TOKENS, _TASK_QUERIES
-        return TASK_TOKENS, max(1, _TASK_BYTES // (4 * self.maps.num_landmarks))
-
-    def _write(
-        self, side: Side, arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]
-    ) -> None:
-        assert self.maps is not None
-        landmarks, features, document_map, query_map = self.maps.packed
-        if side == "documents":
-            values = np.empty((stop - start, self.maps.num_landmarks), np.float32)
-            largest_products(*arrays, start, stop, *landmarks, values)
-            multiply_by_bytes(values, *document_map, out)
-            out -= self.maps.offset
-        else:
-            sums = np.empty((stop - start, self.config.num_features), np.float32)
-            sum_features(*arrays, start, stop, *features, sums)
-            multiply_by_bytes(sums, *query_map, out)
+    def _largest(columns: ByteColumns, texts: MultiVectors, threads: int | None) -> NDArray[np.float32]:
+        count = len(columns.units)
+        most = max(1, _TASK_BYTES // (4 * count))
+        return new_rows(_writer(columns), texts, count, threads, TASK_TOKENS, most)
 
 
-def _values_of_texts(
-    kernel: Any, arguments: tuple[NDArray[Any], ...], texts: MultiVectors, threads: int | None
-) -> NDArray[np.float32]:
-    """Return the result of `largest_products` or `sum_features` for all texts, float32 (len(texts), n)."""
+def _writer(columns: ByteColumns) -> Write:
+    def write(tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
+        largest_products(tokens, start, stop, columns, out)
 
-    def write(arrays: KernelArrays, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        kernel(*arrays, start, stop, *arguments, out)
-
-    return run_tasks(write, texts, len(arguments[-1]), threads, TASK_TOKENS)
+    return write
 
 
 def sample_tokens(
-    documents: MultiVectors, queries: MultiVectors, count: int, seed: int, purpose: int = _LANDMARKS
+    documents: MultiVectors, count: int, seed: int, purpose: int = _LANDMARKS
 ) -> NDArray[np.float32]:
-    """Return up to `count` tokens, float32 (n, d); up to half of them are from `queries`.
-
-    Query tokens are the points at which documents will be compared.  `purpose` separates the random streams.
-    """
-    stream = random_stream(seed, purpose)
-    tokens = _pick(queries, -(-count // 2), stream)
-    return np.concatenate([tokens, _pick(documents, count - len(tokens), stream)])
+    """Return up to `count` tokens, float32 (n, d); `purpose` separates the random streams."""
+    return _pick(documents, count, random_stream(seed, purpose))
 
 
-def training_sample(
-    documents: MultiVectors, queries: MultiVectors, seed: int
-) -> tuple[MultiVectors, NDArray[np.float32]]:
+def training_sample(documents: MultiVectors, seed: int) -> tuple[MultiVectors, NDArray[np.float32]]:
     """Return the documents and the tokens, float32 (t, d), that features are trained on."""
     count = min(_TRAINING_DOCUMENTS, len(documents))
     rows = random_stream(seed, _TRAINING, 1).choice(len(documents), count, replace=False)
-    return documents[np.sort(rows)], sample_tokens(documents, queries, _TRAINING_TOKENS, seed, _TRAINING)
+    return documents[np.sort(rows)], sample_tokens(documents, _TRAINING_TOKENS, seed, _TRAINING)
 
 
 def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArray[np.float32]:
@@ -391,13 +267,10 @@ def train_features(
         back *= active > 0
         gradients = product(batch.T, back, threads), product(active.T, error, threads)
         remaining = 1 - step / steps
-        for layer_weights, gradient, (first, second), rate in zip(
+        for layer_weights, gradient, own, rate in zip(
             (weights, layer), gradients, moments, _RATES, strict=True
         ):
-            adam_step(
-                layer_weights.reshape(-1), gradient.reshape(-1), first.reshape(-1), second.reshape(-1),
-                step + 1, np.float32(rate * remaining),
-            )  # fmt: skip
+            _adam_step(layer_weights, gradient, own, step + 1, rate * remaining)
     return np.ascontiguousarray(weights.T)
 
 
@@ -427,3 +300,20 @@ def _first_layer(
     active = np.maximum(product(tokens[rows], weights, threads), 0)
     correlations = product(active.T, targets[rows], threads)
     return np.ascontiguousarray(Ridge(gram(active.T, threads), _RIDGE).solution(correlations, threads))
+
+
+def _adam_step(
+    weights: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    moments: list[NDArray[np.float32]],
+    step: int,
+    rate: float,
+) -> None:
+    """Update `weights` by one step of Adam (Kingma and Ba, arXiv 1412.6980); `step` counts from 1."""
+    first, second = moments
+    first *= np.float32(0.9)
+    first += np.float32(0.1) * gradient
+    second *= np.float32(0.999)
+    second += np.float32(0.001) * gradient * gradient
+    root = np.sqrt(second / np.float32(1 - 0.999**step)) + np.float32(1e-8)
+    weights -= np.float32(rate / (1 - 0.9**step)) * first / root

@@ -16,7 +16,6 @@ import typer
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from muvera.fde.config import FDEConfig
 from muvera.fde.encoder import FDEEncoder
 from muvera.mips import make_search
 from muvera.mips.base import VectorSearch
@@ -114,7 +113,7 @@ def tables_of(rows: list[dict[str, Any]], on: str) -> list[Table]:
     ]
     names = ", ".join(dict.fromkeys(row["collection"] for row in rows))
     caption = (
-        f"The first stage alone, on one thread: `moments` vectors of {names}. A generated vector is a real one plus "
+        f"The first stage alone, on one thread: `fde` vectors of {names}. A generated vector is a real one plus "
         "half the difference of two others. The recall of generated vectors is not that of real text. Recall is the "
         f"share of the best inner products among the candidates, over at most {_JUDGED} queries. {on}"
     )
@@ -144,7 +143,7 @@ def first_stage(
     on, rows = measured_on(), []
     with threadpool_limits(1):
         for loaded in load_collections(collection or ["lareqa-en-minilm"], data, cache):
-            encoder = FDEEncoder(FDEConfig.preset("moments", loaded.documents.dimension)).fit(loaded.documents)
+            encoder = FDEEncoder.preset("fde", loaded.documents.dimension).fit(loaded.documents)
             own, queries = encoder.encode_documents(loaded.documents), encoder.encode_queries(loaded.queries)
             for row in measure(loaded.name, own, queries, sorted({*(size or ()), len(own)}), graphs):
                 progress(", ".join(f"{key}={value}" for key, value in row.items()))

@@ -53,7 +53,7 @@ class GrowthSettings:
 
     collection: str
     backend: str = "scan"
-    encoder: str = "moments"
+    encoder: str = "fde"
     judged: int = 50
 
     def name(self, count: int) -> str:

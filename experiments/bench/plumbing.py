@@ -128,7 +128,7 @@ def token_indexes(documents: MultiVectors, kinds: Iterable[Any], name: str) -> d
     indexes: dict[str, MuveraIndex] = {}
     for kind in kinds:
         progress(f"{name}: index with {kind} tokens")
-        encoder: Any = next(iter(indexes.values())).encoder if indexes else "moments"
+        encoder: Any = next(iter(indexes.values())).encoder if indexes else "fde"
         indexes[kind] = MuveraIndex.build(documents, encoder, tokens=kind, exact_tokens=0)
     return indexes
 

@@ -95,7 +95,7 @@ def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache:
         seconds = interleaved({job: call(*job) for job in jobs}, rounds)
     columns = ["muvera / other", "muvera", "other", "unit", "ratio", "min - max", "processor time"]
     caption = (
-        "muvera encodes with the preset `fde` (5,249 floats), the others with R=20, k=5, p=16 (10,240 floats). "
+        "muvera encodes with the preset `simhash` (5,249 floats), the others with R=20, k=5, p=16 (10,240 floats). "
         f"Median of {rounds} interleaved rounds, one thread each. "
         f'"processor time" is the ratio of processor times. {on}'
     )

@@ -1,12 +1,13 @@
-"""The default vectors: fit of moments, presets, wide tokens, choice by recall, and added documents."""
+"""FDEs: the family of presets, small samples, more floats, wide tokens, and added documents."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -16,17 +17,19 @@ from threadpoolctl import threadpool_limits
 from muvera import MultiVectors, MuveraIndex
 from muvera.data.batches import pseudo_queries
 from muvera.fde.encoder import FDEEncoder
-from muvera.fde.config import FDEConfig
-from muvera.fde.encoder import FDEEncoder
 
 from ..datasets.collection import Collection
 from ..datasets.discovery import CACHE
 from ..evaluation.metrics import recall
+from ..learned_vectors import LearnedVectors
 from ..report.table import Table
 from .plumbing import Cache, Data, Save, exact_best, finish, load_collections, measured_on, progress
 
 # Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
 _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
+
+# Tokens of a window.
+_WINDOW = 32
 
 # Depths of recall with more floats.
 _MORE_DEPTHS = (20, 30, 50, 100, 160, 200, 320)
@@ -62,65 +65,173 @@ def _depths(depths: Sequence[int] = _DEPTHS) -> list[str]:
     return [f"@{depth}" for depth in depths]
 
 
-def fit_table(collections: list[Collection]) -> Table:
-    """Measure the time to fit moments and to encode a query, on one thread."""
-    rows = []
-    for collection in collections:
-        documents, queries, best = _inputs(collection)
-        config, times = FDEConfig.preset("moments", documents.dimension), []
-        FDEEncoder(config).fit(documents[:280], threads=1)  # compiles
-        with threadpool_limits(1):
-            begun = time.perf_counter()
-            encoder = FDEEncoder(config).fit(documents, threads=1)
-            seconds = time.perf_counter() - begun
-            for i in np.tile(np.arange(len(queries)), 5):
-                begun = time.perf_counter()
-                encoder.encode_queries(queries[i : i + 1], threads=1)
-                times.append(time.perf_counter() - begun)
-        cells = [f"{len(documents):,}", f"{seconds:.1f}", f"{1e6 * np.median(times):.0f}"]
-        rows.append([collection.name, *cells, *_recalls(_ranked(encoder, queries, documents), best)])
-        progress(str(rows[-1]))
-    caption = f"Time to fit `moments` and to encode one query, on one thread. {_CAPTION}"
-    return Table(
-        "Fit of moments", ["collection", "documents", "fit, s", "query, us", *_depths()], rows, caption
-    )
+class _Judged(NamedTuple):
+    """Documents, queries or windows, and the exact best documents of these."""
+
+    documents: MultiVectors
+    queries: MultiVectors
+    #: Each window's own document, which does not count, or None for real queries.
+    sources: NDArray[np.int64] | None
+    best: NDArray[np.int64]
+
+    def recalls(self, scores: NDArray[np.float32], depths: Sequence[int]) -> list[str]:
+        """Return the recall of a ranking by `scores` (queries, documents) at each depth."""
+        best = self.best
+        if self.sources is not None:
+            scores = scores.copy()
+            scores[np.arange(len(scores)), self.sources] = -np.inf
+            others = best != self.sources[:, np.newaxis]
+            best = np.array([row[kept][:_BEST] for row, kept in zip(best, others, strict=True)])
+        ranked = np.argsort(-scores, axis=1, kind="stable")
+        return _recalls(ranked, best[:, :_BEST], depths)
 
 
-#: Presets and changed parameters: those without fitted features, and more floats than the default.
-PLAIN: list[tuple[str, dict[str, int]]] = [("mean", {}), ("fde", {}), ("moments", {})]
-MORE_FLOATS = [
-    *(("moments", {"compact_dimension": size}) for size in (256, 512, 1024)),
-    *(("learned", {"vector_dimension": size}) for size in (256, 512, 2048)),
+def _judged(collection: Collection) -> _Judged:
+    """Return a collection's queries, or windows of its documents if it has none."""
+    documents, queries, sources = _plain(collection.documents), _plain(collection.queries[:_QUERIES]), None
+    if len(queries) == 0:
+        queries, sources = pseudo_queries(documents, _QUERIES, _WINDOW, np.random.default_rng(5))
+    return _Judged(documents, queries, sources, exact_best(queries, documents, _BEST + 1))
+
+
+#: Rows of the family: a preset with changes, or LEMUR's form of learned vectors (None).
+FAMILY: list[tuple[str, str | None, dict[str, Any]]] = [
+    ("mean", "mean", {}),
+    ("paper", "paper", {}),
+    ("simhash", "simhash", {}),
+    ("simhash, short form", "simhash", {"final_projection": "learned"}),
+    ("moments", "moments", {}),
+    ("**fde**", "fde", {}),
+    ("fde, 256 floats", "fde", {"final_projection_dimension": 256}),
+    ("fde, mean token only", "fde", {"moments": "mean"}),
+    ("fde, SimHash cells", "fde", {"partition": "simhash"}),
+    ("fde, large, 1,024", "fde", {"num_landmarks": 4096, "final_projection_dimension": 1024}),
+    ("fde, large, 2,048", "fde", {"num_landmarks": 4096, "final_projection_dimension": 2048}),
+    ("learned features", None, {"floats": 1024}),
 ]
 
+_FAMILY_DEPTHS = (10, 20, 50)
 
-def encoders_table(
-    title: str,
-    collections: list[Collection],
-    encoders: Sequence[tuple[str, dict[str, int]]],
-    depths: Sequence[int] = _DEPTHS,
-) -> Table:
-    """Compare encoders: presets with changed parameters."""
+
+def family_table(collections: list[Collection], names: Sequence[str] = ()) -> Table:
+    """Compare all presets: recall by candidates, seconds of a fit, microseconds of a query; on one thread."""
     rows = []
     for collection in collections:
-        documents, queries, best = _inputs(collection)
-        for name, changes in encoders:
-            config = FDEConfig.preset(name, documents.dimension, **changes)
-            ranked = _ranked(FDEEncoder(config).fit(documents), queries, documents)
-            sizes = [f"{documents.dimension:,}", name, f"{config.vector_dimension:,}"]
-            rows.append([collection.name, *sizes, *_recalls(ranked, best, depths)])
+        judged = _judged(collection)
+        dimension = judged.documents.dimension
+        for label, preset, changes in FAMILY:
+            if names and label.strip("*") not in names:
+                continue
+            made: Callable[[], Any] = partial(LearnedVectors, dimension, **changes)
+            if preset is not None:
+                made = partial(FDEEncoder.preset, preset, dimension, **changes)
+            made().fit(judged.documents[:300], threads=1)  # compiles
+            with threadpool_limits(1):
+                begun = time.process_time()
+                encoder = made().fit(judged.documents, threads=1)
+                seconds = time.process_time() - begun
+                microseconds = _query_time(encoder, judged.queries)
+            vectors = encoder.encode_documents(judged.documents)
+            scores = encoder.encode_queries(judged.queries) @ vectors.T
+            facts = [f"{vectors.shape[1]:,}", f"{seconds:.1f}", f"{microseconds:.0f}"]
+            rows.append(
+                [collection.name, f"{dimension}", label, *facts, *judged.recalls(scores, _FAMILY_DEPTHS)]
+            )
             progress(str(rows[-1]))
-    return Table(title, ["collection", "columns", "encoder", "floats", *_depths(depths)], rows, _CAPTION)
+    header = ["collection", "columns", "FDE", "floats", "fit, s", "query, us", *_depths(_FAMILY_DEPTHS)]
+    caption = (
+        f"10-recall by number of candidates, by exact products of vectors; at most {_QUERIES} queries. Fits on at most "
+        "4,096 documents and encoding of one query take one thread; processor time. Collections without queries use "
+        f"windows of {_WINDOW} tokens, whose own document does not count. The last row of each collection is LEMUR's "
+        "form of vectors, trained for some seconds."
+    )
+    return Table("The family of FDEs", header, rows, caption)
+
+
+def _query_time(encoder: Any, queries: MultiVectors) -> float:
+    """Return the median microseconds of encoding one query."""
+    times = []
+    for i in np.tile(np.arange(len(queries)), 3):
+        begun = time.perf_counter()
+        encoder.encode_queries(queries[i : i + 1], threads=1)
+        times.append(time.perf_counter() - begun)
+    return 1e6 * float(np.median(times))
+
+
+def few_table(collections: list[Collection], counts: Sequence[int] = (300, 1000, 4096)) -> Table:
+    """Fit moments and fde on few documents of a collection, and measure them on all."""
+    rows = []
+    for collection in collections:
+        judged = _judged(collection)
+        order = np.random.default_rng(1).permutation(len(judged.documents))
+        for count in counts:
+            some = _plain(judged.documents, np.sort(order[:count]))
+            for preset in ("moments", "fde"):
+                encoder = FDEEncoder.preset(preset, some.dimension).fit(some)
+                scores = encoder.encode_queries(judged.queries) @ encoder.encode_documents(judged.documents).T
+                cells = judged.recalls(scores, _FAMILY_DEPTHS)
+                rows.append([collection.name, f"{len(some):,} of {len(judged.documents):,}", preset, *cells])
+                progress(str(rows[-1]))
+    header = ["collection", "documents of the fit", "FDE", *_depths(_FAMILY_DEPTHS)]
+    return Table("Fits on few documents", header, rows, _CAPTION)
+
+
+def drift_table(pairs: list[tuple[Collection, Collection]], count: int = 400) -> Table:
+    """Fit on documents of one kind, add as many of another kind, and search for both."""
+    rows = []
+    for first, second in pairs:
+        rng = np.random.default_rng(1)
+        parts = [
+            _plain(one.documents, rng.permutation(len(one.documents))[:count]) for one in (first, second)
+        ]
+        both = MultiVectors.concatenate(parts)
+        both = MultiVectors(both.tokens, both.offsets)
+        asked = [_plain(one.queries[:_QUERIES]) for one in (first, second)]
+        best = [exact_best(queries, both, _BEST) for queries in asked]
+        for preset in ("mean", "simhash", "moments", "fde"):
+            encoder = FDEEncoder.preset(preset, both.dimension).fit(parts[0])
+            vectors = encoder.encode_documents(both)
+            cells = []
+            for queries, wanted in zip(asked, best, strict=True):
+                ranked = np.argsort(-(encoder.encode_queries(queries) @ vectors.T), axis=1, kind="stable")
+                cells += _recalls(ranked, wanted, (20, 50))
+            rows.append([first.name, second.name, preset, *cells])
+            progress(str(rows[-1]))
+    header = [
+        "fitted on", "then added", "FDE", "own queries @20", "@50", "queries of the added kind @20", "@50 ",
+    ]  # fmt: skip
+    caption = (
+        f"Encoders are fitted on {count} documents of one kind. Then {count} of another kind are added, and both "
+        "are searched. 10-recall by number of candidates."
+    )
+    return Table("Documents of another kind", header, rows, caption)
+
+
+def floats_table(collections: list[Collection]) -> Table:
+    """Compare sizes of the learned projection."""
+    rows = []
+    for collection in collections:
+        judged = _judged(collection)
+        for preset in ("moments", "fde"):
+            for size in (128, 256, 512, 1024, 2048):
+                changes = {"final_projection_dimension": size}
+                encoder = FDEEncoder.preset(preset, judged.documents.dimension, **changes).fit(
+                    judged.documents
+                )
+                scores = encoder.encode_queries(judged.queries) @ encoder.encode_documents(judged.documents).T
+                rows.append([collection.name, preset, f"{size:,}", *judged.recalls(scores, _MORE_DEPTHS)])
+                progress(str(rows[-1]))
+    return Table("More floats", ["collection", "FDE", "floats", *_depths(_MORE_DEPTHS)], rows, _CAPTION)
 
 
 def wide_table(collection: Collection, widths: list[int]) -> Table:
-    """Rotate tokens into more columns, add noise, and measure `moments` of each width."""
+    """Rotate tokens into more columns, add noise, and measure `fde` of each width."""
     documents, queries, best = _inputs(collection)
     rows = []
     for width in [documents.dimension, *widths]:
         turned = [_widened(texts, width) for texts in (documents, queries)]
         own = best if width == documents.dimension else exact_best(turned[1], turned[0], _BEST)
-        encoder = FDEEncoder(FDEConfig.preset("moments", width)).fit(turned[0])
+        encoder = FDEEncoder.preset("fde", width).fit(turned[0])
         ranked = _ranked(encoder, turned[1], turned[0])
         rows.append([f"{width:,}", *_recalls(ranked, own)])
         progress(f"{width} columns: {rows[-1]}")
@@ -145,39 +256,6 @@ def _widened(texts: MultiVectors, width: int) -> MultiVectors:
     return MultiVectors(tokens, texts.offsets)
 
 
-def choice_table(collections: list[Collection]) -> Table:
-    """Compare the default index of each collection with an index of moments."""
-    rows = []
-    for collection in collections:
-        documents = _plain(collection.documents)
-        queries, sources = _plain(collection.queries[:_QUERIES]), None
-        if len(queries) == 0:
-            queries, sources = pseudo_queries(documents, _QUERIES, 32, np.random.default_rng(5))
-        best = exact_best(queries, documents, _BEST + 1)
-        cells = []
-        for encoder in ("moments", None):
-            index = MuveraIndex.build(documents, encoder, exact_tokens=0)
-            assert index.encoder is not None
-            ranked = _ranked(index.encoder, queries, documents)
-            found = []
-            for query, (wanted, proposed) in enumerate(zip(best, ranked, strict=True)):
-                own = -1 if sources is None else sources[query]
-                found.append(np.isin(wanted[wanted != own][:_BEST], proposed[proposed != own][:50]).mean())
-            cells.append(f"{np.mean(found):.3f}")
-        compared = index.info().encoder["compared"]
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in compared.items())
-        rows.append([collection.name, shown, index.config.kind, *cells])
-        progress(str(rows[-1]))
-    header = ["collection", "compared", "chosen", "moments @50", "chosen @50"]
-    caption = (
-        "Compared: recall with 100 candidates, with windows of documents as queries. If two encoders are listed, "
-        "neither was fitted on these documents. The last two columns are 10-recall@50 of queries, with "
-        '`encoder="moments"` and with the chosen encoder. Collections '
-        "without queries use windows of 32 tokens, whose own document does not count."
-    )
-    return Table("Choice of the default", header, rows, caption)
-
-
 def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) -> Table:
     """Add documents of the same collection, or `count` of it and `count` of another collection; then rebuild."""
     rows = []
@@ -191,7 +269,7 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
             (f"{count} more and {count} of {second.name}", own[:-count], mixed),
         ]
         for label, base, more in cases:
-            index = MuveraIndex.build(base, "moments", exact_tokens=0)
+            index = MuveraIndex.build(base, exact_tokens=0)
             before = index.info().first_stage
             begun = time.perf_counter()
             index.add(MultiVectors(more.tokens, more.offsets))
@@ -221,73 +299,48 @@ def added_table(pairs: list[tuple[Collection, Collection]], count: int = 200) ->
     return Table("Added documents", header, rows, caption)
 
 
-def mixed_table(
-    first: Collection, second: Collection, encoders: Sequence[str] = ("mean", "fde", "moments", "learned")
-) -> Table:
-    """Fit encoders on each of two collections, add the other one, and compare with encoders fitted on both."""
-    dimension, both = first.documents.dimension, _plain(first.documents)
-    both = MultiVectors.concatenate([both, _plain(second.documents)])
-    ways = []
-    for fitted, added in ((first, second), (second, first)):
-        queries = _plain(added.queries[:_MIXED_QUERIES])
-        ways.append((fitted, added, queries, exact_best(queries, both, _BEST)))
-    rows = []
-    for name in encoders:
-        config = FDEConfig.preset(name, dimension)
-        rebuilt, cells = FDEEncoder(config).fit(both), [name, f"{config.vector_dimension:,}"]
-        for fitted, _, queries, best in ways:
-            for encoder in (FDEEncoder(config).fit(fitted.documents), rebuilt):
-                ranked = _ranked(encoder, queries, both)[:, :_MIXED_CANDIDATES]
-                cells.append(f"{recall(ranked, best).mean():.3f}")
-        rows.append(cells)
-        progress(str(cells))
-    header = ["encoder", "floats"]
-    for fitted, added, *_ in ways:
-        header += [f"{fitted.name}, then {added.name}: before", "rebuilt"]
-    caption = (
-        f"10-recall@{_MIXED_CANDIDATES} of the added collection's queries over both collections, at most "
-        f"{_MIXED_QUERIES} queries. Before: encoders fitted on the first collection alone. Rebuilt: fitted on both, as "
-        "`rebuild()` does."
-    )
-    return Table("Adding documents of another kind", header, rows, caption)
-
-
-def _documents_of(folder: Path) -> Collection:
-    """Return the documents of a folder without queries."""
-    lengths = np.load(folder / "docs_lens.npy").astype(np.int64)
-    documents = MultiVectors.from_flat(np.load(folder / "docs_tokens.npy"), lengths)
-    return Collection(folder.name, documents, documents[:0], "", list(map(str, range(len(documents)))), [])
+def _collection_of(folder: Path) -> Collection:
+    """Return the documents of a folder, and its queries if it has any."""
+    sides: list[MultiVectors] = []
+    for side in ("docs", "queries"):
+        if not (folder / f"{side}_lens.npy").is_file():
+            sides.append(sides[0][:0])
+            continue
+        lengths = np.load(folder / f"{side}_lens.npy").astype(np.int64)
+        sides.append(MultiVectors.from_flat(np.load(folder / f"{side}_tokens.npy"), lengths))
+    documents, queries = sides
+    document_ids, query_ids = (list(map(str, range(len(texts)))) for texts in sides)
+    return Collection(folder.name, documents, queries, "", document_ids, query_ids)
 
 
 def vectors(
-    part: Annotated[
-        str, typer.Argument(help="Measurement: fit, presets, floats, wide, choice, added or mixed.")
-    ],
+    part: Annotated[str, typer.Argument(help="family, few, drift, floats, wide or added.")],
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` needs pairs."
+            help="Collections, or folders of documents (default: cisi-e5 and lareqa-en-e5); `added` and `drift` need "
+            "pairs."
         ),
     ] = None,
     data: Data = None,
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure one property of the default vectors, such as the time of the fit or the recall of added documents."""
+    """Measure one property of FDEs, such as the recall of all presets, or of documents that were added later."""
     chosen, on = list[Collection](), measured_on()
     for name in names or ["cisi-e5", "lareqa-en-e5"]:
         folder = Path(name)
-        chosen += [_documents_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
+        chosen += [_collection_of(folder)] if folder.is_dir() else load_collections([name], data, cache)
+    pairs = list(zip(chosen[::2], chosen[1::2], strict=False))
     tables = {
-        "fit": lambda: fit_table(chosen),
-        "presets": lambda: encoders_table("Presets", chosen, PLAIN),
-        "floats": lambda: encoders_table("More floats", chosen, MORE_FLOATS, _MORE_DEPTHS),
+        "family": lambda: family_table(chosen),
+        "few": lambda: few_table(chosen),
+        "drift": lambda: drift_table(pairs),
+        "floats": lambda: floats_table(chosen),
         "wide": lambda: wide_table(chosen[-1], [1024, 2560, 4096]),
-        "choice": lambda: choice_table(chosen),
-        "added": lambda: added_table(list(zip(chosen[::2], chosen[1::2], strict=True))),
-        "mixed": lambda: mixed_table(chosen[0], chosen[1]),
+        "added": lambda: added_table(pairs),
     }
     if part not in tables:
         raise typer.BadParameter(f"the part must be one of {', '.join(tables)}, got {part!r}.")
     table = tables[part]()
-    finish("default_vectors", "The default encoder", [replace(table, caption=f"{table.caption} {on}")], save)
+    finish("default_vectors", "FDEs", [replace(table, caption=f"{table.caption} {on}")], save)

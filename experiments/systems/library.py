@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -10,23 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from muvera import FDEEncoder, IndexSettings, MultiVectors, MuveraIndex
-from muvera.fde.config import FDEConfig
-from muvera.fde.encoder import FDEEncoder
-from muvera.encoders.moment_blocks import default_blocks
-from muvera.fde.config import FDEConfig, PRESETS
-from muvera.fde.encoder import FDEEncoder
+from muvera.fde.config import PRESETS, FDEConfig
+from muvera.fde.moments import default_blocks
 from muvera.mips import make_search
 
 from ..known_names import require_known
 from .base import Answers, Material, Ranked, System, timed_search
 
-#: Parameters of each kind of encoder that a configuration may set; dimension and seed come from the runner.
-_PARAMETERS = {
-    kind: [
-        name for name in inspect.signature(made.config_class).parameters if name not in ("dimension", "seed")
-    ]
-    for kind, made in ENCODERS.items()
-}
+#: Parameters that a configuration may set; dimension and seed come from the runner.
+_PARAMETERS = [field.name for field in fields(FDEConfig) if field.name not in ("dimension", "seed")]
 
 _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 
@@ -34,9 +25,8 @@ _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> FDEConfig:
     """Return a preset with changed parameters; raise ValueError with the nearest name for an unknown one."""
     require_known(preset, PRESETS, "preset")
-    kind = PRESETS[preset]["encoder"]
     for name in changes:
-        require_known(name, _PARAMETERS[kind], f"argument of the encoder {kind}")
+        require_known(name, _PARAMETERS, "argument of the encoder")
     return FDEConfig.preset(preset, dimension, seed=seed, **changes)
 
 
@@ -50,7 +40,7 @@ class _LibrarySystem(System):
     @staticmethod
     def open_arguments() -> Iterable[str]:
         """Return the names of the encoders' parameters."""
-        return dict.fromkeys(name for names in _PARAMETERS.values() for name in names)
+        return _PARAMETERS
 
     def config(self, material: Material) -> FDEConfig:
         """Return the encoder's configuration for the collection."""
@@ -144,9 +134,10 @@ class FirstStage(_LibrarySystem):
             encoder.fit(self.documents, threads=self.threads)
         if self._fit_coefficients:
             return encoder
-        if not isinstance(encoder, FDEEncoder) or encoder.blocks is None:
+        if encoder.blocks is None or encoder.learned is not None:
             raise ValueError(
-                f"fit_coefficients=False needs an FDE with split_mean=True, got {encoder.config.to_dict()}."
+                "fit_coefficients=False needs an FDE with moments and without a learned projection, got "
+                f"{encoder.config.to_dict()}."
             )
         blocks = default_blocks(encoder.config)
         return FDEEncoder(

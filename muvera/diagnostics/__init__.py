@@ -1,1 +1,1 @@
-"""Geometry of token vectors, recall of encoders on them, and calculators of the paper's theorems."""
+"""Geometry of token vectors, and recall of encoders on them."""

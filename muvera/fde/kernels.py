@@ -1,18 +1,26 @@
-"""The steps of an FDE, compiled (arXiv 2405.19504, section 2).
+"""The steps of an FDE, compiled (MUVERA, arXiv 2405.19504, section 2).
 
-    phi     SimHash assigns each token to one of B = 2**k_sim cells       :func:`_sign`
-    (q, d)  a query's cell is the sum of its tokens, a document's the mean  :func:`_aggregate`
-    fill    an empty document cell takes the nearest token                :func:`_fill_empty_cells`
-    psi     each cell's vector is projected to d_proj floats              :func:`_project`
-    F       blocks of all cells and repetitions stand side by side        :func:`_write`
+For each text, and for each of its R_reps repetitions:
+
+1. load the tokens (:func:`_load`);
+2. SimHash phi: the signs of products with k_sim hyperplanes are the code of a token's
+   cell, one of B = 2**k_sim (:func:`_sign`, :func:`_read_codes`);
+3. aggregate per cell: a query's value is the sum of its tokens, a document's the mean
+   (:func:`_aggregate`, :func:`_scale`);
+4. fill: an empty document cell takes the nearest token (:func:`_fill_empty_cells`);
+5. project the value of each cell by psi to d_proj floats, and write them to the block
+   of this cell in the FDE (:func:`_write`).
 
 Sizes: d columns of a token, `width` = d rounded up to LANES, R_reps `repetitions` of
-k_sim `bits` hyperplanes each, C = 2**k_sim cells, d_proj columns of a `block`.  Rows of
-`width` floats are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its
-repetition has a positive product.
+k_sim `bits`, C = 2**k_sim cells, d_proj `columns` of a block.  Rows of `width` floats
+are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its repetition has a
+positive product.  The cells with tokens are listed as *slots*.
 
 Every sum has a fixed order, see :mod:`muvera.kernels.tile`.  So the bits of an FDE
 depend neither on the batch nor on the number of threads, nor on the vector width.
+
+Helpers get arrays, not tuples of arrays, where they run once per repetition: each array
+that is looked up in a tuple costs two atomic operations, which count references.
 """
 
 import math
@@ -24,14 +32,15 @@ from numpy.typing import NDArray
 from ..kernels.jit import count_bits, helper, kernel
 from ..kernels.rows import (
     add_scaled,
+    empty_floats,
     load_rows,
     longest_text,
     set_scaled,
     square_sum,
-    sum_rows,
-    sum_scaled_rows,
+    sum_list,
+    sum_shares,
 )
-from ..kernels.tile import LANES, ROWS, tile_dot, tile_signs
+from ..kernels.tile import LANES, ROWS, tile_dot, tile_scatter, tile_signs, tile_signs_of_two
 
 #: Value of a document cell: the mean of its tokens, its direction with length 1, or its
 #: direction with the mean length of the tokens.
@@ -42,6 +51,9 @@ CELL_LENGTH = 2
 # Tokens cancel if the square of their sum is at most this share of the square of their
 # total length.
 _CANCELED = np.float32(1e-6)
+
+# Bits of a token's number in a document.
+_TOKEN_BITS = 48
 
 
 class Tokens(NamedTuple):
@@ -123,69 +135,6 @@ class Cells(NamedTuple):
     split: bool
 
 
-class _Entries(NamedTuple):
-    """Tokens with their cells in one repetition, in the order of the tokens.
-
-    A document's token has one entry, a query's token up to two.
-    """
-
-    #: Code of the cell, int32 (entries,).
-    codes: NDArray[np.int32]
-    #: Token, int64 (entries,), and its weight in the cell, float32 (entries,); documents
-    #: need neither.
-    tokens: NDArray[np.int64]
-    shares: NDArray[np.float32]
-
-
-class _Members(NamedTuple):
-    """The same entries, sorted by cell; within a cell they keep their order.
-
-    A *slot* is a cell that has entries.
-    """
-
-    #: Token of each entry, int64 (entries + C,), and its weight, float32 (entries,).
-    tokens: NDArray[np.int64]
-    shares: NDArray[np.float32]
-    #: Number of entries before each code, int64 (C + 1,).
-    starts: NDArray[np.int64]
-    #: Of each slot: code, first entry and the one after the last, int64 (C,).
-    slot_codes: NDArray[np.int64]
-    slot_starts: NDArray[np.int64]
-    slot_stops: NDArray[np.int64]
-
-
-class _Batch(NamedTuple):
-    """ROWS slots on their way from sums to blocks of the FDE."""
-
-    #: float32 (ROWS * width,), sums of tokens.
-    sums: NDArray[np.float32]
-    #: float32 (ROWS,), factors of the projected sums.
-    scales: NDArray[np.float32]
-    #: float32 (ROWS * LANES,), projected sums.
-    tile: NDArray[np.float32]
-
-
-@helper
-def _new_members(entries, cells):
-    """Return arrays for `entries` entries and one more per cell."""
-    return _Members(
-        np.empty(entries + cells, np.int64),
-        np.empty(entries, np.float32),
-        np.empty(cells + 1, np.int64),
-        np.empty(cells, np.int64),
-        np.empty(cells, np.int64),
-        np.empty(cells, np.int64),
-    )
-
-
-@helper
-def _new_batch(width):
-    """Return an batch of ROWS slots."""
-    return _Batch(
-        np.empty(ROWS * width, np.float32), np.empty(ROWS, np.float32), np.empty(ROWS * LANES, np.float32)
-    )
-
-
 # -- load tokens
 
 
@@ -200,7 +149,7 @@ def _load(tokens, text, center, rows):
 
 @helper
 def _subtract_mean(rows, count, mean):
-    """Write the mean of the first `count` rows to `mean` and subtract it from each of them."""
+    """Write the mean of the first `count` rows to `mean`, and subtract it from them."""
     one, width = np.float32(1.0), mean.shape[0]
     mean[:] = 0.0
     for t in range(count):
@@ -222,16 +171,19 @@ def _measure(rows, count, width, lengths):
 
 @helper
 def _sign(rows, count, partition, masks):
-    """Write the signs of the products with all hyperplanes to `masks` (panels + 1, room).
+    """Write the signs of all products to `masks`, uint16 (panels + 1, room).
 
     Bit j of a mask is the sign at hyperplane j of the panel.
     """
-    width = partition.center.shape[0]
+    width, planes, flat = partition.center.shape[0], partition.planes, masks.reshape(-1)
     panels, room = masks.shape[0] - 1, masks.shape[1]
-    flat = masks.reshape(-1)
-    for panel in range(panels):
+    for panel in range(0, panels, 2):
         for row in range(0, count, ROWS):
-            tile_signs(rows, row, count - 1, width, partition.planes, panel, flat, panel * room + row, 1)
+            at = panel * room + row
+            if panel + 1 < panels:
+                tile_signs_of_two(rows, row, count - 1, width, planes, panel, flat, at, room)
+            else:
+                tile_signs(rows, row, count - 1, width, planes, panel, flat, at, 1)
 
 
 @helper
@@ -242,190 +194,197 @@ def _read_codes(masks, count, repetition, bits, codes):
     low, high = masks[first // LANES, :count], masks[first // LANES + 1, :count]
     for t in range(count):
         word = np.int32(low[t]) | (np.int32(high[t]) << 16)
-        codes[t] = (word >> shift) & most
+        codes[t] = np.uint32((word >> shift) & most)
 
 
 @helper
-def _count_entries(codes, count, starts):
-    """Write the number of entries before each code to ``starts[1:]``, and zero to the first."""
-    starts[:] = 0
-    for e in range(count):
-        starts[codes[e] + 1] += 1
-    total = np.int64(0)
-    for code in range(1, starts.shape[0]):
-        size = starts[code]
-        starts[code] = total
-        total += size
+def _find_slots(counts, heads, slots):
+    """List cells with tokens as slots, and behind them the empty cells.
 
-
-@helper
-def _find_slots(members):
-    """List the cells that have entries; return their number."""
-    starts, slots = members.starts, np.int64(0)
-    for code in range(starts.shape[0] - 1):
-        if starts[code + 1] > starts[code]:
-            members.slot_codes[slots] = code
-            members.slot_starts[slots] = starts[code]
-            members.slot_stops[slots] = starts[code + 1]
-            slots += 1
-    return slots
-
-
-@helper
-def _group_tokens(codes, count, members):
-    """Sort a document's tokens by cell; return the number of slots."""
-    starts = members.starts
-    _count_entries(codes, count, starts)
-    for t in range(count):
-        # Afterwards starts[code + 1] is the end of a cell, which starts the next one.
-        place = starts[codes[t] + 1]
-        starts[codes[t] + 1] = place + 1
-        members.tokens[place] = t
-    return _find_slots(members)
-
-
-@helper
-def _group_entries(entries, count, members):
-    """Sort a query's entries by cell; return the number of slots."""
-    codes, starts = entries.codes, members.starts
-    _count_entries(codes, count, starts)
-    for e in range(count):
-        place = starts[codes[e] + 1]
-        starts[codes[e] + 1] = place + 1
-        members.tokens[place] = entries.tokens[e]
-        members.shares[place] = entries.shares[e]
-    return _find_slots(members)
-
-
-@helper
-def _nearest_token(code, slots, members):
-    """Return the token whose code differs from `code` in the fewest bits; of ties, the first."""
-    best, chosen = np.int64(64), np.int64(0)
-    for slot in range(slots):
-        distance = count_bits(members.slot_codes[slot] ^ code)
-        token = members.tokens[members.slot_starts[slot]]
-        if distance < best or (distance == best and token < chosen):
-            best, chosen = distance, token
-    return chosen
-
-
-@helper
-def _fill_empty_cells(count, slots, members):
-    """Give each cell without tokens the nearest token as its only one; return the number of slots."""
-    occupied, cells = slots, members.starts.shape[0] - 1
-    for code in range(cells if slots < cells else 0):
-        if members.starts[code + 1] == members.starts[code]:
-            place = count + slots - occupied
-            members.tokens[place] = _nearest_token(code, occupied, members)
-            members.slot_codes[slots] = code
-            members.slot_starts[slots] = place
-            members.slot_stops[slots] = place + 1
-            slots += 1
-    return slots
-
-
-@helper
-def _clear_empty_cells(members, partition, repetition, columns, fde):
-    """Write zero to the blocks of the cells without tokens."""
-    cells = partition.position.shape[0]
-    for code in range(cells):
-        if members.starts[code + 1] == members.starts[code]:
-            start = (repetition * cells + partition.position[code]) * columns
-            for j in range(start, start + columns):
-                fde[j] = 0.0
-
-
-@helper
-def _aggregate(rows, members, slot, held, width, batch):
-    """Write the sums of the tokens of `held` slots from `slot` on."""
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
-        sum_rows(rows, members.tokens, start, stop, width, batch.sums, i * width)
-
-
-@helper
-def _scale(members, lengths, slot, held, cells, weight, batch):
-    """Write the factors that turn sums into the values of document cells, times `weight`.
-
-    The mean of a cell's tokens divides by their number, its direction by the length of
-    their sum.
+    A slot is the code of a cell, its first token and the number of its tokens.  Return
+    the number of slots.
     """
-    width = batch.sums.shape[0] // ROWS
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
-        number = np.float32(stop - start)
+    held, cells = np.int64(0), slots.shape[1]
+    for code in range(cells):
+        # Without a branch, which the processor could not predict.
+        occupied = counts[code] > 0
+        slot = held if occupied else cells - 1 - (code - held)
+        slots[0, slot] = code
+        slots[1, slot] = heads[code]
+        slots[2, slot] = counts[code]
+        held += occupied
+    return held
+
+
+@helper
+def _list_tokens(codes, count, counts, heads, following, slots):
+    """Link each cell's tokens to a list, in order; return the number of slots."""
+    counts[:] = 0
+    # Backwards, so that the first token becomes the head.  One pass is faster than
+    # sorting, because each access to a counter waits for the last one.
+    for t in range(count - 1, -1, -1):
+        code = codes[t]
+        following[t] = heads[code]
+        heads[code] = t
+        counts[code] += 1
+    return _find_slots(counts, heads, slots)
+
+
+# -- aggregate: the sum of a cell's tokens; factors make it their mean
+
+
+@helper
+def _aggregate(rows, following, slots, held, width, sums):
+    """Write the sum of the tokens of each of `held` slots."""
+    for slot in range(held):
+        sum_list(rows, following, slots[1, slot], slots[2, slot], width, sums, slot * width)
+
+
+@helper
+def _scale(following, slots, held, lengths, cells, weight, sums, scales):
+    """Write the factors that turn sums into values of document cells, times `weight`.
+
+    The mean of a cell's tokens is their sum divided by their number, its direction the
+    sum divided by its length.
+    """
+    width = sums.shape[0] // scales.shape[0]
+    for slot in range(held):
+        token, count = slots[1, slot], slots[2, slot]
+        number = np.float32(count)
         if cells.value == CELL_MEAN:
-            batch.scales[i] = weight / number
+            scales[slot] = weight / number
             continue
-        square = square_sum(batch.sums, i * width, width)
+        square = square_sum(sums, slot * width, width)
         # Tokens that cancel exactly have no direction: their block stays zero.
         scale = weight / math.sqrt(square) if square > 0 else np.float32(0.0)
         if cells.split or cells.value == CELL_LENGTH:
             total = np.float32(0.0)
-            for place in range(start, stop):
-                total += lengths[members.tokens[place]]
+            for _ in range(count):
+                total += lengths[token]
+                token = following[token]
             if cells.value == CELL_LENGTH:
                 scale *= total / number
             # Residuals cancel if one cell has all tokens: their sum has only the
             # direction of rounding errors.
             if square <= _CANCELED * total * total:
                 scale = np.float32(0.0)
-        batch.scales[i] = scale
+        scales[slot] = scale
+
+
+# -- fill empty document cells
 
 
 @helper
-def _write(batch, slot, held, members, partition, repetition, projection, fde):
-    """Project the sums of `held` slots from `slot` on, scale them, and write their blocks of `fde`."""
-    cells, columns = partition.position.shape[0], projection.columns
-    width = partition.center.shape[0]
-    if projection.matrices.shape[0] == 0:
-        for i in range(held):
-            start = (repetition * cells + partition.position[members.slot_codes[slot + i]]) * columns
+def _nearest_token(code, slots, held):
+    """Return the token whose code differs least from `code`; of ties, the first.
+
+    A cell's first token stands for the cell, because all its tokens have one code.
+    """
+    # The number of bits stands above the token, so that one minimum compares both.
+    nearest = np.int64(1) << 62
+    for slot in range(held):
+        distance = count_bits(slots[0, slot] ^ code)
+        nearest = min(nearest, (distance << _TOKEN_BITS) | slots[1, slot])
+    return nearest & ((np.int64(1) << _TOKEN_BITS) - 1)
+
+
+@helper
+def _fill_empty_cells(held, slots):
+    """Make each empty cell a slot of the nearest token; return the number of slots."""
+    cells = slots.shape[1]
+    for slot in range(held, cells):
+        slots[1, slot] = _nearest_token(slots[0, slot], slots, held)
+        slots[2, slot] = 1
+    return cells
+
+
+@helper
+def _clear_empty_cells(places, held, columns, fde):
+    """Write zero to the blocks of the empty cells, which stand behind the slots."""
+    for slot in range(held, places.shape[0]):
+        for j in range(places[slot], places[slot] + columns):
+            fde[j] = 0.0
+
+
+# -- psi: project each cell, and write its block
+
+
+@helper
+def _place(slots, position, repetition, columns, places):
+    """Write the positions of all cells' blocks in the FDE, in the order of `slots`."""
+    cells = position.shape[0]
+    for slot in range(cells):
+        places[slot] = (repetition * cells + position[slots[0, slot]]) * columns
+
+
+@helper
+def _write(sums, scales, places, held, matrices, repetition, columns, fde):
+    """Project and scale the sums of `held` slots, and write them to their places."""
+    width = sums.shape[0] // scales.shape[0]
+    if matrices.shape[0] == 0:
+        for slot in range(held):
             for j in range(columns):
-                fde[start + j] = batch.sums[i * width + j] * batch.scales[i]
+                fde[places[slot] + j] = sums[slot * width + j] * scales[slot]
         return
     panels = (columns + LANES - 1) // LANES
-    for panel in range(panels):
-        used = min(LANES, columns - panel * LANES)
-        tile_dot(
-            batch.sums, 0, held - 1, width, projection.matrices, repetition * panels + panel, batch.tile, 0
-        )
-        for i in range(held):
-            place = repetition * cells + partition.position[members.slot_codes[slot + i]]
-            start = place * columns + panel * LANES
-            set_scaled(batch.tile, i * LANES, used, batch.scales[i], fde, start)
-            for j in range(used // LANES * LANES, used):
-                fde[start + j] = batch.tile[i * LANES + j] * batch.scales[i]
+    for panel in range(columns // LANES):
+        at = repetition * panels + panel
+        for row in range(0, held, ROWS):
+            tile_scatter(sums, row, held - 1, width, matrices, at, scales, fde, places, panel * LANES)
+    first = columns // LANES * LANES
+    if first < columns:
+        tile = np.empty(ROWS * LANES, np.float32)
+        for row in range(0, held, ROWS):
+            tile_dot(sums, row, held - 1, width, matrices, repetition * panels + panels - 1, tile, 0)
+            for slot in range(row, min(row + ROWS, held)):
+                for j in range(first, columns):
+                    fde[places[slot] + j] = tile[(slot - row) * LANES + j - first] * scales[slot]
 
 
 @kernel
 def encode_documents(tokens, first, last, partition, projection, cells, weight, out):
-    """Write the FDEs of documents first..last to ``out[0 : last - first]``: zero without tokens.
+    """Write the FDEs of documents (section 2, F_doc).
+
+    For repetition r and cell c, with the tokens P_c of document P in this cell:
+
+        F_doc(P)_(r, c) = weight * psi_r(sum of P_c / |P_c|)
+
+    An empty cell takes the token whose code differs least from c, or stays zero without
+    ``cells.fill``.  The FDE of a document without tokens is zero.
 
     Parameters
     ----------
     tokens : Tokens
+        Token vectors of all documents.
     first, last : int
+        Documents to encode, first..last - 1.
     partition : Partition
+        Hyperplanes, and the center that is subtracted from every token.
     projection : Projection
+        psi.
     cells : Cells
+        Value of a cell, if it is not the mean, and whether to fill empty ones.
     weight : numpy.float32
         Multiplies every entry.
     out : numpy.ndarray
-        float32 (last - first, at least R_reps * C * d_proj).
+        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
+        FDE of document ``first + i`` in its first columns; the others stay unchanged.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
-    size = partition.repetitions * cell_count * projection.columns
+    repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
+    position, matrices = partition.position, projection.matrices
     longest = longest_text(tokens.offsets, first, last)
-    room = longest + ROWS
-    rows = np.empty(room * width + LANES, np.float32)
-    panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
-    masks = np.zeros((panels + 1, room), np.uint16)
-    codes = np.empty(longest, np.int32)
-    members, batch = _new_members(longest, cell_count), _new_batch(width)
+    rows = empty_floats((longest + ROWS) * width + LANES)
+    # One extra mask, because a code may be read across two masks.
+    masks = np.zeros(((repetitions * bits + LANES - 1) // LANES + 1, longest + ROWS), np.uint16)
+    codes = np.empty(longest, np.uint32)
+    counts, heads = np.empty(cell_count, np.int64), np.zeros(cell_count, np.int64)
+    following = np.empty(longest, np.int64)
+    slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
+    sums, scales = empty_floats(cell_count * width), np.empty(cell_count, np.float32)
     mean, lengths = np.empty(width, np.float32), np.empty(longest, np.float32)
     for document in range(first, last):
-        fde = out[document - first, :size]
+        fde = out[document - first, : repetitions * cell_count * columns]
         count = _load(tokens, document, partition.center, rows)
         if count == 0:
             fde[:] = 0.0
@@ -435,78 +394,98 @@ def encode_documents(tokens, first, last, partition, projection, cells, weight, 
             _subtract_mean(rows, count, mean)
         if cells.value != CELL_MEAN:
             _measure(rows, count, width, lengths)
-        for repetition in range(partition.repetitions):
-            _read_codes(masks, count, repetition, partition.bits, codes)
-            slots = _group_tokens(codes, count, members)
+        for repetition in range(repetitions):
+            _read_codes(masks, count, repetition, bits, codes)
+            held = _list_tokens(codes, count, counts, heads, following, slots)
+            _place(slots, position, repetition, columns, places)
             if cells.fill:
-                slots = _fill_empty_cells(count, slots, members)
+                held = _fill_empty_cells(held, slots)
             else:
-                _clear_empty_cells(members, partition, repetition, projection.columns, fde)
-            for slot in range(0, slots, ROWS):
-                held = min(ROWS, slots - slot)
-                _aggregate(rows, members, slot, held, width, batch)
-                _scale(members, lengths, slot, held, cells, weight, batch)
-                _write(batch, slot, held, members, partition, repetition, projection, fde)
+                _clear_empty_cells(places, held, columns, fde)
+            _aggregate(rows, following, slots, held, width, sums)
+            _scale(following, slots, held, lengths, cells, weight, sums, scales)
+            _write(sums, scales, places, held, matrices, repetition, columns, fde)
+
+
+# -- queries: soft cells
 
 
 @helper
 def _multiply(rows, count, partition, products):
     """Write the products with all hyperplanes to `products` (panels, room, LANES)."""
-    width = partition.center.shape[0]
+    width, planes, flat = partition.center.shape[0], partition.planes, products.reshape(-1)
     panels, room, _ = products.shape
-    flat = products.reshape(-1)
     for panel in range(panels):
         for row in range(0, count, ROWS):
             at = (panel * room + row) * LANES
-            tile_dot(rows, row, count - 1, width, partition.planes, panel, flat, at)
+            tile_dot(rows, row, count - 1, width, planes, panel, flat, at)
 
 
 @helper
-def _assign_softly(products, count, partition, repetition, softness, entries):
-    """Write the entries of a query's tokens in one repetition; return their number.
+def _assign(products, count, repetition, partition, codes, nearest, margins):
+    """Write each token's code, its nearest hyperplane and the distance from that."""
+    flat, room = products.reshape(-1), products.shape[1]
+    bits, norms = partition.bits, partition.inverse_norms
+    for t in range(count):
+        codes[t], nearest[t], margins[t] = 0, 0, np.inf
+    for j in range(bits):
+        plane = repetition * bits + j
+        start, norm = plane // LANES * room * LANES + plane % LANES, norms[plane]
+        for t in range(count):
+            value = flat[start + t * LANES]
+            distance = abs(value) * norm
+            # Without branches, which the processor could not predict.
+            codes[t] |= np.uint32(value > 0) << np.uint32(j)
+            nearest[t] = j if distance < margins[t] else nearest[t]
+            margins[t] = min(distance, margins[t])
+
+
+@helper
+def _share(codes, nearest, margins, count, softness, entries, shares):
+    """Divide each token among two cells.
 
     A token at distance m from its nearest hyperplane belongs to the cell across it with
-    weight exp(-m / softness) / 2, and to its own cell with the rest.
+    the share exp(-m / softness) / 2, and to its own cell with the rest.  The `entries`
+    2 t and 2 t + 1 are the codes of the cells of token t.
     """
-    number = np.int64(0)
     for t in range(count):
-        code, nearest = 0, 0
-        margin = np.float32(np.inf)
-        for j in range(partition.bits):
-            plane = repetition * partition.bits + j
-            value = products[plane // LANES, t, plane % LANES]
-            if value > 0:
-                code |= 1 << j
-            distance = abs(value) * partition.inverse_norms[plane]
-            if distance < margin:
-                margin = distance
-                nearest = j
-        across = np.float32(0.0)
-        if softness > 0 and partition.bits > 0:
-            across = np.float32(0.5) * np.float32(math.exp(-margin / softness))
-        entries.codes[number] = code
-        entries.tokens[number] = t
-        entries.shares[number] = np.float32(1.0) - across
-        number += 1
-        if across > 0:
-            entries.codes[number] = code ^ (1 << nearest)
-            entries.tokens[number] = t
-            entries.shares[number] = across
-            number += 1
-    return number
+        across = np.float32(0.5) * np.float32(math.exp(-margins[t] / softness))
+        entries[2 * t], shares[2 * t] = codes[t], np.float32(1.0) - across
+        # A share of zero stays in the token's own cell, where it changes nothing.
+        other = codes[t] ^ (np.uint32(1) << nearest[t])
+        entries[2 * t + 1], shares[2 * t + 1] = other if across > 0 else codes[t], across
 
 
 @helper
-def _aggregate_shares(rows, members, slot, held, width, batch):
-    """Write the weighted sums of the tokens of `held` slots from `slot` on."""
-    for i in range(held):
-        start, stop = members.slot_starts[slot + i], members.slot_stops[slot + i]
-        sum_scaled_rows(rows, members.tokens, members.shares, start, stop, width, batch.sums, i * width)
+def _list_entries(entries, count, step, counts, heads, following, slots):
+    """Link each cell's entries to a list, in order, of every `step`-th one.
+
+    Return the number of slots.
+    """
+    counts[:] = 0
+    for e in range(2 * count - step, -1, -step):
+        code = entries[e]
+        following[e] = heads[code]
+        heads[code] = e
+        counts[code] += 1
+    return _find_slots(counts, heads, slots)
+
+
+@helper
+def _aggregate_shares(rows, following, shares, slots, held, width, sums):
+    """Write the sum of the entries of each of `held` slots."""
+    for slot in range(held):
+        head, count = slots[1, slot], slots[2, slot]
+        sum_shares(rows, following, shares, head, count, width, sums, slot * width)
 
 
 @kernel
 def encode_queries(tokens, first, last, partition, projection, softness, weight, out):
-    """Write the FDEs of queries first..last to ``out[0 : last - first]``.
+    """Write the FDEs of queries (section 2, F_q).
+
+    For repetition r and cell c, with the tokens Q_c of query Q in this cell:
+
+        F_q(Q)_(r, c) = weight * psi_r(sum of Q_c)
 
     Tokens are assigned to cells after subtracting the center.  Their values are not
     centered, because that would change the ranking.
@@ -514,39 +493,54 @@ def encode_queries(tokens, first, last, partition, projection, softness, weight,
     Parameters
     ----------
     tokens : Tokens
+        Token vectors of all queries.
     first, last : int
+        Queries to encode, first..last - 1.
     partition : Partition
+        Hyperplanes and center.
     projection : Projection
+        psi.
     softness : numpy.float32
-        tau of soft cells, 0 without them.
+        tau of soft cells, which are not in the paper: a token at distance m from its
+        nearest hyperplane is in the cell across it with weight exp(-m / tau) / 2, and
+        in its own with the rest.  0 turns them off.
     weight : numpy.float32
         Multiplies every entry.
     out : numpy.ndarray
-        float32 (last - first, at least R_reps * C * d_proj).
+        float32 (last - first, n), n at least R_reps * C * d_proj.  Row i receives the
+        FDE of query ``first + i`` in its first columns; the others stay unchanged.
     """
     width, cell_count = partition.center.shape[0], partition.position.shape[0]
-    size = partition.repetitions * cell_count * projection.columns
+    repetitions, bits, columns = partition.repetitions, partition.bits, projection.columns
+    position, matrices = partition.position, projection.matrices
     longest = longest_text(tokens.offsets, first, last)
-    room = longest + ROWS
-    rows = np.empty(room * width + LANES, np.float32)
+    rows = empty_floats((longest + ROWS) * width + LANES)
     no_center = np.zeros(width, np.float32)
-    panels = (partition.repetitions * partition.bits + LANES - 1) // LANES
-    products = np.empty((panels, room, LANES), np.float32)
-    entries = _Entries(
-        np.empty(2 * longest, np.int32), np.empty(2 * longest, np.int64), np.empty(2 * longest, np.float32)
-    )
-    members, batch = _new_members(2 * longest, cell_count), _new_batch(width)
-    batch.scales[:] = weight
+    panels = (repetitions * bits + LANES - 1) // LANES
+    products = empty_floats(panels * (longest + ROWS) * LANES).reshape(panels, longest + ROWS, LANES)
+    codes, nearest = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
+    margins = np.empty(longest, np.float32)
+    # A token has two entries, of which only the first is used without soft cells.
+    entries, following = np.empty(2 * longest, np.uint32), np.empty(2 * longest, np.int64)
+    shares = np.ones(2 * longest, np.float32)
+    counts, heads = np.empty(cell_count, np.int64), np.zeros(cell_count, np.int64)
+    slots, places = np.empty((3, cell_count), np.int64), np.empty(cell_count, np.int64)
+    sums, scales = empty_floats(cell_count * width), np.full(cell_count, weight, np.float32)
     for query in range(first, last):
-        fde = out[query - first, :size]
-        fde[:] = 0.0
+        fde = out[query - first, : repetitions * cell_count * columns]
         count = _load(tokens, query, partition.center, rows)
         _multiply(rows, count, partition, products)
         _load(tokens, query, no_center, rows)
-        for repetition in range(partition.repetitions):
-            number = _assign_softly(products, count, partition, repetition, softness, entries)
-            slots = _group_entries(entries, number, members)
-            for slot in range(0, slots, ROWS):
-                held = min(ROWS, slots - slot)
-                _aggregate_shares(rows, members, slot, held, width, batch)
-                _write(batch, slot, held, members, partition, repetition, projection, fde)
+        for repetition in range(repetitions):
+            _assign(products, count, repetition, partition, codes, nearest, margins)
+            if softness > 0:
+                _share(codes, nearest, margins, count, softness, entries, shares)
+            else:
+                for t in range(count):
+                    entries[2 * t] = codes[t]
+            step = 1 if softness > 0 else 2
+            held = _list_entries(entries, count, step, counts, heads, following, slots)
+            _place(slots, position, repetition, columns, places)
+            _clear_empty_cells(places, held, columns, fde)
+            _aggregate_shares(rows, following, shares, slots, held, width, sums)
+            _write(sums, scales, places, held, matrices, repetition, columns, fde)

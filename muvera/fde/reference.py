@@ -114,19 +114,26 @@ def words(engine: np.random.RandomState, count: int) -> NDArray[np.uint32]:
 
     Examples
     --------
-    >>> int(words(np.random.RandomState(5489), 10_000)[-1])  # as the C++ standard prescribes
+    The C++ standard prescribes this word:
+
+    >>> int(words(np.random.RandomState(5489), 10_000)[-1])
     4123659995
     """
     return engine.randint(0, _WORD, size=count, dtype=np.uint32)
 
 
 def _engine(seed: int) -> np.random.RandomState:
-    """Return ``std::mt19937(seed)``; NumPy keeps the stream of RandomState between versions."""
+    """Return ``std::mt19937(seed)``.
+
+    NumPy keeps the stream of RandomState between versions.
+    """
     return np.random.RandomState(seed % _WORD)
 
 
 def standard_normals(seed: int, count: int) -> NDArray[np.float32]:
-    """Draw ``std::normal_distribution<float>(0, 1)`` from a fresh ``std::mt19937(seed)``.
+    """Draw standard normals from a fresh ``std::mt19937(seed)``.
+
+    The distribution is ``std::normal_distribution<float>(0, 1)``.
 
     With glibc 2.41, 0.3 % of the values differ from those of the C++ program, by at
     most 3 units in the last place: C's ``logf`` is not correctly rounded.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.tile import LANES, pack_columns, pad_columns
+from ..kernels.tile import LANES, at_cache_line, pack_columns, pad_columns
 from . import partition, projection, reference
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -66,8 +66,8 @@ class SimHashMatrices(EncoderArrays):
     def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Hyperplanes and projections for kernels; the projections of the identity are empty."""
         projections = [pack_columns(rows).reshape(-1) for rows in self.projections]
-        none = np.empty(0, np.float32)
-        return pack_columns(self.hyperplanes).reshape(-1), np.concatenate([none, *projections])
+        joined = np.concatenate([np.empty(0, np.float32), *projections])
+        return at_cache_line(pack_columns(self.hyperplanes)), at_cache_line(joined)
 
     @cached_property
     def inverse_norms(self) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Parameters that Theorems 2.1 and 2.2 of the paper (arXiv 2405.19504) require.
 
-The theorems state their parameters up to constants.  Here the constants of the proofs in appendix A are carried
-through, so that every bound holds as written.  docs/reference/theory.md derives each of them.
+The theorems state their parameters up to constants.  Here the constants of the proofs
+in appendix A are carried through, so that every bound holds as written.
+docs/reference/theory.md derives each of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Parameters:
     num_simhash_projections : int
         k, of order log(m / delta) / eps as version 1 of the theorem states it.
     any_angle_simhash_projections : int
-        k of order log(m / delta) / eps^2, as version 2 states it, without a condition on angles.
+        k of order log(m / delta) / eps^2, as version 2 states it, without a condition
+        on angles.
     projection_dimension : int
         p.  If it exceeds the tokens' dimension, the identity is enough.
     largest_angle : float
@@ -50,10 +52,14 @@ class Parameters:
 
 
 def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_tokens: int) -> Parameters:
-    """Return the parameters for which the product of one pair of FDEs is accurate (Theorem 2.1).
+    """Return the parameters for an accurate product of one pair of FDEs (Theorem 2.1).
 
-    Then NChamfer - eps <= <Fq(Q), Fd(P)> / |Q| <= NChamfer + eps, in expectation and with probability at least
-    1 - delta.  This holds for any sets of unit vectors whose best tokens lie within ``largest_angle``.
+    Then, in expectation and with probability at least 1 - delta,
+
+        NChamfer - eps <= <F_q(Q), F_doc(P)> / |Q| <= NChamfer + eps.
+
+    This holds for any sets of unit vectors whose best tokens lie within
+    ``largest_angle``.
 
     Parameters
     ----------
@@ -77,9 +83,11 @@ def theorem_2_1(eps: float, delta: float, num_query_tokens: int, num_document_to
 
     Examples
     --------
-    >>> required = theorem_2_1(eps=0.1, delta=0.05, num_query_tokens=32, num_document_tokens=150)
-    >>> required.num_repetitions, required.num_simhash_projections, required.projection_dimension
-    (1, 6201, 27144)
+    >>> required = theorem_2_1(0.1, 0.05, num_query_tokens=32, num_document_tokens=150)
+    >>> required.num_repetitions, required.num_simhash_projections
+    (1, 6201)
+    >>> required.projection_dimension
+    27144
     >>> required.any_angle_simhash_projections
     124013
     >>> round(required.log10_vector_dimension)
@@ -106,11 +114,11 @@ def theorem_2_2(
     num_document_tokens: int,
     num_documents: int,
 ) -> Parameters:
-    """Return the parameters for which the document with the largest FDE product is eps-best (Theorem 2.2).
+    """Return the parameters for an eps-best nearest neighbor by FDEs (Theorem 2.2).
 
-    Consider the document whose FDE has the largest inner product with that of the query.  With probability at
-    least 1 - delta, its NChamfer is at least that of the best document minus eps.  The assumption on angles is that
-    of :func:`theorem_2_1`.
+    Consider the document whose FDE has the largest inner product with the query's FDE.
+    With probability at least 1 - delta, its NChamfer is at least the largest NChamfer
+    of any document minus eps.  The assumption on angles is that of :func:`theorem_2_1`.
 
     Parameters
     ----------
@@ -135,8 +143,10 @@ def theorem_2_2(
     Examples
     --------
     >>> required = theorem_2_2(0.1, None, 32, 150, num_documents=1_000_000)
-    >>> required.num_repetitions, required.num_simhash_projections, required.projection_dimension
-    (92856, 25898, 441249)
+    >>> required.num_repetitions, required.num_simhash_projections
+    (92856, 25898)
+    >>> required.projection_dimension
+    441249
     """
     _require(eps, 0.5 if delta is None else delta, num_query_tokens, num_document_tokens)
     require_int("num_documents", num_documents, 1)

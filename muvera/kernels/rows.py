@@ -100,62 +100,71 @@ set_scaled = _scaled(accumulate=False)
 
 
 def _emit_row_sum(
-    builder: Any, rows: Any, places: Any, shares: Any, first: Any, last: Any, width: Any, count: int
+    builder: Any, rows: Any, following: Any, shares: Any, first: Any, count: Any, width: Any, vectors: int
 ) -> list[Any]:
-    """Emit the sums of `count` vectors over the rows ``places[first:last]``; `rows` starts at a column.
+    """Emit sums of `vectors` vectors over `count` rows of a list.
+
+    `rows` starts at the first column.
 
     Sums start at -0, which changes no number, not even a negative zero.
     """
-    sums = new_sums(builder, _VECTOR, count)
+    entry = cgutils.alloca_once(builder, first.type)
+    builder.store(first, entry)
+    sums = new_sums(builder, _VECTOR, vectors)
     for total in sums:
         builder.store(constant(_VECTOR, -0.0), total)
-    with cgutils.for_range_slice(builder, first, last, ir.Constant(first.type, 1), inc=True) as (place, _):
-        start = builder.gep(rows, [builder.mul(builder.load(builder.gep(places, [place])), width)])
+    with cgutils.for_range(builder, count):
+        row = place = builder.load(entry)
         if shares is not None:
+            row = builder.lshr(place, ir.Constant(place.type, 1))
             share = broadcast(builder, builder.load(builder.gep(shares, [place])), LANES)
+        start = builder.gep(rows, [builder.mul(row, width)])
         for i, total in enumerate(sums):
             address = builder.gep(start, [ir.Constant(width.type, i * LANES)])
             value, so_far = load_vector(builder, address, _VECTOR), builder.load(total)
-            if shares is not None:
-                so_far = fused_multiply_add(builder, value, share, so_far)
-            else:
+            if shares is None:
                 so_far = builder.fadd(so_far, value)
+            else:
+                so_far = fused_multiply_add(builder, value, share, so_far)
             builder.store(so_far, total)
+        builder.store(builder.load(builder.gep(following, [place])), entry)
     return [builder.load(total) for total in sums]
 
 
-def _sum_rows(builder, rows, places, shares, first, last, width, out, position):
-    vectors = builder.sdiv(width, ir.Constant(width.type, LANES))
-    count = ROWS
-    while count:  # as many columns at a time as fit into the registers, and the rest by halves
-        number = builder.sdiv(vectors, ir.Constant(width.type, count))
+def _sum_list(builder, rows, following, shares, first, count, width, out, position):
+    size = builder.sdiv(width, ir.Constant(width.type, LANES))
+    vectors = ROWS
+    # As many columns at a time as fit into the registers, and the rest by halves.
+    while vectors:
+        number = builder.sdiv(size, ir.Constant(width.type, vectors))
         begin = ir.Constant(width.type, 0)
-        if count < ROWS:
+        if vectors < ROWS:
             begin = times(builder, builder.sdiv(number, ir.Constant(width.type, 2)), 2)
             number = builder.and_(number, ir.Constant(width.type, 1))
         with cgutils.for_range(builder, number) as loop:
-            column = times(builder, builder.add(begin, loop.index), count * LANES)
+            column = times(builder, builder.add(begin, loop.index), vectors * LANES)
             columns = builder.gep(rows, [column])
-            totals = _emit_row_sum(builder, columns, places, shares, first, last, width, count)
+            totals = _emit_row_sum(builder, columns, following, shares, first, count, width, vectors)
             target = builder.gep(out, [builder.add(position, column)])
             for i, total in enumerate(totals):
                 store_vector(builder, total, builder.gep(target, [ir.Constant(width.type, i * LANES)]))
-        count //= 2
+        vectors //= 2
 
 
 @emitted
-def sum_rows(builder, rows, places, first, last, width, out, position):
-    """Write the sum of the rows ``places[first:last]`` to ``out[position : position + width]``.
+def sum_list(builder, rows, following, first, count, width, out, position):
+    """Write the sum of a linked list of rows to ``out[position : position + width]``.
 
-    The rows are added in this order.  The width is a multiple of LANES.
+    The list is ``first``, ``following[first]``, and so on, `count` rows of `width`
+    floats, which are added in this order.  The width is a multiple of LANES.
     """
-    _sum_rows(builder, rows, places, None, first, last, width, out, position)
+    _sum_list(builder, rows, following, None, first, count, width, out, position)
 
 
 @emitted
-def sum_scaled_rows(builder, rows, places, shares, first, last, width, out, position):
-    """Write the sum of the rows ``places[i]`` times ``shares[i]``, for i in first..last."""
-    _sum_rows(builder, rows, places, shares, first, last, width, out, position)
+def sum_shares(builder, rows, following, shares, first, count, width, out, position):
+    """Write the sum of a list whose entry e is row e // 2 times ``shares[e]``."""
+    _sum_list(builder, rows, following, shares, first, count, width, out, position)
 
 
 @emitted
@@ -190,6 +199,17 @@ def _half_at(builder, array, position):
 
 #: Return the float16 in the two bytes at ``array[position]`` (uint8) as float32.
 half_at = emitted(_half_at, types.float32)
+
+
+@helper
+def empty_floats(count):
+    """Return an uninitialized float32 array that starts at a cache line.
+
+    A load of LANES floats across two lines takes twice as long.
+    """
+    room = np.empty(count + LANES, np.float32)
+    skipped = (-room.ctypes.data % _LINE) // room.itemsize
+    return room[skipped : skipped + count]
 
 
 @helper
@@ -229,23 +249,35 @@ def widened(halves, start, stop):
     return out
 
 
+@emitted
+def subtract_row(builder, source, position, count, center, out, start):
+    """Write ``source[position :] - center`` to ``out[start:]``, `count` floats."""
+    begin, target = builder.gep(source, [position]), builder.gep(out, [start])
+    with cgutils.for_range(builder, builder.sdiv(count, ir.Constant(count.type, LANES))) as loop:
+        offset = times(builder, loop.index, LANES)
+        value = load_vector(builder, builder.gep(begin, [offset]), _VECTOR)
+        shift = load_vector(builder, builder.gep(center, [offset]), _VECTOR)
+        store_vector(builder, builder.fsub(value, shift), builder.gep(target, [offset]))
+
+
 @helper
 def load_rows(floats, halves, start, stop, depth, width, center, out):
     """Write tokens start..stop minus `center` (width,) to `out` (flat), float32 rows of `width`."""
     flat, bits = floats.reshape(-1), halves.reshape(-1)
+    whole = depth // LANES * LANES
     for i in range(stop - start):
-        # Slices, because numba does not vectorize loops over an index that is a sum.
-        row = out[i * width : (i + 1) * width]
-        begin = (start + i) * depth
+        begin, row = (start + i) * depth, i * width
         if bits.shape[0] > 0:
-            widen_halves(bits, begin, begin + depth, out, i * width)
-            for j in range(depth):
-                row[j] -= center[j]
+            widen_halves(bits, begin, begin + depth, out, row)
+            subtract_row(out, row, whole, center, out, row)
+            for j in range(whole, depth):
+                out[row + j] -= center[j]
         else:
-            source = flat[begin : begin + depth]
-            for j in range(depth):
-                row[j] = source[j] - center[j]
-        row[depth:] = 0.0
+            subtract_row(flat, begin, whole, center, out, row)
+            for j in range(whole, depth):
+                out[row + j] = flat[begin + j] - center[j]
+        for j in range(depth, width):
+            out[row + j] = 0.0
 
 
 @helper

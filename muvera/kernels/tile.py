@@ -27,8 +27,10 @@ from .jit import (
     fused_multiply_add,
     load_vector,
     new_sums,
+    plus,
     store_vector,
     tile_rows,
+    times,
 )
 
 #: Packed columns in a panel: one AVX-512 register, two of AVX2, four of NEON.
@@ -38,11 +40,17 @@ LANES = 16
 #: width.
 ROWS = 8 if FEATURES.get("avx512f", False) else 4
 
+# Panels whose sums fit into the registers at a time: they share the loads of the rows.
+_PANELS = 2 if ROWS == 8 else 1
+
+# Bytes of a cache line.
+_LINE = 64
+
 _VECTOR = ir.VectorType(FLOAT, LANES)
 
 
 def pad_columns(matrix: np.ndarray) -> np.ndarray:
-    """Return float32 with the last axis rounded up to whole vectors of LANES, by zeros."""
+    """Return float32 with zeros behind the last axis, up to a multiple of LANES."""
     widths = [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % LANES)]
     return np.pad(matrix, widths).astype(np.float32)
 
@@ -59,10 +67,30 @@ def pack_columns(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(panels, LANES, depth).transpose(0, 2, 1))
 
 
+def at_cache_line(array: np.ndarray) -> np.ndarray:
+    """Return a flat copy of a float32 `array` that starts at a cache line.
+
+    Loads of LANES floats are faster if none of them lies in two lines.
+    """
+    room = np.empty(array.size + _LINE // 4, np.float32)
+    skipped = -room.ctypes.data % _LINE // 4
+    room = room[skipped : skipped + array.size]
+    room[:] = array.reshape(-1)
+    return room
+
+
 def _emit_sums(
-    builder: Any, rows: Any, row: Any, last: Any, depth: Any, packed: Any, panel: Any, lanewise: bool = False
+    builder: Any,
+    rows: Any,
+    row: Any,
+    last: Any,
+    depth: Any,
+    packed: Any,
+    panel: Any,
+    lanewise: bool = False,
+    panels: int = 1,
 ) -> list[Any]:
-    """Emit the product of ROWS rows and one panel; return ROWS vectors of sums.
+    """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`, LANES entries of a row are
     multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.
@@ -72,17 +100,18 @@ def _emit_sums(
     starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
     size = depth if lanewise else builder.mul(depth, lanes)
     steps = builder.sdiv(depth, lanes) if lanewise else depth
-    columns = builder.gep(packed, [builder.mul(panel, size)])
-    sums = new_sums(builder, _VECTOR, ROWS)
+    columns = [builder.gep(packed, [builder.mul(plus(builder, panel, i), size)]) for i in range(panels)]
+    sums = new_sums(builder, _VECTOR, panels * ROWS)
     with cgutils.for_range(builder, steps) as loop:
         offset = builder.mul(loop.index, lanes)
-        column = load_vector(builder, builder.gep(columns, [offset]), _VECTOR)
-        for start, total in zip(starts, sums, strict=True):
+        factors = [load_vector(builder, builder.gep(first, [offset]), _VECTOR) for first in columns]
+        for i, start in enumerate(starts):
             if lanewise:
                 value = load_vector(builder, builder.gep(start, [offset]), _VECTOR)
             else:
                 value = broadcast(builder, builder.load(builder.gep(start, [loop.index])), LANES)
-            builder.store(fused_multiply_add(builder, value, column, builder.load(total)), total)
+            for factor, total in zip(factors, sums[i::ROWS], strict=True):
+                builder.store(fused_multiply_add(builder, value, factor, builder.load(total)), total)
     return [builder.load(total) for total in sums]
 
 
@@ -103,6 +132,20 @@ lane_dot = _dot(lanewise=True)
 
 
 @emitted
+def tile_scatter(builder, rows, row, last, depth, packed, panel, scales, out, places, offset):
+    """Write a row's products times ``scales[row]`` to ``out[places[row] + offset :]``.
+
+    `scales` and `places` have an entry for each of `rows`.
+    """
+    positions = tile_rows(builder, row, last, ROWS)
+    totals = _emit_sums(builder, rows, row, last, depth, packed, panel)
+    for position, total in zip(positions, totals, strict=True):
+        scale = broadcast(builder, builder.load(builder.gep(scales, [position])), LANES)
+        start = builder.add(builder.load(builder.gep(places, [position])), offset)
+        store_vector(builder, builder.fmul(total, scale), builder.gep(out, [start]))
+
+
+@emitted
 def tile_max(builder, rows, row, last, depth, packed, panel, out, position):
     """Raise ``out[position : position + LANES]`` to the maxima over the tile's rows."""
     address = builder.gep(out, [position])
@@ -120,3 +163,16 @@ def tile_signs(builder, rows, row, last, depth, packed, panel, out, position, st
         positive = builder.fcmp_ordered(">", total, constant(_VECTOR, 0))
         builder.store(builder.bitcast(positive, ir.IntType(LANES)), address)
         address = builder.gep(address, [step])
+
+
+@emitted
+def tile_signs_of_two(builder, rows, row, last, depth, packed, panel, out, position, stride):
+    """Write the signs at two panels as `tile_signs`, the second `stride` behind."""
+    for first in range(0, 2, _PANELS):
+        begin = plus(builder, panel, first)
+        totals = _emit_sums(builder, rows, row, last, depth, packed, begin, panels=_PANELS)
+        for i, total in enumerate(totals):
+            positive = builder.fcmp_ordered(">", total, constant(_VECTOR, 0))
+            start = builder.add(position, times(builder, stride, first + i // ROWS))
+            address = builder.gep(out, [plus(builder, start, i % ROWS)])
+            builder.store(builder.bitcast(positive, ir.IntType(LANES)), address)

@@ -17,8 +17,25 @@ from muvera.kernels.byte_tile import (
     pack_half_bytes,
 )
 from muvera.kernels.jit import SHUFFLES
-from muvera.kernels.rows import HAS_HALVES, make_halves_to_floats
-from muvera.kernels.tile import LANES, ROWS, pack_columns, tile_dot, tile_max, tile_signs
+from muvera.kernels.rows import (
+    HAS_HALVES,
+    empty_floats,
+    load_rows,
+    make_halves_to_floats,
+    sum_list,
+    sum_shares,
+)
+from muvera.kernels.tile import (
+    LANES,
+    ROWS,
+    at_cache_line,
+    pack_columns,
+    tile_dot,
+    tile_max,
+    tile_scatter,
+    tile_signs,
+    tile_signs_of_two,
+)
 from muvera.kernels.token_codes import CHUNK, make_unpack
 
 
@@ -55,6 +72,82 @@ def test_rows_past_the_last_repeat_it(last: int) -> None:
     compiled(tile_signs)(*tile, masks, 1, 3)
     np.testing.assert_array_equal(masks[1::3], ((wanted > 0) << np.arange(LANES)).sum(axis=1))
     assert not masks[0::3].any() and not masks[2::3].any()
+
+
+@pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
+def test_tiles_with_places(last: int) -> None:
+    """Products have the bits of `tile_dot` wherever they go; rows past the last write nothing else."""
+    depth, row = 48, last // ROWS * ROWS
+    rows, matrix = normals(last + 1, depth), normals(2 * LANES, depth)
+    packed = pack_columns(matrix).reshape(-1)
+    used = range(row, min(row + ROWS, last + 1))
+    products = np.empty((2, ROWS * LANES), np.float32)
+    for panel in (0, 1):
+        tile = rows.reshape(-1), row, last, depth, packed, panel
+        compiled(tile_dot)(*tile, products[panel], 0)
+    masks = np.zeros(1 + 2 * (ROWS + 3), np.uint16)
+    compiled(tile_signs_of_two)(rows.reshape(-1), row, last, depth, packed, 0, masks, 1, ROWS + 3)
+    signs = ((products.reshape(2, ROWS, LANES) > 0) << np.arange(LANES)).sum(axis=2)
+    np.testing.assert_array_equal(masks[1 : 1 + ROWS], signs[0])
+    np.testing.assert_array_equal(masks[4 + ROWS : 4 + 2 * ROWS], signs[1])
+    assert not masks[0] and not masks[1 + ROWS : 4 + ROWS].any() and not masks[4 + 2 * ROWS :].any()
+
+    places = np.random.default_rng(last).permutation(last + 1) * (LANES + 3)
+    scales, out = normals(last + 1) + 5, np.full((last + 1) * (LANES + 3) + 3, 7, np.float32)
+    wanted = out.copy()
+    for i in used:
+        start = places[i] + 2
+        wanted[start : start + LANES] = products[1].reshape(ROWS, LANES)[i - row] * scales[i]
+    compiled(tile_scatter)(rows.reshape(-1), row, last, depth, packed, 1, scales, out, places, 2)
+    np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("vectors", [1, 3, ROWS, 2 * ROWS + 7])
+def test_sums_of_lists_run_in_their_order(vectors: int) -> None:
+    width = vectors * LANES
+    rows, shares = normals(9, width), normals(18)
+    rows[:, 0], rows[4] = -0.0, 1e8  # the order and the sign of zero show
+    following = np.array([3, -1, 8, 4, 6, -1, 2, -1, 1])
+    out = np.full(width + 2, 7, np.float32)
+    compiled(sum_list)(rows.reshape(-1), following, 0, 5, width, out, 1)
+    wanted = rows[0] + rows[3] + rows[4] + rows[6] + rows[2]
+    assert out[1:-1].tobytes() == wanted.tobytes() and out[0] == out[-1] == 7
+
+    following = np.full(18, -1)
+    following[[2, 5, 16]] = 5, 16, 7  # entries of the rows 1, 2, 8 and 3
+    compiled(sum_shares)(rows.reshape(-1), following, shares, 2, 4, width, out, 1)
+    exact = sum(rows[e // 2].astype(np.float64) * shares[e] for e in (2, 5, 16, 7))
+    np.testing.assert_allclose(out[1:-1], exact, atol=2e-6)
+    compiled(sum_shares)(rows.reshape(-1), following, shares, 2, 1, width, out, 1)
+    assert out[1:-1].tobytes() == (rows[1] * shares[2]).tobytes()
+
+
+@pytest.mark.parametrize("depth", [1, 16, 37])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_loaded_rows(depth: int, dtype: type) -> None:
+    tokens: np.ndarray = normals(5, depth).astype(dtype)
+    width = depth + -depth % LANES
+    center = np.pad(normals(depth), (0, width - depth))
+    floats, halves = np.empty((0, depth), np.float32), np.empty((0, depth), np.uint16)
+    if dtype == np.float16:
+        halves = tokens.view(np.uint16)
+    else:
+        floats = tokens
+    out = np.full(4 * width + LANES, 7, np.float32)
+    compiled(load_rows)(floats, halves, 1, 5, depth, width, center, out)
+    wanted = np.zeros((4, width), np.float32)
+    wanted[:, :depth] = tokens[1:].astype(np.float32) - center[:depth]
+    np.testing.assert_array_equal(out[: 4 * width].reshape(4, width), wanted)
+
+
+def test_arrays_start_at_a_cache_line() -> None:
+    for count in (1, 100):
+        assert compiled(empty_floats)(count).shape == (count,)
+        assert compiled(empty_floats)(count).ctypes.data % 64 == 0
+        values = normals(2, count)
+        copy = at_cache_line(values)
+        assert copy.ctypes.data % 64 == 0
+        np.testing.assert_array_equal(copy, values.reshape(-1))
 
 
 @pytest.mark.parametrize("addition", ADDITIONS)

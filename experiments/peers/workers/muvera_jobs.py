@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera import FDEEncoder, MultiVectors, chamfer_matrix
 
 Inputs = Mapping[str, Any]
 Work = Callable[[], Any]
 
 
 def _encoder(documents: MultiVectors) -> FDEEncoder:
-    encoder = FDEEncoder(FDEConfig(dimension=documents.dimension))
+    encoder = FDEEncoder.preset("simhash", documents.dimension)
     encoder.fit(documents)
     return encoder
 
