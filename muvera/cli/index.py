@@ -120,7 +120,7 @@ def _built(facts: muvera.IndexInfo) -> str:
     if facts.vectors is None:
         return f"{text}; searches read all tokens"
     encoder, first = facts.encoder, facts.first_stage
-    text += f"; searches use {encoder['encoder']} vectors of {encoder['vector_dimension']:,} floats ({facts.search})"
+    text += f"; searches use FDEs of {encoder['vector_dimension']:,} floats ({facts.search})"
     if first is not None:
         text += f"; {first.candidates} candidates contain {first.recall:.1%} of the exact top {first.k}"
     return text

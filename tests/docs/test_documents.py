@@ -189,6 +189,13 @@ def test_blocks_run_in_order(
         assert "Sort the list in place." in first and len(others) == 1
 
 
+def test_functions_beside_the_papers_formulas_exist() -> None:
+    names = re.findall(r"`(muvera\.[\w.]+)`", (DOCS / "muvera.md").read_text(encoding="utf-8"))
+    assert len(names) > 10
+    for name in names:
+        pkgutil.resolve_name(name)
+
+
 def test_every_public_name_is_in_the_reference_with_an_example() -> None:
     """The example is in its docstring or in a block of the page."""
     listed, without = set(), []
