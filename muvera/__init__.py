@@ -1,4 +1,29 @@
-"""Late-interaction retrieval with an ordinary inner-product index."""
+"""MUVERA (arXiv 2405.19504): Fixed Dimensional Encodings of ColBERT embeddings.
+
+SimHash or landmarks partition the token vectors of a text.  The tokens of each cell are
+aggregated and projected, which makes one vector, the FDE.  An exact search, a scan of
+codes or hnswlib finds candidates, and exact Chamfer similarity (MaxSim) ranks them.
+
+It is made for three uses:
+
+- Convert existing ColBERT embeddings: :class:`FDEEncoder`, :class:`MuveraIndex`.
+- Use the mathematics: :func:`chamfer`, :mod:`muvera.fde`, :mod:`muvera.theory`.
+- Compare recall and latency: :func:`diagnose`, :func:`tune`.
+
+:class:`TextIndex` searches texts.
+
+Examples
+--------
+>>> import numpy as np
+>>> from muvera import FDEEncoder, MuveraIndex
+>>> rng = np.random.default_rng(0)
+>>> documents = [rng.normal(size=(20, 128)) for _ in range(30)]
+>>> FDEEncoder.preset("paper", 128).encode_documents(documents).shape
+(30, 10240)
+>>> index = MuveraIndex.build(documents, "paper", exact_tokens=0)
+>>> index.search([documents[7][:9]], k=1)[0].ids
+array([7])
+"""
 
 from __future__ import annotations
 
