@@ -13,9 +13,10 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .convert import convert, encode, formats, load
+from .demo import demo
 from .index import diagnose, index, info, mcp, search, serve, tune
 from .shared import note, one_line, warn
-from .texts import demo, texts
+from .texts import texts
 
 # Errors of bad input; any other error is a bug.
 _EXPECTED = (ValueError, TypeError, KeyError, OSError, ImportError, MemoryError, pickle.UnpicklingError)

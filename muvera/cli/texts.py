@@ -1,4 +1,4 @@
-"""``muvera texts``: index texts, change them and search them; and ``muvera demo``."""
+"""``muvera texts``: index texts, change them and search them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 # Number of texts per change.
 _BATCH = 64
-
-# Answers per question of the demo.
-_SHOWN = 3
 
 Index = Annotated[str, Argument(metavar="INDEX", help="Folder of an index of texts, or an engine's URL.")]
 Texts = Annotated[
@@ -392,43 +389,3 @@ def _typed_line() -> str:
     if sys.stdin.isatty():
         typer.echo("? ", nl=False, err=True)
     return sys.stdin.readline().strip()
-
-
-def demo() -> None:
-    """Search a bundled sample of texts, without a download or a model.
-
-    The sample contains docstrings of Python's standard library and a beginner's questions.  Their token vectors
-    come from a small language model, not from a ColBERT model.
-
-    \b
-    Example:
-      muvera demo
-    """
-    begun = time.perf_counter()
-    from ..data.demo_sample import load_demo_sample
-    from ..texts.encoders.minilm import SampleEncoder
-
-    sample = load_demo_sample()
-    names = sample.documents.ids.tolist()
-    note(f"Indexing {len(names)} docstrings of Python's standard library.")
-    with progress_bar(None, "texts", "compiling, only the first time"):
-        built = muvera.TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
-        shown = [built.search(text, _SHOWN, explain=True) for text in sample.query_texts[:_SHOWN]]
-    times = []
-    for text in sample.query_texts * 3:
-        start = time.perf_counter()
-        built.search(text, _SHOWN)
-        times.append(time.perf_counter() - start)
-    answered = sum(
-        any(hit.id in labelled for hit in hits)
-        for hits, labelled in zip(built.search(sample.query_texts, _SHOWN), sample.relevant, strict=True)
-    )
-    for i, hits in enumerate(shown):
-        typer.echo(f"\n{typer.style(sample.query_texts[i], bold=True)}")
-        typer.echo(hits_text(hits, i == 0))
-    typer.echo(
-        f"\n{len(built)} texts, {megabytes(built.index.info().bytes_per_document)} each. "
-        f"A search takes {seconds(sorted(times)[len(times) // 2])}.\n"
-        f"{answered} of {len(sample.queries)} questions have a labelled answer among the first {_SHOWN}.\n"
-        f"Everything took {seconds(time.perf_counter() - begun)}. The first time includes compiling."
-    )

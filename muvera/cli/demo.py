@@ -1,0 +1,139 @@
+"""``muvera demo``: the steps of MUVERA on a bundled sample, and a search of its texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+import muvera
+
+from .shared import hits_text, megabytes, note, progress_bar, seconds, wrapped
+
+if TYPE_CHECKING:
+    from ..data.demo_sample import DemoSample
+
+# Answers per question that are shown.
+_SHOWN = 3
+
+# Documents that the vectors propose, and exact best documents to find.
+_CANDIDATES, _BEST = 20, 10
+
+# Searches per question whose median time is printed.
+_ROUNDS = 3
+
+
+class _Way(NamedTuple):
+    """One way to search, and what came of it."""
+
+    name: str
+    #: Floats per document that are searched for candidates; 0 without such a search.
+    floats: int
+    candidates: int
+    #: For each question, the names of the best documents.
+    best: list[list[str]]
+    #: Median time of one search.
+    duration: float
+
+    def answered(self, sample: DemoSample) -> int:
+        """Return the number of questions with a labelled answer among the first."""
+        pairs = zip(self.best, sample.relevant, strict=True)
+        return sum(any(name in labelled for name in names[:_SHOWN]) for names, labelled in pairs)
+
+    def share(self, exact: _Way) -> float:
+        """Return the share of the exact best documents that were found."""
+        pairs = zip(self.best, exact.best, strict=True)
+        return sum(len(set(names) & set(wanted)) for names, wanted in pairs) / _BEST / len(self.best)
+
+
+def demo() -> None:
+    """Compare exact search, the paper's FDE and the default on a bundled sample.
+
+    No download and no model is needed.  The sample contains docstrings of Python's standard library and a
+    beginner's questions.  Their token vectors come from a small language model, not from a ColBERT model.
+
+    \b
+    Example:
+      muvera demo
+    """
+    begun = time.perf_counter()
+    from ..data.demo_sample import load_demo_sample
+    from ..texts.encoders.minilm import SampleEncoder
+
+    sample = load_demo_sample()
+    names = sample.documents.ids.tolist()
+    note(f"Indexing {len(names)} docstrings of Python's standard library.")
+    with progress_bar(None, "texts", "compiling, only the first time"):
+        built = muvera.TextIndex.build(sample.texts, SampleEncoder(sample), ids=names)
+        shown = [built.search(text, _SHOWN, explain=True) for text in sample.query_texts[:_SHOWN]]
+        ways = [
+            _searched("exhaustive Chamfer", sample, None),
+            _searched("FDE of the paper", sample, "paper"),
+            _searched("FDE, the default", sample, "fde"),
+        ]
+    duration = _median_time(lambda i: built.search(sample.query_texts[i], _SHOWN), len(sample.queries))
+    answered = sum(
+        any(hit.id in labelled for hit in hits)
+        for hits, labelled in zip(built.search(sample.query_texts, _SHOWN), sample.relevant, strict=True)
+    )
+    for i, hits in enumerate(shown):
+        typer.echo(f"\n{typer.style(sample.query_texts[i], bold=True)}")
+        typer.echo(hits_text(hits, i == 0))
+    typer.echo(
+        f"\n{len(built)} texts, {megabytes(built.index.info().bytes_per_document)} each. "
+        f"A search takes {seconds(duration)}.\n"
+        f"{answered} of {len(sample.queries)} questions have a labelled answer among the first {_SHOWN}."
+    )
+    typer.echo(f"\n{_pipeline_text(sample, ways)}")
+    typer.echo(
+        f"\nEverything took {seconds(time.perf_counter() - begun)}. The first time includes compiling."
+    )
+
+
+def _searched(name: str, sample: DemoSample, preset: str | None) -> _Way:
+    """Search with FDEs of a preset, or through all tokens for None."""
+    count = len(sample.documents)
+    if preset is None:
+        index, candidates = muvera.MuveraIndex.build(sample.documents, exact_tokens=10**9), count
+    else:
+        index, candidates = muvera.MuveraIndex.build(sample.documents, preset, exact_tokens=0), _CANDIDATES
+    rankings = index.search(sample.queries, _BEST, candidates=candidates)
+    best = [ranking.ids.tolist() for ranking in rankings]
+    duration = _median_time(
+        lambda i: index.search(sample.queries[i : i + 1], _BEST, candidates=candidates), len(sample.queries)
+    )
+    return _Way(name, 0 if preset is None else index.config.vector_dimension, candidates, best, duration)
+
+
+def _median_time(search: Callable[[int], object], count: int) -> float:
+    """Return the median time of searches for each of `count` questions."""
+    times = []
+    for i in list(range(count)) * _ROUNDS:
+        start = time.perf_counter()
+        search(i)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def _pipeline_text(sample: DemoSample, ways: list[_Way]) -> str:
+    """Compare the ways in a table, and their answers to the first question."""
+    lines = [
+        wrapped(
+            "MUVERA: token vectors -> FDE, one vector per text -> search -> candidates -> exact Chamfer -> ranking."
+        ),
+        wrapped(f"The same {len(sample.queries)} questions, ranked by Chamfer similarity:"),
+        "",
+        f"{'':18}{'floats':>8}{'candidates':>12}{'answered':>10}{'exact top 10':>14}{'time':>11}",
+    ]
+    for way in ways:
+        found = f"{way.share(ways[0]):.0%}"
+        floats = f"{way.floats:,}" if way.floats else "-"
+        lines.append(
+            f"{way.name:18}{floats:>8}{way.candidates:>12}{way.answered(sample):>10}{found:>14}"
+            f"{seconds(way.duration):>11}"
+        )
+    lines += ["", sample.query_texts[0]]
+    lines += [wrapped(f"{way.name:20}{', '.join(way.best[0][:_SHOWN])}", "  ", " " * 22) for way in ways]
+    return "\n".join(lines)
