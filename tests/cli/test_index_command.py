@@ -1,8 +1,7 @@
-"""Commands of token embeddings and indexes, and ``muvera demo``."""
+"""Commands of token embeddings and indexes."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraInd
 from muvera.cli import sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
-from muvera.data.demo_sample import load_demo_sample
 from muvera.engines import EngineIndex
 from muvera.texts.database import DocumentDatabase
 
@@ -441,35 +439,6 @@ def test_bad_conversions(docs: Path, tmp_path: Path) -> None:
     ):
         assert text in fails("convert", docs, tmp_path / name, *arguments)
         assert not (tmp_path / name).exists()
-
-
-SAMPLE = load_demo_sample()
-
-
-@pytest.fixture(scope="module")
-def demo() -> tuple[str, str]:
-    """Output and remarks of the demo."""
-    code, out, err = muvera("demo")
-    assert code == 0
-    return out, err
-
-
-def test_the_demo_in_text(demo: tuple[str, str]) -> None:
-    out, err = demo
-    assert SAMPLE.query_texts[0] in out and SAMPLE.query_texts[1] in out
-    assert "JSON=json" in out and "##" not in out
-    assert "677 texts" in out and "677 docstrings" in err and max(map(len, out.splitlines())) <= 80
-    answered = re.search(r"(\d+) of 24 questions", out)
-    assert answered is not None and 16 <= int(answered[1]) <= 20
-
-
-def test_the_demo_compares_the_steps_of_muvera(demo: tuple[str, str]) -> None:
-    row = re.compile(r"^(?:exhaustive|FDE).{14,15} +(\S+) +(\d+) +(\d+) +(\d+)% +[\d.]+ m?s$", re.MULTILINE)
-    exact, paper, default = ([int(cell) for cell in cells[1:]] for cells in row.findall(demo[0]))
-    assert [cells[0] for cells in row.findall(demo[0])] == ["-", "10,240", "512"]
-    assert (exact[0], paper[0], default[0]) == (677, 20, 20)
-    assert exact[2] == 100 and 60 <= paper[2] < default[2] and default[2] >= 90
-    assert all(16 <= answered <= 20 for _, answered, _ in (exact, paper, default))
 
 
 def test_diagnose(parts: Path) -> None:
