@@ -68,7 +68,7 @@ def scores(documents: MultiVectors, queries: MultiVectors, dimension: int) -> No
 
 def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
     """Show vectors of encoders that need no fit, or are fitted to one document, which needs no BLAS."""
-    for name in ("fde", "paper", "reference", "mean"):
+    for name in ("simhash", "paper", "reference", "mean"):
         encoder = FDEEncoder(FDEConfig.preset(name, dimension))
         if encoder.needs_fit:
             encoder = encoder.fit(documents[:1])
@@ -78,7 +78,7 @@ def encoders(documents: MultiVectors, queries: MultiVectors, dimension: int) -> 
 
 def fitted(documents: MultiVectors, queries: MultiVectors, dimension: int) -> None:
     """Show vectors of encoders whose fits call BLAS and LAPACK."""
-    for name in ("moments", "learned"):
+    for name in ("moments", "fde"):
         encoder = FDEEncoder(FDEConfig.preset(name, dimension)).fit(documents)
         show(f"(fitted) {name} documents {dimension}", encoder.encode_documents(documents))
 

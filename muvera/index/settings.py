@@ -28,8 +28,9 @@ class IndexSettings:
     backend : {"auto", "exact", "scan", "hnsw"}
         "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by
         bytes: faster and in a quarter of the memory, but it may miss a candidate.  "hnsw" searches a graph of
-        hnswlib, which takes long to build and is worth it for collections of many millions.  "auto" starts
-        with "exact" and changes to "scan" when the collection is large enough.
+        hnswlib.  It takes long to build and needs more memory; its time grows more slowly with the collection
+        than that of a scan.  "auto" starts with "exact" and changes to "scan" when all vectors have 2**20
+        floats.
     hnsw : HNSWSettings or dict
         Settings of the backend "hnsw", such as ``{"m": 32}``.
     exact_tokens : int
