@@ -18,7 +18,7 @@ from .datasets.encode import encode_texts
 from .datasets.passages import write_passages
 from .report.machines import Machine, machine_table
 from .report.page import page_of
-from .report.results_pages import update_readme, write_pages
+from .report.results_pages import update_fde_table, update_readme, write_pages
 from .report.run_folder import load_run
 from .report.stored_results import RESULTS, save_run
 from .report.table import markdown
@@ -170,10 +170,13 @@ def page(
 
 
 def results() -> None:
-    """Write the stored results as Markdown pages into docs/results, and the README's table."""
+    """Write the stored results as Markdown pages into docs/results, and the tables of README.md and docs/muvera.md."""
     root = Path(__file__).parents[1]
-    readme = root / "README.md"
-    readme.write_text(update_readme(readme.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    for path, update in (
+        (root / "README.md", update_readme),
+        (root / "docs" / "muvera.md", update_fde_table),
+    ):
+        path.write_text(update(path.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     for path in write_pages(root / "docs" / "results", RESULTS):
         typer.echo(str(path))
 

@@ -22,7 +22,7 @@ SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "fdes": (
         "How good are FDEs, and which of their options matter?",
         "[FDEs](../how-it-works.md#fixed-dimensional-encodings-fdes)",
-        ("vector_dimension", "ablation", "limit"),
+        ("pipeline", "vector_dimension", "ablation", "limit"),
     ),
     "tokens": (
         "How should tokens be stored?", "[Tokens](../settings.md#how-tokens-are-stored)", ("searches", "tokens"),
@@ -45,6 +45,9 @@ _COMMANDS = {"first_stage": "first-stage", "growth": "grow", "words": "words FOL
 
 # Parts of the command `vectors` by the titles of their tables.
 _PARTS = {
+    "The family of FDEs": "family",
+    "Fits on few documents": "few",
+    "Documents of another kind": "drift",
     "Fit of moments": "fit",
     "Presets": "presets",
     "More floats": "floats",
@@ -72,6 +75,23 @@ _README_SYSTEMS = {
     "qdrant, means and MaxSim": "Qdrant Edge, mean vectors and MaxSim",
 }
 _README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of the table -->")
+
+#: The table of FDEs in the README and in docs/muvera.md: its mark, its columns by collections of the bench `vectors`,
+#: and its rows by labels there; missing collections and rows are skipped.
+_FDE_MARKS = ("<!-- table of FDEs: python -m experiments results -->\n", _README_MARKS[1])
+_FDE_DEPTH = "@20"
+_FDE_COLLECTIONS = {
+    "scifact-minilm": "SciFact",
+    "cosqa-minilm": "CoSQA",
+    "plaid-colbertv2-lotte500": "ColBERTv2, LoTTE",
+    "cranfield-minilm": "Cranfield",
+}
+_FDE_ROWS = {
+    "paper": "the paper's FDE",
+    "simhash": "`simhash`: centering, length cells, mean token apart, soft cells, complementary projections",
+    "moments": "`moments`: mean and covariance, learned projection",
+    "**fde**": "`fde`, the default: also landmark cells",
+}
 
 
 def write_pages(folder: Path, results: Path) -> list[Path]:
@@ -181,11 +201,41 @@ def readme_table(stored: dict[str, Any]) -> str:
     return markdown(Table("", header, rows))
 
 
+def fde_table(stored: dict[str, Any]) -> str:
+    """Return the recall of the paper's FDE and of the presets on several collections, or "" without results."""
+    tables = [table for table in stored.get("tables", []) if table["title"] == "The family of FDEs"]
+    if not tables:
+        return ""
+    header = tables[0]["header"]
+    name, label, floats, depth = (
+        header.index(column) for column in ("collection", "FDE", "floats", _FDE_DEPTH)
+    )
+    cells = {(row[label], row[name]): (row[floats], row[depth]) for row in tables[0]["rows"]}
+    shown = [collection for collection in _FDE_COLLECTIONS if ("**fde**", collection) in cells]
+    rows = []
+    for preset, text in _FDE_ROWS.items():
+        own = [cells[preset, collection] for collection in shown if (preset, collection) in cells]
+        if own and len(own) == len(shown):
+            rows.append([text, own[0][0], *(recall for _, recall in own)])
+    titles = [_FDE_COLLECTIONS[collection] for collection in shown]
+    return markdown(Table("", [f"10-recall{_FDE_DEPTH}", "floats", *titles], rows)) if rows else ""
+
+
 def update_readme(text: str, results: Path) -> str:
-    """Return the README's text with its table replaced by that of the stored results."""
-    start, end = (text.index(mark) for mark in _README_MARKS)
+    """Return the README's text with its tables replaced by those of the stored results."""
     table = readme_table(load_results("headline", results))
-    return f"{text[: start + len(_README_MARKS[0])]}{table}\n{text[end:]}"
+    return update_fde_table(_filled(text, _README_MARKS, table), results)
+
+
+def update_fde_table(text: str, results: Path) -> str:
+    """Return a document's text with its table of FDEs replaced by that of the stored results."""
+    return _filled(text, _FDE_MARKS, fde_table(load_results("default_vectors", results)))
+
+
+def _filled(text: str, marks: tuple[str, str], table: str) -> str:
+    """Replace what stands between the marks by a table, which may be empty."""
+    begin = text.index(marks[0]) + len(marks[0])
+    return f"{text[:begin]}{table}{table and chr(10)}{text[text.index(marks[1], begin) :]}"
 
 
 def _conditions(content: dict[str, Any]) -> str:

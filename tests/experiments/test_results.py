@@ -14,7 +14,7 @@ from experiments.evaluation.statistics import mean_interval, pareto_front, ratio
 from experiments.evaluation.summary import Measured, Part
 from experiments.report.machines import Machine, machine_table, query_ms, scan_cost
 from experiments.report.result_tables import result_tables
-from experiments.report.results_pages import SUBJECTS, update_readme, write_pages
+from experiments.report.results_pages import SUBJECTS, update_fde_table, update_readme, write_pages
 from experiments.report.stored_results import RESULTS, load_results, save_results, save_run, save_tables
 from experiments.report.table import Column, Table, html, markdown
 from experiments.runner.configuration import Experiment, load_experiments
@@ -192,8 +192,29 @@ def test_the_stored_results_are_those_of_the_pages(tmp_path: Path) -> None:
     for path in paths:
         kept = root / "docs" / "results" / path.name
         assert path.read_text() == kept.read_text(), f"{kept}: run python -m experiments results"
-    readme = (root / "README.md").read_text()
+    readme, page = (root / "README.md").read_text(), (root / "docs" / "muvera.md").read_text()
     assert update_readme(readme, RESULTS) == readme, "README.md: run python -m experiments results"
+    assert update_fde_table(page, RESULTS) == page, "docs/muvera.md: run python -m experiments results"
+
+
+def test_the_table_of_fdes_is_filled_and_emptied(tmp_path: Path) -> None:
+    header = ["collection", "columns", "FDE", "floats", "fit, s", "query, us", "@10", "@20", "@50"]
+    facts = ["128", "paper", "10,240", "0", "9", ".5", ".6", ".7"]
+    rows = [["cosqa-minilm", *facts], ["cosqa-minilm", "128", "**fde**", "512", "3", "50", ".7", ".9", "1"]]
+    table = {
+        "title": "The family of FDEs",
+        "caption": "",
+        "header": header,
+        "rows": [*rows, ["other", *facts]],
+    }
+    save_results("default_vectors", {**stored(), "tables": [table]}, tmp_path)
+    page = "a\n<!-- table of FDEs: python -m experiments results -->\n<!-- end of the table -->\nb\n"
+    filled = update_fde_table(page, tmp_path)
+    assert (
+        "| 10-recall@20 | floats | CoSQA |" in filled and "10,240 | .6 |" in filled and "512 | .9 |" in filled
+    )
+    assert update_fde_table(filled, tmp_path) == filled
+    assert update_fde_table(filled, tmp_path / "none") == page
 
 
 def test_a_finished_run_is_stored_by_experiment(tmp_path: Path) -> None:
