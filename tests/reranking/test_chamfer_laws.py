@@ -1,5 +1,6 @@
 """Laws of Chamfer similarity: invariances, monotony, linearity, bounds, spans and carved queries."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -272,9 +273,9 @@ def test_spans_are_ranked_by_span_plus_alpha_times_document(
 def test_tokens_belong_to_the_range_of_their_first_character(lengths: list[int], cuts: list[int]) -> None:
     """A partition of the characters is a partition of the tokens that have characters."""
     ends = np.cumsum([0, *lengths]).tolist()
-    characters = list(zip(ends[:-1], ends[1:], strict=True))
+    characters = list(pairwise(ends))
     bounds = sorted({0, *cuts, ends[-1] + 1})
-    ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+    ranges = list(pairwise(bounds))
     spans = spans_from_characters(ranges, characters)
     inside = [i for start, stop in spans.tolist() for i in range(start, stop) if lengths[i]]
     assert inside == [i for i, length in enumerate(lengths) if length]
