@@ -82,8 +82,8 @@ def test_saved_texts_are_read_again(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], dtype: Any, kind: str, mapped: bool
 ) -> None:
     """Round trip on disk: bits, dtype, lengths and ids, mapped or not."""
-    ids = {"none": None, "int": [7 - 3 * i for i in range(len(lengths))]}
-    ids["str"] = [f"\u00e9{i}" for i in range(len(lengths))]  # type: ignore[assignment]
+    ids: dict[str, Any] = {"none": None, "int": [7 - 3 * i for i in range(len(lengths))]}
+    ids["str"] = [f"\u00e9{i}" for i in range(len(lengths))]
     texts = texts_of(lengths, dtype=dtype, ids=ids[kind])
     folder = tmp_path_factory.mktemp("texts") / "saved"
     texts.save(folder)
@@ -172,7 +172,7 @@ def test_a_sample_does_not_depend_on_the_batches(
         yielded = list(sample.sample_while_yielding(collection_batches(texts, most)))
         assert sum(len(part) for part in yielded) == len(texts)
         samples.append(sample.documents(3))
-    assert_same(*samples)
+    assert_same(samples[0], samples[1])
     filled = [text.tobytes() for text in texts if len(text)]
     chosen = [text.tobytes() for text in samples[0]]
     assert len(chosen) == min(size, len(filled)) and set(chosen) <= set(filled)

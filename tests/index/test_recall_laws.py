@@ -127,7 +127,7 @@ def test_shares_are_weighted_by_the_size_of_their_group(
     """The recall of all documents is the mean of old and new windows, weighted by the numbers of documents."""
     rows = np.array(data.draw(st.permutations(range(200)))[: len(shares)], np.int64)
     live = np.array(sorted(data.draw(st.sets(st.integers(0, 199), min_size=1))), np.int64)
-    own = np.array(shares)
+    own = np.array(shares, np.float64)
     windows = MeasuredWindows(rows, own, 200, 200, 200)
     found = windows.first_stage(live, fitted)
     known = np.isin(rows, live)
@@ -200,8 +200,9 @@ def test_hybrid_search_ranks_the_union_by_exact_scores(
     swapped = dict(reversed(sources.items()))
     again = hybrid_search(index, QUERIES, swapped, k, candidates=candidates)
     for q, exact in enumerate(top_k(QUERIES, DOCUMENTS, 30)):
-        own = index.search(QUERIES[q], candidates, candidates=candidates)[0].ids if candidates else []
-        proposed = {*names[q], *own}
+        proposed = {*names[q]}
+        if candidates:
+            proposed.update(index.search(QUERIES[q], candidates, candidates=candidates)[0].ids.tolist())
         assert list(found[q]) == [pair for pair in exact if pair[0] in proposed][:k]
         assert list(again[q]) == list(found[q])
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import muvera.mips.base as base
 import muvera.mips.exact as exact_module
 import muvera.mips.scan as scan_module
+from muvera.kernels.scan import make_tables
 from muvera.mips.exact import ExactSearch, rounded
 from muvera.mips.hnsw import HNSWSearch, HNSWSettings
 from muvera.mips.scan import ScanSearch, _paired_columns
@@ -259,7 +260,7 @@ def test_the_scan_orders_by_bytes_the_best_sums_of_codes(
     for query, own in zip(queries, labels, strict=True):
         tables = np.empty(search._pairs * 16, np.uint8)
         scratch = np.empty((search._pairs, 16), np.float32)
-        scan_module.make_tables(search._paired(query[None])[0], search._centroids, scratch, tables)
+        make_tables(search._paired(query[None])[0], search._centroids, scratch, tables)
         sums = np.take_along_axis(tables.reshape(1, -1, 16), distances.argmin(axis=2)[:, :, None], 2)
         best = allowed[np.argsort(-sums.sum(axis=(1, 2), dtype=int)[allowed], kind="stable")[:8]]
         assert sorted(own.tolist()) == sorted(best.tolist())
