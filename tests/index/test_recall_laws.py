@@ -99,7 +99,7 @@ def test_stops_scale_with_tokens_and_results(tokens: list[int], level: Level, k:
 @settings(max_examples=15)
 @given(some.seeds, st.integers(1, 10), st.floats(0.001, 0.5), st.floats(1, 4))
 def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: float) -> None:
-    """Monotony: ranked candidates are a prefix of all, and a higher limit of misses gives a shorter one."""
+    """Ranked candidates are a prefix, which a higher limit shortens, and end where the misses reach the limit."""
     rng = np.random.default_rng(seed)
     documents = MultiVectors.from_flat(rng.standard_normal((120, 4)).astype(np.float32), [2] * 60)
     query = rng.standard_normal((3, 4)).astype(np.float32)
@@ -115,7 +115,12 @@ def test_a_higher_limit_stops_no_later(seed: int, k: int, limit: float, times: f
         scores = score_candidates(query, [(documents, order)], options)
         count = int((scores > -np.inf).sum())
         np.testing.assert_array_equal(scores[:count], exact[order][:count])
-        assert count == 60 or count % STEP == 0
+        # Definition: at the first check whose expected misses are at most the limit.
+        states, misses = np.zeros((1, STATE)), np.full((1, 60 // STEP + 1), np.inf)
+        states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.3
+        trace_misses(exact[order][np.newaxis], products[order][np.newaxis], k, states, misses)
+        checks = np.flatnonzero(misses[0] <= own * k)
+        assert count == (checks[0] * STEP if len(checks) else 60)
         ranked.append(count)
     assert max(12, k + 2) <= ranked[1] <= ranked[0]
 
