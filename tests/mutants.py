@@ -33,10 +33,8 @@ ENOUGH = 0.95
 # Results of a run with a fault.
 CAUGHT, SURVIVED, SLOW = "caught", "SURVIVED", "caught (too slow)"
 
-# Folders that are not copied, by name.
-_IGNORED = shutil.ignore_patterns(
-    ".*cache", ".git", ".hypothesis", ".nox", ".venv", "__pycache__", "build", "dist", "results", "site"
-)
+# Files and folders of the checkout's root that are not copied.
+_IGNORED = {".git", ".hypothesis", ".nox", ".venv", "build", "dist", "results", "site"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Sandbox:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.cache = folder / "tree", folder / "kernels"
-        shutil.copytree(ROOT, self.root, ignore=_IGNORED, symlinks=True)
+        shutil.copytree(ROOT, self.root, ignore=_not_copied, symlinks=True)
         self.cache.mkdir()
 
     def run(self, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
@@ -144,6 +142,11 @@ class Sandbox:
     def restore(self, mutant: Mutant) -> None:
         """Undo a fault; the file gets its old time, by which numba and Python know it."""
         shutil.copy2(ROOT / mutant.file, self.root / mutant.file)
+
+
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    caches = {name for name in names if name == "__pycache__" or re.fullmatch(r"\..*cache", name)}
+    return caches | _IGNORED if Path(folder) == ROOT else caches
 
 
 def _cache_name(folder: Path) -> str:
