@@ -105,8 +105,8 @@ def test_a_removal_leaves_the_rest_of_the_results(
 ) -> None:
     """Independence: all visible results are those of a filter with the same labels, and a copy's do not change."""
     search, queries = filled(make(DIM), vectors_of(seed, count)), vectors_of(seed + 1, 2)
+    expected = search.search(queries, count)
     before = copy(search)
-    expected = before.search(queries, count)
     removed = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))), np.int64)
     search.remove(removed)
     rest = np.setdiff1d(np.arange(count), removed)
@@ -271,10 +271,30 @@ def test_the_scan_orders_by_bytes_the_best_sums_of_codes(
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=70))
 def test_pairs_are_a_permutation_of_large_and_small_spreads(spreads: list[float]) -> None:
-    """Each pair has a column of the larger half and one of the smaller half; an odd one is last."""
+    """The i-th largest is paired with the i-th smallest, and steps have equal sums of ranks."""
     columns = _paired_columns(np.array(spreads))
     assert sorted(columns.tolist()) == list(range(len(spreads)))
     ranks = np.argsort(np.argsort(-np.array(spreads), kind="stable"), kind="stable")[columns]
-    half = -(-len(spreads) // 2)
     whole = len(spreads) // 2 * 2
-    assert (ranks[0:whole:2] < half).all() and (ranks[1:whole:2] >= half).all()
+    assert (ranks[0:whole:2] < ranks[1:whole:2]).all()
+    assert (ranks[0:whole:2] + ranks[1:whole:2] == len(spreads) - 1).all()
+    steps = ranks[0:whole:2][: whole // 8 * 4].reshape(-1, 4).sum(axis=1)
+    assert len(set(steps.tolist())) <= 1
+
+
+@settings(max_examples=25)
+@given(some.seeds, st.integers(1, 40), some.dimensions)
+def test_columns_in_pairs_keep_all_products(seed: int, count: int, dimension: int) -> None:
+    """A permutation of columns and zeros: products of whole numbers stay the same."""
+    vectors, queries = (np.rint(3 * vectors_of(seed + i, count, dimension)) for i in range(2))
+    search = filled(ScanSearch(dimension), vectors)
+    np.testing.assert_array_equal(search._paired(vectors) @ search._paired(queries).T, vectors @ queries.T)
+
+
+@settings(max_examples=10)
+@given(some.seeds, st.integers(1, 60), KINDS)
+def test_vectors_of_a_graph_have_length_one(seed: int, count: int, kind: str) -> None:
+    """Filling: cosines rank like products because all vectors have one length; float32 allows 1e-6."""
+    search = filled(hnsw(DIM), vectors_of(seed, count, kind=kind))
+    stored = np.asarray(search._graph.index.get_items(list(range(count)), return_type="numpy"))
+    np.testing.assert_allclose(np.linalg.norm(stored.astype(np.float64), axis=1), 1, atol=1e-6)
