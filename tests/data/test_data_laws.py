@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import strategies as some
 from builders.token_collections import assert_same
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, Ranking
@@ -233,16 +233,19 @@ def test_the_best_first_do_not_depend_on_the_way_to_sort(times: int, values: lis
 # -- arrays, checks and threads -----------------------------------------------
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.booleans()), max_size=15))
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 9).map(lambda i: i > 8)), max_size=15)
+)
 def test_copies_of_a_growing_array_are_independent_lists(steps: list[tuple[bool, int, bool]]) -> None:
     """Model: two copies behave like two lists, and a view taken before an append keeps its values."""
-    arrays: list[Any] = [GrowingArray(np.arange(3)), None]
-    lists: list[Any] = [[0, 1, 2], None]
+    arrays: list[Any] = [GrowingArray(np.arange(20)), None]
+    arrays[0].extend(np.arange(2))  # leaves room for eight values
+    lists: list[Any] = [[*range(20), 0, 1], None]
     arrays[1], lists[1] = copy(arrays[0]), list(lists[0])
     number = 10
     for which, count, wide in steps:
         view, before = arrays[which].values, list(lists[which])
-        new = np.arange(number, number + count).astype(np.float64 if wide else np.int64)
+        new = np.arange(number, number + count) + (0.5 if wide else 0)
         arrays[which].extend(new)
         lists[which] += new.tolist()
         number += count
@@ -258,6 +261,8 @@ def test_copies_of_a_growing_array_are_independent_lists(steps: list[tuple[bool,
     st.booleans(),
     st.booleans(),
 )
+@example([2, 3], "f4", True, True)
+@example([2, 3], "i8", True, False)
 def test_arrays_survive_their_files(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], kind: str, fortran: bool, mapped: bool
 ) -> None:

@@ -140,6 +140,17 @@ def test_flat_metadata_has_a_term_for_each_value_and_its_bounds(metadata: dict[s
     assert flat.bounds.get("high_number_x") == max(numbers, default=None)
 
 
+@given(st.lists(st.integers(-9, 9) | st.sampled_from([0.5, True]), max_size=5), st.lists(st.text(max_size=2)))
+def test_bounds_are_the_least_and_the_greatest_of_each_kind(numbers: list[Any], texts: list[str]) -> None:
+    """A list of numbers and strings has bounds of both, and true is 1."""
+    bounds = flatten({"x": [*numbers, None, *texts]}).bounds
+    expected: dict[str, Any] = {}
+    for kind, values in (("number", numbers), ("text", texts)):
+        if values:
+            expected |= {f"low_{kind}_x": min(values), f"high_{kind}_x": max(values)}
+    assert bounds == expected
+
+
 @given(METADATA, st.sampled_from(["a.b", "$x", "", "\ud800"]))
 def test_metadata_survive_their_text_or_name_the_bad_key(metadata: dict[str, Any], key: str) -> None:
     """Round trip through JSON; a key that a filter cannot name is refused at every depth."""
