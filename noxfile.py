@@ -62,7 +62,7 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Plant faults one at a time, and check that tests catch 95%: takes 20 minutes on two cores.
+    """Plant faults one at a time, and check that tests catch 95%; takes half an hour on two cores.
 
     Arguments select faults by their names or files, see ``python tests/mutants.py --help``.
     """
