@@ -62,9 +62,9 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Plant faults one at a time, and check that tests catch 95%; takes half an hour on two cores.
+    """Plant faults one at a time: tests must catch 95%.  Takes half an hour on two cores.
 
-    Arguments select faults by their names or files, see ``python tests/mutants.py --help``.
+    Arguments select faults by names or files: ``python tests/mutants.py --help``.
     """
     session.install("-e", ".[test]")
     session.run("python", "tests/mutants.py", *session.posargs)

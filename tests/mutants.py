@@ -1,8 +1,9 @@
 """Plant the faults of ``mutants.yaml`` one at a time, and check that tests catch them.
 
-``python tests/mutants.py`` copies the checkout to a temporary folder, runs the named tests there without a fault, and
-then once per fault.  A fault is caught if a test fails, crashes or takes too long.  Golden files do not count: they
-show that a value has changed, not that it is wrong.
+``python tests/mutants.py`` copies the checkout to a temporary folder, runs the named
+tests there without a fault, and then once per fault.  A fault is caught if a test fails,
+crashes or takes too long.  Golden files do not count: they show that a value has changed,
+not that it is wrong.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _IGNORED = {".git", ".hypothesis", ".nox", ".venv", "build", "dist", "results", 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault: in `file`, `old` (which occurs once) is replaced by `new`; `tests` must notice it."""
+    """A fault: in `file`, `old` (which occurs once) is replaced by `new`; `tests` must
+    notice it.
+    """
 
     name: str
     file: str
@@ -49,7 +52,9 @@ class Mutant:
     tests: tuple[str, ...]
 
     def mutated(self, source: str) -> str:
-        """Return the source with the fault; raise ValueError unless `old` occurs exactly once."""
+        """Return the source with the fault; raise ValueError unless `old` occurs
+        exactly once.
+        """
         count = source.count(self.old)
         if count != 1 or self.old == self.new:
             raise ValueError(f"{self.name}: {self.old!r} occurs {count} times in {self.file}, not once.")
@@ -57,7 +62,9 @@ class Mutant:
 
 
 def read_mutants(path: Path = FAULTS) -> list[Mutant]:
-    """Read the faults, which the YAML file groups by source file; raise ValueError for a repeated name."""
+    """Read the faults, which the YAML file groups by source file; raise ValueError for
+    a repeated name.
+    """
     mutants = []
     for file, group in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         for values in group["mutants"]:
@@ -71,7 +78,9 @@ def read_mutants(path: Path = FAULTS) -> list[Mutant]:
 
 
 def dependents(file: str, root: Path = ROOT) -> set[str]:
-    """Return the stems of `file` and of the modules of muvera that import it, directly or not."""
+    """Return the stems of `file` and of the modules of muvera that import it, directly
+    or not.
+    """
     imports = {
         path: {name for line in _imports(path) for name in re.findall(r"\w+", line)}
         for path in (root / "muvera").rglob("*.py")
@@ -101,7 +110,9 @@ class Sandbox:
         self.cache.mkdir()
 
     def run(self, tests: Sequence[str], timeout: float) -> tuple[int | None, str]:
-        """Run tests; return pytest's exit code, or None after `timeout` seconds, and the output."""
+        """Run tests; return pytest's exit code, or None after `timeout` seconds, and
+        the output.
+        """
         environment = {
             **os.environ,
             "NUMBA_CACHE_DIR": str(self.cache),
@@ -135,7 +146,9 @@ class Sandbox:
         self.cache.mkdir(exist_ok=True)
 
     def source_folder(self, name: str) -> Path | None:
-        """Return the folder, relative to the copy, whose kernels are in the cache's folder `name`."""
+        """Return the folder, relative to the copy, whose kernels are in the cache's
+        folder `name`.
+        """
         folders = {path.parent for top in ("muvera", "tests") for path in (self.root / top).rglob("*.py")}
         return next((path.relative_to(self.root) for path in folders if _cache_name(path) == name), None)
 
@@ -155,7 +168,9 @@ def _cache_name(folder: Path) -> str:
 
 
 def run_mutants(mutants: Sequence[Mutant], jobs: int, timeout: float, *, verbose: bool = False) -> int:
-    """Plant all faults, print whether tests catch them, and return the exit code of the program."""
+    """Plant all faults, print whether tests catch them, and return the exit code of the
+    program.
+    """
     with tempfile.TemporaryDirectory(prefix="muvera-mutants-") as name:
         folder = Path(name).resolve()
         warm = Sandbox(folder / "warm")

@@ -1,4 +1,6 @@
-"""Laws of rounding to bytes: bounds of errors, exact integers, and products of any batch."""
+"""Laws of rounding to bytes: bounds of errors, exact integers, and products of any
+batch.
+"""
 
 from typing import Any
 
@@ -40,7 +42,9 @@ def whole(halves: Any) -> Any:
 
 @given(some.seeds, st.integers(1, 5), some.dimensions, SCALES)
 def test_sixteen_bits_lose_at_most_half_a_unit(seed: int, count: int, dimension: int, scale: float) -> None:
-    """Rounding: the largest entry becomes 32,767; three roundings of float32 lose up to .006 units more."""
+    """Rounding: the largest entry becomes 32,767; three roundings of float32 lose up to
+    .006 units more.
+    """
     rows = rows_of(seed, count, dimension, scale)
     halves, units = split(rows, dimension + 3)
     numbers = whole(halves[:, :dimension])
@@ -53,13 +57,16 @@ def test_sixteen_bits_lose_at_most_half_a_unit(seed: int, count: int, dimension:
 def test_the_error_bound_of_a_vector_bounds_its_rounding(
     seed: int, count: int, dimension: int, scale: float
 ) -> None:
-    """Bound of decode(encode(v)): half a 127th per entry, and `errors` is at least the lost length."""
+    """Bound of decode(encode(v)): half a 127th per entry, and `errors` is at least the
+    lost length.
+    """
     vectors = rows_of(seed, count, dimension, scale)
     numbers, sums, units, errors = rounded(vectors, 1)
     back = numbers[:, :dimension] * units[:, np.newaxis].astype(np.float64)
     assert (np.abs(back - vectors) <= 0.5001 * units[:, np.newaxis]).all()
     lost, lengths = (np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (vectors - back, vectors))
-    # At most half a unit per entry, the slack of products, and the smallest normal number.
+    # At most half a unit per entry, the slack of products, and the smallest normal
+    # number.
     most = np.sqrt(dimension) * 0.5001 * units + lengths * (np.sqrt(dimension) / 20_000 + dimension * 1e-6)
     assert (errors >= lost).all() and (errors <= most + 4e-6 * lengths + 2e-38).all()
     np.testing.assert_array_equal(sums, 128 * numbers.sum(axis=1, dtype=np.int64))
@@ -70,7 +77,9 @@ def test_the_error_bound_of_a_vector_bounds_its_rounding(
 def test_products_of_bytes_are_within_the_error_bound(
     seed: int, count: int, queries: int, dimension: int, scale: float
 ) -> None:
-    """The bound of a search: |bytes - floats| <= error times the query's length, plus tiny numbers."""
+    """The bound of a search: |bytes - floats| <= error times the query's length, plus
+    tiny numbers.
+    """
     vectors, asked = rows_of(seed, count, dimension, scale), rows_of(seed + 1, queries, dimension)
     numbers, sums, units, errors = rounded(vectors, 1)
     halves, query_units = split(asked, numbers.shape[1])
@@ -85,7 +94,9 @@ def test_products_of_bytes_are_within_the_error_bound(
 def test_products_of_bytes_have_the_same_bits_in_any_part(
     seed: int, count: int, queries: int, dimension: int, data: st.DataObject
 ) -> None:
-    """Batches: integers are exact, so parts of vectors, single queries and chosen rows agree."""
+    """Batches: integers are exact, so parts of vectors, single queries and chosen rows
+    agree.
+    """
     numbers, sums, units, _ = rounded(rows_of(seed, count, dimension), 1)
     halves, query_units = split(rows_of(seed + 1, queries, dimension), numbers.shape[1])
     every = np.empty((queries, count), np.float32)
@@ -114,7 +125,9 @@ MAPS = [(multiply_by_bytes, pack_bytes, STEP), (multiply_by_half_bytes, pack_hal
 def test_products_with_a_map_are_those_of_integers_for_any_batch(
     multiply: Any, pack: Any, step: int, seed: int, count: int, dimension: int, columns: int
 ) -> None:
-    """Exact integers, rounded three times to float32; a row alone has the bits of the row in a batch."""
+    """Exact integers, rounded three times to float32; a row alone has the bits of the
+    row in a batch.
+    """
     rng = np.random.default_rng(seed)
     depth = -(-dimension // step) * step
     matrix = np.zeros((depth, columns), np.int8)

@@ -1,4 +1,6 @@
-"""Laws of the token codecs: bounds of decode(encode(x)), fixed points, scales, and scores of codes."""
+"""Laws of the token codecs: bounds of decode(encode(x)), fixed points, scales, and
+scores of codes.
+"""
 
 from functools import cache
 from itertools import pairwise
@@ -44,7 +46,9 @@ def factors(codes: Any, start: int) -> Any:
 
 @given(some.seeds, st.integers(0, 20), DIMENSIONS, st.floats(1e-2, 1e2))
 def test_int8_is_off_by_at_most_half_a_step(seed: int, count: int, dimension: int, scale: float) -> None:
-    """A step is a 127th of the largest centered entry, rounded to float16, so .505 includes float32's rounding."""
+    """A step is a 127th of the largest centered entry, rounded to float16, so .505
+    includes float32's rounding.
+    """
     codec = fitted("int8", dimension)
     rows = tokens(seed, count, dimension) * np.float32(scale)
     codes = codec.encode(rows)
@@ -73,7 +77,9 @@ def test_decoded_tokens_have_the_length_of_the_token(
 @settings(max_examples=15)
 @given(some.seeds, st.integers(1, 20), DIMENSIONS)
 def test_directions_are_the_best_of_all_stretches(bits: int, seed: int, count: int, dimension: int) -> None:
-    """Oracle: nearest centroid, nearest level of each coordinate, and the stretch with the largest cosine."""
+    """Oracle: nearest centroid, nearest level of each coordinate, and the stretch with
+    the largest cosine.
+    """
     codec = fitted(f"{bits}bit", dimension)
     rows, arrays = tokens(seed, count, dimension), codec.arrays
     decoded = codec.decode(codec.encode(rows)).astype(np.float64)
@@ -93,7 +99,9 @@ def test_directions_are_the_best_of_all_stretches(bits: int, seed: int, count: i
 @settings(max_examples=15)
 @given(some.seeds, st.sampled_from([16, 33, 64]))
 def test_more_bits_lose_less(seed: int, dimension: int) -> None:
-    """Rate and distortion: the mean error of 60 tokens falls at least by half with each doubling of bits."""
+    """Rate and distortion: the mean error of 60 tokens falls at least by half with each
+    doubling of bits.
+    """
     rows = tokens(seed, 60, dimension)
     errors = []
     for name in ("1bit", "2bit", "4bit", "int8"):
@@ -107,7 +115,9 @@ def test_more_bits_lose_less(seed: int, dimension: int) -> None:
 
 @given(some.seeds, st.integers(1, 20), DIMENSIONS)
 def test_int8_codes_with_a_full_step_are_fixed_points(seed: int, count: int, dimension: int) -> None:
-    """encode(decode(c)) == c for every code with an entry of 127 steps and a factor of at least 1."""
+    """encode(decode(c)) == c for every code with an entry of 127 steps and a factor of
+    at least 1.
+    """
     codec, rng = fitted("int8", dimension), np.random.default_rng(seed)
     codes = np.zeros((count, codec.bytes_per_token), np.uint8)
     codes[:, :2] = rng.uniform(1, 8, count).astype("<f2").view(np.uint8).reshape(count, 2)
@@ -122,7 +132,9 @@ def test_int8_codes_with_a_full_step_are_fixed_points(seed: int, count: int, dim
 def test_a_scaled_token_has_the_same_code_but_the_factor(
     bits: int, seed: int, count: int, dimension: int, exponent: int
 ) -> None:
-    """Only the direction is quantized: powers of two change the factor's exponent and nothing else."""
+    """Only the direction is quantized: powers of two change the factor's exponent and
+    nothing else.
+    """
     codec = fitted(f"{bits}bit", dimension)
     rows = tokens(seed, count, dimension)
     one, other = codec.encode(rows), codec.encode(rows * np.float32(2.0**exponent))
@@ -134,7 +146,9 @@ def test_a_scaled_token_has_the_same_code_but_the_factor(
 
 @given(st.sampled_from([1, 2, 4, 8]), some.seeds, st.integers(0, 9), st.integers(1, 9))
 def test_residual_bits_survive_splitting_and_joining(nbits: int, seed: int, count: int, eighths: int) -> None:
-    """Round trip: plaid_codes and split_codes are inverse, and tokens decode to length 1."""
+    """Round trip: plaid_codes and split_codes are inverse, and tokens decode to length
+    1.
+    """
     rng, dimension = np.random.default_rng(seed), 8 * eighths
     codec = ResidualCodec.of_plaid(
         rng.standard_normal((5, dimension)).astype(np.float32),
@@ -151,7 +165,9 @@ def test_residual_bits_survive_splitting_and_joining(nbits: int, seed: int, coun
 
 @given(st.sampled_from([1, 2, 4, 8]), some.seeds)
 def test_the_table_of_bytes_reads_each_bit_once(nbits: int, seed: int) -> None:
-    """Definition: coordinates from the highest bit on, the lowest bit of each first, as in PLAID."""
+    """Definition: coordinates from the highest bit on, the lowest bit of each first, as
+    in PLAID.
+    """
     weights = np.random.default_rng(seed).standard_normal(2**nbits).astype(np.float32)
     table = byte_table(weights, nbits)
     assert table.shape == (256, 8 // nbits)
@@ -232,7 +248,9 @@ def coded_cases(draw: st.DrawFn, name: str | None = None) -> Any:
 @settings(max_examples=30)
 @given(coded_cases("int8"))
 def test_int8_scores_are_within_the_rounding_of_the_query(case: Any) -> None:
-    """Bound: half a 127th of the query token's peak, times the sum of a document token's sizes."""
+    """Bound: half a 127th of the query token's peak, times the sum of a document
+    token's sizes.
+    """
     codec, coded, query, order, runs = case
     scores = score_coded(query, codec, runs, threads=1)
     decoded = coded.decoded()
@@ -250,7 +268,9 @@ def test_int8_scores_are_within_the_rounding_of_the_query(case: Any) -> None:
 @settings(max_examples=40)
 @given(coded_cases())
 def test_scores_of_codes_have_the_same_bits_in_any_run(case: Any) -> None:
-    """Runs, order and threads do not matter; rounding moves a score by at most .02 per query token."""
+    """Runs, order and threads do not matter; rounding moves a score by at most .02 per
+    query token.
+    """
     codec, coded, query, order, runs = case
     scores = score_coded(query, codec, runs, threads=1)
     whole = score_coded(query, codec, [(coded, np.arange(len(coded)))], threads=2)
@@ -264,7 +284,9 @@ def test_scores_of_codes_have_the_same_bits_in_any_run(case: Any) -> None:
 @settings(max_examples=30)
 @given(coded_cases())
 def test_decoded_scores_are_chamfer_of_decoded_texts(case: Any) -> None:
-    """A rotation of the query replaces one of each token: equal up to float32, and bits without a rotation."""
+    """A rotation of the query replaces one of each token: equal up to float32, and bits
+    without a rotation.
+    """
     codec, coded, query, order, runs = case
     scores = rank_decoded(query, codec, runs, 2, None)
     exact = chamfer_matrix([query], coded.decoded())[0][order]
@@ -276,7 +298,9 @@ def test_decoded_scores_are_chamfer_of_decoded_texts(case: Any) -> None:
 @settings(max_examples=30)
 @given(coded_cases(), st.integers(-6, 6))
 def test_scores_of_codes_are_homogeneous_in_the_query(case: Any, exponent: int) -> None:
-    """Queries are rounded relative to their largest entry, so powers of two scale scores exactly."""
+    """Queries are rounded relative to their largest entry, so powers of two scale
+    scores exactly.
+    """
     codec, coded, query, _, runs = case
     scaled = score_coded(query * np.float32(2.0**exponent), codec, runs, threads=1)
     np.testing.assert_array_equal(scaled, score_coded(query, codec, runs, threads=1) * 2.0**exponent)

@@ -84,9 +84,9 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
 def test_bounds_that_are_tight_skip_no_document_of_the_best(
     seed: int, query_tokens: int, directions: int, k: int, dtype: Any
 ) -> None:
-    """Query tokens of few directions make a bound the score itself, and copies of documents make near ties.
+    """Query tokens of few directions make a bound the score itself.
 
-    So a bound that is too low by more than its slack changes a ranking.
+    Copies of documents make near ties: a bound that is too low changes a ranking.
     """
     rng = np.random.default_rng(seed)
     topics = rng.standard_normal((directions, 16))
@@ -95,7 +95,8 @@ def test_bounds_that_are_tight_skip_no_document_of_the_best(
         topics[rng.integers(0, directions, length)] * rng.uniform(0.1, 3, (length, 1))
         for length in rng.integers(1, 6, 4)
     ]
-    # Copies are longer or shorter by a millionth, and have more tokens, which are short.
+    # Copies are longer or shorter by a millionth, and have more tokens, which are
+    # short.
     copies = [
         np.concatenate([original * (1 + 1e-6 * rng.standard_normal()), 0.01 * rng.standard_normal((2, 16))])
         for original in [originals[i] for i in rng.integers(0, 4, 40)]
