@@ -61,6 +61,16 @@ def kernels(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant faults one at a time: tests must catch 95%.  Takes half an hour on two cores.
+
+    Arguments select faults by names or files: ``python tests/mutants.py --help``.
+    """
+    session.install("-e", ".[test]")
+    session.run("python", "tests/mutants.py", *session.posargs)
+
+
+@nox.session
 def shared(session: nox.Session) -> None:
     """Run the tests that read the real collections in ``../shared``."""
     session.install("-e", ".[test]")

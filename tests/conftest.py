@@ -56,16 +56,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the marks; let pytest-xdist keep the order of files, not start with those of most tests."""
     config.option.loadscopereorder = False
     config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
+    config.addinivalue_line("markers", "golden: compares with a golden file; `nox -s mutants` skips it")
     config.addinivalue_line("markers", "shared: reads ../shared/data; skipped if that folder does not exist")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests, and those that read the real collections."""
+    """Mark slow tests, those named after golden files, and those that read the real
+    collections.
+    """
     names = {item: item.path.as_posix().rpartition("/tests/")[2] for item in items}
     items.sort(key=lambda item: not names[item].startswith(FIRST))
     for item, name in names.items():
         if hasattr(getattr(item, "module", None), "SHARED"):
             item.add_marker(pytest.mark.shared)
+        if "golden" in name or "golden" in item.name:
+            item.add_marker(pytest.mark.golden)
         if name.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
 

@@ -80,6 +80,35 @@ def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
     assert not stopped.any() or full[stopped].max() < np.sort(full)[-k]
 
 
+@given(some.seeds, st.integers(LANES + 1, 4 * LANES), st.integers(1, 3), st.integers(1, 20), some.dtypes)
+def test_bounds_that_are_tight_skip_no_document_of_the_best(
+    seed: int, query_tokens: int, directions: int, k: int, dtype: Any
+) -> None:
+    """Query tokens of few directions make a bound the score itself.
+
+    Copies of documents make near ties: a bound that is too low changes a ranking.
+    """
+    rng = np.random.default_rng(seed)
+    topics = rng.standard_normal((directions, 16))
+    query = topics[rng.integers(0, directions, query_tokens)] * rng.uniform(0.5, 2, (query_tokens, 1))
+    originals = [
+        topics[rng.integers(0, directions, length)] * rng.uniform(0.1, 3, (length, 1))
+        for length in rng.integers(1, 6, 4)
+    ]
+    # Copies are longer or shorter by a millionth, and have more tokens, which are
+    # short.
+    copies = [
+        np.concatenate([original * (1 + 1e-6 * rng.standard_normal()), 0.01 * rng.standard_normal((2, 16))])
+        for original in [originals[i] for i in rng.integers(0, 4, 40)]
+    ]
+    documents = MultiVectors.from_arrays(copies, dtype=dtype)
+    tokens, order = query.astype(np.float32), rng.permutation(40)
+    scores = chamfer_matrix([tokens], documents)[0]
+    best, own = rank_candidates(tokens, order, [(documents, order)], RerankOptions(k), 1)
+    expected = sorted(range(40), key=lambda i: (-scores[i], i))[:k]
+    assert best.tolist() == expected and own.tolist() == scores[expected].tolist()
+
+
 @given(cases())
 def test_short_queries_together_rank_as_alone(case: Any) -> None:
     query, documents, candidates, k = case

@@ -1,0 +1,215 @@
+"""Laws of the selection kernels: the best scores, the bounds of bytes, and the expected
+misses.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies as some
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from muvera.kernels.byte_product import bound_products, multiply_possible
+from muvera.kernels.rows import inner_products, inner_products_at
+from muvera.kernels.scan import keep_best
+from muvera.kernels.selection import (
+    FIRST_CHECK,
+    SLOPE,
+    STATE,
+    STEP,
+    VARIANCE,
+    select_best,
+    trace_misses,
+)
+from muvera.kernels.tile import LANES
+
+SCORES = st.one_of(st.integers(-3, 3).map(float), st.just(-np.inf))
+
+
+@given(st.lists(SCORES, max_size=40), st.integers(1, 45), some.seeds)
+def test_the_best_are_those_of_a_sort_by_score_and_tie(scores: list[float], k: int, seed: int) -> None:
+    """Total order: score descending, then the smaller tie; -inf is never selected."""
+    ties = np.random.default_rng(seed).permutation(len(scores)).astype(np.int64)
+    best = np.full(min(k, len(scores)), -1, np.int64)
+    count = select_best(np.array(scores, np.float32), ties, best)
+    filled = [i for i in range(len(scores)) if scores[i] > -np.inf]
+    expected = sorted(filled, key=lambda i: (-scores[i], ties[i]))[: len(best)]
+    assert best[:count].tolist() == expected
+
+
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=120), st.data())
+def test_the_greatest_sums_are_kept_in_order(numbers: list[int], data: st.DataObject) -> None:
+    """Stability: rows stay ascending, the earlier of equal sums are kept, and the edge
+    is the smallest.
+    """
+    wanted = data.draw(st.integers(1, len(numbers)))
+    sums, rows = np.array(numbers, np.uint16), np.arange(5, 5 + len(numbers))
+    edge = keep_best(sums, rows, len(sums), wanted, np.empty(256, np.int64))
+    order = sorted(sorted(range(len(numbers)), key=lambda i: -numbers[i])[:wanted])
+    assert rows[:wanted].tolist() == [5 + i for i in order]
+    assert sums[:wanted].tolist() == [numbers[i] for i in order]
+    assert edge == min(numbers[i] for i in order)
+
+
+def uncertain(seed: int, count: int, queries: int = 2) -> Any:
+    """Return exact products of integers, approximations, and errors that bound their
+    differences.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-5, 6, (count, LANES)).astype(np.float32)
+    rows = rng.integers(-3, 4, (queries, LANES)).astype(np.float32)
+    exact = rows @ vectors.T
+    errors = rng.uniform(0, 2, count).astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    products = exact + rng.uniform(-1, 1, exact.shape) * errors * lengths
+    return vectors, rows, exact, errors, products.astype(np.float32)
+
+
+@given(some.seeds, st.integers(1, 60), st.integers(1, 20))
+def test_group_bounds_never_exceed_the_best_product_of_their_group(
+    seed: int, count: int, groups: int
+) -> None:
+    """Lower bounds: the k-th best bound is at most the k-th best exact product, for
+    every k.
+    """
+    _, rows, exact, errors, products = uncertain(seed, count)
+    lengths, bounds = np.empty(2, np.float32), np.empty((2, groups), np.float32)
+    bound_products(products, errors, rows, np.float32(1e-4), lengths, bounds)
+    exact_lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    assert (lengths >= exact_lengths).all() and (lengths <= exact_lengths * 1.00001).all()
+    for q in range(2):
+        for g in range(groups):
+            assert bounds[q, g] <= exact[q, g::groups].max(initial=-np.inf)
+        lower = products[q] - errors * lengths[q] - np.float32(1e-4)
+        tightest = [lower[g::groups].max(initial=-np.inf) for g in range(groups)]
+        np.testing.assert_allclose(bounds[q], tightest, rtol=1e-5, atol=1e-5)
+
+
+@given(some.seeds, st.integers(1, 60), st.data())
+def test_no_vector_that_can_reach_the_edge_is_left_out(seed: int, count: int, data: st.DataObject) -> None:
+    """Completeness: every vector with an exact product of at least the edge is
+    possible, and few others.
+    """
+    vectors, rows, exact, errors, products = uncertain(seed, count)
+    lengths = np.linalg.norm(rows, axis=1).astype(np.float32) * np.float32(1.000001)
+    k, least = data.draw(st.integers(1, count)), np.float32(1e-4)
+    edges = np.sort(exact, axis=1)[:, -k].astype(np.float32)
+    possible, found = np.zeros((2, count), np.int64), np.empty((2, count), np.float32)
+    counts, names = np.empty(2, np.int64), np.arange(count)[::-1].copy()
+    multiply_possible(
+        products, errors, rows, least, lengths, edges, vectors[::-1].copy(), names, possible, found, counts
+    )
+    for q in range(2):
+        own = names[possible[q, : counts[q]]].tolist()
+        assert set(np.flatnonzero(exact[q] >= edges[q])) <= set(own) and own == sorted(own)
+        assert (products[q, own] + errors[own] * lengths[q] + 2e-4 >= edges[q]).all()
+        np.testing.assert_array_equal(found[q, : counts[q]], exact[q, own])
+        assert (found[q, counts[q] :] == -np.inf).all()
+
+
+@given(some.seeds, st.integers(1, 40), st.integers(1, 30))
+def test_a_full_buffer_gives_no_results(seed: int, count: int, room: int) -> None:
+    """Overflow: a count above the room is reported, and then no product is."""
+    vectors, rows, _, errors, products = uncertain(seed, count, 1)
+    room = min(room, count)
+    possible, found, counts = np.zeros((1, room), np.int64), np.empty((1, room), np.float32), np.empty(1, int)
+    lowest, none = np.full(1, -np.inf, np.float32), np.empty(0, np.int64)
+    most = multiply_possible(
+        products,
+        errors,
+        rows,
+        np.float32(0),
+        np.zeros(1, np.float32),
+        lowest,
+        vectors,
+        none,
+        possible,
+        found,
+        counts,
+    )
+    assert most == counts[0] == min(count, room + 1)
+    assert possible[0].tolist() == list(range(room))
+    assert (found[0] == -np.inf).all() == (count > room)
+
+
+@given(some.seeds, st.integers(1, 40), st.integers(1, 4), st.integers(1, 4))
+def test_products_have_the_same_bits_alone_and_together(
+    seed: int, count: int, queries: int, panels: int
+) -> None:
+    """Batches: a product depends on its two vectors only, and is within float32
+    rounding of float64.
+    """
+    rng = np.random.default_rng(seed)
+    width = panels * LANES
+    vectors, rows = (rng.standard_normal((n, width)).astype(np.float32) for n in (count, queries))
+    out, part = np.empty((count, queries), np.float32), np.empty((1, queries), np.float32)
+    inner_products(vectors.reshape(-1), 0, count, width, rows.reshape(-1), queries, out)
+    lengths = np.outer(np.linalg.norm(vectors, axis=1), np.linalg.norm(rows, axis=1))
+    assert (np.abs(out - vectors.astype(np.float64) @ rows.T) <= 2e-6 * lengths).all()
+    chosen = rng.integers(0, count, 3)
+    for i in chosen:
+        inner_products(vectors.reshape(-1), i, i + 1, width, rows.reshape(-1), queries, part)
+        np.testing.assert_array_equal(part[0], out[i])
+    for q, row in enumerate(rows):
+        some_of = np.empty(3, np.float32)
+        inner_products_at(vectors, chosen, row, some_of)
+        np.testing.assert_array_equal(some_of, out[chosen, q])
+
+
+# -- expected misses ----------------------------------------------------------
+
+
+def misses_by_hand(scores: Any, products: Any, k: int, slope: float, variance: float, seen: int) -> float:
+    """Expected number of the k best among the candidates after the first `seen`, by
+    normal errors.
+    """
+    errors = scores[:seen].astype(np.float64) - slope * products[:seen]
+    spread = errors.var(ddof=1) * seen
+    deviation = math.sqrt((spread + 16 * variance) / (seen + 16))
+    least = np.sort(scores[:seen])[-k]
+    reach = (least - errors.mean() - slope * products[seen:]) / deviation
+    return float(sum(0.5 * math.erfc(x / math.sqrt(2)) for x in reach))
+
+
+@settings(max_examples=20)
+@given(some.seeds, st.integers(13, 60), st.integers(1, 8), st.floats(0.1, 2))
+def test_expected_misses_are_the_tails_of_normal_errors(seed: int, count: int, k: int, slope: float) -> None:
+    """Definition by erfc; a table in steps of 1/32 is off by at most 1/8 of (1/32)^2 *
+    .25 per candidate.
+    """
+    rng = np.random.default_rng(seed)
+    products = -np.sort(-rng.standard_normal((1, count))).astype(np.float32)
+    scores = (slope * products + 0.3 * rng.standard_normal(products.shape)).astype(np.float32)
+    states = np.zeros((1, STATE))
+    states[:, SLOPE], states[:, VARIANCE] = slope, 0.05
+    expected = np.full((1, count // STEP + 1), -1.0)
+    trace_misses(scores, products, k, states, expected)
+    for check in range(count // STEP + 1):
+        seen = check * STEP
+        if not max(FIRST_CHECK, k + 2) <= seen < count:
+            assert expected[0, check] == -1
+            continue
+        wanted = misses_by_hand(scores[0], products[0], k, slope, 0.05, seen)
+        assert expected[0, check] == pytest.approx(wanted, abs=4e-5 * count)
+
+
+@given(some.seeds, st.integers(1, 8))
+def test_lower_products_of_the_rest_mean_fewer_expected_misses(seed: int, k: int) -> None:
+    """Monotony in the products of the remaining candidates; those already ranked stay
+    the same.
+    """
+    rng = np.random.default_rng(seed)
+    products = -np.sort(-rng.standard_normal((1, 40))).astype(np.float32)
+    lower = products.copy()
+    lower[0, 20:] -= np.float32(0.5)
+    scores = (products + 0.3 * rng.standard_normal(products.shape)).astype(np.float32)
+    results = []
+    for own in (products, lower):
+        states = np.zeros((1, STATE))
+        states[:, SLOPE], states[:, VARIANCE] = 1.0, 0.05
+        expected = np.zeros((1, 11))
+        trace_misses(scores[:, :20], own, k, states, expected)
+        results.append(expected[0])
+    assert (results[1] <= results[0] + 1e-12).all()
