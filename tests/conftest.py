@@ -55,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the marks; let pytest-xdist keep the order of files, not start with those of most tests."""
     config.option.loadscopereorder = False
     config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
+    config.addinivalue_line("markers", "golden: compares with a golden file; `nox -s mutants` skips it")
     config.addinivalue_line("markers", "shared: reads ../shared/data; skipped if that folder does not exist")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -68,7 +68,7 @@ CONFIGS: dict[str, FDEConfig] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def fitted(name: str) -> FDEEncoder:
     """Return the encoder of one of :data:`CONFIGS`, fitted to :func:`ragged` texts."""
     return FDEEncoder(CONFIGS[name]).fit(ragged(CONFIGS[name].dimension), threads=2)

@@ -139,7 +139,7 @@ def test_targets_are_within_the_vector(target: int) -> None:
     encoder = fitted("paper, sketched")
     assert encoder.sketch is not None
     wrong = dataclasses.replace(encoder.sketch, targets=np.append(encoder.sketch.targets[1:], target))
-    with pytest.raises(ValueError, match="'targets' must be within 0..19"):
+    with pytest.raises(ValueError, match=r"'targets' must be within 0\.\.19"):
         FDEEncoder(encoder.config, sketch=wrong)
 
 
