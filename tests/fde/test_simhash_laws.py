@@ -293,9 +293,9 @@ def test_complementary_projections_lose_nothing_together(dimension: int, block: 
     assert dimension == 1 or not np.allclose(inner[:group], inner[group:])
 
 
-@pytest.mark.parametrize("dimension", [40, 128])
+@pytest.mark.parametrize("dimension", [40, 64])
 def test_complementary_projections_vary_less_than_independent_ones(dimension: int) -> None:
-    """Over two of five or half of a group: 1.15 and 1.37 in expectation, of 100 draws each."""
+    """Over two of five or half of a group: 1.15 and 1.32 in expectation, of 100 draws each."""
     q, p = pair(dimension)
     spread = {}
     for kind in ("complementary", "rademacher"):
@@ -501,9 +501,9 @@ def recall_on_a_narrow_cone(name: str, **changes: Any) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_and_simhash_beat_the_paper_on_a_narrow_cone(seed: int) -> None:
-    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, the default above."""
+    """Measured: paper .65 to .67 with 1,280 floats, SimHash .93 to .95, the default 1."""
     values: dict[str, Any] = {"num_repetitions": 10, "num_simhash_projections": 4, "projection_dimension": 8}
     paper_recall = recall_on_a_narrow_cone("paper", seed=seed, **values)
     assert paper_recall < 0.72
     assert recall_on_a_narrow_cone("simhash", seed=seed, **values) > 0.88
-    assert recall_on_a_narrow_cone("fde", seed=seed, num_landmarks=512) > 0.93
+    assert recall_on_a_narrow_cone("fde", seed=seed, num_landmarks=512) > 0.97
