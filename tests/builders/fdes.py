@@ -116,8 +116,8 @@ def maps_of(learned: LearnedProjection) -> tuple[NDArray[np.float64], NDArray[np
     triangles = half_bytes_to_int8(learned.triangles, size)
     scales = (learned.cell_scales, learned.triangle_scales, learned.sum_scales, learned.document_scales)
     maps = (learned.cells, triangles, learned.sums, learned.documents)
-    cells, triangles, sums, documents = (a * b.astype(np.float64) for a, b in zip(maps, scales, strict=True))
-    return np.concatenate([cells, triangles, sums]), learned.row_units[:, np.newaxis] * documents
+    floats = [np.asarray(a * b.astype(np.float64)) for a, b in zip(maps, scales, strict=True)]
+    return np.concatenate(floats[:3]), np.asarray(learned.row_units[:, np.newaxis] * floats[3], np.float64)
 
 
 def clear_of_planes(tokens: np.ndarray, encoder: FDEEncoder) -> np.ndarray:

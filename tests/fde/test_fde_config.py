@@ -28,7 +28,7 @@ def test_presets_have_these_sizes() -> None:
 def test_presets(name: str) -> None:
     config = FDEConfig.preset(name, 32)
     assert FDEConfig.from_dict(config.to_dict()) == config
-    assert FDEConfig.preset(name, np.int64(32)).hash == config.hash  # type: ignore[arg-type]
+    assert FDEConfig.preset(name, np.int64(32)).hash == config.hash
     assert FDEConfig.preset(name, 32, seed=7) == dataclasses.replace(config, seed=7)
     assert FDEEncoder.preset(name, 32).config == config
     assert FDEEncoder(config).needs_fit == (name not in ("paper", "reference"))

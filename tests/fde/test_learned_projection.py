@@ -53,7 +53,8 @@ def products(sample: tuple[NDArray[np.float32], ...], size: int) -> NDArray[np.f
     """Return the products of mapped documents and windows, (m, n)."""
     w, x, s = sample
     maps = fit_maps(w, x.copy(), s.copy(), size, 1, seed=0)
-    return ((x - maps.mean) @ maps.documents.astype(np.float64)) @ (w @ maps.queries).T
+    mapped = (x - maps.mean) @ maps.documents.astype(np.float64)
+    return np.asarray(mapped @ (w @ maps.queries).T)
 
 
 # -- windows --------------------------------------------------------------------------------

@@ -48,11 +48,11 @@ def fitted(moments: Any = "covariance") -> FDEEncoder:
 
 
 def document(tokens: np.ndarray) -> np.ndarray:
-    return plain().encode_documents(tokens)[0].astype(np.float64)
+    return np.asarray(plain().encode_documents(tokens)[0], np.float64)
 
 
 def query(tokens: np.ndarray) -> np.ndarray:
-    return plain().encode_queries(tokens)[0].astype(np.float64)
+    return np.asarray(plain().encode_queries(tokens)[0], np.float64)
 
 
 def log_factor(count: int) -> float:

@@ -16,6 +16,7 @@ import pytest
 import strategies as some
 from builders.fdes import (
     PLAIN,
+    SIDES,
     clear_of_planes,
     encoded,
     matrices_of,
@@ -51,7 +52,7 @@ def paper(dimension: int, **changes: Any) -> FDEEncoder:
 def cells(encoder: FDEEncoder, side: Any, tokens: np.ndarray) -> np.ndarray:
     """Return the cells of one text without inner projection, float64 (R, cells, d)."""
     config = encoder.config
-    fde = encoded(encoder, side, tokens)[0].astype(np.float64)
+    fde = np.asarray(encoded(encoder, side, tokens)[0], np.float64)
     return fde.reshape(config.num_repetitions, 2**config.num_simhash_projections, config.dimension)
 
 
@@ -86,7 +87,7 @@ def encoders(draw: st.DrawFn) -> FDEEncoder:
     """Encoders of any inner projection, with and without moments, center, fill and sketch."""
     dimension = draw(some.dimensions)
     final = draw(st.none() | st.integers(1, 40))
-    whole = {"moments": None, "document_cells": "unit"}
+    whole: dict[str, Any] = {"moments": None, "document_cells": "unit"}
     return simhash_encoder(
         ragged(dimension, 5),
         dimension=dimension,
@@ -211,7 +212,7 @@ def test_fill_takes_the_nearest_token_and_the_first_of_ties(
     assume(len(tokens))
     for values, codes in zip(cells(encoder, "documents", tokens), codes_of(encoder, tokens), strict=True):
         for code in set(range(2**bits)) - set(codes.tolist()):
-            nearest = min(range(len(tokens)), key=lambda t: (oracle.hamming(codes[t], code), t))
+            nearest = min(range(len(tokens)), key=lambda t: (oracle.hamming(int(codes[t]), code), t))
             np.testing.assert_array_equal(values[code], tokens[nearest])
 
 
@@ -335,8 +336,8 @@ def test_final_projections_are_linear(data: st.DataObject, encoder: FDEEncoder) 
     values = FDEConfig.from_dict({**encoder.config.to_dict(), **changes})
     long = FDEEncoder(values, matrices=encoder.matrices, mean_token=encoder.mean_token, blocks=encoder.blocks)
     tokens, count = data.draw(some.token_arrays(values.dimension, least=1)), values.cell_dimension
-    for side in ("documents", "queries"):
-        short, whole = encoded(encoder, side, tokens)[0], encoded(long, side, tokens)[0]  # type: ignore[arg-type]
+    for side in SIDES:
+        short, whole = encoded(encoder, side, tokens)[0], encoded(long, side, tokens)[0]
         wanted = oracle.final_count_sketch(whole[:count], sketch.targets, sketch.signs, size)
         assert_close(short, np.concatenate([wanted, whole[count:]]), 5e-5)
 
