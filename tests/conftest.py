@@ -38,7 +38,6 @@ SLOW = (
     "convert/writers/",
     "diagnostics/test_diagnose.py",
     "docs/",
-    "encoders/test_learned.py",
     "engines/",
     "experiments/",
     "index/test_damaged_folders.py",

@@ -154,6 +154,53 @@ def plane_distances(token: np.ndarray, planes: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(planes @ _float64(token)) / np.linalg.norm(planes, axis=1))
 
 
+def rounded(rows: np.ndarray) -> NDArray[np.float64]:
+    """Return `rows` in whole 127ths of their largest entry."""
+    unit = np.abs(rows).max(initial=0) / 127
+    return np.asarray(np.floor(rows / unit + 0.5) * unit if unit > 0 else 0 * rows, np.float64)
+
+
+def document_landmark_cells(tokens: np.ndarray, landmarks: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """The largest product of a token, minus `center`, with each landmark (n, d), minus their mean.
+
+    The center changes all documents alike.  Tokens are rounded together.
+    """
+    if not len(tokens):
+        return np.zeros(len(landmarks))
+    largest = (rounded(_float64(tokens) - center) @ _float64(landmarks).T).max(axis=0)
+    return np.asarray(largest - largest.mean())
+
+
+def landmark_weights(
+    tokens: np.ndarray, landmarks: np.ndarray, center: np.ndarray, sharpness: float, nearest: int = 16
+) -> np.ndarray:
+    """The weights of each token (t, n): |q| softmax(sharpness * cosine) over the nearest landmarks.
+
+    Cosines are those of directions around `center`.  Each token is rounded alone.
+    """
+    weights = np.zeros((len(tokens), len(landmarks)))
+    around = _float64(landmarks) - center
+    distances = np.linalg.norm(around, axis=1)
+    for row, token in zip(weights, _float64(tokens), strict=True):
+        length = np.linalg.norm(token)
+        direction = (token / length if length > 0 else 0 * token) - center
+        products = rounded(direction) @ _float64(landmarks).T - direction @ center
+        scale = np.linalg.norm(direction) * distances
+        cosines = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+        best = np.argsort(-cosines, kind="stable")[:nearest]
+        shares = np.exp(sharpness * (cosines[best] - cosines[best[0]]))
+        row[best] = length * shares / shares.sum()
+    return weights
+
+
+def query_landmark_cells(
+    tokens: np.ndarray, landmarks: np.ndarray, center: np.ndarray, sharpness: float
+) -> np.ndarray:
+    """The sums of the tokens' weights in each cell, minus their mean."""
+    cells = landmark_weights(tokens, landmarks, center, sharpness).sum(axis=0)
+    return np.asarray(cells - cells.mean())
+
+
 def final_count_sketch(fde: np.ndarray, targets: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
     """Final count sketch: coordinate i goes to ``targets[i]`` with ``signs[i]``."""
     out = np.zeros(size)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
+from ..kernels.tile import pad_columns
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -44,6 +45,9 @@ class Landmarks(EncoderArrays):
 
     #: The mean of the sample's token directions, c, (d,).
     center: NDArray[np.float32] = array(np.float32)
+    #: The sample's mean token, (d,).  It is subtracted from documents' tokens before these
+    #: are rounded, which adds a constant to each cell.
+    mean: NDArray[np.float32] = array(np.float32)
     #: Directions of sampled tokens, (d, n), n <= M; column j is in units of its scale.
     landmarks: NDArray[np.int8] = array(np.int8, unit_of_columns="scales")
     scales: NDArray[np.float32] = array(np.float32)
@@ -53,7 +57,7 @@ class Landmarks(EncoderArrays):
     def _shapes(self, config: FDEConfig) -> Shapes:
         # A small sample has fewer tokens than M.
         count = min(config.num_landmarks, len(self.scales))
-        return (config.dimension,), (config.dimension, count), (count,)
+        return (config.dimension,), (config.dimension,), (config.dimension, count), (count,)
 
     @property
     def count(self) -> int:
@@ -62,8 +66,13 @@ class Landmarks(EncoderArrays):
 
     @cached_property
     def columns(self) -> ByteColumns:
-        """The landmarks for kernels."""
+        """The landmarks for kernels of queries."""
         return token_columns(self.landmarks, self.scales, self.center)
+
+    @cached_property
+    def document_columns(self) -> ByteColumns:
+        """The landmarks for kernels of documents."""
+        return self.columns._replace(center=pad_columns(self.mean))
 
     @cached_property
     def inverse_lengths(self) -> NDArray[np.float32]:
@@ -86,7 +95,7 @@ class Landmarks(EncoderArrays):
         """Write `weight` times the cells of texts start..stop, minus their mean."""
         cells = np.empty((stop - start, self.count), np.float32)
         if side == "documents":
-            largest_products(tokens, start, stop, self.columns, cells)
+            largest_products(tokens, start, stop, self.document_columns, cells)
         else:
             landmark_queries(tokens, start, stop, self.columns, self.inverse_lengths, sharpness, cells)
         center_rows(cells, self.count, np.float32(weight))
@@ -120,7 +129,8 @@ def draw_landmarks(documents: MultiVectors, config: FDEConfig) -> Landmarks:
         part = lengths[start : start + _BLOCK, np.newaxis]
         center += np.divide(some, part, out=np.zeros_like(some), where=part > 0).sum(axis=0, dtype=np.float64)
     center /= max(1, len(filled))
-    return Landmarks(center.astype(np.float32), *quantize_columns(np.ascontiguousarray(directions.T)))
+    mean = documents.tokens.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return Landmarks(center.astype(np.float32), mean, *quantize_columns(np.ascontiguousarray(directions.T)))
 
 
 def _lengths(documents: MultiVectors) -> NDArray[np.float32]:

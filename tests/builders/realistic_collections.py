@@ -9,7 +9,9 @@ from muvera import FDEConfig, MultiVectors
 DIM = 16
 
 #: Small and good enough for the topics below: 512 floats.
-CONFIG = FDEConfig(dimension=DIM, num_repetitions=8, num_simhash_projections=3, projection_dimension=8)
+CONFIG = FDEConfig.preset(
+    "simhash", DIM, num_repetitions=8, num_simhash_projections=3, projection_dimension=8
+)
 
 
 def documents_like_real(

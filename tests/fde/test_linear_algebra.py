@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from muvera.fde.linear_algebra import (
+    Ridge,
     byte_arguments,
     gram,
     half_byte_arguments,
@@ -86,6 +87,48 @@ def test_eigenvectors() -> None:
     assert vectors.shape == (2, 2)
     values, _ = leading_eigenvectors(np.zeros((3, 3), np.float32), 2, np.random.default_rng(0))
     assert not values.any()
+
+
+shapes = st.integers(1, 40)
+some_seeds = st.integers(0, 2**32 - 1)
+
+
+@given(shapes, shapes, shapes, some_seeds)
+def test_products_and_grams_are_those_of_numpy(n: int, depth: int, m: int, seed: int) -> None:
+    """Sums of at most 40 products of size one; float32."""
+    rng = np.random.default_rng(seed)
+    left, right = (rng.normal(size=shape).astype(np.float32) for shape in ((n, depth), (depth, m)))
+    other = rng.normal(size=(n, depth)).astype(np.float32)
+    np.testing.assert_allclose(product(left, right), left.astype(np.float64) @ right, atol=1e-4)
+    np.testing.assert_allclose(gram(left), left.astype(np.float64) @ left.T, atol=1e-4)
+    mixed = left.astype(np.float64) @ other.T
+    np.testing.assert_allclose(gram(left, None, other), mixed + mixed.T, atol=2e-4)
+
+
+@given(shapes, shapes, st.floats(0.01, 10), some_seeds)
+def test_ridges_solve_their_system(n: int, columns: int, ridge: float, seed: int) -> None:
+    """(K + amount I) X = T with amount = ridge * trace / n; float32."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, n + 3)).astype(np.float32)
+    matrix, targets = rows @ rows.T, rng.normal(size=(n, columns)).astype(np.float32)
+    regression = Ridge(matrix.copy(), ridge)
+    assert regression.amount == pytest.approx(ridge * np.trace(matrix) / n, rel=1e-5)
+    solution = regression.solution(targets).astype(np.float64)
+    shifted = matrix.astype(np.float64) + np.eye(n) * regression.amount
+    np.testing.assert_allclose(shifted @ solution, targets, atol=2e-3 / min(1, ridge))
+
+
+@given(st.integers(1, 30), st.integers(1, 12), some_seeds)
+def test_leading_eigenvectors_hold_the_most_of_a_matrix(size: int, count: int, seed: int) -> None:
+    """Orthonormal, values in descending order, and those of LAPACK; float32 and four rounds."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    matrix = (basis * 0.8 ** np.arange(size) @ basis.T).astype(np.float32)
+    values, vectors = leading_eigenvectors(matrix, count, np.random.default_rng(seed))
+    assert len(values) == min(count, size) and vectors.shape == (size, len(values))
+    np.testing.assert_allclose(values, 0.8 ** np.arange(len(values)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-4)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-3)
 
 
 def columns_of_many_sizes(rng: np.random.Generator, length: int, width: int) -> NDArray[np.float32]:

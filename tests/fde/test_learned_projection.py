@@ -1,0 +1,386 @@
+"""The learned projection: windows, the fit, rounding, and products of whole encoders."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import strategies as some
+from builders.fdes import CONFIGS, SIDES, Side, encoded, expected, fitted, long_vector, maps_of
+from builders.realistic_collections import documents_like_real, queries_like_real
+from builders.token_collections import ragged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from muvera import FDEConfig, FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.fde.learned_projection import (
+    LearnedProjection,
+    Maps,
+    fit_maps,
+    sample_windows,
+    window_similarities,
+)
+from muvera.fde.linear_algebra import half_bytes_to_int8
+
+LEARNED = [name for name, config in CONFIGS.items() if config.final_projection == "learned"]
+
+some_seeds = st.integers(0, 1000)
+
+
+def unprojected(encoder: FDEEncoder) -> FDEEncoder:
+    """Return the encoder of the long vectors that the maps of an encoder read."""
+    values: dict[str, Any] = {"final_projection": None, "final_projection_dimension": None}
+    if encoder.landmarks is not None:
+        values["num_landmarks"] = encoder.landmarks.count
+    config = FDEConfig.from_dict({**encoder.config.to_dict(), **values})
+    names = ("matrices", "mean_token", "landmarks", "blocks")
+    return FDEEncoder(config, **{name: getattr(encoder, name) for name in names})
+
+
+def random_sample(
+    seed: int, windows: int = 60, documents: int = 40, long: int = 30
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return long vectors W and X with a falling spectrum, and similarities of another form."""
+    rng = np.random.default_rng(seed)
+    spread = 0.9 ** np.arange(long)
+    w, x = ((rng.standard_normal((n, long)) * spread) for n in (windows, documents))
+    form = np.eye(long) + 0.3 * rng.standard_normal((long, long))
+    return w.astype(np.float32), x.astype(np.float32), (x @ form @ w.T).astype(np.float32)
+
+
+def products(sample: tuple[NDArray[np.float32], ...], size: int) -> NDArray[np.float64]:
+    """Return the products of mapped documents and windows, (m, n)."""
+    w, x, s = sample
+    maps = fit_maps(w, x.copy(), s.copy(), size, 1, seed=0)
+    mapped = (x - maps.mean) @ maps.documents.astype(np.float64)
+    return np.asarray(mapped @ (w @ maps.queries).T)
+
+
+# -- windows --------------------------------------------------------------------------------
+
+
+def numbered(lengths: list[int], first: float = 0) -> MultiVectors:
+    """Return texts whose tokens are (number of the text, position)."""
+    rows = [[first + text, place] for text, length in enumerate(lengths) for place in range(length)]
+    return MultiVectors.from_flat(np.array(rows, np.float32).reshape(-1, 2), lengths)
+
+
+text_lengths = st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any)
+
+
+@given(text_lengths, some_seeds)
+def test_windows_are_runs_of_tokens_within_a_text(lengths: list[int], seed: int) -> None:
+    """Four tokens, or fewer up to the end of their text; no two start at one token.  Exact."""
+    documents = numbered(lengths)
+    windows = sample_windows(documents, documents[:0], 100, seed)
+    assert len(windows) == min(3 * len(lengths), sum(lengths))
+    starts = [tuple(window[0]) for window in windows]
+    assert len(set(starts)) == len(starts)
+    for window in windows:
+        (text, start), count = window[0].astype(int).tolist(), len(window)
+        assert count == min(4, lengths[text] - start)
+        np.testing.assert_array_equal(window[:, 0], text)
+        np.testing.assert_array_equal(window[:, 1], start + np.arange(count))
+
+
+@given(text_lengths, text_lengths, some_seeds)
+def test_at_most_half_of_the_windows_are_from_queries(
+    lengths: list[int], of_queries: list[int], seed: int
+) -> None:
+    """Rounded up; documents fill what queries leave.  Exact."""
+    documents, queries = numbered(lengths), numbered(of_queries, 1000)
+    windows = sample_windows(documents, queries, 100, seed)
+    asked = sum(window[0, 0] >= 1000 for window in windows)
+    room = 3 * len(lengths)
+    assert asked == min(-(-room // 2), sum(of_queries))
+    assert len(windows) - asked == min(room - asked, sum(lengths))
+
+
+@given(some_seeds)
+def test_longer_vectors_have_fewer_windows(seed: int) -> None:
+    """Their long vectors have at most 256 MiB, and there is at least one."""
+    documents = numbered([5] * 40)
+    counts = [len(sample_windows(documents, documents[:0], long, seed)) for long in (1, 2**20, 2**27)]
+    assert counts == [120, 64, 1]
+
+
+def test_windows_come_from_long_and_short_texts_alike() -> None:
+    arrays = [np.full((length, 2), i, np.float32) for i, length in enumerate([2000, *[100] * 9])]
+    texts = MultiVectors.from_arrays(arrays)
+    counts = np.zeros(10)
+    for seed in range(20):
+        windows = sample_windows(texts, texts[:0], 512, seed)
+        counts += np.bincount(windows.tokens[windows.offsets[:-1], 0].astype(int), minlength=10)
+    # 600 windows of 10 documents, about 60 each.
+    assert counts.sum() == 600 and 40 < counts[0] < 80
+
+
+@given(st.data(), st.integers(1, 40))
+def test_similarities_are_those_of_chamfer(data: st.DataObject, dimension: int) -> None:
+    """Deviations and windows are rounded to 127ths: half a unit of each entry."""
+    lists = st.lists(some.token_arrays(dimension, least=1, most=6), min_size=1, max_size=4)
+    documents, windows = (MultiVectors.from_arrays(data.draw(lists)) for _ in range(2))
+    found = window_similarities(windows, documents)
+    exact = chamfer_matrix(windows, documents).T
+    largest, widest = (float(np.abs(texts.tokens).max()) for texts in (documents, windows))
+    bound = dimension * 4 * largest * widest / 127 * windows.lengths.max() + 1e-4
+    assert np.abs(found - exact).max() <= bound
+    # Errors of entries mostly cancel.
+    assert np.abs(found - exact).mean() <= 0.5 * bound / np.sqrt(dimension)
+
+
+# -- the fit --------------------------------------------------------------------------------
+
+
+@given(some_seeds, st.floats(0.1, 10))
+def test_maps_of_full_rank_find_a_bilinear_target(seed: int, factor: float) -> None:
+    """S = factor X W' is the multiple of the identity itself; float32."""
+    w, x, _ = random_sample(seed, 40, 30, 12)
+    target = np.float32(factor) * x @ w.T
+    wanted = target - target.mean(axis=0)
+    np.testing.assert_allclose(products((w, x, target), 12), wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+@given(some_seeds)
+def test_the_correction_explains_what_the_identity_does_not(seed: int) -> None:
+    """The form of full rank is nearer to S than the best multiple of X W'."""
+    w, x, s = random_sample(seed)
+    centered = s - s.mean(axis=0)
+    plain = (x - x.mean(axis=0)) @ w.T
+    scale = np.vdot(plain, centered) / np.vdot(plain, plain)
+    assert np.linalg.norm(products((w, x, s), 30) - centered) < 0.6 * np.linalg.norm(scale * plain - centered)
+
+
+@given(some_seeds, st.integers(2, 20))
+def test_maps_are_better_than_random_columns(seed: int, size: int) -> None:
+    """The best form of rank D, against the same form after projecting to D random columns."""
+    sample = random_sample(seed)
+    x, whole = sample[1], products(sample, 30)
+    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((30, size)))[0]
+    columns = (x - x.mean(axis=0)) @ basis
+    reduced = columns @ np.linalg.lstsq(columns, whole, rcond=None)[0]
+    assert np.linalg.norm(products(sample, size) - whole) < np.linalg.norm(reduced - whole)
+
+
+@given(some_seeds)
+def test_maps_are_nearly_the_best_of_their_rank(seed: int) -> None:
+    """The singular value decomposition of the products bounds any form of rank D from below."""
+    sample = random_sample(seed)
+    whole = products(sample, 30)
+    values = np.linalg.svd(whole, compute_uv=False)
+    for size in (4, 8):
+        best = float(np.sqrt(np.square(values[size:]).sum()))
+        # The spread of documents outside the sample costs less than a fifth here.
+        assert best * 0.999 <= np.linalg.norm(products(sample, size) - whole) <= 1.2 * best
+
+
+@given(some_seeds)
+def test_more_columns_approximate_better(seed: int) -> None:
+    """Reduced-rank forms are nested."""
+    sample = random_sample(seed)
+    whole = products(sample, 30)
+    errors = [float(np.linalg.norm(products(sample, size) - whole)) for size in (1, 3, 6, 12, 24)]
+    assert errors == sorted(errors, reverse=True)
+
+
+@given(some_seeds, st.integers(1, 9))
+def test_columns_that_the_sample_cannot_fill_are_zero(seed: int, count: int) -> None:
+    """A form of n windows has rank n; exact."""
+    w, x, s = random_sample(seed, windows=count, documents=5)
+    maps = fit_maps(w, x.copy(), s.copy(), 12, 1, seed=0)
+    assert maps.queries.shape == maps.documents.shape == (30, 12)
+    assert not maps.queries[:, count:].any() and not maps.documents[:, count:].any()
+    assert maps.queries[:, 0].any() and maps.documents[:, 0].any()
+
+
+@given(some_seeds)
+def test_mapped_documents_have_principal_axes_and_mean_zero(seed: int) -> None:
+    """Columns are ordered by spread, and `mean` is the mean long document; float32."""
+    w, x, s = random_sample(seed)
+    maps = fit_maps(w, x.copy(), s.copy(), 8, 1, seed=0)
+    np.testing.assert_allclose(maps.mean, x.mean(axis=0), atol=1e-5)
+    mapped = (x - x.mean(axis=0)) @ maps.documents
+    covariance = mapped.T @ mapped / len(x)
+    spreads = np.diag(covariance)
+    # The added spread of other documents turns the axes a little.
+    assert (np.diff(spreads) <= 0.1 * spreads[0]).all()
+    assert np.abs(covariance - np.diag(spreads)).max() < 0.15 * spreads[0]
+
+
+@given(some_seeds, st.floats(0.01, 100))
+def test_the_fit_scales_with_similarities(seed: int, factor: float) -> None:
+    """Twice the similarities have twice the products; float32."""
+    w, x, s = random_sample(seed)
+    wanted = factor * products((w, x, s), 10)
+    np.testing.assert_allclose(
+        products((w, x, np.float32(factor) * s), 10), wanted, atol=2e-3 * np.abs(wanted).max()
+    )
+
+
+def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
+    """Documents of another kind vary in columns of the mean token that hardly vary in the sample."""
+    rng = np.random.default_rng(0)
+    long, means, quiet = 60, 15, 7
+    spread = np.r_[np.ones(long - means), np.full(means - quiet, 2), np.full(quiet, 0.05)]
+    windows = rng.normal(size=(300, long)).astype(np.float32)
+    documents = (rng.normal(size=(200, long)) * spread).astype(np.float32)
+    others = np.zeros((100, long))
+    others[:, -quiet:] = rng.normal(size=(100, quiet))
+
+    def errors(mean_columns: int) -> Iterator[float]:
+        maps = fit_maps(windows, documents.copy(), documents @ windows.T, 30, mean_columns, seed=0)
+        for texts in (documents - documents.mean(axis=0), others):
+            difference = windows @ maps.queries @ (texts @ maps.documents).T - windows @ texts.T
+            yield float(np.sqrt(np.mean(difference**2)))
+
+    (known, other), (known_with, other_with) = errors(1), errors(means)
+    assert other_with < 0.5 * other and known_with < 1.3 * known
+
+
+# -- rounding -------------------------------------------------------------------------------
+
+
+def half_units(matrix: NDArray[Any], levels: float) -> NDArray[np.float64]:
+    """Return half a unit of each column, if its largest entry has `levels` units."""
+    peaks: NDArray[np.float64] = np.abs(matrix.astype(np.float64)).max(axis=0, initial=0)
+    return peaks / levels / 2 * 1.001 + 1e-12
+
+
+@given(some_seeds, st.integers(0, 9), st.integers(1, 8), st.integers(1, 12))
+def test_rounding_errors_of_maps_are_bounded(seed: int, cells: int, means: int, size: int) -> None:
+    """Half a unit per entry: 127 units in bytes; clipping lowers the squares of half bytes."""
+    rng = np.random.default_rng(seed)
+    long = cells + 13 + means
+    queries, documents = rng.standard_normal((2, long, size)).astype(np.float32)
+    maps = Maps(queries, documents, rng.standard_normal(long).astype(np.float32))
+    # Windows without anything: there is no error to correct.
+    learned = LearnedProjection.rounded(np.zeros((5, long), np.float32), maps, cells, means, 2.0)
+    rounded_queries, rounded_documents = maps_of(learned)
+    first, last = slice(0, cells), slice(cells + 13, None)
+    assert (np.abs(2 * rounded_queries[first] - queries[first]) <= half_units(queries[first], 127)).all()
+    assert (np.abs(rounded_queries[last] - queries[last]) <= half_units(queries[last], 127)).all()
+    halves = slice(cells, cells + 13)
+    error = np.square(rounded_queries[halves] - queries[halves]).sum(axis=0)
+    assert (error <= 13 * np.square(half_units(queries[halves], 7.5))).all()
+    rows = documents / learned.row_units[:, np.newaxis]
+    bound = half_units(rows, 127) * learned.row_units[:, np.newaxis]
+    assert (np.abs(rounded_documents - documents) <= bound + 1e-6).all()
+    np.testing.assert_allclose(learned.offset, maps.mean @ rounded_documents, atol=1e-4)
+
+
+def test_common_rounding_errors_of_queries_are_corrected() -> None:
+    """Triangles that are about proportional to the number of tokens, as on a narrow cone."""
+    rng = np.random.default_rng(0)
+    lengths = rng.uniform(1, 9, (200, 1))
+    windows = (lengths * (rng.normal(size=300) + 0.02 * rng.normal(size=(200, 300)))).astype(np.float32)
+    windows = np.concatenate([windows, lengths], axis=1, dtype=np.float32)
+    queries, documents = rng.normal(size=(2, 301, 20)).astype(np.float32)
+    learned = LearnedProjection.rounded(windows, Maps(queries, documents, np.zeros(301, np.float32)), 0, 1, 1)
+    rounded, wanted = maps_of(learned)[0], windows @ queries
+    assert half_bytes_to_int8(learned.triangles, 300).shape == (300, 20)
+    assert np.linalg.norm(windows @ rounded - wanted) < 0.02 * np.linalg.norm(wanted)
+    rounded[-1] = queries[-1]
+    assert np.linalg.norm(windows @ rounded - wanted) > 0.05 * np.linalg.norm(wanted)
+
+
+# -- encoders -------------------------------------------------------------------------------
+
+
+def rounding_of(encoder: FDEEncoder, side: Side, long: np.ndarray) -> NDArray[np.float64]:
+    """Return a bound on the error of vectors: long vectors are rounded to 16 bits."""
+    assert encoder.learned is not None
+    matrix = maps_of(encoder.learned)[SIDES.index("queries") if side == "documents" else 0]
+    units = encoder.learned.row_units if side == "documents" else np.ones(len(matrix))
+    steps = np.abs(long * units).max(axis=1, keepdims=True) / 32767 * 0.51
+    bound = steps * np.abs(matrix / units[:, np.newaxis]).sum(axis=0)
+    return np.asarray(bound + 1e-5 * np.abs(long @ matrix).max())
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("side", SIDES)
+def test_vectors_are_long_vectors_times_the_map(name: str, side: Side) -> None:
+    encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
+    documents = documents[np.flatnonzero(documents.lengths)]
+    long = encoded(unprojected(encoder), side, documents).astype(np.float64)
+    learned = encoder.learned
+    assert learned is not None and encoder.blocks is not None
+    queries, mapped = maps_of(learned)
+    cells = len(learned.cells)
+    if side == "queries":
+        long[:, :cells] *= float(encoder.blocks.units[0])  # which the map contains
+        wanted, bound = long @ queries, rounding_of(encoder, side, long)
+    else:
+        wanted, bound = long @ mapped - learned.offset, rounding_of(encoder, side, long)
+    assert (np.abs(encoded(encoder, side, documents) - wanted) <= bound).all()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("side", SIDES)
+def test_oracle(name: str, side: Side) -> None:
+    """Plain NumPy from tokens on; a landmark encoder may round a token to either of two bytes."""
+    encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
+    vectors = encoded(encoder, side, documents)
+    wanted = np.stack([expected(np.asarray(text), encoder, side) for text in documents])
+    long = np.stack([long_vector(np.asarray(text), encoder, side) for text in documents])
+    within = (np.abs(vectors - wanted) <= rounding_of(encoder, side, long)).all(axis=1)
+    assert within.mean() >= (0.9 if encoder.landmarks is not None else 1)
+    assert np.abs(vectors - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
+@given(st.data(), st.sampled_from(LEARNED))
+def test_queries_add_over_tokens(data: st.DataObject, name: str) -> None:
+    """Maps are linear; each of the three long vectors is rounded to 16 bits."""
+    encoder, dimension = fitted(name), CONFIGS[name].dimension
+    first, second = (data.draw(some.token_arrays(dimension, least=1)) for _ in range(2))
+    texts = [first, second, np.concatenate([first, second])]
+    one, other, both = encoder.encode_queries(texts).astype(np.float64)
+    assert encoder.blocks is not None and encoder.learned is not None
+    long = encoded(unprojected(encoder), "queries", texts).astype(np.float64)
+    long[:, : len(encoder.learned.cells)] *= float(encoder.blocks.units[0])
+    bound = rounding_of(encoder, "queries", long).sum(axis=0)
+    assert (np.abs(both - (one + other)) <= bound).all()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_vectors_of_the_sample_have_mean_zero(name: str) -> None:
+    """Graphs work better if vectors share no direction."""
+    documents = ragged(CONFIGS[name].dimension)
+    vectors = fitted(name).encode_documents(documents[np.flatnonzero(documents.lengths)])
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert np.linalg.norm(vectors.mean(axis=0)) < 0.01 * lengths.mean()
+
+
+@pytest.mark.parametrize("name", ["fde", "moments", "simhash, learned"])
+def test_a_sample_of_one_document_leaves_columns_zero(name: str) -> None:
+    """Three windows give three columns at most."""
+    encoder = FDEEncoder(CONFIGS[name]).fit(ragged(20)[:1])
+    for side in SIDES:
+        vectors = encoded(encoder, side, ragged(20))
+        assert np.count_nonzero(vectors.any(axis=0)) <= 3
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 20), st.sampled_from([("fde", 300), ("moments", 300)]))
+def test_products_approximate_chamfer_better_than_the_mean_token(seed: int, preset: tuple[str, int]) -> None:
+    """64 floats on their own sample: the variance of Chamfer that products leave, per query."""
+    name, count = preset
+    documents = documents_like_real(count, seed)
+    documents = documents[np.flatnonzero(documents.lengths)]
+    queries = queries_like_real(documents, 30, seed)
+    exact = chamfer_matrix(queries, documents)
+
+    def unexplained(encoder: FDEEncoder) -> float:
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(documents).T
+        return float(np.mean([1 - np.corrcoef(a, b)[0, 1] ** 2 for a, b in zip(scores, exact, strict=True)]))
+
+    learned = FDEEncoder.preset(name, 16, final_projection_dimension=64).fit(documents)
+    assert unexplained(learned) < 0.8 * unexplained(FDEEncoder.preset("mean", 16).fit(documents))
+
+
+@pytest.mark.parametrize("name", ["fde", "moments", "simhash, learned"])
+def test_maps_are_fitted_to_the_queries(name: str) -> None:
+    documents, queries = ragged(20, 80), ragged(20, 10, seed=1)
+    first, second = (FDEEncoder(CONFIGS[name]).fit(documents, asked).learned for asked in (None, queries))
+    assert first is not None and second is not None
+    assert not np.array_equal(first.sums, second.sums)
