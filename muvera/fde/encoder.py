@@ -401,8 +401,8 @@ class FDEEncoder:
         )  # fmt: skip
         if landmarks is not None:
             project_landmark_queries(
-                tokens, start, stop, landmarks.columns, landmarks.inverse_lengths,
-                self.config.landmark_sharpness, learned.cell_rows, out,
+                tokens, start, stop, landmarks.directions, self.config.landmark_sharpness,
+                learned.cell_rows, out,
             )  # fmt: skip
         elif self.config.partition == "simhash":
             cells = np.empty((stop - start, self._cell_columns), np.float32)

@@ -27,8 +27,8 @@ from ..data.multivectors import MultiVectors
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
-from .landmark_kernels import ByteColumns, center_rows, landmark_queries, largest_products
-from .linear_algebra import quantize_columns, token_columns
+from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
+from .linear_algebra import direction_columns, quantize_columns, token_columns
 from .tasks import Side, Tokens
 
 # Number of this purpose among the random streams of a seed.
@@ -66,12 +66,12 @@ class Landmarks(EncoderArrays):
         return token_columns(self.landmarks, self.scales, self.center)
 
     @cached_property
-    def inverse_lengths(self) -> NDArray[np.float32]:
-        """``1 / |l - c|`` for each landmark, float32 (n,); 0 if that length is 0."""
-        around = self.landmarks * self.scales - self.center[:, np.newaxis]
-        lengths: NDArray[np.float64] = np.sqrt(np.square(around, dtype=np.float64).sum(axis=0))
-        inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return np.asarray(inverse, np.float32)
+    def directions(self) -> Directions:
+        """The directions from the center to the landmarks, for kernels; 0 if there is none."""
+        around = self.landmarks * self.scales.astype(np.float64) - self.center[:, np.newaxis]
+        lengths = np.sqrt(np.square(around).sum(axis=0))
+        around /= np.where(lengths > 0, lengths, 1)
+        return direction_columns(around, self.center)
 
     def write(
         self,
@@ -88,7 +88,7 @@ class Landmarks(EncoderArrays):
         if side == "documents":
             largest_products(tokens, start, stop, self.columns, cells)
         else:
-            landmark_queries(tokens, start, stop, self.columns, self.inverse_lengths, sharpness, cells)
+            landmark_queries(tokens, start, stop, self.directions, sharpness, cells)
         center_rows(cells, self.count, np.float32(weight))
         out[:, : self.count] = cells
         out[:, self.count :] = 0
