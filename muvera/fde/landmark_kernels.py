@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..kernels.byte_tile import WIDE, byte_max, byte_rows
 from ..kernels.jit import helper, kernel
 from ..kernels.nearest import LEAST, ROOM, bound_of_maxima, key_position, key_value, select_greatest
-from ..kernels.rows import load_rows, longest_text, square_sum, sum_byte_rows
+from ..kernels.rows import empty_integers, load_rows, longest_text, square_sum, sum_byte_rows
 from ..kernels.tile import LANES, ROWS
 
 #: Cells that share one query token: 8 lose up to .005 of 10-recall@20 to 16, and all of
@@ -254,7 +254,7 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
     lengths, units = np.empty(size, np.float64), np.empty(size, np.float64)
     _round_directions(tokens, start, stop, landmarks.center, rounded, lengths, units)
     lanes = WIDE * LANES
-    products, maxima = np.empty(ROWS * stride, np.int32), np.empty(ROWS * lanes, np.int32)
+    products, maxima = empty_integers(ROWS * stride), empty_integers(ROWS * lanes)
     for i in range(ROWS):
         products[i * stride + panels * LANES : (i + 1) * stride] = LEAST
     keys, best = np.empty(ROOM, np.int64), np.empty(kept, np.int64)
@@ -268,7 +268,7 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
             )  # fmt: skip
         for i in range(min(ROWS, size - row)):
             t = row + i
-            bound = bound_of_maxima(maxima, i * lanes, (i + 1) * lanes, kept)
+            bound = bound_of_maxima(maxima, i * lanes, kept)
             select_greatest(products, i * stride, (i + 1) * stride, bound, keys, best)
             for j in range(kept):
                 numbers[t, j] = key_position(keys[j])

@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from .byte_tile import WIDE
 from .jit import INT32, broadcast, call, constant, emitted, helper, load_vector
 from .tile import LANES
 
@@ -63,17 +64,32 @@ def key_position(key):
     return _LOW - (key & 0xFFFFFFFF)
 
 
-@helper
-def bound_of_maxima(maxima, start, stop, wanted):
-    """Return the `wanted`-th greatest of ``maxima[start:stop]``, which are int32."""
-    bound = np.int32(LEAST)
-    for i in range(start, stop):
-        value = maxima[i]
-        reached = np.int32(0)
-        for j in range(start, stop):
-            reached += np.int32(maxima[j] >= value)
-        bound = max(bound, value if reached >= wanted else np.int32(LEAST))
-    return bound
+def _bound(builder: Any, maxima: Any, position: Any, wanted: Any) -> Any:
+    start = builder.gep(maxima, [position])
+    vectors, places = [], []
+    for i in range(WIDE * LANES):
+        places.append(builder.gep(start, [ir.Constant(position.type, i)]))
+    for place in places[::LANES]:
+        vectors.append(load_vector(builder, place, _VECTOR))
+    greater = [constant(_VECTOR, 0)] * WIDE
+    for place in places:
+        value = broadcast(builder, builder.load(place), LANES)
+        for j, vector in enumerate(vectors):
+            above = builder.sext(builder.icmp_signed(">", value, vector), _VECTOR)
+            greater[j] = builder.sub(greater[j], above)
+    limit = broadcast(builder, builder.trunc(wanted, INT32), LANES)
+    bound = None
+    for vector, count in zip(vectors, greater, strict=True):
+        # The greatest number stands for maxima that are too small.
+        few = builder.icmp_signed("<", count, limit)
+        part = builder.select(few, vector, constant(_VECTOR, _LOW))
+        bound = part if bound is None else builder.select(builder.icmp_signed("<", part, bound), part, bound)
+    least = call(builder, f"llvm.vector.reduce.smin.v{LANES}i32", INT32, bound)
+    return builder.sext(least, wanted.type)
+
+
+#: Return the `wanted`-th greatest of the WIDE * LANES integers (int32) from `position` on.
+bound_of_maxima = emitted(_bound, types.intp)
 
 
 @helper

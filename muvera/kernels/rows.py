@@ -250,6 +250,12 @@ def empty_floats(count):
 
 
 @helper
+def empty_integers(count):
+    """Return an uninitialized int32 array that starts at a cache line."""
+    return empty_floats(count).view(np.int32)
+
+
+@helper
 def fetch(array, start, stop):
     """Prefetch the entries start..stop of a flat array."""
     for i in range(start, stop, _LINE // array.itemsize):
