@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..kernels.byte_tile import WIDE, byte_max, byte_rows
 from ..kernels.jit import helper, kernel
 from ..kernels.nearest import LEAST, ROOM, bound_of_maxima, key_position, key_value, select_greatest
-from ..kernels.rows import empty_integers, load_rows, longest_text, square_sum, sum_byte_rows
+from ..kernels.rows import empty_integers, fetch, load_rows, longest_text, square_sum, sum_byte_rows
 from ..kernels.tile import LANES, ROWS
 
 #: Cells that share one query token: 8 lose up to .005 of 10-recall@20 to 16, and all of
@@ -227,7 +227,7 @@ def _write_weights(keys, length, steepness, weights):
 
 
 @helper
-def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
+def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, weights):
     """Write the nearest landmarks of tokens start..stop, and the weights of their cells.
 
     The weights of token q are ``|q| softmax(sharpness * cos(q / |q| - c, l - c))`` over
@@ -242,6 +242,8 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
     landmarks : Directions
         ``(l - c) / |l - c|``.
     sharpness : float
+    ahead : numpy.ndarray
+        int8 (n, any width), whose rows of the nearest landmarks are prefetched.
     numbers : numpy.ndarray
         int64 (stop - start, k), the k nearest landmarks, nearest first.
     weights : numpy.ndarray
@@ -253,7 +255,7 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
     rounded = np.empty(size * width, np.uint8)
     lengths, units = np.empty(size, np.float64), np.empty(size, np.float64)
     _round_directions(tokens, start, stop, landmarks.center, rounded, lengths, units)
-    lanes = WIDE * LANES
+    read, lanes = ahead.reshape(-1), WIDE * LANES
     products, maxima = empty_integers(ROWS * stride), empty_integers(ROWS * lanes)
     for i in range(ROWS):
         products[i * stride + panels * LANES : (i + 1) * stride] = LEAST
@@ -271,7 +273,9 @@ def nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights):
             bound = bound_of_maxima(maxima, i * lanes, kept)
             select_greatest(products, i * stride, (i + 1) * stride, bound, keys, best)
             for j in range(kept):
-                numbers[t, j] = key_position(keys[j])
+                number = key_position(keys[j])
+                numbers[t, j] = number
+                fetch(read, number * ahead.shape[1], (number + 1) * ahead.shape[1])
             _write_weights(keys, lengths[t], per_unit * units[t], weights[t])
 
 
@@ -308,14 +312,14 @@ def landmark_queries(tokens, first, last, landmarks, sharpness, out):
     out : numpy.ndarray
         float32 (last - first, at least n).
     """
-    kept = min(NEAREST, landmarks.count)
+    kept, no_rows = min(NEAREST, landmarks.count), np.empty((landmarks.count, 0), np.int8)
     for query in range(first, last):
         start, stop = tokens.offsets[query], tokens.offsets[query + 1]
         cells = out[query - first, : landmarks.count]
         cells[:] = 0.0
         numbers = np.empty((stop - start, kept), np.int64)
         weights = np.empty((stop - start, kept), np.float32)
-        nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights)
+        nearest_cells(tokens, start, stop, landmarks, sharpness, no_rows, numbers, weights)
         for t in range(stop - start):
             for i in range(kept):
                 cells[numbers[t, i]] += weights[t, i]
@@ -355,7 +359,7 @@ def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map
         start, stop = tokens.offsets[query], tokens.offsets[query + 1]
         numbers = np.empty((stop - start, kept), np.int64)
         weights = np.empty((stop - start, kept), np.float32)
-        nearest_cells(tokens, start, stop, landmarks, sharpness, numbers, weights)
+        nearest_cells(tokens, start, stop, landmarks, sharpness, cell_map.rows, numbers, weights)
         touched = np.empty(numbers.size, np.int64)
         shares = np.empty(numbers.size, np.float32)
         count = _sum_cells(numbers, weights, cells, touched, shares)

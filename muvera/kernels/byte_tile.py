@@ -93,7 +93,8 @@ def emit_sums(
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
-    sums = [new_sums(builder, _SUMS, len(rows)) for _ in panels]
+    # Each half has its own sums: an addition does not wait for the one before it.
+    sums = [[new_sums(builder, _SUMS, len(rows)) for _ in panels] for _ in range(halves)]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
         loaded = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
         first = times(builder, loop.index, halves)
@@ -102,9 +103,17 @@ def emit_sums(
             place = plus(builder, first, half)
             for i, start in enumerate(starts):
                 copies = broadcast(builder, builder.load(builder.gep(start, [place]), align=1), LANES)
-                for step, totals in zip(steps, sums, strict=True):
+                for step, totals in zip(steps, sums[half], strict=True):
                     builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
-    return [[builder.load(total) for total in totals] for totals in sums]
+    return [[_sum_at(builder, addresses) for addresses in zip(*parts, strict=True)] for parts in zip(*sums, strict=True)]
+
+
+def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
+    """Emit the sum of the vectors at some addresses."""
+    total = builder.load(addresses[0])
+    for address in addresses[1:]:
+        total = builder.add(total, builder.load(address))
+    return total
 
 
 def _half(builder: Any, value: Any, half: int) -> Any:
