@@ -69,7 +69,7 @@ class Directions(NamedTuple):
     sums : numpy.ndarray
         int32, 128 times the sum of each column's bytes, then 2**31 - 1 up to a multiple of
         :data:`muvera.kernels.nearest.CHUNK`: columns that are not there come last.
-    count : int
+    size : int
         n.
     unit : float
         The unit of all bytes.
@@ -78,7 +78,7 @@ class Directions(NamedTuple):
     center: NDArray[np.float32]
     packed: NDArray[np.int8]
     sums: NDArray[np.int32]
-    count: int
+    size: int
     unit: float
 
 
@@ -312,10 +312,10 @@ def landmark_queries(tokens, first, last, landmarks, sharpness, out):
     out : numpy.ndarray
         float32 (last - first, at least n).
     """
-    kept, no_rows = min(NEAREST, landmarks.count), np.empty((landmarks.count, 0), np.int8)
+    kept, no_rows = min(NEAREST, landmarks.size), np.empty((landmarks.size, 0), np.int8)
     for query in range(first, last):
         start, stop = tokens.offsets[query], tokens.offsets[query + 1]
-        cells = out[query - first, : landmarks.count]
+        cells = out[query - first, : landmarks.size]
         cells[:] = 0.0
         numbers = np.empty((stop - start, kept), np.int64)
         weights = np.empty((stop - start, kept), np.float32)
@@ -353,8 +353,8 @@ def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map
     out : numpy.ndarray
         float32 (last - first, D).
     """
-    kept = min(NEAREST, landmarks.count)
-    cells, total = np.zeros(landmarks.count, np.float32), np.empty(out.shape[1], np.float32)
+    kept = min(NEAREST, landmarks.size)
+    cells, total = np.zeros(landmarks.size, np.float32), np.empty(out.shape[1], np.float32)
     for query in range(first, last):
         start, stop = tokens.offsets[query], tokens.offsets[query + 1]
         numbers = np.empty((stop - start, kept), np.int64)
@@ -367,7 +367,7 @@ def project_landmark_queries(tokens, first, last, landmarks, sharpness, cell_map
         mean = 0.0
         for i in range(count):
             mean += np.float64(shares[i])
-        mean /= max(landmarks.count, 1)
+        mean /= max(landmarks.size, 1)
         target = out[query - first]
         for j in range(target.shape[0]):
             target[j] += cell_map.scales[j] * (total[j] - np.float32(mean) * cell_map.sums[j])

@@ -68,7 +68,8 @@ class Landmarks(EncoderArrays):
     @cached_property
     def directions(self) -> Directions:
         """The directions from the center to the landmarks, for kernels; 0 if there is none."""
-        around = self.landmarks * self.scales.astype(np.float64) - self.center[:, np.newaxis]
+        landmarks: NDArray[np.float64] = self.landmarks * self.scales.astype(np.float64)
+        around = landmarks - self.center[:, np.newaxis]
         lengths = np.sqrt(np.square(around).sum(axis=0))
         around /= np.where(lengths > 0, lengths, 1)
         return direction_columns(around, self.center)

@@ -105,7 +105,10 @@ def emit_sums(
                 copies = broadcast(builder, builder.load(builder.gep(start, [place]), align=1), LANES)
                 for step, totals in zip(steps, sums[half], strict=True):
                     builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
-    return [[_sum_at(builder, addresses) for addresses in zip(*parts, strict=True)] for parts in zip(*sums, strict=True)]
+    return [
+        [_sum_at(builder, addresses) for addresses in zip(*parts, strict=True)]
+        for parts in zip(*sums, strict=True)
+    ]
 
 
 def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
@@ -179,7 +182,9 @@ def _placing(add: Any) -> Any:
                 best = load_vector(builder, target, _SUMS)
                 best = builder.select(builder.icmp_signed(">", value, best), value, best)
                 store_vector(builder, best, target)
-                store_vector(builder, value, builder.gep(out, [builder.add(column, times(builder, stride, i))]))
+                store_vector(
+                    builder, value, builder.gep(out, [builder.add(column, times(builder, stride, i))])
+                )
 
     return write
 
