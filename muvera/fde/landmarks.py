@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +69,8 @@ class Landmarks(EncoderArrays):
     @cached_property
     def directions(self) -> Directions:
         """The directions from the center to the landmarks, for kernels; 0 if there is none."""
-        landmarks: NDArray[np.float64] = self.landmarks * self.scales.astype(np.float64)
-        around = landmarks - self.center[:, np.newaxis]
+        scales: NDArray[np.float64] = self.scales.astype(np.float64)
+        around: Any = self.landmarks * scales - self.center[:, np.newaxis]
         lengths = np.sqrt(np.square(around).sum(axis=0))
         around /= np.where(lengths > 0, lengths, 1)
         return direction_columns(around, self.center)
