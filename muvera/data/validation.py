@@ -23,12 +23,12 @@ TOO_LARGE = 1e12
 
 # By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the smallest refused value.
 _BITS = {
-    2: (np.uint16, 0x7FFF, 0x7C00),
-    4: (np.uint32, 0x7FFFFFFF, int(np.float32(TOO_LARGE).view(np.uint32))),
+    2: (np.uint16, np.uint16(0x7FFF), np.uint16(0x7C00)),
+    4: (np.uint32, np.uint32(0x7FFFFFFF), np.float32(TOO_LARGE).view(np.uint32)),
 }
 
-# Types that need no check by name, which takes longer than all other checks.
-_READY = (np.dtype(np.float32), np.dtype(np.float16))
+#: Types that need no check by name, which takes longer than all other checks.
+READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
@@ -75,7 +75,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
         raise ValueError(
             f"{name} is not a rectangular array of numbers. Give rows of equal length."
         ) from error
-    if array.dtype not in _READY:
+    if array.dtype not in READY:
         array = _as_floats(array, value, name)
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
 
@@ -101,7 +101,7 @@ def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
     """Return row, column and requirement of the first number that is not finite or too large, or None."""
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
-    index = int(first_beyond(bits, unsigned(magnitude), unsigned(limit)))
+    index = first_beyond(bits, magnitude, limit)
     if index < 0:
         return None
     row, column = divmod(index, tokens.shape[1])

@@ -117,8 +117,9 @@ class FDEConfig:
         M, with landmarks.  More raise recall; encoding a document takes M * d products
         per token, and a query the same.
     landmark_sharpness : float
-        beta, with landmarks: the weights of a query token are softmax(beta * cosine) over
-        its nearest landmarks.  Recall hardly depends on it between 8 and 16.
+        beta, with landmarks: the weights of a query token grow as exp(beta * cosine) over
+        its nearest landmarks.  Recall hardly depends on it between 6 and 16; less is
+        better for documents of another kind than the sample.
     num_repetitions : int
         R_reps, with SimHash: the number of independent partitions.  The error falls with
         its square root; time and size grow in proportion.
@@ -189,7 +190,7 @@ class FDEConfig:
     dimension: int
     partition: PartitionKind | None = "landmarks"
     num_landmarks: int = 2048
-    landmark_sharpness: float = 12.0
+    landmark_sharpness: float = 8.0
     num_repetitions: int = 40
     num_simhash_projections: int = 3
     projection_dimension: int | None = None

@@ -103,6 +103,9 @@ class FDEEncoder:
     #: by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
 
+    # True once :attr:`needs_fit` was False; it never changes back.
+    _is_ready: bool = False
+
     def __init__(self, config: FDEConfig, **arrays: EncoderArrays | None) -> None:
         if not isinstance(config, FDEConfig):
             raise TypeError(f"config must be an FDEConfig, got {type(config).__name__}.")
@@ -401,8 +404,8 @@ class FDEEncoder:
         )  # fmt: skip
         if landmarks is not None:
             project_landmark_queries(
-                tokens, start, stop, landmarks.columns, landmarks.inverse_lengths,
-                self.config.landmark_sharpness, learned.cell_rows, out,
+                tokens, start, stop, landmarks.directions, self.config.landmark_sharpness,
+                learned.cell_rows, out,
             )  # fmt: skip
         elif self.config.partition == "simhash":
             cells = np.empty((stop - start, self._cell_columns), np.float32)
@@ -477,8 +480,10 @@ class FDEEncoder:
             write_json(folder / ENCODER_FILE, {**state, "sha256": content_checksum(state)})
 
     def _require_fit(self) -> None:
-        if self.needs_fit:
-            raise ValueError("This encoder is not fitted. Call fit(documents) first.")
+        if not self._is_ready:
+            if self.needs_fit:
+                raise ValueError("This encoder is not fitted. Call fit(documents) first.")
+            self._is_ready = True
 
 
 def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:

@@ -2,8 +2,14 @@
 
 M landmarks l_1..l_M are the directions of token vectors sampled from documents.  A
 document's value in cell j is its largest similarity to landmark j, max_x <x, l_j>.  A
-query token q is divided among the cells of its nearest landmarks, with the weights
-w_j(q) = |q| softmax_j(beta * cos(q / |q| - c, l_j - c)) around the mean token c.  So
+query token q is divided among the cells of its nearest landmarks, by their cosines
+around the mean token c:
+
+    w_j(q) = |q| exp(beta cos_j) / (exp(beta kappa) + sum_i exp(beta cos_i)),
+    cos_j = cos(q / |q| - c, l_j - c).
+
+The first term of the sum, with kappa = .7, is the share of a token that no landmark
+resembles.  So
 
     Chamfer(Q, X) = sum_q max_x <x, q>  ~  sum_j (sum_q w_j(q)) max_x <x, l_j>,
 
@@ -19,6 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +35,8 @@ from ..kernels.tile import pad_columns
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
-from .landmark_kernels import ByteColumns, center_rows, landmark_queries, largest_products
-from .linear_algebra import quantize_columns, token_columns
+from .landmark_kernels import ByteColumns, Directions, center_rows, landmark_queries, largest_products
+from .linear_algebra import direction_columns, quantize_columns, token_columns
 from .tasks import Side, Tokens
 
 # Number of this purpose among the random streams of a seed.
@@ -75,12 +82,13 @@ class Landmarks(EncoderArrays):
         return self.columns._replace(center=pad_columns(self.mean))
 
     @cached_property
-    def inverse_lengths(self) -> NDArray[np.float32]:
-        """``1 / |l - c|`` for each landmark, float32 (n,); 0 if that length is 0."""
-        around = self.landmarks * self.scales - self.center[:, np.newaxis]
-        lengths: NDArray[np.float64] = np.sqrt(np.square(around, dtype=np.float64).sum(axis=0))
-        inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return np.asarray(inverse, np.float32)
+    def directions(self) -> Directions:
+        """The directions from the center to the landmarks, for kernels; 0 if there is none."""
+        scales: NDArray[np.float64] = self.scales.astype(np.float64)
+        around: Any = self.landmarks * scales - self.center[:, np.newaxis]
+        lengths = np.sqrt(np.square(around).sum(axis=0))
+        around /= np.where(lengths > 0, lengths, 1)
+        return direction_columns(around, self.center)
 
     def write(
         self,
@@ -97,7 +105,7 @@ class Landmarks(EncoderArrays):
         if side == "documents":
             largest_products(tokens, start, stop, self.document_columns, cells)
         else:
-            landmark_queries(tokens, start, stop, self.columns, self.inverse_lengths, sharpness, cells)
+            landmark_queries(tokens, start, stop, self.directions, sharpness, cells)
         center_rows(cells, self.count, np.float32(weight))
         out[:, : self.count] = cells
         out[:, self.count :] = 0

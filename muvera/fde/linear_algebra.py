@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from ..kernels.byte_tile import STEP, pack_bytes, pack_half_bytes
+from ..kernels.nearest import CHUNK
 from ..kernels.tile import LANES
 from ..utils.locks import renew_after_fork
 from ..utils.parallel import run_in_ranges, split_by_count
-from .landmark_kernels import ByteColumns
+from .landmark_kernels import ByteColumns, Directions
 
 #: Number of document tokens per task: each task reads a matrix of bytes once.
 TASK_TOKENS = 16384
@@ -238,3 +239,13 @@ def token_columns(
 ) -> ByteColumns:
     """Return `matrix` (d, n) for kernels that multiply it with tokens minus `center`."""
     return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))
+
+
+def direction_columns(matrix: NDArray[np.float64], center: NDArray[np.float32]) -> Directions:
+    """Return `matrix` (d, n), rounded with one unit, for kernels that compare its products."""
+    unit = float(np.abs(matrix).max(initial=0)) / 127 or 1.0
+    numbers = np.rint(matrix / unit).astype(np.int8)
+    packed, sums, _ = byte_arguments(numbers, np.empty(0, np.float32), LANES)
+    padded = np.full(-(-len(sums) // CHUNK) * CHUNK, 2**31 - 1, np.int32)
+    padded[: len(sums)] = sums
+    return Directions(np.pad(center, (0, -len(center) % LANES)), packed, padded, len(sums), unit)

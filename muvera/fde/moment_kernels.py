@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..kernels.byte_product import multiply_by_bytes, multiply_by_half_bytes
 from ..kernels.jit import helper, kernel
-from ..kernels.rows import add_product, load_rows, longest_text, set_scaled, tree_sum
-from ..kernels.tile import LANES, ROWS, tile_dot
+from ..kernels.rows import add_product, empty_floats, load_rows, longest_text, set_scaled, tree_sum
+from ..kernels.tile import LANES, ROWS, tile_dot_below, tile_outer
 
 # Tokens that are turned together: few enough to stay in the cache.
 _TURNED_ROWS = 192
@@ -43,7 +43,8 @@ class QueryMetric(NamedTuple):
     Parameters
     ----------
     packed : numpy.ndarray
-        The documents' mean covariance C0 (r, r), float32, packed as columns, flat.
+        The documents' mean covariance C0 (r, r), float32: its lower triangle with doubled
+        entries off the diagonal, packed as columns, flat.
     units : numpy.ndarray
         float32 (4,), of cells, covariance, mean and bias.
     """
@@ -135,29 +136,36 @@ def _load_turned(tokens, start, stop, center, directions, rows):
 
 
 @helper
-def _write_triangle(rows, count, width, depth, weights, scale, turned, packed, tile, out, at):
-    """Write the upper triangle of ``scale * sum_t weights[t] x_t x_t'`` of `count` rows x_t to ``out[at:]``.
+def _weigh_rows(rows, count, width, weights, out):
+    """Write ``weights[t] x_t`` of `count` rows x_t to `out`."""
+    for t in range(count):
+        set_scaled(rows, t * width, width, weights[t], out, t * width)
 
-    `packed` contains the rows in panels; `turned`, ``(width + ROWS) * count`` floats, is scratch memory.
+
+@helper
+def _write_triangle(rows, weighted, count, width, depth, scale, out, at):
+    """Write the upper triangle of ``scale * sum_t y_t x_t'`` of `count` rows x_t and y_t to ``out[at:]``.
+
+    The rows y_t, `weighted`, are those of :func:`_weigh_rows`.
     """
     root = np.float32(math.sqrt(2.0)) * scale
-    for t in range(count):
-        row, weight = rows[t * width : (t + 1) * width], weights[t]
-        for j in range(width):
-            turned[j * count + t] = row[j] * weight
-    for panel in range(width // LANES):
-        first = panel * LANES
+    tile = empty_floats(ROWS * LANES)
+    for first in range(0, depth, LANES):
         last = min(first + LANES, depth)
         for row in range(0, last, ROWS):
-            tile_dot(turned, row, width - 1, count, packed, panel, tile, 0)
+            tile_outer(weighted, row, rows, first, width, count, tile)
             for i in range(row, min(row + ROWS, last)):
                 start = at + i * depth - i * (i - 1) // 2 - i
                 if i < first and last - first == LANES:
                     set_scaled(tile, (i - row) * LANES, LANES, root, out, start + first)
                     continue
-                for j in range(max(first, i), last):
-                    value = tile[(i - row) * LANES + j - first]
-                    out[start + j] = value * (scale if i == j else root)
+                begin = max(first, i)
+                entries = tile[(i - row) * LANES + begin - first : (i - row) * LANES + last - first]
+                target = out[start + begin : start + last]
+                for j in range(target.shape[0]):
+                    target[j] = entries[j] * root
+                if i >= first:
+                    target[0] = entries[0] * scale
 
 
 @helper
@@ -172,26 +180,18 @@ def _subtract_mean(rows, count, width, mean):
 
 
 @helper
-def _pack_rows(rows, count, width, packed):
-    """Write the first `count` rows to `packed` in panels of LANES columns."""
-    one = np.float32(1.0)
-    for t in range(count):
-        for panel in range(width // LANES):
-            set_scaled(rows, t * width + panel * LANES, LANES, one, packed, (panel * count + t) * LANES)
-
-
-@helper
-def _weigh_tokens(rows, packed, count, width, metric, tile, sums, weights):
-    """Write ``1 / (2 sqrt(x' C x))`` of `count` rows x to `weights`, with C = `metric` packed as columns, flat."""
-    sums[: count * LANES] = 0.0
+def _weigh_tokens(rows, count, width, metric, weights):
+    """Write ``1 / (2 sqrt(x' C x))`` of `count` rows x to `weights`; see :class:`QueryMetric` for C."""
+    sums, tile = np.zeros(count * LANES, np.float32), empty_floats(ROWS * LANES)
     for panel in range(width // LANES):
         for row in range(0, count, ROWS):
-            tile_dot(rows, row, count - 1, width, metric, panel, tile, 0)
-            size = min(ROWS, count - row) * LANES
-            begin = (panel * count + row) * LANES
-            tokens, totals = packed[begin : begin + size], sums[row * LANES : row * LANES + size]
-            for j in range(size):
-                totals[j] += tile[j] * tokens[j]
+            tile_dot_below(rows, row, count - 1, width, metric, panel, tile)
+            for i in range(min(ROWS, count - row)):
+                begin = (row + i) * width + panel * LANES
+                token, products = rows[begin : begin + LANES], tile[i * LANES : (i + 1) * LANES]
+                totals = sums[(row + i) * LANES : (row + i + 1) * LANES]
+                for j in range(LANES):
+                    totals[j] += products[j] * token[j]
     for t in range(count):
         square = tree_sum(sums, t * LANES)
         # No document varies in the direction of a token with weight 0.
@@ -205,22 +205,19 @@ def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
     With an empty `metric`, these are the covariances of documents of n tokens, times
     ``sqrt(2 log n)``: about the distance of the largest of n normal values of variance 1
     from their mean.  Otherwise, queries multiply covariances with them:
-    ``sum_q q q' / (2 sqrt(q' C0 q))``, divided by `unit`, with C0 = `metric` packed as
-    columns, flat.
+    ``sum_q q q' / (2 sqrt(q' C0 q))``, divided by `unit`, with C0 = `metric`, see
+    :class:`QueryMetric`.
     """
     offsets, size = tokens.offsets, directions.size
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = (depth + LANES - 1) // LANES * LANES
     side = (size + LANES - 1) // LANES * LANES
     longest = longest_text(offsets, first, last)
-    rows = np.empty((longest + ROWS) * side + LANES, np.float32)
+    rows = empty_floats((longest + ROWS) * side + LANES)
     center = np.zeros(width, np.float32)
     mean = np.empty(size, np.float64)
-    turned = np.empty((side + ROWS) * longest, np.float32)
-    packed = np.empty(side * longest, np.float32)
-    weights = np.ones(longest, np.float32)
-    sums = np.empty(longest * LANES, np.float32)
-    tile = np.empty(ROWS * LANES, np.float32)
+    weighted = empty_floats(longest * side if metric.shape[0] else 0)
+    weights = np.empty(longest, np.float32)
     for text in range(first, last):
         start, stop = offsets[text], offsets[text + 1]
         count = stop - start
@@ -232,14 +229,13 @@ def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
         else:
             load_rows(tokens.floats, tokens.halves, start, stop, depth, width, center, rows)
         if metric.shape[0]:
-            _pack_rows(rows, count, side, packed)
-            _weigh_tokens(rows, packed, count, side, metric, tile, sums, weights)
-            scale = np.float32(1.0) / unit
+            _weigh_tokens(rows, count, side, metric, weights)
+            _weigh_rows(rows, count, side, weights, weighted)
+            _write_triangle(rows, weighted, count, side, size, np.float32(1.0) / unit, out[text - first], at)
         else:
             _subtract_mean(rows, count, side, mean)
-            _pack_rows(rows, count, side, packed)
             scale = np.float32(math.sqrt(2.0 * math.log(float(count))) / count)
-        _write_triangle(rows, count, side, size, weights, scale, turned, packed, tile, out[text - first], at)
+            _write_triangle(rows, rows, count, side, size, scale, out[text - first], at)
 
 
 @kernel

@@ -26,7 +26,7 @@ from ..data.batches import pseudo_queries
 from ..data.multivectors import MultiVectors
 from ..kernels.chamfer import score_documents
 from ..kernels.rows import pack_map
-from ..kernels.tile import LANES, pack_columns
+from ..kernels.tile import LANES, at_cache_line, pack_columns
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -132,7 +132,8 @@ class MomentBlocks(EncoderArrays):
     def query_metric(self) -> QueryMetric:
         """The mean covariance and the units for kernels."""
         padding = -len(self.metric) % LANES
-        return QueryMetric(pack_columns(np.pad(self.metric, (0, padding))).reshape(-1), self.units)
+        below = np.tril(self.metric) + np.tril(self.metric, -1)
+        return QueryMetric(at_cache_line(pack_columns(np.pad(below, (0, padding)))), self.units)
 
     def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""

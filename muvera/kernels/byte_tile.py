@@ -93,7 +93,8 @@ def emit_sums(
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
-    sums = [new_sums(builder, _SUMS, len(rows)) for _ in panels]
+    # Each half has its own sums: an addition does not wait for the one before it.
+    sums = [[new_sums(builder, _SUMS, len(rows)) for _ in panels] for _ in range(halves)]
     with cgutils.for_range(builder, builder.sdiv(depth, ir.Constant(depth.type, halves * STEP))) as loop:
         loaded = [builder.load(builder.gep(panel, [loop.index]), align=1) for panel in panels]
         first = times(builder, loop.index, halves)
@@ -102,9 +103,20 @@ def emit_sums(
             place = plus(builder, first, half)
             for i, start in enumerate(starts):
                 copies = broadcast(builder, builder.load(builder.gep(start, [place]), align=1), LANES)
-                for step, totals in zip(steps, sums, strict=True):
+                for step, totals in zip(steps, sums[half], strict=True):
                     builder.store(add(builder, builder.load(totals[i]), copies, step), totals[i])
-    return [[builder.load(total) for total in totals] for totals in sums]
+    return [
+        [_sum_at(builder, addresses) for addresses in zip(*parts, strict=True)]
+        for parts in zip(*sums, strict=True)
+    ]
+
+
+def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
+    """Emit the sum of the vectors at some addresses."""
+    total = builder.load(addresses[0])
+    for address in addresses[1:]:
+        total = builder.add(total, builder.load(address))
+    return total
 
 
 def _half(builder: Any, value: Any, half: int) -> Any:
@@ -153,6 +165,28 @@ def _maxima(add: Any) -> Any:
             store_vector(builder, best, target)
 
     return raise_to_maxima
+
+
+def _placing(add: Any) -> Any:
+    """Return the intrinsic that writes the sums with WIDE panels to rows, and raises integers to their maxima."""
+
+    @emitted
+    def write(builder, rows, row, last, depth, packed, panel, shifts, out, stride, maxima):
+        tile = rows, row, last, depth, packed, panel
+        for j, sums in enumerate(_emit_tile(builder, tile, add, ROWS, WIDE)):
+            column = times(builder, plus(builder, panel, j), LANES)
+            shift = load_vector(builder, builder.gep(shifts, [column]), _SUMS)
+            for i, total in enumerate(sums):
+                value = builder.sub(total, shift)
+                target = builder.gep(maxima, [ir.Constant(row.type, (i * WIDE + j) * LANES)])
+                best = load_vector(builder, target, _SUMS)
+                best = builder.select(builder.icmp_signed(">", value, best), value, best)
+                store_vector(builder, best, target)
+                store_vector(
+                    builder, value, builder.gep(out, [builder.add(column, times(builder, stride, i))])
+                )
+
+    return write
 
 
 def _dots(add: Any) -> Any:
@@ -251,14 +285,19 @@ if FEATURES.get("avx512vnni", False):
 
 
 def make_tiles(addition: str) -> tuple[Any, ...]:
-    """Return the five intrinsics (sums, maxima, strip, dots, strip of half bytes), made with one of the ADDITIONS."""
+    """Return six intrinsics, made with one of the ADDITIONS.
+
+    These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with their maxima.
+    """
     add = ADDITIONS[addition]
     strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
-    return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1]
+    return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add)
 
 
 #: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by row; ``byte_max`` raises the
 #: integers ``out[: WIDE * LANES]`` to their maxima over the rows.  ``byte_strip`` writes the sums of two rows with
 #: STRIP panels, row by row; ``half_byte_strip`` reads panels of half bytes.  ``byte_dots`` writes the products
-#: of VECTORS vectors, which are not packed, with the two rows of a query.
-byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip = make_tiles(list(ADDITIONS)[-1])
+#: of VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows`` writes the sums of
+#: ``byte_tile`` minus the `shifts` of their columns to rows of `stride` integers, and raises row i of `maxima`
+#: (ROWS, WIDE * LANES) to those of row i.
+byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows = make_tiles(list(ADDITIONS)[-1])

@@ -37,6 +37,7 @@ HAS_HALVES = bool(FEATURES.get("f16c", True))
 
 _VECTOR = ir.VectorType(FLOAT, LANES)
 _WORDS = ir.VectorType(ir.IntType(16), LANES)
+_BYTES = ir.VectorType(BYTE, LANES)
 
 # Bytes of a cache line.
 _LINE = 64
@@ -131,10 +132,13 @@ def _emit_row_sum(
     return [builder.load(total) for total in sums]
 
 
-def _sum_list(builder, rows, following, shares, first, count, width, out, position):
+def _in_blocks(builder: Any, width: Any, emit: Any) -> None:
+    """Emit ``emit(column, vectors)`` for blocks of `vectors` vectors that cover `width` columns.
+
+    As many columns at a time as fit into the registers, and the rest by halves.
+    """
     size = builder.sdiv(width, ir.Constant(width.type, LANES))
     vectors = ROWS
-    # As many columns at a time as fit into the registers, and the rest by halves.
     while vectors:
         number = builder.sdiv(size, ir.Constant(width.type, vectors))
         begin = ir.Constant(width.type, 0)
@@ -142,13 +146,23 @@ def _sum_list(builder, rows, following, shares, first, count, width, out, positi
             begin = times(builder, builder.sdiv(number, ir.Constant(width.type, 2)), 2)
             number = builder.and_(number, ir.Constant(width.type, 1))
         with cgutils.for_range(builder, number) as loop:
-            column = times(builder, builder.add(begin, loop.index), vectors * LANES)
-            columns = builder.gep(rows, [column])
-            totals = _emit_row_sum(builder, columns, following, shares, first, count, width, vectors)
-            target = builder.gep(out, [builder.add(position, column)])
-            for i, total in enumerate(totals):
-                store_vector(builder, total, builder.gep(target, [ir.Constant(width.type, i * LANES)]))
+            emit(times(builder, builder.add(begin, loop.index), vectors * LANES), vectors)
         vectors //= 2
+
+
+def _store_block(builder: Any, totals: list[Any], target: Any) -> None:
+    """Emit stores of vectors to consecutive places from `target` on."""
+    for i, total in enumerate(totals):
+        store_vector(builder, total, builder.gep(target, [ir.Constant(ir.IntType(64), i * LANES)]))
+
+
+def _sum_list(builder, rows, following, shares, first, count, width, out, position):
+    def emit(column, vectors):
+        columns = builder.gep(rows, [column])
+        totals = _emit_row_sum(builder, columns, following, shares, first, count, width, vectors)
+        _store_block(builder, totals, builder.gep(out, [builder.add(position, column)]))
+
+    _in_blocks(builder, width, emit)
 
 
 @emitted
@@ -165,6 +179,29 @@ def sum_list(builder, rows, following, first, count, width, out, position):
 def sum_shares(builder, rows, following, shares, first, count, width, out, position):
     """Write the sum of a list whose entry e is row e // 2 times ``shares[e]``."""
     _sum_list(builder, rows, following, shares, first, count, width, out, position)
+
+
+@emitted
+def sum_byte_rows(builder, rows, width, numbers, shares, count, whole, out):
+    """Write the sum of `count` rows of bytes, each times its share, to ``out[:whole]``.
+
+    Row e of the sum is row ``numbers[e]`` (int64) of `rows`, int8 rows of `width` bytes,
+    times ``shares[e]``.  `whole` is a multiple of LANES.
+    """
+
+    def emit(column, vectors):
+        columns, sums = builder.gep(rows, [column]), new_sums(builder, _VECTOR, vectors)
+        with cgutils.for_range(builder, count) as loop:
+            share = broadcast(builder, builder.load(builder.gep(shares, [loop.index])), LANES)
+            row = builder.load(builder.gep(numbers, [loop.index]))
+            start = builder.gep(columns, [builder.mul(row, width)])
+            for i, total in enumerate(sums):
+                address = builder.gep(start, [ir.Constant(width.type, i * LANES)])
+                number = builder.sitofp(load_vector(builder, address, _BYTES, align=1), _VECTOR)
+                builder.store(fused_multiply_add(builder, number, share, builder.load(total)), total)
+        _store_block(builder, [builder.load(total) for total in sums], builder.gep(out, [column]))
+
+    _in_blocks(builder, whole, emit)
 
 
 @emitted
@@ -210,6 +247,12 @@ def empty_floats(count):
     room = np.empty(count + LANES, np.float32)
     skipped = (-room.ctypes.data % _LINE) // room.itemsize
     return room[skipped : skipped + count]
+
+
+@helper
+def empty_integers(count):
+    """Return an uninitialized int32 array that starts at a cache line."""
+    return empty_floats(count).view(np.int32)
 
 
 @helper

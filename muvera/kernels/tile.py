@@ -89,17 +89,21 @@ def _emit_sums(
     panel: Any,
     lanewise: bool = False,
     panels: int = 1,
+    used: Any = None,
 ) -> list[Any]:
     """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`, LANES entries of a row are
-    multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.
+    multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.  The sums run over the first
+    `used` columns, by default all of them.
     """
     lanes = ir.Constant(depth.type, LANES)
     places = tile_rows(builder, row, last, ROWS)
     starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
     size = depth if lanewise else builder.mul(depth, lanes)
-    steps = builder.sdiv(depth, lanes) if lanewise else depth
+    steps = depth if used is None else used
+    if lanewise:
+        steps = builder.sdiv(steps, lanes)
     columns = [builder.gep(packed, [builder.mul(plus(builder, panel, i), size)]) for i in range(panels)]
     sums = new_sums(builder, _VECTOR, panels * ROWS)
     with cgutils.for_range(builder, steps) as loop:
@@ -129,6 +133,33 @@ def _dot(lanewise: bool) -> Any:
 tile_dot = _dot(lanewise=False)
 #: The same with a packed matrix (panels, depth / LANES, LANES): ROWS * LANES partial sums, one per lane.
 lane_dot = _dot(lanewise=True)
+
+
+@emitted
+def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
+    """Write `tile_dot` to `out` for a lower triangular matrix: column j of it has j + 1 entries."""
+    used = times(builder, plus(builder, panel, 1), LANES)
+    for i, total in enumerate(_emit_sums(builder, rows, row, last, depth, packed, panel, used=used)):
+        store_vector(builder, total, builder.gep(out, [ir.Constant(row.type, i * LANES)]))
+
+
+@emitted
+def tile_outer(builder, left, row, right, column, width, count, out):
+    """Write ROWS * LANES sums of products of columns, over `count` rows of `width` floats, to `out`.
+
+    Columns ``row + i`` of `left` are multiplied by the LANES columns of `right` from `column` on.
+    """
+    sums = new_sums(builder, _VECTOR, ROWS)
+    with cgutils.for_range(builder, count) as loop:
+        start = builder.mul(loop.index, width)
+        factor = load_vector(builder, builder.gep(right, [builder.add(start, column)]), _VECTOR)
+        begin = builder.gep(left, [builder.add(start, row)])
+        for i, total in enumerate(sums):
+            address = builder.gep(begin, [ir.Constant(row.type, i)])
+            value = broadcast(builder, builder.load(address), LANES)
+            builder.store(fused_multiply_add(builder, value, factor, builder.load(total)), total)
+    for i, total in enumerate(sums):
+        store_vector(builder, builder.load(total), builder.gep(out, [ir.Constant(row.type, i * LANES)]))
 
 
 @emitted

@@ -160,7 +160,7 @@ def test_sums_of_products_of_bytes_are_exact(addition: str, extreme: bool) -> No
     if extreme:
         rows[:], matrix[:] = 255, -128
     packed, exact = pack_bytes(matrix), rows[:count].astype(np.int64) @ matrix
-    tile, maxima, strip, dots, half_strip = map(compiled, make_tiles(addition))
+    tile, maxima, strip, dots, half_strip, in_rows = map(compiled, make_tiles(addition))
     out, best = np.empty(ROWS * WIDE * LANES, np.int32), np.empty(WIDE * LANES, np.int32)
     for panel in range(0, 2 * STRIP, WIDE):
         own = exact[:, panel * LANES : (panel + WIDE) * LANES]
@@ -170,6 +170,17 @@ def test_sums_of_products_of_bytes_are_exact(addition: str, extreme: bool) -> No
             best[:] = start
             maxima(rows.reshape(-1), 0, count - 1, depth, packed, panel, best)
             np.testing.assert_array_equal(best[: own.shape[1]], np.maximum(own.max(axis=0), start))
+
+    stride = 2 * STRIP * LANES
+    shifts, sums = rng.integers(-1000, 1000, stride).astype(np.int32), np.zeros((ROWS, stride), np.int32)
+    lanes = np.full((ROWS, WIDE * LANES), -(2**31), np.int32)
+    for panel in range(0, 2 * STRIP, WIDE):
+        in_rows(
+            rows.reshape(-1), 0, count - 1, depth, packed, panel, shifts, sums.reshape(-1), stride,
+            lanes.reshape(-1),
+        )  # fmt: skip
+    np.testing.assert_array_equal(sums[:count, :columns], exact - shifts[:columns])
+    np.testing.assert_array_equal(lanes, sums.reshape(ROWS, -1, WIDE * LANES).max(axis=1))
 
     halves = (matrix & -16) | 8  # the entries of half bytes
     out = np.empty(2 * STRIP * LANES, np.int32)
