@@ -122,6 +122,17 @@ def test_tokens_on_hyperplanes_have_bit_zero() -> None:
     np.testing.assert_array_equal(with_zero[in_zero], alone[in_zero] / 2)
 
 
+@pytest.mark.parametrize("softness", [0.0, 0.05])
+def test_a_querys_token_at_the_center_has_no_bits(softness: float) -> None:
+    """All its products are zero; with soft cells, half of it is across the first hyperplane."""
+    values = {**PLAIN, "center": True, "soft_query_cells": softness}
+    encoder = simhash_encoder(ragged(16, 5), dimension=16, **values)
+    cells = encoder.encode_queries(encoder.center[np.newaxis]).reshape(5, 8, 16)
+    share = 0.5 if softness else 1.0
+    np.testing.assert_array_equal(cells[:, 0], np.tile(share * encoder.center, (5, 1)))
+    np.testing.assert_array_equal(cells[:, 1], np.tile((1 - share) * encoder.center, (5, 1)))
+
+
 @pytest.mark.parametrize("cells", ["unit", "length"])
 def test_tokens_that_cancel_leave_a_cell_empty(cells: str) -> None:
     """Their sum has only the direction of rounding errors."""
