@@ -174,22 +174,24 @@ def document_landmark_cells(tokens: np.ndarray, landmarks: np.ndarray, center: n
 def landmark_weights(
     tokens: np.ndarray, landmarks: np.ndarray, center: np.ndarray, sharpness: float, nearest: int = 16
 ) -> np.ndarray:
-    """The weights of each token (t, n): |q| softmax(sharpness * cosine) over the nearest landmarks.
+    """The weights of each token (t, n), proportional to exp(sharpness * cosine).
 
-    Cosines are those of directions around `center`.  Each token is rounded alone.
+    They belong to the nearest landmarks.  With a further place of cosine 0.7 that is no
+    landmark, they add up to |q|.  Cosines are those of directions around `center`.  Each
+    token is rounded alone, and the landmarks' directions together.
     """
     weights = np.zeros((len(tokens), len(landmarks)))
     around = _float64(landmarks) - center
-    distances = np.linalg.norm(around, axis=1)
+    distances = np.linalg.norm(around, axis=1, keepdims=True)
+    directions = rounded(np.divide(around, distances, out=np.zeros_like(around), where=distances > 0))
     for row, token in zip(weights, _float64(tokens), strict=True):
         length = np.linalg.norm(token)
         direction = (token / length if length > 0 else 0 * token) - center
-        products = rounded(direction) @ _float64(landmarks).T - direction @ center
-        scale = np.linalg.norm(direction) * distances
-        cosines = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+        scale = np.linalg.norm(direction)
+        cosines = rounded(direction) @ directions.T / (scale if scale > 0 else 1)
         best = np.argsort(-cosines, kind="stable")[:nearest]
-        shares = np.exp(sharpness * (cosines[best] - cosines[best[0]]))
-        row[best] = length * shares / shares.sum()
+        shares = np.exp(sharpness * (cosines[best] - 0.7))
+        row[best] = length * shares / (1 + shares.sum())
     return weights
 
 

@@ -380,8 +380,15 @@ class FDEConfig:
         return self.final_projection == "learned" or self.partition == "landmarks"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for :meth:`from_dict`."""
-        return dataclasses.asdict(self)
+        """Return plain values for :meth:`from_dict`, without parameters of another partition.
+
+        So a stored configuration does not depend on defaults that it ignores.
+        """
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if _OF_PARTITION.get(name, self.partition) == self.partition
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FDEConfig:
