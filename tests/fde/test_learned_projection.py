@@ -351,6 +351,17 @@ def test_vectors_of_the_sample_have_mean_zero(name: str) -> None:
     assert np.linalg.norm(vectors.mean(axis=0)) < 0.01 * lengths.mean()
 
 
+@pytest.mark.parametrize("name", ["fde", "fde of means", "simhash, learned"])
+def test_cells_and_moments_of_the_sample_spread_equally(name: str) -> None:
+    """Ridges and the map treat all columns alike, so neither of the two may be tiny; float32."""
+    encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
+    assert encoder.learned is not None
+    documents = documents[np.flatnonzero(documents.lengths)]
+    long = unprojected(encoder).encode_documents(documents).astype(np.float64)
+    variances, cells = long.var(axis=0), len(encoder.learned.cells)
+    assert variances[:cells].sum() == pytest.approx(variances[cells:].sum(), rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["fde", "moments", "simhash, learned"])
 def test_a_sample_of_one_document_leaves_columns_zero(name: str) -> None:
     """Three windows give three columns at most."""
