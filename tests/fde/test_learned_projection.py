@@ -218,6 +218,15 @@ def test_the_fit_scales_with_similarities(seed: int, factor: float) -> None:
     )
 
 
+@given(some_seeds)
+def test_a_constant_per_window_does_not_change_the_fit(seed: int) -> None:
+    """Only differences between documents rank them; float32."""
+    w, x, s = random_sample(seed)
+    constants = 5 * np.random.default_rng(seed).standard_normal(len(w)).astype(np.float32)
+    wanted = products((w, x, s), 10)
+    np.testing.assert_allclose(products((w, x, s + constants), 10), wanted, atol=2e-3 * np.abs(wanted).max())
+
+
 def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     """Documents of another kind vary in columns of the mean token that hardly vary in the sample."""
     rng = np.random.default_rng(0)
