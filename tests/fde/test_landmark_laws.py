@@ -310,6 +310,16 @@ def test_of_equal_landmarks_the_first_ones_are_taken() -> None:
     np.testing.assert_allclose(weights[:16], weights[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("place", [0, 7, 20])
+def test_a_nearer_landmark_takes_the_place_of_the_last_of_equal_ones(place: int) -> None:
+    """20 landmarks in one place, and one at the token."""
+    directions = np.insert(np.tile(np.eye(1, 9) + 0.1, (20, 1)), place, np.ones(9), axis=0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    weights = weights_of(np.ones((1, 9), np.float32), 1.0, landmarks_at(directions))
+    wanted = {place, *[j for j in range(21) if j != place][:15]}
+    assert set(np.flatnonzero(weights).tolist()) == wanted and weights.argmax() == place
+
+
 # -- quality --------------------------------------------------------------------------------
 
 

@@ -218,6 +218,15 @@ def test_the_fit_scales_with_similarities(seed: int, factor: float) -> None:
     )
 
 
+@given(some_seeds)
+def test_a_constant_per_window_does_not_change_the_fit(seed: int) -> None:
+    """Only differences between documents rank them; float32."""
+    w, x, s = random_sample(seed)
+    constants = 5 * np.random.default_rng(seed).standard_normal(len(w)).astype(np.float32)
+    wanted = products((w, x, s), 10)
+    np.testing.assert_allclose(products((w, x, s + constants), 10), wanted, atol=2e-3 * np.abs(wanted).max())
+
+
 def test_maps_keep_means_that_do_not_vary_in_the_sample() -> None:
     """Documents of another kind vary in columns of the mean token that hardly vary in the sample."""
     rng = np.random.default_rng(0)
@@ -349,6 +358,17 @@ def test_vectors_of_the_sample_have_mean_zero(name: str) -> None:
     vectors = fitted(name).encode_documents(documents[np.flatnonzero(documents.lengths)])
     lengths = np.linalg.norm(vectors, axis=1)
     assert np.linalg.norm(vectors.mean(axis=0)) < 0.01 * lengths.mean()
+
+
+@pytest.mark.parametrize("name", ["fde", "fde of means", "simhash, learned"])
+def test_cells_and_moments_of_the_sample_spread_equally(name: str) -> None:
+    """Ridges and the map treat all columns alike, so neither of the two may be tiny; float32."""
+    encoder, documents = fitted(name), ragged(CONFIGS[name].dimension)
+    assert encoder.learned is not None
+    documents = documents[np.flatnonzero(documents.lengths)]
+    long = unprojected(encoder).encode_documents(documents).astype(np.float64)
+    variances, cells = long.var(axis=0), len(encoder.learned.cells)
+    assert variances[:cells].sum() == pytest.approx(variances[cells:].sum(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["fde", "moments", "simhash, learned"])
