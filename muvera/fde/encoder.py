@@ -121,10 +121,11 @@ class FDEEncoder:
             self.matrices = draw_matrices(config)
         if "sketch" in classes and self.sketch is None:
             self.sketch = draw_final_sketch(config)
-        if None not in (self.learned, self.landmarks) and len(self.learned.cells) != self.landmarks.count:  # type: ignore[union-attr]
+        learned, landmarks = self.learned, self.landmarks
+        if learned is not None and landmarks is not None and len(learned.cells) != landmarks.count:
             raise ValueError(
-                f"The encoder's map has {len(self.learned.cells)} rows of cells, but there are "  # type: ignore[union-attr]
-                f"{self.landmarks.count} landmarks. Restore the encoder from a copy."  # type: ignore[union-attr]
+                f"The encoder's map has {len(learned.cells)} rows of cells, but there are {landmarks.count} "
+                "landmarks. Restore the encoder from a copy."
             )
 
     @classmethod
