@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
+from muvera import FDEConfig, MultiVectors, diagnose
 from muvera.diagnostics.diagnose import MeasuredEncoder, _recommended, draw_sample, token_geometry
-from muvera.fde.config import FDEConfig
 from muvera.fde.encoder import FDEEncoder
 from muvera.fde.theory import theorem_2_1, theorem_2_2
 
@@ -68,11 +67,11 @@ def test_spread_of_maxsim() -> None:
 @pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (20, [10]), (100, [10, 50])])
 def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> None:
     diagnosis = diagnose(cones(0.2, count=count))
-    assert [row.name for row in diagnosis.encoders] == ["mean", "fde", "paper"]
+    assert [row.name for row in diagnosis.encoders] == ["mean", "simhash", "paper"]
     for row in diagnosis.encoders:
         assert [cutoff for cutoff, value in row.recall.items() if value is not None] == cutoffs
     if count < 100:
-        assert diagnosis.recommended.config == MomentsConfig(dimension=32)
+        assert diagnosis.recommended.config == FDEConfig(dimension=32)
     assert diagnosis.text
 
 
