@@ -80,6 +80,8 @@ def test_former_configurations_are_refused_in_one_sentence(former: str, tmp_path
         (load_encoder, tmp_path / "encoder"),
     ]
     for load, path in calls:
-        with pytest.raises(ValueError, match="has the configuration of another version: FDEConfig has no") as caught:
+        with pytest.raises(
+            ValueError, match="has the configuration of another version: FDEConfig has no"
+        ) as caught:
             load(path)
         assert "Use the muvera that wrote it" in str(caught.value) and "\n" not in str(caught.value)
