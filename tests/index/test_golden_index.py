@@ -13,8 +13,8 @@ from builders.paths import ROOT
 from muvera import FDEConfig, FDEEncoder, MuveraIndex, load_encoder
 from muvera.fde.config import PRESETS
 from muvera.index.generations import FILE_PATTERNS, FORMAT_VERSION, read_manifest
-from muvera.utils.atomic_files import content_checksum
 from muvera.mips import SEARCHES
+from muvera.utils.atomic_files import content_checksum
 
 
 def assert_same(rankings: list[dict[str, Any]], name: str) -> None:
