@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -43,7 +44,8 @@ _BREADTHS = (1, 2, 4, 8)
 _JUDGED, _TIMED = 300, 50
 
 
-class Way(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Way:
     """An encoder and a search."""
 
     label: str
@@ -72,14 +74,14 @@ WAYS = (
 )
 
 
-def measure(collections: Iterable[Collection], rounds: int, ways: Iterable[Way] = WAYS) -> Table:
+def measure(collections: Iterable[Collection], rounds: int, ways: Sequence[Way] = WAYS) -> Table:
     """Return a row for each collection, way and target recall."""
     on, rows = measured_on(), list[dict[str, Any]]()
     for collection in collections:
         with tempfile.TemporaryDirectory() as folder:
             indexes = dict(_loaded(collection, ways, Path(folder)))
             rows += _rows(collection, indexes, rounds)
-    first = next(iter(ways))
+    first = ways[0]
     columns = [
         *(Column("collection"), Column("10-recall@10", "target", "{:.2f}"), Column("FDE", "label")),
         *(Column("floats", "floats", "{:,}"), Column("search", "backend"), Column("candidates")),

@@ -67,7 +67,8 @@ _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
 _README_SYSTEMS = {
     "muvera, tokens int8": "muvera, tokens also as int8",
     "muvera": "muvera",
-    "muvera learned 512, tokens int8": "muvera, learned vectors (LEMUR's method), tokens also as int8",
+    "muvera fde, hnswlib": "muvera, hnswlib",
+    "muvera paper, hnswlib": "the paper's FDE, hnswlib",
     "lemur, ranked exactly": "LEMUR, ranked exactly",
     "plaid, ranked exactly": "PLAID (fast-plaid), ranked exactly",
     "warp, ranked exactly": "WARP, ranked exactly",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..datasets.collection import Collection
 from ..datasets.synthetic import NAMES, synthetic_collection
@@ -17,11 +17,6 @@ _T = TypeVar("_T")
 
 # Number of documents, enough to fit encoders.
 _DOCUMENTS = 300
-
-# Build arguments that make fitting fast, by preset.
-_SMALL: dict[str, dict[str, Any]] = {
-    "learned": {"vector_dimension": 256, "num_landmarks": 1024, "num_features": 1024}
-}
 
 
 def quick_collections() -> list[Collection]:
@@ -37,8 +32,7 @@ def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
     entries: list[Entry] = []
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):
         for entry in filter(lambda entry: _is_ready(entry, cache), _ends(list(line))):
-            build = {**entry.build, **_SMALL.get(entry.build.get("preset", ""), {})}
-            entries.append(replace(entry, build=build, queries=tuple(_ends(list(entry.queries)))))
+            entries.append(replace(entry, queries=tuple(_ends(list(entry.queries)))))
     names = {point.name for entry in entries for point in entry.points()}
     comparisons = [
         replace(comparison, what=tuple(name for name in comparison.what if name in names))

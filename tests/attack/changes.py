@@ -12,7 +12,9 @@ import numpy as np
 
 from muvera import FDEConfig, MultiVectors, MuveraIndex, Ranking
 
-CONFIG = FDEConfig(dimension=12, num_repetitions=3, num_simhash_projections=2, projection_dimension=12)
+CONFIG = FDEConfig.preset(
+    "simhash", 12, num_repetitions=3, num_simhash_projections=2, projection_dimension=12
+)
 
 #: Documents by id.
 State = dict[int, np.ndarray]

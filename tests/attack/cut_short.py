@@ -287,7 +287,7 @@ def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
     limits = (
         patch.object(token_store, "FIT_TOKENS", 40),
-        patch.object(two_stage_search, "SCAN_FROM", DOCUMENTS),
+        patch.object(two_stage_search, "SCAN_FROM", DOCUMENTS * CONFIG.vector_dimension),
     )
     with limits[0], limits[1], patch.object(os, "fsync"):
         yield

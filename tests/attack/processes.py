@@ -16,7 +16,7 @@ from muvera import FDEConfig, TextIndex
 from muvera.serve import ServerSettings, serve
 
 #: Encoder of tiny indexes.
-CONFIG = FDEConfig(dimension=8, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
+CONFIG = FDEConfig.preset("simhash", 8, num_repetitions=2, num_simhash_projections=2, projection_dimension=8)
 
 HEADERS = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
 

@@ -131,7 +131,7 @@ def journal(place: Path) -> Path:
     return place / "journaled"
 
 
-def encoder(place: Path, preset: str, **changes: int) -> Path:
+def encoder(place: Path, preset: str, **changes: Any) -> Path:
     tokens = np.random.default_rng(1).normal(size=(900, DIMENSION)).astype(np.float32)
     made = FDEEncoder(FDEConfig.preset(preset, DIMENSION, **changes))
     made.fit(MultiVectors.from_flat(tokens, [3] * 300)).save(place / "encoder")
@@ -169,7 +169,9 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "texts_journal": journal,
     # Encoders that no index of the golden files has.
     "encoder_reference": partial(encoder, preset="reference", num_repetitions=2),
-    "encoder_projected": partial(encoder, preset="paper", final_projection_dimension=8),
+    "encoder_projected": partial(
+        encoder, preset="paper", final_projection="count_sketch", final_projection_dimension=8
+    ),
 }
 
 

@@ -17,21 +17,20 @@ from typing import Any
 import numpy as np
 
 from builders.paths import ROOT
-from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, MuveraIndex
-from muvera.fde.config import FDEConfig
-from muvera.fde.encoder import FDEEncoder
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex
 
 FOLDER = ROOT / "tests" / "golden" / "index"
 
 DIMENSION, K, CANDIDATES = 8, 5, 12
 
+#: Small encoders by preset.
 ENCODERS: dict[str, FDEConfig] = {
-    "fde": FDEConfig(
-        dimension=DIMENSION, num_repetitions=3, num_simhash_projections=2, projection_dimension=4
+    "fde": FDEConfig(dimension=DIMENSION, num_landmarks=48, final_projection_dimension=24),
+    "moments": FDEConfig.preset("moments", DIMENSION, final_projection_dimension=24),
+    "mean": FDEConfig.preset("mean", DIMENSION),
+    "simhash": FDEConfig.preset(
+        "simhash", DIMENSION, num_repetitions=3, num_simhash_projections=2, projection_dimension=4
     ),
-    "learned": LearnedConfig(dimension=DIMENSION, vector_dimension=24, num_landmarks=48, num_features=48),
-    "moments": MomentsConfig(dimension=DIMENSION, compact_dimension=24),
-    "mean": MomentsConfig(dimension=DIMENSION, covariance=False, compact_dimension=None),
 }
 
 BACKENDS: dict[str, dict[str, Any]] = {
@@ -45,8 +44,8 @@ BACKENDS: dict[str, dict[str, Any]] = {
 
 #: Names of folders: backend and encoder.
 CASES = (
-    *("tokens-fde", "exact-fde", "exact-learned", "exact-moments"),
-    *("codes-mean", "codes-and-tokens-fde", "hnsw-moments", "scan-moments"),
+    *("tokens-fde", "exact-fde", "exact-simhash", "exact-moments"),
+    *("codes-mean", "codes-and-tokens-simhash", "hnsw-moments", "scan-fde"),
 )
 
 

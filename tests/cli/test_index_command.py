@@ -14,7 +14,7 @@ from builders.command_line import answer, fails, muvera, some_texts
 from builders.paths import ROOT
 from builders.text_encoders import HashEncoder
 
-from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, TextIndex, top_k
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, TextIndex, top_k
 from muvera.cli import sources
 from muvera.cli.sources import open_index
 from muvera.convert import read
@@ -22,8 +22,8 @@ from muvera.engines import EngineIndex
 from muvera.texts.database import DocumentDatabase
 
 SMALL: dict[str, Any] = {"num_repetitions": 3, "num_simhash_projections": 2, "projection_dimension": 4}
-TINY = {"vector_dimension": 8, "num_landmarks": 16, "num_features": 16, "training_epochs": 1}
-FDE = FDEConfig(dimension=16, **SMALL)
+TINY: dict[str, Any] = {"num_landmarks": 16, "final_projection_dimension": 8}
+FDE = FDEConfig.preset("simhash", 16, **SMALL)
 VECTORS = FDEEncoder(FDE).fit(some_texts()).encode_documents(some_texts())
 QUERIES = some_texts(6, seed=1)
 
@@ -46,13 +46,13 @@ def assert_same(index: MuveraIndex, expected: MultiVectors) -> None:
 
 
 def test_options_and_a_file_of_parameters(docs: Path, tmp_path: Path) -> None:
-    given = ["--encoder", "fde", "--config", config(tmp_path, **SMALL, seed=7), "--exact-tokens", 0]
+    given = ["--encoder", "simhash", "--config", config(tmp_path, **SMALL, seed=7), "--exact-tokens", 0]
     given += ["--backend", "hnsw", "--tokens", "2bit", "--keep-exact"]
     facts = answer("index", docs, tmp_path / "out", *given)
     assert (facts["documents"], facts["empty_documents"], facts["index"]) == (30, 1, str(tmp_path / "out"))
     assert facts["vectors"]["kind"] == "hnsw"
     loaded = MuveraIndex.load(tmp_path / "out")
-    assert loaded.config == FDEConfig(dimension=16, **SMALL, seed=7)
+    assert loaded.config == FDEConfig.preset("simhash", 16, **SMALL, seed=7)
     assert (loaded.settings.tokens, loaded.settings.keep_exact) == ("2bit", True)
     words = " ".join(muvera("index", docs, tmp_path / "other", *given)[1].split())
     assert "65 floats (hnsw)" in words and "without exact tokens" in words
@@ -74,19 +74,19 @@ def test_an_encoder_is_fitted_on_all_batches(
     np.testing.assert_array_equal(first, second)
     some_texts(ids=False).save(tmp_path / "numbered")
     monkeypatch.setattr(sources, "_BATCH_BYTES", 16 * 4 * 50)
-    given = ["--encoder", "fde", "--config", config(tmp_path, **SMALL)]
+    given = ["--encoder", "simhash", "--config", config(tmp_path, **SMALL)]
     answer("encode", tmp_path / "numbered", tmp_path / "npy", *given)
     np.testing.assert_allclose(vectors(tmp_path / "npy"), VECTORS, atol=1e-5)
     assert json.loads((tmp_path / "npy" / "ids.json").read_text()) == list(range(30))
-    given = ["--encoder", "learned", "--config", config(tmp_path, **TINY), "--exact-tokens", 0]
-    answer("index", source, tmp_path / "learned", *given)
-    assert MuveraIndex.load(tmp_path / "learned").config.kind == "learned"
+    given = ["--encoder", "fde", "--config", config(tmp_path, **TINY), "--exact-tokens", 0]
+    answer("index", source, tmp_path / "tiny", *given)
+    assert MuveraIndex.load(tmp_path / "tiny").config == FDEConfig(dimension=16, **TINY)
 
 
 def test_bad_options_and_sources(docs: Path, tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
     for arguments, text in (
-        (["--encoder", "best"], "moments, learned, mean, fde, paper, reference, or the folder"),
+        (["--encoder", "best"], "fde, moments, mean, simhash, paper, reference, or the folder"),
         (["--keep-codes"], "Omit --keep-codes"),
         (["--exact-tokens", -1], "--exact-tokens must be at least 0, got -1."),
         (["--config", "nowhere.json"], "nowhere.json"),
@@ -168,7 +168,7 @@ def test_info_of_texts_and_encoders(docs: Path, tmp_path: Path) -> None:
     out = muvera("info", tmp_path / "texts")[1]  # so few texts are searched without vectors
     assert "exact up to (tokens)      20,000\nencoder (not in use)\n" in out
     answer("encode", docs, tmp_path / "a", "--save-encoder", tmp_path / "encoder")
-    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 153
+    assert answer("info", tmp_path / "encoder")["encoder"]["vector_dimension"] == 512
 
 
 def test_info_of_embeddings(docs: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_changes_are_saved_when_a_server_stops(tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture
 def small(tmp_path: Path) -> list[Any]:
-    return ["--encoder", "fde", "--config", config(tmp_path, **SMALL)]
+    return ["--encoder", "simhash", "--config", config(tmp_path, **SMALL)]
 
 
 def vectors(folder: Path) -> Any:
@@ -302,7 +302,7 @@ def vectors(folder: Path) -> Any:
 
 
 def test_documents_and_queries(docs: Path, small: list[Any], tmp_path: Path) -> None:
-    assert answer("encode", docs, tmp_path / "m")["config"] == MomentsConfig(dimension=16).to_dict()
+    assert answer("encode", docs, tmp_path / "m")["config"] == FDEConfig(dimension=16).to_dict()
     code, out, err = muvera("encode", docs, tmp_path / "d", *small)
     assert code == 0 and "vectors of documents, 65 floats each, 1 of them zero" in " ".join(out.split())
     assert "--save-encoder" in err

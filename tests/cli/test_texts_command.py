@@ -9,7 +9,7 @@ import pytest
 from builders.command_line import answer, fails, muvera, some_texts
 from builders.text_encoders import HashEncoder
 
-from muvera import TextIndex
+from muvera import FDEConfig, TextIndex
 from muvera.texts.encoders import registry
 
 CSV = """url,title,body,year
@@ -210,7 +210,7 @@ def test_settings_and_faults(tmp_path: Path) -> None:
     answer(*given, "--text", "body", "--tokens", "2bit", "--vectors", "mean", "--backend", "exact")
     loaded = TextIndex.load(tmp_path / "index", HashEncoder())
     assert (loaded.index.settings.tokens, loaded.index.settings.backend) == ("2bit", "exact")
-    assert loaded.index.info().encoder["covariance"] is False  # the preset "mean"
+    assert loaded.index.config == FDEConfig.preset("mean", 16)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "index"]
     assert "--overwrite" in fails(*given, "--text", "body")
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from muvera import FDEConfig, LearnedConfig, MomentsConfig, MultiVectors, diagnose
+from muvera import FDEConfig, MultiVectors, diagnose
 from muvera.diagnostics.diagnose import MeasuredEncoder, _recommended, draw_sample, token_geometry
-from muvera.fde.config import FDEConfig
+from muvera.fde.config import PRESETS
 from muvera.fde.encoder import FDEEncoder
 
 
@@ -65,11 +65,11 @@ def test_spread_of_maxsim() -> None:
 @pytest.mark.parametrize(("count", "cutoffs"), [(2, []), (20, [10]), (100, [10, 50])])
 def test_few_documents_have_no_deep_recall(count: int, cutoffs: list[int]) -> None:
     diagnosis = diagnose(cones(0.2, count=count))
-    assert [row.name for row in diagnosis.encoders] == ["mean", "fde", "paper"]
+    assert [row.name for row in diagnosis.encoders] == ["mean", "simhash", "paper"]
     for row in diagnosis.encoders:
         assert [cutoff for cutoff, value in row.recall.items() if value is not None] == cutoffs
     if count < 100:
-        assert diagnosis.recommended.config == MomentsConfig(dimension=32)
+        assert diagnosis.recommended.config == FDEConfig(dimension=32)
     assert diagnosis.text
 
 
@@ -80,7 +80,7 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
     queries = None if windows else MultiVectors.from_arrays(list(rng.normal(size=(12, 4, 8))))
     settings: dict[str, Any] = {"size": 30, "most_queries": 200, "min_fitting": 256, "seed": 0}
     drawn = draw_sample(documents, queries, least=(2, 1), threads=1, **settings)
-    config = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=2)
+    config = FDEConfig.preset("simhash", 8, num_repetitions=3, num_simhash_projections=2)
     encoder = FDEEncoder(config).fit(documents)
     vectors = encoder.encode_documents(drawn.documents), encoder.encode_queries(drawn.queries)
     products, expected = vectors[1] @ vectors[0].T, []
@@ -94,17 +94,17 @@ def test_ranks_are_those_of_a_count(windows: bool) -> None:
 
 
 def test_fitted_encoders_need_documents_beside_those_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = LearnedConfig(dimension=16, vector_dimension=64, num_landmarks=256, num_features=128)
-    made = {"paper": FDEConfig.preset("paper", 16), "learned": small}
-    monkeypatch.setattr("muvera.diagnostics.diagnose._MEASURED", tuple(made))
-    monkeypatch.setattr("muvera.diagnostics.diagnose.preset_config", lambda name, _: made.get(name, small))
+    small: dict[str, Any] = {"num_landmarks": 64, "final_projection_dimension": 24}
+    monkeypatch.setitem(PRESETS, "fde", small)
+    monkeypatch.setattr("muvera.diagnostics.diagnose._MEASURED", ("paper", "fde"))
     documents = documents_like_real(380)
     steps: list[int] = []
     diagnosis = diagnose(documents, progress=steps.append)
-    assert [row.name for row in diagnosis.encoders] == list(made) and steps == [1, 1, 1]
-    assert diagnosis.recommended.name == "learned"  # the paper's encoder never is
+    assert [row.name for row in diagnosis.encoders] == ["paper", "fde"] and steps == [1, 1, 1]
+    assert diagnosis.encoders[1].config == FDEConfig(dimension=16, **small)
+    assert diagnosis.recommended.name == "fde"  # the paper's encoder never is
     grown = dataclasses.replace(diagnosis, exact_search=False, documents=10**6)
-    assert "encoder='learned'" in grown.text and "1,000,000" in grown.text
+    assert "encoder='fde'" in grown.text and "1,000,000" in grown.text
     assert [row.name for row in diagnose(documents[:300]).encoders] == ["paper"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import CONDITIONS, METADATA
 
-from muvera import FDEConfig, FDEEncoder, MomentsConfig, MultiVectors, MuveraIndex, top_k
+from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
 from muvera.index.two_stage_search import SearchPlan
 from muvera.metadata import FilterError
@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_refused(collections: Any) -> None:
 
 
 def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> None:
-    index = opened(collections("default"), "learned")
+    index = opened(collections("default"), "fde")
     assert len(index) == 0 and index.info().description is None
     with pytest.raises(ValueError, match="256"):
         index.add(DOCUMENTS[:100])
@@ -280,5 +280,5 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     assert collections("default").describe() is None  # nothing was created
     index = opened(collections("default"), None)
     index.add(DOCUMENTS)
-    assert index.encoder.config == MomentsConfig(dimension=DIM)
+    assert index.encoder.config == FDEConfig(dimension=DIM)
     assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))

@@ -154,7 +154,7 @@ def test_a_folder_that_is_open_is_not_opened_again(tmp_path: Path) -> None:
 
 
 def test_long_vectors_are_refused_before_anything_is_created(postgres: str) -> None:
-    with EngineIndex(f"{postgres}#long", FDEConfig(dimension=DIM)) as index:
+    with EngineIndex(f"{postgres}#long", FDEConfig.preset("simhash", DIM)) as index:
         with pytest.raises(ValueError, match="4000"):
             index.add(DOCUMENTS)
         assert index.engine.describe() is None

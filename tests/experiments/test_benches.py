@@ -9,24 +9,29 @@ import numpy as np
 import pytest
 from builders.small_runs import collection_of
 
-from experiments.bench import first_stage, growth, plumbing, searches, speed, tokens, vectors
+from experiments.bench import first_stage, growth, pipeline, plumbing, searches, speed, tokens, vectors
 from experiments.bench.grown_documents import BLOCK, LONGEST, SHORTEST, GrownDocuments
 from experiments.datasets.collection import Collection
+from experiments.learned_vectors import LearnedVectors
 from experiments.peers.environments import MUVERA, PEERS
 from experiments.peers.workers.serve import operations_of
 from experiments.report.table import Table
-from muvera import MultiVectors, chamfer_matrix
+from muvera import FDEEncoder, MultiVectors, chamfer_matrix
+from muvera.fde.config import PRESETS
+
+#: Documents of a collection, enough to fit FDEs in an index.
+COUNT = 280
 
 
 @pytest.fixture(scope="module")
 def real() -> MultiVectors:
     """Documents whose tokens vary less within a document than across documents."""
     rng = np.random.default_rng(0)
-    centers = np.repeat(rng.standard_normal((250, 8)), 9, axis=0)
+    centers = np.repeat(rng.standard_normal((COUNT, 8)), 9, axis=0)
     centers[:, 0] += 2
-    rows = centers + 0.7 * rng.standard_normal((2250, 8))
+    rows = centers + 0.7 * rng.standard_normal((9 * COUNT, 8))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return MultiVectors.from_flat(rows.astype(np.float32), [9] * 250)
+    return MultiVectors.from_flat(rows.astype(np.float32), [9] * COUNT)
 
 
 def column(table: Table, name: str) -> list[Any]:
@@ -57,7 +62,7 @@ def test_dial_and_fixed_numbers(real: MultiVectors) -> None:
     assert column(table, "`recall=`") == [0.9, 0.95, 0.98, 0.99]
     for target, recall in zip(column(table, "`recall=`"), column(table, "10-recall@10"), strict=True):
         assert recall > target - 0.1
-    assert max(column(table, "fixed number with that recall")) <= 250
+    assert max(column(table, "fixed number with that recall")) <= COUNT
 
 
 def test_searches_at_equal_recall_and_in_all_ways(real: MultiVectors) -> None:
@@ -78,9 +83,9 @@ def test_a_made_document_is_a_function_of_its_number_and_varies_as_real_ones(rea
     for a, b in zip(few[7:], many, strict=False):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(np.asarray(few[3], np.float32), real[3], atol=1e-3)
-    assert set(few.lengths[250:].tolist()) == set(range(SHORTEST, LONGEST + 1))
-    other = next(GrownDocuments(real, seed=1).batches(300, 260))
-    assert not np.array_equal(other[0][:5], few[260][:5])
+    assert set(few.lengths[COUNT:].tolist()) == set(range(SHORTEST, LONGEST + 1))
+    other = next(GrownDocuments(real, seed=1).batches(COUNT + 50, COUNT + 10))
+    assert not np.array_equal(other[0][:5], few[COUNT + 10][:5])
 
     def variances(texts: MultiVectors) -> tuple[float, float]:
         means = np.stack([np.asarray(text, np.float32).mean(axis=0) for text in texts])
@@ -88,7 +93,7 @@ def test_a_made_document_is_a_function_of_its_number_and_varies_as_real_ones(rea
         return float(means.var(axis=0).sum()), float(np.sum(within) / texts.num_tokens)
 
     # Generated documents have eight times the tokens, and length 1 again.
-    np.testing.assert_allclose(variances(joined(4000)[250:]), variances(real), rtol=0.25)
+    np.testing.assert_allclose(variances(joined(4000)[COUNT:]), variances(real), rtol=0.25)
 
 
 def test_growth_measures_each_step_once_and_continues(
@@ -128,40 +133,159 @@ def test_first_stage_compares_searches_of_the_same_vectors(monkeypatch: pytest.M
     assert table.rows[-1][0] == "4,000 generated"
 
 
-def test_encoders_of_another_collection_find_less_until_they_are_rebuilt() -> None:
-    def part(name: str, first: int) -> Collection:
-        """Documents of unit tokens in eight of the axes alone."""
-        rng = np.random.default_rng(first)
-        rows = np.zeros((1800, 16), np.float32)
-        rows[:, first : first + 8] = np.repeat(rng.standard_normal((300, 8)), 6, axis=0)
-        rows[:, first : first + 8] += rng.standard_normal((1800, 8))
-        documents = MultiVectors.from_flat(rows / np.linalg.norm(rows, axis=1, keepdims=True), [6] * 300)
-        queries = MultiVectors.from_arrays([documents[i][:3] for i in range(0, 300, 5)])
-        return collection_of(documents, queries, name=name)
-
-    found = vectors.mixed_table(part("low", 0), part("high", 8), ("mean", "moments"))
-    assert found.header[2] == "low, then high: before" and found.rows[0][1] == "17"
-    shares = {row[0]: [float(cell) for cell in row[2:]] for row in found.rows}
-    before, rebuilt, before_2, rebuilt_2 = shares["moments"]
-    assert rebuilt > before + 0.05 and rebuilt_2 > before_2 + 0.05
-    assert shares["mean"][0] > shares["mean"][1] - 0.1
+@pytest.fixture
+def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Presets that are fitted in a moment."""
+    short = {"final_projection_dimension": 40}
+    monkeypatch.setitem(PRESETS, "fde", {"num_landmarks": 128, **short})
+    monkeypatch.setitem(PRESETS, "moments", {**PRESETS["moments"], **short})
 
 
-def test_the_default_vectors_are_measured(real: MultiVectors) -> None:
-    documents, other = real[:130], MultiVectors.from_arrays([-text for text in real])
-    ids = [str(i) for i in range(len(real))]
-    first = Collection("first", documents, documents[:20], "1", ids[:130], ids[:20])
-    second = Collection("second", other, other[:0], "2", ids, [])
+def recalls(row: list[str], header: list[str]) -> list[float]:
+    """Return a row's recalls by ascending numbers of candidates."""
+    return [float(cell) for cell, name in zip(row, header, strict=True) if name.startswith("@")]
+
+
+def numbered(name: str, documents: MultiVectors, queries: MultiVectors) -> Collection:
+    ids = [str(i) for i in range(len(documents))]
+    return Collection(name, documents, queries, name, ids, ids[: len(queries)])
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_the_family_has_a_row_for_each_preset(real: MultiVectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = ("learned features", None, {"floats": 40, "num_landmarks": 256, "num_features": 128})
+    monkeypatch.setattr(vectors, "FAMILY", [*vectors.FAMILY[:-1], learned])
+    names = ["mean", "paper", "simhash", "simhash, short form", "moments", "fde", "learned features"]
+    asked, windows = numbered("asked", real, real[:20]), numbered("windows", real, real[:0])
+    table = vectors.family_table([asked, windows], names)
+    labels = ["**fde**" if name == "fde" else name for name in names]
+    assert column(table, "FDE") == labels * 2 and column(table, "collection")[::7] == ["asked", "windows"]
+    floats = dict(zip(labels, column(table, "floats"), strict=False))
+    assert [floats[name] for name in ("mean", "paper", "simhash")] == ["9", "5,120", "2,569"]
+    assert [floats[name] for name in ("moments", "**fde**", "learned features")] == ["40", "40", "40"]
+    found = {(row[0], row[2]): recalls(row, table.header) for row in table.rows}
+    for values in found.values():
+        assert 0 < values[0] <= values[1] <= values[2] <= 1
+    for collection in ("asked", "windows"):  # everything is better than the mean token
+        least = found[collection, "mean"][1]
+        assert min(found[collection, name][1] for name in labels[2:]) >= least
+        assert found[collection, "**fde**"][1] > least + 0.05
+    assert min(float(cell) for cell in column(table, "query, us")) > 0
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_fits_on_few_documents_find_less(real: MultiVectors) -> None:
+    table = vectors.few_table([numbered("first", real, real[:40])], counts=(20, 200))
+    assert column(table, "documents of the fit") == [f"20 of {COUNT}"] * 2 + [f"200 of {COUNT}"] * 2
+    assert column(table, "FDE") == ["moments", "fde"] * 2
+    found = [recalls(row, table.header)[0] for row in table.rows]
+    assert found[2] > found[0] and found[3] > found[1]
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_sizes_of_the_projection_have_a_row_each(real: MultiVectors) -> None:
+    table = vectors.floats_table([numbered("first", real, real[:40])])
+    sizes = ["128", "256", "512", "1,024", "2,048"]
+    assert column(table, "floats") == sizes * 2 and column(table, "FDE") == ["moments"] * 5 + ["fde"] * 5
+    found = [recalls(row, table.header) for row in table.rows]
+    assert found[0] == found[4]  # 45 floats of moments at 8 columns are not projected
+    assert min(found[0]) > 0.5 and all(values == sorted(values) for values in found)
+
+
+def part(name: str, first: int) -> Collection:
+    """Documents of unit tokens in eight of the axes alone."""
+    rng = np.random.default_rng(first)
+    rows = np.zeros((1800, 16), np.float32)
+    rows[:, first : first + 8] = np.repeat(rng.standard_normal((300, 8)), 6, axis=0)
+    rows[:, first : first + 8] += rng.standard_normal((1800, 8))
+    documents = MultiVectors.from_flat(rows / np.linalg.norm(rows, axis=1, keepdims=True), [6] * 300)
+    queries = MultiVectors.from_arrays([documents[i][:3] for i in range(0, 300, 5)])
+    return collection_of(documents, queries, name=name)
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_documents_of_another_kind_are_found_by_simhash(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, high = part("low", 0), part("high", 8)
+    table = vectors.drift_table([(low, high)], count=300)
+    assert [row[:3] for row in table.rows] == [
+        ["low", "high", name] for name in ("mean", "simhash", "moments", "fde")
+    ]
+    own, added = (column(table, name) for name in ("own queries @20", "queries of the added kind @20"))
+    found = {name: (float(a), float(b)) for name, a, b in zip(column(table, "FDE"), own, added, strict=True)}
+    # What was fitted does not suit the added kind; SimHash hardly depends on the documents.
+    assert found["moments"][1] < found["moments"][0] - 0.1 and found["fde"][1] < found["fde"][0] - 0.1
+    assert abs(found["simhash"][1] - found["simhash"][0]) < 0.1
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_wide_tokens_and_added_documents(real: MultiVectors) -> None:
+    other = MultiVectors.from_arrays([text for sign in (-1, 0.5) for text in sign * np.stack(list(real))])
+    first, second = numbered("first", real[:130], real[:20]), numbered("second", other, other[:0])
     wide = vectors.wide_table(first, [12])
     assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1
-    table = vectors.encoders_table("Presets", [first], vectors.PLAIN)
-    assert column(table, "encoder") == ["mean", "fde", "moments"]
-    (fit,) = vectors.fit_table([first]).rows
-    assert fit[:2] == ["first", "130"] and float(fit[-1]) == 1
-    chosen = vectors.choice_table([second])
-    assert chosen.rows[0][2] == "moments" and float(chosen.rows[0][4]) > 0.5
     added = vectors.added_table([(second, first)], 60)
     assert column(added, "warning") == ["no", "no"] and int(added.rows[1][5]) >= 8
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_the_pipeline_at_equal_recall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real numbers of candidates are those of the smallest that reach the recall, judged by NumPy."""
+    own = part("own", 0)
+    monkeypatch.setattr(pipeline, "_CANDIDATES", (10, 20, 40, 80))
+    monkeypatch.setattr(pipeline, "_BREADTHS", (1, 4))
+    sketch = {"num_repetitions": 8, "num_simhash_projections": 3}
+    ways = [
+        pipeline.Way("moments", "moments", {}, "scan"),
+        pipeline.Way("fde", "fde", {}, "hnsw"),
+        pipeline.Way("paper", "paper", sketch, "exact"),
+        pipeline.Way("paper", "paper", sketch, "hnsw"),
+    ]
+    table = pipeline.measure([own], 1, ways)
+    assert column(table, "FDE") == ["moments", "fde", "paper", "paper"] * 3
+    assert column(table, "search") == ["scan", "hnsw", "exact", "hnsw"] * 3
+    assert column(table, "10-recall@10") == [target for target in (0.9, 0.95, 0.99) for _ in ways]
+    assert column(table, "floats") == [40, 40, 1024, 1024] * 3 and "median of 1 interleaved" in table.caption
+    encoder = FDEEncoder.preset("paper", 16, **sketch).fit(own.documents)
+    products = encoder.encode_queries(own.queries) @ encoder.encode_documents(own.documents).T
+    exact = np.argsort(-chamfer_matrix(own.queries, own.documents), axis=1)[:, :10]
+    ranks = np.take_along_axis(np.argsort(np.argsort(-products, axis=1), axis=1), exact, axis=1)
+    for row in table.rows:
+        facts = dict(zip(table.header, row, strict=True))
+        reached = facts["candidates"] is not None
+        assert reached == (facts["time, ms"] is not None) and (facts["ef"] is not None) == (
+            reached and facts["search"] == "hnsw"
+        )
+        if facts["search"] == "exact":
+            enough = [count for count in (10, 20, 40, 80) if (ranks < count).mean() >= facts["10-recall@10"]]
+            assert facts["candidates"] == (enough[0] if enough else None)
+        if facts["search"] == "hnsw" and reached:
+            assert facts["ef"] in (facts["candidates"], 4 * facts["candidates"])
+    assert table.rows[0][table.header.index("relative to the first")] == 1
+    assert sum(value is not None for value in column(table, "candidates")) >= 6
+
+
+def test_learned_vectors_improve_over_the_mean_token(real: MultiVectors) -> None:
+    sizes = {"floats": 40, "num_landmarks": 256, "num_features": 128}
+    queries = MultiVectors.from_arrays([text[:3] for text in real[:40]])
+    exact = np.argsort(-chamfer_matrix(queries, real), axis=1)[:, :10]
+
+    def found(encoder: Any) -> float:
+        scores = encoder.encode_queries(queries) @ encoder.encode_documents(real).T
+        best = np.argsort(-scores, axis=1)[:, :20]
+        return float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, best, strict=True)]))
+
+    one, two = (LearnedVectors(8, **sizes).fit(real, threads=threads) for threads in (1, 2))
+    for side in (one.encode_documents, one.encode_queries):
+        np.testing.assert_array_equal(side(real, 1), getattr(two, side.__name__)(real, 2))
+    mean = FDEEncoder.preset("mean", 8).fit(real)
+    assert found(one) > max(found(mean) + 0.05, 0.8)
+    untrained = LearnedVectors(8, **sizes, training_epochs=0).fit(real)
+    assert found(untrained) > found(mean) and not np.array_equal(untrained._features, one._features)
+    few = LearnedVectors(8, **sizes).fit(real[:30])  # extended by mixed documents
+    assert np.isfinite(few.encode_documents(real)).all() and found(few) > 0.5
+    empty = MultiVectors.from_arrays([np.empty((0, 8), np.float32), real[0]])
+    vectors_of_queries = one.encode_queries(empty)
+    assert not vectors_of_queries[0].any() and vectors_of_queries[1].any()
 
 
 def test_ratios_of_speed_are_taken_round_by_round() -> None:

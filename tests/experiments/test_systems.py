@@ -99,14 +99,17 @@ def test_systems_are_left_out_if_the_collection_lacks_something(
 
 
 def test_the_first_stage_gives_the_candidates_that_the_index_ranks(tmp_path: Path) -> None:
-    candidates = built("fde", COLLECTION, tmp_path).search(COLLECTION.queries, 10)
+    candidates = built("fde", COLLECTION, tmp_path, preset="simhash").search(COLLECTION.queries, 10)
     assert np.isnan(candidates.seconds).all()
-    ranked = ask(built("muvera", COLLECTION, tmp_path), COLLECTION.queries, 10, candidates=10)
+    index = built("muvera", COLLECTION, tmp_path, preset="simhash", backend="exact")
+    ranked = ask(index, COLLECTION.queries, 10, candidates=10)
     np.testing.assert_array_equal(np.sort(candidates.ids, axis=1), np.sort(ranked.ids, axis=1))
-    plain = built("fde", COLLECTION, tmp_path, fit_coefficients=False).search(COLLECTION.queries, 10)
+    unfitted = built("fde", COLLECTION, tmp_path, preset="simhash", fit_coefficients=False)
+    plain = unfitted.search(COLLECTION.queries, 10)
     assert not np.allclose(plain.scores, candidates.scores)
-    with pytest.raises(ValueError, match="fit_coefficients=False"):
-        built("fde", COLLECTION, tmp_path, preset="mean", fit_coefficients=False)
+    for preset in ("fde", "paper"):
+        with pytest.raises(ValueError, match="fit_coefficients=False"):
+            built("fde", COLLECTION, tmp_path, preset=preset, fit_coefficients=False)
 
 
 def test_codes_and_arguments(tmp_path: Path) -> None:
@@ -122,4 +125,4 @@ def test_codes_and_arguments(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             SYSTEMS[name](**build)
     names = arguments_of(SYSTEMS["muvera"], "build").keys()
-    assert {"preset", "center", "compact_dimension"} <= names and "seed" not in names
+    assert {"preset", "center", "final_projection_dimension"} <= names and "seed" not in names

@@ -181,11 +181,11 @@ def test_settings_and_encoders_in_every_form() -> None:
     index = MuveraIndex.build(DOCUMENTS, fitted, exact_tokens=0)
     assert isinstance(index.encoder, FDEEncoder) and index.config == CONFIG
     np.testing.assert_array_equal(index.encoder.center, fitted.center)
-    assert MuveraIndex.build(DOCUMENTS).config.kind == "moments"
+    assert MuveraIndex.build(DOCUMENTS).config == FDEConfig(dimension=DIM)
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_stage_search, "SCAN_FROM", 130)
+    monkeypatch.setattr(two_stage_search, "SCAN_FROM", 130 * CONFIG.vector_dimension)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     kinds = []
     for batch in batches(DOCUMENTS, 20):

@@ -210,7 +210,9 @@ def test_a_rebuild_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         index.rebuild(path=tmp_path / "other")
 
 
-LONG_CONFIG = FDEConfig(dimension=64, num_repetitions=2, num_simhash_projections=1, projection_dimension=8)
+LONG_CONFIG = FDEConfig.preset(
+    "simhash", 64, num_repetitions=2, num_simhash_projections=1, projection_dimension=8
+)
 
 
 def peak_of(work: Callable[[Path], object], folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""First-stage recall: windows of documents choose the default encoder and warn of unsuitable added documents."""
+"""First-stage recall: windows of documents measure it and warn of unsuitable added documents."""
 
 import dataclasses
 import warnings
@@ -11,18 +11,17 @@ from builders.indexes import DOCUMENTS, QUERIES, WAYS, built, recall
 from builders.realistic_collections import CONFIG as GOOD
 from builders.realistic_collections import documents_like_real
 
-from muvera import FDEConfig, LearnedConfig, MultiVectors, MuveraIndex, top_k
+from muvera import FDEConfig, MultiVectors, MuveraIndex, top_k
 from muvera.index import recall as module
-from muvera.index import two_stage_search
 from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, shares_found
 from muvera.utils.parallel import listening
 
 DIMENSION = 24
 #: An encoder with few floats and low recall.
 POOR = dataclasses.replace(
-    GOOD, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, split_mean=False
+    GOOD, num_repetitions=1, num_simhash_projections=1, projection_dimension=2, moments=None
 )
-CONFIG = LearnedConfig(dimension=DIMENSION, vector_dimension=48, num_landmarks=128, num_features=128)
+CONFIG = FDEConfig(dimension=DIMENSION, num_landmarks=64, final_projection_dimension=24)
 
 
 def kind(which: int, count: int, seed: int = 0) -> MultiVectors:
@@ -106,7 +105,10 @@ def test_added_documents_that_find_less_warn_until_a_rebuild(tmp_path: Path) -> 
 
 
 def test_recall_follows_what_is_in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = MuveraIndex.build(kind(0, 200), FDEConfig(dimension=DIMENSION), exact_tokens=0)
+    config = FDEConfig.preset("simhash", DIMENSION)
+    index = MuveraIndex.build(
+        kind(0, 200), config, exact_tokens=0, backend="exact"
+    )  # a scan is measured again
     measured = index.info().first_stage
     assert measured is not None and (measured.queries, measured.documents) == (64, 200)
     index.add(kind(1, 10))
@@ -163,27 +165,21 @@ def test_windows_and_their_exact_best() -> None:
         np.testing.assert_allclose(shares, count / 5)
 
 
-def test_the_default_is_chosen_by_recall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    documents = kind(0, 300)
-    stages: list[str] = []
+def test_the_default_is_fitted_as_soon_as_there_are_enough_documents(tmp_path: Path) -> None:
+    documents, stages = kind(0, 300), list[str]()
     with listening(stages.append):
-        easy = MuveraIndex.build(documents, exact_tokens=0)
-    fits = ["learning moments, 1 of 2", "learning moments, 2 of 2"]
+        index = MuveraIndex.build(documents, exact_tokens=0)
+    fits = [f"learning the projection, {step} of 2" for step in (1, 2)]
     assert stages[::2] == [*fits, "making vectors", "measuring recall"] and not any(stages[1::2])
-    compared = easy.info().encoder["compared"]
-    assert easy.config.kind == "moments" and list(compared) == ["moments"] and compared["moments"] >= 0.9
-    monkeypatch.setattr(two_stage_search, "LOW_RECALL", 1.1)
-    monkeypatch.setattr(two_stage_search, "_SUSPICIOUS", 1.1)
-    monkeypatch.setattr(two_stage_search, "_CLEARLY", -1)
-    small = {"moments": CONFIG, "learned": CONFIG}
-    monkeypatch.setattr(two_stage_search, "preset_config", lambda name, _: small[name])
-    index = MuveraIndex.build(documents[:10], exact_tokens=0, path=tmp_path / "index")
-    assert index.info().encoder["compared"] is None and index.encoder is None
-    loaded = MuveraIndex.load(tmp_path / "index")
-    loaded.add(documents[10:])  # now there are enough to choose
-    compared = loaded.info().encoder["compared"]
-    assert loaded.config.kind == "learned" and list(compared) == ["moments", "learned"]
-    loaded.save(tmp_path / "index")
-    assert MuveraIndex.load(tmp_path / "index").info() == loaded.info()
-    plain = MuveraIndex.build(documents, CONFIG, exact_tokens=0)
-    assert plain.info().encoder["compared"] is None
+    assert index.config == FDEConfig(dimension=DIMENSION)
+    first = index.info().first_stage
+    assert first is not None and first.recall > 0.9 and not index.info().warnings
+    waiting = MuveraIndex(CONFIG, exact_tokens=0)
+    waiting.add(documents[:255])
+    assert waiting.encoder is None and "too few documents" in waiting.info().warnings[0]
+    waiting.save(tmp_path / "waiting")
+    loaded = MuveraIndex.load(tmp_path / "waiting")
+    loaded.add(documents[255:])
+    assert loaded.encoder is not None and loaded.info().search == "exact" and not loaded.info().warnings
+    loaded.save(tmp_path / "waiting")
+    assert MuveraIndex.load(tmp_path / "waiting").info() == loaded.info()

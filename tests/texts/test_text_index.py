@@ -69,14 +69,14 @@ def test_filters_and_ids(index: TextIndex) -> None:
 
 def test_vectors_and_settings_reach_the_index() -> None:
     texts = [f"text number {i} of {i % 7} kinds" for i in range(260)]
-    encoder = HashEncoder(24)  # whose moments are longer than 256 floats
+    encoder = HashEncoder(24)
     info = TextIndex.build(texts, encoder, exact_tokens=0).info()
-    assert (info.encoder["encoder"], info.encoder["vector_dimension"]) == ("moments", 256)
-    built = TextIndex.build(texts[:20], encoder, vectors="fde", exact_tokens=0, tokens="2bit")
-    assert (built.info().encoder["encoder"], built.index.settings.tokens) == ("fde", "2bit")
+    assert (info.encoder["partition"], info.encoder["vector_dimension"]) == ("landmarks", 512)
+    built = TextIndex.build(texts[:20], encoder, vectors="simhash", exact_tokens=0, tokens="2bit")
+    assert (built.info().encoder["partition"], built.index.settings.tokens) == ("simhash", "2bit")
     empty = TextIndex.build([], HashEncoder(), vectors="mean")
     empty.add(TEXTS, ids=IDS)
-    assert (empty.index.config.kind, empty.index.settings.tokens) == ("moments", "int8")  # bytes by default
+    assert (empty.index.config.partition, empty.index.settings.tokens) == (None, "int8")  # bytes by default
     assert ids(empty.search("red apple"))[0] == "apple"
 
 

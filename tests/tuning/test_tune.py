@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from builders.realistic_collections import documents_like_real, queries_like_real
 
-from muvera import FDEConfig, LearnedConfig, MomentsConfig, MuveraIndex, tune
+from muvera import FDEConfig, MuveraIndex, tune
 from muvera.diagnostics.diagnose import draw_sample
-from muvera.fde.config import FDEConfig
-from muvera.fde.config import FDEConfig
 from muvera.mips import make_search
 from muvera.tuning.tune import Tuning, encoder_configs
 
@@ -22,14 +20,16 @@ FILLED = int((DOCUMENTS.lengths > 0).sum())
 
 
 def small_configs(dimension: int) -> dict[str, FDEConfig]:
-    """FDEs of 64 and 256 floats, moments of 16, learned vectors of 16."""
-    fde = FDEConfig(dimension=dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4)
-    learned = LearnedConfig(dimension=dimension, vector_dimension=16, num_landmarks=256, num_features=128)
+    """SimHash cells of 64 and 256 floats, moments and landmark cells projected to 16."""
+    simhash = FDEConfig.preset(
+        "simhash", dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4
+    )
+    short = {"final_projection_dimension": 16}
     return {
-        "FDE 64": fde,
-        "FDE 256": replace(fde, num_repetitions=16),
-        "moments 16": MomentsConfig(dimension=dimension, compact_dimension=16),
-        "learned 16": learned,
+        "simhash 64": simhash,
+        "simhash 256": replace(simhash, num_repetitions=16),
+        "moments 16": FDEConfig.preset("moments", dimension, **short),
+        "fde 16": FDEConfig(dimension=dimension, num_landmarks=64, **short),
     }
 
 
@@ -115,7 +115,7 @@ def test_the_smallest_that_reaches_a_target() -> None:
 
 
 def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.tuning.tune.SCAN_FROM", 300)
+    monkeypatch.setattr("muvera.index.two_stage_search.SCAN_FROM", 300 * 16)
     steps: list[int] = []
     limit = make_search("scan", 16).info()["bytes_per_vector"]
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=limit, progress=steps.append)
