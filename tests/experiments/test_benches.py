@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "moments", {**PRESETS["moments"], **short})
 
 
-def recalls(row: list[str], header: list[str]) -> list[float]:
+def recalls(row: Sequence[Any], header: list[str]) -> list[float]:
     """Return a row's recalls by ascending numbers of candidates."""
     return [float(cell) for cell, name in zip(row, header, strict=True) if name.startswith("@")]
 
@@ -219,7 +220,7 @@ def test_documents_of_another_kind_are_found_by_simhash(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("small_presets")
 def test_wide_tokens_and_added_documents(real: MultiVectors) -> None:
-    other = MultiVectors.from_arrays([text for sign in (-1, 0.5) for text in sign * np.stack(list(real))])
+    other = MultiVectors.from_flat(np.concatenate([-real.tokens, 0.5 * real.tokens]), [9] * 2 * COUNT)
     first, second = numbered("first", real[:130], real[:20]), numbered("second", other, other[:0])
     wide = vectors.wide_table(first, [12])
     assert [row[0] for row in wide.rows] == ["8", "12"] and min(float(row[-1]) for row in wide.rows) == 1

@@ -24,7 +24,7 @@ def small_configs(dimension: int) -> dict[str, FDEConfig]:
     simhash = FDEConfig.preset(
         "simhash", dimension, num_repetitions=4, num_simhash_projections=2, projection_dimension=4
     )
-    short = {"final_projection_dimension": 16}
+    short: dict[str, Any] = {"final_projection_dimension": 16}
     return {
         "simhash 64": simhash,
         "simhash 256": replace(simhash, num_repetitions=16),
