@@ -67,6 +67,8 @@ _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
 _README_SYSTEMS = {
     "muvera, tokens int8": "muvera, tokens also as int8",
     "muvera": "muvera",
+    "muvera moments 256, tokens int8": "muvera, `moments` of 256 floats, tokens also as int8",
+    "muvera moments 256": "muvera, `moments` of 256 floats",
     "muvera fde, hnswlib": "muvera, hnswlib",
     "muvera paper, hnswlib": "the paper's FDE, hnswlib",
     "lemur, ranked exactly": "LEMUR, ranked exactly",
@@ -84,7 +86,7 @@ _FDE_DEPTH = "@20"
 _FDE_COLLECTIONS = {
     "scifact-minilm": "SciFact",
     "cosqa-minilm": "CoSQA",
-    "plaid-colbertv2-lotte500": "ColBERTv2, LoTTE",
+    "lotte500-colbertv2": "ColBERTv2, LoTTE",
     "cranfield-minilm": "Cranfield",
 }
 _FDE_ROWS = {
