@@ -185,7 +185,7 @@ def make_torch(root: Path) -> None:
         torch.save(base, stream)
     torch.save(base, root / "legacy.pt", _use_new_zipfile_serialization=False)
     tensors["bfloat16"] = tensors["bfloat16"].float()
-    arrays = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    arrays: dict[str, Any] = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     np.savez_compressed(root / "expected.npz", base=base.numpy(), **arrays)
     keep(root, "torch_files")
 
