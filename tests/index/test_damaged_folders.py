@@ -1,5 +1,6 @@
 """Damaged, edited and foreign folders do not load."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.indexes import built
+from builders.realistic_collections import CONFIG
 
 from muvera import FDEConfig, MuveraIndex
 from muvera.index.generations import IndexFolderError
@@ -61,7 +63,7 @@ def linked(folder: Path) -> None:
 
 
 LISTED = {"bytes": 1, "sha256": "0"}
-OTHER = FDEConfig(dimension=17)
+OTHER = dataclasses.replace(CONFIG, dimension=17)
 TOKENS = "generation-000001/tokens-000000000000.npy"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     **{

@@ -179,6 +179,13 @@ def bytes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact_module, "_MOST_READ", 1.0)
 
 
+class FloatSearch(ExactSearch):
+    """Reads the floats of all vectors."""
+
+    def _by_bytes(self, *arguments: Any) -> None:
+        self._by_floats(*arguments)
+
+
 @pytest.mark.usefixtures("bytes_first")
 @shared_fixture
 @given(some.seeds, st.integers(1, 80), KINDS, some.dimensions, st.data())
@@ -190,8 +197,7 @@ def test_bytes_before_floats_find_what_all_floats_find(
     """
     vectors, queries = vectors_of(seed, count, dimension, kind), vectors_of(seed + 1, 3, dimension, kind)
     k = data.draw(st.integers(1, count))
-    search, floats = (filled(ExactSearch(dimension), vectors) for _ in range(2))
-    floats._columns = floats._columns[:1]
+    search, floats = (filled(made(dimension), vectors) for made in (ExactSearch, FloatSearch))
     removed = np.array(sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=count - 1))), np.int64)
     for each in (search, floats):
         each.remove(removed)
