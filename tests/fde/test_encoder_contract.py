@@ -198,9 +198,11 @@ def test_zeros_can_be_fitted_and_encoded(name: str) -> None:
 
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FDEEncoder(CONFIGS["fde"])
+    before = dict(vars(encoder))
     with monkeypatch.context() as broken, pytest.raises(TypeError):
         broken.setattr(encoder_module, "fit_maps", None)
         encoder.fit(ragged(20, 60))
+    assert vars(encoder) == before
     assert encoder.needs_fit and not encoder.fit(ragged(20, 60)).needs_fit
 
 
