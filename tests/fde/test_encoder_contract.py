@@ -225,7 +225,7 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
     assert not np.array_equal(new, old)
 
 
-# -- arguments and folders ----------------------------------------------------------------
+# -- arguments and folders -------------------------------------------------------------
 
 
 def test_encoder_arguments() -> None:
@@ -291,7 +291,9 @@ def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
 
 
 def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
-    """Return a changed description with the right checksum, as an attacker would write it."""
+    """Return a changed description with the right checksum, as an attacker would write
+    it.
+    """
     state = json.loads(content)
     del state["sha256"]
     change(state)
