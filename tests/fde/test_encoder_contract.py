@@ -198,9 +198,11 @@ def test_zeros_can_be_fitted_and_encoded(name: str) -> None:
 
 def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = FDEEncoder(CONFIGS["fde"])
+    before = dict(vars(encoder))
     with monkeypatch.context() as broken, pytest.raises(TypeError):
         broken.setattr(encoder_module, "fit_maps", None)
         encoder.fit(ragged(20, 60))
+    assert vars(encoder) == before
     assert encoder.needs_fit and not encoder.fit(ragged(20, 60)).needs_fit
 
 
@@ -223,7 +225,7 @@ def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch,
     assert not np.array_equal(new, old)
 
 
-# -- arguments and folders ----------------------------------------------------------------
+# -- arguments and folders -------------------------------------------------------------
 
 
 def test_encoder_arguments() -> None:
@@ -289,7 +291,9 @@ def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
 
 
 def with_checksum(content: str, change: Callable[[dict[str, Any]], object]) -> str:
-    """Return a changed description with the right checksum, as an attacker would write it."""
+    """Return a changed description with the right checksum, as an attacker would write
+    it.
+    """
     state = json.loads(content)
     del state["sha256"]
     change(state)

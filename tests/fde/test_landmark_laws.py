@@ -74,12 +74,14 @@ def landmarks_at(directions: np.ndarray) -> Landmarks:
     return Landmarks(zero, zero, np.ascontiguousarray(numbers.T), scales)
 
 
-# -- documents ----------------------------------------------------------------------------
+# -- documents -------------------------------------------------------------------------
 
 
 @given(texts)
 def test_a_documents_cells_are_its_largest_products(document: np.ndarray) -> None:
-    """max_x <x, l_j> up to a constant per cell; each entry is off by half of a 127th at most."""
+    """max_x <x, l_j> up to a constant per cell; each entry is off by half of a 127th at
+    most.
+    """
     largest = ((document.astype(np.float64) - MEAN) @ DIRECTIONS.T).max(axis=0)
     assert np.abs(maxima_of(document)[0] - largest).max() <= rounding(document)
     cells = ENCODER.encode_documents(document)[0]
@@ -105,7 +107,9 @@ def test_order_and_repetition_of_a_documents_tokens_do_not_matter(
 
 @given(texts, st.integers(-18, 18))
 def test_documents_cells_scale_with_tokens(document: np.ndarray, exponent: int) -> None:
-    """Tokens need no unit length: short ones are not rounded with the unit of long ones.  Exact."""
+    """Tokens need no unit length: short ones are not rounded with the unit of long
+    ones.  Exact.
+    """
     scale, sample = np.float32(2.0**exponent), ragged(DIMENSION, 8)
     config = FDEConfig(dimension=DIMENSION, num_landmarks=10, moments=None, final_projection=None)
     usual = draw_landmarks(sample, config)
@@ -115,7 +119,7 @@ def test_documents_cells_scale_with_tokens(document: np.ndarray, exponent: int) 
     np.testing.assert_array_equal(found, wanted * scale)
 
 
-# -- queries --------------------------------------------------------------------------------
+# -- queries ---------------------------------------------------------------------------
 
 
 @given(texts, sharpness)
@@ -202,16 +206,19 @@ def test_weights_of_sharpness_0_are_equal(query: np.ndarray) -> None:
 def test_sharp_cells_score_queries_at_landmarks_exactly(
     numbers: list[int], first: np.ndarray, second: np.ndarray
 ) -> None:
-    """beta = 1000, before rows are centered: two documents differ as their Chamfer does."""
+    """beta = 1000, before rows are centered: two documents differ as their Chamfer
+    does.
+    """
     query, documents = DIRECTIONS[numbers], [first, second]
     products = maxima_of(*documents) @ weights_of(query, 1000)
     exact = [oracle.chamfer(query, document) for document in documents]
-    # Landmarks have a cosine below .99 with each other: the others' weights are below 1e-4.
+    # Landmarks have a cosine below .99 with each other: the others' weights are below
+    # 1e-4.
     slack = len(numbers) * (2 * rounding(*documents) + 1e-3)
     assert products[0] - products[1] == pytest.approx(exact[0] - exact[1], abs=slack)
 
 
-# -- both sides -----------------------------------------------------------------------------
+# -- both sides ------------------------------------------------------------------------
 
 
 @given(texts, st.sampled_from(SIDES))
@@ -233,12 +240,14 @@ def test_a_constant_in_all_cells_of_a_document_changes_no_product(
     np.testing.assert_allclose(moved @ cells, vectors @ cells, atol=slack)
 
 
-# -- sampling -------------------------------------------------------------------------------
+# -- sampling --------------------------------------------------------------------------
 
 
 @given(st.integers(1, 60), st.integers(0, 40), st.integers(0, 1000))
 def test_landmarks_are_directions_of_different_tokens(count: int, zeros: int, seed: int) -> None:
-    """min(M, tokens that are not zero) of them, each within half a unit of a token's direction."""
+    """min(M, tokens that are not zero) of them, each within half a unit of a token's
+    direction.
+    """
     documents = ragged(7, 4, longest=12)
     tokens = np.concatenate([documents.tokens, np.zeros((zeros, 7), np.float32)])
     texts = MultiVectors.from_flat(tokens, [*documents.lengths, zeros])
@@ -259,13 +268,15 @@ def test_seeds_draw_other_landmarks() -> None:
     assert not np.array_equal(first, second)
 
 
-# -- the oracle -----------------------------------------------------------------------------
+# -- the oracle ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dimension", [1, 8, 17, 48, 140])
 @pytest.mark.parametrize("count", [1, 5, 16, 17, 64, 150])
 def test_oracle(dimension: int, count: int) -> None:
-    """A token may be rounded to either of two bytes, and of equal cosines either may be taken."""
+    """A token may be rounded to either of two bytes, and of equal cosines either may be
+    taken.
+    """
     config = FDEConfig(dimension=dimension, num_landmarks=count, moments=None, final_projection=None)
     documents = ragged(dimension, 30)
     encoder = FDEEncoder(config).fit(documents)
@@ -320,7 +331,7 @@ def test_a_nearer_landmark_takes_the_place_of_the_last_of_equal_ones(place: int)
     assert set(np.flatnonzero(weights).tolist()) == wanted and weights.argmax() == place
 
 
-# -- quality --------------------------------------------------------------------------------
+# -- quality ---------------------------------------------------------------------------
 
 
 def test_more_landmarks_approximate_chamfer_better() -> None:

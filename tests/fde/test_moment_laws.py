@@ -37,7 +37,9 @@ def config(dimension: int = DIMENSION, moments: Any = "covariance") -> FDEConfig
 
 @cache
 def plain(moments: Any = "covariance") -> FDEEncoder:
-    """Return an encoder with the default coefficients, whose columns are moments themselves."""
+    """Return an encoder with the default coefficients, whose columns are moments
+    themselves.
+    """
     values = config(moments=moments)
     return FDEEncoder(values, blocks=default_blocks(values))
 
@@ -60,7 +62,7 @@ def log_factor(count: int) -> float:
     return float(np.sqrt(2 * np.log(count)))
 
 
-# -- the oracle -----------------------------------------------------------------------------
+# -- the oracle ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("moments", ["mean", "covariance"])
@@ -105,7 +107,7 @@ def test_directions_are_those_of_tokens_around_their_documents_mean() -> None:
     assert 0.999 < captured / best <= 1.0001
 
 
-# -- documents ------------------------------------------------------------------------------
+# -- documents -------------------------------------------------------------------------
 
 
 @given(st.data(), texts)
@@ -161,7 +163,7 @@ def test_a_document_of_one_token_has_no_covariance(tokens: np.ndarray) -> None:
     np.testing.assert_array_equal(vector[MEAN], tokens[0])
 
 
-# -- queries --------------------------------------------------------------------------------
+# -- queries ---------------------------------------------------------------------------
 
 
 @given(texts, texts, st.sampled_from(["mean", "covariance"]))
@@ -181,7 +183,7 @@ def test_queries_scale_with_tokens(tokens: np.ndarray, exponent: int) -> None:
     assert scaled[-1] == usual[-1]
 
 
-# -- products -------------------------------------------------------------------------------
+# -- products --------------------------------------------------------------------------
 
 
 @given(texts, texts)
@@ -212,7 +214,9 @@ def test_the_product_of_triangles_is_that_of_matrices(asked: np.ndarray, tokens:
 
 
 def test_the_covariance_estimates_how_far_the_best_token_is_from_the_mean() -> None:
-    """Of normal tokens, nearly sqrt(2 log n) standard deviations: 2.97 of 3.46 for n = 400."""
+    """Of normal tokens, nearly sqrt(2 log n) standard deviations: 2.97 of 3.46 for n =
+    400.
+    """
     rng = np.random.default_rng(0)
     spread = np.array([2.0, 1.0, 0.5, 0.1])
     documents = MultiVectors.from_arrays([rng.standard_normal((400, 4)) * spread for _ in range(50)])
@@ -229,7 +233,7 @@ def test_the_covariance_estimates_how_far_the_best_token_is_from_the_mean() -> N
     np.testing.assert_allclose(excess / spread, log_factor(400), rtol=0.1)
 
 
-# -- coefficients and units -----------------------------------------------------------------
+# -- coefficients and units ------------------------------------------------------------
 
 
 @given(texts, st.lists(texts, min_size=2, max_size=2), st.sampled_from(["mean", "covariance"]))
@@ -276,7 +280,9 @@ def test_few_documents_leave_the_coefficients_near_the_defaults() -> None:
 
 
 def test_fitted_coefficients_separate_the_best_documents() -> None:
-    """The share of the variance of Chamfer among the best 50 that products do not explain."""
+    """The share of the variance of Chamfer among the best 50 that products do not
+    explain.
+    """
     documents = documents_like_real(400)
     queries = queries_like_real(documents, 40)
     exact = chamfer_matrix(queries, documents)
@@ -295,7 +301,9 @@ def test_fitted_coefficients_separate_the_best_documents() -> None:
 
 @pytest.mark.parametrize("preset", ["mean", "simhash"])
 def test_a_term_that_is_the_same_for_all_documents_gets_no_weight(preset: str) -> None:
-    """Documents of two tokens, all equally long, with means equally long up to rounding."""
+    """Documents of two tokens, all equally long, with means equally long up to
+    rounding.
+    """
     rng = np.random.default_rng(0)
     bases = rng.standard_normal((160, 20))
     bases *= 3 / np.linalg.norm(bases, axis=1, keepdims=True)

@@ -1,4 +1,6 @@
-"""The preset "reference": FDEs and draws of the C++ program, from golden files and from muvfde."""
+"""The preset "reference": FDEs and draws of the C++ program, from golden files and from
+muvfde.
+"""
 
 import json
 from importlib.util import find_spec
@@ -67,7 +69,8 @@ def test_normals_of_libstdcxx(seed: int) -> None:
         wanted = golden[f"normals_{seed}"]
     drawn = standard_normals(seed, len(wanted))
     assert drawn.dtype == np.float32
-    # glibc's logf is off by one unit for some arguments, and later operations carry that on.
+    # glibc's logf is off by one unit for some arguments, and later operations carry
+    # that on.
     assert np.abs(drawn.view(np.int32).astype(np.int64) - wanted.view(np.int32)).max() <= 3
     assert np.mean(drawn == wanted) > 0.98
     for count in (0, 1, 2, 7):

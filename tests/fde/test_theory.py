@@ -1,4 +1,6 @@
-"""Theorems 2.1 and 2.2: the bounds of the proofs put together again, and tried on tokens."""
+"""Theorems 2.1 and 2.2: the bounds of the proofs put together again, and tried on
+tokens.
+"""
 
 import math
 from functools import partial
@@ -21,12 +23,16 @@ counts = st.integers(1, 5000)
 
 
 def projection_failure(e: float, p: int) -> float:
-    """Fact A.2 with Achlioptas' constants: an inner product of vectors of at most length 1 is off by e."""
+    """Fact A.2 with Achlioptas' constants: an inner product of vectors of at most
+    length 1 is off by e.
+    """
     return 4 * math.exp(-p * (e**2 / 4 - e**3 / 6))
 
 
 def worst_loss(deviation: float, largest_angle: float) -> float:
-    """Largest cost of (8) over best angles up to `largest_angle`, and of (9), a cell's own tokens."""
+    """Largest cost of (8) over best angles up to `largest_angle`, and of (9), a cell's
+    own tokens.
+    """
     best = np.linspace(0, min(largest_angle, np.pi), 2001)
     other = np.minimum(best + 2 * np.pi * deviation, np.pi)
     own = 1 - math.cos(min(np.pi * deviation, np.pi))
@@ -94,13 +100,15 @@ def test_documents_must_be_counted() -> None:
         theorem_2_2(0.1, None, 3, 4, 0)
 
 
-# -- on tokens ------------------------------------------------------------------------------
+# -- on tokens -------------------------------------------------------------------------
 
 
 def estimate(
     query: np.ndarray, document: np.ndarray, normals: np.ndarray, signs: np.ndarray | None = None
 ) -> float:
-    """Return <Fq, Fd> / |Q| of one repetition, cell by cell: 2**k blocks are too many to store."""
+    """Return <Fq, Fd> / |Q| of one repetition, cell by cell: 2**k blocks are too many
+    to store.
+    """
     query_bits, document_bits = query @ normals.T > 0, document @ normals.T > 0
     if signs is not None:
         query, document = (x @ signs.T / math.sqrt(len(signs)) for x in (query, document))
@@ -131,7 +139,9 @@ def test_the_estimate_by_cells_is_that_of_the_encoder(seed: int, bits: int, proj
 
 @given(st.floats(0.01, 0.5), st.floats(1e-9, 0.999), counts, counts)
 def test_parameters_grow_as_the_theorems_say(eps: float, delta: float, queries: int, documents: int) -> None:
-    """k as 1 / eps and 1 / eps**2, p as 1 / eps**2, all with log(m / delta); R with log n."""
+    """k as 1 / eps and 1 / eps**2, p as 1 / eps**2, all with log(m / delta); R with log
+    n.
+    """
     one, half = theorem_2_1(eps, delta, queries, documents), theorem_2_1(eps / 2, delta, queries, documents)
     assert half.num_simhash_projections >= 2 * one.num_simhash_projections - 2
     assert half.any_angle_simhash_projections >= 4 * one.any_angle_simhash_projections - 4
@@ -154,7 +164,9 @@ def test_sizes_are_logarithms(eps: float, queries: int, documents: int, n: int) 
 @settings(max_examples=20)
 @given(some_seeds, st.sampled_from([8, 64]))
 def test_theorem_2_1_holds_for_any_angle(seed: int, dimension: int) -> None:
-    """With `any_angle_simhash_projections`: no failure in 20 draws, of which one is allowed."""
+    """With `any_angle_simhash_projections`: no failure in 20 draws, of which one is
+    allowed.
+    """
     eps, delta = 0.5, 0.05
     required = theorem_2_1(eps, delta, 4, 12)
     rng = np.random.default_rng(seed)
@@ -169,7 +181,9 @@ def test_theorem_2_1_holds_for_any_angle(seed: int, dimension: int) -> None:
 @settings(max_examples=20)
 @given(some_seeds)
 def test_theorem_2_1_holds_within_its_angle(seed: int) -> None:
-    """With the theorem's k: each query token has a document token within `largest_angle`."""
+    """With the theorem's k: each query token has a document token within
+    `largest_angle`.
+    """
     eps, dimension, rng = 0.5, 16, np.random.default_rng(seed)
     required = theorem_2_1(eps, 0.05, 4, 12)
     query, document, off = (unit_rows(rng, n, dimension).astype(np.float64) for n in (4, 12, 4))
