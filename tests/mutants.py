@@ -1,4 +1,4 @@
-"""Plant the faults of ``mutants.yaml`` one at a time, and check that tests catch them.
+"""Plant the faults of ``mutants*.yaml`` one at a time, and check that tests catch them.
 
 ``python tests/mutants.py`` copies the checkout to a temporary folder, runs the named
 tests there without a fault, and then once per fault.  A fault is caught if a test fails,
@@ -26,7 +26,7 @@ from queue import SimpleQueue
 import yaml
 
 ROOT = Path(__file__).parents[1]
-FAULTS = Path(__file__).with_suffix(".yaml")
+FAULTS = tuple(sorted(Path(__file__).parent.glob("mutants*.yaml")))
 
 #: Share of the faults that tests must catch.
 ENOUGH = 0.95
@@ -61,12 +61,13 @@ class Mutant:
         return source.replace(self.old, self.new)
 
 
-def read_mutants(path: Path = FAULTS) -> list[Mutant]:
-    """Read the faults, which the YAML file groups by source file; raise ValueError for
-    a repeated name.
+def read_mutants(paths: Sequence[Path] = FAULTS) -> list[Mutant]:
+    """Read the faults, which YAML files group by source file; raise ValueError for a
+    repeated name.
     """
     mutants = []
-    for file, group in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
+    for file, group in (item for content in files for item in content.items()):
         for values in group["mutants"]:
             tests = tuple(values.pop("tests", group["tests"]))
             mutants.append(Mutant(file=file, tests=tests, **values))
