@@ -368,7 +368,7 @@ class ScanSearch(VectorSearch):
         loaded._columns = read(folder / COLUMNS, loaded._columns, None)
         if not np.array_equal(np.sort(loaded._columns), np.arange(dimension)):
             raise ValueError(f"{folder / COLUMNS} must be a permutation of 0 to {dimension - 1}.")
-        loaded._fitted_on = saved.state["fitted_on"]
+        loaded._fitted_on = int(saved.state["fitted_on"])
         loaded._hold(loaded._labels, saved)
         return loaded
 
