@@ -74,7 +74,7 @@ def read_mutants(paths: Sequence[Path] = FAULTS) -> list[Mutant]:
     names = [mutant.name for mutant in mutants]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
-        raise ValueError(f"{path} has two faults named {', '.join(sorted(repeated))}.")
+        raise ValueError(f"Two faults are named {', '.join(sorted(repeated))}.")
     return mutants
 
 
