@@ -34,8 +34,8 @@ Dialect = Literal["muvera", "reference"]
 #: their principal directions.
 MAX_DIRECTIONS = 128
 
-# Floats of an FDE after a learned projection.  On six collections, 256 lose up to .08 of
-# 10-recall@20, and 1,024 gain at most .04: `python -m experiments vectors family`.
+# Floats of an FDE after a learned projection.  On six collections, 256 lose up to .06 of
+# 10-recall@20: `python -m experiments vectors family`.
 _LEARNED_FLOATS = 512
 
 # The paper's steps alone, with 10,240 floats.
@@ -152,13 +152,13 @@ class FDEConfig:
     moments : {"covariance", "mean"} or None
         "mean": store the document's own mean token, because its part of Chamfer is exact,
         and a bias.  SimHash cells then hold the tokens minus this mean.  "covariance":
-        also the covariance of the document's tokens in min(d, 128) directions.  It holds
-        most of the information beyond the mean, and takes most of the time to encode.
-        None: neither.
+        also the covariance of the document's tokens in min(d, 128) directions, which
+        raises recall for any partition.  A query takes about as long for it as for
+        landmark cells.  None: neither.
     final_projection : {"learned", "count_sketch"} or None
         "learned": project cells and moments together to `final_projection_dimension`
         floats, by a reduced-rank regression on exact similarities.  Fitting takes
-        seconds; search and memory take a tenth of those of the paper's FDE.  Needs
+        seconds, and a vector a twentieth of the memory of the paper's FDE.  Needs
         `moments`.  "count_sketch": the paper's final projection, of the cells alone.
         None: no projection.
     final_projection_dimension : int, optional
