@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
-from ..kernels.tile import pad_columns
 from ..utils.random_streams import random_stream
 from .arrays import EncoderArrays, Shapes, array
 from .config import FDEConfig
@@ -72,14 +71,9 @@ class Landmarks(EncoderArrays):
         return len(self.scales)
 
     @cached_property
-    def columns(self) -> ByteColumns:
-        """The landmarks for kernels of queries."""
-        return token_columns(self.landmarks, self.scales, self.center)
-
-    @cached_property
     def document_columns(self) -> ByteColumns:
         """The landmarks for kernels of documents."""
-        return self.columns._replace(center=pad_columns(self.mean))
+        return token_columns(self.landmarks, self.scales, self.mean)
 
     @cached_property
     def directions(self) -> Directions:
