@@ -30,12 +30,12 @@ DocumentCells = Literal["mean", "unit", "length"]
 #: Source of random draws and cell numbers: this library, or Google's C++ reference.
 Dialect = Literal["muvera", "reference"]
 
-#: Largest number of directions of the covariance.  Tokens of more columns are turned into
-#: their principal directions.
+#: Largest number of directions of the covariance.  Tokens of more columns are turned
+#: into their principal directions.
 MAX_DIRECTIONS = 128
 
-# Floats of an FDE after a learned projection.  On six collections, 256 lose up to .06 of
-# 10-recall@20: `python -m experiments vectors family`.
+# Floats of an FDE after a learned projection.  On six collections, 256 lose up to .06
+# of 10-recall@20: `python -m experiments vectors family`.
 _LEARNED_FLOATS = 512
 
 # The paper's steps alone, with 10,240 floats.
@@ -92,7 +92,8 @@ _LIMITS: dict[str, tuple[int, int | None]] = {
     "seed": (0, None),
 }
 
-# Longest vector that a learned projection reads: sums of its bytes must fit into 32 bits.
+# Longest vector that a learned projection reads: sums of its bytes must fit into 32
+# bits.
 _LONGEST = 65536
 
 
@@ -100,29 +101,29 @@ _LONGEST = 65536
 class FDEConfig:
     """Configuration of an FDE.  The defaults had the best recall across collections.
 
-    ``FDEConfig(dimension=d)`` is the preset "fde": landmark cells, moments and a learned
-    projection to 512 floats.  :meth:`preset` gives the others by name.
+    ``FDEConfig(dimension=d)`` is the preset "fde": landmark cells, moments and a
+    learned projection to 512 floats.  :meth:`preset` gives the others by name.
 
     Parameters
     ----------
     dimension : int
         d, columns of a token vector.
     partition : {"landmarks", "simhash"} or None
-        How token space is divided into cells.  "landmarks": M token vectors sampled from
-        documents; a document's value is its largest similarity to each landmark, and a
-        query token is divided softly among the nearest ones.  It has the best recall and
-        needs a fit to documents.  "simhash": the paper's random hyperplanes.  None: no
-        cells, only `moments`.
+        How token space is divided into cells.  "landmarks": M token vectors sampled
+        from documents; a document's value is its largest similarity to each landmark,
+        and a query token is divided softly among the nearest ones.  It has the best
+        recall and needs a fit to documents.  "simhash": the paper's random hyperplanes.
+        None: no cells, only `moments`.
     num_landmarks : int
         M, with landmarks.  More raise recall; encoding a document takes M * d products
         per token, and a query the same.
     landmark_sharpness : float
-        beta, with landmarks: the weights of a query token grow as exp(beta * cosine) over
-        its nearest landmarks.  Recall hardly depends on it between 6 and 16; less is
-        better for documents of another kind than the sample.
+        beta, with landmarks: the weights of a query token grow as exp(beta * cosine)
+        over its nearest landmarks.  Recall hardly depends on it between 6 and 16; less
+        is better for documents of another kind than the sample.
     num_repetitions : int
-        R_reps, with SimHash: the number of independent partitions.  The error falls with
-        its square root; time and size grow in proportion.
+        R_reps, with SimHash: the number of independent partitions.  The error falls
+        with its square root; time and size grow in proportion.
     num_simhash_projections : int
         k_sim, with SimHash: hyperplanes of a partition, which has 2**k_sim cells.  More
         of them suit long documents, and leave more cells empty.
@@ -135,26 +136,26 @@ class FDEConfig:
         they preserve inner products exactly.  "rademacher": the paper's dense
         +-1/sqrt(d_proj).  "count_sketch": one +-1 per column.  "identity": d_proj = d.
     center : bool
-        With SimHash: subtract the mean document token from document tokens, and from the
-        tokens of both sides before they are assigned to cells.  The ranking by Chamfer
-        does not change.  Without `moments`, this raises recall a lot for models whose
-        vectors share a direction.  Needs a fit.
+        With SimHash: subtract the mean document token from document tokens, and from
+        the tokens of both sides before they are assigned to cells.  The ranking by
+        Chamfer does not change.  Without `moments`, this raises recall a lot for models
+        whose vectors share a direction.  Needs a fit.
     fill_empty_partitions : bool
         With SimHash: assign the nearest token to an empty document cell (section 2).
         With `center`, an empty cell represents the average token, which is better.
     document_cells : {"length", "mean", "unit"}
         With SimHash: the value of a document's cell is the mean of its tokens as in the
-        paper, the direction of the mean ("unit"), or that direction with the mean length
-        of the tokens.
+        paper, the direction of the mean ("unit"), or that direction with the mean
+        length of the tokens.
     soft_query_cells : float
         tau, with SimHash: a query token at distance m from its nearest hyperplane also
         goes to the cell across it, with weight exp(-m / tau) / 2.  0 turns it off.
     moments : {"covariance", "mean"} or None
-        "mean": store the document's own mean token, because its part of Chamfer is exact,
-        and a bias.  SimHash cells then hold the tokens minus this mean.  "covariance":
-        also the covariance of the document's tokens in min(d, 128) directions, which
-        raises recall for any partition.  A query takes about as long for it as for
-        landmark cells.  None: neither.
+        "mean": store the document's own mean token, because its part of Chamfer is
+        exact, and a bias.  SimHash cells then hold the tokens minus this mean.
+        "covariance": also the covariance of the document's tokens in min(d, 128)
+        directions, which raises recall for any partition.  A query takes about as long
+        for it as for landmark cells.  None: neither.
     final_projection : {"learned", "count_sketch"} or None
         "learned": project cells and moments together to `final_projection_dimension`
         floats, by a reduced-rank regression on exact similarities.  Fitting takes
@@ -162,8 +163,8 @@ class FDEConfig:
         `moments`.  "count_sketch": the paper's final projection, of the cells alone.
         None: no projection.
     final_projection_dimension : int, optional
-        Floats after the final projection.  Default for "learned": 512.  More raise recall
-        and cost time and memory in proportion.
+        Floats after the final projection.  Default for "learned": 512.  More raise
+        recall and cost time and memory in proportion.
     seed : int
         Seed of all random draws.  No seed is better than another; documents and queries
         need the same one.
@@ -307,13 +308,13 @@ class FDEConfig:
         name : {"fde", "moments", "mean", "simhash", "paper", "reference"}
             "fde": the default, landmark cells and moments, projected to 512 floats.
             "moments": the same without cells.  "mean": the mean token and a bias, the
-            baseline for any longer vector.  "simhash": SimHash cells and the mean token,
-            5,249 floats for 128 columns.  It hardly depends on the documents that it was
-            fitted on, which suits streams of changing documents.  "paper": arXiv
-            2405.19504, section 2, with 10,240 floats.  "reference": Google's C++ reference
-            (google/graph-mining), the same FDE from the same seed up to float32
-            rounding.  This holds for builds with GNU libstdc++; other C++ standard
-            libraries draw other numbers.
+            baseline for any longer vector.  "simhash": SimHash cells and the mean
+            token, 5,249 floats for 128 columns.  It hardly depends on the documents
+            that it was fitted on, which suits streams of changing documents.  "paper":
+            arXiv 2405.19504, section 2, with 10,240 floats.  "reference": Google's C++
+            reference (google/graph-mining), the same FDE from the same seed up to
+            float32 rounding.  This holds for builds with GNU libstdc++; other C++
+            standard libraries draw other numbers.
         dimension : int
             d, columns of a token vector.
         **changes

@@ -56,8 +56,8 @@ _LANDMARK_TOKENS = 16384
 class FDEEncoder:
     """Turn token sets into vectors whose inner product approximates Chamfer.
 
-    An encoder of the presets "paper" and "reference" can encode at once; all others need
-    :meth:`fit` first.
+    An encoder of the presets "paper" and "reference" can encode at once; all others
+    need :meth:`fit` first.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ class FDEEncoder:
     blocks: MomentBlocks | None = None
     learned: LearnedProjection | None = None
 
-    #: A power of two.  Tokens are divided by it before encoding, and vectors are multiplied
-    #: by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
+    #: A power of two.  Tokens are divided by it before encoding, and vectors are
+    #: multiplied by it.  It is 1 unless float32 cannot hold the fourth power of tokens.
     scale: float = 1.0
 
     # True once :attr:`needs_fit` was False; it never changes back.
@@ -174,8 +174,8 @@ class FDEEncoder:
         Parameters
         ----------
         documents : MultiVectors, arrays, or an iterable of MultiVectors
-            A sample is enough.  At most 4,096 documents (512 without landmarks and learned
-            projection) are used and held in memory, chosen at random.
+            A sample is enough.  At most 4,096 documents (512 without landmarks and
+            learned projection) are used and held in memory, chosen at random.
         queries : MultiVectors or arrays, optional
             Queries to fit to.  Default: windows of the documents' own tokens.
         threads : int, optional
@@ -189,8 +189,8 @@ class FDEEncoder:
         Raises
         ------
         ValueError
-            If it is fitted already, or the documents have no tokens, numbers that are not
-            finite, or another dimension.
+            If it is fitted already, or the documents have no tokens, numbers that are
+            not finite, or another dimension.
         """
         config = self.config
         if not config.needs_fit:
@@ -284,7 +284,8 @@ class FDEEncoder:
         documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
             A document without tokens gets the zero vector.
         out : numpy.ndarray, optional
-            float32 (n, vector_dimension), C-contiguous, to write to, such as a memory map.
+            float32 (n, vector_dimension), C-contiguous, to write to, such as a memory
+            map.
         threads : int, optional
             Default: all usable cores.  The result does not depend on it.
 
@@ -292,9 +293,9 @@ class FDEEncoder:
         -------
         numpy.ndarray
             float32 (n, vector_dimension).  The inner product with a query's vector
-            approximates ``chamfer(query, document)`` up to a constant per query.  Without
-            `moments` it approximates ``num_repetitions`` times the similarity, as in the
-            paper.
+            approximates ``chamfer(query, document)`` up to a constant per query.
+            Without `moments` it approximates ``num_repetitions`` times the similarity,
+            as in the paper.
 
         Raises
         ------
@@ -434,9 +435,9 @@ class FDEEncoder:
 
         Drawn arrays are included, because random streams may change between versions of
         NumPy.  The columns of token vectors are padded with zeros to a multiple of 16.
-        Bit j of a cell's code is set if its hyperplane j has a positive product, and the
-        blocks of a SimHash FDE run through repetitions, then codes (a Gray code with
-        ``dialect="reference"``), then the d_proj floats of a cell.
+        Bit j of a cell's code is set if its hyperplane j has a positive product, and
+        the blocks of a SimHash FDE run through repetitions, then codes (a Gray code
+        with ``dialect="reference"``), then the d_proj floats of a cell.
 
         Returns
         -------

@@ -54,7 +54,8 @@ def as_encoder(
 def read_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
     """Read an encoder of this configuration from the ``encoder_*.npy`` in `folder`.
 
-    Raise FileNotFoundError for a missing file, and ValueError for a damaged one or for arrays of another configuration.
+    Raise FileNotFoundError for a missing file, and ValueError for a damaged one or for
+    arrays of another configuration.
     """
 
     def read(name: str) -> NDArray[Any]:
@@ -94,7 +95,8 @@ def load_encoder(path: str | os.PathLike[str]) -> FDEEncoder:
     FileNotFoundError
         If the folder contains no encoder.
     ValueError
-        For a missing or damaged file, another format, or arrays that do not fit the configuration.
+        For a missing or damaged file, another format, or arrays that do not fit the
+        configuration.
     """
     folder = as_path(path)
     file = folder / ENCODER_FILE

@@ -13,8 +13,8 @@ For each text, and for each of its R_reps repetitions:
 
 Sizes: d columns of a token, `width` = d rounded up to LANES, R_reps `repetitions` of
 k_sim `bits`, C = 2**k_sim cells, d_proj `columns` of a block.  Rows of `width` floats
-are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its repetition has a
-positive product.  The cells with tokens are listed as *slots*.
+are stored flat.  Bit j of a cell's *code* is set if hyperplane j of its repetition has
+a positive product.  The cells with tokens are listed as *slots*.
 
 Every sum has a fixed order, see :mod:`muvera.kernels.tile`.  So the bits of an FDE
 depend neither on the batch nor on the number of threads, nor on the vector width.

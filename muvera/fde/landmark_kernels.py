@@ -1,11 +1,11 @@
 """Landmark cells, compiled: largest products of documents, soft weights of queries.
 
-Sizes: d columns of a token; `width` is d rounded up to a multiple of LANES; n landmarks.
-:func:`muvera.kernels.byte_tile.pack_bytes` packs them in panels of LANES columns of
-`width` bytes.
+Sizes: d columns of a token; `width` is d rounded up to a multiple of LANES; n
+landmarks. :func:`muvera.kernels.byte_tile.pack_bytes` packs them in panels of LANES
+columns of `width` bytes.
 
-Tokens minus a center are rounded to bytes.  Products of bytes are exact integers, so the
-values of a text depend neither on the machine nor on other texts.
+Tokens minus a center are rounded to bytes.  Products of bytes are exact integers, so
+the values of a text depend neither on the machine nor on other texts.
 """
 
 import math
@@ -24,10 +24,10 @@ from ..kernels.tile import LANES, ROWS
 #: them gain nothing.
 NEAREST = 16
 
-#: A token that has no landmark within this cosine has most of its weight in no cell.  The
-#: moments then decide, which matters for documents of another kind than the sample: from
-#: no such place to .6 to .8, 10-recall@50 rises from .85 to .89 to .92 for Cranfield with
-#: landmarks of CoSQA.  Above .7, documents of a mixed collection begin to lose.
+#: A query token whose nearest landmark has a lower cosine has most of its weight in no
+#: cell, so the moments decide.  With landmarks of 400 CoSQA documents, this raises
+#: 10-recall@50 of Cranfield's queries from .85 to .92; `python -m experiments vectors
+#: drift` measures it.  With larger values, documents of the sample's kind begin to lose.
 ELSEWHERE = 0.7
 
 # Tokens whose largest entry is below this number count as zero: its inverse overflows.
@@ -73,8 +73,8 @@ class Directions(NamedTuple):
     packed : numpy.ndarray
         int8, flat, see :func:`muvera.kernels.byte_tile.pack_bytes`.
     sums : numpy.ndarray
-        int32, 128 times the sum of each column's bytes, then 2**31 - 1 up to a multiple of
-        :data:`muvera.kernels.nearest.CHUNK`: columns that are not there come last.
+        int32, 128 times the sum of each column's bytes, then 2**31 - 1 up to a multiple
+        of :data:`muvera.kernels.nearest.CHUNK`: columns that are not there come last.
     size : int
         n.
     unit : float
@@ -91,7 +91,8 @@ class Directions(NamedTuple):
 @helper
 def _round_floats(rows, first, last, out):
     """Write ``rows[first:last]`` in 127ths of the largest entry to `out`; return the unit."""
-    # Bit patterns of positive floats have the order of the floats; this loop is vectorized.
+    # Bit patterns of positive floats have the order of the floats; this loop is
+    # vectorized.
     row = rows[first:last]
     bits, peak_bits = row.view(np.int32), np.int32(0)
     for j in range(row.shape[0]):
@@ -184,8 +185,8 @@ class CellMap(NamedTuple):
 def _round_directions(tokens, start, stop, center, rounded, lengths, units):
     """Write the directions of tokens minus `center`, in bytes; see :func:`_round_floats`.
 
-    The length of each token goes to `lengths`, and the unit of its bytes, divided by its
-    distance from the center, to `units`.
+    The length of each token goes to `lengths`, and the unit of its bytes, divided by
+    its distance from the center, to `units`.
     """
     depth = max(tokens.floats.shape[1], tokens.halves.shape[1])
     width = center.shape[0]
@@ -237,10 +238,10 @@ def _write_weights(keys, length, steepness, elsewhere, weights):
 def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, weights):
     """Write the nearest landmarks of tokens start..stop, and the weights of their cells.
 
-    The weights of token q are ``|q| exp(b cos(q / |q| - c, l - c)) / t`` for its nearest
-    landmarks l, with the center c and the sharpness b.  t is the sum of these powers plus
-    ``exp(b ELSEWHERE)``.  All cosines are made of products of bytes, and of equal products,
-    the first ones are nearest.
+    The weights of token q are ``|q| exp(b cos(q / |q| - c, l - c)) / t`` for its
+    nearest landmarks l, with the center c and the sharpness b.  t is the sum of these
+    powers plus ``exp(b ELSEWHERE)``.  All cosines are made of products of bytes, and of
+    equal products, the first ones are nearest.
 
     Parameters
     ----------

@@ -13,8 +13,8 @@ resembles.  So
 
     Chamfer(Q, X) = sum_q max_x <x, q>  ~  sum_j (sum_q w_j(q)) max_x <x, l_j>,
 
-which is a kernel regression of Chamfer through the landmarks.  The right side is an inner
-product of two vectors of M floats: an FDE.  From both, the mean over the cells is
+which is a kernel regression of Chamfer through the landmarks.  The right side is an
+inner product of two vectors of M floats: an FDE.  From both, the mean over the cells is
 subtracted.  Without this, documents of another kind than the sample are lost.
 
 This partition is ours.  Like the network of LEMUR (arXiv 2601.21853), it measures
@@ -51,8 +51,8 @@ class Landmarks(EncoderArrays):
 
     #: The mean of the sample's token directions, c, (d,).
     center: NDArray[np.float32] = array(np.float32)
-    #: The sample's mean token, (d,).  It is subtracted from documents' tokens before these
-    #: are rounded, which adds a constant to each cell.
+    #: The sample's mean token, (d,).  It is subtracted from documents' tokens before
+    #: these are rounded, which adds a constant to each cell.
     mean: NDArray[np.float32] = array(np.float32)
     #: Directions of sampled tokens, (d, n), n <= M; column j is in units of its scale.
     landmarks: NDArray[np.int8] = array(np.int8, unit_of_columns="scales")

@@ -1,15 +1,17 @@
 """The learned final projection: from cells and moments to a few hundred floats.
 
 A reduced-rank regression finds two maps.  Let X (m, L) be long vectors of sampled
-documents, cells and moments side by side, minus their mean; W (n, L) those of *windows*,
-short runs of tokens that stand for queries; and S (m, n) the exact similarities, minus
-each window's mean.  A bilinear form B with X B W' ~ S is fitted first, as
+documents, cells and moments side by side, minus their mean; W (n, L) those of
+*windows*, short runs of tokens that stand for queries; and S (m, n) the exact
+similarities, minus each window's mean.  A bilinear form B with X B W' ~ S is fitted
+first, as
 
     B = s I + correction.
 
 The multiple s of the identity makes documents outside the sample comparable with those
-inside; the correction is a ridge regression of what is left.  Then the best form of rank
-D replaces B, measured in the documents' second moment, and its two factors are the maps:
+inside; the correction is a ridge regression of what is left.  Then the best form of
+rank D replaces B, measured in the documents' second moment, and its two factors are the
+maps:
 
     <map_d' x, map_q' w> = x' B w  up to a constant per query.
 
@@ -50,8 +52,8 @@ from .moment_kernels import ByteMap
 from .moments import mean_tokens
 from .tasks import Tokens, run_tasks
 
-# Largest number of windows.  5,120 had the same recall, and 3,072 up to .008 less; the time
-# of a fit grows with the square of their number.
+# Largest number of windows.  5,120 had the same recall, and 3,072 up to .008 less; the
+# time of a fit grows with the square of their number.
 _WINDOWS = 4096
 
 # Largest number of bytes of the windows' long vectors.
@@ -60,8 +62,8 @@ _BYTES = 256 << 20
 # Largest number of windows per document.
 _PER_DOCUMENT = 3
 
-# Tokens of a window: single ones are best if all tokens are alike, more if tokens differ
-# and the vector is very short.
+# Tokens of a window: single ones are best if all tokens are alike, more if tokens
+# differ and the vector is very short.
 _WINDOW = 4
 
 # Ridges of windows and of documents, in units of the mean square length of their long
@@ -72,13 +74,14 @@ _DOCUMENT_RIDGE = 0.3
 # Ridge of the regression of rounding errors, in units of the mean square of a column.
 _ERROR_RIDGE = 0.03
 
-# Share of the identity in the documents' second moment, in units of its mean eigenvalue.
-# Less has higher recall on a kind of documents that the sample lacked, and .3 has lower.
+# Share of the identity in the documents' second moment, in units of its mean
+# eigenvalue. Less has higher recall on a kind of documents that the sample lacked, and
+# .3 has lower.
 _SPREAD = 0.03
 
-# The same share for the columns of the mean token and the bias.  Of .1, 1 and 10, larger
-# values had higher recall on a kind of documents that the sample lacked, and 10 had lower
-# recall if the sample had both kinds.
+# The same share for the columns of the mean token and the bias.  Of .1, 1 and 10,
+# larger values had higher recall on a kind of documents that the sample lacked, and 10
+# had lower recall if the sample had both kinds.
 _MEAN_SPREAD = 1.0
 
 # Directions whose spread is below this share of the largest one are left out.
@@ -113,8 +116,8 @@ class LearnedProjection(EncoderArrays):
     #: Map of the other columns of queries, (d + 1, D).
     sums: NDArray[np.int8] = array(np.int8, unit_of_columns="sum_scales")
     sum_scales: NDArray[np.float32] = array(np.float32)
-    #: Factors of the columns of documents' long vectors, (L,): all rows of their map are
-    #: about equally long, because it is rounded with one unit per column.
+    #: Factors of the columns of documents' long vectors, (L,): all rows of their map
+    #: are about equally long, because it is rounded with one unit per column.
     row_units: NDArray[np.float32] = array(np.float32)
     #: Map of documents, (L, D).
     documents: NDArray[np.int8] = array(np.int8, unit_of_columns="document_scales")
@@ -156,7 +159,8 @@ class LearnedProjection(EncoderArrays):
             float32 (n, L), as for :func:`fit_maps`.
         maps : Maps
         cell_columns, mean_columns : int
-            Columns of the cells, which come first, and of mean and bias, which come last.
+            Columns of the cells, which come first, and of mean and bias, which come
+            last.
         cell_unit : float
             The cells of queries in the long vectors were divided by it.
         threads : int or None
@@ -240,7 +244,8 @@ def sample_windows(
 def _pick(texts: MultiVectors, most: int, stream: np.random.Generator) -> list[NDArray[np.float32]]:
     """Return up to `most` windows within texts.
 
-    On average, all texts have the same number of windows, because queries do not prefer long texts.
+    On average, all texts have the same number of windows, because queries do not prefer
+    long texts.
     """
     count = min(texts.num_tokens, most)
     if count == 0:
@@ -414,8 +419,8 @@ def _leading_combinations(
 ) -> NDArray[np.float32]:
     """Return the combinations of windows whose rows of W B' matter most, (n, D).
 
-    Step 2: they are the leading eigenvectors of ``W B' C B W'``, with the documents' second moment
-    C plus the spread.
+    Step 2: they are the leading eigenvectors of ``W B' C B W'``, with the documents'
+    second moment C plus the spread.
     """
     count, start = len(documents), windows.shape[1] - spread.mean_columns
     # The rows' products with the documents, and their scaled columns of mean and bias.
@@ -444,8 +449,8 @@ def _factors(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return the factors of queries and of documents, and C times the latter (steps 3 and 4).
 
-    The documents' factor F is ``B W' V`` with the combinations V.  The queries' factor is
-    ``B' C F``, computed with the ridge regression of step 1.
+    The documents' factor F is ``B W' V`` with the combinations V.  The queries' factor
+    is ``B' C F``, computed with the ridge regression of step 1.
     """
     count, start = len(documents), windows.shape[1] - spread.mean_columns
     factor = form.scale * product(windows.T, leading, threads)

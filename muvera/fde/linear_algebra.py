@@ -36,7 +36,8 @@ _COPIED = 128
 # Extra columns of the subspace iteration, and its rounds.
 _EXTRA, _ROUNDS = 64, 4
 
-# Entries above a limit are clipped: limits to compare, in shares of a column's largest number.
+# Entries above a limit are clipped: limits to compare, in shares of a column's largest
+# number.
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
 
 #: A matrix rounded to int8, and the unit of each column.
@@ -91,7 +92,8 @@ def leading_eigenvectors(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return up to `count` leading eigenvalues, in descending order, and eigenvectors (n, c) of a matrix (n, n).
 
-    The matrix is symmetric and positive semi-definite.  `stream` draws the start of a subspace iteration.
+    The matrix is symmetric and positive semi-definite.  `stream` draws the start of a
+    subspace iteration.
     """
     size = len(matrix)
     count = min(count, size)
@@ -152,7 +154,8 @@ _LIMIT = _BlasLimit()
 
 @lru_cache(maxsize=1)
 def _libraries(num_modules: int) -> ThreadpoolController:
-    # Searching for the loaded libraries takes longer than a small product, so it is repeated only after an import.
+    # Searching for the loaded libraries takes longer than a small product, so it is
+    # repeated only after an import.
     return ThreadpoolController()
 
 
@@ -185,8 +188,8 @@ def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
 def quantize_to_half_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return `matrix` (L, D) in half bytes, two rows in a byte, and the unit of each column.
 
-    See :mod:`muvera.kernels.byte_tile` for the entries.  The largest ones are clipped if this lowers the sum of squared
-    errors of their column.
+    See :mod:`muvera.kernels.byte_tile` for the entries.  The largest ones are clipped
+    if this lowers the sum of squared errors of their column.
     """
     peaks = np.abs(matrix).max(axis=0, initial=0)
     relative = matrix / np.where(peaks > 0, peaks, 1)
@@ -222,7 +225,8 @@ def byte_arguments(
 ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
     """Return `matrix` (L, D) from :func:`quantize_columns` as arguments of `multiply_by_bytes`.
 
-    L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded up to a multiple of `multiple`.
+    L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded
+    up to a multiple of `multiple`.
     """
     packed = pack_bytes(np.pad(matrix, ((0, -len(matrix) % multiple), (0, 0))))
     return packed, _column_sums(matrix), units

@@ -27,8 +27,8 @@ class Directions(NamedTuple):
     Parameters
     ----------
     packed : numpy.ndarray
-        float32, packed by :func:`muvera.kernels.rows.pack_map` from (width, r); empty if
-        r is d, for the columns themselves.
+        float32, packed by :func:`muvera.kernels.rows.pack_map` from (width, r); empty
+        if r is d, for the columns themselves.
     size : int
         r.
     """
@@ -43,8 +43,8 @@ class QueryMetric(NamedTuple):
     Parameters
     ----------
     packed : numpy.ndarray
-        The documents' mean covariance C0 (r, r), float32: its lower triangle with doubled
-        entries off the diagonal, packed as columns, flat.
+        The documents' mean covariance C0 (r, r), float32: its lower triangle with
+        doubled entries off the diagonal, packed as columns, flat.
     units : numpy.ndarray
         float32 (4,), of cells, covariance, mean and bias.
     """
@@ -80,8 +80,8 @@ class ByteMap(NamedTuple):
     Parameters
     ----------
     packed : numpy.ndarray
-        int8, or uint8 for half bytes; see :func:`muvera.kernels.byte_tile.pack_bytes` and
-        `pack_half_bytes`.
+        int8, or uint8 for half bytes; see :func:`muvera.kernels.byte_tile.pack_bytes`
+        and `pack_half_bytes`.
     sums : numpy.ndarray
         int32 (D,), 128 times the sum of each column.
     scales : numpy.ndarray
@@ -203,9 +203,9 @@ def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
     """Write the triangles of texts first..last to ``out[0 : last - first]``.
 
     With an empty `metric`, these are the covariances of documents of n tokens, times
-    ``sqrt(2 log n)``: about the distance of the largest of n normal values of variance 1
-    from their mean.  Otherwise, queries multiply covariances with them:
-    ``sum_q q q' / (2 sqrt(q' C0 q))``, divided by `unit`, with C0 = `metric`, see
+    ``sqrt(2 log n)``: about the distance of the largest of n normal values of variance
+    1 from their mean.  Otherwise, queries multiply covariances with them: ``sum_q q q'
+    / (2 sqrt(q' C0 q))``, divided by `unit`, with C0 = `metric`, see
     :class:`QueryMetric`.
     """
     offsets, size = tokens.offsets, directions.size

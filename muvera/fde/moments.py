@@ -1,10 +1,10 @@
 """Moments: a document's mean token, a bias and its covariance, as columns of a vector.
 
-The part of Chamfer that the mean token explains is exact: sum_q <q, m>.  What is left is
-how far the best token of a document lies above its mean.  For tokens that vary like normal
-values, the largest of n lies about sqrt(2 log n) standard deviations above it, and the
-variance along q is q' C q with the document's covariance C.  Linearized around the
-documents' mean covariance C0:
+The part of Chamfer that the mean token explains is exact: sum_q <q, m>.  What is left
+is how far the best token of a document lies above its mean.  For tokens that vary like
+normal values, the largest of n lies about sqrt(2 log n) standard deviations above it,
+and the variance along q is q' C q with the document's covariance C.  Linearized around
+the documents' mean covariance C0:
 
     Chamfer(Q, X)  ~  sum_q <q, m> + sqrt(2 log n) <C, sum_q q q' / (2 sqrt(q' C0 q))>
 
@@ -47,7 +47,8 @@ from .tasks import Side, Tokens, new_rows
 #: logarithm of the number of tokens.
 DEFAULT_COEFFICIENTS = (0.5, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0)
 
-# Maximum number of tokens that determine the directions, and maximum bytes of their deviations.
+# Maximum number of tokens that determine the directions, and maximum bytes of their
+# deviations.
 _DIRECTION_TOKENS, _DIRECTION_BYTES = 16384, 128 << 20
 
 #: Largest number of documents whose exact similarities are computed.
@@ -59,24 +60,26 @@ _QUERIES = 100
 # Tokens of a window if no queries are given, and their maximum otherwise.
 _LENGTH, _LONGEST = 24, 64
 
-# Number of documents per query in the regression: the best ones, because a search has to
-# separate these.
+# Number of documents per query in the regression: the best ones, because a search has
+# to separate these.
 _BEST = 100
 
-# Weight of the default coefficients, in sampled documents: a few documents hardly change them.
+# Weight of the default coefficients, in sampled documents: a few documents hardly
+# change them.
 _PRIOR = 4.0
 
-# A term whose spread is below this share of the targets' spread is nearly the same for all
-# sampled documents.  It could contribute only with a huge coefficient, which would be wrong
-# for other documents.
+# A term whose spread is below this share of the targets' spread is nearly the same for
+# all sampled documents.  It could contribute only with a huge coefficient, which would
+# be wrong for other documents.
 _LEAST_SPREAD = 0.1
 
-# Purposes among the random streams of a seed; the first picks documents, queries and windows.
+# Purposes among the random streams of a seed; the first picks documents, queries and
+# windows.
 _PICKING, _DIRECTIONS = 0xC4, 0xC5
 
-#: How both sides share the length of a product.  "balanced": both are about equally long,
-#: which graphs need.  "rounded": all blocks of documents have the same largest entry, so
-#: that they can be rounded with one step.
+#: How both sides share the length of a product.  "balanced": both are about equally
+#: long, which graphs need.  "rounded": all blocks of documents have the same largest
+#: entry, so that they can be rounded with one step.
 Units = Literal["balanced", "rounded"]
 
 #: A block of documents' vectors and its counterpart of queries' vectors.
@@ -89,11 +92,11 @@ class MomentBlocks(EncoderArrays):
 
     #: Of the terms of DEFAULT_COEFFICIENTS, float64 (7,).
     coefficients: NDArray[np.float64] = array(np.float64)
-    #: Documents' blocks (cells, covariance, mean, bias) are multiplied by these, queries'
-    #: blocks are divided, float32 (4,).
+    #: Documents' blocks (cells, covariance, mean, bias) are multiplied by these,
+    #: queries' blocks are divided, float32 (4,).
     units: NDArray[np.float32] = array(np.float32)
-    #: The sampled documents' mean blocks (w,), which are subtracted; this does not change
-    #: the ranking.
+    #: The sampled documents' mean blocks (w,), which are subtracted; this does not
+    #: change the ranking.
     offset: NDArray[np.float32] = array(np.float32)
     #: The documents' mean covariance (r, r); (0, 0) without covariance.
     metric: NDArray[np.float32] = array(np.float32)
@@ -185,7 +188,8 @@ def principal_directions(
     covariance = gram(deviations.T, threads) / np.float32(max(1, tokens))
     start = random_stream(seed, _DIRECTIONS, 1)
     axes = leading_eigenvectors(covariance, count, start, threads)[1]
-    # A random rotation gives all entries of a covariance about the same range, because they are rounded with one step.
+    # A random rotation gives all entries of a covariance about the same range, because
+    # they are rounded with one step.
     turn = np.linalg.qr(stream.standard_normal((axes.shape[1], axes.shape[1])))[0]
     return np.ascontiguousarray((axes @ turn.astype(np.float32)).T)
 

@@ -1,9 +1,9 @@
 """SimHash cells: the paper's partition and inner projections, as one step.
 
 Paper: arXiv 2405.19504, section 2.  Each of R_reps repetitions divides token space by
-k_sim hyperplanes into 2**k_sim cells (:mod:`muvera.fde.partition`).  A query's cell holds
-the sum of its tokens, a document's the mean.  A random projection (:mod:`muvera.fde.projection`)
-makes d_proj floats of each cell.
+k_sim hyperplanes into 2**k_sim cells (:mod:`muvera.fde.partition`).  A query's cell
+holds the sum of its tokens, a document's the mean.  A random projection
+(:mod:`muvera.fde.projection`) makes d_proj floats of each cell.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class MeanToken(EncoderArrays):
 def draw_matrices(config: FDEConfig) -> SimHashMatrices:
     """Draw the matrices of a configuration.
 
-    Every purpose of random draws has its own child of one ``SeedSequence``.  So does every
-    repetition, or every group of repetitions that share a rotation.  So repetition r does
-    not depend on the number of repetitions, up to rounding.
+    Every purpose of random draws has its own child of one ``SeedSequence``.  So does
+    every repetition, or every group of repetitions that share a rotation.  So
+    repetition r does not depend on the number of repetitions, up to rounding.
 
     Parameters
     ----------

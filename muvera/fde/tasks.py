@@ -20,7 +20,8 @@ Side = Literal["documents", "queries"]
 #: Writes rows for the texts start..stop.
 Write = Callable[[Tokens, int, int, NDArray[np.float32]], None]
 
-#: Tokens per task: enough to hide the cost of starting it, few enough to balance threads.
+#: Tokens per task: enough to hide the cost of starting it, few enough to balance
+#: threads.
 TASK_TOKENS = 2048
 
 

@@ -40,7 +40,8 @@ def _reached(builder: Any, row: Any, position: Any, bound: Any) -> Any:
     return bits
 
 
-#: Return a number whose bit i is set if ``row[position + i]`` (int32) is at least a bound.
+#: Return a number whose bit i is set if ``row[position + i]`` (int32) is at least a
+#: bound.
 reached_bits = emitted(_reached, types.uint64)
 
 
@@ -88,7 +89,8 @@ def _bound(builder: Any, maxima: Any, position: Any, wanted: Any) -> Any:
     return builder.sext(least, wanted.type)
 
 
-#: Return the `wanted`-th greatest of the WIDE * LANES integers (int32) from `position` on.
+#: Return the `wanted`-th greatest of the WIDE * LANES integers (int32) from `position`
+#: on.
 bound_of_maxima = emitted(_bound, types.intp)
 
 
