@@ -1,4 +1,4 @@
-"""EncoderArrays: the drawn and fitted arrays of an encoder, checked and stored by name."""
+"""EncoderArrays: drawn and fitted arrays of an encoder, checked and stored by name."""
 
 from __future__ import annotations
 

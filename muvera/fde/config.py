@@ -342,7 +342,7 @@ class FDEConfig:
 
     @property
     def cell_dimension(self) -> int:
-        """Floats of all cells before a final projection, R_reps * 2**k_sim * d_proj or M."""
+        """Floats of all cells: R_reps * 2**k_sim * d_proj, or M landmarks."""
         return self.num_cells * (self.projection_dimension or 1)
 
     @property
@@ -381,7 +381,7 @@ class FDEConfig:
         return self.final_projection == "learned" or self.partition == "landmarks"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for :meth:`from_dict`, without parameters of another partition.
+        """Return plain values, without parameters of another partition.
 
         So a stored configuration does not depend on defaults that it ignores.
         """

@@ -15,7 +15,7 @@ from .config import FDEConfig
 
 @dataclass(frozen=True)
 class FinalSketch(EncoderArrays):
-    """A count sketch psi' of all cells (arXiv 2405.19504, section 2, "final projections")."""
+    """A count sketch psi' of all cells (arXiv 2405.19504, section 2)."""
 
     #: Position of each float in the sketch, below d_final, (floats of the cells,).
     targets: NDArray[np.int64] = array(np.int64)
@@ -28,7 +28,7 @@ class FinalSketch(EncoderArrays):
         return (config.cell_dimension,), (config.cell_dimension,)
 
     def require_shape(self, config: FDEConfig) -> None:
-        """Raise ValueError for arrays of another configuration, or a target out of range."""
+        """Raise ValueError for another configuration, or a target out of range."""
         super().require_shape(config)
         targets, size = self.targets, config.final_projection_dimension
         assert size is not None

@@ -4,9 +4,11 @@ The steps, in this order; each may be absent (:class:`muvera.fde.config.FDEConfi
 
 1. Cells.  Partition the tokens by SimHash (:mod:`muvera.fde.simhash`) or landmarks
    (:mod:`muvera.fde.landmarks`), and aggregate them per cell.
-2. Moments.  Mean token and covariance stand beside the cells (:mod:`muvera.fde.moments`).
-3. Final projection.  Reduce both to few floats (:mod:`muvera.fde.learned_projection`), or
-   the cells alone (:mod:`muvera.fde.count_sketch`).
+2. Moments.  Mean token and covariance stand beside the cells
+   (:mod:`muvera.fde.moments`).
+3. Final projection.  Reduce both to few floats
+   (:mod:`muvera.fde.learned_projection`), or the cells alone
+   (:mod:`muvera.fde.count_sketch`).
 """
 
 from __future__ import annotations
@@ -87,7 +89,8 @@ class FDEEncoder:
 
     >>> rng = np.random.default_rng(0)
     >>> documents = [rng.normal(size=(9, 32)) for _ in range(300)]
-    >>> FDEEncoder(FDEConfig(dimension=32)).fit(documents).encode_documents(documents).shape
+    >>> encoder = FDEEncoder(FDEConfig(dimension=32)).fit(documents)
+    >>> encoder.encode_documents(documents).shape
     (300, 512)
     """
 
@@ -148,7 +151,8 @@ class FDEEncoder:
 
         Examples
         --------
-        >>> FDEEncoder.preset("paper", 128, num_simhash_projections=4).config.vector_dimension
+        >>> encoder = FDEEncoder.preset("paper", 128, num_simhash_projections=4)
+        >>> encoder.config.vector_dimension
         5120
         """
         return cls(FDEConfig.preset(name, dimension, **changes))
@@ -160,7 +164,7 @@ class FDEEncoder:
 
     @property
     def center(self) -> NDArray[np.float32]:
-        """The mean token that SimHash cells subtract, float32 (d,); zero without ``center``."""
+        """The mean token that SimHash cells subtract, float32 (d,), or zeros."""
         self._require_fit()
         if self.mean_token is None:
             return np.zeros(self.config.dimension, np.float32)
@@ -354,7 +358,7 @@ class FDEEncoder:
         return TASK_TOKENS, None
 
     def _write(self, side: Side, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write the vectors of texts start..stop; those without tokens may get any vector."""
+        """Write the vectors of texts start..stop; empty ones may get any vector."""
         if self.learned is None:
             weight = 1.0 if self.blocks is None else self.blocks.cell_weight(side)
             self._write_cells(side, weight, tokens, start, stop, out)
@@ -380,7 +384,7 @@ class FDEEncoder:
     def _write_cells(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the cells of texts start..stop, times `weight`, to the first columns of `out`."""
+        """Write the cells of texts start..stop, times `weight`, first in `out`."""
         if self.config.partition is None:
             return
         cells = out
@@ -398,7 +402,7 @@ class FDEEncoder:
     def _project_queries(
         self, learned: LearnedProjection, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the projected cells and moments of queries, without their long vectors."""
+        """Write the projected cells and moments of queries without long vectors."""
         blocks, landmarks = cast(MomentBlocks, self.blocks), self.landmarks
         project_query_moments(
             tokens, start, stop, blocks.packed_directions, blocks.query_metric,
@@ -423,7 +427,7 @@ class FDEEncoder:
 
     @property
     def _cell_columns(self) -> int:
-        """Floats of the cells; a small sample has fewer tokens than the configured landmarks."""
+        """Floats of the cells; a small sample has fewer than M landmarks."""
         if self.landmarks is not None and self.config.final_projection == "learned":
             return self.landmarks.count
         return self.config.cell_dimension
@@ -507,7 +511,7 @@ def array_classes(config: FDEConfig) -> dict[str, type[EncoderArrays]]:
 
 
 def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
-    """Return the factor with which cells of documents spread as much as their moments."""
+    """Return the factor with which documents' cells spread as much as their moments."""
     spreads = [
         float(np.square(part - part.mean(axis=0), dtype=np.float64).sum())
         for part in (documents[:, :cells], documents[:, cells:])
@@ -516,7 +520,10 @@ def _cell_unit(documents: NDArray[np.float32], cells: int) -> float:
 
 
 def _scale_of(documents: MultiVectors) -> float:
-    """Return 1, or a power of two near the largest number if float32 does not hold its fourth power."""
+    """Return a power of two near the largest number, or 1 for ordinary numbers.
+
+    Float32 must hold the fourth power of a token's entries.
+    """
     tokens = documents.tokens
     largest = max(float(tokens.max(initial=0)), -float(tokens.min(initial=0)))
     if largest == 0 or 2.0**-20 <= largest <= 2.0**20:

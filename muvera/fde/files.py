@@ -19,7 +19,7 @@ from .encoder import ENCODER_FILE, ENCODER_FORMAT, FDEEncoder, array_classes
 def as_encoder(
     value: FDEConfig | FDEEncoder | str | None, dimension: int
 ) -> tuple[FDEConfig, FDEEncoder | None]:
-    """Return the configuration of an ``encoder=`` argument, and the encoder if it is a fitted one.
+    """Return the configuration of an ``encoder=`` argument, and its fitted encoder.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def is_encoder_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def load_encoder(path: str | os.PathLike[str]) -> FDEEncoder:
-    """Load an encoder that was written by its ``save``; it makes the same vectors as the saved one.
+    """Load a saved encoder, which makes the same vectors as before.
 
     Parameters
     ----------

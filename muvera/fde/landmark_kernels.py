@@ -90,7 +90,7 @@ class Directions(NamedTuple):
 
 @helper
 def _round_floats(rows, first, last, out):
-    """Write ``rows[first:last]`` in 127ths of the largest entry to `out`; return the unit."""
+    """Write ``rows[first:last]`` in 127ths of the largest entry; return the unit."""
     # Bit patterns of positive floats have the order of the floats; this loop is
     # vectorized.
     row = rows[first:last]
@@ -148,7 +148,7 @@ def largest_products(tokens, first, last, columns, out):
 
 @kernel
 def center_rows(rows, count, weight):
-    """Subtract the mean of the first `count` entries of each row, and multiply by `weight`.
+    """Subtract the mean of each row's first `count` entries, and multiply by `weight`.
 
     A document that is similar to everything would otherwise have large values in all
     cells, which no document of the sample had.
@@ -183,7 +183,7 @@ class CellMap(NamedTuple):
 
 @helper
 def _round_directions(tokens, start, stop, center, rounded, lengths, units):
-    """Write the directions of tokens minus `center`, in bytes; see :func:`_round_floats`.
+    """Write the directions of tokens minus `center` in bytes, as `_round_floats`.
 
     The length of each token goes to `lengths`, and the unit of its bytes, divided by
     its distance from the center, to `units`.
@@ -236,7 +236,7 @@ def _write_weights(keys, length, steepness, elsewhere, weights):
 
 @helper
 def nearest_cells(tokens, start, stop, landmarks, sharpness, ahead, numbers, weights):
-    """Write the nearest landmarks of tokens start..stop, and the weights of their cells.
+    """Write the nearest landmarks of tokens start..stop, and their cells' weights.
 
     The weights of token q are ``|q| exp(b cos(q / |q| - c, l - c)) / t`` for its
     nearest landmarks l, with the center c and the sharpness b.  t is the sum of these

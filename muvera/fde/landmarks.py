@@ -77,7 +77,7 @@ class Landmarks(EncoderArrays):
 
     @cached_property
     def directions(self) -> Directions:
-        """The directions from the center to the landmarks, for kernels; 0 if there is none."""
+        """The directions from the center to the landmarks; 0 for one at the center."""
         scales: NDArray[np.float64] = self.scales.astype(np.float64)
         around: Any = self.landmarks * scales - self.center[:, np.newaxis]
         lengths = np.sqrt(np.square(around).sum(axis=0))

@@ -104,7 +104,7 @@ class Maps(NamedTuple):
 
 @dataclass(frozen=True)
 class LearnedProjection(EncoderArrays):
-    """The maps of long vectors, rounded; column j of a map is in units of entry j of its scales."""
+    """The maps of long vectors in bytes; entry j of a scale is the unit of column j."""
 
     #: Map of the cells of queries, (C, D).
     cells: NDArray[np.int8] = array(np.int8, unit_of_columns="cell_scales")
@@ -213,7 +213,7 @@ class LearnedProjection(EncoderArrays):
 
     @cached_property
     def cell_rows(self) -> CellMap:
-        """The map of queries' landmark cells for kernels, which read few of its rows."""
+        """The map of queries' landmark cells; kernels read few of its rows."""
         return CellMap(
             self.cells, self.cell_scales, self.cells.sum(axis=0, dtype=np.int64).astype(np.float32)
         )
@@ -224,7 +224,7 @@ class LearnedProjection(EncoderArrays):
         return ByteMap(*byte_arguments(self.cells, self.cell_scales))
 
     def project_documents(self, long: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write the vectors of documents (n, D); their long vectors (n, L) are overwritten."""
+        """Write the vectors of documents (n, D), and overwrite `long` (n, L)."""
         long *= self.row_units
         multiply_by_bytes(long, *self.document_map, out)
         out -= self.offset
@@ -339,7 +339,7 @@ def fit_maps(
 
 
 class _Form(NamedTuple):
-    """The bilinear form B = s I + correction, by the rows of W B' and their products with X.
+    """The bilinear form B = s I + correction, by the rows of W B'.
 
     Row i of W B' is ``s * W[i] + correction[:, i] @ X``.  No array (L, L) is needed.
     """
@@ -387,7 +387,7 @@ def _bilinear_form(
 
 
 class _Spread(NamedTuple):
-    """What is added to the documents' second moment, for documents outside the sample."""
+    """What is added to the second moment, for documents outside the sample."""
 
     #: Multiple of the identity.
     everywhere: np.float32
@@ -447,7 +447,7 @@ def _factors(
     documents: NDArray[np.float32],
     threads: int | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return the factors of queries and of documents, and C times the latter (steps 3 and 4).
+    """Return both factors, and C times that of documents (steps 3 and 4).
 
     The documents' factor F is ``B W' V`` with the combinations V.  The queries' factor
     is ``B' C F``, computed with the ridge regression of step 1.
@@ -467,7 +467,7 @@ def _factors(
 def _balanced(
     queries: NDArray[np.float32], factor: NDArray[np.float32], weighted: NDArray[np.float32], size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Turn both factors into the documents' principal axes, about equally long (step 5).
+    """Turn both factors into principal axes, about equally long (step 5).
 
     Each side is scaled by the square root of the spread along an axis.
     """

@@ -1,4 +1,4 @@
-"""Products, ridge regressions and eigenvectors with the same bits for any number of threads; matrices in bytes.
+"""Linear algebra with the same bits for any number of threads; matrices in bytes.
 
 BLAS splits a product by the number of threads, which changes the order of the sums.
 """
@@ -47,7 +47,10 @@ Quantized = tuple[NDArray[np.int8], NDArray[np.float32]]
 def product(
     left: NDArray[np.float32], right: NDArray[np.float32], threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return ``left @ right``, float32 (n, m).  The blocks of rows do not depend on the number of threads."""
+    """Return ``left @ right``, float32 (n, m).
+
+    The blocks of rows do not depend on the number of threads.
+    """
     out = np.empty((len(left), right.shape[1]), np.float32)
 
     def work(start: int, stop: int) -> None:
@@ -60,7 +63,7 @@ def product(
 def gram(
     rows: NDArray[np.float32], threads: int | None = None, other: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of :func:`product`.
+    """Return ``rows @ rows.T``, float32 (n, n), in half the operations of `product`.
 
     With `other` (n, m) it is ``rows @ other.T + other @ rows.T``.
     """
@@ -90,7 +93,7 @@ def _run_in_blocks(work: Callable[[int, int], object], count: int, threads: int 
 def leading_eigenvectors(
     matrix: NDArray[np.float32], count: int, stream: np.random.Generator, threads: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return up to `count` leading eigenvalues, in descending order, and eigenvectors (n, c) of a matrix (n, n).
+    """Return up to `count` leading eigenvalues, descending, and eigenvectors (n, c).
 
     The matrix is symmetric and positive semi-definite.  `stream` draws the start of a
     subspace iteration.
@@ -112,7 +115,7 @@ def leading_eigenvectors(
 
 
 class Ridge:
-    """Ridge regressions with one symmetric matrix K: solutions of (K + amount I) @ X = targets.
+    """Ridge regressions: solutions of (K + amount I) @ X = targets, K symmetric.
 
     The amount is `ridge` times the mean of K's diagonal.
     """
@@ -161,9 +164,10 @@ def _libraries(num_modules: int) -> ThreadpoolController:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread inside the context; the last thread to leave restores the former limit.
+    """Limit BLAS to one thread inside the context.
 
-    The limit applies to the whole process, so concurrent threads share it.
+    The limit applies to the whole process, so concurrent threads share it.  The last
+    thread to leave restores the former limit.
     """
     with _LIMIT.lock:
         if not _LIMIT.inside:
@@ -179,14 +183,17 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def quantize_columns(matrix: NDArray[np.float32]) -> Quantized:
-    """Return `matrix` rounded to int8, and the unit of each column: ``int8 * units`` approximates it."""
+    """Return `matrix` rounded to int8, and the unit of each column.
+
+    The product of both approximates `matrix`.
+    """
     units = np.abs(matrix).max(axis=0, initial=0) / np.float32(127)
     units[units == 0] = 1
     return np.rint(matrix / units).astype(np.int8), units
 
 
 def quantize_to_half_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return `matrix` (L, D) in half bytes, two rows in a byte, and the unit of each column.
+    """Return `matrix` (L, D) in half bytes, two rows in a byte, and the columns' units.
 
     See :mod:`muvera.kernels.byte_tile` for the entries.  The largest ones are clipped
     if this lowers the sum of squared errors of their column.
@@ -205,7 +212,7 @@ def quantize_to_half_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.uint
 
 
 def half_bytes_to_int8(halves: NDArray[np.uint8], length: int) -> NDArray[np.int8]:
-    """Return the entries of a matrix of `length` rows from :func:`quantize_to_half_bytes`."""
+    """Return the `length` rows of a matrix from :func:`quantize_to_half_bytes`."""
     pairs = np.stack([halves << 4, halves & 0xF0], axis=1).view(np.int8)
     entries: NDArray[np.int8] = pairs.reshape(-1, halves.shape[1])[:length] | np.int8(8)
     return entries
@@ -214,7 +221,7 @@ def half_bytes_to_int8(halves: NDArray[np.uint8], length: int) -> NDArray[np.int
 def half_byte_arguments(
     halves: NDArray[np.uint8], units: NDArray[np.float32], length: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
-    """Return a matrix of `length` rows from :func:`quantize_to_half_bytes` as arguments of `multiply_by_half_bytes`."""
+    """Return a matrix of half bytes as arguments of `multiply_by_half_bytes`."""
     entries = half_bytes_to_int8(halves, length)
     packed = pack_half_bytes(np.pad(entries, ((0, -length % (2 * STEP)), (0, 0))))
     return packed, _column_sums(entries), units
@@ -223,7 +230,7 @@ def half_byte_arguments(
 def byte_arguments(
     matrix: NDArray[np.int8], units: NDArray[np.float32], multiple: int = STEP
 ) -> tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.float32]]:
-    """Return `matrix` (L, D) from :func:`quantize_columns` as arguments of `multiply_by_bytes`.
+    """Return a matrix of bytes (L, D) as arguments of `multiply_by_bytes`.
 
     L is at most 65,536, so that sums are exact.  The packed matrix has L rows, rounded
     up to a multiple of `multiple`.
@@ -233,7 +240,7 @@ def byte_arguments(
 
 
 def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
-    """Return 128 times the sum of each column, because kernels add 128 to the entries of rows."""
+    """Return 128 times each column's sum: kernels add 128 to the entries of rows."""
     sums: NDArray[np.int32] = (128 * matrix.sum(axis=0, dtype=np.int64)).astype(np.int32)
     return sums
 
@@ -241,12 +248,12 @@ def _column_sums(matrix: NDArray[np.int8]) -> NDArray[np.int32]:
 def token_columns(
     matrix: NDArray[np.int8], units: NDArray[np.float32], center: NDArray[np.float32]
 ) -> ByteColumns:
-    """Return `matrix` (d, n) for kernels that multiply it with tokens minus `center`."""
+    """Return `matrix` (d, n) for kernels, which multiply tokens minus `center` by it."""
     return ByteColumns(np.pad(center, (0, -len(center) % LANES)), *byte_arguments(matrix, units, LANES))
 
 
 def direction_columns(matrix: NDArray[np.float64], center: NDArray[np.float32]) -> Directions:
-    """Return `matrix` (d, n), rounded with one unit, for kernels that compare its products."""
+    """Return `matrix` (d, n), rounded with one unit, for kernels of cosines."""
     unit = float(np.abs(matrix).max(initial=0)) / 127 or 1.0
     numbers = np.rint(matrix / unit).astype(np.int8)
     packed, sums, _ = byte_arguments(numbers, np.empty(0, np.float32), LANES)

@@ -123,7 +123,7 @@ def first_moments(tokens, first, last, at, mean, out):
 
 @helper
 def _load_turned(tokens, start, stop, center, directions, rows):
-    """Write tokens start..stop in the directions to `rows`, in steps that stay in the cache."""
+    """Write tokens start..stop in the directions, in steps that stay in the cache."""
     depth, width = max(tokens.floats.shape[1], tokens.halves.shape[1]), center.shape[0]
     size = directions.size
     block = np.empty(min(stop - start, _TURNED_ROWS) * width + LANES, np.float32)
@@ -144,7 +144,7 @@ def _weigh_rows(rows, count, width, weights, out):
 
 @helper
 def _write_triangle(rows, weighted, count, width, depth, scale, out, at):
-    """Write the upper triangle of ``scale * sum_t y_t x_t'`` of `count` rows x_t and y_t to ``out[at:]``.
+    """Write the upper triangle of ``scale * sum_t y_t x_t'`` to ``out[at:]``.
 
     The rows y_t, `weighted`, are those of :func:`_weigh_rows`.
     """
@@ -170,7 +170,7 @@ def _write_triangle(rows, weighted, count, width, depth, scale, out, at):
 
 @helper
 def _subtract_mean(rows, count, width, mean):
-    """Subtract the mean of the first `count` rows from each of them; `mean`, float64 (d,), receives it."""
+    """Subtract the mean of the first `count` rows, and write it to `mean`, float64."""
     _sum_rows(rows, count, width, mean)
     mean /= count
     for t in range(count):
@@ -181,7 +181,7 @@ def _subtract_mean(rows, count, width, mean):
 
 @helper
 def _weigh_tokens(rows, count, width, metric, weights):
-    """Write ``1 / (2 sqrt(x' C x))`` of `count` rows x to `weights`; see :class:`QueryMetric` for C."""
+    """Write ``1 / (2 sqrt(x' C0 x))`` of each row x to `weights`; see `QueryMetric`."""
     sums, tile = np.zeros(count * LANES, np.float32), empty_floats(ROWS * LANES)
     for panel in range(width // LANES):
         for row in range(0, count, ROWS):
@@ -240,7 +240,7 @@ def _write_triangles(tokens, first, last, at, directions, metric, unit, out):
 
 @kernel
 def document_moments(tokens, first, last, at, directions, out):
-    """Write the triangles and the means of documents first..last to ``out[0 : last - first]``.
+    """Write the triangles and the means of documents first..last.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def document_moments(tokens, first, last, at, directions, out):
 
 @helper
 def _write_sums(tokens, first, last, at, units, out):
-    """Write the sum of the tokens and their number, divided by the last two of four `units`."""
+    """Write the sum of the tokens and their number, divided by the last two units."""
     first_moments(tokens, first, last, at, False, out)
     bias = at + max(tokens.floats.shape[1], tokens.halves.shape[1])
     for text in range(first, last):
@@ -272,7 +272,7 @@ def _write_sums(tokens, first, last, at, units, out):
 
 @kernel
 def query_moments(tokens, first, last, at, directions, metric, out):
-    """Write triangle, sum and number of tokens of queries first..last, divided by the units.
+    """Write triangle, sum and number of tokens of queries, divided by the units.
 
     Parameters
     ----------

@@ -88,7 +88,7 @@ Block = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class MomentBlocks(EncoderArrays):
-    """Coefficients and arrays of the blocks: r directions of covariance, w columns in total."""
+    """Coefficients and arrays of the blocks: r directions, w columns in total."""
 
     #: Of the terms of DEFAULT_COEFFICIENTS, float64 (7,).
     coefficients: NDArray[np.float64] = array(np.float64)
@@ -111,7 +111,7 @@ class MomentBlocks(EncoderArrays):
         return (len(DEFAULT_COEFFICIENTS),), (4,), (config.moment_dimension,), (size, size), directions
 
     def require_shape(self, config: FDEConfig) -> None:
-        """Raise ValueError if the blocks belong to another configuration, or a unit is not positive."""
+        """Raise ValueError for another configuration, or a unit below or at zero."""
         super().require_shape(config)
         if self.units.min() <= 0:
             raise ValueError(
@@ -119,7 +119,7 @@ class MomentBlocks(EncoderArrays):
             )
 
     def cell_weight(self, side: Side) -> float:
-        """Return the factor of the cells of one side, if no learned projection follows."""
+        """Return the factor of one side's cells."""
         unit = float(self.units[0])
         return float(self.coefficients[0]) * unit if side == "documents" else 1 / unit
 
@@ -139,13 +139,13 @@ class MomentBlocks(EncoderArrays):
         return QueryMetric(at_cache_line(pack_columns(np.pad(below, (0, padding)))), self.units)
 
     def write_moments(self, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """Write covariances and means of documents start..stop to the columns of `out` from `at` on."""
+        """Write covariances and means of documents to the columns from `at` on."""
         document_moments(tokens, start, stop, at, self.packed_directions, out)
 
     def write(
         self, side: Side, at: int, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write the blocks of texts start..stop to the columns of `out` from `at` on."""
+        """Write the blocks of texts start..stop to the columns from `at` on."""
         if side == "queries":
             query_moments(tokens, start, stop, at, self.packed_directions, self.query_metric, out)
             return
@@ -156,7 +156,10 @@ class MomentBlocks(EncoderArrays):
 
 
 def default_blocks(config: FDEConfig, directions: NDArray[np.float32] | None = None) -> MomentBlocks:
-    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`, for all columns if `directions` is None."""
+    """Return blocks with the :data:`DEFAULT_COEFFICIENTS`.
+
+    Without `directions`, covariances have all columns.
+    """
     return MomentBlocks(
         np.array(DEFAULT_COEFFICIENTS),
         np.ones(4, np.float32),
@@ -178,7 +181,10 @@ def mean_tokens(texts: MultiVectors, threads: int | None = None) -> NDArray[np.f
 def principal_directions(
     documents: MultiVectors, count: int, seed: int, threads: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the `count` leading directions of tokens around their own document's mean, orthonormal float32 (r, d)."""
+    """Return the leading directions of tokens around their document's mean.
+
+    They are `count` orthonormal rows, float32 (r, d).
+    """
     tokens = min(documents.num_tokens, _DIRECTION_TOKENS, _DIRECTION_BYTES // (4 * documents.dimension))
     stream = random_stream(seed, _DIRECTIONS)
     positions = np.sort(stream.choice(documents.num_tokens, tokens, replace=False))
@@ -283,7 +289,7 @@ class _BiasTerms(NamedTuple):
 
     @classmethod
     def of(cls, means: NDArray[np.floating], lengths: NDArray[np.int64]) -> _BiasTerms:
-        """Return the terms of documents with these mean tokens (n, d) and numbers of tokens."""
+        """Return the terms of documents, from mean tokens (n, d) and lengths (n,)."""
         square = np.square(means, dtype=np.float64).sum(axis=1)
         norms = np.sqrt(square)
         inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
@@ -297,7 +303,10 @@ def _factors(
     terms: _BiasTerms,
     threads: int | None,
 ) -> list[NDArray[np.floating]]:
-    """Return the factor of each coefficient, (queries, documents): zeros for a missing block."""
+    """Return the factor of each coefficient, (queries, documents).
+
+    A missing block has zeros.
+    """
     along = _products(means, threads)
     factors: list[NDArray[np.floating]] = [_products(block, threads) for block in blocks]
     return [*factors, along, along * terms.inverse, *(counts * term for term in terms.bias)]
@@ -347,7 +356,10 @@ def _queries_and_windows(
 def _mean_covariance(
     triangles: NDArray[np.float32], lengths: NDArray[np.int64], size: int
 ) -> NDArray[np.float32]:
-    """Return the mean of the documents' covariances, float32 (r, r); that of one token is zero."""
+    """Return the mean of the documents' covariances, float32 (r, r).
+
+    The covariance of a single token is zero.
+    """
     unscaled = triangles / np.sqrt(2 * np.log(np.maximum(lengths, 2)))[:, np.newaxis]
     mean = unscaled.mean(axis=0, dtype=np.float64)
     rows, columns = np.triu_indices(size)

@@ -64,14 +64,14 @@ class SimHashMatrices(EncoderArrays):
 
     @cached_property
     def packed(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Hyperplanes and projections for kernels; the projections of the identity are empty."""
+        """Hyperplanes and projections for kernels; the identity is empty."""
         projections = [pack_columns(rows).reshape(-1) for rows in self.projections]
         joined = np.concatenate([np.empty(0, np.float32), *projections])
         return at_cache_line(pack_columns(self.hyperplanes)), at_cache_line(joined)
 
     @cached_property
     def inverse_norms(self) -> NDArray[np.float32]:
-        """One over the length of each hyperplane's normal, float32 (R_reps * k_sim,)."""
+        """One over the length of each normal, float32 (R_reps * k_sim,)."""
         return partition.inverse_norms(self.hyperplanes)
 
 
@@ -156,7 +156,7 @@ class SimHashCells:
     def write(
         self, side: Side, weight: float, tokens: Tokens, start: int, stop: int, out: NDArray[np.float32]
     ) -> None:
-        """Write `weight` times the cells of texts start..stop to the first columns of `out`."""
+        """Write `weight` times the cells of texts start..stop to the first columns."""
         if side == "documents":
             factor = np.float32(weight * self._share)
             encode_documents(tokens, start, stop, self._partition, self._projection, self._cells, factor, out)

@@ -1,4 +1,4 @@
-"""Select the greatest of a row of integers: the first of equal ones, on every machine alike.
+"""Select the greatest of a row of integers, of equal ones the first.
 
 A bound that few integers reach comes from maxima over parts of the row.  Integers that
 reach it become *keys*, int64 numbers that are all different: the greater key has the
@@ -96,7 +96,7 @@ bound_of_maxima = emitted(_bound, types.intp)
 
 @helper
 def _keep_greatest(keys, count, kept):
-    """Move the greatest of `count` keys to the front, descending; `kept` is scratch memory."""
+    """Move the greatest of `count` keys to the front; `kept` is scratch memory."""
     wanted = kept.shape[0]
     for i in range(count):
         key = keys[i]
@@ -110,7 +110,7 @@ def _keep_greatest(keys, count, kept):
 
 @helper
 def select_greatest(row, start, stop, bound, keys, kept):
-    """Write the greatest integers of ``row[start:stop]``, int32, to the first `keys`, descending.
+    """Write the greatest of ``row[start:stop]`` to the first `keys`, descending.
 
     Parameters
     ----------
