@@ -22,6 +22,13 @@ def documents_batch(inputs: Inputs) -> Work:
     return lambda: encoder.encode_documents(documents, threads=1)
 
 
+def documents_paper(inputs: Inputs) -> Work:
+    """Encode the whole batch with the preset paper, whose FDEs have the peers' 10,240 floats."""
+    documents = MultiVectors.from_arrays(inputs["documents"])
+    encoder = FDEEncoder.preset("paper", documents.dimension)
+    return lambda: encoder.encode_documents(documents, threads=1)
+
+
 def documents_list(inputs: Inputs) -> Work:
     """Encode the whole batch as a list of arrays, which includes joining them."""
     documents = inputs["documents"]
