@@ -20,7 +20,8 @@ PARALLEL = ("-n", "auto", "--dist", "loadfile", "--max-worker-restart", "0")
 #: Tests of the kernels and of what calls them directly.
 KERNEL_TESTS = ("tests/kernels", "tests/data/test_multivectors.py", "tests/reranking/test_chamfer.py")
 
-#: PyTorch for processors, if it lies on the disk; the package index serves gigabytes for GPUs.
+#: PyTorch for processors, if it lies on the disk; the package index serves gigabytes
+#: for GPUs.
 TORCH_WHEELS = Path("/opt/wheels")
 
 
@@ -43,7 +44,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; warnings are errors, and so is a page that loads files from other hosts."""
+    """Build the documentation.
+
+    Warnings are errors, and so is a page that loads files from other hosts.
+    """
     session.install("-e", ".[docs]")
     site = Path(session.create_tmp()) / "site"
     session.run("mkdocs", "build", "-q", "--strict", "--site-dir", str(site), *session.posargs)
@@ -62,7 +66,9 @@ def kernels(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Plant faults one at a time: tests must catch 95%.  Takes half an hour on two cores.
+    """Plant faults one at a time: tests must catch 95%.
+
+    Takes half an hour on two cores.
 
     Arguments select faults by names or files: ``python tests/mutants.py --help``.
     """

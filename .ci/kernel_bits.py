@@ -1,7 +1,8 @@
 """Print a checksum of each kind of result: `diff` compares two processors, or three ways to compile for one.
 
-python .ci/kernel_bits.py [host|avx2|plain] [PART...]: for all instructions of this processor (the default), for x86
-with AVX2 but not AVX-512, or for x86 without both.  PART is scores, encoders, fitted, indexes, tokens or plaid.
+python .ci/kernel_bits.py [host|avx2|plain] [PART...]: for all instructions of this
+processor (the default), for x86 with AVX2 but not AVX-512, or for x86 without both.
+PART is scores, encoders, fitted, indexes, tokens or plaid.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ if mode in MODES:
     os.environ |= {"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": MODES[mode]}
     from llvmlite import binding
 
-    # The kernels choose their intrinsics by these; numba compiles for the environment's.
+    # The kernels choose their intrinsics by these; numba compiles for the
+    # environment's.
     allowed = {name[1:] for name in MODES[mode].split(",")}
     found = binding.get_host_cpu_features()
     for name in found:

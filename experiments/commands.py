@@ -51,7 +51,10 @@ def encode(
     split: Annotated[str, typer.Option(help="Embed queries with judgements of this split.")] = "test",
     cache: Cache = CACHE,
 ) -> None:
-    """Turn a collection's texts into token embeddings; an interrupted command continues where it stopped."""
+    """Turn a collection's texts into token embeddings.
+
+    An interrupted command continues where it stopped.
+    """
     with usage_errors((ValueError, OSError, ImportError)):
         folder = encode_texts(texts, out, model, dimension or None, split, cache)
     typer.echo(str(folder))
@@ -81,7 +84,10 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads per system; peers use one.")] = 1,
     save: Save = False,
 ) -> None:
-    """Run experiments: quality, time and memory of every system; an interrupted run continues where it stopped."""
+    """Run experiments: quality, time and memory of every system.
+
+    An interrupted run continues where it stopped.
+    """
     experiments = _load(config)
     collections = paths_of(collection or (), data, cache)
     folder = out or _run_folder(config, cache)
@@ -139,7 +145,10 @@ def check(
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Tolerance for --record.")] = 0.01,
 ) -> None:
-    """Compare a run's scores with the expected ones; print OK or FAIL for each, and the totals."""
+    """Compare a run's scores with the expected ones.
+
+    Print OK or FAIL for each, and the totals.
+    """
     with usage_errors():
         if record is not None:
             typer.echo(f"{record_run(run_folder, record, tolerance)} lines in {record}.")

@@ -1,15 +1,15 @@
 """LEMUR's form of document vectors (arXiv 2601.21853), fitted in seconds: a baseline for FDEs.
 
-The features of a token are ``max(W x, 0)``, with W trained by gradient descent.  A query's
-vector is the sum of its tokens' features.  A document's vector is fitted, so that their
-product is the document's largest product with each of some thousand landmark tokens.
-Both are projected to few floats and rounded to bytes.
+The features of a token are ``max(W x, 0)``, with W trained by gradient descent.  A
+query's vector is the sum of its tokens' features.  A document's vector is fitted, so
+that their product is the document's largest product with each of some thousand landmark
+tokens.  Both are projected to few floats and rounded to bytes.
 
-This was an encoder of the library.  Landmark cells with moments have a higher recall with
-half of its floats, and need fewer documents to fit: `experiments vectors family`.
+This was an encoder of the library.  Landmark cells with moments have a higher recall
+with half of its floats, and need fewer documents to fit: `experiments vectors family`.
 
-Sizes: n landmarks, F features, D floats of a vector, m sampled documents, t and d tokens
-and their columns.
+Sizes: n landmarks, F features, D floats of a vector, m sampled documents, t and d
+tokens and their columns.
 """
 
 from __future__ import annotations
@@ -37,24 +37,27 @@ from muvera.fde.tasks import Tokens, Write, new_rows
 from muvera.kernels.byte_product import multiply_by_bytes
 from muvera.utils.random_streams import random_stream
 
-# Maximum bytes of the values at landmarks per task, because a task may have many short documents.
+# Maximum bytes of the values at landmarks per task, because a task may have many short
+# documents.
 _TASK_BYTES = 64 << 20
 
 # Smaller samples, in documents per float of a vector, are extended by mixed documents.
 _DOCUMENTS_PER_FLOAT = 2
 
-# Ridge of regressions on features, in units of their mean variance; three times as much hardly changes recall.
+# Ridge of regressions on features, in units of their mean variance; three times as much
+# hardly changes recall.
 _RIDGE = 0.03
 
-# Added to the covariance's diagonal, in units of its mean eigenvalue, so that it is invertible in float32.  Rounding
-# errors are about 1e-7 of the largest eigenvalue, which is almost the sum of all if token vectors share a direction.
+# Added to the covariance's diagonal, in units of its mean eigenvalue, so that it is
+# invertible in float32.  Rounding errors are about 1e-7 of the largest eigenvalue,
+# which is almost the sum of all if token vectors share a direction.
 _FLOOR = 1e-3
 
 # Square root of the weight of mixed documents in the documents' second moment.
 _MIXED_WEIGHT = np.float32(0.3)
 
-# Training: largest numbers of documents and tokens, directions of the targets, tokens in a batch, and Adam's initial
-# learning rates of W and of the layer after it.
+# Training: largest numbers of documents and tokens, directions of the targets, tokens
+# in a batch, and Adam's initial learning rates of W and of the layer after it.
 _TRAINING_DOCUMENTS, _TRAINING_TOKENS, _DIRECTIONS, _BATCH, _RATES = 1024, 40_000, 192, 512, (3e-3, 1e-3)
 
 # Purposes among the random streams of a seed.
@@ -154,7 +157,10 @@ def _writer(columns: ByteColumns) -> Write:
 def sample_tokens(
     documents: MultiVectors, count: int, seed: int, purpose: int = _LANDMARKS
 ) -> NDArray[np.float32]:
-    """Return up to `count` tokens, float32 (n, d); `purpose` separates the random streams."""
+    """Return up to `count` tokens, float32 (n, d).
+
+    `purpose` separates the random streams.
+    """
     return _pick(documents, count, random_stream(seed, purpose))
 
 
@@ -171,7 +177,10 @@ def _pick(texts: MultiVectors, count: int, stream: np.random.Generator) -> NDArr
 
 
 def mixed_documents(documents: MultiVectors, count: int, seed: int) -> MultiVectors:
-    """Return `count` documents, each made of halves of two; they vary in more directions than a small sample."""
+    """Return `count` documents, each made of halves of two.
+
+    They vary in more directions than a small sample.
+    """
     stream = random_stream(seed, _MIXING)
     mixed = []
     for pair in stream.integers(0, len(documents), (count, 2)).tolist():
@@ -195,16 +204,18 @@ def fit_maps(
 ) -> tuple[Quantized, Quantized, NDArray[np.float32]]:
     """Return the maps of documents and queries, and the offset, float32 (D,): the same bits for any `threads`.
 
-    `activations` (n, F) are the landmarks' features.  `values` (m, n) are the sampled documents' largest products with
-    the landmarks; `mixed` are those of mixed documents, used only in the second step.  `size` is D; columns beyond the
-    rank of the sample are zero.
+    `activations` (n, F) are the landmarks' features.  `values` (m, n) are the sampled
+    documents' largest products with the landmarks; `mixed` are those of mixed
+    documents, used only in the second step.  `size` is D; columns beyond the rank of
+    the sample are zero.
     """
     count = np.float32(len(activations))
     mean = values.mean(axis=0)
     covariance = gram(activations.T, threads) / count
     level = max(float(np.trace(covariance)) / len(covariance), 1e-30)
     ridge = Ridge(covariance, _RIDGE)
-    # metric @ metric.T is the covariance: |metric.T w| is the spread of a function over the landmarks.
+    # metric @ metric.T is the covariance: |metric.T w| is the spread of a function over
+    # the landmarks.
     covariance.flat[:: len(covariance) + 1] += np.float32(_FLOOR * level)
     metric = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
     samples = [values - mean]
@@ -217,8 +228,8 @@ def fit_maps(
     spread, axes = leading_eigenvectors(moment, size, start, threads)
     good = spread > 1e-7 * max(float(spread[0]), 1e-30)
     spread, axes = spread[good], axes[:, good]
-    # Both sides are scaled by the square root of the spread: products stay the same, and both sides have
-    # similar lengths.
+    # Both sides are scaled by the square root of the spread: products stay the same,
+    # and both sides have similar lengths.
     root = (spread / len(values)) ** 0.25
     documents = np.zeros((len(activations), size), np.float32)
     queries = np.zeros((activations.shape[1], size), np.float32)
@@ -241,8 +252,8 @@ def train_features(
 ) -> NDArray[np.float32]:
     """Return directions W, trained with Adam from `features` (F, d); with few `tokens`, return `features` unchanged.
 
-    W and one linear layer after it predict the documents' `values` (m, t) at the `tokens` (t, d), up to a constant per
-    token.  `values` are overwritten.
+    W and one linear layer after it predict the documents' `values` (m, t) at the
+    `tokens` (t, d), up to a constant per token.  `values` are overwritten.
     """
     targets = _targets(values, seed, threads)
     if targets.shape[1] == 0 or len(tokens) < 2 * _BATCH:
@@ -309,7 +320,10 @@ def _adam_step(
     step: int,
     rate: float,
 ) -> None:
-    """Update `weights` by one step of Adam (Kingma and Ba, arXiv 1412.6980); `step` counts from 1."""
+    """Update `weights` by one step of Adam (Kingma and Ba, arXiv 1412.6980).
+
+    `step` counts from 1.
+    """
     first, second = moments
     first *= np.float32(0.9)
     first += np.float32(0.1) * gradient

@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public names and their modules.  A module is imported when one of its names is first used, so that the command
-# line answers ``--help`` without loading or compiling anything.
+# Public names and their modules.  A module is imported when one of its names is first
+# used, so that the command line answers ``--help`` without loading or compiling
+# anything.
 _HOMES = {
     "Explanation": "reranking.chamfer",
     "FDEConfig": "fde.config",

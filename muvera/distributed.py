@@ -17,21 +17,24 @@ from .fde.encoder import FDEEncoder
 from .fde.files import load_encoder
 from .utils.checks import import_extra, require_choice
 
-# Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them, and their vectors.
+# Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them,
+# and their vectors.
 _TOKENS, _VECTOR = "tokens", "vector"
 
 
 class EncodeDocuments:
     """Add the column "vector", fixed-size lists of float32, to Arrow tables with the column "tokens".
 
-    Each worker creates one instance, which reads the encoder once, and calls it with its tables.  It uses one thread.
-    The vectors are bitwise equal to those of one process, however the rows are split into tables.
+    Each worker creates one instance, which reads the encoder once, and calls it with
+    its tables.  It uses one thread.  The vectors are bitwise equal to those of one
+    process, however the rows are split into tables.
 
     Parameters
     ----------
     encoder : path or FDEEncoder
-        A fitted encoder, or the folder of one.  A folder that every worker can read saves sending the encoder to
-        every worker (about 60 MB).  Raise FileNotFoundError or ValueError for other folders or encoders.
+        A fitted encoder, or the folder of one.  A folder that every worker can read
+        saves sending the encoder to every worker (about 60 MB).  Raise
+        FileNotFoundError or ValueError for other folders or encoders.
 
     Examples
     --------
@@ -51,7 +54,8 @@ class EncodeDocuments:
     def __call__(self, table: Any) -> Any:
         """Return the pyarrow.Table with the column of vectors.
 
-        Raise ValueError or TypeError for a missing column "tokens", a column "vector", or tokens of another dimension.
+        Raise ValueError or TypeError for a missing column "tokens", a column "vector",
+        or tokens of another dimension.
         """
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:
@@ -71,7 +75,10 @@ class EncodeDocuments:
 
 
 class ShardError(RuntimeError):
-    """A shard did not answer, so the answer would be incomplete; the message names the shard."""
+    """A shard did not answer, so the answer would be incomplete.
+
+    The message names the shard.
+    """
 
 
 class ShardedAnswer(NamedTuple):
@@ -82,13 +89,16 @@ class ShardedAnswer(NamedTuple):
 
 
 class ShardedIndex:
-    """Shards that are searched in parallel.  Exact scores are comparable, so the merged ranking is exact.
+    """Shards that are searched in parallel.
+
+    Exact scores are comparable, so the merged ranking is exact.
 
     Parameters
     ----------
     shards : dict of str to MuveraIndex or HTTPShard
-        By name: indexes in this process or behind servers, or other objects with the method ``HTTPShard.search``.  An
-        id must be in only one shard.  Raise ValueError for no shards.
+        By name: indexes in this process or behind servers, or other objects with the
+        method ``HTTPShard.search``.  An id must be in only one shard.  Raise ValueError
+        for no shards.
     """
 
     def __init__(self, shards: dict[str, Any]) -> None:
@@ -113,7 +123,8 @@ class ShardedIndex:
         candidates : int
             Documents that each shard ranks exactly.
         on_failure : {"raise", "report"}
-            With "report", return the rankings of the other shards and name those that failed.
+            With "report", return the rankings of the other shards and name those that
+            failed.
 
         Raises
         ------

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, settings
 from muvera.reranking import pruning
 from muvera.utils import parallel
 
-# No deadline: the first call of a kernel compiles it.  Derandomized: two runs give the same result.
+# No deadline: the first call of a kernel compiles it.  Derandomized: two runs give the
+# same result.
 settings.register_profile(
     "muvera",
     deadline=None,
@@ -30,7 +31,8 @@ settings.load_profile("muvera")
 
 pytest_plugins = ["builders.engine_collections"]
 
-#: Folders and files whose tests start processes or browsers, write whole indexes or measure collections.
+#: Folders and files whose tests start processes or browsers, write whole indexes or
+#: measure collections.
 SLOW = (
     "attack/",
     "cli/",
@@ -52,7 +54,10 @@ FIRST = ("attack/", "docs/", "engines/", "experiments/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marks; let pytest-xdist keep the order of files, not start with those of most tests."""
+    """Name the marks.
+
+    Let pytest-xdist keep the order of files, not start with those of most tests.
+    """
     config.option.loadscopereorder = False
     config.addinivalue_line("markers", "slow: takes seconds; skip with `python -m pytest -m 'not slow'`")
     config.addinivalue_line("markers", "golden: compares with a golden file; `nox -s mutants` skips it")

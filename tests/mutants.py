@@ -1,9 +1,9 @@
 """Plant the faults of ``mutants*.yaml`` one at a time, and check that tests catch them.
 
 ``python tests/mutants.py`` copies the checkout to a temporary folder, runs the named
-tests there without a fault, and then once per fault.  A fault is caught if a test fails,
-crashes or takes too long.  Golden files do not count: they show that a value has changed,
-not that it is wrong.
+tests there without a fault, and then once per fault.  A fault is caught if a test
+fails, crashes or takes too long.  Golden files do not count: they show that a value has
+changed, not that it is wrong.
 """
 
 from __future__ import annotations
@@ -154,7 +154,10 @@ class Sandbox:
         return next((path.relative_to(self.root) for path in folders if _cache_name(path) == name), None)
 
     def restore(self, mutant: Mutant) -> None:
-        """Undo a fault; the file gets its old time, by which numba and Python know it."""
+        """Undo a fault.
+
+        The file gets its old time, by which numba and Python know it.
+        """
         shutil.copy2(ROOT / mutant.file, self.root / mutant.file)
 
 

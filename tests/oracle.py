@@ -1,8 +1,9 @@
 """MUVERA as the paper writes it (arXiv 2405.19504, section 2), in slow float64 NumPy.
 
-Independent of the package: nothing of `muvera` is imported.  Hyperplanes are (R, k, d) and projections
-(R, p, d) with their scale inside, or None for the identity.  Bit j of a token's code is set if its product
-with hyperplane j is above zero.  An FDE runs through repetitions, then codes, then coordinates.
+Independent of the package: nothing of `muvera` is imported.  Hyperplanes are (R, k, d)
+and projections (R, p, d) with their scale inside, or None for the identity.  Bit j of a
+token's code is set if its product with hyperplane j is above zero.  An FDE runs through
+repetitions, then codes, then coordinates.
 """
 
 import numpy as np
@@ -36,10 +37,11 @@ def document_fde(
 ) -> np.ndarray:
     """Means of the (centered) tokens in each cell, projected.
 
-    With `fill` an empty cell takes the token whose code differs least, the first of equals.  `cells` scales a
-    cell's mean before the projection: to length 1 ("unit"), to the mean length of its tokens ("length"; a
-    mean of zero stays zero), or not at all.  With `split`, the mean of all tokens is subtracted first.
-    Without tokens, all entries are zero.
+    With `fill` an empty cell takes the token whose code differs least, the first of
+    equals.  `cells` scales a cell's mean before the projection: to length 1 ("unit"),
+    to the mean length of its tokens ("length"; a mean of zero stays zero), or not at
+    all.  With `split`, the mean of all tokens is subtracted first.  Without tokens, all
+    entries are zero.
     """
     hashed = _float64(tokens) if center is None else _float64(tokens) - _float64(center)
     values = hashed - hashed.mean(axis=0) if split and len(hashed) else hashed
@@ -65,7 +67,10 @@ def document_fde(
 
 
 def triangle(matrix: np.ndarray) -> np.ndarray:
-    """The upper triangle row by row; products of two are those of the symmetric matrices."""
+    """The upper triangle row by row.
+
+    Products of two are those of the symmetric matrices.
+    """
     rows, columns = np.triu_indices(len(matrix))
     return np.asarray(matrix[rows, columns] * np.where(rows == columns, 1, np.sqrt(2)))
 
@@ -106,7 +111,10 @@ def query_moments(
     metric: np.ndarray | None = None,
     directions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The query's vector; its inner product with a document's moments is the estimate."""
+    """The query's vector.
+
+    Its inner product with a document's moments is the estimate.
+    """
     values = _float64(tokens)
     blocks = [np.zeros(0), values.sum(axis=0), np.array([float(len(values))])]
     if metric is not None and directions is not None:
@@ -128,8 +136,8 @@ def query_fde(
 ) -> np.ndarray:
     """Sums of the tokens in each cell, projected; cells are decided after centering, values are not centered.
 
-    With `softness` tau, the cell across the nearest hyperplane gets exp(-m / tau) / 2 of a token's weight, if m is
-    the token's distance from that hyperplane.
+    With `softness` tau, the cell across the nearest hyperplane gets exp(-m / tau) / 2
+    of a token's weight, if m is the token's distance from that hyperplane.
     """
     values = _float64(tokens)
     hashed = values if center is None else values - _float64(center)
@@ -177,8 +185,8 @@ def landmark_weights(
     """The weights of each token (t, n), proportional to exp(sharpness * cosine).
 
     They belong to the nearest landmarks.  With a further place of cosine 0.7 that is no
-    landmark, they add up to |q|.  Cosines are those of directions around `center`.  Each
-    token is rounded alone, and the landmarks' directions together.
+    landmark, they add up to |q|.  Cosines are those of directions around `center`.
+    Each token is rounded alone, and the landmarks' directions together.
     """
     weights = np.zeros((len(tokens), len(landmarks)))
     around = _float64(landmarks) - center

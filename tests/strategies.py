@@ -21,7 +21,8 @@ def token_arrays(
 ) -> np.ndarray:
     """One text's tokens, float32 (t, dim), some of them duplicates; of length 1 if `unit`.
 
-    Values come from a seed: hypothesis shrinks the shape, and the seed is what repeats a failure.
+    Values come from a seed: hypothesis shrinks the shape, and the seed is what repeats
+    a failure.
     """
     count = draw(st.integers(least, most))
     rng = np.random.default_rng(draw(seeds))

@@ -1,7 +1,8 @@
 """Exact search, a scan of codes and a graph on the same vectors: recall, and processor time of builds and queries.
 
-The first vectors are those of a collection's documents.  Made vectors follow: a document's vector plus half the
-difference of two others.  Made vectors are for timing; their recall is not that of real text.
+The first vectors are those of a collection's documents.  Made vectors follow: a
+document's vector plus half the difference of two others.  Made vectors are for timing;
+their recall is not that of real text.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ COUNTS, BATCH = (200, 800), 16
 # A graph's ef, in candidates.
 _BREADTHS = (1, 2, 4)
 
-# Number of queries for recall and for timing, rounds of timing, and vectors per addition.
+# Number of queries for recall and for timing, rounds of timing, and vectors per
+# addition.
 _JUDGED, _TIMED, _ROUNDS, _BLOCK = 200, 16, 5, 1 << 17
 
 

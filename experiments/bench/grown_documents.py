@@ -1,10 +1,11 @@
 """Generate documents from real ones; each is a function of its number and the seed.
 
-A generated document has a center: the mean token of all real documents plus a weighted sum of the deviations
-of three documents' means.  Each of its tokens is the center, plus a real token's deviation from its document's
-mean, plus a small part of another deviation.  The squared weights of each sum add to 1, so documents and
-tokens vary as in the real collection.  Documents that give the same real document the largest weight are near each
-other, like texts about the same subject.
+A generated document has a center: the mean token of all real documents plus a weighted
+sum of the deviations of three documents' means.  Each of its tokens is the center, plus
+a real token's deviation from its document's mean, plus a small part of another
+deviation.  The squared weights of each sum add to 1, so documents and tokens vary as in
+the real collection.  Documents that give the same real document the largest weight are
+near each other, like texts about the same subject.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from muvera import MultiVectors
 
-#: Minimum and maximum number of tokens of a generated document, and number of documents generated at a time.
+#: Minimum and maximum number of tokens of a generated document, and number of documents
+#: generated at a time.
 SHORTEST, LONGEST, BLOCK = 48, 80, 2048
 
-# Weights of the three documents' means, and of a token's own and another token's deviation.
+# Weights of the three documents' means, and of a token's own and another token's
+# deviation.
 _MEANS = np.array([0.75, 0.55, 0.37], np.float32)
 _OWN, _OTHER = np.float32(0.9), np.float32(0.436)
 

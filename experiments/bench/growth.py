@@ -1,11 +1,12 @@
 """Time and memory of building and searching an index of coded tokens at growing numbers of documents.
 
-The first documents are real.  Generated documents may follow; they are mixtures of real ones, so their recall is not
-that of real text.
+The first documents are real.  Generated documents may follow; they are mixtures of real
+ones, so their recall is not that of real text.
 
-Each step of each size runs in its own process, whose memory is measured.  It writes its results to a file, so an
-interrupted command continues after the last step.  The exact best documents are found by reading all documents in
-batches.  Larger sizes continue from smaller ones, because they begin with the same documents.
+Each step of each size runs in its own process, whose memory is measured.  It writes its
+results to a file, so an interrupted command continues after the last step.  The exact
+best documents are found by reading all documents in batches.  Larger sizes continue
+from smaller ones, because they begin with the same documents.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from .plumbing import Cache, Data, Save, finish, in_new_process, measured_on, pa
 
 K = 10
 
-# Number of timed queries (not those whose exact best documents are known), and of documents added to a loaded
-# index.  These are generated from at most _SOURCES real ones, which bounds the memory.
+# Number of timed queries (not those whose exact best documents are known), and of
+# documents added to a loaded index.  These are generated from at most _SOURCES real
+# ones, which bounds the memory.
 _TIMED, _ADDED, _SOURCES = 200, 1000, 10_000
 
 # Token format, and settings of a graph.
@@ -133,8 +135,8 @@ def best_documents(
 ) -> NDArray[np.int64]:
     """Return the exact best of `count` documents for each query, int64 (queries, K), best first.
 
-    `folder` contains files with the best documents of these queries among the first n documents; only the
-    other documents are read.
+    `folder` contains files with the best documents of these queries among the first n
+    documents; only the other documents are read.
     """
     known = {int(file.stem): file for file in folder.glob("*.json")}
     done = max((size for size in known if size <= count), default=0)
@@ -221,7 +223,10 @@ _STEPS: dict[str, Callable[[Collection, GrowthSettings, int, Path], dict[str, An
 
 
 def _memory() -> dict[str, int]:
-    """Return bytes of memory of this process from Linux's files; zeros on other systems."""
+    """Return bytes of memory of this process from Linux's files.
+
+    Zeros on other systems.
+    """
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="ascii").splitlines() if status.exists() else []
     named = dict(line.split(":", 1) for line in lines)
@@ -254,7 +259,10 @@ _QUANTITIES: list[tuple[str, str, float, str]] = [
 
 
 def growth_table(settings: GrowthSettings, measured: list[dict[str, Any]], real: bool) -> Table:
-    """Return a row for each quantity, with a column for each size; `real`: no document is generated."""
+    """Return a row for each quantity, with a column for each size.
+
+    `real`: no document is generated.
+    """
     sizes = [row["documents"] for row in measured]
     rows = [
         [title, *(form.format(row[key] / divisor) for row in measured)]
@@ -296,7 +304,10 @@ def grow(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Build, search and change indexes of growing size; an interrupted command continues where it stopped."""
+    """Build, search and change indexes of growing size.
+
+    An interrupted command continues where it stopped.
+    """
     (path,) = paths_of([collection], data, cache)
     folder = cache.expanduser() / "growth"
     folder.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,10 @@ def measure(collections: Iterable[Collection], rounds: int, ways: Sequence[Way] 
 
 
 def _loaded(collection: Collection, ways: Iterable[Way], folder: Path) -> Iterator[tuple[Way, MuveraIndex]]:
-    """Build, save and load an index for each way; those with the same encoder share its fit."""
+    """Build, save and load an index for each way.
+
+    Those with the same encoder share its fit.
+    """
     documents, encoders = _plain(collection.documents), dict[str, Any]()
     for number, way in enumerate(ways):
         config = FDEConfig.preset(way.preset, documents.dimension, **way.changes)

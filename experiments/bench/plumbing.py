@@ -48,7 +48,10 @@ def usage_errors(kinds: tuple[type[Exception], ...] = (ValueError, OSError)) -> 
 
 
 def paths_of(names: Sequence[str], data: list[Path] | None, cache: Path) -> list[DatasetPath]:
-    """Return the paths of collections, of all without `names`; a wrong name or folder is a usage error."""
+    """Return the paths of collections, of all without `names`.
+
+    A wrong name or folder is a usage error.
+    """
     with usage_errors():
         paths = find_collections(data, cache, names)
     return [paths[name] for name in names or paths]
@@ -76,8 +79,8 @@ def interleaved(
 ) -> dict[_Name, NDArray[np.float64]]:
     """Run every job once per round, under the same conditions; each round begins with another job.
 
-    Jobs return wall time and processor time in seconds; the result has both for each job, float64 (2,
-    rounds).  All jobs run once before timing, to compile.
+    Jobs return wall time and processor time in seconds; the result has both for each
+    job, float64 (2, rounds).  All jobs run once before timing, to compile.
     """
     names = list(jobs)
     seconds: dict[_Name, list[Any]] = {name: [] for name in names}
@@ -134,7 +137,10 @@ def token_indexes(documents: MultiVectors, kinds: Iterable[Any], name: str) -> d
 
 
 def exact_best(queries: MultiVectors, documents: MultiVectors, k: int) -> NDArray[np.int64]:
-    """Return the positions of each query's best documents by exact Chamfer; the documents have no ids."""
+    """Return the positions of each query's best documents by exact Chamfer.
+
+    The documents have no ids.
+    """
     return np.array([ranking.ids for ranking in top_k(queries, documents, k)], np.int64)
 
 

@@ -38,11 +38,13 @@ from .plumbing import (
 
 _K, _KINDS, _TARGETS = 10, ("float32", "int8", "4bit", "2bit"), (0.9, 0.95, 0.99)
 
-# Possible numbers of candidates, queries per round, queries per batch, and copies of the tiny index's query.
+# Possible numbers of candidates, queries per round, queries per batch, and copies of
+# the tiny index's query.
 _CANDIDATES = (10, 12, 15, 20, 25, 30, 40, 50, 70, 100, 140, 200, 250, 320, 400, 500, 700, 1000)
 _TIMED, _BATCH, _TINY = 50, 300, 500
 
-# Of `dial`: recalls, largest number of candidates, and default collections: all shared ones with real queries.
+# Of `dial`: recalls, largest number of candidates, and default collections: all shared
+# ones with real queries.
 _RECALLS, _MOST = (0.9, 0.95, 0.98, 0.99), 1000
 _COLLECTIONS = (
     *("scifact-minilm", "cosqa-minilm", "cranfield-minilm", "cisi-e5", "lareqa-en-minilm", "lareqa-en-e5"),
@@ -184,7 +186,10 @@ def searches(
 def measure_dial(
     collections: Iterable[Collection], rounds: int, kinds: Iterable[Any] = ("float32", "int8")
 ) -> Table:
-    """Return a row for each collection, token format and target; recall is relative to a ranking of all documents."""
+    """Return a row for each collection, token format and target.
+
+    Recall is relative to a ranking of all documents.
+    """
     on, rows = measured_on(), list[dict[str, Any]]()
     for collection in collections:
         indexes = token_indexes(float_documents(collection), kinds, collection.name)

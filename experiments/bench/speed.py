@@ -1,4 +1,7 @@
-"""Speed compared with other libraries, each in its own process; every job runs once per round."""
+"""Speed compared with other libraries, each in its own process.
+
+Every job runs once per round.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,8 @@ def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache:
         seconds = interleaved({job: call(*job) for job in jobs}, rounds)
     columns = ["muvera / other", "muvera", "other", "unit", "ratio", "min - max", "processor time"]
     caption = (
-        "muvera encodes with the preset `simhash` (5,249 floats), in the first row with `paper`. The others encode with "
+        "muvera encodes with the preset `simhash` (5,249 floats), in the first row with "
+        "`paper`. The others encode with "
         "R=20, k=5, p=16, as `paper` does (10,240 floats). "
         f"Median of {rounds} interleaved rounds, one thread each. "
         f'"processor time" is the ratio of processor times. {on}'
@@ -115,7 +119,10 @@ def run(lines: Iterable[Line], folder: Path, documents: int, rounds: int, cache:
 def compare(
     line: Line, seconds: dict[tuple[str, str], NDArray[np.float64]], documents: int
 ) -> list[float | str]:
-    """Return a line's cells from the wall and processor seconds of its jobs; ratios are taken round by round."""
+    """Return a line's cells from the wall and processor seconds of its jobs.
+
+    Ratios are taken round by round.
+    """
     (own, _), (other, _) = times = [seconds[job] for job in line.jobs]
     ratios, by_processor = times[1] / times[0]
     encodes = line.own.startswith("documents")
@@ -128,7 +135,10 @@ def compare(
 
 
 def _check(jobs: list[tuple[str, str]], workers: dict[str, Worker], folder: Path) -> list[list[float | str]]:
-    """Return the largest differences from muvera's scores; raise ValueError if one is too large."""
+    """Return the largest differences from muvera's scores.
+
+    Raise ValueError if one is too large.
+    """
     checks: list[list[float | str]] = []
     for library, operation in jobs:
         own = workers[MUVERA.name].result("chamfer", folder)
@@ -149,7 +159,10 @@ def speed(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Time muvera and the peers, interleaved, on one thread; create missing environments first."""
+    """Time muvera and the peers, interleaved, on one thread.
+
+    Create missing environments first.
+    """
     with tempfile.TemporaryDirectory() as folder:
         write_inputs(Path(folder), documents)
         lines = [line for line in LINES if only in line.name]

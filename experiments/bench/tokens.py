@@ -1,4 +1,7 @@
-"""Token codecs: recall and bytes; :mod:`experiments.bench.searches` measures their time."""
+"""Token codecs: recall and bytes.
+
+:mod:`experiments.bench.searches` measures their time.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from ..evaluation.metrics import recall
 from ..report.table import Column, Table
 from .plumbing import Cache, Data, Save, exact_best, finish, float_documents, load_collections, measured_on
 
-# Depths of recall, number of results that exact tokens rescore, and of tokens to fit codecs on.
+# Depths of recall, number of results that exact tokens rescore, and of tokens to fit
+# codecs on.
 _K, _DEEPER, _RESCORED, _FITTED = 10, 20, 30, 50_000
 
 #: ColBERT's codec for comparison: functions that fit it on tokens, by name.
@@ -86,7 +90,10 @@ def tokens(
     cache: Cache = CACHE,
     save: Save = False,
 ) -> None:
-    """Measure the recall and the bytes of token codecs; `searches` measures their time."""
+    """Measure the recall and the bytes of token codecs.
+
+    `searches` measures their time.
+    """
     collections = load_collections(collection or ["lareqa-en-e5", "cranfield-minilm"], data, cache)
     with threadpool_limits(1):
         finish("tokens", "Token codecs", [measure(collections)], save)

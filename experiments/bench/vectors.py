@@ -25,7 +25,8 @@ from ..learned_vectors import LearnedVectors
 from ..report.table import Table
 from .plumbing import Cache, Data, Save, exact_best, finish, load_collections, measured_on, progress
 
-# Exact best documents, depths of recall, queries, and candidates and queries after another collection was added.
+# Exact best documents, depths of recall, queries, and candidates and queries after
+# another collection was added.
 _BEST, _DEPTHS, _QUERIES, _MIXED_CANDIDATES, _MIXED_QUERIES = 10, (10, 20, 30, 50, 100, 200), 150, 50, 100
 
 # Tokens of a window.

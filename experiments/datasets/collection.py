@@ -17,7 +17,8 @@ from muvera import MultiVectors
 class Collection:
     """Token vectors of documents and queries, and all other data of systems and metrics.
 
-    Only texts with tokens are part of it, in the order of the files; their positions are their ids.
+    Only texts with tokens are part of it, in the order of the files; their positions
+    are their ids.
     """
 
     name: str
@@ -53,7 +54,10 @@ class Collection:
         return digest.hexdigest()[:16]
 
     def asked(self, count: int) -> Collection:
-        """Keep at most `count` random queries, judged ones first; the same for the same collection."""
+        """Keep at most `count` random queries, judged ones first.
+
+        The same for the same collection.
+        """
         total = len(self.query_ids)
         if total <= count:
             return self

@@ -1,8 +1,10 @@
 """Find collections: folders of token vectors, and folders of their texts.
 
-A folder of data holds token vectors in three layouts: ``{docs,queries}_{tokens,lens}.npy`` as
-:mod:`experiments.datasets.encode` writes them, PLAID indexes with a ``query_embedding.npy``, and ``documents`` with
-``queries``, each a file or folder of any format that :mod:`muvera.convert` reads.  Texts are in BEIR's layout.
+A folder of data holds token vectors in three layouts:
+``{docs,queries}_{tokens,lens}.npy`` as :mod:`experiments.datasets.encode` writes them,
+PLAID indexes with a ``query_embedding.npy``, and ``documents`` with ``queries``, each a
+file or folder of any format that :mod:`muvera.convert` reads.  Texts are in BEIR's
+layout.
 """
 
 from __future__ import annotations
@@ -38,9 +40,10 @@ def find_collections(
 ) -> dict[str, DatasetPath]:
     """Return the collections in `folders` by name: embeddings with their texts, and texts without embeddings.
 
-    Each of `folders` is a collection of embeddings, or a folder of texts in BEIR's layout, or contains such folders,
-    also under ``embeddings`` and ``beir``.  The default is DATA, if it exists or nothing was encoded.
-    Embeddings that ``python -m experiments encode`` wrote into `cache` belong to their texts.  `names` selects
+    Each of `folders` is a collection of embeddings, or a folder of texts in BEIR's
+    layout, or contains such folders, also under ``embeddings`` and ``beir``.  The
+    default is DATA, if it exists or nothing was encoded.  Embeddings that ``python -m
+    experiments encode`` wrote into `cache` belong to their texts.  `names` selects
     collections by name.
     """
     encoded = encoded_collections(cache)
@@ -70,7 +73,10 @@ def find_collections(
 
 
 def encoded_collections(cache: Path) -> dict[str, Path]:
-    """Return the embeddings in the cache by name; of several with one name the newest."""
+    """Return the embeddings in the cache by name.
+
+    Of several with one name the newest.
+    """
     folders = [path for path in (cache.expanduser() / "embeddings").glob("*/*") if _has_embeddings(path)]
     return {path.name: path for path in sorted(folders, key=lambda path: path.stat().st_mtime)}
 

@@ -1,14 +1,15 @@
 """Token embeddings of a text collection: ``python -m experiments encode DIR``.
 
-Reads a folder in BEIR's layout, ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, and embeds all
-documents and the judged queries.  Writes
+Reads a folder in BEIR's layout, ``corpus.jsonl``, ``queries.jsonl`` and
+``qrels/SPLIT.tsv``, and embeds all documents and the judged queries.  Writes
 
 - ``{docs,queries}_tokens.npy``: float16 (n_tokens, dimension) unit rows, texts in the order of the files;
 - ``{docs,queries}_lens.npy``: int32 tokens per text; ``{docs,queries}_ids.json``;
 - with MiniLM also ``_token_ids.npy`` (int32 vocabulary ids) and ``_pooled.npy`` (float32, one vector per text);
 - ``reduction.npy`` if wide vectors were reduced.
 
-The work is stored in shards, so an interrupted command continues after the last complete shard.
+The work is stored in shards, so an interrupted command continues after the last
+complete shard.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def encode_texts(
 ) -> Path:
     """Encode a collection unless its embeddings exist, and return their folder.
 
-    `folder` has texts in BEIR's layout, `model` is "minilm" or a checkpoint for ``SentenceTransformersEncoder``.  `out`
-    is by default in the cache under a checksum of the texts, where all commands find it.  Vectors wider than
-    `dimension` are reduced; queries are those with judgements of `split`.
+    `folder` has texts in BEIR's layout, `model` is "minilm" or a checkpoint for
+    ``SentenceTransformersEncoder``.  `out` is by default in the cache under a checksum
+    of the texts, where all commands find it.  Vectors wider than `dimension` are
+    reduced; queries are those with judgements of `split`.
     """
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"):
         if not path.exists():
@@ -79,8 +81,9 @@ def embed(
 ) -> None:
     """Embed (id, text) pairs into a folder, continuing an interrupted call of the same model.
 
-    The folder's files are replaced at the end; an interruption loses the work of at most `shard_size` texts.
-    Vectors wider than `dimension` are reduced by PCA without centering, fitted on the documents.
+    The folder's files are replaced at the end; an interruption loses the work of at
+    most `shard_size` texts. Vectors wider than `dimension` are reduced by PCA without
+    centering, fitted on the documents.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards = out / "shards"
@@ -122,8 +125,9 @@ def embed(
 def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) -> NDArray[np.float32]:
     """Return the map (dim_in, dimension) that keeps most of the vectors' energy (PCA without centering).
 
-    Its columns are the leading eigenvectors of the uncentered second moment.  On average no map of this size
-    preserves inner products better.  Each column's largest entry is positive.
+    Its columns are the leading eigenvectors of the uncentered second moment.  On
+    average no map of this size preserves inner products better.  Each column's largest
+    entry is positive.
     """
     moment: NDArray[np.float64] | None = None
     for sample in samples:

@@ -1,6 +1,7 @@
 """Real passages without a download: man pages, docstrings and package summaries of this machine.
 
-A query is the first sentence of a docstring, or the name line of a man page; its document is the rest of the text.
+A query is the first sentence of a docstring, or the name line of a man page; its
+document is the rest of the text.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 def write_passages(out: Path, most: int, collection: Path | None = None, man: Path | None = None) -> int:
     """Write up to `most` passages in BEIR's layout, in a fixed order; return their number.
 
-    `collection` is a folder in BEIR's layout: its texts come first, with its queries.  With `man`, a folder of man
-    pages, all passages are from there, and every page has a query.
+    `collection` is a folder in BEIR's layout: its texts come first, with its queries.
+    With `man`, a folder of man pages, all passages are from there, and every page has a
+    query.
     """
     seen: dict[str, str] = {}
     corpus, queries, judgements = ([], [], ["query-id\tcorpus-id\tscore"])

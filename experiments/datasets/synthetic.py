@@ -12,7 +12,8 @@ from muvera import MultiVectors
 
 from .collection import Collection
 
-#: Names of the collections; tokens of the second share a direction, as with many models.
+#: Names of the collections; tokens of the second share a direction, as with many
+#: models.
 NAMES = ("quick-wide", "quick-cone")
 
 _DIMENSION, _WORDS, _TOPICS = 128, 312, 24
@@ -21,8 +22,8 @@ _DIMENSION, _WORDS, _TOPICS = 128, 312, 24
 def synthetic_collection(name: str, documents: int = 150, queries: int = 12) -> Collection:
     """Return a collection of texts about topics, by a name of NAMES.
 
-    Every word has a vector near its topic's; a token is its word's vector with noise.  A query repeats words of one
-    document, its only judged one.
+    Every word has a vector near its topic's; a token is its word's vector with noise.
+    A query repeats words of one document, its only judged one.
     """
     stream = np.random.default_rng(NAMES.index(name))
     topics = stream.normal(size=(_TOPICS, _DIMENSION))

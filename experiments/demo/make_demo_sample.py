@@ -1,9 +1,10 @@
 """Build the bundled demo sample again: ``python -m experiments.demo.make_demo_sample``.
 
-The sample's ``ids.json`` names the documents, objects of the Python standard library, and ``queries.json`` has a
-newcomer's questions with their answers.  The command reads the docstrings and encodes everything as MiniLM token states
-of 128 dimensions.  It writes the other files, and prints the rank of each question's best answer under exact MaxSim.
-The numbers in the sample's README are to be updated by hand.
+The sample's ``ids.json`` names the documents, objects of the Python standard library,
+and ``queries.json`` has a newcomer's questions with their answers.  The command reads
+the docstrings and encodes everything as MiniLM token states of 128 dimensions.  It
+writes the other files, and prints the rank of each question's best answer under exact
+MaxSim.  The numbers in the sample's README are to be updated by hand.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _summary(docstring: str) -> str:
     lines = docstring.split("\n")
     while lines and (signature := _SIGNATURE.match(lines[0].strip() or "f()")):
         lines.pop(0)
-        # After the arrow follows a type ("-> list of strings") or the whole description.
+        # After the arrow follows a type ("-> list of strings") or the whole
+        # description.
         if len((signature[1] or "").split()) >= MIN_WORDS:
             lines.insert(0, signature[1])
     prose = re.split(r"\n *(?:>>>|---|===)", "\n".join(lines))[0]

@@ -1,7 +1,7 @@
 """Metrics of rankings, one value per query.
 
-"10-recall@50" is the share of exact Chamfer's top 10 among the first 50.  All other names are those of ir-measures
-(nDCG@10, R@100, RR@10, ...) and need judgements.
+"10-recall@50" is the share of exact Chamfer's top 10 among the first 50.  All other
+names are those of ir-measures (nDCG@10, R@100, RR@10, ...) and need judgements.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _LEAST = 10
 class Metric(NamedTuple):
     """The numbers in a metric's name."""
 
-    #: Number of exact Chamfer's best documents that are relevant; 0: use judgements instead.
+    #: Number of exact Chamfer's best documents that are relevant; 0: use judgements
+    #: instead.
     exact: int
     #: Number of documents of a ranking to use.
     cutoff: int
@@ -86,8 +87,8 @@ class ExactAnswers:
     def best(self, count: int) -> NDArray[np.int64]:
         """Return the positions of the best documents, int64 (n_queries, min(count, documents)).
 
-        The earlier of two documents with equal scores comes first, so shorter answers are prefixes of longer
-        ones.
+        The earlier of two documents with equal scores comes first, so shorter answers
+        are prefixes of longer ones.
         """
         for path in self._cache.glob(f"top*-{self._collection.checksum}.npy"):
             if int(path.name.removeprefix("top").partition("-")[0]) >= min(count, self.documents):
@@ -111,8 +112,9 @@ def judge(
 ) -> dict[str, NDArray[np.float64]]:
     """Return each metric's value for every query, NaN for a query without judgements.
 
-    `ids` has positions of documents, best first, filled up with -1.  `judgements` has grades of documents by position
-    for each query; without them, metrics that need them are omitted.
+    `ids` has positions of documents, best first, filled up with -1.  `judgements` has
+    grades of documents by position for each query; without them, metrics that need them
+    are omitted.
     """
     parsed = {name: parse_metric(name) for name in metrics}
     recalls = {name: metric for name, metric in parsed.items() if metric.exact}

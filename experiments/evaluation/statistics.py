@@ -16,8 +16,8 @@ _TIMES, _ENDS = 2000, (0.025, 0.975)
 def mean_interval(values: NDArray[np.float64]) -> dict[str, float] | None:
     """Return the mean and its 95% interval by the percentile bootstrap.
 
-    Calls with the same number of queries use the same resamples, so paired differences are compared on the
-    same queries.  NaN is ignored; None if every value is NaN.
+    Calls with the same number of queries use the same resamples, so paired differences
+    are compared on the same queries.  NaN is ignored; None if every value is NaN.
     """
     counted = ~np.isnan(values)
     if not counted.any():
@@ -37,7 +37,10 @@ def ratio_interval(first: NDArray[np.float64], second: NDArray[np.float64]) -> t
 
 
 def latency(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return queries per second and latency percentiles; None if times were not measured."""
+    """Return queries per second and latency percentiles.
+
+    None if times were not measured.
+    """
     times = np.asarray(list(seconds), np.float64)
     if len(times) == 0 or np.isnan(times).any():
         return {"queries_per_second": None, "latency_ms": None}

@@ -26,7 +26,8 @@ THREAD_VARIABLES = [f"{name}_NUM_THREADS" for name in ("RAYON", "OMP", "OPENBLAS
 #: Variables that make OpenBLAS use slower kernels than the processor's own.
 BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# Maximum characters of a process's last line in errors: a panic prints its whole trace in one line.
+# Maximum characters of a process's last line in errors: a panic prints its whole trace
+# in one line.
 _MOST_CHARACTERS = 300
 
 
@@ -62,7 +63,10 @@ PEERS = {
 
 
 def make_environment(library: Library, cache: Path) -> Path:
-    """Return the interpreter of a library's virtual environment; the first call creates the environment in `cache`."""
+    """Return the interpreter of a library's virtual environment.
+
+    The first call creates the environment in `cache`.
+    """
     if library.requirement is None:
         return Path(sys.executable)
     folder = _folder(library, cache)
@@ -93,7 +97,8 @@ def _folder(library: Library, cache: Path) -> Path:
 def process_environment(library: Library) -> dict[str, str]:
     """Return a worker's environment variables.
 
-    They limit libraries to one thread.  They keep the processor's own BLAS kernels and add the checkout for muvera.
+    They limit libraries to one thread.  They keep the processor's own BLAS kernels and
+    add the checkout for muvera.
     """
     variables = {
         key: value
@@ -154,7 +159,8 @@ class Worker:
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Call `operation` once for each text of the input `texts`, after one call to warm up.
 
-        Returns the results and the wall and processor seconds of each call, float64 (2, n).
+        Returns the results and the wall and processor seconds of each call, float64 (2,
+        n).
         """
         path = folder / f"result-{self.library.name}-{operation}.npy"
         reply = self._ask(operation=operation, each=texts, save=str(path), options=options)

@@ -1,9 +1,10 @@
 """Machines and queries per second for large collections, computed from the stored results.
 
-Bytes per vector and the time of a scan come from the study ``first_stage``.  The time of encoding a query and ranking
-its candidates comes from ``end_to_end`` and includes the first stage of its small collection.  A scan reads every code,
-so beyond the largest measured size its time is proportional to the number of vectors.  The shard that finds a candidate
-also stores its tokens.
+Bytes per vector and the time of a scan come from the study ``first_stage``.  The time
+of encoding a query and ranking its candidates comes from ``end_to_end`` and includes
+the first stage of its small collection.  A scan reads every code, so beyond the largest
+measured size its time is proportional to the number of vectors.  The shard that finds a
+candidate also stores its tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Machine:
     rate: float = 1000
     #: Share of the memory for codes.
     share: float = 0.75
-    #: Maximum milliseconds of a first stage on one core, which limits the documents of a shard.
+    #: Maximum milliseconds of a first stage on one core, which limits the documents of
+    #: a shard.
     most_ms: float = 100
 
 

@@ -165,8 +165,9 @@ def _times_at(curve: list[Measured], metric: str) -> list[float | None]:
 def seconds_at(curve: Sequence[tuple[float, float]], recall: float) -> float | None:
     """Return the seconds in which a curve reaches a recall, or None if it does not.
 
-    The curve has pairs of recall and seconds, and is interpolated linearly between neighbors on its Pareto
-    front.  A curve that begins above the recall has its first point's seconds.
+    The curve has pairs of recall and seconds, and is interpolated linearly between
+    neighbors on its Pareto front.  A curve that begins above the recall has its first
+    point's seconds.
 
     Examples
     --------

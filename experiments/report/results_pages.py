@@ -11,7 +11,8 @@ from ..runner.provenance import machine_text
 from .stored_results import load_results
 from .table import Table, markdown
 
-#: Name of a page -> the question that it answers, the advice that follows from it, and experiments.
+#: Name of a page -> the question that it answers, the advice that follows from it, and
+#: experiments.
 SUBJECTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "systems": (
         "How fast are other engines at the same recall?", "[Switch](../how-to/switch.md)", ("headline", "speed"),
@@ -62,7 +63,8 @@ These pages are generated from `experiments/results/` by `python -m experiments 
 its queries, documents and seeds; these differ, so numbers for one system are not comparable across experiments.
 10-recall@N is the share of exact Chamfer's top 10 among the first N documents. Square brackets hold 95% intervals."""
 
-#: Recall and collection of the README's table, and its row names by systems of "headline"; missing systems are skipped.
+#: Recall and collection of the README's table, and its row names by systems of
+#: "headline"; missing systems are skipped.
 _README_RECALL, _README_COLLECTION = ".95", "scifact-minilm"
 _README_SYSTEMS = {
     "muvera, tokens int8": "muvera, tokens also as int8",
@@ -79,8 +81,9 @@ _README_SYSTEMS = {
 }
 _README_MARKS = ("<!-- table: python -m experiments results -->\n", "<!-- end of the table -->")
 
-#: The table of FDEs in the README and in docs/muvera.md: its mark, its columns by collections of the bench `vectors`,
-#: and its rows by labels there; missing collections and rows are skipped.
+#: The table of FDEs in the README and in docs/muvera.md: its mark, its columns by
+#: collections of the bench `vectors`, and its rows by labels there; missing collections
+#: and rows are skipped.
 _FDE_MARKS = ("<!-- table of FDEs: python -m experiments results -->\n", _README_MARKS[1])
 _FDE_DEPTH = "@20"
 _FDE_COLLECTIONS = {
@@ -119,8 +122,8 @@ def write_pages(folder: Path, results: Path) -> list[Path]:
 def experiment_section(stored: dict[str, Any]) -> str:
     """Return the section of an experiment; of a bench, all tables with their captions.
 
-    A run's section has its conditions and its most important table: the compared points, or the first table and others
-    of its kind.  Other tables are folded.
+    A run's section has its conditions and its most important table: the compared
+    points, or the first table and others of its kind.  Other tables are folded.
     """
     name, content = stored["experiment"], stored["configuration"]
     run = "machine" in stored

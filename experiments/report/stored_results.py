@@ -34,7 +34,8 @@ def save_results(name: str, values: dict[str, Any], folder: Path = RESULTS) -> N
 def save_tables(name: str, title: str, tables: Iterable[Table], folder: Path = RESULTS) -> None:
     """Store tables; they replace stored ones with the same title.
 
-    If the headers are equal, stored rows whose first cell was not measured now are kept.
+    If the headers are equal, stored rows whose first cell was not measured now are
+    kept.
     """
     stored = {table["title"]: table for table in load_results(name, folder).get("tables", [])}
     for table in tables:

@@ -13,9 +13,11 @@ class Column:
     """A column."""
 
     title: str
-    #: Of rows that are dictionaries: the key of the value, or a function of the row.  Default: the title.
+    #: Of rows that are dictionaries: the key of the value, or a function of the row.
+    #: Default: the title.
     key: str | Callable[[dict[str, Any]], Any] = ""
-    #: A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default: :func:`number`.
+    #: A template of ``str.format`` for numbers, such as ``"{:.2f}x"``.  Default:
+    #: :func:`number`.
     format: str = ""
     #: Printed after the title.
     unit: str = ""
@@ -41,7 +43,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; its cells are numbers, texts, None, or dictionaries of "mean", "low" and "high"."""
+    """A table.
+
+    Its cells are numbers, texts, None, or dictionaries of "mean", "low" and "high".
+    """
 
     title: str
     columns: Sequence[Column | str]
@@ -68,7 +73,10 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """For each column, True if it contains only numbers and is right-aligned; never the first."""
+        """For each column, True if it contains only numbers and is right-aligned.
+
+        Never the first.
+        """
         filled = [[cell for cell in column if cell] for column in zip(*self.cells, strict=True)]
         return [
             k > 0 and all(cell.lstrip(".+-[")[:1].isdigit() for cell in column)

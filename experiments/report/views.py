@@ -10,7 +10,8 @@ from .run_folder import Run
 
 Row = dict[str, Any]
 
-# Okabe and Ito's colors for color-blind readers (without yellow), and others that are visible on both papers.
+# Okabe and Ito's colors for color-blind readers (without yellow), and others that are
+# visible on both papers.
 _COLORS = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a828c", "#874bd2"),
     *("#78c31e", "#c32d69", "#786900", "#f087ff", "#00c3a5", "#965a5a", "#1e87ff", "#96961e"),
@@ -39,7 +40,8 @@ class Plot(NamedTuple):
     cost: str
     #: "more" or "less" of the cost.
     better: str
-    #: "x" (quality), "y" (cost), "label", "system", "name", and "low" and "high" of the quality.
+    #: "x" (quality), "y" (cost), "label", "system", "name", and "low" and "high" of the
+    #: quality.
     points: list[Row]
     #: Marks of the points' labels.
     marks: dict[str, Mark]
@@ -53,7 +55,8 @@ class ExperimentView:
         self.configuration: Row = run.manifest["experiments"][name]
         self.rows = [row for row in run.rows if row["experiment"] == name]
         self.title: str = self.configuration["title"]
-        #: True if times can be compared: only timed experiments measure systems alternately.
+        #: True if times can be compared: only timed experiments measure systems
+        #: alternately.
         self.timed = bool(self.configuration.get("timed"))
 
     @cached_property
@@ -65,7 +68,10 @@ class ExperimentView:
 
     @cached_property
     def main_measure(self) -> str:
-        """The recall that most rows have; without a recall, the measure that most rows have."""
+        """The recall that most rows have.
+
+        Without a recall, the measure that most rows have.
+        """
         names = [name for name in self.measures if "recall" in name] or list(self.measures)
         return max(names, key=lambda name: self.measures[name], default="")
 

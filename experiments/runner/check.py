@@ -24,8 +24,9 @@ _KEYS = (*_NAMES, "value", "tolerance")
 def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
     """Compare a run with expected scores, by default all in EXPECTED.
 
-    A score's line begins with "OK" or "FAIL".  Scores of collections and experiments that are not in the run
-    are skipped; a run without any of the scores raises ValueError.
+    A score's line begins with "OK" or "FAIL".  Scores of collections and experiments
+    that are not in the run are skipped; a run without any of the scores raises
+    ValueError.
     """
     found = load_run(run)
     scores, manifest = _scores(found), found.manifest
@@ -47,7 +48,10 @@ def check_run(run: Path, files: Sequence[Path] | None = None) -> list[str]:
 
 
 def record_run(run: Path, path: Path, tolerance: float) -> int:
-    """Write a run's scores (means over seeds) as expected scores; return their number."""
+    """Write a run's scores (means over seeds) as expected scores.
+
+    Return their number.
+    """
     scores = [
         {**dict(zip(_NAMES, key, strict=True)), "value": round(value, 4), "tolerance": tolerance}
         for key, value in _scores(load_run(run)).items()

@@ -19,7 +19,8 @@ from ..systems.registry import SYSTEMS
 #: Folder of configurations that are found by name.
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-#: The seeds of an experiment are far apart, because some libraries draw repetition r from seed + r.
+#: The seeds of an experiment are far apart, because some libraries draw repetition r
+#: from seed + r.
 FIRST_SEED, SEED_STEP = 42, 1000
 
 _TABLES = ("metrics", "speed", "size", "speed_at_recall")
@@ -108,7 +109,8 @@ def load_experiments(names: Sequence[str], folder: Path = CONFIGS) -> list[Exper
     Raises
     ------
     ValueError
-        For an unknown system, key or configuration, with the nearest name, and for wrong values.
+        For an unknown system, key or configuration, with the nearest name, and for
+        wrong values.
     """
     experiments: dict[str, Experiment] = {}
     for name in names:

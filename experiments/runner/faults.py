@@ -55,7 +55,10 @@ def too_few(answers: Answers, documents: int) -> str | None:
 
 
 def chamfer_of(ids: NDArray[np.int64], queries: MultiVectors, documents: MultiVectors) -> NDArray[np.float32]:
-    """Return exact Chamfer of the returned documents, float32 (n, k); -inf for ids of -1."""
+    """Return exact Chamfer of the returned documents, float32 (n, k).
+
+    -inf for ids of -1.
+    """
     out = np.full(ids.shape, -np.inf, np.float32)
     rankings = rerank(queries, documents, [row[row >= 0] for row in ids], threads=1)
     for i, ranking in enumerate(rankings):

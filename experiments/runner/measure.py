@@ -22,7 +22,8 @@ from .configuration import Entry, Experiment, Point
 from .faults import chamfer_of, require_answers, score_fault, too_few
 from .raw_store import Failure, Raw, Session, load_raw, raw_path, save_raw
 
-# Number of blocks of queries, after each of which the next system runs; queries and documents for warming up.
+# Number of blocks of queries, after each of which the next system runs; queries and
+# documents for warming up.
 _BLOCKS, _WARMING_QUERIES, _WARMING_DOCUMENTS = 4, 3, 8
 
 
@@ -41,8 +42,8 @@ class _Built:
 def measure(session: Session, experiment: Experiment, part: Collection, seed: int) -> None:
     """Measure all points of an experiment that have no results yet.
 
-    `part` is the collection with the experiment's queries.  Failures are added to the session
-    under their system's label; the other systems continue.
+    `part` is the collection with the experiment's queries.  Failures are added to the
+    session under their system's label; the other systems continue.
     """
     content = part.content
     work: list[tuple[Entry, list[tuple[Point, Path]]]] = []
@@ -97,7 +98,10 @@ class _Group:
         self.session.fail(self.experiment.name, self.part.name, entry.label, message)
 
     def _build(self, entry: Entry, points: list[tuple[Point, Path]], stack: ExitStack) -> _Built:
-        """Build a system; `stack` closes it, unless the build fails and closes it at once."""
+        """Build a system.
+
+        `stack` closes it, unless the build fails and closes it at once.
+        """
         with ExitStack() as own:
             scratch = tempfile.TemporaryDirectory(prefix="muvera-experiment-", ignore_cleanup_errors=True)
             folder = Path(own.enter_context(scratch))
@@ -145,7 +149,10 @@ class _Group:
         return min(self.experiment.k, len(self.part.document_ids))
 
     def _store(self, one: _Built, point: Point, path: Path, turns: str) -> None:
-        """Check a point's answers and store them; raise ValueError for invalid rankings."""
+        """Check a point's answers and store them.
+
+        Raise ValueError for invalid rankings.
+        """
         answers = _joined(one.answers[point.name])
         documents, queries = self.part.documents, self.part.queries
         require_answers(answers, len(queries), self._k, len(documents))

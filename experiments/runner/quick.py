@@ -27,7 +27,8 @@ def quick_collections() -> list[Collection]:
 def quick_experiment(experiment: Experiment, cache: Path) -> Experiment:
     """Return an experiment with only the first and the last value of every list.
 
-    Peers are skipped unless their environments exist in `cache`, because creating one may take minutes.
+    Peers are skipped unless their environments exist in `cache`, because creating one
+    may take minutes.
     """
     entries: list[Entry] = []
     for _, line in groupby(experiment.entries, key=lambda entry: entry.line):

@@ -103,7 +103,10 @@ class Session:
 def raw_path(
     session: Session, experiment: Experiment, collection: str, content: str, point: Point, seed: int
 ) -> Path:
-    """Return the path of a point's raw results; `content` is the checksum of the collection."""
+    """Return the path of a point's raw results.
+
+    `content` is the checksum of the collection.
+    """
     together = None
     if experiment.timed:  # times depend on the systems that were measured together
         together = [(entry.system, entry.build, entry.queries) for entry in experiment.entries]

@@ -27,8 +27,9 @@ def run_experiments(
 ) -> list[Failure]:
     """Run experiments on all collections, write the run's files, and return the failures.
 
-    Finished work is stored under a hash of its inputs and not repeated, so the same command continues an
-    interrupted run.  RuntimeError if another process is writing to the same folder.
+    Finished work is stored under a hash of its inputs and not repeated, so the same
+    command continues an interrupted run.  RuntimeError if another process is writing to
+    the same folder.
     """
     session.out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(session.out / ".lock")

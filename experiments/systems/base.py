@@ -1,7 +1,8 @@
 """The contract between the runner and a system that answers queries.
 
-A system is created with its build arguments, built once from a collection, and then queried with several
-query arguments.  The runner checks the answers: it recomputes the Chamfer scores.
+A system is created with its build arguments, built once from a collection, and then
+queried with several query arguments.  The runner checks the answers: it recomputes the
+Chamfer scores.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class NotApplicableError(Exception):
-    """Error for a collection without data that a system needs, such as texts; it is not a failure."""
+    """Error for a collection without data that a system needs, such as texts.
+
+    It is not a failure.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
     """All inputs of a system's build.
 
-    The folder is a scratch folder for this system alone; the cache contains environments of peers.  The seed
-    determines every random choice.  `shared` contains parts that several systems of an experiment and collection use.
+    The folder is a scratch folder for this system alone; the cache contains
+    environments of peers.  The seed determines every random choice.  `shared` contains
+    parts that several systems of an experiment and collection use.
     """
 
     collection: Collection
@@ -59,9 +64,11 @@ class Material:
 class Answers:
     """Answers of a system."""
 
-    #: Positions of documents, best first, (n, k); -1 at the end of a row if fewer than k were found.
+    #: Positions of documents, best first, (n, k); -1 at the end of a row if fewer than
+    #: k were found.
     ids: NDArray[np.int64]
-    #: The system's own scores, higher is better, (n, k); those of an id of -1 are ignored.
+    #: The system's own scores, higher is better, (n, k); those of an id of -1 are
+    #: ignored.
     scores: NDArray[np.float32]
     #: Wall time of each query, one query at a time, in the process that answers.
     seconds: NDArray[np.float64]
@@ -70,19 +77,21 @@ class Answers:
 class System(ABC):
     """Base class of systems.
 
-    Build arguments are the keywords of ``__init__``, query arguments the keywords of ``search`` after `k`.  A
-    configuration is checked against both signatures before anything runs; :meth:`open_arguments` returns the
-    names that ``**build`` accepts.
+    Build arguments are the keywords of ``__init__``, query arguments the keywords of
+    ``search`` after `k`.  A configuration is checked against both signatures before
+    anything runs; :meth:`open_arguments` returns the names that ``**build`` accepts.
     """
 
     #: Name in :data:`experiments.systems.registry.SYSTEMS`.
     name: ClassVar[str]
-    #: True if the scores are exact Chamfer similarities.  The runner then compares them with its own, except with
-    #: the query argument ``rerank: false``.
+    #: True if the scores are exact Chamfer similarities.  The runner then compares them
+    #: with its own, except with the query argument ``rerank: false``.
     chamfer: bool = False
-    #: True if the work runs in another process, which a small build in this process would not warm up.
+    #: True if the work runs in another process, which a small build in this process
+    #: would not warm up.
     own_process: ClassVar[bool] = False
-    #: Time of ``build`` if it differs from that of the call, for example without copying documents to a process.
+    #: Time of ``build`` if it differs from that of the call, for example without
+    #: copying documents to a process.
     build_seconds: float | None = None
 
     @staticmethod
@@ -95,14 +104,18 @@ class System(ABC):
 
     @abstractmethod
     def build(self, material: Material) -> None:
-        """Build the index; the whole call is timed.  Every system calls this method first."""
+        """Build the index; the whole call is timed.
+
+        Every system calls this method first.
+        """
         self.documents, self.threads = material.documents, material.threads
 
     @abstractmethod
     def search(self, queries: MultiVectors, k: int, *_: Any, **query: Any) -> Answers:
         """Answer queries one at a time.
 
-        The queries' ids are positions among the collection's queries, for systems that use texts.
+        The queries' ids are positions among the collection's queries, for systems that
+        use texts.
         """
 
     @abstractmethod
@@ -110,7 +123,10 @@ class System(ABC):
         """Return the size of the index without the token vectors that every exact reranker reads."""
 
     def token_bytes_per_document(self) -> float:
-        """Return the bytes of tokens that an exact ranking reads; they are counted if :meth:`reads_tokens` is true."""
+        """Return the bytes of tokens that an exact ranking reads.
+
+        They are counted if :meth:`reads_tokens` is true.
+        """
         return self.documents.tokens.nbytes / len(self.documents)
 
     def reads_tokens(self, **query: Any) -> bool:
@@ -129,8 +145,8 @@ class System(ABC):
 def timed_search(queries: MultiVectors, k: int, answer: Callable[[int, MultiVectors], Ranked]) -> Answers:
     """Call `answer` for one query after another and time each call; an untimed first call warms up.
 
-    `answer` is called with a query's number and the query, and returns positions and scores; longer answers
-    are cut to `k`.
+    `answer` is called with a query's number and the query, and returns positions and
+    scores; longer answers are cut to `k`.
     """
     ids: NDArray[np.int64] = np.full((len(queries), k), -1, np.int64)
     scores: NDArray[np.float32] = np.full((len(queries), k), -np.inf, np.float32)

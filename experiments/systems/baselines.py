@@ -40,8 +40,8 @@ class Exhaustive(System):
 class Pooled(System):
     """Single-vector search, as in an ordinary vector database, then exact Chamfer reranking.
 
-    `vectors` is "mean" for the mean of a text's token vectors, scaled to length 1, or "stored" for the model's own
-    single vectors.
+    `vectors` is "mean" for the mean of a text's token vectors, scaled to length 1, or
+    "stored" for the model's own single vectors.
     """
 
     name: ClassVar[str] = "pooled"
@@ -62,7 +62,10 @@ class Pooled(System):
         self._search.add(np.arange(len(vectors)), vectors, material.threads)
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
-        """Search by the single vector; with `rerank`, order the first `candidates` by exact Chamfer."""
+        """Search by the single vector.
+
+        With `rerank`, order the first `candidates` by exact Chamfer.
+        """
         count = min(max(k, candidates) if rerank else k, len(self.documents))
 
         def answer(_: int, query: MultiVectors) -> Ranked:

@@ -23,7 +23,10 @@ _SETTINGS = [setting.name for setting in fields(IndexSettings)]
 
 
 def encoder_config(preset: str, dimension: int, seed: int, changes: dict[str, Any]) -> FDEConfig:
-    """Return a preset with changed parameters; raise ValueError with the nearest name for an unknown one."""
+    """Return a preset with changed parameters.
+
+    Raise ValueError with the nearest name for an unknown one.
+    """
     require_known(preset, PRESETS, "preset")
     for name in changes:
         require_known(name, _PARAMETERS, "argument of the encoder")
@@ -50,8 +53,9 @@ class _LibrarySystem(System):
 class Muvera(_LibrarySystem):
     """:class:`muvera.MuveraIndex`: candidates by document vectors, exact Chamfer ranking.
 
-    `build` has fields of :class:`muvera.IndexSettings` and parameters of the preset's configuration.
-    `exact_tokens` is 0 unlike in the index: small collections are also searched through vectors.
+    `build` has fields of :class:`muvera.IndexSettings` and parameters of the preset's
+    configuration. `exact_tokens` is 0 unlike in the index: small collections are also
+    searched through vectors.
     """
 
     name: ClassVar[str] = "muvera"
@@ -145,7 +149,10 @@ class FirstStage(_LibrarySystem):
         )
 
     def search(self, queries: MultiVectors, k: int) -> Answers:
-        """Return the documents with the largest inner products; queries are answered at once and not timed."""
+        """Return the documents with the largest inner products.
+
+        Queries are answered at once and not timed.
+        """
         vectors = self._encoder.encode_queries(queries, threads=self.threads)
         ids, scores = self._search.search(vectors, k, threads=self.threads)
         return Answers(ids, scores, np.full(len(queries), np.nan))

@@ -30,7 +30,10 @@ class WorkerSystem(System):
         self._worker.time("load")
 
     def build(self, material: Material) -> None:
-        """Build the index in the scratch folder; copying the documents to the process is not timed."""
+        """Build the index in the scratch folder.
+
+        Copying the documents to the process is not timed.
+        """
         super().build(material)
         self.folder, self._index = material.folder, material.folder / self.index_name
         save_texts(self.folder, "documents", list(material.documents))
@@ -87,8 +90,9 @@ class WorkerSystem(System):
 class Plaid(WorkerSystem):
     """PLAID through fast-plaid: centroids, inverted lists and compressed residuals, on the processor.
 
-    It ranks by the similarities of its decompressed tokens.  Its environment has torch (some gigabytes).  A search
-    runs on one thread.  Its arithmetic is in half precision, which few processors support; it is made for GPUs.
+    It ranks by the similarities of its decompressed tokens.  Its environment has torch
+    (some gigabytes).  A search runs on one thread.  Its arithmetic is in half
+    precision, which few processors support; it is made for GPUs.
     """
 
     name: ClassVar[str] = "plaid"
@@ -108,8 +112,9 @@ class Plaid(WorkerSystem):
     ) -> Answers:
         """Answer queries; rank the best `candidates` by exact Chamfer, 0 for plain PLAID.
 
-        Of `n_full_scores` documents after the first scoring by centroids a quarter is decompressed.  It
-        determines most of a query's time: sweep it from a few times k upwards.
+        Of `n_full_scores` documents after the first scoring by centroids a quarter is
+        decompressed.  It determines most of a query's time: sweep it from a few times k
+        upwards.
         """
         return self.answers(queries, k, candidates, n_ivf_probe=n_ivf_probe, n_full_scores=n_full_scores)
 
@@ -200,8 +205,8 @@ class Lemur(WorkerSystem):
 class Qdrant(WorkerSystem):
     """Qdrant's native multivectors through qdrant-edge: its MaxSim over tokens in half precision.
 
-    Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean token vectors finds
-    candidates, as its documentation advises.
+    Its scores are Chamfer up to rounding, so nothing ranks them again.  A graph of mean
+    token vectors finds candidates, as its documentation advises.
     """
 
     name: ClassVar[str] = "qdrant"

@@ -14,7 +14,8 @@ from muvera.utils.checks import import_extra
 
 from .base import Answers, Material, Ranked, System, timed_search
 
-# First stages of a hybrid search: the index's vectors, BM25, the model's own single vectors.
+# First stages of a hybrid search: the index's vectors, BM25, the model's own single
+# vectors.
 _SOURCES = ("vectors", "words", "single")
 
 
@@ -50,7 +51,10 @@ class BM25(System):
         self._words = _Words(material.collection.document_texts or [])
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int = 100, rerank: bool = True) -> Answers:
-        """Search by BM25; with `rerank`, order the first `candidates` by exact Chamfer."""
+        """Search by BM25.
+
+        With `rerank`, order the first `candidates` by exact Chamfer.
+        """
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             scores = self._words.scores(self._queries[int(query.ids[0])])
@@ -105,7 +109,10 @@ class Hybrid(System):
         weights: dict[str, float] | None = None,
         method: Any = "minmax",
     ) -> Answers:
-        """Search all sources, each for `candidates` documents; see :func:`muvera.hybrid_search`."""
+        """Search all sources, each for `candidates` documents.
+
+        See :func:`muvera.hybrid_search`.
+        """
         count = candidates if "vectors" in self._sources else 0
         how: dict[str, Any] = {"candidates": count, "weights": weights, "method": method}
 
@@ -155,7 +162,10 @@ class _StoredTokens:
 
 
 class Texts(System):
-    """:class:`muvera.TextIndex` with the collection's tokens; `settings` are for :meth:`muvera.TextIndex.build`."""
+    """:class:`muvera.TextIndex` with the collection's tokens.
+
+    `settings` are for :meth:`muvera.TextIndex.build`.
+    """
 
     name: ClassVar[str] = "texts"
 
@@ -175,7 +185,11 @@ class Texts(System):
         )  # fmt: skip
 
     def search(self, queries: MultiVectors, k: int, *, words: float | None = None) -> Answers:
-        """Search texts; `words` is the weight of words (default: the library's), and 1 ranks by words alone."""
+        """Search texts.
+
+        `words` is the weight of words (default: the library's), and 1 ranks by words
+        alone.
+        """
 
         def answer(_: int, query: MultiVectors) -> Ranked:
             text = self._queries[int(query.ids[0])]

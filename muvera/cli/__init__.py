@@ -1,4 +1,7 @@
-"""The command line ``muvera``: an error is one line on standard error.  Heavy imports are inside the commands."""
+"""The command line ``muvera``: an error is one line on standard error.
+
+Heavy imports are inside the commands.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; print an error in one line, and a traceback only with --debug."""
+        """Run a command.
+
+        Print an error in one line, and a traceback only with --debug.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -66,11 +66,11 @@ def convert(
 ) -> None:
     """Convert token embeddings to another format.
 
-    The default is a folder of .npy files.  SOURCE is read in batches, so memory use is bounded.  OUT is
-    created only when it is complete.
+    The default is a folder of .npy files.  SOURCE is read in batches, so memory use is
+    bounded.  OUT is created only when it is complete.
 
-    A damaged or hostile file can crash or hang the library that reads it.  With --isolated, or a limit of time
-    or memory, a crash or hang becomes an error.
+    A damaged or hostile file can crash or hang the library that reads it.  With
+    --isolated, or a limit of time or memory, a crash or hang becomes an error.
 
     \b
     Example: build an index from a ColBERT index, and export it again.
@@ -96,8 +96,8 @@ def convert(
 def formats(json_: Json = False) -> None:
     """List the formats that can be read and written.
 
-    For any other format, write two arrays with NumPy.  tokens.npy (tokens, dimension) contains the tokens
-    of all texts, and lengths.npy the number of tokens of each text.
+    For any other format, write two arrays with NumPy.  tokens.npy (tokens, dimension)
+    contains the tokens of all texts, and lengths.npy the number of tokens of each text.
 
     \b
     Example:
@@ -131,9 +131,10 @@ def encode(
 ) -> None:
     """Write one vector per text for use in another search program.
 
-    Compare documents and queries by inner product.  Most encoders are fitted to the documents.  Save the
-    encoder with --save-encoder, and encode queries with --encoder FOLDER.  OUT is created only when it is
-    complete; npy is a folder with vectors.npy (texts, floats) and ids.json.
+    Compare documents and queries by inner product.  Most encoders are fitted to the
+    documents.  Save the encoder with --save-encoder, and encode queries with --encoder
+    FOLDER.  OUT is created only when it is complete; npy is a folder with vectors.npy
+    (texts, floats) and ids.json.
 
     \b
     Example: vectors of documents and queries from one encoder.
@@ -201,9 +202,9 @@ def load(
 ) -> None:
     """Load documents into a vector database.
 
-    Run an interrupted command again to continue it.  If SOURCE is an index with an encoder, that encoder is
-    the default.  If SOURCE is an index of texts, its texts and metadata are loaded, too.  To search texts:
-    muvera texts search URL QUESTION
+    Run an interrupted command again to continue it.  If SOURCE is an index with an
+    encoder, that encoder is the default.  If SOURCE is an index of texts, its texts and
+    metadata are loaded, too.  To search texts: muvera texts search URL QUESTION
 
     \b
     Example: load an index's documents into PostgreSQL, and search there.

@@ -45,7 +45,8 @@ from .shared import (
 # Queries per step of the progress bar; rankings do not depend on it.
 _QUERIES_AT_ONCE = 256
 
-# Environment variables of the tokens; an option would be visible in the list of processes.
+# Environment variables of the tokens; an option would be visible in the list of
+# processes.
 _TOKEN, _READ_TOKEN = "MUVERA_TOKEN", "MUVERA_READ_TOKEN"
 
 # Shorter tokens could be guessed.
@@ -74,7 +75,8 @@ def index(
 ) -> None:
     """Build an index of token embeddings.
 
-    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is complete.
+    SOURCE is read in batches, so memory use is bounded.  OUT is created only when it is
+    complete.
 
     \b
     Example: index your own arrays, one (tokens, dimension) array per document.
@@ -135,7 +137,8 @@ def info(
 ) -> None:
     """Describe an index, an encoder or token embeddings.
 
-    For an index: sizes, settings and the recall of its candidates.  For embeddings: format and size.
+    For an index: sizes, settings and the recall of its candidates.  For embeddings:
+    format and size.
 
     \b
     Example:
@@ -182,7 +185,10 @@ def info(
 
 
 def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
-    """Yield a line for each fact that is not None; the lines of a nested dictionary are indented."""
+    """Yield a line for each fact that is not None.
+
+    The lines of a nested dictionary are indented.
+    """
     for name, value in facts.items():
         start = " " * indent + name.replace("_", " ")
         if isinstance(value, dict):
@@ -213,9 +219,10 @@ def search(
 ) -> None:
     """Print the best documents for each query.
 
-    Each line has rank, Chamfer score and id.  A score is a sum over query tokens; higher is better.  A
-    query without tokens has an empty ranking.  If QUERIES also contains documents, its queries are
-    read.  --where and --rerank work only with a URL.
+    Each line has rank, Chamfer score and id.  A score is a sum over query tokens;
+    higher is better.  A query without tokens has an empty ranking.  If QUERIES also
+    contains documents, its queries are read.  --where and --rerank work only with a
+    URL.
 
     \b
     Example: the queries of a ColBERTv2 index, as a TREC run.
@@ -312,9 +319,10 @@ def serve(
 ) -> None:
     """Serve an index over HTTP, with a search page.
 
-    The server answers /search, /explain, /documents, /info, /health and /openapi.json; the page is at /.
-    A change is on disk before the server answers. Ctrl-C, SIGTERM or SIGHUP saves the index and stops the
-    server; if the save fails, the exit status is 1. Set MUVERA_READ_TOKEN to require a token for reading.
+    The server answers /search, /explain, /documents, /info, /health and /openapi.json;
+    the page is at /. A change is on disk before the server answers. Ctrl-C, SIGTERM or
+    SIGHUP saves the index and stops the server; if the save fails, the exit status is
+    1. Set MUVERA_READ_TOKEN to require a token for reading.
 
     \b
     Example:
@@ -370,8 +378,9 @@ def mcp(
 ) -> None:
     """Serve an index of texts to agents (Model Context Protocol).
 
-    Agents call the tools over standard input and output. The tools are search, get and explain. Answers have
-    ids, titles and the best passages with their character positions. Needs the extra mcp.
+    Agents call the tools over standard input and output. The tools are search, get and
+    explain. Answers have ids, titles and the best passages with their character
+    positions. Needs the extra mcp.
 
     \b
     Example: on the command line, and in a client's configuration.
@@ -424,8 +433,8 @@ def tune(
 ) -> None:
     """Choose the encoder for your documents and queries.
 
-    Many encoders are compared on a sample, which takes a few minutes.  Held-out queries estimate the recall of
-    the choice.
+    Many encoders are compared on a sample, which takes a few minutes.  Held-out queries
+    estimate the recall of the choice.
 
     \b
     Example:

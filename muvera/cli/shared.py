@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; true, false and numbers are converted, other values stay text."""
+    """Parse NAME=VALUE.
+
+    True, false and numbers are converted, other values stay text.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise BadParameter(f"it must be NAME=VALUE, got {text!r}.")
@@ -131,7 +134,8 @@ _READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_fi
 #: Start of a warning.
 WARNING = "muvera: warning: "
 
-# Maximum characters of a printed text, and minimum similarity of a marked word as a share of the best one.
+# Maximum characters of a printed text, and minimum similarity of a marked word as a
+# share of the best one.
 _PASSAGE, _MARKED = 220, 0.8
 
 # Before the lines of a text, below its title.
@@ -152,7 +156,10 @@ def warn(text: str) -> None:
 
 
 def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:
-    """Print `facts` as one JSON document, the only output; or `text`, and `remarks` to standard error."""
+    """Print `facts` as one JSON document, the only output.
+
+    Or `text`, and `remarks` to standard error.
+    """
     if json_:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
         return
@@ -164,8 +171,8 @@ def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> Non
 def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
     """Return an error's message without line breaks.
 
-    `options` are the command's options by their Python names, such as ``{"max_bytes": "--max-bytes"}``,
-    which replace these names.
+    `options` are the command's options by their Python names, such as ``{"max_bytes":
+    "--max-bytes"}``, which replace these names.
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."
@@ -188,8 +195,9 @@ def one_line(error: BaseException, options: dict[str, str] | None = None) -> str
 def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[[int], object]]:
     """Show a progress bar on standard error, and yield the function that advances it.
 
-    The bar appears only on a terminal, because in a log every step would be a line.  Its clock also runs during
-    a long step.  Its title is the name of the stage.  A complete bar is replaced by this name and the clock.
+    The bar appears only on a terminal, because in a log every step would be a line.
+    Its clock also runs during a long step.  Its title is the name of the stage.  A
+    complete bar is replaced by this name and the clock.
     """
     from tqdm import tqdm
 
@@ -295,11 +303,13 @@ def wrapped(text: str, first: str = "", later: str = "  ") -> str:
 
 
 def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
-    # A NUL after each wide character fills its second column while textwrap counts characters.
+    # A NUL after each wide character fills its second column while textwrap counts
+    # characters.
     padded = "".join(f"{character}\0" if _width(character) == 2 else character for character in text)
     wide = "\0" in padded
     width -= wide  # a line may end between a character and its NUL
-    # Wide characters have no spaces between words; a path stays whole, so that it can be copied.
+    # Wide characters have no spaces between words; a path stays whole, so that it can
+    # be copied.
     lines = textwrap.wrap(
         padded, width, initial_indent=first, subsequent_indent=later, break_long_words=wide,
         break_on_hyphens=False,
@@ -308,7 +318,10 @@ def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]
 
 
 def _marked(lines: str, reason: TextExplanation) -> str:
-    """Highlight the words that matched best.  click removes the colors if the output is not a terminal."""
+    """Highlight the words that matched best.
+
+    click removes the colors if the output is not a terminal.
+    """
     best = max(match.similarity for match in reason.matches)
     words = {
         reason.text[slice(*match.document)] for match in reason.matches if match.similarity > _MARKED * best
@@ -335,14 +348,16 @@ def document_line(document: TextDocument) -> str:
 
 # -- conditions that match nothing -------------------------------------------------
 
-# A condition that is true for practically every number, and that every database can evaluate.
+# A condition that is true for practically every number, and that every database can
+# evaluate.
 _NUMBER = {"$gte": -1e15}
 
 
 def warn_of_unmatched(where: Any, matches: Callable[[Any], object]) -> None:
     """Warn about each field of `where` that no document has, or only with values of another type.
 
-    `matches` returns True if a document satisfies a condition.  Call this after an empty result.
+    `matches` returns True if a document satisfies a condition.  Call this after an
+    empty result.
     """
     compared = set(_compared(where or {}))
     for field in sorted({field for field, _ in compared}):

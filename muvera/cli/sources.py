@@ -91,8 +91,8 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `texts` is the index of texts, or None for an index of token vectors.  An index that stores the codes of a PLAID
-    index is a :class:`muvera.data.batches.CodedSource`.
+    `texts` is the index of texts, or None for an index of token vectors.  An index that
+    stores the codes of a PLAID index is a :class:`muvera.data.batches.CodedSource`.
     """
 
     name = "muvera index"
@@ -136,8 +136,8 @@ class IndexSource(Source):
 def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDEConfig | FDEEncoder:
     """Return the encoder of --encoder and --config.
 
-    `name` is a preset (default: fde), or the folder of an index or of a saved encoder.  `config` is a JSON object of
-    parameters that change the preset.
+    `name` is a preset (default: fde), or the folder of an index or of a saved encoder.
+    `config` is a JSON object of parameters that change the preset.
     """
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):

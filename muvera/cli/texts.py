@@ -127,8 +127,8 @@ def build(
 ) -> None:
     """Encode texts and build an index of them, with their metadata.
 
-    An interrupted command continues if you run it again: encoded texts are kept in OUT.encoded until the
-    index is complete.
+    An interrupted command continues if you run it again: encoded texts are kept in
+    OUT.encoded until the index is complete.
 
     \b
     Example:
@@ -255,7 +255,10 @@ def _update(index: muvera.TextIndex, content: TextFile) -> dict[str, int]:
 def _in_batches(
     change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
 ) -> None:
-    """Call `change` with a few texts at a time; an error or interrupt does not undo the earlier calls."""
+    """Call `change` with a few texts at a time.
+
+    An error or interrupt does not undo the earlier calls.
+    """
     with progress_bar(len(texts), "texts", "encoding") as advance:
         for start in range(0, len(texts), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -368,7 +371,8 @@ def search(
     with _opened(index, encoder) as loaded:
         find: Callable[..., Any] = loaded.search if unit == "document" else loaded.search_sentences
         for question in iter(_typed_line, "") if query is None else [query]:
-            # The printed passage of a text is the one whose words match best, which the explanation contains.
+            # The printed passage of a text is the one whose words match best, which the
+            # explanation contains.
             explained = explain or (not json_ and loaded.encoder.token_spans(question, "query") is not None)
             begun = time.perf_counter()
             hits = find(

@@ -42,7 +42,8 @@ def split_sentences(
     ----------
     documents, document_ids : sequence of str
     chunk_size : int
-        Maximum number of tokens of a passage.  A token is estimated as 4 ASCII characters or 1 other character.
+        Maximum number of tokens of a passage.  A token is estimated as 4 ASCII
+        characters or 1 other character.
 
     Returns
     -------
@@ -93,8 +94,9 @@ def _pieces(text: str, start: int, stop: int, size: int, before: list[float]) ->
 class RAGPretrainedModel:
     """RAGatouille's model and index: the same methods, arguments and results.
 
-    Scores are exact Chamfer similarities.  Arguments about GPUs, batches, messages and faiss are ignored.  Create a
-    model with :meth:`from_pretrained` or :meth:`from_index`.
+    Scores are exact Chamfer similarities.  Arguments about GPUs, batches, messages and
+    faiss are ignored.  Create a model with :meth:`from_pretrained` or
+    :meth:`from_index`.
 
     Attributes
     ----------
@@ -133,8 +135,9 @@ class RAGPretrainedModel:
         Parameters
         ----------
         pretrained_model_name_or_path : str, path or TextEncoder
-            A name of :func:`muvera.load_text_encoder`, or a ColBERT checkpoint for PyLate, sentence-transformers 6 or
-            fastembed, whichever is installed.  Raise ImportError if none of them is.
+            A name of :func:`muvera.load_text_encoder`, or a ColBERT checkpoint for
+            PyLate, sentence-transformers 6 or fastembed, whichever is installed.  Raise
+            ImportError if none of them is.
         index_root : str, optional
             Folder of all indexes.  Default: ".ragatouille/".
         """
@@ -151,14 +154,16 @@ class RAGPretrainedModel:
     ) -> RAGPretrainedModel:
         """Open an index, and load the model named in its folder.
 
-        The codes, texts and metadata of RAGatouille are copied to its subfolder "muvera", if the folder is writable.
+        The codes, texts and metadata of RAGatouille are copied to its subfolder
+        "muvera", if the folder is writable.
 
         Parameters
         ----------
         index_path : path
             Open only folders that you trust: the folder names the checkpoint to load.
         encoder : TextEncoder or str, optional
-            Use this model instead.  Required if the folder names a server or no model, otherwise ValueError.
+            Use this model instead.  Required if the folder names a server or no model,
+            otherwise ValueError.
         """
         path = Path(index_path)
         checkpoint = str(_facts(path).get("checkpoint") or "")
@@ -193,12 +198,14 @@ class RAGPretrainedModel:
         index_name : str, optional
             Default: the checkpoint's name and "new_index".
         overwrite_index : bool or "reuse"
-            If the index exists: replace it (True), raise FileExistsError (False), or open it ("reuse").
+            If the index exists: replace it (True), raise FileExistsError (False), or
+            open it ("reuse").
         max_document_length, split_documents : int, bool
             Split documents into passages of at most this many tokens.
         document_splitter_fn, preprocessing_fn : callables, optional
-            Return passages as ``{"document_id", "content"}``.  Called as
-            ``f(documents, document_ids, chunk_size=max_document_length)`` and ``f(passages, document_ids)``.
+            Return passages as ``{"document_id", "content"}``.  Called as ``f(documents,
+            document_ids, chunk_size=max_document_length)`` and ``f(passages,
+            document_ids)``.
         """
         folder = self._root / (index_name or f"{self._checkpoint}new_index")
         if overwrite_index in (False, "reuse") and any((folder / file).exists() for file in (_INDEX, _PLAID)):
@@ -273,8 +280,9 @@ class RAGPretrainedModel:
         Returns
         -------
         list of dict, or list of such lists
-            "content", "score", "rank", "document_id", "passage_id" and, if the document has any, "document_metadata".
-            A list of one query gives one list, as in RAGatouille.
+            "content", "score", "rank", "document_id", "passage_id" and, if the document
+            has any, "document_metadata". A list of one query gives one list, as in
+            RAGatouille.
         """
         options = {"words": 0, **options}
         if doc_ids is not None:
@@ -320,7 +328,10 @@ class RAGPretrainedModel:
         self._encoded.add(texts, metadata=_metadata_of(texts, document_metadatas))
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
-        """Rank the encoded documents; return results like :meth:`rerank`, with "document_metadata" if it was given."""
+        """Rank the encoded documents.
+
+        Return results like :meth:`rerank`, with "document_metadata" if it was given.
+        """
         if self._encoded is None:
             raise ValueError("There are no encoded documents. Call encode first.")
         return _results(self._encoded.search(as_texts(query, "query"), k, words=0), "result_index", False)
@@ -330,7 +341,10 @@ class RAGPretrainedModel:
         self._encoded = None
 
     def as_langchain_retriever(self, **kwargs: Any) -> Any:
-        """Return a LangChain retriever; `kwargs` are those of :meth:`search`, such as ``k=3``."""
+        """Return a LangChain retriever.
+
+        `kwargs` are those of :meth:`search`, such as ``k=3``.
+        """
         from ..integrations.langchain import FunctionRetriever
 
         return FunctionRetriever(
@@ -380,11 +394,15 @@ class RAGPretrainedModel:
             index.save(folder / _INDEX)
 
     def _write_facts(self, folder: Path) -> None:
-        # Before the index, so that an interruption never leaves an index without this file.
+        # Before the index, so that an interruption never leaves an index without this
+        # file.
         write_json(folder / _FACTS, {"checkpoint": self._checkpoint, "doc_maxlen": self._length})
 
     def _set_length(self, tokens: int) -> None:
-        """Set the passage length; raise the maximum length of a model of PyLate or sentence-transformers to it."""
+        """Set the passage length.
+
+        Raise the maximum length of a model of PyLate or sentence-transformers to it.
+        """
         self._length = tokens
         model: Any = getattr(self.encoder, "_model", None)
         for part in (model, *(model if hasattr(model, "__iter__") else ())):
@@ -393,7 +411,10 @@ class RAGPretrainedModel:
 
 
 def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
-    """Return RAGatouille's dicts, with the id of each text under `key`; unpack those of a single query."""
+    """Return RAGatouille's dicts, with the id of each text under `key`.
+
+    Unpack those of a single query.
+    """
     results = [
         [
             {"content": hit.text, "score": hit.score, "rank": rank, key: hit.id, **hit.metadata}
@@ -442,7 +463,8 @@ def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
 def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
     """Read an index of RAGatouille."""
     texts = as_texts(read_json(folder / "collection.json"), "collection.json")
-    # After a deletion, the map keeps the old numbers, but texts and tokens are numbered without gaps.
+    # After a deletion, the map keeps the old numbers, but texts and tokens are numbered
+    # without gaps.
     pids = read_json_object(folder / "pid_docid_map.json")
     names = [pids[pid] for pid in sorted(pids, key=int)]
     metadata_file = folder / "docid_metadata_map.json"

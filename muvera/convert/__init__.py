@@ -1,7 +1,7 @@
 """Read token embeddings in many formats, and write them in the common ones.
 
-:func:`read` returns a collection, :func:`convert` writes one, :func:`survey` reports on one, and
-:func:`formats` lists the readable formats.
+:func:`read` returns a collection, :func:`convert` writes one, :func:`survey` reports on
+one, and :func:`formats` lists the readable formats.
 """
 
 from .pipeline import Measure, Report, convert, read, survey

@@ -1,4 +1,7 @@
-"""Parsers of JSON, zip members, SQLite tables, pickles of plain data and torch files; they run no code of a file."""
+"""Parsers of JSON, zip members, SQLite tables, pickles of plain data and torch files.
+
+They run no code of a file.
+"""
 
 from __future__ import annotations
 
@@ -109,10 +112,12 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
 
 # -- pickles of plain data --------------------------------------------------------
 #
-# A pickle is a program, which can run any code or use all memory.  Only the instructions that picklers write for plain
-# data are run here, and only the stand-ins in a table of names are called.
+# A pickle is a program, which can run any code or use all memory.  Only the
+# instructions that picklers write for plain data are run here, and only the stand-ins
+# in a table of names are called.
 
-# Layout of an instruction and its number.  Consecutive instructions of one kind are read as one array.
+# Layout of an instruction and its number.  Consecutive instructions of one kind are
+# read as one array.
 _NUMBERS = {
     code: np.dtype([("instruction", "S1"), ("value", kind)])
     for code, kind in (
@@ -121,8 +126,8 @@ _NUMBERS = {
 }  # fmt: skip
 _RUN = re.compile(rb"(?:G.{8})+|(?:K.)+|(?:M..)+|(?:J....)+", re.DOTALL)
 
-# Accepted types of dict keys and set members: hashing a tuple of shared tuples can take 2**40 steps, and many integers
-# of more than 64 bits can share one hash.
+# Accepted types of dict keys and set members: hashing a tuple of shared tuples can take
+# 2**40 steps, and many integers of more than 64 bits can share one hash.
 _KEYS = (str, bytes, int, float, bool, type(None))
 _INTEGERS = range(-(2**63), 2**64)
 
@@ -151,14 +156,16 @@ def load_pickle(
 ) -> Any:
     """Return the object of a pickle; raise ReadError if the pickle contains anything but plain data.
 
-    `names` maps each ``"module.name"`` that the pickle may use to a plain value, or to a function or class that returns
-    no callable.  `stored_elsewhere` returns the object of a persistent id.
+    `names` maps each ``"module.name"`` that the pickle may use to a plain value, or to
+    a function or class that returns no callable.  `stored_elsewhere` returns the object
+    of a persistent id.
     """
     with naming_errors(source, "pickle of plain data"):
         return _PlainUnpickler(content, source, names, stored_elsewhere).load()
 
 
-#: Instructions that Python's own interpreter may run: numbers, strings, lists, tuples, the memo and names.
+#: Instructions that Python's own interpreter may run: numbers, strings, lists, tuples,
+#: the memo and names.
 _UNCHANGED = b"".join(
     (
         pickle.PROTO, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
@@ -225,7 +232,8 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or type(arguments) is not tuple:
             raise ValueError(f"it calls a {type(function).__name__}")
-        # A small pickle could take all memory or time: it can pass one long string or tuple to many calls.
+        # A small pickle could take all memory or time: it can pass one long string or
+        # tuple to many calls.
         self.passed += len(arguments) + sum(
             len(value) for value in arguments if isinstance(value, (str, bytes))
         )
@@ -280,7 +288,10 @@ class _Array(StandIn):
         self.dtype: np.dtype[Any] = kind.dtype
 
     def array(self) -> NDArray[Any]:
-        """Return the array; arrays of objects in it are refused, because many could share one list."""
+        """Return the array.
+
+        Arrays of objects in it are refused, because many could share one list.
+        """
         if self.dtype.hasobject:
             flat: NDArray[Any] = np.empty(len(self._data), object)
             for i, item in enumerate(self._data):
@@ -336,9 +347,11 @@ def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
 
 # -- files of torch ---------------------------------------------------------------
 #
-# Since torch 1.6 a .pt file is a zip archive: ROOT/data.pkl describes tensors, and each ROOT/data/KEY is one storage.
+# Since torch 1.6 a .pt file is a zip archive: ROOT/data.pkl describes tensors, and each
+# ROOT/data/KEY is one storage.
 
-#: NumPy's type code for each type of storage.  No storage has uint16, so "<u2" always means bfloat16.
+#: NumPy's type code for each type of storage.  No storage has uint16, so "<u2" always
+#: means bfloat16.
 STORAGES = {
     "Float": "<f4", "Half": "<f2", "BFloat16": "<u2", "Double": "<f8", "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
@@ -378,7 +391,8 @@ class _Storages:
             raise ValueError(f"a tensor in a {type(numbers).__name__}")
         first, shape, steps = operator.index(first), _sizes(size), _sizes(strides)
         count = math.prod(shape)
-        # The last number's position.  Strides of zero and overlapping tensors can describe more than the file has.
+        # The last number's position.  Strides of zero and overlapping tensors can
+        # describe more than the file has.
         last = first + sum((s - 1) * step for s, step in zip(shape, steps, strict=True)) if count else -1
         self._room -= count * numbers.itemsize
         if min((first, *shape, *steps)) < 0 or last >= len(numbers) or self._room < 0:
@@ -402,7 +416,8 @@ def _sizes(values: Any) -> tuple[int, ...]:
 def read_torch(path: Path) -> Any:
     """Return what ``torch.save`` of torch 1.6 or newer wrote: tensors in tuples, lists and dicts.
 
-    Tensors are views of the file; only bfloat16 is read, as float32.  A pickle of anything else is refused.
+    Tensors are views of the file; only bfloat16 is read, as float32.  A pickle of
+    anything else is refused.
     """
     with naming_errors(str(path), "pt of torch 1.6 or newer"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()

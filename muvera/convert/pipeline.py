@@ -1,4 +1,7 @@
-"""Stream a source into memory, into a file, or into a report only; measure the documents batch by batch."""
+"""Stream a source into memory, into a file, or into a report only.
+
+Measure the documents batch by batch.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +52,13 @@ def read(
     Parameters
     ----------
     path_or_object : path or object
-        An index, a file, a folder, or a vector store's folder; an encoder's output; or a
-        :class:`~muvera.convert.Source`.
+        An index, a file, a folder, or a vector store's folder; an encoder's output; or
+        a :class:`~muvera.convert.Source`.
     format : str, optional
         One of :func:`~muvera.convert.formats`.  Default: detected.
     isolated : bool or IsolationLimits
-        Read in a child process with limits on time and memory.  Use it for files you do not trust.
-        True uses the default limits.
+        Read in a child process with limits on time and memory.  Use it for files you do
+        not trust.  True uses the default limits.
     **options
         Options of :class:`~muvera.convert.Options`, and of the format's reader.
 
@@ -64,7 +67,8 @@ def read(
     FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
         For a missing, damaged or unknown file, in a sentence that names it.
     TypeError
-        For an option that the reader does not have, and for an object without token vectors.
+        For an option that the reader does not have, and for an object without token
+        vectors.
     ImportError
         If the format's library is missing.
     ChildProcessError
@@ -79,7 +83,8 @@ def read(
     MultiVectors(2 texts, 5 tokens, dimension=4, float32)
     """
     stream = _Stream(path_or_object, format, isolated, options)
-    # An unchanged source is read in one batch, which is not copied: a memory map stays one.
+    # An unchanged source is read in one batch, which is not copied: a memory map stays
+    # one.
     max_tokens = None if stream.report.options else stream.source.num_tokens or None
     batches = [documents for _, documents in stream.transformed(max_tokens)]
     if len(batches) == 1:
@@ -118,8 +123,9 @@ def convert(
 ) -> Report:
     """Write existing token embeddings in one of the neutral formats.
 
-    Only one batch is in memory at a time, however large the source.  The target is created only when it is
-    complete; a conversion that fails or is interrupted leaves no files.
+    Only one batch is in memory at a time, however large the source.  The target is
+    created only when it is complete; a conversion that fails or is interrupted leaves
+    no files.
 
     Parameters
     ----------
@@ -128,8 +134,8 @@ def convert(
     target : path
         A folder for ``"npy"`` and ``"plaid"``, a file for the other formats.
     to : {"npy", "npz", "safetensors", "parquet", "plaid"}
-        ``"npy"`` is the format that :meth:`MultiVectors.load` and the index map into memory.
-        ``"plaid"`` is an index that ColBERT searches.
+        ``"npy"`` is the format that :meth:`MultiVectors.load` and the index map into
+        memory. ``"plaid"`` is an index that ColBERT searches.
     format : str, optional
         The source's format.  Default: detected.
     overwrite : bool
@@ -141,9 +147,10 @@ def convert(
     isolated : bool or IsolationLimits
         As for :func:`read`; this process writes the target.
     **options
-        Options of :class:`~muvera.convert.Options`, of the format's reader, and of the writer.  ``"plaid"`` has
-        `nbits`, 1, 2 (default), 4 or 8 bits per coordinate, and `bucket_means`: decode a bucket to the mean of its
-        values, which loses less than ColBERT's midpoint.  Without options, PLAID codes are written unchanged.
+        Options of :class:`~muvera.convert.Options`, of the format's reader, and of the
+        writer.  ``"plaid"`` has `nbits`, 1, 2 (default), 4 or 8 bits per coordinate,
+        and `bucket_means`: decode a bucket to the mean of its values, which loses less
+        than ColBERT's midpoint.  Without options, PLAID codes are written unchanged.
 
     Returns
     -------
@@ -154,7 +161,8 @@ def convert(
     ------
     FileExistsError
         If `target` exists and `overwrite` is False, or it contains something else.
-    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError, ChildProcessError
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError,
+    ChildProcessError
         As for :func:`read`; also an OSError if the target cannot be written.
     """
     destination = Path(target).expanduser()
@@ -199,7 +207,10 @@ class _Stream:
         self.place = str(getattr(source, "place", source.name))
 
     def transformed(self, max_tokens: int | None = None) -> Iterator[tuple[MultiVectors, MultiVectors]]:
-        """Yield batches before and after the transforms; an empty source yields one empty batch with its dimension."""
+        """Yield batches before and after the transforms.
+
+        An empty source yields one empty batch with its dimension.
+        """
         source, count = self.source, 0
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):
@@ -257,7 +268,8 @@ _TOLERANCE = 4e-3
 class Measure:
     """Counts and norms over all batches; they do not depend on the batch size.
 
-    With `directions_only`, documents are only counted: an index that stores directions has no norms and no dtype.
+    With `directions_only`, documents are only counted: an index that stores directions
+    has no norms and no dtype.
     """
 
     def __init__(self, directions_only: bool = False) -> None:
@@ -295,7 +307,10 @@ class Measure:
 
     @property
     def normalized(self) -> bool | None:
-        """True if all tokens have unit length within 0.004; None without measured tokens."""
+        """True if all tokens have unit length within 0.004.
+
+        None without measured tokens.
+        """
         if not (self._totals[0] or self.zero_rows):
             return None
         return bool(self._totals[4] <= _TOLERANCE and not self.zero_rows)

@@ -45,7 +45,10 @@ PLAID_FILES = (
 
 
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
-    """Fit a codec to the tokens, and write their directions; :func:`muvera.convert.convert` explains the options."""
+    """Fit a codec to the tokens, and write their directions.
+
+    :func:`muvera.convert.convert` explains the options.
+    """
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
         count = documents.num_tokens
@@ -115,7 +118,10 @@ def write_codes(
 def _documents(
     batches: Iterator[Coded], ids: list[Any]
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
-    """Yield the centroid numbers and residuals of each document; append the documents' ids to `ids`."""
+    """Yield the centroid numbers and residuals of each document.
+
+    Append the documents' ids to `ids`.
+    """
     for documents, numbers, packed in batches:
         ids.extend(documents.ids.tolist() if documents.has_ids else [])
         numbers = np.asarray(numbers, np.int32)
@@ -136,7 +142,8 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
 
 _KINDS = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "BFloat16"}
 
-# As in torch: alignment of the members' bytes for any number type, and the tag of the padding; a zip header's size.
+# As in torch: alignment of the members' bytes for any number type, and the tag of the
+# padding; a zip header's size.
 _ALIGNMENT, _PADDING_TAG, _HEADER_SIZE = 64, b"FB", 30
 
 

@@ -22,7 +22,8 @@ from .readers import arrow, colbert, containers, json_lines, qdrant
 from .readers.in_memory import open_object
 from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
 
-#: Reader by format, in the order of detection: an index comes before the formats of its files.
+#: Reader by format, in the order of detection: an index comes before the formats of its
+#: files.
 READERS: dict[str, Reader] = {
     entry.name: entry
     for module in (colbert, qdrant, containers, json_lines, arrow)
@@ -37,8 +38,8 @@ class IsolationLimits:
     Parameters
     ----------
     seconds : float
-        Processor time to read the source once.  The limit on wall time is four times as long, because other
-        processes may use the processor.
+        Processor time to read the source once.  The limit on wall time is four times as
+        long, because other processes may use the processor.
     memory_bytes : int
         The child's own memory; memory-mapped files do not count.
     """
@@ -150,10 +151,12 @@ def _check_options(options: dict[str, Any], known: list[str], name: str) -> None
 
 # -- isolation --------------------------------------------------------------------
 #
-# A damaged file can make a library in C or Rust crash, loop or use all memory.  A child converts it to a folder of .npy
-# files, which are read as any other untrusted files.  The child is not a sandbox: it has the rights of its user.
+# A damaged file can make a library in C or Rust crash, loop or use all memory.  A child
+# converts it to a folder of .npy files, which are read as any other untrusted files.
+# The child is not a sandbox: it has the rights of its user.
 
-# Errors of the child that keep their class, subclasses before their bases; all others become a ValueError.
+# Errors of the child that keep their class, subclasses before their bases; all others
+# become a ValueError.
 _ERRORS = (
     pickle.UnpicklingError, FileNotFoundError, PermissionError, OSError, ImportError, MemoryError, TypeError,
     ValueError,
@@ -262,7 +265,8 @@ def _limit_process(limits: IsolationLimits, file_bytes: int) -> None:
         resource.RLIMIT_CPU: math.ceil(spent.ru_utime + spent.ru_stime + limits.seconds),
         # Own memory only, so that a file of any size can be mapped.
         resource.RLIMIT_DATA: limits.memory_bytes,
-        # A hostile file may contain few bytes and many tokens, which must not fill the disk.
+        # A hostile file may contain few bytes and many tokens, which must not fill the
+        # disk.
         resource.RLIMIT_FSIZE: file_bytes,
     }
     for limit, value in values.items():

@@ -1,4 +1,7 @@
-"""Sources: token vectors of documents, read in batches of bounded size; errors that name the file."""
+"""Sources: token vectors of documents, read in batches of bounded size.
+
+Errors that name the file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, TokenArray, as_ids
 
-# -- errors: libraries report damage in many ways, so readers neither catch errors nor name their file ----------
+# -- errors: libraries report damage in many ways, so readers neither catch errors nor
+# name their file ----------
 
 #: Sentence for files without token vectors.
 IF_TEXTS = (
@@ -48,7 +52,8 @@ class ReadError(ValueError):
 def naming_errors(place: str, format: str) -> Iterator[None]:
     """Convert every error of the block but ImportError to one sentence that names the file or folder `place`.
 
-    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors keep their class and number.
+    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors
+    keep their class and number.
     """
     try:
         yield
@@ -131,19 +136,24 @@ class Source(ABC):
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
         """Yield whole documents in order, at most `max_tokens` tokens per batch.
 
-        A single document may exceed `max_tokens`.  Either every batch has ids or none has.
+        A single document may exceed `max_tokens`.  Either every batch has ids or none
+        has.
         """
 
 
 class Reader(NamedTuple):
-    """A readable format; each module of ``readers/`` lists its formats in ``READERS``."""
+    """A readable format.
+
+    Each module of ``readers/`` lists its formats in ``READERS``.
+    """
 
     #: Name for ``format=``.
     name: str
     #: Return True if a path is in this format; cheap, and never raises.
     matches: Callable[[Path], bool]
-    #: Open a path, the only positional parameter.  Its keyword-only parameters are the reader's options; the first
-    #: paragraph of its docstring, "Open" and the files that identify the format, is the description.
+    #: Open a path, the only positional parameter.  Its keyword-only parameters are the
+    #: reader's options; the first paragraph of its docstring, "Open" and the files that
+    #: identify the format, is the description.
     open_source: Callable[..., Source]
 
     @property
@@ -178,7 +188,8 @@ class LazyRows:
 class FlatSource(Source):
     """Source over the tokens of all documents in one array (n_tokens, dimension), with valid `offsets` (n + 1,).
 
-    If the tokens are stored in another order, `rows` (n_tokens,) are their rows in `tokens`.
+    If the tokens are stored in another order, `rows` (n_tokens,) are their rows in
+    `tokens`.
     """
 
     def __init__(
@@ -227,7 +238,10 @@ class FlatSource(Source):
 def choose(
     wanted: str | None, available: Iterable[str], kind: str, option: str, usual: Iterable[str] = ()
 ) -> str:
-    """Return `wanted` if it is available; by default the only available name, or the only `usual` one."""
+    """Return `wanted` if it is available.
+
+    By default the only available name, or the only `usual` one.
+    """
     names = sorted(available)
     if wanted in names:
         return str(wanted)
@@ -255,7 +269,8 @@ class Document(NamedTuple):
 class RowSource(Source):
     """Source over documents that are read one at a time; `documents` is called again for each further pass.
 
-    `ids` replace the ids of the documents.  The default dimension is that of the first document with a token.
+    `ids` replace the ids of the documents.  The default dimension is that of the first
+    document with a token.
     """
 
     def __init__(
@@ -307,7 +322,10 @@ class RowSource(Source):
         yield self._join(waiting)
 
     def _checked(self, document: Document, position: int, kind: type) -> int:
-        """Return the number of a document's tokens; `kind` is the type of the first id."""
+        """Return the number of a document's tokens.
+
+        `kind` is the type of the first id.
+        """
         where, tokens = f"{document.where}: document {position}", document.tokens
         if type(document.id) is not kind:
             raise ReadError(

@@ -1,4 +1,7 @@
-"""Transforms of token vectors between a source and its target; results do not depend on the batch size."""
+"""Transforms of token vectors between a source and its target.
+
+Results do not depend on the batch size.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class PoolingRule:
     protected_last : bool
         Put the protected tokens after the clusters instead of before.
     rows_as_points : bool
-        Cluster the rows of the distance matrix (1 - cosine) as points, instead of using the distances.  Libraries
-        that pass the square matrix to SciPy do this.
+        Cluster the rows of the distance matrix (1 - cosine) as points, instead of using
+        the distances.  Libraries that pass the square matrix to SciPy do this.
     count_protected : bool
         Count the protected tokens, too, when the number of clusters is computed.
     renormalize : bool
@@ -43,7 +46,8 @@ class PoolingRule:
     renormalize: bool = False
 
 
-#: Rules by name.  ``pylate`` is the rule of PyLate from 1.5 on, ``colbert`` that of ColBERT 0.2.22.
+#: Rules by name.  ``pylate`` is the rule of PyLate from 1.5 on, ``colbert`` that of
+#: ColBERT 0.2.22.
 RULES = {
     "sentence-transformers": PoolingRule(protected=1, renormalize=True),
     "pylate": PoolingRule(protected=1),
@@ -58,15 +62,17 @@ def pool_tokens(
 ) -> MultiVectors:
     """Replace groups of similar tokens by their means; about ``1 / factor`` of the tokens remain.
 
-    Each document is pooled alone, so its result does not depend on the others.  The dtype and the ids stay the same.
+    Each document is pooled alone, so its result does not depend on the others.  The
+    dtype and the ids stay the same.
 
     Parameters
     ----------
     documents : MultiVectors
         Unit vectors: inner products are used as cosines.
     factor : float
-        At least 1.  Divides memory and reranking time; 2 costs almost no recall on published
-        collections, 3 about one percent.  The number of clusters is rounded down.
+        At least 1.  Divides memory and reranking time; 2 costs almost no recall on
+        published collections, 3 about one percent.  The number of clusters is rounded
+        down.
     rule : str or PoolingRule
         A rule, or its name in :data:`RULES`.
 
@@ -111,13 +117,17 @@ def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> ND
 
 
 def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> NDArray[Any]:
-    """Return the cluster of each token, from 0 on; equal heights may leave fewer than `limit`."""
+    """Return the cluster of each token, from 0 on.
+
+    Equal heights may leave fewer than `limit`.
+    """
     if len(tokens) <= limit:
         return np.arange(len(tokens))
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist, squareform
 
-    # Equal tokens must have equal products, which a BLAS does not promise: ties decide how many clusters there are.
+    # Equal tokens must have equal products, which a BLAS does not promise: ties decide
+    # how many clusters there are.
     single = MultiVectors.from_flat(np.asarray(tokens, np.float32), np.ones(len(tokens), np.int64))
     distances = 1 - chamfer_matrix(single, single, threads=1)
     condensed = pdist(distances) if rows_as_points else squareform(distances.clip(0, 2), checks=False)
@@ -125,7 +135,10 @@ def _ward_clusters(tokens: NDArray[Any], limit: int, rows_as_points: bool) -> ND
 
 
 def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
-    """Scale every token to unit length; with `first`, the number of preceding documents, refuse zero tokens."""
+    """Scale every token to unit length.
+
+    With `first`, the number of preceding documents, refuse zero tokens.
+    """
     rows = np.array(documents.tokens, np.float32, order="C")
     zero = int(unit_rows(rows))
     if zero >= 0 and first is not None:
@@ -158,8 +171,8 @@ class Options:
     Parameters
     ----------
     truncate_dimension : int, optional
-        Keep the first columns, scaled to unit length again.  Only for models trained for it
-        (Matryoshka).
+        Keep the first columns, scaled to unit length again.  Only for models trained
+        for it (Matryoshka).
     drop_zero_rows : bool
         Drop tokens that are entirely zero (padding, which would score 0).
     normalize : bool
@@ -192,7 +205,8 @@ class Options:
     def apply(self, batch: MultiVectors, first_document: int = 0) -> tuple[MultiVectors, int]:
         """Return the transformed batch, and the number of dropped zero rows.
 
-        `first_document` is the number of documents before this batch, for the ValueError of a refused document.
+        `first_document` is the number of documents before this batch, for the
+        ValueError of a refused document.
         """
         count = batch.num_tokens
         if self.truncate_dimension is not None:

@@ -38,7 +38,8 @@ class Writer(NamedTuple):
 def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
     """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.
 
-    A system error, such as a full disk, becomes one of the same class that names the target.
+    A system error, such as a full disk, becomes one of the same class that names the
+    target.
     """
     new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
@@ -46,7 +47,8 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
         with new as path:
             yield path
     except OSError as error:
-        # Raise errors unchanged if they name a file, or did not come from the operating system.
+        # Raise errors unchanged if they name a file, or did not come from the operating
+        # system.
         if error.errno is None or error.strerror is None or error.filename is not None:
             raise
         named = type(error)(f"{target} could not be written: {' '.join(error.strerror.split()).rstrip('.')}.")
@@ -57,7 +59,8 @@ def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iter
 class Gathered:
     """Batches that are checked as they pass, and whose lengths and ids are collected.
 
-    The first batch sets the dtype, to which later float16 batches are converted.  Either all batches have ids or none.
+    The first batch sets the dtype, to which later float16 batches are converted.
+    Either all batches have ids or none.
     """
 
     def __init__(self, batches: Iterator[MultiVectors], place: str) -> None:
@@ -133,9 +136,13 @@ _SAFETENSORS_TYPES = {
 
 
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
-    """Write the folder that :meth:`MultiVectors.load` maps; without lengths unless `column` is "tokens"."""
+    """Write the folder that :meth:`MultiVectors.load` maps.
+
+    Without lengths unless `column` is "tokens".
+    """
     blocks = (batch.tokens for batch in documents)
-    # Written instead of memory-mapped: a full disk would kill a process that writes through a map.
+    # Written instead of memory-mapped: a full disk would kill a process that writes
+    # through a map.
     _write_rows(folder / f"{column}.npy", blocks, documents.dimension, documents.dtype)
     if column == "tokens":
         save_array(folder / "lengths.npy", documents.lengths)
@@ -173,7 +180,10 @@ def write_npz(gathered: Gathered, file: Path) -> None:
 
 
 def write_safetensors(gathered: Gathered, file: Path) -> None:
-    """Write ``tokens``, ``offsets`` and ids, without the library; the header could not hold many strings."""
+    """Write ``tokens``, ``offsets`` and ids, without the library.
+
+    The header could not hold many strings.
+    """
     with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
         if documents.has_ids:
@@ -205,7 +215,10 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 
 
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
-    """Write the columns ``id`` and `column`, a row group per batch; unless it is "tokens", a cell is one vector."""
+    """Write the columns ``id`` and `column`, a row group per batch.
+
+    Unless it is "tokens", a cell is one vector.
+    """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
     batches = iter(documents)
@@ -236,7 +249,8 @@ def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
 # OpenSearch's limits: dimensions of a vector, bytes of an id.
 _MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
 
-# Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB by default.
+# Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB
+# by default.
 _BULK_CHARACTERS = 8 << 20
 
 # Links per node, and candidates of construction and of search, as in muvera.engines.
@@ -288,7 +302,8 @@ def _bulk_bodies(batches: Gathered) -> Iterator[str]:
                 )
             action = json.dumps({"index": {"_id": str(name)}}, ensure_ascii=False)
             identity = json.dumps(name, ensure_ascii=False)
-            # NumPy writes a float32 with the fewest digits; Python would write seventeen.
+            # NumPy writes a float32 with the fewest digits; Python would write
+            # seventeen.
             numbers = ",".join(vector.astype("U").tolist())
             body.write(f'{action}\n{{"id": {identity}, "vector": [{numbers}]}}\n')
             if body.tell() >= _BULK_CHARACTERS:

@@ -14,7 +14,8 @@ from .multivectors import MultiVectors, as_multivectors
 
 MAX_FIT_DOCUMENTS = 4096  # in a sample
 
-# Maximum bytes of the vectors that an encoder makes from the sample, and of the sample's tokens.
+# Maximum bytes of the vectors that an encoder makes from the sample, and of the
+# sample's tokens.
 _BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
 
 _BLOCK = 65536  # rows that are copied to float64 at a time
@@ -35,7 +36,8 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
     start = 0
     while start < count:
         stop = int(np.searchsorted(offsets, offsets[start] + max_tokens, side="right")) - 1
-        # Empty documents add no tokens: without this limit, any number of them could form one run.
+        # Empty documents add no tokens: without this limit, any number of them could
+        # form one run.
         stop = min(max(stop, start + 1), start + max_tokens)
         yield start, stop
         start = stop
@@ -64,7 +66,10 @@ class CodedSource(Protocol):
 
 
 def coded_source(documents: Any) -> CodedSource | None:
-    """Return `documents`, or the source it wraps, if that has PLAID codes; otherwise None."""
+    """Return `documents`, or the source it wraps, if that has PLAID codes.
+
+    Otherwise None.
+    """
     source = getattr(documents, "source", documents)
     return source if isinstance(source, CodedSource) else None
 
@@ -89,7 +94,8 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
 class DocumentSample:
     """A uniform sample of streamed documents in bounded memory (reservoir sampling), for any division into batches.
 
-    It has at most `most` documents, fewer if their vectors of `floats` or their tokens would take too much memory.
+    It has at most `most` documents, fewer if their vectors of `floats` or their tokens
+    would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -130,13 +136,17 @@ class DocumentSample:
 def fit_share(documents: int) -> float:
     """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
-    With less than half, the fit would differ too much from an index's fit on up to MAX_FIT_DOCUMENTS documents.
+    With less than half, the fit would differ too much from an index's fit on up to
+    MAX_FIT_DOCUMENTS documents.
     """
     return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches, float32 (dimension,); raise ValueError without tokens."""
+    """Return the mean of all tokens of all batches, float32 (dimension,).
+
+    Raise ValueError without tokens.
+    """
     total = np.zeros(dimension)
     count = 0
     for batch in batches:
@@ -155,8 +165,9 @@ def pseudo_queries(
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
     """Cut windows of `length` tokens out of `count` documents with tokens; return them and the documents' positions.
 
-    A shorter document is a window as a whole.  With their documents excluded, windows behave much like real queries:
-    easier with a model that adds a query prefix, harder on long documents.
+    A shorter document is a window as a whole.  With their documents excluded, windows
+    behave much like real queries: easier with a model that adds a query prefix, harder
+    on long documents.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

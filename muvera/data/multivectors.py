@@ -36,11 +36,13 @@ MULTIVECTORS_FILES = ("tokens.npy", "lengths.npy", "ids.json")
 class MultiVectors:
     """A sequence of texts (or images), each a set of token vectors.
 
-    Texts are stored one after another: text i is ``tokens[offsets[i] : offsets[i + 1]]``.  Texts without
-    tokens are allowed: they keep their position and are never returned by a search.
+    Texts are stored one after another: text i is ``tokens[offsets[i] : offsets[i +
+    1]]``.  Texts without tokens are allowed: they keep their position and are never
+    returned by a search.
 
-    Treat the arrays as immutable: slices share memory with them.  Numbers are checked when texts are indexed, encoded
-    or scored: a NaN or an infinity raises ValueError then.
+    Treat the arrays as immutable: slices share memory with them.  Numbers are checked
+    when texts are indexed, encoded or scored: a NaN or an infinity raises ValueError
+    then.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ class MultiVectors:
         ----------
         array : (n, longest, dimension)
         mask : (n, longest), optional
-            True (or non-zero) for real tokens.  Default: rows that are all zero are padding.
+            True (or non-zero) for real tokens.  Default: rows that are all zero are
+            padding.
         ids : sequence of int or of str, optional
         """
         padded = as_tokens(array, "array")
@@ -152,8 +155,8 @@ class MultiVectors:
     def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
         """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
-        `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not copied.  Needs
-        ``muvera-toolkit[parquet]``.
+        `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not
+        copied.  Needs ``muvera-toolkit[parquet]``.
         """
         pa = import_extra("pyarrow", "parquet", "Reading Arrow")
         lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
@@ -182,7 +185,10 @@ class MultiVectors:
 
     @classmethod
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
-        """Join collections.  Ids must stay unique; positions continue if no collection has ids."""
+        """Join collections.
+
+        Ids must stay unique; positions continue if no collection has ids.
+        """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
         for i, part in enumerate(parts):
@@ -221,7 +227,10 @@ class MultiVectors:
 
     @property
     def longest_tokens(self) -> NDArray[np.float32]:
-        """Largest token norm of each text, float32 (n,); -1 until it is measured by a rerank."""
+        """Largest token norm of each text, float32 (n,).
+
+        -1 until it is measured by a rerank.
+        """
         if self._longest is None:
             self._longest = np.full(len(self), -1, np.float32)
         return self._longest
@@ -272,7 +281,8 @@ class MultiVectors:
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
         """Raise ValueError for the first number that is not finite or not below 1e12, so that products do not overflow.
 
-        The message calls the texts `name`; `first` texts precede them in the same collection, or in the file `place`.
+        The message calls the texts `name`; `first` texts precede them in the same
+        collection, or in the file `place`.
         """
         if self._finite:
             return
@@ -332,7 +342,10 @@ class MultiVectors:
         return cls.from_flat(tokens, lengths, ids=ids)
 
     def to_arrow(self) -> Any:
-        """Return a pyarrow array of lists of fixed-size lists, without a copy; needs ``muvera-toolkit[parquet]``."""
+        """Return a pyarrow array of lists of fixed-size lists, without a copy.
+
+        Needs ``muvera-toolkit[parquet]``.
+        """
         pa = import_extra("pyarrow", "parquet", "Writing Arrow")
         vectors = pa.FixedSizeListArray.from_arrays(
             pa.array(np.asarray(self.tokens).reshape(-1)), self.dimension
@@ -359,7 +372,8 @@ def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
 def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
     """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
 
-    One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the texts `name`.
+    One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the
+    texts `name`.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -389,7 +403,8 @@ def checked_texts(
 ) -> MultiVectors:
     """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
 
-    `dimension` is required by `owner`, such as "this index".  An empty sequence gets it, or else `empty_dimension`.
+    `dimension` is required by `owner`, such as "this index".  An empty sequence gets
+    it, or else `empty_dimension`.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -402,7 +417,10 @@ def checked_texts(
 
 
 def checked_text(value: Any, name: str) -> MultiVectors:
-    """Return one array (tokens, dimension) as MultiVectors of one text; it must be finite and have a token."""
+    """Return one array (tokens, dimension) as MultiVectors of one text.
+
+    It must be finite and have a token.
+    """
     several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
     if several or isinstance(value, MultiVectors):
         raise ValueError(

@@ -25,10 +25,12 @@ class Ranking:
     scores : float32 (n,)
         Chamfer similarities, summed over query tokens; higher is better.
     exact : bool
-        True if the scores are computed from the original tokens, False if from decoded ones.
+        True if the scores are computed from the original tokens, False if from decoded
+        ones.
     expected_recall : float, optional
-        Expected share of the exact best documents in this ranking.  1 if every document was ranked.  With ``recall=``,
-        the mean recall of the calibration's queries that also stopped early, or also did not.  None if unknown.
+        Expected share of the exact best documents in this ranking.  1 if every document
+        was ranked.  With ``recall=``, the mean recall of the calibration's queries that
+        also stopped early, or also did not.  None if unknown.
 
     Examples
     --------
@@ -76,7 +78,10 @@ class Ranking:
 
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the positions of the `k` best scores, ties by position; -inf is never returned."""
+    """Return the positions of the `k` best scores, ties by position.
+
+    -inf is never returned.
+    """
     if k < len(scores) and len(scores) > _SORTED:
         edge = np.partition(scores, len(scores) - k)[len(scores) - k]
         positions = np.flatnonzero(scores >= edge)

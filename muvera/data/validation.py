@@ -21,7 +21,8 @@ MAX_ID_LENGTH = 65_535  # characters, the limit of Milvus' VARCHAR
 #: Every number of a token must be smaller: sums of products must stay within float32.
 TOO_LARGE = 1e12
 
-# By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the smallest refused value.
+# By the bytes of a float: the unsigned type, the mask of all bits but the sign, and the
+# smallest refused value.
 _BITS = {
     2: (np.uint16, np.uint16(0x7FFF), np.uint16(0x7C00)),
     4: (np.uint32, np.uint32(0x7FFFFFFF), np.float32(TOO_LARGE).view(np.uint32)),
@@ -32,15 +33,16 @@ READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
-# Float64 represents every integer up to the first; sums of lengths up to the second can be compared as float64.
+# Float64 represents every integer up to the first; sums of lengths up to the second can
+# be compared as float64.
 _LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62
 
 
 def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes float32.  Masked entries raise
-    TypeError.
+    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes
+    float32.  Masked entries raise TypeError.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -67,7 +69,8 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
 def as_tokens(value: Any, name: str) -> TokenArray:
     """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
 
-    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite` refuses.
+    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite`
+    refuses.
     """
     try:
         array = as_array(value, name)
@@ -130,7 +133,10 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
 
 
 def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
-    """Return `values` as `count` unique int64 or string ids; raise TypeError or ValueError for anything else."""
+    """Return `values` as `count` unique int64 or string ids.
+
+    Raise TypeError or ValueError for anything else.
+    """
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
     values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
@@ -190,7 +196,10 @@ def _require_unique(ids: Ids, name: str) -> None:
 
 
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return `values` as a new int64 array (n,); floats without a fraction are accepted, bools are not."""
+    """Return `values` as a new int64 array (n,).
+
+    Floats without a fraction are accepted, bools are not.
+    """
     try:
         array = as_array(values, name)
     except ValueError as error:
@@ -249,7 +258,10 @@ def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
 
 
 def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these lengths; raise as :func:`as_lengths`."""
+    """Return the offsets (n + 1,) of texts with these lengths.
+
+    Raise as :func:`as_lengths`.
+    """
     return running_total(as_lengths(values, name, rows))
 
 

@@ -35,13 +35,15 @@ _PRODUCTS = 10**9
 # Numbers of candidates at which recall is measured, and the one that decides.
 _CUTOFFS, _DECISIVE = (10, 50, 100), 50
 
-# Levels of anisotropy, and the largest mean cosine of token pairs of each level except the last.
+# Levels of anisotropy, and the largest mean cosine of token pairs of each level except
+# the last.
 _ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
 
 # Norms within this distance of 1 count as unit: about 2**-8, the precision of bfloat16.
 _UNIT_TOLERANCE = 4e-3
 
-# Maximum tokens and float64 numbers for the geometry; more would not change the printed digits.
+# Maximum tokens and float64 numbers for the geometry; more would not change the printed
+# digits.
 _TOKENS, _ENTRIES = 50_000, 1 << 24
 
 # Percentiles of the numbers of tokens.
@@ -55,8 +57,9 @@ _MEASURED = ("mean", "moments", "fde", "simhash", "paper")
 class TokenGeometry:
     """Shape of token vectors: cosines of all pairs, effective ranks about zero and the mean, norms (min, mean, max).
 
-    Zero vectors are only counted.  Uniform directions have the mean cosine 0 and the deviation 1 / sqrt(dimension).
-    An effective rank is the number of dimensions in use: (sum of eigenvalues)**2 / sum of squared eigenvalues.
+    Zero vectors are only counted.  Uniform directions have the mean cosine 0 and the
+    deviation 1 / sqrt(dimension).  An effective rank is the number of dimensions in
+    use: (sum of eigenvalues)**2 / sum of squared eigenvalues.
     """
 
     zero_tokens: int
@@ -120,12 +123,14 @@ class Diagnosis:
         Geometry of document tokens.
     maxsim : MaxSimSpread
     encoders : tuple of MeasuredEncoder
-        The presets.  Without 256 documents to fit on, those that need a fit are missing.
+        The presets.  Without 256 documents to fit on, those that need a fit are
+        missing.
     recommended : MeasuredEncoder
-        The smallest vectors whose recall at 50 candidates is within .02 of the highest; "fde" if the sample is too
-        small to measure this recall.
+        The smallest vectors whose recall at 50 candidates is within .02 of the highest;
+        "fde" if the sample is too small to measure this recall.
     exact_search : bool
-        True if the collection is so small that an index reads all tokens and needs no vectors.
+        True if the collection is so small that an index reads all tokens and needs no
+        vectors.
     """
 
     documents: int
@@ -239,15 +244,18 @@ def diagnose(
     Parameters
     ----------
     documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
-        At least 2 with tokens.  Recall at 10, 50 and 100 candidates needs 20, 100 and 200 documents.  A quarter to a
-        half of the sample is reserved for queries.  Some presets are fitted and need 256 of the other documents.
+        At least 2 with tokens.  Recall at 10, 50 and 100 candidates needs 20, 100 and
+        200 documents.  A quarter to a half of the sample is reserved for queries.  Some
+        presets are fitted and need 256 of the other documents.
     queries : the same, optional
-        Real queries of the same model; up to 200 are used.  Default: windows of 32 document tokens, each
-        without its source document.  On three collections their recall at 50 candidates was between .02
-        lower and .05 higher than that of real queries.
+        Real queries of the same model; up to 200 are used.  Default: windows of 32
+        document tokens, each without its source document.  On three collections their
+        recall at 50 candidates was between .02 lower and .05 higher than that of real
+        queries.
     sample : int
-        Documents to measure.  Time grows in proportion.  Larger samples are more accurate: with the
-        same number of candidates, recall is lower in a larger collection.
+        Documents to measure.  Time grows in proportion.  Larger samples are more
+        accurate: with the same number of candidates, recall is lower in a larger
+        collection.
     seed : int
         Fixes which documents, tokens and queries are drawn.
     threads : int, optional
@@ -264,8 +272,8 @@ def diagnose(
     TypeError
         If `sample` or `seed` is not an int.
     ValueError
-        If fewer than 2 documents or no queries have tokens, the dimensions differ, a number is not finite,
-        or the sample or seed is too small.
+        If fewer than 2 documents or no queries have tokens, the dimensions differ, a
+        number is not finite, or the sample or seed is too small.
 
     Examples
     --------
@@ -317,7 +325,10 @@ def diagnose(
 
 
 def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
-    """Return the recall at each number of candidates; None for numbers that need a larger sample."""
+    """Return the recall at each number of candidates.
+
+    None for numbers that need a larger sample.
+    """
     known = [cutoff for cutoff in _CUTOFFS if 2 * cutoff <= len(drawn.documents)]
     recall: dict[int, float | None] = dict.fromkeys(_CUTOFFS)
     if known:
@@ -329,8 +340,8 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
     """Return the geometry of token vectors (n, dimension); raise ValueError without at least 2 nonzero rows.
 
-    With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and their squares to
-    ``|sum u u^T|**2 - n`` (Frobenius norm).
+    With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and
+    their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -363,7 +374,10 @@ def _effective_rank(moments: NDArray[np.float64]) -> float:
 
 
 def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEncoder:
-    """Return the smallest encoder within .02 of the best recall; "fde" if recall was not measured."""
+    """Return the smallest encoder within .02 of the best recall.
+
+    "fde" if recall was not measured.
+    """
     recalls = [(row, row.recall[_DECISIVE]) for row in measured if row.name != "paper"]
     known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
@@ -379,8 +393,9 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 class Sample:
     """Sampled documents, and real queries or windows; a window's score with its own document is -inf.
 
-    Encoders are fitted to the documents at the positions `fitting`.  `sources` are the positions of the windows'
-    documents, or -1.  `population` is the number of documents with tokens in the collection.
+    Encoders are fitted to the documents at the positions `fitting`.  `sources` are the
+    positions of the windows' documents, or -1.  `population` is the number of documents
+    with tokens in the collection.
     """
 
     collection: MultiVectors
@@ -423,9 +438,10 @@ def draw_sample(
 ) -> Sample:
     """Draw at most `size` documents with tokens, and queries.
 
-    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer than `min_fitting` documents
-    would remain for fitting, encoders are fitted to all documents, and windows are cut from all of them.  Raise
-    ValueError if fewer documents or queries than `least` have tokens.
+    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer
+    than `min_fitting` documents would remain for fitting, encoders are fitted to all
+    documents, and windows are cut from all of them.  Raise ValueError if fewer
+    documents or queries than `least` have tokens.
     """
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")
@@ -457,7 +473,10 @@ def draw_sample(
 
 
 def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64]:
-    """Return the positions of texts with tokens, int64 (n,); raise ValueError if fewer than `least` have tokens."""
+    """Return the positions of texts with tokens, int64 (n,).
+
+    Raise ValueError if fewer than `least` have tokens.
+    """
     filled = np.flatnonzero(texts.lengths > 0)
     if len(filled) < least:
         instead = "Give more" if name == "documents" else "Give more, or none to use windows of documents"
@@ -466,7 +485,10 @@ def _with_tokens(texts: MultiVectors, name: str, least: int) -> NDArray[np.int64
 
 
 def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
-    """Return the lines of a list of sentences; the last one is a warning if there are no real queries."""
+    """Return the lines of a list of sentences.
+
+    The last one is a warning if there are no real queries.
+    """
     warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
     lines: list[str] = []
     for sentence in [*sentences, *([warning] if pseudo_queries else [])]:

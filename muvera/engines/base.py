@@ -52,7 +52,10 @@ _IDS, _PART_BYTES = 500, 1 << 20
 
 
 class EngineError(ValueError):
-    """Error of an engine: no connection, a rejected request, wrong content.  Messages never contain a password."""
+    """Error of an engine: no connection, a rejected request, wrong content.
+
+    Messages never contain a password.
+    """
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Description:
     integer_ids: bool  #: True if ids are integers, False if they are strings.
     encoder: str  #: SHA-256 of the fitted encoder.
     text_encoder: str | None = None
-    #: Calibrated number of candidates for each mean recall; empty without a calibration.
+    #: Calibrated number of candidates for each mean recall; empty without a
+    #: calibration.
     candidates_by_recall: list[tuple[float, int]] = field(default_factory=list)
 
 
@@ -105,7 +109,10 @@ class Row(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A search of the `limit` nearest documents; with `queries`, the engine ranks them and returns the best `k`."""
+    """A search of the `limit` nearest documents.
+
+    With `queries`, the engine ranks them and returns the best `k`.
+    """
 
     vectors: Vectors
     limit: int
@@ -121,7 +128,8 @@ class Search(NamedTuple):
 class _Conditions(ABC):
     """Translator of the filter language into an engine's conditions; its own methods write SQL.
 
-    All documents satisfy the condition True, and none satisfies False.  No condition may be NULL.
+    All documents satisfy the condition True, and none satisfies False.  No condition
+    may be NULL.
     """
 
     def all_of(self, parts: list[Any]) -> Any:
@@ -184,8 +192,9 @@ class _Conditions(ABC):
 class Engine(_Conditions):
     """Base class of one collection in a vector database.
 
-    A second collection, ``NAME_encoder``, stores the description (part 0) and the encoder (the other parts).  All
-    changes can be repeated after a process was killed.  `location` is the URL without password and query.
+    A second collection, ``NAME_encoder``, stores the description (part 0) and the
+    encoder (the other parts).  All changes can be repeated after a process was killed.
+    `location` is the URL without password and query.
     """
 
     kind: ClassVar[str]
@@ -194,7 +203,8 @@ class Engine(_Conditions):
     reranks: ClassVar[bool] = False
     #: Maximum dimension of stored vectors.
     max_dimension: ClassVar[float] = math.inf
-    #: Number of documents from which LanceDB and Qdrant build a graph; a search without one is exact.
+    #: Number of documents from which LanceDB and Qdrant build a graph; a search without
+    #: one is exact.
     graph_from = 4096
     #: Links per node of a graph, and candidates while building it.
     links, ef_construction = 16, 128
@@ -213,13 +223,19 @@ class Engine(_Conditions):
 
     @property
     def description(self) -> Description | None:
-        """Set by :meth:`describe` and :meth:`create`; None if the collection does not exist."""
+        """Set by :meth:`describe` and :meth:`create`.
+
+        None if the collection does not exist.
+        """
         self._require_open()
         return self._description
 
     @property
     def stored(self) -> Description:
-        """The description of the collection; raises EngineError if it does not exist."""
+        """The description of the collection.
+
+        Raises EngineError if it does not exist.
+        """
         if self.description is None:
             raise EngineError(f"{self.location} does not exist. Add documents first, or give another name.")
         return self.description
@@ -238,7 +254,10 @@ class Engine(_Conditions):
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn errors of the engine's library into one sentence without the password; refuse a closed engine."""
+        """Turn errors of the engine's library into one sentence without the password.
+
+        Refuse a closed engine.
+        """
         self._require_open()
         try:
             yield
@@ -256,7 +275,10 @@ class Engine(_Conditions):
     # -- the collection -------------------------------------------------------
 
     def describe(self) -> Description | None:
-        """Read the description; None if the collection does not exist, EngineError if muvera did not make it."""
+        """Read the description.
+
+        None if the collection does not exist, EngineError if muvera did not make it.
+        """
         self._description = self._encoder = None
         with self._errors("cannot be read"):
             part = self._read_part(0) if self._is_ours() else None
@@ -320,7 +342,10 @@ class Engine(_Conditions):
         self._description = self._encoder = None
 
     def _is_ours(self) -> bool:
-        """Return True if the collection exists; raise EngineError if it belongs to something else."""
+        """Return True if the collection exists.
+
+        Raise EngineError if it belongs to something else.
+        """
         ours = self._has_collection(self._encoder_name)
         if not ours and self._has_collection(self.name):
             raise EngineError(f"{self.location} was not made by muvera. Give another name.")
@@ -413,7 +438,10 @@ class Engine(_Conditions):
         return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
 
     def _in_groups(self, ids: list[Any]) -> Iterator[list[Any]]:
-        """Yield at most 500 ids at a time; skip ids that no document can have: of another type, or not UTF-8."""
+        """Yield at most 500 ids at a time.
+
+        Skip ids that no document can have: of another type, or not UTF-8.
+        """
         kind = int if self.stored.integer_ids else str
         return slices([id for id in ids if type(id) is kind and is_utf8(str(id))], _IDS)
 
@@ -436,7 +464,10 @@ class Engine(_Conditions):
     # -- searching ------------------------------------------------------------
 
     def search(self, search: Search, where: Filter | None, ids: list[Any] | None) -> Hits:
-        """Search documents that satisfy `where` and have one of the ids; raise FilterError for an invalid condition."""
+        """Search documents that satisfy `where` and have one of the ids.
+
+        Raise FilterError for an invalid condition.
+        """
         parts = [build_condition(where, self)] if where else []
         if ids is not None:
             parts.append(self.any_of([self._among(group) for group in self._in_groups(ids)]))
@@ -465,15 +496,17 @@ def open_engine(url: str) -> Engine:
     Parameters
     ----------
     url : str
-        ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``; ``qdrant://HOST:PORT#NAME`` (``qdrants://`` with
-        TLS; the key is the password or in ``QDRANT_API_KEY``); ``qdrant-edge:FOLDER#NAME``;
-        ``lancedb:FOLDER#NAME``; ``milvus:FILE.db#NAME`` or ``milvus://HOST:PORT#NAME``.  The default NAME is
+        ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``;
+        ``qdrant://HOST:PORT#NAME`` (``qdrants://`` with TLS; the key is the password or
+        in ``QDRANT_API_KEY``); ``qdrant-edge:FOLDER#NAME``; ``lancedb:FOLDER#NAME``;
+        ``milvus:FILE.db#NAME`` or ``milvus://HOST:PORT#NAME``.  The default NAME is
         "muvera".
 
     Raises
     ------
     ValueError
-        For any other URL.  EngineError if the engine cannot be reached, or a part of the URL is invalid.
+        For any other URL.  EngineError if the engine cannot be reached, or a part of
+        the URL is invalid.
     ImportError
         If the engine's client is not installed.
     """
@@ -519,7 +552,10 @@ def folder_of(url: SplitResult) -> str:
 
 
 def _to_bytes(encoder: FDEEncoder) -> bytes:
-    """Return the files of a fitted encoder after a line with their sizes; equal encoders have equal bytes."""
+    """Return the files of a fitted encoder after a line with their sizes.
+
+    Equal encoders have equal bytes.
+    """
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "encoder"
         encoder.save(folder)

@@ -1,4 +1,7 @@
-"""EngineIndex: an index whose first stage is a vector database; EngineTexts: the texts of a TextIndex there."""
+"""EngineIndex: an index whose first stage is a vector database.
+
+EngineTexts: the texts of a TextIndex there.
+"""
 
 from __future__ import annotations
 
@@ -64,27 +67,30 @@ _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use 
 class EngineIndex:
     """A collection in a vector database, searched by vectors there and ranked by exact Chamfer similarity.
 
-    The encoder is fitted once and stored in the database, so any process can search.  Vectors of another encoder
-    are refused.
+    The encoder is fitted once and stored in the database, so any process can search.
+    Vectors of another encoder are refused.
 
     Parameters
     ----------
     engine : Engine or str
-        Such as ``"postgresql://user@host/database#docs"`` or ``"lancedb:folder#docs"``, see
-        :func:`muvera.engines.open_engine`.
+        Such as ``"postgresql://user@host/database#docs"`` or ``"lancedb:folder#docs"``,
+        see :func:`muvera.engines.open_engine`.
     encoder : str, configuration or fitted encoder, optional
-        Makes the vectors of a new collection.  An existing collection must have the same encoder.  Default: the
-        stored encoder, or "fde" for a new collection.
+        Makes the vectors of a new collection.  An existing collection must have the
+        same encoder.  Default: the stored encoder, or "fde" for a new collection.
     tokens : "engine", MuveraIndex or None
-        Where the tokens for exact ranking are: in the engine, in a local index of the same documents, or nowhere.
-        Default: in the engine with half precision, or nowhere if the engine cannot store tokens.
+        Where the tokens for exact ranking are: in the engine, in a local index of the
+        same documents, or nowhere. Default: in the engine with half precision, or
+        nowhere if the engine cannot store tokens.
     text_encoder : str, optional
-        Name of the text encoder of a new collection with texts, for :meth:`muvera.TextIndex.open`.
+        Name of the text encoder of a new collection with texts, for
+        :meth:`muvera.TextIndex.open`.
 
     Raises
     ------
     EngineError
-        If the engine cannot be reached, or the collection contains other data or vectors of another encoder.
+        If the engine cannot be reached, or the collection contains other data or
+        vectors of another encoder.
     TypeError, ValueError
         For a wrong setting.
     """
@@ -148,8 +154,9 @@ class EngineIndex:
         Parameters
         ----------
         documents : MultiVectors, a list of arrays, or an iterable of MultiVectors
-            With ids.  Documents without ids are numbered from 0, if the collection is empty or `resume` is set.
-            A new collection's encoder is fitted on the first batch; for an iterable, give a fitted encoder.
+            With ids.  Documents without ids are numbered from 0, if the collection is
+            empty or `resume` is set.  A new collection's encoder is fitted on the first
+            batch; for an iterable, give a fitted encoder.
         metadata : iterable of dict, optional
             One for each document, in order, for `where`.
         texts : iterable of str, optional
@@ -164,7 +171,8 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For documents or metadata that do not fit the collection.  Earlier batches stay written.
+            For documents or metadata that do not fit the collection.  Earlier batches
+            stay written.
         EngineError
             If the engine fails.
         """
@@ -241,7 +249,8 @@ class EngineIndex:
     def delete(self, ids: Iterable[Any], *, missing: Missing = "raise") -> None:
         """Delete documents by id.
 
-        For an unknown id, nothing is deleted and KeyError is raised, unless ``missing="ignore"``.
+        For an unknown id, nothing is deleted and KeyError is raised, unless
+        ``missing="ignore"``.
         """
         names = as_id_list(ids)
         known = self._read(names, "id", missing)
@@ -294,14 +303,16 @@ class EngineIndex:
         queries, k, ids, candidates, threads
             As for :meth:`muvera.MuveraIndex.search`.
         where : mapping, optional
-            A condition on the metadata that the engine evaluates, see :mod:`muvera.metadata`.
+            A condition on the metadata that the engine evaluates, see
+            :mod:`muvera.metadata`.
         recall : float, optional
-            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  It needs a calibration by
-            :meth:`calibrate`, or of the local index in ``tokens=``.  All queries rank the same number of candidates.
+            Instead of `candidates`: the mean share of the exact best to find, such as
+            0.95.  It needs a calibration by :meth:`calibrate`, or of the local index in
+            ``tokens=``.  All queries rank the same number of candidates.
         rerank : {"auto", "here"} or None
-            Where to rank the candidates.  "here": in this process.  "auto": in the engine if it can rank its
-            half-precision tokens, because sending tokens would dominate the latency.  None: keep the order and scores
-            of the vectors.
+            Where to rank the candidates.  "here": in this process.  "auto": in the
+            engine if it can rank its half-precision tokens, because sending tokens
+            would dominate the latency.  None: keep the order and scores of the vectors.
 
         Returns
         -------
@@ -311,8 +322,9 @@ class EngineIndex:
         Raises
         ------
         TypeError, ValueError
-            For queries of another dimension, a wrong setting, or `recall` without a calibration.  FilterError for a
-            condition that is invalid, or that this engine cannot answer.
+            For queries of another dimension, a wrong setting, or `recall` without a
+            calibration.  FilterError for a condition that is invalid, or that this
+            engine cannot answer.
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
@@ -355,7 +367,8 @@ class EngineIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Measure how many candidates ``search(recall=)`` needs, and store the result in the collection.
 
-        `queries` are those of :meth:`search`: at least 64 with tokens, typical of later ones.  Errors are the same.
+        `queries` are those of :meth:`search`: at least 64 with tokens, typical of later
+        ones.  Errors are the same.
         """
         texts = with_enough_tokens(self._checked(queries))
         proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
@@ -394,8 +407,9 @@ class EngineIndex:
     ) -> FirstStageRecall:
         """Return the share of the exact best documents among the candidates that the engine proposes.
 
-        The exact best are those among the first 1,000 documents by vectors, or the first `candidates` if that is more.
-        Arguments and errors are those of :meth:`search`; queries without tokens do not count.
+        The exact best are those among the first 1,000 documents by vectors, or the
+        first `candidates` if that is more. Arguments and errors are those of
+        :meth:`search`; queries without tokens do not count.
         """
         texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -418,7 +432,8 @@ class EngineIndex:
     def encoder(self) -> FDEEncoder:
         """The fitted encoder, read from the engine if necessary.
 
-        Raise EngineError if the collection does not exist, and ValueError if the stored encoder was changed.
+        Raise EngineError if the collection does not exist, and ValueError if the stored
+        encoder was changed.
         """
         return self.engine.encoder
 
@@ -476,7 +491,10 @@ class EngineTexts(EngineIndex):
         self._refuse(_NO_VECTORS)
 
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Return ``read()``; other programs can change the database between its reads."""
+        """Return ``read()``.
+
+        Other programs can change the database between its reads.
+        """
         return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
@@ -510,7 +528,10 @@ class EngineTexts(EngineIndex):
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts; with `update`, also replace those with the same ids.  Return the ids."""
+        """Add texts; with `update`, also replace those with the same ids.
+
+        Return the ids.
+        """
         if not encoded.has_ids:
             raise ValueError("Texts in a database need ids. Give ids=.")
         names: list[int | str] = encoded.ids.tolist()
@@ -535,7 +556,10 @@ class EngineTexts(EngineIndex):
         self._refuse(_NO_VECTORS)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-        """Do nothing without a path, since changes are durable; raise EngineError for a path."""
+        """Do nothing without a path, since changes are durable.
+
+        Raise EngineError for a path.
+        """
         if path is not None:
             self._refuse("has no folder. Build a TextIndex to save one.")
 
@@ -544,7 +568,10 @@ class EngineTexts(EngineIndex):
 
 
 def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:
-    """Open a collection of texts, or an empty one, and its encoder; see :meth:`muvera.TextIndex.open`."""
+    """Open a collection of texts, or an empty one, and its encoder.
+
+    See :meth:`muvera.TextIndex.open`.
+    """
     texts = EngineTexts(engine)
     stored, location = texts.engine.description, texts.engine.location
     try:
@@ -567,6 +594,9 @@ def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple
 
 
 def _row(id: Any, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
-    """Return the metadata to store in the engine, with the text; raise an error for wrong metadata."""
+    """Return the metadata to store in the engine, with the text.
+
+    Raise an error for wrong metadata.
+    """
     encode_metadata(metadata, id)
     return metadata if text is None else {**metadata, TEXT: text}

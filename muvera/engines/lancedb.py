@@ -19,7 +19,10 @@ from .base import Column, Description, Engine, Hits, Row, Search, folder_of
 
 
 class LanceDBEngine(Engine):
-    """A collection in a table of LanceDB, ``lancedb:PATH#NAME``; PATH is a folder or the URL of object storage."""
+    """A collection in a table of LanceDB, ``lancedb:PATH#NAME``.
+
+    PATH is a folder or the URL of object storage.
+    """
 
     kind = "lancedb"
 
@@ -82,7 +85,8 @@ class LanceDBEngine(Engine):
                 table.optimize()
                 return
             config = import_extra("lancedb.index", "lancedb", "LanceDB")
-            # One partition, so that one graph holds all vectors.  The graph compares bytes; floats reorder its results.
+            # One partition, so that one graph holds all vectors.  The graph compares
+            # bytes; floats reorder its results.
             hnsw = config.HnswSq(
                 distance_type="dot", num_partitions=1, m=self.links, ef_construction=self.ef_construction
             )

@@ -12,7 +12,8 @@ from ..metadata import FilterError
 from ..utils.checks import import_extra
 from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
 
-# Maximum numbers of filter terms per document, of characters per term, and of bytes per string.
+# Maximum numbers of filter terms per document, of characters per term, and of bytes per
+# string.
 _MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
 
 

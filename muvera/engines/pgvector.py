@@ -22,7 +22,8 @@ _INLINE = 2048
 class PgVectorEngine(Engine):
     """A collection in a table of PostgreSQL, ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``.
 
-    The query of the URL may have other settings of a connection, such as ``?sslmode=require``.
+    The query of the URL may have other settings of a connection, such as
+    ``?sslmode=require``.
     """
 
     kind = "pgvector"

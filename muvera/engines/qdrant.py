@@ -41,9 +41,10 @@ def qdrant_id(id: Any) -> int | str:
 class QdrantEngine(Engine):
     """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
 
-    The default key is the environment variable QDRANT_API_KEY.  A `client` (``qdrant_client.QdrantClient``) replaces
-    the connection to the server.  Terms and bounds are indexed, because filters on unindexed fields lower the recall
-    of Qdrant's graph.
+    The default key is the environment variable QDRANT_API_KEY.  A `client`
+    (``qdrant_client.QdrantClient``) replaces the connection to the server.  Terms and
+    bounds are indexed, because filters on unindexed fields lower the recall of Qdrant's
+    graph.
     """
 
     kind = "qdrant"
@@ -211,11 +212,15 @@ class QdrantEngine(Engine):
 
 
 class QdrantEdgeEngine(QdrantEngine):
-    """A collection in the folder ``FOLDER/NAME``, ``qdrant-edge:FOLDER#NAME``.  One process at a time can open it."""
+    """A collection in the folder ``FOLDER/NAME``, ``qdrant-edge:FOLDER#NAME``.
+
+    One process at a time can open it.
+    """
 
     def _connect(self) -> Any:
         self._folder = Path(folder_of(self._url)) / self.name
-        # `_parts` has one file per part: the description (part 0) and the encoder.  `_data` is the engine's folder.
+        # `_parts` has one file per part: the description (part 0) and the encoder.
+        # `_data` is the engine's folder.
         self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
         self._shard: Any = None
         return _edge_models()

@@ -72,7 +72,10 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of `folder`, checked; raise FileNotFoundError or IndexFolderError."""
+    """Return the manifest of `folder`, checked.
+
+    Raise FileNotFoundError or IndexFolderError.
+    """
     path = folder / MANIFEST
     if not folder.exists():
         as_path(folder)  # refuses a URL
@@ -109,7 +112,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def texts_file(folder: Path) -> Path | None:
-    """Return the database in the folder of a text index; None for an index of token vectors."""
+    """Return the database in the folder of a text index.
+
+    None for an index of token vectors.
+    """
     manifest = read_manifest(folder)
     name = f"{manifest['folder']}/{TEXTS}"
     return folder / name if name in manifest["files"] else None
@@ -145,7 +151,10 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise IndexFolderError unless every file of a manifest exists and is unchanged; see require_unchanged."""
+    """Raise IndexFolderError unless every file of a manifest exists and is unchanged.
+
+    See require_unchanged.
+    """
     for name, described in files.items():
         try:
             require_unchanged(folder / name, described, thorough)
@@ -155,11 +164,15 @@ def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) ->
 
 @dataclass(frozen=True)
 class Generation:
-    """One saved state of a folder; the random stamp distinguishes it from another index with the same number."""
+    """One saved state of a folder.
+
+    The random stamp distinguishes it from another index with the same number.
+    """
 
     number: int
     stamp: str
-    #: Size of its journal when it was loaded; a longer one has changes that were not loaded.
+    #: Size of its journal when it was loaded; a longer one has changes that were not
+    #: loaded.
     journal_bytes: int = field(default=0, compare=False)
 
     @classmethod
@@ -199,7 +212,8 @@ def require_place(target: Path, overwrite: bool = False) -> None:
 class Save:
     """A save in progress: the `folder` to write a new generation into, and the old files that it keeps.
 
-    `place` is the index's folder `target`, or the folder beside it that will replace it; `old` describes its files.
+    `place` is the index's folder `target`, or the folder beside it that will replace
+    it; `old` describes its files.
     """
 
     def __init__(self, target: Path, place: Path, number: int, old: dict[str, Any]) -> None:
@@ -243,9 +257,9 @@ def commit(
 ) -> Generation:
     """Write a new generation of the index in `target`, make it current and return it.
 
-    `write` writes the files of a :class:`Save` and returns the manifest's entries.  The folder must contain the
-    `expected` generation, or one that an interrupted save has `attempted`.  `holds_lock`: the caller has held the
-    lock since the index was loaded.
+    `write` writes the files of a :class:`Save` and returns the manifest's entries.  The
+    folder must contain the `expected` generation, or one that an interrupted save has
+    `attempted`.  `holds_lock`: the caller has held the lock since the index was loaded.
     """
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()
@@ -294,7 +308,10 @@ def _require_known(
 
 
 def _remove_unnamed(place: Path) -> None:
-    """Try to remove files that writers left and the manifest does not name; never follow a link."""
+    """Try to remove files that writers left and the manifest does not name.
+
+    Never follow a link.
+    """
     with suppress(OSError, ValueError, KeyError):  # the next writer removes the rest
         manifest = read_manifest(place)
         named = {*manifest["files"], Generation.of(manifest).journal}
@@ -333,7 +350,10 @@ def journal_bytes(folder: Path, generation: Generation) -> int:
 
 
 def hold(folder: Path) -> filelock.AcquireReturnProxy[filelock.BaseFileLock]:
-    """Acquire the lock of `folder`, which any thread can release; raise IndexFolderError if it is taken."""
+    """Acquire the lock of `folder`, which any thread can release.
+
+    Raise IndexFolderError if it is taken.
+    """
     path = folder / LOCK
     if path.is_symlink():  # locking would empty the link's target
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")

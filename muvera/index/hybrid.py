@@ -34,14 +34,16 @@ def hybrid_search(
     index : MuveraIndex
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     rankings : mapping of str to sequence of Ranking
-        One ranking per query for each other source, such as BM25, sparse vectors, an engine, or another index.  For
-        single vectors, use an index of documents with one token.  Documents not in `index` are ignored.
+        One ranking per query for each other source, such as BM25, sparse vectors, an
+        engine, or another index.  For single vectors, use an index of documents with
+        one token.  Documents not in `index` are ignored.
     k : int
         Maximum number of documents for each query.
     candidates : int
         Documents that the index's own vectors propose; 0: none.
     weights : mapping of str to float, optional
-        Rank by the weighted sum of the sources' scores, including "maxsim".  Default: rank by exact Chamfer similarity.
+        Rank by the weighted sum of the sources' scores, including "maxsim".  Default:
+        rank by exact Chamfer similarity.
     method : {"minmax", "zscore", "sum", "rrf"}
         How to make scores of different kinds comparable; see :func:`muvera.fuse`.
     ids : collection of ids, optional
@@ -56,7 +58,8 @@ def hybrid_search(
     Raises
     ------
     TypeError, ValueError
-        For a source named "maxsim" or without one ranking per query, or wrong weights or settings.
+        For a source named "maxsim" or without one ranking per query, or wrong weights
+        or settings.
 
     Examples
     --------

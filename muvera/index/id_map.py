@@ -20,18 +20,23 @@ IDS, ALIVE = "ids.json", "alive.npy"
 
 Missing = Literal["raise", "ignore"]
 
-# Every change copies the dictionary of changed rows.  It is merged into the other dictionary once it has more than
-# _CHANGED entries and more than 1 / _CHANGED_SHARE of the other's.
+# Every change copies the dictionary of changed rows.  It is merged into the other
+# dictionary once it has more than _CHANGED entries and more than 1 / _CHANGED_SHARE of
+# the other's.
 _CHANGED, _CHANGED_SHARE = 4096, 32
 
 
 class IdMap:
-    """The id of every row; an id belongs to at most one live row.  Documents without ids are numbered from `first`."""
+    """The id of every row; an id belongs to at most one live row.
+
+    Documents without ids are numbered from `first`.
+    """
 
     def __init__(self, first: int = 0) -> None:
         self._ids = GrowingArray(np.empty(0, np.int64))
         self._alive = np.empty(0, bool)
-        # Rows by id: a large dictionary, built by the first lookup, and a small one of changes, with -1 for deleted.
+        # Rows by id: a large dictionary, built by the first lookup, and a small one of
+        # changes, with -1 for deleted.
         self._old_rows: dict[int | str, int] | None = {}
         self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
@@ -89,7 +94,10 @@ class IdMap:
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
     def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
-        """Return the row of each of `ids` once, in their order; ids of another type raise TypeError."""
+        """Return the row of each of `ids` once, in their order.
+
+        Ids of another type raise TypeError.
+        """
         require_choice("missing", missing, get_args(Missing))
         kind = self._kind
         for id in ids:
@@ -126,7 +134,8 @@ class IdMap:
     def append(self, ids: Ids) -> None:
         """Give the next rows these ids; an id moves from its old row to the new one."""
         first = len(self._ids)
-        # Store strings as objects: a fixed-width array would be as wide as its longest string.
+        # Store strings as objects: a fixed-width array would be as wide as its longest
+        # string.
         self._ids.extend(ids if id_kind(ids) == "int" else ids.astype(object))
         self._alive = np.append(self._alive, np.ones(len(ids), bool))
         self._change_rows(ids.tolist(), list(range(first, first + len(ids))))
@@ -135,7 +144,10 @@ class IdMap:
         self._live = None
 
     def drop(self, rows: NDArray[np.int64]) -> None:
-        """Delete rows; their ids can be used again, unless they have moved to other rows."""
+        """Delete rows.
+
+        Their ids can be used again, unless they have moved to other rows.
+        """
         dropped = zip(self.of(rows).tolist(), rows.tolist(), strict=True)
         ids = [id for id, row in dropped if self._old_rows is not None and self._row(id) == row]
         self._change_rows(ids, [-1] * len(ids))
@@ -171,7 +183,10 @@ class IdMap:
         return loaded
 
     def require_different(self, path: Path) -> None:
-        """Raise ValueError if an id has two live rows; `path` is the file of the ids."""
+        """Raise ValueError if an id has two live rows.
+
+        `path` is the file of the ids.
+        """
         ids = self._ids.values[self.live]
         if len(set(ids.tolist())) != len(ids) if ids.dtype == object else has_repeats(ids):
             raise ValueError(f"{path} has an id twice.")

@@ -40,24 +40,27 @@ from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Prop
 class MuveraIndex:
     """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.
 
-    Small collections are searched exactly, without vectors.  When a collection outgrows `exact_tokens`, the encoder is
-    fitted on its documents, and all documents are encoded; the encoder does not change after that.  Encoders that fit
-    maps need at least 256 documents; with fewer, all tokens are read.
+    Small collections are searched exactly, without vectors.  When a collection outgrows
+    `exact_tokens`, the encoder is fitted on its documents, and all documents are
+    encoded; the encoder does not change after that.  Encoders that fit maps need at
+    least 256 documents; with fewer, all tokens are read.
 
-    Several threads may search at the same time, also while another thread changes or saves the index.  A search sees a
-    change completely or not at all.  Changes run one after another.
+    Several threads may search at the same time, also while another thread changes or
+    saves the index.  A search sees a change completely or not at all.  Changes run one
+    after another.
 
     Parameters
     ----------
     encoder : str, configuration or fitted encoder, optional
-        A preset's name (:meth:`muvera.FDEConfig.preset`), an FDEConfig, or an encoder that was fitted on other
-        documents.  Default: "fde".
+        A preset's name (:meth:`muvera.FDEConfig.preset`), an FDEConfig, or an encoder
+        that was fitted on other documents.  Default: "fde".
     dimension : int, optional
         Columns of a token vector.  Not needed with a configuration or an encoder.
     settings : IndexSettings, optional
         How tokens are stored and vectors are searched.
     **changes
-        Single fields of :class:`muvera.IndexSettings`, such as ``backend="hnsw"`` or ``tokens="2bit"``.
+        Single fields of :class:`muvera.IndexSettings`, such as ``backend="hnsw"`` or
+        ``tokens="2bit"``.
 
     Examples
     --------
@@ -119,14 +122,17 @@ class MuveraIndex:
         Parameters
         ----------
         documents : MultiVectors, a list of arrays or tensors, or an iterable of MultiVectors
-            An iterable is read once, one batch at a time; the encoder is fitted on its first 4,096 documents.  Yield
-            them in random order, or pass a fitted encoder.
+            An iterable is read once, one batch at a time; the encoder is fitted on its
+            first 4,096 documents.  Yield them in random order, or pass a fitted
+            encoder.
         encoder, settings, **changes
             As for the class.
         ids : sequence of int or of str, optional
-            Not with an iterable of batches.  Default: the documents' own ids, or their positions.
+            Not with an iterable of batches.  Default: the documents' own ids, or their
+            positions.
         path : path, optional
-            Also save the index there.  Memory then holds only one batch of token vectors.
+            Also save the index there.  Memory then holds only one batch of token
+            vectors.
         overwrite : bool
             Replace the index in `path` when the new one is complete.
         threads : int, optional
@@ -180,8 +186,9 @@ class MuveraIndex:
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
-        `source` is its folder, or a source of :func:`muvera.convert.open_source`.  The other arguments are those of
-        :meth:`build`, except ``ids=``, ``tokens=`` and ``keep_exact=``.
+        `source` is its folder, or a source of :func:`muvera.convert.open_source`.  The
+        other arguments are those of :meth:`build`, except ``ids=``, ``tokens=`` and
+        ``keep_exact=``.
         """
         from ..convert import open_source
 
@@ -198,7 +205,8 @@ class MuveraIndex:
     def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
         """Build an index from PyLate's folder ``index_folder/index_name``, with PyLate's ids.
 
-        The arguments are those of :meth:`build`.  Without ``tokens=``, codes of a PLAID index are kept bit for bit.
+        The arguments are those of :meth:`build`.  Without ``tokens=``, codes of a PLAID
+        index are kept bit for bit.
         """
         from ..convert import open_source
 
@@ -261,13 +269,20 @@ class MuveraIndex:
             warnings.warn(sentence, stacklevel=3)
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
-        """Add documents and replace those whose id is in use; as :meth:`add`, but the documents must have ids."""
+        """Add documents and replace those whose id is in use.
+
+        As :meth:`add`, but the documents must have ids.
+        """
         with self._changing:
             contents, _ = self._appended(_with_ids(documents, ids), threads, update=True)
             self._replace_contents(contents)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
-        """Delete documents by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
+        """Delete documents by id.
+
+        For an unknown id, raise KeyError and delete nothing, unless
+        ``missing="ignore"``.
+        """
         with self._changing:
             self._replace_contents(self._without(as_id_list(ids), missing))
 
@@ -280,13 +295,15 @@ class MuveraIndex:
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
         """Free the memory of deleted documents: renumber the rows and encode all documents again.
 
-        The encoder is fitted again if :meth:`info` warns about its fit.  Candidates may then change.
+        The encoder is fitted again if :meth:`info` warns about its fit.  Candidates may
+        then change.
 
         Parameters
         ----------
         path : path, optional
-            Also save the index there, in its own folder or a new one; if that fails, the index stays unchanged.
-            Memory then holds only one batch of token vectors.  Otherwise it holds all until the next :meth:`save`.
+            Also save the index there, in its own folder or a new one; if that fails,
+            the index stays unchanged.  Memory then holds only one batch of token
+            vectors.  Otherwise it holds all until the next :meth:`save`.
         threads : int, optional
         """
         thread_count(threads)
@@ -322,33 +339,40 @@ class MuveraIndex:
         k : int
             Number of documents to return; all, if there are fewer.
         ids : collection of ids, optional
-            Search only among these documents, possibly none.  Ids that are not in the index are ignored.
+            Search only among these documents, possibly none.  Ids that are not in the
+            index are ignored.
         candidates : int, optional
-            Documents that the vectors propose and exact Chamfer similarity ranks, at least k.  More raise recall
-            and take longer, in proportion.  Default: 100, or k if that is more.
+            Documents that the vectors propose and exact Chamfer similarity ranks, at
+            least k.  More raise recall and take longer, in proportion.  Default: 100,
+            or k if that is more.
         recall : float, optional
-            Instead of `candidates`: the mean share of the exact best to find, such as 0.95.  Each query ranks as many
-            candidates as it needs.  Building calibrates this with windows of documents; see :meth:`calibrate`.
+            Instead of `candidates`: the mean share of the exact best to find, such as
+            0.95.  Each query ranks as many candidates as it needs.  Building calibrates
+            this with windows of documents; see :meth:`calibrate`.
         ef : int, optional
-            Candidates that the graph search keeps.  More raise recall and take longer.  Default: the index's setting.
+            Candidates that the graph search keeps.  More raise recall and take longer.
+            Default: the index's setting.
         rescore : int, optional
-            For codes with ``keep_exact=True``: maximum number of candidates that the exact tokens rank, at least k.
-            More raise recall and read more from disk.  Default: 2 k + 10.  Ranking stops early once the next
-            candidate would need a five-sigma coding error to enter the k best.
+            For codes with ``keep_exact=True``: maximum number of candidates that the
+            exact tokens rank, at least k.  More raise recall and read more from disk.
+            Default: 2 k + 10.  Ranking stops early once the next candidate would need a
+            five-sigma coding error to enter the k best.
         threads : int, optional
             Default: all usable cores.
 
         Returns
         -------
         list of Ranking
-            One per query, with at most k documents.  Scores are sums over query tokens; higher is better.  Ties go to
-            the document that was added first.  Documents without tokens are never returned; the ranking of a query
-            without tokens is empty.
+            One per query, with at most k documents.  Scores are sums over query tokens;
+            higher is better.  Ties go to the document that was added first.  Documents
+            without tokens are never returned; the ranking of a query without tokens is
+            empty.
 
         Raises
         ------
         TypeError, ValueError
-            For queries of another dimension, numbers that are not finite, or a wrong setting.
+            For queries of another dimension, numbers that are not finite, or a wrong
+            setting.
         """
         selected = None if ids is None else as_id_list(ids)
         plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
@@ -412,7 +436,8 @@ class MuveraIndex:
     ) -> FirstStageRecall | None:
         """Return the share of the `k` exact best documents among the candidates, for real queries with tokens.
 
-        Return None if the index always reads all tokens.  For the parameters see :meth:`search`.
+        Return None if the index always reads all tokens.  For the parameters see
+        :meth:`search`.
         """
         texts = self._checked(queries, "queries")
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -431,8 +456,9 @@ class MuveraIndex:
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
         """Calibrate ``search(recall=)`` with at least 64 real queries with tokens, instead of windows of documents.
 
-        :meth:`save` stores the calibration.  A rebuild, or doubling the number of documents, replaces it with a
-        calibration by windows.  Call this method again then.  Without vectors (a small index), nothing changes.
+        :meth:`save` stores the calibration.  A rebuild, or doubling the number of
+        documents, replaces it with a calibration by windows.  Call this method again
+        then.  Without vectors (a small index), nothing changes.
         """
         thread_count(threads)
         texts = with_enough_tokens(self._checked(queries, "queries"))
@@ -444,7 +470,10 @@ class MuveraIndex:
 
     @property
     def candidates_by_recall(self) -> dict[float, int]:
-        """The calibrated number of candidates for each mean recall; empty without a calibration."""
+        """The calibrated number of candidates for each mean recall.
+
+        Empty without a calibration.
+        """
         candidates = self._contents.candidates
         levels = () if candidates is None or candidates.calibration is None else candidates.calibration.levels
         return {level.target: level.fixed for level in levels}
@@ -483,7 +512,10 @@ class MuveraIndex:
 
     @property
     def codec(self) -> TokenCodec | None:
-        """The codec of the token codes; None if tokens are stored as floats, or too few to fit one."""
+        """The codec of the token codes.
+
+        None if tokens are stored as floats, or too few to fit one.
+        """
         return self._contents.store.codec
 
     @property
@@ -493,13 +525,19 @@ class MuveraIndex:
         return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents, each once, in the order of `ids`; raise KeyError for an unknown id."""
+        """Return the token vectors of documents, each once, in the order of `ids`.
+
+        Raise KeyError for an unknown id.
+        """
         contents = self._contents
         rows = contents.ids.rows(as_id_list(ids))
         return contents.store.rows(rows).with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
-        """Return the token codes of documents as :meth:`tokens`; raise ValueError if the index stores no codes."""
+        """Return the token codes of documents as :meth:`tokens`.
+
+        Raise ValueError if the index stores no codes.
+        """
         contents = self._contents
         rows, codes = contents.ids.rows(as_id_list(ids)), contents.store.codes
         if codes is None:
@@ -517,7 +555,8 @@ class MuveraIndex:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
 
-        The folder contains a complete index at every moment.  Token vectors in it are not written again.
+        The folder contains a complete index at every moment.  Token vectors in it are
+        not written again.
 
         Parameters
         ----------
@@ -528,8 +567,8 @@ class MuveraIndex:
         Raises
         ------
         IndexFolderError, FileExistsError
-            If another process is writing the folder, or has changed it since this index read or wrote it; if the
-            folder contains anything else.
+            If another process is writing the folder, or has changed it since this index
+            read or wrote it; if the folder contains anything else.
         """
         self._save(path, overwrite=overwrite)
 
@@ -541,7 +580,10 @@ class MuveraIndex:
         contents: IndexContents | None = None,
         holds_lock: bool = False,
     ) -> None:
-        """Save `contents`, by default those of the index; `holds_lock`: see :func:`.generations.commit`."""
+        """Save `contents`, by default those of the index.
+
+        `holds_lock`: see :func:`.generations.commit`.
+        """
         target = as_path(path).resolve()  # each folder has only one name
         with self._changing:
             contents = self._contents if contents is None else contents
@@ -556,13 +598,14 @@ class MuveraIndex:
         ----------
         path : path
         verify_files : bool, optional
-            True: compare the checksums of all files.  False: compare sizes only.  Default: checksums of files up
-            to 256 MiB, sizes of larger ones.
+            True: compare the checksums of all files.  False: compare sizes only.
+            Default: checksums of files up to 256 MiB, sizes of larger ones.
 
         Raises
         ------
         FileNotFoundError, IndexFolderError
-            If the folder contains no index, a damaged one, or one of another format version.
+            If the folder contains no index, a damaged one, or one of another format
+            version.
         """
         folder = as_path(path).resolve()
         contents = read_current(folder, lambda manifest: read_generation(folder, manifest, verify_files))

@@ -1,4 +1,7 @@
-"""Write an index's contents to files, and read them back; generations.py manages the folder."""
+"""Write an index's contents to files, and read them back.
+
+generations.py manages the folder.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ _Read = TypeVar("_Read")
 
 _ATTEMPTS = 5  # to read a folder while writers replace it
 
-# A saved segment of at most this many times the new tokens is merged into their file: many files slow down searches.
+# A saved segment of at most this many times the new tokens is merged into their file:
+# many files slow down searches.
 _GROWTH = 2
 
 
@@ -54,7 +58,10 @@ def write_contents(
     write_texts: Callable[[Path], object] | None = None,
     holds_lock: bool = False,
 ) -> IndexContents:
-    """Write contents to a folder, see MuveraIndex.save; return contents that read their tokens from there."""
+    """Write contents to a folder, see MuveraIndex.save.
+
+    Return contents that read their tokens from there.
+    """
     if write_texts is None and not overwrite and (target / MANIFEST).exists() and texts_file(target):
         raise IndexFolderError(
             f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
@@ -81,7 +88,10 @@ def write_contents(
 def _write_files(
     contents: IndexContents, write_texts: Callable[[Path], object] | None, save: Save
 ) -> dict[str, Any]:
-    """Write the files of contents, which then read their tokens from there; return the manifest's entries."""
+    """Write the files of contents, which then read their tokens from there.
+
+    Return the manifest's entries.
+    """
     store = contents.store
     segments = {level.prefix: _write_level(level, save, store.staging) for level in store.levels}
     codes = None
@@ -129,7 +139,10 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
 
 
 def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
-    """Write the tokens of a level that no old file contains; return where each segment begins, and its file."""
+    """Write the tokens of a level that no old file contains.
+
+    Return where each segment begins, and its file.
+    """
     kept = list(takewhile(lambda segment: segment.path in save.old_names, level.segments))
     rest = level.segments[len(kept) :]
     while rest and kept and kept[-1].vectors.num_tokens <= _GROWTH * sum(s.vectors.num_tokens for s in rest):
@@ -153,7 +166,10 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
 
 
 def read_current(folder: Path, read: Callable[[dict[str, Any]], _Read]) -> _Read:
-    """Return ``read(manifest)`` of a folder; if it fails after a writer has replaced the manifest, read the new one."""
+    """Return ``read(manifest)`` of a folder.
+
+    If it fails after a writer has replaced the manifest, read the new one.
+    """
     recover_folder(folder)
     manifest = read_manifest(folder)
     for _ in range(_ATTEMPTS - 1):

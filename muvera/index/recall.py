@@ -1,8 +1,9 @@
 """Recall of the first stage: measure it with windows of documents, and stop ranking at a requested recall.
 
-A window of a document's tokens replaces a real query; its own document is never counted.  The calibration controls the
-mean recall by conformal risk control (Angelopoulos et al. 2022, arXiv 2208.02814): later queries of the same
-distribution reach it, too.
+A window of a document's tokens replaces a real query; its own document is never
+counted.  The calibration controls the mean recall by conformal risk control
+(Angelopoulos et al. 2022, arXiv 2208.02814): later queries of the same distribution
+reach it, too.
 """
 
 from __future__ import annotations
@@ -34,37 +35,46 @@ BEST, CANDIDATES = 10, 100  # exact best documents to find, and candidates to fi
 MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000
 _WINDOW = 32  # tokens, as in ColBERT's queries
 
-# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING` windows times their share.
-# Their recall needs `_MIN_WINDOWS` windows.
+# Added documents are measured once one document in `_PART` is new, with `_PER_DOUBLING`
+# windows times their share. Their recall needs `_MIN_WINDOWS` windows.
 _PART, _PER_DOUBLING, _MIN_WINDOWS = 16, 128, 8
 
-# Limits of a measurement: multiplications for exact Chamfer similarity (a few seconds), and minimum number of windows.
+# Limits of a measurement: multiplications for exact Chamfer similarity (a few seconds),
+# and minimum number of windows.
 _PRODUCTS, _MIN_QUERIES = 5 * 10**10, 16
 
-# A warning needs a recall of added documents below _ENOUGH.  It must also be lower than the other documents' recall, by
-# more than _DROP plus two standard errors.  The standard deviation of windows is at least _DEVIATION.
+# A warning needs a recall of added documents below _ENOUGH.  It must also be lower than
+# the other documents' recall, by more than _DROP plus two standard errors.  The
+# standard deviation of windows is at least _DEVIATION.
 _ENOUGH, _DROP, _DEVIATION = 0.95, 0.02, 0.05
 
-#: Calibrated mean recalls; a search uses the lowest one that is at least the requested one.
+#: Calibrated mean recalls; a search uses the lowest one that is at least the requested
+#: one.
 TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
 
 #: Maximum number of candidates, and minimum number of queries of a calibration.
 MAX_RANKED, MIN_QUERIES = 1000, 64
 
-# Maximum number of windows.  Their lengths alternate, because real queries have different lengths.
+# Maximum number of windows.  Their lengths alternate, because real queries have
+# different lengths.
 _WINDOWS, _LENGTHS = 128, (8, 16, 32)
 
-# Multiplications for ranking windows (one to two seconds).  _BEYOND windows measure how many of the exact best are not
-# among MAX_RANKED candidates, unless the collection has more than MAX_TOKENS tokens.
+# Multiplications for ranking windows (one to two seconds).  _BEYOND windows measure how
+# many of the exact best are not among MAX_RANKED candidates, unless the collection has
+# more than MAX_TOKENS tokens.
 _RANKED_PRODUCTS, _BEYOND = 12 * 10**10, 16
 
-# Share of a target's misses that the cap on candidates may cause; stopping early may cause the rest.  The cap is a
-# multiple of _ROUND, and at least _LEAST times k, as in a search.
+# Share of a target's misses that the cap on candidates may cause; stopping early may
+# cause the rest.  The cap is a multiple of _ROUND, and at least _LEAST times k, as in a
+# search.
 _SHARE, _ROUND, _LEAST = 0.5, 16, 3
 
 
 class FirstStage(NamedTuple):
-    """Recall of all documents and of those added after the encoder was fitted; a warning if the second is lower."""
+    """Recall of all documents and of those added after the encoder was fitted.
+
+    A warning if the second is lower.
+    """
 
     everything: FirstStageRecall | None = None
     added: FirstStageRecall | None = None
@@ -78,7 +88,8 @@ class MeasuredWindows:
     #: Rows of the windows' documents int64 (n,), and the windows' shares float64 (n,).
     rows: Rows
     shares: NDArray[np.float64]
-    #: At the last measurement: the first row that did not exist, and the number of documents.
+    #: At the last measurement: the first row that did not exist, and the number of
+    #: documents.
     stop: int
     documents: int
     #: Number of documents when windows of all documents were last measured.
@@ -108,7 +119,10 @@ class MeasuredWindows:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], size: int) -> MeasuredWindows:
-        """Return the windows of :meth:`to_dict`; raise ValueError or TypeError for damaged ones."""
+        """Return the windows of :meth:`to_dict`.
+
+        Raise ValueError or TypeError for damaged ones.
+        """
         rows, shares = np.array(values["rows"], np.int64), np.array(values["shares"], np.float64)
         if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError(
@@ -208,7 +222,10 @@ def measure(contents: IndexContents, threads: int | None) -> None:
 def measure_windows(
     contents: IndexContents, queries: MultiVectors, sources: Rows, threads: int | None
 ) -> MeasuredWindows:
-    """Return the recall of windows; a large collection is searched in part, with fewer windows."""
+    """Return the recall of windows.
+
+    A large collection is searched in part, with fewer windows.
+    """
     rows, tokens = contents.searchable
     among = None
     if tokens > MAX_TOKENS:
@@ -228,8 +245,9 @@ def measure_windows(
 class Level(NamedTuple):
     """When to stop for a mean recall, which `fixed` candidates reach without stopping.
 
-    Ranking stops at `cap` candidates, or once the expected misses, as a share of the k best, are at most `limit`.
-    `stopped` and `capped` are the mean recalls of queries that stopped before the cap, and of the others.
+    Ranking stops at `cap` candidates, or once the expected misses, as a share of the k
+    best, are at most `limit`. `stopped` and `capped` are the mean recalls of queries
+    that stopped before the cap, and of the others.
     """
 
     target: float
@@ -247,7 +265,8 @@ EVERYTHING = Level(1.0, 0, 0, 0.0, 1.0, 1.0)  # ranks every document
 class Calibration:
     """The error model of an index's first stage, and when to stop for each target."""
 
-    #: Slope of exact scores as a function of products, and variance of the errors per query token.
+    #: Slope of exact scores as a function of products, and variance of the errors per
+    #: query token.
     slope: float
     variance: float
     #: By ascending target.
@@ -314,7 +333,10 @@ def calibrate(
     sources: NDArray[np.int64] | None = None,
     threads: int | None = None,
 ) -> Calibration:
-    """Calibrate with queries that have tokens; the rows `sources` of windows' documents are not their candidates."""
+    """Calibrate with queries that have tokens.
+
+    The rows `sources` of windows' documents are not their candidates.
+    """
     count = len(contents.searchable[0])
     proposed = propose(contents, queries, sources, min(MAX_RANKED, count - int(sources is not None)), threads)
     width = min(len(rows) for rows, _ in proposed)
@@ -372,12 +394,18 @@ def _number(best: NDArray[np.bool_], recall: float) -> int:
 
 
 def numbers_of(best: NDArray[np.bool_]) -> dict[float, int]:
-    """Return the number of candidates for each target; `best` (n, c) marks the exact best of n queries."""
+    """Return the number of candidates for each target.
+
+    `best` (n, c) marks the exact best of n queries.
+    """
     return {target: _number(best, target) for target in TARGETS}
 
 
 def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
-    """Return the queries that have tokens; raise ValueError if there are too few for a calibration."""
+    """Return the queries that have tokens.
+
+    Raise ValueError if there are too few for a calibration.
+    """
     filled = queries[np.flatnonzero(queries.lengths > 0)]
     if len(filled) < MIN_QUERIES:
         raise ValueError(

@@ -13,7 +13,8 @@ Backend = Literal["auto", "exact", "scan", "hnsw"]
 
 TokenKind = Literal["float32", "float16", "int8", "4bit", "2bit", "1bit"]
 
-#: Collections of at most this many tokens are searched exactly: the two stages would not be faster.
+#: Collections of at most this many tokens are searched exactly: the two stages would
+#: not be faster.
 EXACT_TOKENS = 20_000
 
 LOW_RECALL = 0.9  # of a first stage; a lower one gets a warning
@@ -26,23 +27,26 @@ class IndexSettings:
     Parameters
     ----------
     backend : {"auto", "exact", "scan", "hnsw"}
-        "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats and orders the best by
-        bytes: faster and in a quarter of the memory, but it may miss a candidate.  "hnsw" searches a graph of
-        hnswlib.  It takes long to build and needs more memory; its time grows more slowly with the collection
-        than that of a scan.  "auto" starts with "exact" and changes to "scan" when all vectors have 2**20
-        floats.
+        "exact" reads every vector.  "scan" reads a 4-bit code of every pair of floats
+        and orders the best by bytes: faster and in a quarter of the memory, but it may
+        miss a candidate.  "hnsw" searches a graph of hnswlib.  It takes long to build
+        and needs more memory; its time grows more slowly with the collection than that
+        of a scan.  "auto" starts with "exact" and changes to "scan" when all vectors
+        have 2**20 floats.
     hnsw : HNSWSettings or dict
         Settings of the backend "hnsw", such as ``{"m": 32}``.
     exact_tokens : int
-        Score all documents exactly, without vectors, if they have at most this many tokens in total.  The limit
-        also applies to the documents that ``ids=`` selects.  0: never.
+        Score all documents exactly, without vectors, if they have at most this many
+        tokens in total.  The limit also applies to the documents that ``ids=``
+        selects.  0: never.
     tokens : {"float32", "float16", "int8", "4bit", "2bit", "1bit"}, optional
-        How token vectors are stored: as floats, or as codes that are learned from the documents.  "int8" takes
-        half of the bytes of float16, the others about 1/4, 1/7 and 1/13; fewer bits lower recall.  Default:
-        float16 documents stay float16, all others float32.
+        How token vectors are stored: as floats, or as codes that are learned from the
+        documents.  "int8" takes half of the bytes of float16, the others about 1/4, 1/7
+        and 1/13; fewer bits lower recall.  Default: float16 documents stay float16,
+        all others float32.
     keep_exact : bool
-        Also store the float tokens beside the codes, on disk once the index is saved.  The codes rank the
-        candidates and the floats rerank the best ones.
+        Also store the float tokens beside the codes, on disk once the index is saved.
+        The codes rank the candidates and the floats rerank the best ones.
 
     Raises
     ------
@@ -100,7 +104,8 @@ class FirstStageRecall:
     recall: float
     k: int
     candidates: int
-    #: Number of queries; True if these are windows of document tokens, each measured without its own document.
+    #: Number of queries; True if these are windows of document tokens, each measured
+    #: without its own document.
     queries: int
     pseudo_queries: bool
     #: Documents in the index at that time.
@@ -140,17 +145,22 @@ class IndexInfo:
     encoder : dict
         The encoder's configuration and its "vector_dimension".
     vectors : dict or None
-        Kind, settings and "bytes_per_vector" of the vector search.  None while all tokens are read.
+        Kind, settings and "bytes_per_vector" of the vector search.  None while all
+        tokens are read.
     token_codec : dict
-        How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a search reads of every
-        candidate, and "exact_bytes_per_token" that it reads of the best candidates.
+        How tokens are stored: "codec", "keep_exact", "fitted", "bytes_per_token" that a
+        search reads of every candidate, and "exact_bytes_per_token" that it reads of
+        the best candidates.
     first_stage : FirstStageRecall or None
-        Recall of windows of documents.  Measured when the index is built, when its size has doubled or halved, and
-        when a sixteenth of the documents are new.  None if every document is a candidate.
+        Recall of windows of documents.  Measured when the index is built, when its size
+        has doubled or halved, and when a sixteenth of the documents are new.  None if
+        every document is a candidate.
     added : FirstStageRecall or None
-        Recall of windows of documents that were added after the encoder was fitted.  None if they are few.
+        Recall of windows of documents that were added after the encoder was fitted.
+        None if they are few.
     bytes_per_document : int
-        Average bytes of tokens (or codes) and vector, without exact tokens beside codes.
+        Average bytes of tokens (or codes) and vector, without exact tokens beside
+        codes.
     warnings : tuple of str
     """
 

@@ -23,8 +23,9 @@ from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates
 from ..utils.arrays import ask_for, forget, load_npy, resident_share
 from .settings import IndexSettings
 
-# Segments in memory of up to _MERGED_BYTES are merged until each has over _GROWTH times the tokens of its successor.
-# All of up to _JOINED_BYTES are merged at the end of a build: ranking in order is slower with several segments.
+# Segments in memory of up to _MERGED_BYTES are merged until each has over _GROWTH times
+# the tokens of its successor. All of up to _JOINED_BYTES are merged at the end of a
+# build: ranking in order is slower with several segments.
 _GROWTH, _MERGED_BYTES, _JOINED_BYTES = 2, 64 << 20, 2 << 30
 
 _STAGING_BYTES = 64 << 20  # of tokens in memory before they are written to the staging file
@@ -32,12 +33,13 @@ _STAGING_BYTES = 64 << 20  # of tokens in memory before they are written to the 
 # Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
 
-# For more than _MAX_ASKED rows, the system's own read-ahead is enough.  Every _REQUESTS requests, _PAGES pages of each
-# file are checked for being in memory.
+# For more than _MAX_ASKED rows, the system's own read-ahead is enough.  Every _REQUESTS
+# requests, _PAGES pages of each file are checked for being in memory.
 _MAX_ASKED, _REQUESTS, _PAGES = 4096, 64, 32
 
-# Bytes of mapped files that this process may hold before it releases them, and extra bytes that each text
-# counts: the system maps up to a large page around each byte that is read.
+# Bytes of mapped files that this process may hold before it releases them, and extra
+# bytes that each text counts: the system maps up to a large page around each byte that
+# is read.
 _HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
@@ -46,23 +48,28 @@ _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 Rows = NDArray[np.int64]
 Ranked = tuple[Rows, NDArray[np.float32]]
 
-#: Function that makes texts from an array with one row per token and the texts' lengths.
+#: Function that makes texts from an array with one row per token and the texts'
+#: lengths.
 Make = Callable[[NDArray[Any], NDArray[np.int64]], _Texts]
 
 #: Tokens per batch of a PLAID index: 64 MiB of decoded floats at 128 dimensions.
 PLAID_BATCH_TOKENS = 1 << 17
 
-#: A codec is fitted on a sample of this many tokens once they exist, or on fewer at the end of a build.
+#: A codec is fitted on a sample of this many tokens once they exist, or on fewer at the
+#: end of a build.
 FIT_TOKENS, _SEED = 50_000, 0x70
 
-# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by decoded ones.  Bounds are used for
-# more than _BOUNDED times k candidates.
+# Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by
+# decoded ones.  Bounds are used for more than _BOUNDED times k candidates.
 _MORE, _BOUNDED = 10, 4
 
 
 @dataclass(frozen=True)
 class Segment(Generic[_Texts]):
-    """Consecutive rows of a store from row `first` on; `path` is the ``.npy`` file that `vectors` maps, if any."""
+    """Consecutive rows of a store from row `first` on.
+
+    `path` is the ``.npy`` file that `vectors` maps, if any.
+    """
 
     first: int
     vectors: _Texts
@@ -72,8 +79,9 @@ class Segment(Generic[_Texts]):
 class TokenStore(Generic[_Texts]):
     """Texts by row number 0, 1, 2, ...; a row is never used twice.
 
-    The list of segments is copied on write, so changing a copy (:func:`copy.copy`) does not change the original.
-    `make` makes texts, MultiVectors or CodedVectors, from an array and lengths; file names begin with `prefix`.
+    The list of segments is copied on write, so changing a copy (:func:`copy.copy`) does
+    not change the original. `make` makes texts, MultiVectors or CodedVectors, from an
+    array and lengths; file names begin with `prefix`.
     """
 
     def __init__(self, make: Make[_Texts], prefix: str) -> None:
@@ -94,7 +102,10 @@ class TokenStore(Generic[_Texts]):
         )
 
     def append(self, vectors: _Texts, staging: Path | None = None) -> None:
-        """Add texts, at least one, under the next row numbers; move many tokens from memory to `staging`."""
+        """Add texts, at least one, under the next row numbers.
+
+        Move many tokens from memory to `staging`.
+        """
         last = Segment(len(self), self._join([vectors]))
         segments = list(self.segments)
         while (
@@ -112,7 +123,10 @@ class TokenStore(Generic[_Texts]):
         self.segments = segments
 
     def flush(self, staging: Path | None) -> None:
-        """Move the tokens in memory to the folder `staging`; without one, merge all segments if none is mapped."""
+        """Move the tokens in memory to the folder `staging`.
+
+        Without one, merge all segments if none is mapped.
+        """
         memory = [segment.vectors for segment in self.segments if segment.path is None]
         if staging is not None:
             self.segments = self._staged(self.segments, staging) if memory else self.segments
@@ -188,7 +202,10 @@ class TokenStore(Generic[_Texts]):
                 yield segment.vectors, offsets[local], offsets[local + 1]
 
     def read_ahead(self, rows: Rows) -> int:
-        """Prefetch `rows` without waiting, unless the files are in memory; return the number of requested ranges."""
+        """Prefetch `rows` without waiting, unless the files are in memory.
+
+        Return the number of requested ranges.
+        """
         files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
         if not files or len(rows) > _MAX_ASKED:
             return 0
@@ -203,7 +220,10 @@ class TokenStore(Generic[_Texts]):
         return ranges
 
     def let_go(self, rows: Rows) -> None:
-        """Count the mapped tokens of `rows` as held; release all mapped pages once too many bytes are held."""
+        """Count the mapped tokens of `rows` as held.
+
+        Release all mapped pages once too many bytes are held.
+        """
         for texts, starts, stops in self._mapped_rows(rows):
             self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
         if self._held_bytes >= _HELD_BYTES:
@@ -252,8 +272,8 @@ class CodeStore(TokenStore[CodedVectors]):
 class TokenLevels:
     """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
 
-    After that, codes rank the candidates, and floats rerank the best ones: exact floats if they are stored,
-    otherwise decoded ones.
+    After that, codes rank the candidates, and floats rerank the best ones: exact floats
+    if they are stored, otherwise decoded ones.
     """
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
@@ -300,7 +320,10 @@ class TokenLevels:
     def append(
         self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
     ) -> None:
-        """Add texts under the next row numbers; `codes` are the texts' codes, if known."""
+        """Add texts under the next row numbers.
+
+        `codes` are the texts' codes, if known.
+        """
         if self.floats is not None:
             self.floats.append(self._converted(texts), self.staging)
         if self.codes is not None:
@@ -341,7 +364,10 @@ class TokenLevels:
             level.flush(self.staging)
 
     def rows(self, rows: Rows) -> MultiVectors:
-        """Return the texts at `rows`, each once, in their order; decoded if only codes are stored."""
+        """Return the texts at `rows`, each once, in their order.
+
+        Decoded if only codes are stored.
+        """
         if not len(rows):
             return MultiVectors.from_arrays([], dimension=self.dimension)
         if self.floats is not None:
@@ -350,7 +376,10 @@ class TokenLevels:
         return self.codes.rows(rows).decoded()
 
     def batches(self, rows: Rows) -> Iterator[tuple[Rows, MultiVectors, CodedVectors | None]]:
-        """Yield (rows, texts, codes) for ascending `rows`; codes are None if none are stored."""
+        """Yield (rows, texts, codes) for ascending `rows`.
+
+        Codes are None if none are stored.
+        """
         for batch, texts in self.levels[-1].batches(rows):
             if self.codes is None:
                 yield batch, texts, None
@@ -391,7 +420,10 @@ class TokenLevels:
         return score_candidates(tokens, floats.runs(rows), RerankOptions(len(rows), early_exit=False), 1)
 
     def float_runs(self, rows: Rows) -> list[DocumentRun]:
-        """Return the texts at `rows` as floats, and positions in them; prefetch them from disk."""
+        """Return the texts at `rows` as floats, and positions in them.
+
+        Prefetch them from disk.
+        """
         assert self.floats is not None
         self.floats.read_ahead(rows)
         return self.floats.runs(rows)
@@ -405,14 +437,18 @@ class TokenLevels:
         *,
         rescore: int | None = None,
     ) -> Ranked:
-        """Return the k best rows, best first, and their scores; ties go to the lower row."""
+        """Return the k best rows, best first, and their scores.
+
+        Ties go to the lower row.
+        """
         floats, codes = self.floats, self.codes
         if codes is None:
             assert floats is not None
             rows = rows if options.in_order else floats.grouped(rows)
             return rank_candidates(query, rows, floats.runs(rows), options, threads)
         if rescore is None:
-            # Decoding takes longer than reading exact tokens and changes the order less.
+            # Decoding takes longer than reading exact tokens and changes the order
+            # less.
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         tokens = np.asarray(query, np.float32)

@@ -1,4 +1,7 @@
-"""IndexContents: ids, tokens and vectors of documents; vectors find candidates, tokens rank them."""
+"""IndexContents: ids, tokens and vectors of documents.
+
+Vectors find candidates, tokens rank them.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +49,22 @@ from .recall import (
 from .settings import IndexInfo, IndexSettings
 from .token_store import Ranked, Rows, TokenLevels
 
-#: With backend "auto", number of floats of all vectors from which codes are scanned: 2,048 vectors of 512 floats.  With
-#: fewer, a scan saves hardly any time, and exact search misses no candidate: `python -m experiments pipeline`.
+#: With backend "auto", number of floats of all vectors from which codes are scanned:
+#: 2,048 vectors of 512 floats.  With fewer, a scan saves hardly any time, and exact
+#: search misses no candidate: `python -m experiments pipeline`.
 SCAN_FROM = 1 << 20
 
 _BLOCK_BYTES = 128 << 20  # of vectors per encoded block
 
 DEFAULT_K, DEFAULT_CANDIDATES = BEST, CANDIDATES
 
-#: Minimum number of documents to fit an encoder with maps: maps fitted on fewer transfer poorly.
+#: Minimum number of documents to fit an encoder with maps: maps fitted on fewer
+#: transfer poorly.
 MIN_FIT_DOCUMENTS = 256
 
-# Queries whose candidates are read from disk while earlier ones are ranked; queries per task, of those that search
-# vectors and of those that rank; pairs of a short query and a candidate that are ranked together.
+# Queries whose candidates are read from disk while earlier ones are ranked; queries per
+# task, of those that search vectors and of those that rank; pairs of a short query and
+# a candidate that are ranked together.
 _AHEAD, _TOGETHER, _RANKED, _PAIRS = 4, 16, 4, 1 << 18
 
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)  # the best of no rows
@@ -70,11 +76,15 @@ def auto_kind(count: int, vector_dimension: int) -> str:
 
 
 class CandidateSearch:
-    """The documents' vectors by row number; changing a copy (:func:`copy.copy`) does not change the original."""
+    """The documents' vectors by row number.
+
+    Changing a copy (:func:`copy.copy`) does not change the original.
+    """
 
     def __init__(self, encoder: FDEEncoder, settings: IndexSettings) -> None:
         self.encoder, self.settings = encoder, settings
-        #: Number of these documents that the encoder was fitted on (0: fitted elsewhere), and the first later row.
+        #: Number of these documents that the encoder was fitted on (0: fitted
+        #: elsewhere), and the first later row.
         self.fitted_on = self.fitted_rows = 0
         self.windows: MeasuredWindows | None = None
         self.calibration: Calibration | None = None
@@ -133,7 +143,10 @@ class CandidateSearch:
         return [(labels[q, :own], scores[q, :own]) for q, own in enumerate(counts)]
 
     def level(self, recall: float, k: int) -> Level | None:
-        """Return the stopping rule for a mean recall; None for a collection too small for one."""
+        """Return the stopping rule for a mean recall.
+
+        None for a collection too small for one.
+        """
         if self.calibration is not None:
             return self.calibration.level(recall, k)
         if len(self.search) <= MAX_RANKED:
@@ -149,7 +162,10 @@ class CandidateSearch:
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the vectors that no kept file contains; return the state for :meth:`load`, and the kept files."""
+        """Write the vectors that no kept file contains.
+
+        Return the state for :meth:`load`, and the kept files.
+        """
         state, kept = self.search.save(folder, keep)
         return {
             "kind": self.search.kind,
@@ -166,7 +182,10 @@ class CandidateSearch:
     def load(
         cls, folder: Path, encoder: FDEEncoder, settings: IndexSettings, state: dict[str, Any], live: Rows
     ) -> CandidateSearch:
-        """Load the files and the state of :meth:`save`; only the rows `live` are found."""
+        """Load the files and the state of :meth:`save`.
+
+        Only the rows `live` are found.
+        """
         loaded = cls(encoder, settings)
         loaded.fitted_on, loaded.fitted_rows = int(state["fitted_on"]), int(state.get("fitted_rows", 0))
         saved = SavedState(
@@ -213,7 +232,8 @@ class SearchPlan:
 class Proposal(NamedTuple):
     """The rows to rank for each query, most promising first; the number to return; when to stop.
 
-    Without a `level`, the expected recall is unknown; without `stops`, all rows are ranked.
+    Without a `level`, the expected recall is unknown; without `stops`, all rows are
+    ranked.
     """
 
     rows: Sequence[Rows]
@@ -232,8 +252,8 @@ class Proposal(NamedTuple):
 class IndexContents:
     """Ids, tokens and vectors of documents, each under a row number that is never used twice.
 
-    A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.  Only the latest contents may be
-    copied for a change.
+    A copy (:func:`copy.copy`) is cheap, and changing it does not change the original.
+    Only the latest contents may be copied for a change.
     """
 
     def __init__(
@@ -250,10 +270,12 @@ class IndexContents:
         self.ids = IdMap(first_id)
         self.store = TokenLevels(settings, config.dimension, codec)
         self.candidates: CandidateSearch | None = None
-        #: By folder: the generation last read or written, and those that saves may have committed (copies share it).
+        #: By folder: the generation last read or written, and those that saves may have
+        #: committed (copies share it).
         self.generations: Mapping[Path, Generation] = {}
         self.attempted: dict[Path, set[Generation]] = {}
-        #: Minimum number of documents to fit the encoder; a build waits for more, see :meth:`finish`.
+        #: Minimum number of documents to fit the encoder; a build waits for more, see
+        #: :meth:`finish`.
         self.fit_from = MIN_FIT_DOCUMENTS
         self._lengths: NDArray[np.int64] | None = None
         self._searchable: tuple[Rows, int] | None = None
@@ -278,7 +300,10 @@ class IndexContents:
 
     @property
     def searchable(self) -> tuple[Rows, int]:
-        """Live rows with tokens, ascending, and their total number of tokens; cached until the next change."""
+        """Live rows with tokens, ascending, and their total number of tokens.
+
+        Cached until the next change.
+        """
         if self._searchable is None:
             live, lengths = self.ids.live, self.lengths[self.ids.live]
             self._searchable = live[lengths > 0], int(lengths.sum())
@@ -369,7 +394,10 @@ class IndexContents:
         codes: CodedVectors | None = None,
         guard: Guard = at_once,
     ) -> None:
-        """Add documents, or replace those with these ids; `guard` calls functions while no thread searches."""
+        """Add documents, or replace those with these ids.
+
+        `guard` calls functions while no thread searches.
+        """
         if len(documents) == 0:
             return
         replaced = self.ids.rows(ids.tolist(), "ignore")
@@ -394,7 +422,10 @@ class IndexContents:
         self.candidates = self._encoded(self.config, rows, threads)
 
     def _encoded(self, config: FDEConfig, sample: Rows, threads: int | None) -> CandidateSearch:
-        """Encode all documents; first fit the encoder on the rows `sample` if it is not fitted yet."""
+        """Encode all documents.
+
+        First fit the encoder on the rows `sample` if it is not fitted yet.
+        """
         encoder = FDEEncoder(config) if self._encoder is None else self._encoder
         fits = encoder.needs_fit
         if fits:
@@ -428,7 +459,10 @@ class IndexContents:
         self.calibrate_if_stale(threads)
 
     def rebuilt(self, threads: int | None, staging: Path | None = None) -> IndexContents:
-        """Return new contents without the rows of deleted documents; fit the encoder again if it needs that."""
+        """Return new contents without the rows of deleted documents.
+
+        Fit the encoder again if it needs that.
+        """
         current = self.candidates
         fits = current is not None and (current.fitted_on_too_few or self.drift_warning is not None)
         fresh = IndexContents(

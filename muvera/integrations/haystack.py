@@ -1,4 +1,7 @@
-"""Haystack: a document store and a retriever that rank by late interaction.  Needs the extra "haystack"."""
+"""Haystack: a document store and a retriever that rank by late interaction.
+
+Needs the extra "haystack".
+"""
 
 from __future__ import annotations
 
@@ -72,8 +75,8 @@ class MuveraDocumentStore:
     ) -> int:
         """Write documents, and return the number written.
 
-        For an id in use, raise DuplicateDocumentError, unless the policy is SKIP or OVERWRITE.  Raise ValueError if
-        `documents` is not a list of Haystack documents.
+        For an id in use, raise DuplicateDocumentError, unless the policy is SKIP or
+        OVERWRITE.  Raise ValueError if `documents` is not a list of Haystack documents.
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")

@@ -1,4 +1,7 @@
-"""LangChain: a vector store that ranks by late interaction.  Needs the extra "langchain"."""
+"""LangChain: a vector store that ranks by late interaction.
+
+Needs the extra "langchain".
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from ..texts.text_index import TextIndex
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
-    Scores are those of :meth:`muvera.TextIndex.search`, and filters those of :mod:`muvera.metadata`.
+    Scores are those of :meth:`muvera.TextIndex.search`, and filters those of
+    :mod:`muvera.metadata`.
 
     Parameters
     ----------
@@ -41,7 +45,8 @@ class MuveraVectorStore(VectorStore):
     ) -> MuveraVectorStore:
         """Build a store of texts; `settings` are those of :meth:`muvera.TextIndex.build`.
 
-        `embedding` is a late-interaction model.  LangChain's single-vector embeddings raise TypeError.
+        `embedding` is a late-interaction model.  LangChain's single-vector embeddings
+        raise TypeError.
         """
         store = cls(TextIndex.build([], embedding, **settings))
         store.add_texts(texts, metadatas, ids=ids)
@@ -55,7 +60,10 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **_: Any,
     ) -> list[str]:
-        """Add texts and replace those with the same ids; a repeated id gets its last text."""
+        """Add texts and replace those with the same ids.
+
+        A repeated id gets its last text.
+        """
         contents = list(texts)
         names = [id or str(uuid.uuid4()) for id in ([None] * len(contents) if ids is None else ids)]
         values = [{}] * len(contents) if metadatas is None else metadatas
@@ -76,7 +84,10 @@ class MuveraVectorStore(VectorStore):
     def similarity_search(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[Document]:
-        """Return the best documents; `options` are those of :meth:`muvera.TextIndex.search`."""
+        """Return the best documents.
+
+        `options` are those of :meth:`muvera.TextIndex.search`.
+        """
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **options)]
 
     def similarity_search_with_score(

@@ -1,4 +1,7 @@
-"""LlamaIndex: a vector store and a postprocessor that rank by late interaction.  Needs the extra "llama-index"."""
+"""LlamaIndex: a vector store and a postprocessor that rank by late interaction.
+
+Needs the extra "llama-index".
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,9 @@ _NAMES = {FilterOperator.ANY: "$in", FilterOperator.CONTAINS: "$eq"}
 class MuveraVectorStore(BasePydanticVectorStore):
     """A :class:`muvera.TextIndex` as LlamaIndex's vector store.
 
-    The store encodes texts itself, without their metadata, and ignores LlamaIndex's embeddings: give a
-    ``VectorStoreIndex`` ``embed_model=MockEmbedding(1)``.  Scores are those of :meth:`muvera.TextIndex.search`.
+    The store encodes texts itself, without their metadata, and ignores LlamaIndex's
+    embeddings: give a ``VectorStoreIndex`` ``embed_model=MockEmbedding(1)``.  Scores
+    are those of :meth:`muvera.TextIndex.search`.
 
     Parameters
     ----------
@@ -69,7 +73,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return self._index
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes, replace those with the same ids, and return the ids; a repeated id gets its last node."""
+        """Add nodes, replace those with the same ids, and return the ids.
+
+        A repeated id gets its last node.
+        """
         last = {node.node_id: node for node in nodes}
         texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
         self._index.update(texts, ids=list(last), metadata=list(map(_metadata, last.values())))
@@ -82,7 +89,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
     ) -> None:
-        """Delete the nodes of these ids that satisfy the filters; nothing without ids and filters."""
+        """Delete the nodes of these ids that satisfy the filters.
+
+        Nothing without ids and filters.
+        """
         if node_ids is not None or filters is not None:
             self._index.delete(self._select(node_ids, filters), missing="ignore")
 
@@ -93,7 +103,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Return the nodes of these ids that satisfy the filters; all without ids and filters."""
+        """Return the nodes of these ids that satisfy the filters.
+
+        All without ids and filters.
+        """
         return [
             _node(stored) for stored in self._index.get(self._select(node_ids, filters), missing="ignore")
         ]
@@ -101,8 +114,8 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
         """Return the best nodes of a query; `options` are those of :meth:`muvera.TextIndex.search`.
 
-        The mode "hybrid" uses 1 - `alpha` as the weight of shared words.  Raise ValueError for a mode other than that
-        or "default", or a query without a text.
+        The mode "hybrid" uses 1 - `alpha` as the weight of shared words.  Raise
+        ValueError for a mode other than that or "default", or a query without a text.
         """
         if query.query_str is None:
             raise ValueError("A query needs its text: set query_str. The store encodes it as token vectors.")
@@ -122,7 +135,10 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[str(hit.id) for hit in hits])
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write the index to a folder of this machine; raise ValueError for another file system."""
+        """Write the index to a folder of this machine.
+
+        Raise ValueError for another file system.
+        """
         if fs is not None:
             raise ValueError("This store writes to local files only. Omit fs.")
         self._index.save(persist_path, overwrite=True)
@@ -174,7 +190,10 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
 
 
 def _metadata(node: BaseNode) -> dict[str, Any]:
-    """Return the metadata for filters and :func:`_node`; empty values count as absent."""
+    """Return the metadata for filters and :func:`_node`.
+
+    Empty values count as absent.
+    """
     metadata = utils.node_to_metadata_dict(node, remove_text=True)
     return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
 
@@ -184,7 +203,10 @@ def _node(stored: Any) -> BaseNode:
 
 
 def _condition(filters: MetadataFilters | MetadataFilter) -> Filter:
-    """Translate LlamaIndex's filters; raise KeyError for an operator without an equivalent."""
+    """Translate LlamaIndex's filters.
+
+    Raise KeyError for an operator without an equivalent.
+    """
     if isinstance(filters, MetadataFilters):
         parts = [_condition(part) for part in filters.filters]
         if not parts:

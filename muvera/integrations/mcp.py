@@ -27,7 +27,8 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     ----------
     index : TextIndex
     writable : bool
-        Offer `add`.  An answered change is durable if the index is from :meth:`muvera.TextIndex.open`.
+        Offer `add`.  An answered change is durable if the index is from
+        :meth:`muvera.TextIndex.open`.
 
     Examples
     --------
@@ -53,9 +54,10 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
     def search(query: str, k: int = 5, where: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Find the texts that answer a question best.
 
-        Each result has an id, a title, a score and a snippet.  "span" is the start and the end of the snippet, counted
-        in characters of the whole text.  "matches" are the starts and ends of the words that match the query best.
-        `where` is a condition on the metadata, such as {"year": {"$gte": 2000}}.
+        Each result has an id, a title, a score and a snippet.  "span" is the start and
+        the end of the snippet, counted in characters of the whole text.  "matches" are
+        the starts and ends of the words that match the query best.  `where` is a
+        condition on the metadata, such as {"year": {"$gte": 2000}}.
         """
         hits = index.search(query, min(k, _MOST), where=where, explain=explains)
         return [_summary(hit) for hit in hits]
@@ -100,7 +102,10 @@ def make_server(index: TextIndex, *, writable: bool = False) -> MCPServer[Any]:
         def add(
             texts: list[str], ids: list[int | str] | None = None, metadata: list[dict[str, Any]] | None = None
         ) -> list[int | str]:
-            """Add texts, and return their ids.  `metadata` is one object for each; its "title" names the text."""
+            """Add texts, and return their ids.
+
+            `metadata` is one object for each; its "title" names the text.
+            """
             return index.add(texts, ids=ids, metadata=metadata)
 
     return server

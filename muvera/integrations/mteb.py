@@ -1,4 +1,7 @@
-"""MTEB: an index of texts as a search model for retrieval and reranking tasks.  Needs the extra "mteb"."""
+"""MTEB: an index of texts as a search model for retrieval and reranking tasks.
+
+Needs the extra "mteb".
+"""
 
 from __future__ import annotations
 
@@ -64,8 +67,9 @@ class MuveraSearch:
         Parameters
         ----------
         queries : dataset
-            With "id" and "text", and an optional "instruction" that is appended to the text.  Raise TypeError for a
-            query that is not a text, such as a conversation or an image.
+            With "id" and "text", and an optional "instruction" that is appended to the
+            text.  Raise TypeError for a query that is not a text, such as a
+            conversation or an image.
         top_k : int
         top_ranked : mapping of str to sequence of str, optional
             Documents to rank for each query, in reranking tasks.

@@ -1,4 +1,7 @@
-"""sentence-transformers: a score function for its evaluators.  Needs the extra "sentence-transformers"."""
+"""sentence-transformers: a score function for its evaluators.
+
+Needs the extra "sentence-transformers".
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from ..index.muvera_index import MuveraIndex
 class IndexScores:
     """A score function that scores the documents that an index finds; all others get -inf.
 
-    ``MultiVectorInformationRetrievalEvaluator`` then measures searches instead of exhaustive MaxSim.  The
-    evaluator calls it once per corpus chunk, so set one chunk for the whole corpus.
+    ``MultiVectorInformationRetrievalEvaluator`` then measures searches instead of
+    exhaustive MaxSim.  The evaluator calls it once per corpus chunk, so set one chunk
+    for the whole corpus.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Products of rows rounded to bytes with maps and vectors in bytes, bit-identical on every machine.
 
-Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for the sums and the sizes.
+Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for the
+sums and the sizes.
 """
 
 import numpy as np
@@ -15,11 +16,13 @@ from .tile import LANES, ROWS
 def split_to_bytes(block, out, units):
     """Write each row of `block` (b, n) as two rows of bytes to `out` (2 b, depth), the high and the low one of 16 bits.
 
-    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest entry becomes 32,767.
+    Row i is ``units[i] * (256 * (high - 128) + low)``, up to half a unit: the largest
+    entry becomes 32,767.
     """
     for i in range(block.shape[0]):
         row, high, low = block[i], out[2 * i], out[2 * i + 1]
-        # Bit patterns of positive floats have the order of the floats; this loop and the next are vectorized.
+        # Bit patterns of positive floats have the order of the floats; this loop and
+        # the next are vectorized.
         bits, peak_bits = row.view(np.int32), np.int32(0)
         for j in range(len(row)):
             peak_bits = max(peak_bits, bits[j] & np.int32(0x7FFFFFFF))
@@ -52,8 +55,9 @@ def _split(block, step):
 def multiply_by_bytes(block, packed, column_sums, scales, out):
     """Write the product of `block` (b, n) with M to `out` (b, D), both float32, with M packed by :func:`pack_bytes`.
 
-    `column_sums` int32 (D,) is 128 times the sum of each column of M, `scales` float32 (D,) its unit.  Rows are rounded
-    to 16 bits, whose halves are in one tile, so that M is read once.  No row's product depends on the other rows.
+    `column_sums` int32 (D,) is 128 times the sum of each column of M, `scales` float32
+    (D,) its unit.  Rows are rounded to 16 bits, whose halves are in one tile, so that M
+    is read once.  No row's product depends on the other rows.
     """
     rows, units = _split(block, STEP)
     count, depth = rows.shape
@@ -102,8 +106,9 @@ def multiply_by_half_bytes(block, packed, column_sums, scales, out):
 def round_rows(vectors, slack, numbers, sums, units, errors):
     """Round each row of `vectors` (n, d) to signed bytes in `numbers` (n, depth), 127ths of its largest entry.
 
-    `sums` int32 (n,) receives 128 times the sum of a row's bytes, `units` float32 (n,) its unit, and `errors` float32
-    (n,) the length of the rounding error plus `slack` times that of the row, rounded up.
+    `sums` int32 (n,) receives 128 times the sum of a row's bytes, `units` float32 (n,)
+    its unit, and `errors` float32 (n,) the length of the rounding error plus `slack`
+    times that of the row, rounded up.
     """
     tiny = np.finfo(np.float32).tiny
     for i in range(vectors.shape[0]):
@@ -134,8 +139,9 @@ def round_rows(vectors, slack, numbers, sums, units, errors):
 def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, out):
     """Write the products of the vectors start..stop with all queries to these columns of `out` (m, n), float32.
 
-    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` (2 m, depth) and `query_units` (m,)
-    those of :func:`split_to_bytes`.  Depth is a multiple of SPAN.
+    `numbers`, `sums` and `units` are those of :func:`round_rows`; `query_bytes` (2 m,
+    depth) and `query_units` (m,) those of :func:`split_to_bytes`.  Depth is a multiple
+    of SPAN.
     """
     depth = query_bytes.shape[1]
     flat, queries = numbers.reshape(-1), query_bytes.reshape(-1)
@@ -153,7 +159,8 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
 def bound_products(products, errors, queries, least, lengths, bounds):
     """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
 
-    `products` (m, n) have an error of at most their entry of `errors` (n,) times the query's length, plus `least`.
+    `products` (m, n) have an error of at most their entry of `errors` (n,) times the
+    query's length, plus `least`.
     """
     groups = bounds.shape[1]
     bounds[:] = -np.inf
@@ -176,9 +183,10 @@ def multiply_possible(
 ):
     """Write the rows of the vectors whose products can reach the query's entry of `edges`, and their exact products.
 
-    Column i of the products belongs to the vector ``rows[i]`` of `vectors`, or to vector i if `rows` is empty.  Rows go
-    to `possible` (m, most), products to `exact` (m, most), and the numbers of rows to `counts` (m,); if one exceeds
-    `most`, that query has no results.  Return the largest count.
+    Column i of the products belongs to the vector ``rows[i]`` of `vectors`, or to
+    vector i if `rows` is empty.  Rows go to `possible` (m, most), products to `exact`
+    (m, most), and the numbers of rows to `counts` (m,); if one exceeds `most`, that
+    query has no results.  Return the largest count.
     """
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0

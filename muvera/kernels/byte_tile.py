@@ -1,15 +1,18 @@
 """Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
 
-A map in bytes takes a quarter of the memory of a map in float32.  Processors with AVX-512 VNNI add four products of
-bytes at once, so multiplying by such a map can take a quarter of the time.
+A map in bytes takes a quarter of the memory of a map in float32.  Processors with
+AVX-512 VNNI add four products of bytes at once, so multiplying by such a map can take a
+quarter of the time.
 
-Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the packed
-right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31 if ``depth``
-is at most MAX_DEPTH.
+Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the
+packed right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31
+if ``depth`` is at most MAX_DEPTH.
 
-An entry of a matrix in half bytes is one of the 16 numbers -120, -104, ..., 120.  Only its upper 4 bits are stored,
-because the lower ones are always 1000.  A panel has the shape ``(depth / (2 * STEP), LANES, STEP)``.  Of 2 * STEP
-consecutive entries of a column, the first STEP are in the lower halves of STEP bytes, the others in the upper halves.
+An entry of a matrix in half bytes is one of the 16 numbers -120, -104, ..., 120.  Only
+its upper 4 bits are stored, because the lower ones are always 1000.  A panel has the
+shape ``(depth / (2 * STEP), LANES, STEP)``.  Of 2 * STEP consecutive entries of a
+column, the first STEP are in the lower halves of STEP bytes, the others in the upper
+halves.
 """
 
 from typing import Any
@@ -41,10 +44,12 @@ STEP = 4
 #: Panels of a strip, which has two rows: the high and low bytes of a single query.
 STRIP = ROWS // 2
 
-#: Panels that are multiplied together: as many as fit into the registers, because they share the loads of the rows.
+#: Panels that are multiplied together: as many as fit into the registers, because they
+#: share the loads of the rows.
 WIDE = ROWS // 4
 
-#: Bytes of a vector register, and vectors of signed bytes that are multiplied together with a query.
+#: Bytes of a vector register, and vectors of signed bytes that are multiplied together
+#: with a query.
 SPAN, VECTORS = STEP * LANES, 4
 
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
@@ -52,7 +57,8 @@ MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 
-# Mask of the upper half of each byte in a 32-bit integer (as a signed number), and the bits 1000 for each lower half.
+# Mask of the upper half of each byte in a 32-bit integer (as a signed number), and the
+# bits 1000 for each lower half.
 _UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
 
 
@@ -73,7 +79,8 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
 def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
     """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes; return a flat array.
 
-    depth must be a multiple of 2 * STEP.  Zeros fill the panels up to a multiple of STRIP.
+    depth must be a multiple of 2 * STEP.  Zeros fill the panels up to a multiple of
+    STRIP.
     """
     depth, count = matrix.shape
     panels = -(-count // (STRIP * LANES)) * STRIP
@@ -88,8 +95,9 @@ def emit_sums(
 ) -> list[list[Any]]:
     """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
 
-    `add` emits one step.  A byte of a panel has one entry, or two entries if `halves` is 2.  Loading the rows limits
-    the speed of one panel, so several panels share these loads.
+    `add` emits one step.  A byte of a panel has one entry, or two entries if `halves`
+    is 2.  Loading the rows limits the speed of one panel, so several panels share these
+    loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -128,7 +136,10 @@ def _half(builder: Any, value: Any, half: int) -> Any:
 def _emit_tile(
     builder: Any, tile: tuple[Any, ...], add: Any, count: int, panels: int, halves: int = 1
 ) -> list[list[Any]]:
-    """Emit the sums of `count` rows with some panels; `tile` has the first six arguments of an intrinsic."""
+    """Emit the sums of `count` rows with some panels.
+
+    `tile` has the first six arguments of an intrinsic.
+    """
     rows, row, last, depth, packed, panel = tile
     places, size = tile_rows(builder, row, last, count), times(builder, depth, LANES // halves)
     starts = [builder.gep(rows, [builder.mul(place, depth)]) for place in places]
@@ -276,7 +287,8 @@ def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
     return total
 
 
-#: Ways to add the products of one step, by name; the last one is the fastest that this processor has.
+#: Ways to add the products of one step, by name; the last one is the fastest that this
+#: processor has.
 ADDITIONS: dict[str, Any] = {"portable": _add_portably}
 if FEATURES.get("avx2", False):
     ADDITIONS["avx2"] = _add_avx2
@@ -287,17 +299,20 @@ if FEATURES.get("avx512vnni", False):
 def make_tiles(addition: str) -> tuple[Any, ...]:
     """Return six intrinsics, made with one of the ADDITIONS.
 
-    These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with their maxima.
+    These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with
+    their maxima.
     """
     add = ADDITIONS[addition]
     strips = _storing(add, 2, STRIP), _storing(add, 2, STRIP, halves=2)
     return _storing(add, ROWS, WIDE), _maxima(add), strips[0], _dots(add), strips[1], _placing(add)
 
 
-#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by row; ``byte_max`` raises the
-#: integers ``out[: WIDE * LANES]`` to their maxima over the rows.  ``byte_strip`` writes the sums of two rows with
-#: STRIP panels, row by row; ``half_byte_strip`` reads panels of half bytes.  ``byte_dots`` writes the products
-#: of VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows`` writes the sums of
-#: ``byte_tile`` minus the `shifts` of their columns to rows of `stride` integers, and raises row i of `maxima`
-#: (ROWS, WIDE * LANES) to those of row i.
+#: ``byte_tile`` writes the sums (int32) of ROWS rows with WIDE panels to `out`, row by
+#: row; ``byte_max`` raises the integers ``out[: WIDE * LANES]`` to their maxima over
+#: the rows.  ``byte_strip`` writes the sums of two rows with STRIP panels, row by row;
+#: ``half_byte_strip`` reads panels of half bytes.  ``byte_dots`` writes the products of
+#: VECTORS vectors, which are not packed, with the two rows of a query.  ``byte_rows``
+#: writes the sums of ``byte_tile`` minus the `shifts` of their columns to rows of
+#: `stride` integers, and raises row i of `maxima` (ROWS, WIDE * LANES) to those of row
+#: i.
 byte_tile, byte_max, byte_strip, byte_dots, half_byte_strip, byte_rows = make_tiles(list(ADDITIONS)[-1])

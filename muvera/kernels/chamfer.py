@@ -1,16 +1,18 @@
 """Exact Chamfer similarity (MaxSim) of packed queries with ragged documents.
 
-Sizes: d columns of a token, M query tokens of all queries together, packed in panels of LANES columns
-(panels, d, LANES), flat.  Documents come as float32 (`floats`) or float16 bit patterns (`halves`); the other array is
-empty.
+Sizes: d columns of a token, M query tokens of all queries together, packed in panels of
+LANES columns (panels, d, LANES), flat.  Documents come as float32 (`floats`) or float16
+bit patterns (`halves`); the other array is empty.
 
-A document's tokens pass through the tile, ROWS at a time, and only the maxima are kept.  So no similarity is stored and
-nothing is padded: zero rows would change a maximum below 0.
+A document's tokens pass through the tile, ROWS at a time, and only the maxima are
+kept.  So no similarity is stored and nothing is padded: zero rows would change a
+maximum below 0.
 
-With bounds, a document is multiplied with one panel after the other, and scoring stops once it cannot be among the k
-best.  The maxima of the first panels bound those of the rest.  Suppose that all document tokens are at least the angle
-a away from one query token, and that another query token is at the angle b from it.  Then they are at least a - b away
-from the other one.
+With bounds, a document is multiplied with one panel after the other, and scoring stops
+once it cannot be among the k best.  The maxima of the first panels bound those of the
+rest.  Suppose that all document tokens are at least the angle a away from one query
+token, and that another query token is at the angle b from it.  Then they are at least a
+- b away from the other one.
 """
 
 from typing import NamedTuple
@@ -23,10 +25,12 @@ from .rows import fetch_tokens, square_sum, widened
 from .selection import STOPPED, enough, enter, excluded, record_error
 from .tile import LANES, ROWS, tile_dot, tile_max
 
-# Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay cached.
+# Rows prefetched ahead of the tile: far enough to arrive in time, close enough to stay
+# cached.
 _AHEAD = 32
 
-# Between these norms no product overflows, and terms that underflow are far below the slack.
+# Between these norms no product overflows, and terms that underflow are far below the
+# slack.
 _MIN_NORM, _MAX_NORM = 1e-15, 1e15
 
 
@@ -68,8 +72,8 @@ def score_documents(floats, halves, offsets, documents, packed, query_offsets, o
 def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out):
     """Write the similarity of ``documents[i]`` with ``queries[i]`` to ``out[i]`` for each i < p: -inf without tokens.
 
-    A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document follow each other, so its tokens
-    are read once.
+    A query has one panel of `packed`, and `counts` (m,) tokens.  Pairs of one document
+    follow each other, so its tokens are read once.
     """
     depth = max(floats.shape[1], halves.shape[1])
     flat, bits = floats.reshape(-1), halves.reshape(-1)
@@ -102,8 +106,9 @@ def score_pairs(floats, halves, offsets, documents, packed, queries, counts, out
 class BoundedQuery(NamedTuple):
     """A query whose tokens are packed in the order of :func:`prepare_query`: ``places[token]`` is a token's column.
 
-    `columns` are panels (panels, d, LANES), flat.  Without `cosines`, every document is scored completely.  `slack`
-    bounds the rounding error of a product, relative to the norms; angles are rounded up by it.
+    `columns` are panels (panels, d, LANES), flat.  Without `cosines`, every document is
+    scored completely.  `slack` bounds the rounding error of a product, relative to the
+    norms; angles are rounded up by it.
     """
 
     columns: NDArray[np.float32]
@@ -117,9 +122,9 @@ class BoundedQuery(NamedTuple):
 class Progress(NamedTuple):
     """The state of a ranking.
 
-    `heap` float32 (k,) is a min-heap of the k best scores so far, filled up with -inf; no document is skipped if it is
-    empty.  `errors` float64 (3,) are those of :func:`record_error`, `parts` float64 (panels,) sums of scores after each
-    panel.
+    `heap` float32 (k,) is a min-heap of the k best scores so far, filled up with -inf;
+    no document is skipped if it is empty.  `errors` float64 (3,) are those of
+    :func:`record_error`, `parts` float64 (panels,) sums of scores after each panel.
     """
 
     heap: NDArray[np.float32]
@@ -129,7 +134,10 @@ class Progress(NamedTuple):
 
 @helper
 def _pack(tokens, order, columns):
-    """Write the tokens as columns in this order; the lanes after the last token stay unchanged."""
+    """Write the tokens as columns in this order.
+
+    The lanes after the last token stay unchanged.
+    """
     count, depth = tokens.shape
     for i in range(count):
         first, token = i // LANES * depth * LANES + i % LANES, tokens[order[i]]
@@ -141,9 +149,11 @@ def _pack(tokens, order, columns):
 def prepare_query(tokens, query):
     """Pack the tokens of a query, float32 (M, d), into its `columns`, which are zero; write the `places` of all tokens.
 
-    Unless its cosines are empty, also write norms, cosines and sines by column; return False if tokens are too long for
-    that.  The first token is then the most central one, and each next one the least similar to those before it: so the
-    first panel gives the tightest bounds for the rest.  Tokens without a direction count as opposite to all others.
+    Unless its cosines are empty, also write norms, cosines and sines by column; return
+    False if tokens are too long for that.  The first token is then the most central
+    one, and each next one the least similar to those before it: so the first panel
+    gives the tightest bounds for the rest.  Tokens without a direction count as
+    opposite to all others.
     """
     count, depth = tokens.shape
     columns, places, norms = query.columns, query.places, query.norms
@@ -207,7 +217,8 @@ def _longest_token(rows, first, last, depth):
 def _tighten(best, begin, query, longest, bounds):
     """Lower the `bounds` (M,) of the tokens after a panel by the maxima of the panel's tokens, from `begin` on.
 
-    A bound is the largest possible cosine with a document token, if all were as long as the longest.
+    A bound is the largest possible cosine with a document token, if all were as long as
+    the longest.
     """
     norms, cosines, sines = query.norms, query.cosines, query.sines
     end, count = begin + LANES, norms.shape[0]
@@ -227,9 +238,11 @@ def _score(
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`, and an estimate of this score.
 
-    If the score is certainly below `least`, it is -inf, and the estimate is the sum of the panels so far, extrapolated
-    with `parts`, the sums of earlier documents after each panel.  `longest` is the norm of its longest token, or 0 to
-    score it completely.  The next document is prefetched: one panel has too little work to hide the wait for memory.
+    If the score is certainly below `least`, it is -inf, and the estimate is the sum of
+    the panels so far, extrapolated with `parts`, the sums of earlier documents after
+    each panel.  `longest` is the norm of its longest token, or 0 to score it
+    completely.  The next document is prefetched: one panel has too little work to hide
+    the wait for memory.
     """
     norms, slack = query.norms, query.slack
     count, panels = norms.shape[0], query.columns.shape[0] // (depth * LANES)
@@ -277,12 +290,14 @@ def _score(
 def score_with_pruning(floats, halves, offsets, documents, query, longest, stop_at, estimates, progress, out):
     """Write the Chamfer similarities of `documents` (c,) with one query to `out` (c,), as in :func:`score_documents`.
 
-    The score is -inf for a document that is certainly below the k best so far, and for all remaining ones once the
-    expected misses of `stop_at` are low enough, or once an estimate excludes a document.
+    The score is -inf for a document that is certainly below the k best so far, and for
+    all remaining ones once the expected misses of `stop_at` are low enough, or once an
+    estimate excludes a document.
 
-    `longest` are the norms of all documents' longest tokens, negative until they are measured here.  `stop_at` has the
-    `products` of all candidates in the first stage, descending or empty, and the `state` of :func:`enough`.
-    `estimates` (c,) of scores are descending, or empty.
+    `longest` are the norms of all documents' longest tokens, negative until they are
+    measured here.  `stop_at` has the `products` of all candidates in the first stage,
+    descending or empty, and the `state` of :func:`enough`.  `estimates` (c,) of scores
+    are descending, or empty.
     """
     depth = max(floats.shape[1], halves.shape[1])
     is_half = halves.shape[0] > 0

@@ -1,10 +1,12 @@
 """How kernels are compiled: numba's flags, and intrinsics that emit LLVM instructions.
 
-Kernels release the interpreter lock and use none of numba's threads, which abort if two Python threads enter them.
-No fastmath: signs determine cells, and every sum keeps its written order on every machine.
+Kernels release the interpreter lock and use none of numba's threads, which abort if two
+Python threads enter them. No fastmath: signs determine cells, and every sum keeps its
+written order on every machine.
 
-numba compiles loops over arrays, but has neither an explicit fused multiply-add nor vectors of a fixed number of lanes.
-Intrinsics emit both, so that no bit depends on the vector width of the machine.  A *lane* is one entry of a vector.
+numba compiles loops over arrays, but has neither an explicit fused multiply-add nor
+vectors of a fixed number of lanes.  Intrinsics emit both, so that no bit depends on the
+vector width of the machine.  A *lane* is one entry of a vector.
 """
 
 import inspect
@@ -19,7 +21,8 @@ from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-#: True if compiled kernels are cached on disk.  numba's cache ignores edits in other modules.
+#: True if compiled kernels are cached on disk.  numba's cache ignores edits in other
+#: modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
 # numba's type stubs lack some flags.
@@ -37,7 +40,8 @@ def helper(function: Any) -> Any:
     return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
 
 
-# If a process forks while another thread compiles, the child would wait for the compiler lock forever.
+# If a process forks while another thread compiles, the child would wait for the
+# compiler lock forever.
 _compiling: Any = global_compiler_lock._lock
 _held: list[bool] = []
 
@@ -71,7 +75,8 @@ FLOAT, BYTE, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(32)
 FEATURES = binding.get_host_cpu_features()
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 
-#: Bytes of a register and its instruction, by name; the last one is the fastest that this processor has.
+#: Bytes of a register and its instruction, by name; the last one is the fastest that
+#: this processor has.
 SHUFFLES = {
     name: (size, instruction)
     for name, size, instruction, exists in (
@@ -90,7 +95,8 @@ FASTEST = list(SHUFFLES)[-1]
 def emitted(emit: Any, returned: Any = types.void) -> Any:
     """Return an intrinsic whose instructions `emit` emits, given a builder and the arguments.
 
-    For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits wide, floats 32.
+    For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits
+    wide, floats 32.
     """
 
     def typed(typingctx, *given):
@@ -149,7 +155,10 @@ def store_vector(builder: Any, value: Any, address: Any, align: int = 4) -> None
 
 
 def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
-    """Emit `count` accumulators of type `vector` that start at zero; return their addresses."""
+    """Emit `count` accumulators of type `vector` that start at zero.
+
+    Return their addresses.
+    """
     sums = [cgutils.alloca_once(builder, vector) for _ in range(count)]
     for total in sums:
         builder.store(constant(vector, 0), total)
@@ -185,7 +194,10 @@ def sum_lanes(builder: Any, value: Any) -> Any:
 
 
 def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
-    """Emit the positions of `count` rows from `row` on; those after `last` repeat it: fewer rows need no other code."""
+    """Emit the positions of `count` rows from `row` on.
+
+    Those after `last` repeat it: fewer rows need no other code.
+    """
     positions = [plus(builder, row, i) for i in range(count)]
     return [builder.select(builder.icmp_signed("<", place, last), place, last) for place in positions]
 

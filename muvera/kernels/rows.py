@@ -1,8 +1,9 @@
 """Rows of float32: load, scale, add, measure and multiply them.
 
-Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d); the other array is empty.  A
-loaded row has `width` floats, d rounded up to LANES, with zeros at the end.  The intrinsics take flat arrays and a
-position in each; a ``count`` is rounded down to whole vectors of LANES.
+Tokens come as float32 (`floats`, n x d) or as float16 bit patterns (`halves`, n x d);
+the other array is empty.  A loaded row has `width` floats, d rounded up to LANES, with
+zeros at the end.  The intrinsics take flat arrays and a position in each; a ``count``
+is rounded down to whole vectors of LANES.
 """
 
 from typing import Any
@@ -42,7 +43,8 @@ _BYTES = ir.VectorType(BYTE, LANES)
 # Bytes of a cache line.
 _LINE = 64
 
-# Depth of a step of a map, in which a panel has 256 * 16 floats: they stay in the first-level cache.
+# Depth of a step of a map, in which a panel has 256 * 16 floats: they stay in the
+# first-level cache.
 _DEPTH = 256
 
 
@@ -54,7 +56,8 @@ def widen(builder: Any, bits: Any, native: bool) -> Any:
     wide = builder.zext(bits, numbers)
     sign = builder.shl(builder.and_(wide, constant(numbers, 0x8000)), constant(numbers, 16))
     magnitude = builder.shl(builder.and_(wide, constant(numbers, 0x7FFF)), constant(numbers, 13))
-    # The exponents of the two formats differ by 112; the product also normalizes subnormal numbers.
+    # The exponents of the two formats differ by 112; the product also normalizes
+    # subnormal numbers.
     scaled = builder.fmul(builder.bitcast(magnitude, _VECTOR), constant(_VECTOR, 2.0**112))
     special = builder.icmp_unsigned(">=", magnitude, constant(numbers, 0x1F << 23))
     infinite = builder.or_(magnitude, constant(numbers, 0xFF << 23))
@@ -94,7 +97,8 @@ def _scaled(accumulate: bool) -> Any:
     return scaled
 
 
-#: Add ``weight * source[position : position + count]`` to ``out[start : start + count]``.
+#: Add ``weight * source[position : position + count]`` to ``out[start : start +
+#: count]``.
 add_scaled = _scaled(accumulate=True)
 #: Write the same product instead of adding it.
 set_scaled = _scaled(accumulate=False)
@@ -185,8 +189,8 @@ def sum_shares(builder, rows, following, shares, first, count, width, out, posit
 def sum_byte_rows(builder, rows, width, numbers, shares, count, whole, out):
     """Write the sum of `count` rows of bytes, each times its share, to ``out[:whole]``.
 
-    Row e of the sum is row ``numbers[e]`` (int64) of `rows`, int8 rows of `width` bytes,
-    times ``shares[e]``.  `whole` is a multiple of LANES.
+    Row e of the sum is row ``numbers[e]`` (int64) of `rows`, int8 rows of `width`
+    bytes, times ``shares[e]``.  `whole` is a multiple of LANES.
     """
 
     def emit(column, vectors):
@@ -224,7 +228,8 @@ def make_halves_to_floats(native: bool) -> Any:
     return widen_lanes
 
 
-#: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as float32.
+#: Write LANES float16 bit patterns of ``halves[source:]`` to ``out[position:]`` as
+#: float32.
 _halves_to_floats = make_halves_to_floats(HAS_HALVES)
 
 
@@ -351,8 +356,9 @@ def _norm_square(row, sums):
 def measure_rows(tokens, totals):
     """Add the rows of `tokens` to six running `totals`, float64, which do not depend on the division into batches.
 
-    These are: the number of rows that are not zero; the sum, minimum and maximum of their norms; the largest
-    distance of a norm from 1; and the number of rows that are zero.
+    These are: the number of rows that are not zero; the sum, minimum and maximum of
+    their norms; the largest distance of a norm from 1; and the number of rows that are
+    zero.
     """
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
@@ -370,7 +376,10 @@ def measure_rows(tokens, totals):
 
 @kernel
 def unit_rows(tokens):
-    """Divide each row by its norm in place; return the first row that is zero, or -1."""
+    """Divide each row by its norm in place.
+
+    Return the first row that is zero, or -1.
+    """
     zero = -1
     sums = np.empty(8, np.float64)
     for i in range(tokens.shape[0]):
@@ -390,8 +399,9 @@ def unit_rows(tokens):
 def first_beyond(bits, magnitude, limit):
     """Return the flat position of the first number of at least `limit`, an infinity or a NaN, or -1.
 
-    `bits` and `limit` are bit patterns as unsigned integers, which have the order of the numbers, with infinities and
-    NaN at the end; `magnitude` is the mask of all bits but the sign.
+    `bits` and `limit` are bit patterns as unsigned integers, which have the order of
+    the numbers, with infinities and NaN at the end; `magnitude` is the mask of all bits
+    but the sign.
     """
     block = 4096  # The test of a whole block is vectorized; only a block that fails is searched.
     for start in range(0, bits.shape[0], block):
@@ -416,7 +426,8 @@ def pack_map(matrix: np.ndarray) -> np.ndarray:
 def add_product(block, packed, out):
     """Add ``block @ M`` to `out` (b, D), both float32, with M packed by :func:`pack_map`.
 
-    Each step of a panel is read once for all rows.  The sum runs in the same order for any number of rows.
+    Each step of a panel is read once for all rows.  The sum runs in the same order for
+    any number of rows.
     """
     count, length = block.shape
     width = out.shape[1]
@@ -462,8 +473,8 @@ def tree_sum(tile, first):
 def inner_products(vectors, start, stop, width, queries, count, out):
     """Write the products of vectors start..stop (flat) with `count` queries (flat) to `out` (stop - start, count).
 
-    The width is a multiple of LANES.  LANES partial sums run along it and are added as a tree: the bits do not depend
-    on the number of vectors or queries.
+    The width is a multiple of LANES.  LANES partial sums run along it and are added as
+    a tree: the bits do not depend on the number of vectors or queries.
     """
     tile = np.empty(ROWS * LANES, np.float32)
     for row in range(start, stop, ROWS):

@@ -1,16 +1,18 @@
 """Scan of 4-bit codes: approximate inner products of queries with all vectors.
 
-A vector is split into pairs of columns, and the code of a pair is the number of the nearest of 16 centroids.
-The inner product with a query is then a sum of table entries, one per pair.  The tables are rounded to
-bytes, so the sums are small integers, equal on every processor.  One byte shuffle looks up a table for as
-many vectors as a register has bytes (André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB
-2015; the layout is that of faiss's fast scan).  The entries of STEP pairs are added as bytes, and these sums
-as 16-bit numbers.
+A vector is split into pairs of columns, and the code of a pair is the number of the
+nearest of 16 centroids.  The inner product with a query is then a sum of table entries,
+one per pair.  The tables are rounded to bytes, so the sums are small integers, equal on
+every processor.  One byte shuffle looks up a table for as many vectors as a register
+has bytes (André, Kermarrec and Le Scouarnec, "Cache locality is not enough", VLDB 2015;
+the layout is that of faiss's fast scan).  The entries of STEP pairs are added as bytes,
+and these sums as 16-bit numbers.
 
-Sizes: BLOCK vectors share a block of codes, STEP // 2 bytes per vector and step, each with the codes of two pairs
-(the even pair in the low half).  A block is stored as rows of BLOCK bytes.  The tables of all queries are uint8
-(m, steps, STEP, 16), flat.  The greatest entries of a step add up to at most 255, and those of all steps to at
-most MAX_SUM.
+Sizes: BLOCK vectors share a block of codes, STEP // 2 bytes per vector and step, each
+with the codes of two pairs (the even pair in the low half).  A block is stored as rows
+of BLOCK bytes.  The tables of all queries are uint8 (m, steps, STEP, 16), flat.  The
+greatest entries of a step add up to at most 255, and those of all steps to at most
+MAX_SUM.
 """
 
 from typing import Any
@@ -71,8 +73,9 @@ _WORD = ir.IntType(16)
 def make_sums(instructions: str, queries: int) -> Any:
     """Return an intrinsic that adds the table entries of one block for some queries, by one of the SHUFFLES.
 
-    For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In the query's entry of `hits`, bit i
-    is set if sum i is at least the query's entry of `bounds`.
+    For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In
+    the query's entry of `hits`, bit i is set if sum i is at least the query's entry of
+    `bounds`.
     """
     size = SHUFFLES[instructions][0]
     lookup, sums, table = (
@@ -91,7 +94,8 @@ def make_sums(instructions: str, queries: int) -> Any:
         begins = [times(builder, builder.mul(number, steps), _TABLES) for number in numbers]
         masks: list[list[Any]] = [[] for _ in numbers]
         for part in range(0, BLOCK, size):
-            # A sum of bytes is added as half of a word: `whole` sums words, `upper` their upper halves.
+            # A sum of bytes is added as half of a word: `whole` sums words, `upper`
+            # their upper halves.
             whole, upper = new_sums(builder, sums, queries), new_sums(builder, sums, queries)
             with cgutils.for_range(builder, steps) as loop:
                 row = builder.add(start, times(builder, loop.index, _CODES))
@@ -132,7 +136,10 @@ _sums_of_several, _sums_of_one = make_sums(FASTEST, TOGETHER), make_sums(FASTEST
 
 @kernel
 def _edge_of(sums, count, wanted, counts):
-    """Return the `wanted`-th greatest of `count` sums and the number of greater sums; `counts` is scratch memory."""
+    """Return the `wanted`-th greatest of `count` sums and the number of greater sums.
+
+    `counts` is scratch memory.
+    """
     above, prefix = 0, 0
     for shift in (8, 0):
         counts[:] = 0
@@ -153,7 +160,8 @@ def _edge_of(sums, count, wanted, counts):
 def keep_best(sums, rows, count, wanted, counts):
     """Move the `wanted` greatest of `count` sums to the front; return the smallest of them.
 
-    Their order stays, and the earlier of equal sums are kept.  `counts`, int64 (256,), is scratch memory.
+    Their order stays, and the earlier of equal sums are kept.  `counts`, int64 (256,),
+    is scratch memory.
     """
     edge, above = _edge_of(sums, count, wanted, counts)
     equal = wanted - above
@@ -172,10 +180,12 @@ def keep_best(sums, rows, count, wanted, counts):
 def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, sums, rows, found):
     """Scan the blocks `start` to `stop` for m queries; keep at least the `wanted` rows with the greatest sums.
 
-    Calls can scan parts of the rows in ascending order.  Their state is in `bounds`, uint16 (m,), the smallest sums
-    that can still enter, and `found`, int64 (m,), the numbers of results; both are zero at first.  The results are
-    `sums`, uint16 (m, room), and `rows`, int64 (m, room), ascending.  `room` is at least ``wanted + BLOCK``; a larger
-    `room` is faster.  Bit i of a block's entry of `words` is set if its row ``first + BLOCK * block + i`` is allowed.
+    Calls can scan parts of the rows in ascending order.  Their state is in `bounds`,
+    uint16 (m,), the smallest sums that can still enter, and `found`, int64 (m,), the
+    numbers of results; both are zero at first.  The results are `sums`, uint16 (m,
+    room), and `rows`, int64 (m, room), ascending.  `room` is at least ``wanted +
+    BLOCK``; a larger `room` is faster.  Bit i of a block's entry of `words` is set if
+    its row ``first + BLOCK * block + i`` is allowed.
     """
     block = np.empty(TOGETHER * BLOCK, np.uint16)
     hits = np.empty(TOGETHER, np.uint64)
@@ -214,7 +224,10 @@ def scan_codes(codes, steps, tables, words, start, stop, first, wanted, bounds, 
 
 @helper
 def _find_nearest(xs, ys, centroids, distances, nearest):
-    """Write the number of each point's nearest centroid to `nearest` int32; ties go to the lower number."""
+    """Write the number of each point's nearest centroid to `nearest` int32.
+
+    Ties go to the lower number.
+    """
     distances[:] = np.inf
     for j in range(CENTROIDS):
         x, y = centroids[0, j], centroids[1, j]
@@ -282,8 +295,9 @@ def encode_rows(vectors, centroids, first, steps, codes):
 def make_tables(query, centroids, products, tables):
     """Write the table of a query, float32 (2 pairs,), to `tables` uint8 (pairs * 16,); pairs are a multiple of STEP.
 
-    An entry is the product of the query with a centroid minus the smallest one of its pair, in a unit that all pairs
-    share.  `products` float32 (pairs, CENTROIDS) is scratch memory.
+    An entry is the product of the query with a centroid minus the smallest one of its
+    pair, in a unit that all pairs share.  `products` float32 (pairs, CENTROIDS) is
+    scratch memory.
     """
     widest, total = np.float32(0), np.float32(0)
     for first in range(0, len(centroids), STEP):

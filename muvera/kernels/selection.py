@@ -1,9 +1,10 @@
 """Select the best scores, and stop ranking candidates once few of the k best are expected among the remaining ones.
 
-Candidates are ranked in the order of their products in the first stage, or of estimated scores.  In the first case, a
-candidate's score is ``a + slope * product`` plus a nearly normal error.  The ranked candidates determine `a` and the
-standard deviation of the errors.  In the second case, the ranking ends before the first candidate that is unlikely to
-be among the k best.
+Candidates are ranked in the order of their products in the first stage, or of estimated
+scores.  In the first case, a candidate's score is ``a + slope * product`` plus a nearly
+normal error.  The ranked candidates determine `a` and the standard deviation of the
+errors.  In the second case, the ranking ends before the first candidate that is
+unlikely to be among the k best.
 """
 
 import math
@@ -12,19 +13,22 @@ import numpy as np
 
 from .jit import helper, kernel
 
-#: Positions in the state of a query: parameters of its calibration, then counts and sums of its ranking.
+#: Positions in the state of a query: parameters of its calibration, then counts and
+#: sums of its ranking.
 SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 
 #: Number of candidates that are ranked before the first check, and between two checks.
 FIRST_CHECK, STEP = 12, 4
 
-# Errors to record before estimates may stop a ranking, and the number of standard deviations to allow.
+# Errors to record before estimates may stop a ranking, and the number of standard
+# deviations to allow.
 _LEAST_ERRORS, _DEVIATIONS = 8, 5.0
 
 # The calibration's variance counts as much as this number of measured errors.
 _PRIOR = 16
 
-# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same bits on every machine.
+# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same
+# bits on every machine.
 _EDGE, _FINE = 8, 32
 _TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
 
@@ -53,7 +57,10 @@ def _expected_misses(least, products, state, most):
 
 @helper
 def enough(score, products, heap, state):
-    """Record a ranked candidate; return True if the expected misses are at most the state's limit."""
+    """Record a ranked candidate.
+
+    Return True if the expected misses are at most the state's limit.
+    """
     error = np.float64(score) - state[SLOPE] * products[np.int64(state[RANKED])]
     state[RANKED] += 1
     state[SUM] += error
@@ -107,8 +114,9 @@ def enter(heap, score):
 def trace_misses(scores, products, k, states, expected):
     """Write the expected misses at every check of a ranking of all candidates, in the order of `products` (n, c).
 
-    Column j of `expected`, float64 (n, c // STEP + 1), receives those after ``STEP * j`` candidates; entries without a
-    check stay unchanged.  `states`, float64 (n, STATE), are updated.
+    Column j of `expected`, float64 (n, c // STEP + 1), receives those after ``STEP *
+    j`` candidates; entries without a check stay unchanged.  `states`, float64 (n,
+    STATE), are updated.
     """
     heap = np.empty(k, np.float32)
     for q in range(scores.shape[0]):

@@ -1,15 +1,18 @@
 """The float32 inner product tile, from which the kernels build matrix products.
 
-One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumulators stay in registers.  Each step
-along the depth adds to them by fused multiply-adds.  Two properties follow that a BLAS product does not have:
+One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumulators
+stay in registers.  Each step along the depth adds to them by fused multiply-adds.  Two
+properties follow that a BLAS product does not have:
 
 * An entry of a product has the same bits for any number of rows, columns and threads, and for any vector width of
-  the machine: its sum has a fixed order.  So a token falls into the same SimHash cell alone and in any batch.
+  the machine: its sum has a fixed order.  So a token falls into the same SimHash cell
+  alone and in any batch.
 * A kernel can take the maxima or the signs of a product without storing the product.
 
-Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns in a panel of the packed right
-matrix, which is float32 ``(panels, depth, LANES)``, zero-padded.  The intrinsics get flat arrays: `row` is the first
-row of the tile in `rows`, `last` the last valid one, and `panel` the number of the panel in `packed`.
+Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns
+in a panel of the packed right matrix, which is float32 ``(panels, depth, LANES)``,
+zero-padded.  The intrinsics get flat arrays: `row` is the first row of the tile in
+`rows`, `last` the last valid one, and `panel` the number of the panel in `packed`.
 """
 
 from typing import Any
@@ -36,8 +39,8 @@ from .jit import (
 #: Packed columns in a panel: one AVX-512 register, two of AVX2, four of NEON.
 LANES = 16
 
-#: Rows in a tile.  The accumulators must fit into the registers: 32 wide ones with AVX-512, otherwise 16 of half the
-#: width.
+#: Rows in a tile.  The accumulators must fit into the registers: 32 wide ones with
+#: AVX-512, otherwise 16 of half the width.
 ROWS = 8 if FEATURES.get("avx512f", False) else 4
 
 # Panels whose sums fit into the registers at a time: they share the loads of the rows.
@@ -93,9 +96,10 @@ def _emit_sums(
 ) -> list[Any]:
     """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
-    By default, each entry of a row is multiplied by a packed vector.  With `lanewise`, LANES entries of a row are
-    multiplied by a packed vector, lane by lane, so that each lane has its own partial sum.  The sums run over the first
-    `used` columns, by default all of them.
+    By default, each entry of a row is multiplied by a packed vector.  With `lanewise`,
+    LANES entries of a row are multiplied by a packed vector, lane by lane, so that each
+    lane has its own partial sum.  The sums run over the first `used` columns, by
+    default all of them.
     """
     lanes = ir.Constant(depth.type, LANES)
     places = tile_rows(builder, row, last, ROWS)
@@ -131,7 +135,8 @@ def _dot(lanewise: bool) -> Any:
 
 #: Write the tile's ROWS * LANES products to ``out[position:]``, row by row.
 tile_dot = _dot(lanewise=False)
-#: The same with a packed matrix (panels, depth / LANES, LANES): ROWS * LANES partial sums, one per lane.
+#: The same with a packed matrix (panels, depth / LANES, LANES): ROWS * LANES partial
+#: sums, one per lane.
 lane_dot = _dot(lanewise=True)
 
 
@@ -147,7 +152,8 @@ def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
 def tile_outer(builder, left, row, right, column, width, count, out):
     """Write ROWS * LANES sums of products of columns, over `count` rows of `width` floats, to `out`.
 
-    Columns ``row + i`` of `left` are multiplied by the LANES columns of `right` from `column` on.
+    Columns ``row + i`` of `left` are multiplied by the LANES columns of `right` from
+    `column` on.
     """
     sums = new_sums(builder, _VECTOR, ROWS)
     with cgutils.for_range(builder, count) as loop:

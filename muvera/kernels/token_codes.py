@@ -1,18 +1,22 @@
 """Token codes: write them, decode them, and score documents by them, through floats or through products of bytes.
 
-A code is a row of bytes: the number of the token's centroid (``id_bytes``, little-endian, may be 0), the token's factor
-(float16, 2 bytes), and packed residuals.  The bits of a coordinate run from the lowest to the highest, coordinates one
-after the other, and the first bit of a byte is its highest, as in PLAID indexes.  A byte therefore holds
-``keys = 8 / bits`` coordinates.
+A code is a row of bytes: the number of the token's centroid (``id_bytes``,
+little-endian, may be 0), the token's factor (float16, 2 bytes), and packed residuals.
+The bits of a coordinate run from the lowest to the highest, coordinates one after the
+other, and the first bit of a byte is its highest, as in PLAID indexes.  A byte
+therefore holds ``keys = 8 / bits`` coordinates.
 
-For scores by bytes, a code unpacks to a row of unsigned bytes u and a factor f.  An entry of u is the centroid's byte
-plus that of the residual; no sum exceeds 255.  Rows of fewer than 8 bits per coordinate are unpacked in chunks: a
-shuffle looks up all half bytes (*nibbles*) of a vector in a table of 16 bytes, one for each coordinate of a nibble.
+For scores by bytes, a code unpacks to a row of unsigned bytes u and a factor f.  An
+entry of u is the centroid's byte plus that of the residual; no sum exceeds 255.  Rows
+of fewer than 8 bits per coordinate are unpacked in chunks: a shuffle looks up all half
+bytes (*nibbles*) of a vector in a table of 16 bytes, one for each coordinate of a
+nibble.
 
-A query token is rounded to signed bytes v, a unit, a bias and a constant.  The product of the two is
-``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer, and the rest is rounded in the same way on every
-machine.  The codes of the next document are prefetched during the products of the current one: in random order, waiting
-for them would take longer than the products.
+A query token is rounded to signed bytes v, a unit, a bias and a constant.  The product
+of the two is ``constant + unit * f * (<u, v> - bias)``; <u, v> is an exact integer, and
+the rest is rounded in the same way on every machine.  The codes of the next document
+are prefetched during the products of the current one: in random order, waiting for them
+would take longer than the products.
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +53,8 @@ FACTOR_BYTES = 2
 #: Coordinates that are unpacked together.
 CHUNK = 64
 
-#: Rows of a tile of two panels, which has as many accumulators as one of ROWS rows and one panel.
+#: Rows of a tile of two panels, which has as many accumulators as one of ROWS rows and
+#: one panel.
 PAIR_ROWS = ROWS // 2
 
 _FLOATS = ir.VectorType(FLOAT, LANES)
@@ -57,17 +62,19 @@ _FLOATS = ir.VectorType(FLOAT, LANES)
 # Largest absolute value of a query's byte.
 _MOST = 127
 
-# Tokens that are unpacked or decoded together: multiples of ROWS that fit into the first-level cache.
+# Tokens that are unpacked or decoded together: multiples of ROWS that fit into the
+# first-level cache.
 _UNPACKED, _DECODED = 64, 4 * ROWS
 
 
 class CodeFormat(NamedTuple):
     """The layout of a codec's codes of `width` bytes, and the values that they encode, as floats and as bytes.
 
-    With `bits`, `centers` (flat) are in units of `scales`, and `levels` (flat) is the :func:`byte_table` of each
-    byte's coordinates.  `center_bytes` (flat) has a row of whole chunks for each centroid; `level_bytes` has the tables
-    of a nibble, or of a byte for 8 bits.  Without `bits`, a coordinate is a byte: 128 plus the number of steps from the
-    only center.  A code contains a factor, in multiples of `unit`.
+    With `bits`, `centers` (flat) are in units of `scales`, and `levels` (flat) is the
+    :func:`byte_table` of each byte's coordinates.  `center_bytes` (flat) has a row of
+    whole chunks for each centroid; `level_bytes` has the tables of a nibble, or of a
+    byte for 8 bits.  Without `bits`, a coordinate is a byte: 128 plus the number of
+    steps from the only center.  A code contains a factor, in multiples of `unit`.
     """
 
     width: int
@@ -84,8 +91,9 @@ class CodeFormat(NamedTuple):
 class QueryRounding(NamedTuple):
     """How to round a query to bytes.
 
-    Its tokens are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in document tokens.  `shift` (n,) is
-    added to their decoded bytes: before these are multiplied by their factor if `shift_first`, or after.
+    Its tokens are multiplied by `scales` (n,).  `zero` is the byte of the value 0 in
+    document tokens.  `shift` (n,) is added to their decoded bytes: before these are
+    multiplied by their factor if `shift_first`, or after.
     """
 
     scales: NDArray[np.float32]
@@ -95,7 +103,10 @@ class QueryRounding(NamedTuple):
 
 
 class CodeQuery(NamedTuple):
-    """A query of M tokens rounded to bytes, packed by pack_bytes; `biases` has an entry for each column of a panel."""
+    """A query of M tokens rounded to bytes, packed by pack_bytes.
+
+    `biases` has an entry for each column of a panel.
+    """
 
     packed: NDArray[np.int8]
     biases: NDArray[np.float32]
@@ -127,9 +138,10 @@ def write_residuals(
 ):  # fmt: skip
     """Write the residuals' bits of each row to `packed` (n, bytes), which is zero, and the norm of the decoded vector.
 
-    Only the direction of that vector matters, since its length is restored by the factor.  So the row is stretched by
-    the first of the `stretches` with the smallest angle.  `numbers` (n,) are the rows' centroids among `centers`.
-    Bucket i of a coordinate lies above i thresholds; levels are in units of its scale.
+    Only the direction of that vector matters, since its length is restored by the
+    factor.  So the row is stretched by the first of the `stretches` with the smallest
+    angle.  `numbers` (n,) are the rows' centroids among `centers`.  Bucket i of a
+    coordinate lies above i thresholds; levels are in units of its scale.
     """
     count, dimension = rows.shape
     values, buckets = np.empty(dimension, np.float32), np.empty(dimension, np.uint8)
@@ -173,7 +185,8 @@ def _write_numbers(codes, first, last, width, id_bytes, most, numbers):
 def _decode_rows(numbers, centers, codes, start, width, levels, out):
     """Write each token's center plus the levels of its coordinates to `out` (n, d).
 
-    `centers` and `codes` are flat; the residual bits of token i begin at ``start + i * width``.
+    `centers` and `codes` are flat; the residual bits of token i begin at ``start + i *
+    width``.
     """
     count, dimension = out.shape
     keys = len(levels) // 256
@@ -205,7 +218,8 @@ def _decode_rows(numbers, centers, codes, start, width, levels, out):
 def decode_residuals(codes, packed, centroids, table, normalize, out):
     """Write the decoded tokens of a PLAID index to `out`, from their centroids (n,) and residual bits (n, width).
 
-    `table` is that of :func:`byte_table`.  With `normalize`, a token is divided by the larger of its norm and 1e-12.
+    `table` is that of :func:`byte_table`.  With `normalize`, a token is divided by the
+    larger of its norm and 1e-12.
     """
     count, dimension = out.shape
     _decode_rows(codes, centroids.reshape(-1), packed.reshape(-1), 0, packed.shape[1], table.reshape(-1), out)
@@ -255,8 +269,9 @@ def decode_codes(codes, form, out):
 def score_decoded(codes, offsets, documents, form, packed, count, estimates, errors, heap, out):
     """Write the Chamfer similarities of decoded `documents` (c,) with one query of `count` tokens to `out` (c,).
 
-    They have the bits of :func:`muvera.kernels.chamfer.score_documents`, or are -inf for all documents that remain once
-    an estimate excludes one.  See :func:`muvera.kernels.chamfer.score_with_pruning`.
+    They have the bits of :func:`muvera.kernels.chamfer.score_documents`, or are -inf
+    for all documents that remain once an estimate excludes one.  See
+    :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     depth, width = len(form.scales), form.width
     panels = packed.shape[0] // (depth * LANES)
@@ -294,8 +309,8 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
 def make_unpack(bits: int, shuffles: str) -> Any:
     """Return the intrinsic that unpacks CHUNK coordinates by one of the SHUFFLES.
 
-    It looks up the bits from ``codes[start]`` on in `tables`, adds ``centers[center:]``, and writes the sums to
-    ``out[position:]``; all are flat bytes.
+    It looks up the bits from ``codes[start]`` on in `tables`, adds
+    ``centers[center:]``, and writes the sums to ``out[position:]``; all are flat bytes.
     """
     per_nibble, width = 4 // bits, CHUNK * bits // 8
     order = [i + half * width for i in range(width) for half in range(2) for _ in range(per_nibble)]
@@ -338,7 +353,8 @@ def _unpack_rows(bits: int) -> Any:
     return rows
 
 
-# One loop per number of bits: with the choice inside, the tables would be loaded for every chunk.
+# One loop per number of bits: with the choice inside, the tables would be loaded for
+# every chunk.
 _rows_of_1, _rows_of_2, _rows_of_4 = _unpack_rows(1), _unpack_rows(2), _unpack_rows(4)
 
 
@@ -348,7 +364,8 @@ def _unpack_residuals(
 ):  # fmt: skip
     """Write the codes first..last to `out` as rows of `stride` bytes, whole chunks, and their centroids to `numbers`.
 
-    `centers` and `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK / 2,), is scratch memory.
+    `centers` and `tables` are the bytes of a :class:`CodeFormat`; `rest`, uint8 (CHUNK
+    / 2,), is scratch memory.
     """
     residuals, tokens = id_bytes + FACTOR_BYTES, last - first
     start, size = first * width + residuals, width - residuals
@@ -367,7 +384,10 @@ def _unpack_residuals(
 
 
 def _raising(addition: str, panels: int) -> Any:
-    """Return the intrinsic that raises maxima of `panels` panels; `addition` is one of the ADDITIONS."""
+    """Return the intrinsic that raises maxima of `panels` panels.
+
+    `addition` is one of the ADDITIONS.
+    """
 
     @emitted
     def raise_maxima(builder, rows, start, stride, row, last, depth, packed, panel, biases, factors, best):
@@ -397,8 +417,9 @@ def make_maxima(addition: str) -> tuple[Any, Any]:
     return _raising(addition, 1), _raising(addition, 2)
 
 
-#: Raise ``best`` to the products (without constants and units) of ROWS rows with one panel, or of PAIR_ROWS
-#: rows with two panels.  Row i begins at ``start + i * stride`` of `rows` (flat).
+#: Raise ``best`` to the products (without constants and units) of ROWS rows with one
+#: panel, or of PAIR_ROWS rows with two panels.  Row i begins at ``start + i * stride``
+#: of `rows` (flat).
 one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 
 
@@ -406,7 +427,8 @@ one_panel, two_panels = make_maxima(list(ADDITIONS)[-1])
 def round_query(tokens, rounding, unit, query):
     """Round each scaled token (m, n) to multiples of a 127th of its largest entry, and write them to `query`.
 
-    Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero before.
+    Each factor is multiplied by `unit`.  The bytes and biases of `query` are zero
+    before.
     """
     packed, depth = query.packed, query.packed.shape[0] // query.biases.shape[0]
     for i in range(tokens.shape[0]):
@@ -436,7 +458,10 @@ def round_query(tokens, rounding, unit, query):
 def _raise_block(
     rows, start, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop
 ):  # fmt: skip
-    """Raise `best` by `count` unpacked rows; prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`."""
+    """Raise `best` by `count` unpacked rows.
+
+    Prefetch `count` codes from `ahead` on, but not beyond `ahead_stop`.
+    """
     panels, depth = biases.shape[0] // LANES, packed.shape[0] // biases.shape[0]
     paired = panels - panels % 2
     ahead_stop = min(ahead + count * width, ahead_stop)
@@ -457,8 +482,8 @@ def _raise_block(
 def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
     """Write the Chamfer similarities of coded `documents` (c,) with one query to `out` (c,): -inf without tokens.
 
-    All remaining ones are -inf once the expected misses of `stop_at` are low enough, see
-    :func:`muvera.kernels.chamfer.score_with_pruning`.
+    All remaining ones are -inf once the expected misses of `stop_at` are low enough,
+    see :func:`muvera.kernels.chamfer.score_with_pruning`.
     """
     width, stride = form.width, -(-len(form.scales) // CHUNK) * CHUNK
     rows = np.zeros(_UNPACKED * stride, np.uint8)

@@ -1,9 +1,11 @@
 """Metadata of documents: conditions on them, their JSON text, and the flat form that engines filter.
 
-``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both; ``"author.name"`` is a key of a
-nested object.  A list satisfies a comparison if one of its elements does.  A missing or null field satisfies none: so
-``$ne``, ``$nin`` and ``$not`` select that document.  Numbers compare with numbers (true is 1), strings with strings,
-by code point.  A comparison with an unknown field, or with a value of another type, finds nothing without an error.
+``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both;
+``"author.name"`` is a key of a nested object.  A list satisfies a comparison if one of
+its elements does.  A missing or null field satisfies none: so ``$ne``, ``$nin`` and
+``$not`` select that document.  Numbers compare with numbers (true is 1), strings with
+strings, by code point.  A comparison with an unknown field, or with a value of another
+type, finds nothing without an error.
 """
 
 from __future__ import annotations
@@ -22,24 +24,30 @@ OPERATORS = ("$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists
 
 COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}  # order operators and their SQL signs
 
-# Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default, 32,766 parameters.
+# Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default,
+# 32,766 parameters.
 _MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
 
-#: Key of a document's text among its metadata in an engine; keys of real metadata cannot start with "$".
+#: Key of a document's text among its metadata in an engine; keys of real metadata
+#: cannot start with "$".
 TEXT = "$text"
 
 _MAX_NESTING = 20  # of metadata
 
 
 class FilterError(ValueError):
-    """Raised if a filter is invalid; the message names the invalid part and the allowed values."""
+    """Raised if a filter is invalid.
+
+    The message names the invalid part and the allowed values.
+    """
 
 
 def build_condition(condition: Filter, build: Any) -> Any:
     """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long.
 
-    The builder has all_of(parts), which is true for no parts, any_of(parts), negation(part), exists(field),
-    order(field, operator, value) and any_equal(field, values).
+    The builder has all_of(parts), which is true for no parts, any_of(parts),
+    negation(part), exists(field), order(field, operator, value) and any_equal(field,
+    values).
     """
     return _Walk(build).condition(condition, 0)
 
@@ -147,7 +155,10 @@ def _scalar(field: str, name: str, value: Any) -> Any:
 
 
 def encode_metadata(metadata: Any, identity: Any) -> str:
-    """Return the metadata of the document `identity` as JSON text; raise unless it maps strings to JSON values."""
+    """Return the metadata of the document `identity` as JSON text.
+
+    Raise unless it maps strings to JSON values.
+    """
     if not isinstance(metadata, Mapping):
         raise TypeError(
             f"The metadata of document {identity!r} must be a dictionary, got {type(metadata).__name__}."
@@ -183,7 +194,10 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (field, kind, value) for each value that a condition can match; kind "present" for each field."""
+    """Yield (field, kind, value) for each value that a condition can match.
+
+    Kind "present" for each field.
+    """
     for key, value in metadata.items():
         name = f"{prefix}{key}"
         if value is None or key == TEXT:
@@ -198,7 +212,10 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
 
 
 class FlatMetadata(NamedTuple):
-    """Terms of all present fields and values; least and greatest values by "low_" or "high_" and :func:`bound_name`."""
+    """Terms of all present fields and values.
+
+    Least and greatest values by "low_" or "high_" and :func:`bound_name`.
+    """
 
     terms: list[str]
     bounds: dict[str, float | int | str]
@@ -221,7 +238,10 @@ def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
 
 
 def term(name: str, *values: Any) -> str:
-    """Return the term of documents that have a field, or a value in it; equal numbers share a term."""
+    """Return the term of documents that have a field, or a value in it.
+
+    Equal numbers share a term.
+    """
     plain = [int(v) if isinstance(v, (bool, float)) and float(v).is_integer() else v for v in values]
     # ASCII, because no engine stores NUL or lone surrogates unchanged.
     return json.dumps([name, *plain], ensure_ascii=True, separators=(",", ":"))

@@ -22,13 +22,15 @@ from ..utils.parallel import run_in_ranges, split_by_count
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-#: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer were found.
+#: Labels int64 (m, k) and inner products float32 (m, k), best first; label -1 if fewer
+#: were found.
 Found = tuple[Labels, Floats]
 
 #: Calls a function while no other thread searches.
 Guard = Callable[[Callable[[], object]], object]
 
-#: For a saved file, returns its name within the index's folder, or None if the next save cannot keep it.
+#: For a saved file, returns its name within the index's folder, or None if the next
+#: save cannot keep it.
 Keep = Callable[[Path], str | None]
 
 #: The state for :meth:`VectorSearch.load`, as JSON, and the names of the kept files.
@@ -49,12 +51,14 @@ def at_once(work: Callable[[], object]) -> None:
 class VectorSearch(ABC):
     """Base class of maximum inner product searches; the caller identifies vectors by int64 labels.
 
-    Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it shares the vectors.  Changes to
-    a copy do not affect the original, even while other threads search it.
+    Several threads may search at once.  A copy (:func:`copy.copy`) is cheap, because it
+    shares the vectors.  Changes to a copy do not affect the original, even while other
+    threads search it.
 
-    Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that excludes all searches; call
-    :meth:`settle` under such a guard, too.  If two copies of a graph are extended, only the one that was extended last
-    can be searched; the other raises RuntimeError.
+    Copies of a graph share the graph.  So :meth:`add` changes it under a `guard` that
+    excludes all searches; call :meth:`settle` under such a guard, too.  If two copies
+    of a graph are extended, only the one that was extended last can be searched; the
+    other raises RuntimeError.
     """
 
     #: Name of this kind: the "backend" of an index.
@@ -92,14 +96,20 @@ class VectorSearch(ABC):
         """Add at least one checked vector."""
 
     def _hold(self, labels: Labels, saved: SavedState) -> None:
-        """Set the labels of loaded vectors, which are ascending; those in `saved.live` can be returned."""
+        """Set the labels of loaded vectors, which are ascending.
+
+        Those in `saved.live` can be returned.
+        """
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
         self._alive = np.zeros(int(labels.max(initial=-1)) + 1, bool)
         self._alive[live] = True
         self._count = len(live)
 
     def settle(self) -> None:  # noqa: B027 (only graphs need it)
-        """Prepare for searches after changes; copies made before the changes must not be searched any more."""
+        """Prepare for searches after changes.
+
+        Copies made before the changes must not be searched any more.
+        """
 
     def existing(self, labels: Labels) -> Labels:
         """Return those of `labels` that a search can return, ascending."""
@@ -116,7 +126,10 @@ class VectorSearch(ABC):
             raise KeyError(f"label {missing.min()} does not exist.")
 
     def remove(self, labels: Labels) -> None:
-        """Skip the vectors with these labels in later searches; raise KeyError for a label that does not exist."""
+        """Skip the vectors with these labels in later searches.
+
+        Raise KeyError for a label that does not exist.
+        """
         self._require(labels)
         alive = self._alive.copy()
         alive[labels] = False
@@ -133,8 +146,9 @@ class VectorSearch(ABC):
     ) -> Found:
         """Return the labels and inner products of the `k` best vectors of each query, see :data:`Found`.
 
-        Only the labels in `allowed` are searched, if given; unknown ones are ignored.  `ef` is the number of
-        candidates that a graph search keeps; default: as in its settings.
+        Only the labels in `allowed` are searched, if given; unknown ones are ignored.
+        `ef` is the number of candidates that a graph search keeps; default: as in its
+        settings.
         """
         rows = checked_vectors(queries, self.dimension, "queries")
         labels, scores = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf, np.float32)
@@ -147,14 +161,20 @@ class VectorSearch(ABC):
     def _search(
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
-        """Search with at least one checked query; write the results to `best`, which contains -1 and -inf."""
+        """Search with at least one checked query.
+
+        Write the results to `best`, which contains -1 and -inf.
+        """
 
     def labels(self) -> Labels:
         """Return the labels that a search can return, ascending."""
         return np.flatnonzero(self._alive)
 
     def vectors(self, labels: Labels) -> Floats:
-        """Return the stored vectors of `labels`, float32 (n, dimension); raise KeyError for a missing one."""
+        """Return the stored vectors of `labels`, float32 (n, dimension).
+
+        Raise KeyError for a missing one.
+        """
         self._require(labels)
         return self._stored(labels) if len(labels) else np.empty((0, self.dimension), np.float32)
 
@@ -176,14 +196,18 @@ class VectorSearch(ABC):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
-        """Load the files of :meth:`save`; raise ValueError for damaged ones, or for another dimension or settings."""
+        """Load the files of :meth:`save`.
+
+        Raise ValueError for damaged ones, or for another dimension or settings.
+        """
 
 
 @dataclass(frozen=True)
 class SavedState:
     """The state and the kept files of :meth:`VectorSearch.save`, and the `settings` of a graph.
 
-    `live` are the labels that a search can return, ascending.  Default: all in the files.
+    `live` are the labels that a search can return, ascending.  Default: all in the
+    files.
     """
 
     state: dict[str, Any]
@@ -245,7 +269,8 @@ def score_among(
 ) -> None:
     """Merge the best of `labels` for each query into `best`, see :data:`Found`; ties go to the first.
 
-    `read` returns the vectors of the labels from a start to a stop, with or without padding.
+    `read` returns the vectors of the labels from a start to a stop, with or without
+    padding.
     """
     queries = padded(queries)
     for start, stop in split_by_count(len(labels), _BLOCK // (4 * queries.shape[1])):

@@ -1,8 +1,9 @@
 """ExactSearch: read every vector, as bytes before floats.
 
-Each vector is also stored in signed bytes, with an upper bound of its rounding error.  The product computed from bytes
-differs from that of the float32 kernel by at most this bound times the length of the query.  So only vectors that can
-be among the best are read as floats, and the result has the same bits as reading all floats.
+Each vector is also stored in signed bytes, with an upper bound of its rounding error.
+The product computed from bytes differs from that of the float32 kernel by at most this
+bound times the length of the query.  So only vectors that can be among the best are
+read as floats, and the result has the same bits as reading all floats.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _BYTE_TASK = 1 << 20
 # Maximum number of queries that share the reading of bytes.
 _TOGETHER = 8
 
-# Total floats from which reading bytes first is faster, and the share of remaining vectors above which it is not.
+# Total floats from which reading bytes first is faster, and the share of remaining
+# vectors above which it is not.
 _BYTES_FROM, _MOST_READ = 1 << 20, 0.25
 
 # An empty array of rows, with which kernels search all rows.
@@ -56,19 +58,24 @@ _ALL = np.empty(0, np.int64)
 # The smallest normal number.
 _TINY = np.finfo(np.float32).tiny
 
-# Groups of vectors per wanted vector: if two of the best are in one group, only one counts for the bound.
+# Groups of vectors per wanted vector: if two of the best are in one group, only one
+# counts for the bound.
 _GROUPS = 8
 
 
 class ExactSearch(VectorSearch):
-    """Search by computing every inner product; for up to about 100,000 short vectors this is faster than a graph."""
+    """Search by computing every inner product.
+
+    For up to about 100,000 short vectors this is faster than a graph.
+    """
 
     kind = "exact"
 
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
         self._width = -(-self.dimension // LANES) * LANES
-        # A row per vector in the order of adding: the label and the floats, and bytes, sums, units and errors.
+        # A row per vector in the order of adding: the label and the floats, and bytes,
+        # sums, units and errors.
         self._labels = GrowingArray(np.empty(0, np.int64))
         none = np.empty((0, self.dimension), np.float32)
         columns = [np.empty((0, self._width), np.float32), *rounded(none, 1)]
@@ -132,7 +139,8 @@ class ExactSearch(VectorSearch):
         if rows is not None:
             products, errors, chosen = products.take(rows, axis=1), errors[rows], rows
         k, (count, size) = best[0].shape[1], products.shape
-        # The k-th best of the groups' best lower bounds is at most the k-th best product.
+        # The k-th best of the groups' best lower bounds is at most the k-th best
+        # product.
         groups, most = min(_GROUPS * k, size), int(_MOST_READ * size)
         lengths, bounds = np.empty(count, np.float32), np.empty((count, groups), np.float32)
         # Subnormal numbers of float32 have no relative precision.
@@ -172,7 +180,10 @@ class ExactSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
-        """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
+        """Load the files of :meth:`save`.
+
+        Raise ValueError for damaged ones, see :class:`VectorSearch`.
+        """
         loaded = cls(dimension)
         # Memory-mapped because `add` copies: memory holds the vectors once.
         loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
@@ -192,9 +203,11 @@ def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
         *(np.empty(count, kind) for kind in (np.int32, np.float32, np.float32)),
     ]
     root = float(np.sqrt(dimension))
-    # Two further errors, in units of the vector's length.  Rounding a query changes each entry by at most half of
-    # 1/32,767 of its largest entry.  The rounded vector, which may be longer than the vector, multiplies this error.
-    # A float32 sum is off by half a unit in the last place per entry; twice that is counted, and 16 entries more.
+    # Two further errors, in units of the vector's length.  Rounding a query changes
+    # each entry by at most half of 1/32,767 of its largest entry.  The rounded vector,
+    # which may be longer than the vector, multiplies this error.  A float32 sum is off
+    # by half a unit in the last place per entry; twice that is counted, and 16 entries
+    # more.
     slack = root / 65_000 * (1 + root / 254) + (dimension + 16) * 2.0**-23
 
     def work(start: int, stop: int) -> None:

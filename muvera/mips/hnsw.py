@@ -1,13 +1,16 @@
 """HNSWSearch: search a graph of hnswlib, and HNSWSettings.
 
-The graph is searched by cosine, because by inner product some vectors become unreachable.  So that both rank
-alike, every vector is extended to the same length, the reach (Bachrach et al., "Speeding up the Xbox recommender
-system", RecSys 2014, section 3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.
-The reach is the 95th percentile of the lengths of the first vectors added.  With the length of a few very long
-vectors, all others would be nearly indistinguishable.  A longer vector gets zeros and is divided by its own
-length.  The graph then treats it as if it had the length of the reach, but its inner products are exact.
+The graph is searched by cosine, because by inner product some vectors become
+unreachable.  So that both rank alike, every vector is extended to the same length, the
+reach (Bachrach et al., "Speeding up the Xbox recommender system", RecSys 2014, section
+3.1): v becomes (v, sqrt(reach**2 - |v|**2)) / reach, and queries get zeros.  The reach
+is the 95th percentile of the lengths of the first vectors added.  With the length of a
+few very long vectors, all others would be nearly indistinguishable.  A longer vector
+gets zeros and is divided by its own length.  The graph then treats it as if it had the
+length of the reach, but its inner products are exact.
 
-hnswlib does not validate a file: it follows links without checking that their targets exist.  So this module does.
+hnswlib does not validate a file: it follows links without checking that their targets
+exist.  So this module does.
 """
 
 from __future__ import annotations
@@ -52,10 +55,12 @@ _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the 
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
 _BLOCK = 1 << 16  # vectors whose links are checked together
 
-# The whole graph is written again if more than _FEW vectors are new, and more than 1 in _SHARE.
+# The whole graph is written again if more than _FEW vectors are new, and more than 1 in
+# _SHARE.
 _FEW, _SHARE = 1024, 100
 
-# The beginning of a file; `label_at` and `floats_at` are offsets within a vector, `upper_links` a maximum.
+# The beginning of a file; `label_at` and `floats_at` are offsets within a vector,
+# `upper_links` a maximum.
 _HEADER = struct.Struct("=6QiI3QdQ")
 _Header = namedtuple(
     "_Header",
@@ -71,15 +76,16 @@ class HNSWSettings:
     Parameters
     ----------
     m : int
-        Links per vector.  More links raise recall, build time and memory (8 bytes per link).
+        Links per vector.  More links raise recall, build time and memory (8 bytes per
+        link).
     ef_construction : int
         Candidates while building.  More candidates raise recall and build time.
     ef : int
-        Candidates while searching.  A search uses twice the number of results if that is more.  More candidates
-        raise recall and time.
+        Candidates while searching.  A search uses twice the number of results if that
+        is more.  More candidates raise recall and time.
     seed : int
-        Seed of the vectors' levels.  A build with one thread is reproducible; with several threads the graph
-        depends on their timing.
+        Seed of the vectors' levels.  A build with one thread is reproducible; with
+        several threads the graph depends on their timing.
     """
 
     m: int = 16
@@ -126,7 +132,8 @@ class SharedGraph:
         index.set_ef(1)
         self.index = index
         self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
-        #: Number of additions so far, and the ranges of those that failed or that the copy extended last does not have.
+        #: Number of additions so far, and the ranges of those that failed or that the
+        #: copy extended last does not have.
         self.additions, self.abandoned = 0, list[range]()
         self.use(labels)
 
@@ -140,8 +147,9 @@ class SharedGraph:
 class SavedGraph(NamedTuple):
     """The file of a graph, and the vectors added since it was written; `most` is their maximum number.
 
-    A graph's file cannot grow in place, and the time to write it is proportional to all vectors.  So a small number of
-    new vectors is written to another file, and added to the graph again by each load.
+    A graph's file cannot grow in place, and the time to write it is proportional to all
+    vectors.  So a small number of new vectors is written to another file, and added to
+    the graph again by each load.
     """
 
     path: Path
@@ -151,7 +159,10 @@ class SavedGraph(NamedTuple):
 
 
 class HNSWSearch(VectorSearch):
-    """Approximate search in a graph of hnswlib; raises ImportError if hnswlib is not installed."""
+    """Approximate search in a graph of hnswlib.
+
+    Raises ImportError if hnswlib is not installed.
+    """
 
     kind = "hnsw"
 
@@ -165,7 +176,8 @@ class HNSWSearch(VectorSearch):
         super().__init__(dimension)
         self._addition = 0  # the graph's addition that this copy ends with
         self._reach = 0.0  # until the first vectors are added
-        #: The graph's file, if the next save can keep it and write only the added vectors.
+        #: The graph's file, if the next save can keep it and write only the added
+        #: vectors.
         self._saved: SavedGraph | None = None
         self._norms = np.empty(0, np.float32)  # the divisor of each vector, by label
 
@@ -221,7 +233,10 @@ class HNSWSearch(VectorSearch):
     def _search(
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
-        """Search the graph for allowed vectors; if it finds too few, score all allowed vectors."""
+        """Search the graph for allowed vectors.
+
+        If it finds too few, score all allowed vectors.
+        """
         self._require_current()
         present = None if allowed is None else self.existing(allowed)
         available = len(self) if present is None else len(present)
@@ -236,11 +251,13 @@ class HNSWSearch(VectorSearch):
         elif self._graph.num_unmarked != self._count:  # also removed vectors, or vectors of other copies
             accept = grown(self._alive, len(self._graph.unmarked), 0).item
         try:
-            # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and a search does not change a
-            # setting that other threads read.  More than k candidates also find vectors that are longer than the reach.
-            # Among 24,576 real texts, k candidates missed 7 of the 100 best, twice as many missed 2.
+            # hnswlib keeps max(ef, k) candidates.  Its ef is 1, so k alone decides, and
+            # a search does not change a setting that other threads read.  More than k
+            # candidates also find vectors that are longer than the reach.  Among 24,576
+            # real texts, k candidates missed 7 of the 100 best, twice as many missed 2.
             breadth = max(k, ef) if ef else max(_BREADTH * k, self.settings.ef)
-            # With a Python filter one thread is enough: more would wait for the interpreter lock.
+            # With a Python filter one thread is enough: more would wait for the
+            # interpreter lock.
             workers = 1 if accept else thread_count(threads)
             labels, distances = self._graph.index.knn_query(
                 filled, k=min(breadth, available), num_threads=workers, filter=accept
@@ -279,7 +296,10 @@ class HNSWSearch(VectorSearch):
         }
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write the norms and the graph; if a saved file of the graph can be kept, write only the added vectors."""
+        """Write the norms and the graph.
+
+        If a saved file of the graph can be kept, write only the added vectors.
+        """
         self._require_current()
         index, saved = self._graph.index, self._saved
         norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
@@ -310,7 +330,10 @@ class HNSWSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
-        """Load the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
+        """Load the files of :meth:`save`.
+
+        Raise ValueError for damaged ones, see :class:`VectorSearch`.
+        """
         loaded = cls(dimension, saved.settings)
         (path,) = saved.kept or [folder / GRAPH]
         labels, marked = _check(path, dimension, loaded.settings.m)
@@ -318,7 +341,8 @@ class HNSWSearch(VectorSearch):
         if (folder / ADDED).exists():
             added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
-        # A failed addition may have left a removed vector in the graph with the label of an added one.
+        # A failed addition may have left a removed vector in the graph with the label
+        # of an added one.
         live = np.setdiff1d(live, added)
         loaded._load_norms(folder, path, labels, live)
         if not len(labels):
@@ -341,7 +365,11 @@ class HNSWSearch(VectorSearch):
         return loaded
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
-        """Load the norms; raise ValueError if one of `labels` has none, or one of `live` less than the reach."""
+        """Load the norms.
+
+        Raise ValueError if one of `labels` has none, or one of `live` less than the
+        reach.
+        """
         array: NDArray[Any] = load_npy(folder / NORMS, mmap=False)
         if array.dtype != np.float32 or array.ndim != 1 or len(array) == 0:
             raise ValueError(
@@ -361,7 +389,10 @@ class HNSWSearch(VectorSearch):
 
 
 def _list_type(most: int) -> np.dtype[Any]:
-    """Return the type of a vector's links on one level; the lowest bit of `mark` marks a removed vector."""
+    """Return the type of a vector's links on one level.
+
+    The lowest bit of `mark` marks a removed vector.
+    """
     return np.dtype([("count", "u2"), ("mark", "u1"), ("unused", "u1"), ("targets", "u4", (most,))])
 
 
@@ -400,7 +431,8 @@ def _require_hnswlib(library: Any) -> None:
 def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:
     """Return the labels of a file's vectors, and True for each that is marked as removed.
 
-    Raises ValueError if the file is damaged, or if it has another `dimension` (without the padding) or `m`.
+    Raises ValueError if the file is damaged, or if it has another `dimension` (without
+    the padding) or `m`.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
@@ -466,9 +498,10 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
 def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
     """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
 
-    For each vector, `numbers` contain the bytes of its lists, and then the lists, each of `width` numbers.  `size` is
-    the number of bytes before the file's end, also if not a multiple of 4.  Returns the first vector whose lists are
-    incomplete, or the number of vectors, and the position at which reading stopped.
+    For each vector, `numbers` contain the bytes of its lists, and then the lists, each
+    of `width` numbers.  `size` is the number of bytes before the file's end, also if
+    not a multiple of 4.  Returns the first vector whose lists are incomplete, or the
+    number of vectors, and the position at which reading stopped.
     """
     position = 0
     for node in range(levels.shape[0]):

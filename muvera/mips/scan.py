@@ -45,15 +45,16 @@ CODES, BYTES, SUMS, UNITS, LABELS = (
 )
 CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
 
-# Vectors to fit the centroids on, and iterations.  They are fitted again each time the number of vectors has
-# grown fourfold, until a full sample was used.
+# Vectors to fit the centroids on, and iterations.  They are fitted again each time the
+# number of vectors has grown fourfold, until a full sample was used.
 _SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
 
-# Number of vectors to order by bytes per requested vector of 256 floats, and at least in total.  Shorter vectors get
-# more, because their codes are less accurate.
+# Number of vectors to order by bytes per requested vector of 256 floats, and at least
+# in total.  Shorter vectors get more, because their codes are less accurate.
 _BY_BYTES, _MIN_BY_BYTES = 2, 256
 
-# Maximum number of queries per pass over the codes; blocks per task if several threads share one query.
+# Maximum number of queries per pass over the codes; blocks per task if several threads
+# share one query.
 _TOGETHER, _BLOCKS_PER_TASK = 16, 1 << 12
 
 # Table lookups that take as long as one multiplication and addition.
@@ -68,7 +69,8 @@ _FEW = 2048
 # Number of rows per encoding task.
 _ROWS = 4096
 
-# A part with at most this many times the rows of the parts after it is merged with them.
+# A part with at most this many times the rows of the parts after it is merged with
+# them.
 _MERGED = 2
 
 
@@ -101,8 +103,9 @@ class _Searched:
 class ScanSearch(VectorSearch):
     """Search by reading a short code of every vector: 4 bits per pair of columns, which has 16 centroids.
 
-    The best by codes are ordered by bytes.  Results are bit-identical for any number of threads.  The centroids are
-    fitted on the first vectors; adding and removing vectors is cheap, and saving writes only new codes and bytes.
+    The best by codes are ordered by bytes.  Results are bit-identical for any number of
+    threads.  The centroids are fitted on the first vectors; adding and removing vectors
+    is cheap, and saving writes only new codes and bytes.
     """
 
     kind = "scan"
@@ -199,7 +202,10 @@ class ScanSearch(VectorSearch):
     def _search(
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
-        """Write the best labels by bytes among the best by codes; ties go to the vector added first."""
+        """Write the best labels by bytes among the best by codes.
+
+        Ties go to the vector added first.
+        """
         labels, scores = best
         searched, k = self._searched(allowed), labels.shape[1]
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
@@ -309,7 +315,10 @@ class ScanSearch(VectorSearch):
         return {**super().info(), "bytes_per_vector": self._pairs // 2 + self._depth + 4 + 4 + 8 + 1}
 
     def save(self, folder: Path, keep: Keep) -> Saved:
-        """Write parts that are not saved yet, and all other arrays, as ``.npy``; keep saved parts in their folders."""
+        """Write parts that are not saved yet, and all other arrays, as ``.npy``.
+
+        Keep saved parts in their folders.
+        """
         saved = [part.folder is not None and keep(part.folder / BYTES) is not None for part in self._parts]
         first = saved.index(False) if False in saved else len(saved)
         self._parts = self._merged(self._parts, first, lambda part: True)
@@ -335,7 +344,10 @@ class ScanSearch(VectorSearch):
 
     @classmethod
     def load(cls, folder: Path, dimension: int, saved: SavedState) -> ScanSearch:
-        """Map the files of :meth:`save`; raise ValueError for damaged ones, see :class:`VectorSearch`."""
+        """Map the files of :meth:`save`.
+
+        Raise ValueError for damaged ones, see :class:`VectorSearch`.
+        """
         loaded = cls(dimension)
         labels = load_npy(folder / LABELS, mmap=False)
         loaded._labels = checked_labels(labels, len(labels))
@@ -376,7 +388,8 @@ class ScanSearch(VectorSearch):
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return an order of columns in which pairs, and steps of pairs, combine large and small spreads.
 
-    With such pairs, 4 bits lose less.  With such steps, the entries of a step, whose sum is one byte, lose less.
+    With such pairs, 4 bits lose less.  With such steps, the entries of a step, whose
+    sum is one byte, lose less.
     """
     order = np.argsort(-spreads, kind="stable")
     half = -(-len(order) // 2)

@@ -1,10 +1,12 @@
 """Exact Chamfer similarity (MaxSim) of texts and of spans: Chamfer(Q, P) = sum over q of max over p of <q, p>.
 
-Inner products add along the dimension with fused multiply-adds, and scores add over query tokens in their
-order.  So a score has the same bits in any batch, with any other documents and any number of threads.
+Inner products add along the dimension with fused multiply-adds, and scores add over
+query tokens in their order.  So a score has the same bits in any batch, with any other
+documents and any number of threads.
 
-A span is a range of a document's tokens, such as a sentence (AGRaME, arXiv 2405.15028).  Spans of different documents
-are compared by ``score(span) + alpha * score(document)``: the document's score shows whether the context matches.
+A span is a range of a document's tokens, such as a sentence (AGRaME, arXiv
+2405.15028).  Spans of different documents are compared by ``score(span) + alpha *
+score(document)``: the document's score shows whether the context matches.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from ..utils.checks import counted, given, require_int, require_number
 from ..utils.parallel import run_in_ranges, split_by_weight
 from .pruning import RerankOptions, rank_candidates
 
-# Number of query tokens that are packed together: their panels stay in the second-level cache.
+# Number of query tokens that are packed together: their panels stay in the second-level
+# cache.
 _QUERY_TOKENS = 512
 
 # Number of document tokens per task.
 _TASK_TOKENS = 8192
 
-# Largest number of scores in memory in top_k: those of all documents with a block of queries.
+# Largest number of scores in memory in top_k: those of all documents with a block of
+# queries.
 _HELD_SCORES = 1 << 24
 
 # Maximum rounding error of the cosine of a token with itself.
@@ -45,7 +49,8 @@ class Explanation:
     Parameters
     ----------
     tokens : int64 (n_query_tokens,)
-        Position of the most similar document token, the first one if several are equally similar.
+        Position of the most similar document token, the first one if several are
+        equally similar.
     similarities : float32 (n_query_tokens,)
         Inner products with these tokens; their sum is the Chamfer similarity.
     """
@@ -124,7 +129,8 @@ def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not finite token vectors, the dimensions differ or a query has no tokens.
+        If an argument is not finite token vectors, the dimensions differ or a query has
+        no tokens.
     """
     queries, documents = _checked(queries, documents)
     empty = np.flatnonzero(queries.lengths == 0)
@@ -150,12 +156,14 @@ def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -
     Returns
     -------
     list of Ranking
-        One per query; ties go to the earlier document.  A query without tokens has an empty ranking.
+        One per query; ties go to the earlier document.  A query without tokens has an
+        empty ranking.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not finite token vectors, the dimensions differ or `k` is not positive.
+        If an argument is not finite token vectors, the dimensions differ or `k` is not
+        positive.
     """
     queries, documents = _checked(queries, documents)
     require_int("k", k, 1)
@@ -180,16 +188,16 @@ def rerank(
 ) -> list[Ranking]:
     """Order each query's candidates by exact Chamfer similarity.
 
-    Scoring of a candidate stops early once it cannot be among the `k` best.  This never changes the result,
-    and is fastest if the most promising candidates come first.
+    Scoring of a candidate stops early once it cannot be among the `k` best.  This never
+    changes the result, and is fastest if the most promising candidates come first.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dim) or a list of such arrays
     documents : MultiVectors
     candidates : sequence of collections of ids
-        Document ids for each query (positions if the documents have no ids), most promising first.  Documents
-        without tokens are skipped.
+        Document ids for each query (positions if the documents have no ids), most
+        promising first.  Documents without tokens are skipped.
     k : int, optional
         Largest number of documents to return.  Default: all.
     threads : int, optional
@@ -203,8 +211,8 @@ def rerank(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not finite token vectors, the dimensions differ, a candidate is not among the
-        documents or a setting is wrong.
+        If an argument is not finite token vectors, the dimensions differ, a candidate
+        is not among the documents or a setting is wrong.
     """
     queries, documents = _checked(queries, documents)
     if not hasattr(candidates, "__len__"):
@@ -267,18 +275,19 @@ def explain(query: Any, document: Any) -> Explanation:
 def carve_queries(queries: Any, tau: float) -> MultiVectors:
     """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
 
-    Each ball of similar tokens is replaced by their sum.  The first token that is in no ball starts the next
-    ball; every later free token whose cosine with it is at least `tau` joins this ball.  A ball matches one
-    document token, so a score is at most the Chamfer similarity (up to rounding).  Both are equal if all tokens of
-    each ball have the same best document token.
+    Each ball of similar tokens is replaced by their sum.  The first token that is in no
+    ball starts the next ball; every later free token whose cosine with it is at least
+    `tau` joins this ball.  A ball matches one document token, so a score is at most the
+    Chamfer similarity (up to rounding).  Both are equal if all tokens of each ball have
+    the same best document token.
 
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
     tau : float
-        Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer vectors and change
-        scores more.  1 merges only tokens of the same direction and does not change scores.  The paper uses
-        0.7.
+        Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer
+        vectors and change scores more.  1 merges only tokens of the same direction and
+        does not change scores.  The paper uses 0.7.
 
     Returns
     -------
@@ -315,7 +324,8 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
-        All or some token vectors of a query; the scores of its parts add up to its score.
+        All or some token vectors of a query; the scores of its parts add up to its
+        score.
     document : array_like (n_document_tokens, dimension)
     spans : int (m, 2)
         Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
@@ -368,13 +378,14 @@ def rank_spans(
     Returns
     -------
     list of SpanScore
-        Best first; ties go to the earlier document, then to the earlier span.  Empty spans are never
-        returned.
+        Best first; ties go to the earlier document, then to the earlier span.  Empty
+        spans are never returned.
 
     Raises
     ------
     TypeError, ValueError
-        If the number of span collections differs from that of documents, or a span exceeds its document.
+        If the number of span collections differs from that of documents, or a span
+        exceeds its document.
     """
     texts = as_multivectors(documents, "documents")
     queries = checked_text(query, "query")
@@ -416,8 +427,8 @@ def spans_from_characters(
 ) -> NDArray[np.int64]:
     """Return the tokens that begin within ranges of characters, int64 (m, 2); (0, 0) if there are none.
 
-    `token_spans` are the characters of each token, see :class:`TextEncoder`; tokens without characters, such as [CLS],
-    belong to no span.
+    `token_spans` are the characters of each token, see :class:`TextEncoder`; tokens
+    without characters, such as [CLS], belong to no span.
     """
     spans = []
     for start, stop in ranges:
@@ -462,7 +473,10 @@ def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None)
 def _positions(
     values: ArrayLike, name: str, count: int, position_of: dict[int | str, int] | None
 ) -> NDArray[np.int64]:
-    """Return the positions of the documents with these ids; without `position_of`, ids are positions."""
+    """Return the positions of the documents with these ids.
+
+    Without `position_of`, ids are positions.
+    """
     array = as_array(values, name)
     if array.ndim != 1 or (array.dtype.kind not in ("iu" if position_of is None else "iuUO") and array.size):
         kind = "positions" if position_of is None else "ids"
@@ -492,7 +506,8 @@ def _span_scores(
     queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
-    # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a span.
+    # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a
+    # span.
     spans = 2 * np.arange(len(bounds))
     return _score_texts(queries, documents, bounds.reshape(-1), spans, 1)[:, 0]
 
@@ -515,7 +530,10 @@ def _checked_spans(spans: Any, name: str, tokens: int) -> NDArray[np.int64]:
 
 
 def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
-    """Return the sums of balls of tokens (n, dimension); a token of zeros has the cosine 0 with all tokens."""
+    """Return the sums of balls of tokens (n, dimension).
+
+    A token of zeros has the cosine 0 with all tokens.
+    """
     norms = np.sqrt(np.square(tokens).sum(axis=1))
     sums, free = np.empty(tokens.shape, np.float32), np.ones(len(tokens), bool)
     count = 0

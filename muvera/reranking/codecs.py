@@ -1,4 +1,7 @@
-"""Codecs of token vectors: a few bytes per token instead of floats.  Fit them by name, save and load them."""
+"""Codecs of token vectors: a few bytes per token instead of floats.
+
+Fit them by name, save and load them.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +49,16 @@ _BLOCK = 8192
 # An entry of an int8 code is 128 plus -127 ... 127 steps.
 _STEPS, _ZERO = 127, 128
 
-# Smallest factor of int8; a typical token has a factor of 1 to 2.  With smaller steps, float32 would round a decoded
-# entry to another step.
+# Smallest factor of int8; a typical token has a factor of 1 to 2.  With smaller steps,
+# float32 would round a decoded entry to another step.
 _LEAST_FACTOR = np.float32(2.0**-10)
 
 # A centroid is the mean of at least this many tokens on average.
 _TOKENS_PER_CENTROID = 16
 
-# A scale is at least this share of the typical scale, so that bytes have enough resolution for all coordinates.  The
-# typical scale is at least this share of a token's length, in case the sample has very few tokens.
+# A scale is at least this share of the typical scale, so that bytes have enough
+# resolution for all coordinates.  The typical scale is at least this share of a token's
+# length, in case the sample has very few tokens.
 _LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
@@ -69,8 +73,9 @@ _ROUNDS = 5
 # Maximum number of products of tokens with centroids in memory, and rows per task.
 _PRODUCTS, _TASK_ROWS = 1 << 24, 192
 
-# The Lloyd-Max levels of the standard normal distribution by bits, only the positive half.  They have the least squared
-# error: each is the mean of the values nearest to it.
+# The Lloyd-Max levels of the standard normal distribution by bits, only the positive
+# half.  They have the least squared error: each is the mean of the values nearest to
+# it.
 _NORMAL_LEVELS = {
     1: (0.7978846,),
     2: (0.45278004, 1.5104176),
@@ -81,11 +86,12 @@ _NORMAL_LEVELS = {
 class TokenCodec(ABC):
     """Base class of codecs, which turn each token vector into a few bytes.
 
-    A code depends only on the token and the codec.  `arrays` are the fitted arrays by name.  With a `rotation`, codes
-    have the coordinates of ``tokens @ rotation``.
+    A code depends only on the token and the codec.  `arrays` are the fitted arrays by
+    name.  With a `rotation`, codes have the coordinates of ``tokens @ rotation``.
     """
 
-    #: Name of the class in a saved index, and names of its arrays: the arguments of the constructor.
+    #: Name of the class in a saved index, and names of its arrays: the arguments of the
+    #: constructor.
     kind: ClassVar[str]
     names: ClassVar[tuple[str, ...]]
 
@@ -193,8 +199,9 @@ class Int8Codec(TokenCodec):
 class ResidualCodec(TokenCodec):
     """Codec of a centroid's number, a factor, and 1, 2, 4 or 8 bits per coordinate; also that of a PLAID index.
 
-    A token is decoded to ``f * P (c + s * z)``: P is the rotation, if any, c a centroid, s one scale and z one level
-    per coordinate.  The factor f restores the token's length, in multiples of `unit`; otherwise it would be too short.
+    A token is decoded to ``f * P (c + s * z)``: P is the rotation, if any, c a
+    centroid, s one scale and z one level per coordinate.  The factor f restores the
+    token's length, in multiples of `unit`; otherwise it would be too short.
     """
 
     kind, names = "residual", ("centroids", "levels", "scales", "rotation", "unit")
@@ -226,7 +233,10 @@ class ResidualCodec(TokenCodec):
         )
 
     def _in_bytes(self, centers: NDArray[np.float32]) -> tuple[CodeFormat, QueryRounding]:
-        """Round `centers`, in units of the scales, and levels to steps of one size; a sum of both is a byte."""
+        """Round `centers`, in units of the scales, and levels to steps of one size.
+
+        A sum of both is a byte.
+        """
         levels = byte_table(self._levels, self.bits)
         shift = centers.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = centers - shift
@@ -252,7 +262,10 @@ class ResidualCodec(TokenCodec):
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], bits: int, threads: int | None = None) -> ResidualCodec:
-        """Fit the codec of 1, 2 or 4 bits to tokens (n, dimension), at least one; about 50,000 are enough."""
+        """Fit the codec of 1, 2 or 4 bits to tokens (n, dimension), at least one.
+
+        About 50,000 are enough.
+        """
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
         units, lengths = _unit_rows(tokens)
         rotation = _random_rotation(tokens.shape[1], rotation_stream)
@@ -324,7 +337,10 @@ class ResidualCodec(TokenCodec):
 
 
 def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
-    """Raise ValueError unless the arrays are finite float32 of matching shapes; the rotation can have no rows."""
+    """Raise ValueError unless the arrays are finite float32 of matching shapes.
+
+    The rotation can have no rows.
+    """
     centroids, levels = arrays["centroids"], arrays["levels"]
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
@@ -352,7 +368,8 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
 
 # -- codecs by name -----------------------------------------------------------
 
-#: Functions that fit a codec, by its name; arguments: at least one token, float32 (n, dimension), and `threads`.
+#: Functions that fit a codec, by its name; arguments: at least one token, float32 (n,
+#: dimension), and `threads`.
 CODECS: dict[str, Callable[..., TokenCodec]] = {
     "int8": Int8Codec.fit,
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
@@ -369,7 +386,10 @@ def write_codec(codec: TokenCodec, folder: Path) -> str:
 
 
 def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
-    """Load a codec written by :func:`write_codec`; raise ValueError for damaged files."""
+    """Load a codec written by :func:`write_codec`.
+
+    Raise ValueError for damaged files.
+    """
     if kind not in _CLASSES:
         raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
     codec = _CLASSES[kind]
@@ -411,8 +431,9 @@ def fit_plaid_codec(
 ) -> ResidualCodec:
     """Fit a codec to tokens (n, dimension), at least one, by ColBERT's method; it does not depend on `threads`.
 
-    Centroids are directions, rounded to half precision.  Each bucket contains the same number of residuals.  With
-    `bucket_means` it decodes to the mean of its values, which loses less than ColBERT's midpoint.
+    Centroids are directions, rounded to half precision.  Each bucket contains the same
+    number of residuals.  With `bucket_means` it decodes to the mean of its values,
+    which loses less than ColBERT's midpoint.
     """
     units, _ = _unit_rows(tokens)
     means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)
@@ -477,7 +498,8 @@ def _direction_centroids(
 ) -> NDArray[np.float32]:
     """Return at most `most` centroids, float32 (c, dimension): k-means by direction, then means of the clusters.
 
-    Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial centroids from them.
+    Tokens (n, dimension) have length 1 or are zero; `stream` draws the initial
+    centroids from them.
     """
     centroids = tokens[np.sort(stream.permutation(len(tokens))[:most])]
     for lap in range(_ROUNDS + 1):
@@ -501,5 +523,8 @@ def _factors(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
 
 
 def _power_of_two(value: float) -> float:
-    """Return the largest power of two that is at most `value`; 1 if it is not positive."""
+    """Return the largest power of two that is at most `value`.
+
+    1 if it is not positive.
+    """
     return 2.0 ** math.floor(math.log2(value)) if value > 0 else 1.0

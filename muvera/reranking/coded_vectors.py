@@ -79,8 +79,9 @@ def score_coded(
 ) -> NDArray[np.float32]:
     """Return the Chamfer similarities of one query with decoded candidates, float32 (c,), both rounded to bytes.
 
-    They choose the candidates to score without rounding.  `stop` ends the scoring once few of the `k` best are
-    expected to be missing.  Candidates after the stop and those without tokens get -inf.
+    They choose the candidates to score without rounding.  `stop` ends the scoring once
+    few of the `k` best are expected to be missing.  Candidates after the stop and those
+    without tokens get -inf.
     """
     rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
 
@@ -103,8 +104,8 @@ def rank_decoded(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates by decoded tokens, float32 (c,).
 
-    With descending `estimates`, scoring stops before the first candidate that is unlikely to be among the `k` best; it
-    and all later ones get -inf.
+    With descending `estimates`, scoring stops before the first candidate that is
+    unlikely to be among the `k` best; it and all later ones get -inf.
     """
     packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
     heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)

@@ -13,7 +13,8 @@ from ..utils.checks import given, require_choice, require_int
 
 Method = Literal["sum", "minmax", "zscore", "rrf"]
 
-#: Added to ranks by "rrf" (Cormack et al., 2009); larger values give the first ranks less weight.
+#: Added to ranks by "rrf" (Cormack et al., 2009); larger values give the first ranks
+#: less weight.
 RRF_CONSTANT = 60
 
 
@@ -28,27 +29,29 @@ def fuse(
     Parameters
     ----------
     rankings : mapping of str to Ranking
-        By source, such as ``{"maxsim": ..., "bm25": ...}``.  A document that is missing from a source gets 0
-        with "sum" and "rrf", and that source's lowest score with "minmax" and "zscore".
+        By source, such as ``{"maxsim": ..., "bm25": ...}``.  A document that is missing
+        from a source gets 0 with "sum" and "rrf", and that source's lowest score with
+        "minmax" and "zscore".
     weights : mapping of str to float, optional
         At least 0, by source.  Default: all 1.
     method : {"sum", "minmax", "zscore", "rrf"}
-        "sum" adds scores unchanged, if they were trained to be added, as those of BGE-M3; "minmax" and "zscore" scale
-        each ranking first, so that few judgements are enough to weight them (Bruch et al., TOIS 2023); "rrf" uses
-        ranks only.
+        "sum" adds scores unchanged, if they were trained to be added, as those of
+        BGE-M3; "minmax" and "zscore" scale each ranking first, so that few judgements
+        are enough to weight them (Bruch et al., TOIS 2023); "rrf" uses ranks only.
     k : int, optional
         Largest number of documents to return.
 
     Returns
     -------
     Ranking
-        By weighted sums; ties go to the document that appears first, sources in the order of `rankings`.
+        By weighted sums; ties go to the document that appears first, sources in the
+        order of `rankings`.
 
     Raises
     ------
     TypeError, ValueError
-        If the method is unknown, a weight is negative or not finite, the weights have other sources, or `k` is not a
-        positive int.
+        If the method is unknown, a weight is negative or not finite, the weights have
+        other sources, or `k` is not a positive int.
 
     Examples
     --------

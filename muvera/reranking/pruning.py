@@ -1,7 +1,8 @@
 """Faster reranking: skip candidates that cannot be, or are unlikely to be, among the k best.
 
-Scoring a document stops once bounds show that it is worse than the k best so far, which is exact.  `stop` ends the
-ranking once few of the k best are expected among the other candidates; `estimates` see :class:`RerankOptions`.
+Scoring a document stops once bounds show that it is worse than the k best so far, which
+is exact.  `stop` ends the ranking once few of the k best are expected among the other
+candidates; `estimates` see :class:`RerankOptions`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from ..kernels.selection import STATE, select_best
 from ..kernels.tile import LANES
 from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 
-# Queries with more tokens are scored without bounds: the cosines take memory quadratic in the tokens.
+# Queries with more tokens are scored without bounds: the cosines take memory quadratic
+# in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 
-# Maximum number of tasks of one query, and pairs of a short query and a candidate per task.
+# Maximum number of tasks of one query, and pairs of a short query and a candidate per
+# task.
 _TASKS, _PAIRS = 8, 1024
 
 #: Documents of a segment, and positions in them of candidates that follow each other.
@@ -34,7 +37,8 @@ DocumentRun = tuple[MultiVectors, NDArray[np.int64]]
 class Stop(NamedTuple):
     """When to stop ranking a query's candidates, see :mod:`muvera.kernels.selection`; the ranking updates `state`.
 
-    `products`, float32 (c,), are the candidates' products in the first stage, descending.
+    `products`, float32 (c,), are the candidates' products in the first stage,
+    descending.
     """
 
     products: NDArray[np.float32]
@@ -49,9 +53,10 @@ ALL = Stop(np.empty(0, np.float32), np.zeros(STATE))
 class RerankOptions:
     """How to find one query's `k` best candidates.
 
-    `early_exit` stops scoring a document once it cannot be among them.  With `estimates` of the scores, float32 (c,),
-    descending, ranking stops before the first candidate that would need a five-sigma error to be among them.  Sigma is
-    that of the errors of the candidates before it, at least 8 and at least k.
+    `early_exit` stops scoring a document once it cannot be among them.  With
+    `estimates` of the scores, float32 (c,), descending, ranking stops before the first
+    candidate that would need a five-sigma error to be among them.  Sigma is that of the
+    errors of the candidates before it, at least 8 and at least k.
     """
 
     k: int
@@ -73,9 +78,10 @@ def score_runs(
 ) -> NDArray[np.float32]:
     """Return the scores of all candidates, which ``score(texts, positions, first, out)`` writes for a part of a run.
 
-    `first` is the number of the run's first candidate.  `operations` is the number of multiply-adds per token, or 0 to
-    use one thread.  With several threads, candidates are divided among n <= 8 tasks.  Task i scores every n-th one
-    from i on, so each task begins with promising candidates.
+    `first` is the number of the run's first candidate.  `operations` is the number of
+    multiply-adds per token, or 0 to use one thread.  With several threads, candidates
+    are divided among n <= 8 tasks.  Task i scores every n-th one from i on, so each
+    task begins with promising candidates.
     """
     scores = np.empty(sum(len(positions) for _, positions in runs), np.float32)
 
@@ -104,7 +110,8 @@ def score_candidates(
 ) -> NDArray[np.float32]:
     """Return the scores of one query's candidates, float32 (c,), -inf for pruned ones.
 
-    The runs list the most promising candidates first.  The k best do not depend on `threads`.
+    The runs list the most promising candidates first.  The k best do not depend on
+    `threads`.
     """
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
@@ -138,8 +145,8 @@ def rank_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the k best candidates, best first, and their Chamfer similarities; ties go to the lower position.
 
-    `positions` int64 (c,) are distinct candidates, most promising first, and `runs` their texts, split by segment.
-    Documents without tokens are skipped.
+    `positions` int64 (c,) are distinct candidates, most promising first, and `runs`
+    their texts, split by segment. Documents without tokens are skipped.
     """
     scores = score_candidates(np.asarray(query, np.float32), runs, options, threads)
     return ranked(positions, scores, options.k)
@@ -155,7 +162,8 @@ def rank_short(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the results of :func:`rank_candidates` for the queries with these `numbers`, each of 1 to LANES tokens.
 
-    Each document is read once for all queries.  Queries of one panel gain nothing from bounds.
+    Each document is read once for all queries.  Queries of one panel gain nothing from
+    bounds.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
     packed, counts = columns.reshape(-1), queries.lengths[numbers]
@@ -184,7 +192,10 @@ def rank_short(
 def ranked(
     positions: NDArray[np.int64], scores: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the `k` best positions and their scores, best first; ties go to the lower position."""
+    """Return the `k` best positions and their scores, best first.
+
+    Ties go to the lower position.
+    """
     best = np.empty(min(k, len(scores)), np.int64)
     best = best[: select_best(scores, positions, best)]
     return positions[best], scores[best]
@@ -193,7 +204,8 @@ def ranked(
 def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
     """Pack a query for the kernel, with the angles between its tokens if they bound scores."""
     count, depth = tokens.shape
-    # A query of at most LANES tokens takes one product per document token, so bounds would save nothing.
+    # A query of at most LANES tokens takes one product per document token, so bounds
+    # would save nothing.
     bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
     angles = np.empty((2, count if bounded else 0, count), np.float32)
     columns, slack = np.zeros(-(-count // LANES) * LANES * depth, np.float32), (depth + 64) * 2.0**-23

@@ -33,22 +33,25 @@ class ServerSettings:
     token : str, optional
         Bearer token that changes need.
     read_token : str, optional
-        Bearer token that searches and documents need; `token` is also accepted.  Default: anyone may read.
+        Bearer token that searches and documents need; `token` is also accepted.
+        Default: anyone may read.
     writable : bool
         Allow documents to be added, updated and deleted; needs a token.
     threads : int
         Concurrent searches.
     timeout : float
-        Seconds after which a search gets status 504, and a change that has not begun gets 503.
+        Seconds after which a search gets status 504, and a change that has not begun
+        gets 503.
     body_timeout : float
         Seconds after which a connection without a complete request is closed.
     max_body_bytes, max_search_bytes : int
         Bytes of a request with `token`, and of any other.
     max_connections : int
         If there are more, the oldest idle connection is closed.
-    max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters, max_tokens : int
-        Limits of one request: queries or explanations, hits per query, total hits, candidates, documents to write,
-        characters of a text, and token vectors.
+    max_queries, max_k, max_hits, max_candidates, max_documents, max_text_characters,
+    max_tokens : int
+        Limits of one request: queries or explanations, hits per query, total hits,
+        candidates, documents to write, characters of a text, and token vectors.
     max_read_characters : int
         Limit of one request: total characters of the documents that it reads.
     """
@@ -95,8 +98,9 @@ def serve(
 ) -> None:
     """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer the running requests; the caller closes it.
 
-    `allowed_hosts` are the host names that requests may use besides those of this machine (default: `host`; "*": any).
-    `announce` is called once the server has the port.
+    `allowed_hosts` are the host names that requests may use besides those of this
+    machine (default: `host`; "*": any). `announce` is called once the server has the
+    port.
     """
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")
@@ -108,12 +112,14 @@ def serve(
         announce()
         vectors = index.index if isinstance(index, TextIndex) else index
         vectors.search(np.ones((1, vectors.config.dimension), np.float32), 1, threads=1)  # compile kernels
-        # A collection of garbage while a body is parsed would look at all objects again and again.
+        # A collection of garbage while a body is parsed would look at all objects again
+        # and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        # SQLite releases the lock of the interpreter for microseconds at each row, and takes it back before the event
-        # loop wakes up. After this interval Python makes such a thread wait.
+        # SQLite releases the lock of the interpreter for microseconds at each row, and
+        # takes it back before the event loop wakes up. After this interval Python makes
+        # such a thread wait.
         sys.setswitchinterval(1e-4)
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts), log_level="warning",
@@ -125,7 +131,8 @@ def serve(
         for number in signal.Signals:
             if number.name in stops and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
                 handlers.callback(signal.signal, number, signal.signal(number, server.handle_exit))
-        # uvicorn raises the signal again after it has stopped: SIGINT as a KeyboardInterrupt.
+        # uvicorn raises the signal again after it has stopped: SIGINT as a
+        # KeyboardInterrupt.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
 

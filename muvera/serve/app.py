@@ -45,7 +45,8 @@ _SECURITY = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-# Maximum product of query characters and documents of an explanation: each query word is matched in each document.
+# Maximum product of query characters and documents of an explanation: each query word
+# is matched in each document.
 _MAX_EXPLAINED = 100_000
 
 T = TypeVar("T")
@@ -54,7 +55,8 @@ T = TypeVar("T")
 
 Id = StrictInt | StrictStr
 
-# Validation stops at a list's first error: an error object per item would take a thousand times the bytes of the body.
+# Validation stops at a list's first error: an error object per item would take a
+# thousand times the bytes of the body.
 _FIRST = Field(fail_fast=True)
 Ids = Annotated[list[Id], _FIRST]
 Vectors = Annotated[list[Annotated[list[FiniteFloat], _FIRST]], _FIRST]
@@ -148,7 +150,8 @@ _SCHEME = HTTPBearer(
     auto_error=False, description="The token in MUVERA_TOKEN, or for reading in MUVERA_READ_TOKEN."
 )
 
-# Commas and brackets of a body.  Parsing more of them would block other requests for more than a tenth of a second.
+# Commas and brackets of a body.  Parsing more of them would block other requests for
+# more than a tenth of a second.
 _MAX_VALUES = 300_000
 
 
@@ -161,7 +164,10 @@ def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None)
 
 
 async def _as_problem(request: Request, error: Exception) -> Response:
-    """Return `error` as a problem; errors of the encoder's server and timeouts get a fixed text."""
+    """Return `error` as a problem.
+
+    Errors of the encoder's server and timeouts get a fixed text.
+    """
     match error:
         case HTTPException():
             return _problem(error.status_code, str(error.detail), error.headers)
@@ -295,12 +301,13 @@ def make_app(
     Parameters
     ----------
     index : TextIndex or MuveraIndex
-        A MuveraIndex answers only searches by vectors.  An answered change is durable if the index is from
-        :meth:`muvera.TextIndex.open`; close the index after the server.
+        A MuveraIndex answers only searches by vectors.  An answered change is durable
+        if the index is from :meth:`muvera.TextIndex.open`; close the index after the
+        server.
     settings : ServerSettings, optional
     hosts : list of str, optional
-        Names that Host headers may contain, which prevents DNS rebinding.  By default, or if "*" is one of
-        them, any name is accepted.
+        Names that Host headers may contain, which prevents DNS rebinding.  By default,
+        or if "*" is one of them, any name is accepted.
 
     Returns
     -------
@@ -370,7 +377,8 @@ class _Server:
         self.settings = settings
         self.text_index = index if isinstance(index, TextIndex) else None
         self.vectors = index.index if isinstance(index, TextIndex) else index
-        # Changes wait for each other and for saves.  They have a thread of their own, so they do not block searches.
+        # Changes wait for each other and for saves.  They have a thread of their own,
+        # so they do not block searches.
         self._searches, self._changes = ThreadPoolExecutor(settings.threads), ThreadPoolExecutor(1)
 
     @property
@@ -380,7 +388,10 @@ class _Server:
         return self.text_index
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread; raise TimeoutError after the timeout, although the thread may continue."""
+        """Run `work` in a thread.
+
+        Raise TimeoutError after the timeout, although the thread may continue.
+        """
         limited = limited_reading(self.settings.max_read_characters)(work)
         answer = await self._begun(limited, self._searches)
         if answer is None or not answer.done():
@@ -388,7 +399,10 @@ class _Server:
         return answer.result()
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Run a change to its end; answer 503, without a change, if no thread is free before the timeout."""
+        """Run a change to its end.
+
+        Answer 503, without a change, if no thread is free before the timeout.
+        """
         answer = await self._begun(work, self._changes)
         if answer is None:
             raise HTTPException(
@@ -408,11 +422,13 @@ class _Server:
     async def _begun(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> asyncio.Future[T] | None:
         """Submit `work`, wait until it ends or the timeout passes, and return its future.
 
-        If no thread has begun it by then, cancel it and return None; other work keeps its thread until it ends.
+        If no thread has begun it by then, cancel it and return None; other work keeps
+        its thread until it ends.
         """
         future = threads.submit(work)
         answer = asyncio.wrap_future(future)
-        # asyncio logs an exception that no code retrieves, and after a timeout no code awaits the future.
+        # asyncio logs an exception that no code retrieves, and after a timeout no code
+        # awaits the future.
         answer.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.wait({answer}, timeout=self.settings.timeout)
         return None if future.cancel() else answer

@@ -30,7 +30,8 @@ from ..utils.locks import hold_during_fork
 
 Ids = Sequence[int | str]
 
-# ``metadata_values`` has a row for each comparable value of each field, and one of kind "present" for each field.
+# ``metadata_values`` has a row for each comparable value of each field, and one of kind
+# "present" for each field.
 _TOKENIZER = "tokenize=\"porter unicode61 categories 'L* N* Co M*'\""
 _SCHEMA = f"""
 CREATE TABLE documents (row INTEGER PRIMARY KEY, id UNIQUE NOT NULL, text TEXT NOT NULL, metadata TEXT NOT NULL);
@@ -65,8 +66,9 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
-# Maximum number of words of a query, and of documents that contain them: frequent words are skipped.  More
-# documents improve the ranking by words and take longer: see `python -m experiments words`.
+# Maximum number of words of a query, and of documents that contain them: frequent words
+# are skipped.  More documents improve the ranking by words and take longer: see `python
+# -m experiments words`.
 _MAX_WORDS, _MATCHES = 64, 8_000
 
 # Documents or pages that are copied per step.
@@ -105,9 +107,12 @@ def limited_reading(characters: int) -> Iterator[None]:
 
 
 class DocumentDatabase:
-    """Texts with metadata, and the name of the texts' encoder.  All methods are thread-safe.
+    """Texts with metadata, and the name of the texts' encoder.
 
-    A database opened from a file never changes that file: the first change copies it to a temporary database.
+    All methods are thread-safe.
+
+    A database opened from a file never changes that file: the first change copies it to
+    a temporary database.
     """
 
     def __init__(self, text_encoder: str = "") -> None:
@@ -126,7 +131,10 @@ class DocumentDatabase:
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
-        """Open a file written by :meth:`save`; raise FileNotFoundError, or ValueError for a damaged file."""
+        """Open a file written by :meth:`save`.
+
+        Raise FileNotFoundError, or ValueError for a damaged file.
+        """
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
         opened = cls()
@@ -136,7 +144,8 @@ class DocumentDatabase:
         opened._connection, opened._writable = connection, False
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
-            # A view, trigger or table of another definition could loop forever or show other texts to each query.
+            # A view, trigger or table of another definition could loop forever or show
+            # other texts to each query.
             if _schema(connection) != expected:
                 raise sqlite3.DatabaseError("it has other tables")
             result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -193,8 +202,9 @@ class DocumentDatabase:
     ) -> None:
         """Delete documents, ignoring unknown ids, and then store `rows`; for a row in use, change only the metadata.
 
-        `also` is called after the commit.  If it is interrupted, the next use of the database calls it again.  If the
-        disk is full, OSError is raised and nothing is changed.
+        `also` is called after the commit.  If it is interrupted, the next use of the
+        database calls it again.  If the disk is full, OSError is raised and nothing is
+        changed.
         """
         with self._copying, self._lock, _damage_as_value_error():
             try:
@@ -238,7 +248,10 @@ class DocumentDatabase:
         return int(self._read("SELECT count(*) FROM documents")[0][0])
 
     def get(self, ids: Ids, *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return documents in the order of `ids`; skip unknown ids, or raise KeyError."""
+        """Return documents in the order of `ids`.
+
+        Skip unknown ids, or raise KeyError.
+        """
         documents = []
         most, read = _reading.get()
         with self._lock, _damage_as_value_error():
@@ -329,7 +342,10 @@ class DocumentDatabase:
 
 
 def checked_rows(ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return documents with metadata as JSON; raise TypeError or ValueError for values that cannot be stored."""
+    """Return documents with metadata as JSON.
+
+    Raise TypeError or ValueError for values that cannot be stored.
+    """
     rows = []
     for identity, text, values in zip(ids, texts, metadata, strict=True):
         _require_utf8(text, f"The text of document {identity!r}")
@@ -381,7 +397,10 @@ def _spaced(text: str) -> str:
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
-    """Return ids as a list of integers of 64 bits and strings that UTF-8 can encode; otherwise raise an error."""
+    """Return ids as a list of integers of 64 bits and strings that UTF-8 can encode.
+
+    Otherwise raise an error.
+    """
     for identity in ids:
         if isinstance(identity, str):
             _require_utf8(identity, f"The id {identity!r}")
@@ -419,8 +438,8 @@ def _connect(name: str) -> sqlite3.Connection:
 # -- conditions ---------------------------------------------------------------
 
 
-# A comparison as the set of its rows is fast if few rows satisfy it.  Probing the values of one document is fast if
-# other conditions leave few documents.
+# A comparison as the set of its rows is fast if few rows satisfy it.  Probing the
+# values of one document is fast if other conditions leave few documents.
 _SET = "documents.row IN (SELECT row FROM metadata_values WHERE "
 _PROBE = (
     "EXISTS (SELECT 1 FROM metadata_values INDEXED BY values_of_a_row "
@@ -429,7 +448,10 @@ _PROBE = (
 
 
 class _Term(NamedTuple):
-    """A condition as SQL, and the values of its question marks; `selective` if few documents are likely to match."""
+    """A condition as SQL, and the values of its question marks.
+
+    `selective` if few documents are likely to match.
+    """
 
     sql: str
     values: list[Any]

@@ -20,8 +20,9 @@ from ..utils.checks import as_id_list, require_number
 from .database import TextDocument, require_ids
 from .encoders.base import TextEncoder, token_spans
 
-# The end of a sentence: a mark and closing quotes before a space and a capital, a mark between spaces, a CJK
-# mark, or an empty line.  In a text without capitals, any letter may follow.
+# The end of a sentence: a mark and closing quotes before a space and a capital, a mark
+# between spaces, a CJK mark, or an empty line.  In a text without capitals, any letter
+# may follow.
 _ENDS = "(?<=[.!?\u2026])[\"'\u201d\u2019)\\]]*(?=\\s+{})|(?<=\\s[.!?])(?=\\s)|(?<=[\u3002\uff01\uff1f])|\\n\\s*\\n"
 _END, _LOWER_CASE_END = (re.compile(_ENDS.format(next)) for next in ("[^\\sa-z]", "\\S"))
 _WORD = re.compile("\\w+(?:['\u2019-]\\w+)*")
@@ -32,7 +33,8 @@ _ABBREVIATION = re.compile(r"\b(?:(?i:e\.g|i\.e|cf|vs|etc|dr|mr|mrs|ms|prof|fig|
 #: Default weight of shared words, which are added to Chamfer similarity.
 WORDS = 0.1
 
-# Default number of candidates.  Encoding a query takes longer than ranking another 100 texts.
+# Default number of candidates.  Encoding a query takes longer than ranking another 100
+# texts.
 _CANDIDATES = 200
 
 #: Parts of each text's score by id, best text first.
@@ -80,7 +82,8 @@ class SearchOptions:
 def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, k: int) -> Parts:
     """Return the best `k` texts by Chamfer similarity plus shared words.
 
-    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of the similarities.
+    The text with the highest BM25 score gains ``weight / (1 - weight)`` of the range of
+    the similarities.
     """
     if not maxsim:
         return {}
@@ -96,11 +99,13 @@ def add_words(maxsim: dict[Any, float], words: dict[Any, float], weight: float, 
 class WordMatch:
     """The best match of one query token."""
 
-    #: Characters of the query (start, stop); a special token has none, so start equals stop.
+    #: Characters of the query (start, stop); a special token has none, so start equals
+    #: stop.
     query: tuple[int, int]
     #: Characters of the document's word that contains the best matching token.
     document: tuple[int, int]
-    #: Inner product of the two token vectors.  The similarities of all tokens add up to the score.
+    #: Inner product of the two token vectors.  The similarities of all tokens add up to
+    #: the score.
     similarity: float
 
 
@@ -117,7 +122,8 @@ class SentenceScore:
 class TextExplanation:
     """Matches between a query and a text; notebooks display it as shaded text.
 
-    The score is Chamfer similarity: the sum of the similarities of the matches, one for each query token.
+    The score is Chamfer similarity: the sum of the similarities of the matches, one for
+    each query token.
     """
 
     query: str
@@ -184,8 +190,9 @@ class Hit:
         The text, or the sentence.
     metadata : dict
     parts : dict of str to float
-        For a text: "maxsim" is its Chamfer similarity with the query, and "words" its gain from shared words.
-        For a sentence: "maxsim" is its own similarity, and "text" is alpha times the score of its text.
+        For a text: "maxsim" is its Chamfer similarity with the query, and "words" its
+        gain from shared words. For a sentence: "maxsim" is its own similarity, and
+        "text" is alpha times the score of its text.
     span : (start, stop) or None
         Characters of the sentence within the text.
     explanation : TextExplanation or None
@@ -214,7 +221,8 @@ def explain_all(
 ) -> list[TextExplanation]:
     """Explain which words of each document match the query, given the token vectors of both.
 
-    Raise ValueError for a blank query or document, or an encoder that does not map tokens to characters.
+    Raise ValueError for a blank query or document, or an encoder that does not map
+    tokens to characters.
     """
     for name, text in [("query", query), *((f"document {one.id!r}", one.text) for one in documents)]:
         if not text.strip():

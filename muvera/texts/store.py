@@ -1,6 +1,7 @@
 """TextStore: token vectors and texts that change together; DurableFolder: a folder that keeps each change.
 
-Each change is in the journal before its method returns; docs/index-format.md describes the journal.
+Each change is in the journal before its method returns; docs/index-format.md describes
+the journal.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"),
 # Digits of a checksum.
 _DIGITS = 16
 
-# A longer change counts as several documents, so that a default journal has at most about 64 MiB.
+# A longer change counts as several documents, so that a default journal has at most
+# about 64 MiB.
 _BYTES_PER_DOCUMENT = 1 << 16
 
 # Maximum number of documents in a joined update.
@@ -72,7 +74,8 @@ class DurableFolder:
         self._process, self._requests = os.getpid(), SimpleQueue[bool]()
         self._thread: Thread | None = None
         self._journal: BinaryIO | None = None
-        # The unconfirmed change: the journal, its size before the change, and the number of changed documents.
+        # The unconfirmed change: the journal, its size before the change, and the
+        # number of changed documents.
         self._pending: tuple[BinaryIO, int, int] | None = None
         self._lock = hold(path).lock
 
@@ -82,7 +85,10 @@ class DurableFolder:
         return self._lock.is_locked and os.getpid() == self._process
 
     def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
-        """Write a change of :meth:`DocumentDatabase.change` to the disk; raise ValueError if the folder is not open."""
+        """Write a change of :meth:`DocumentDatabase.change` to the disk.
+
+        Raise ValueError if the folder is not open.
+        """
         if not self.is_open:
             raise ValueError(
                 "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
@@ -135,7 +141,10 @@ class DurableFolder:
             self._pending = None
 
     def save(self, write: Callable[[], object]) -> None:
-        """Call `write`, which makes a new generation; the next change begins the journal of that generation."""
+        """Call `write`, which makes a new generation.
+
+        The next change begins the journal of that generation.
+        """
         self._close_journal()
         write()
         self.unsaved = 0
@@ -197,7 +206,10 @@ def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """Return the complete lines of a journal; raise IndexFolderError for a damaged line before a complete one."""
+    """Return the complete lines of a journal.
+
+    Raise IndexFolderError for a damaged line before a complete one.
+    """
     if path.is_symlink():
         raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
     try:
@@ -214,7 +226,10 @@ def _complete_lines(path: Path) -> list[bytes]:
 
 
 def _read_journal(path: Path) -> Iterator[Change]:
-    """Yield the changes of a journal, oldest first; raise IndexFolderError if it is damaged."""
+    """Yield the changes of a journal, oldest first.
+
+    Raise IndexFolderError if it is damaged.
+    """
     for number, line in enumerate(_complete_lines(path), 1):
         try:
             method, arguments = json.loads(line[_DIGITS + 1 :])
@@ -245,8 +260,9 @@ def _join_updates(changes: Iterable[Change]) -> list[Change]:
 class TextStore:
     """Token vectors in this process, and texts with metadata under the same ids.
 
-    After :meth:`keep`, each change is first written to the journal of a folder.  An interrupted change is finished or
-    undone by the next use.  :class:`muvera.engines.engine_index.EngineTexts` has the same methods.
+    After :meth:`keep`, each change is first written to the journal of a folder.  An
+    interrupted change is finished or undone by the next use.
+    :class:`muvera.engines.engine_index.EngineTexts` has the same methods.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
@@ -285,7 +301,8 @@ class TextStore:
     def on_one_state(self, read: Callable[[], _Read]) -> _Read:
         """Call `read` so that it reads one state of the texts, and return its result.
 
-        If another thread makes a change during the call, call `read` again with the write lock held.
+        If another thread makes a change during the call, call `read` again with the
+        write lock held.
         """
         before = self._vectors._contents
         try:
@@ -338,7 +355,10 @@ class TextStore:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts; with `update`, also replace those with the same ids.  Return the ids."""
+        """Add texts; with `update`, also replace those with the same ids.
+
+        Return the ids.
+        """
         with self.changing:
             changed, ids = self.vectors._appended(encoded, threads, update)
             names: list[int | str] = ids.tolist()
@@ -449,7 +469,10 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Chang
 
 
 def _write_texts(database: DocumentDatabase, ids: IdMap, path: Path) -> None:
-    """Write the database to a new file; raise ValueError if its ids differ from `ids`."""
+    """Write the database to a new file.
+
+    Raise ValueError if its ids differ from `ids`.
+    """
     _require_same_ids(ids, database, "The index")
     database.save(path)
 

@@ -29,7 +29,10 @@ _Row = tuple[Any, str]
 
 
 class TextFile(NamedTuple):
-    """The texts, ids and metadata of a file, in order; `texts` or `ids` is None if the file has none."""
+    """The texts, ids and metadata of a file, in order.
+
+    `texts` or `ids` is None if the file has none.
+    """
 
     texts: list[str] | None
     ids: list[int | str] | None
@@ -46,8 +49,9 @@ def read_texts(
 ) -> TextFile:
     """Read a file of texts, or with `optional_text` of metadata alone.
 
-    The values of the columns or keys `text` (default: "title" and "text") are joined by line breaks.  By default,
-    `id` is "id" or "_id", and `metadata` are all other columns and the title; an object "metadata" is merged into them.
+    The values of the columns or keys `text` (default: "title" and "text") are joined by
+    line breaks.  By default, `id` is "id" or "_id", and `metadata` are all other
+    columns and the title; an object "metadata" is merged into them.
     """
     if (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
@@ -92,7 +96,10 @@ def read_texts(
 def _all_or_none(
     values: list[Any], rows: list[_Row], what: str, names: Sequence[str], optional: bool
 ) -> list[Any] | None:
-    """Return the values of all rows, or None if they are optional and all missing; otherwise raise ValueError."""
+    """Return the values of all rows, or None if they are optional and all missing.
+
+    Otherwise raise ValueError.
+    """
     missing = [row for value, row in zip(values, rows, strict=True) if value is None]
     if missing and not (optional and len(missing) == len(values)):
         row, place = missing[0]

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 class TextIndex:
     """A searchable collection of texts with metadata: a text encoder, and a store of texts and token vectors.
 
-    :meth:`build`, :meth:`load` and :meth:`open` return one.  Threads may search while another thread changes texts.
+    :meth:`build`, :meth:`load` and :meth:`open` return one.  Threads may search while
+    another thread changes texts.
 
     Parameters
     ----------
@@ -86,26 +87,31 @@ class TextIndex:
         texts : iterable of str
             May be empty.  Blank texts are stored, but no search returns them.
         encoder : TextEncoder or str
-            A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive model in
-            :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted build.
+            A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive
+            model in :class:`muvera.texts.encoders.base.CachedEncoder` to resume an
+            interrupted build.
         vectors : str, configuration or fitted encoder, optional
-            How token vectors become one vector per text: the ``encoder`` of :meth:`muvera.MuveraIndex.build`.
+            How token vectors become one vector per text: the ``encoder`` of
+            :meth:`muvera.MuveraIndex.build`.
         ids : sequence of int or of str, optional
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
             One for each text, for filters.
         path, overwrite
-            Also save the index to this folder, see :meth:`save`.  Later changes stay in memory until :meth:`save`;
-            an index from :meth:`open` writes each change to disk.
+            Also save the index to this folder, see :meth:`save`.  Later changes stay in
+            memory until :meth:`save`; an index from :meth:`open` writes each change to
+            disk.
         settings, threads, **changes
-            As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by default.
+            As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by
+            default.
         progress : callable, optional
             Called with the number of texts after each batch.
 
         Raises
         ------
         TypeError, ValueError
-            For texts that are not strings, metadata that JSON cannot represent, or repeated ids.
+            For texts that are not strings, metadata that JSON cannot represent, or
+            repeated ids.
         FileExistsError
             If `path` exists and `overwrite` is False.
         """
@@ -138,7 +144,8 @@ class TextIndex:
     ) -> list[int | str]:
         """Add texts under new ids, all of them or none, and return these ids.
 
-        The parameters are those of :meth:`build`.  Default ids: the next integers.  Raise ValueError for an id in use.
+        The parameters are those of :meth:`build`.  Default ids: the next integers.
+        Raise ValueError for an id in use.
         """
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
@@ -162,10 +169,12 @@ class TextIndex:
         Parameters
         ----------
         texts, ids, threads
-            As for :meth:`build`.  Without texts, only metadata changes, and texts keep their place in :meth:`select`.
+            As for :meth:`build`.  Without texts, only metadata changes, and texts keep
+            their place in :meth:`select`.
         metadata : sequence of dict, optional
-            With texts, it replaces the stored metadata.  Default: keep the metadata of ids that are in use.
-            Without texts, it changes single fields: None removes a field, and other fields are kept.
+            With texts, it replaces the stored metadata.  Default: keep the metadata of
+            ids that are in use.  Without texts, it changes single fields: None removes
+            a field, and other fields are kept.
 
         Raises
         ------
@@ -196,7 +205,11 @@ class TextIndex:
             self._texts.put(encoded, contents, values, threads, update=True)
 
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
-        """Delete texts by id; for an unknown id, raise KeyError and delete nothing, unless ``missing="ignore"``."""
+        """Delete texts by id.
+
+        For an unknown id, raise KeyError and delete nothing, unless
+        ``missing="ignore"``.
+        """
         self._texts.delete(require_ids(as_id_list(ids)), missing=missing)
 
     def rebuild(self, *, threads: int | None = None) -> None:
@@ -238,20 +251,23 @@ class TextIndex:
     ) -> TextIndex:
         """Open a saved index, or a collection of texts in a database, for durable changes.
 
-        A change is durable once the method returns: it survives if the process is killed or the machine stops.
-        Changes to a folder are first written to a journal, which background saves empty.  Only one process can
-        open a folder; others can load it.  Use the index as a context manager, or call :meth:`close`.
+        A change is durable once the method returns: it survives if the process is
+        killed or the machine stops.  Changes to a folder are first written to a
+        journal, which background saves empty.  Only one process can open a folder;
+        others can load it.  Use the index as a context manager, or call :meth:`close`.
 
         Parameters
         ----------
         path : path, str or Engine
-            A folder written by :meth:`save`, or a collection that ``muvera load`` filled with texts, by its URL, such
-            as ``"postgresql://user@host/database#docs"``, or as an opened engine.
+            A folder written by :meth:`save`, or a collection that ``muvera load``
+            filled with texts, by its URL, such as
+            ``"postgresql://user@host/database#docs"``, or as an opened engine.
         encoder : TextEncoder or str, optional
             As for :meth:`load`.  An empty collection needs it.
         save_changes, save_seconds : int, float
-            Save a folder after about this many changed texts (a long one counts as several), or after this many
-            seconds with changes.  After a crash, unsaved texts are encoded again.
+            Save a folder after about this many changed texts (a long one counts as
+            several), or after this many seconds with changes.  After a crash, unsaved
+            texts are encoded again.
 
         Raises
         ------
@@ -280,9 +296,12 @@ class TextIndex:
             raise
 
     def close(self) -> None:
-        """Save the changes of an index from :meth:`open`, and release its folder.  Searches still work.
+        """Save the changes of an index from :meth:`open`, and release its folder.
 
-        If the disk is full, OSError is raised.  The folder is released nevertheless; its journal contains all changes.
+        Searches still work.
+
+        If the disk is full, OSError is raised.  The folder is released nevertheless;
+        its journal contains all changes.
         """
         self._texts.close()
 
@@ -301,15 +320,18 @@ class TextIndex:
         path : path
             A folder written by :meth:`save`.
         encoder : TextEncoder or str, optional
-            Must have the name of the encoder that built the index.  Default: that encoder, if it is "colbert-small"
-            or "minilm"; other models can run code or send texts elsewhere.
+            Must have the name of the encoder that built the index.  Default: that
+            encoder, if it is "colbert-small" or "minilm"; other models can run code or
+            send texts elsewhere.
 
         Raises
         ------
         FileNotFoundError, IndexFolderError
-            If the folder contains no index, a damaged one, or one of another format version.
+            If the folder contains no index, a damaged one, or one of another format
+            version.
         ValueError
-            For an index without texts, a missing `encoder`, or an encoder that did not build the index.
+            For an index without texts, a missing `encoder`, or an encoder that did not
+            build the index.
         """
         return cls._load(as_path(path).resolve(), encoder)
 
@@ -317,7 +339,10 @@ class TextIndex:
     def _load(
         cls, place: Path, encoder: TextEncoder | str | None, folder: DurableFolder | None = None
     ) -> TextIndex:
-        """Load an index with the changes in its journal; the open `folder` then keeps each later change."""
+        """Load an index with the changes in its journal.
+
+        The open `folder` then keeps each later change.
+        """
         index, database, changes = read_folder(place)
         name = str(database.text_encoder)
         unsaved = any(change.texts is not None for change in changes)
@@ -372,28 +397,33 @@ class TextIndex:
         k : int
             Maximum number of hits for each query.
         where : mapping, optional
-            A condition on the metadata, see :mod:`muvera.metadata`.  An unknown field matches no text.
+            A condition on the metadata, see :mod:`muvera.metadata`.  An unknown field
+            matches no text.
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
-            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a database.
+            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a
+            database.
         recall, threads
             As for :meth:`muvera.MuveraIndex.search`.
         words : float
-            Weight of words that query and text share (BM25), from 0 (none) to below 1; default: 0.1.  Models are weak
-            on rare names and numbers, so texts that share many words become candidates, too, except in a database.
+            Weight of words that query and text share (BM25), from 0 (none) to below 1;
+            default: 0.1.  Models are weak on rare names and numbers, so texts that
+            share many words become candidates, too, except in a database.
         explain : bool
             Add word matches to each hit.  Default: False.
 
         Returns
         -------
         list of Hit, or list of such lists
-            The hits of a single string, or one list of hits for each query of a sequence.
+            The hits of a single string, or one list of hits for each query of a
+            sequence.
 
         Raises
         ------
         TypeError, ValueError
-            For an invalid condition (FilterError), a wrong setting, or `recall` without a calibration.
+            For an invalid condition (FilterError), a wrong setting, or `recall` without
+            a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
         answer = partial(self._answer, queries, options, self._hits)
@@ -424,7 +454,8 @@ class TextIndex:
         queries, k, **options
             As for :meth:`search`.
         alpha : float
-            Weight of the whole text's score, which is added to the sentence's similarity.  `Hit.parts` has both.
+            Weight of the whole text's score, which is added to the sentence's
+            similarity.  `Hit.parts` has both.
 
         Raises
         ------
@@ -439,7 +470,10 @@ class TextIndex:
     def _answer(
         self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
     ) -> list[Hit] | list[list[Hit]]:
-        """Rank texts for each query, and call `hits` with its tokens and score parts; explain hits if requested."""
+        """Rank texts for each query, and call `hits` with its tokens and score parts.
+
+        Explain hits if requested.
+        """
         contents = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, contents)
         best = self._texts.rank(contents, encoded, options)
@@ -469,7 +503,8 @@ class TextIndex:
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
 
-        Raise ValueError for a blank query or text, or an encoder that cannot map tokens to characters.
+        Raise ValueError for a blank query or text, or an encoder that cannot map tokens
+        to characters.
         """
         return self.explain_all(query, [id])[0]
 
@@ -499,7 +534,10 @@ class TextIndex:
         return self._texts.get(require_ids(as_id_list(ids)), missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of texts that satisfy a condition, in insertion order; ``{}`` selects all."""
+        """Return the ids of texts that satisfy a condition, in insertion order.
+
+        ``{}`` selects all.
+        """
         return self._texts.select(where)
 
     def info(self) -> IndexInfo:

@@ -1,4 +1,7 @@
-"""tune: compare encoders on a sample; held-out queries estimate the recall of the choice."""
+"""tune: compare encoders on a sample.
+
+Held-out queries estimate the recall of the choice.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from ..utils.checks import require_int
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
 
-# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs with sketches of 640 to 20,480 floats.
+# (num_repetitions, num_simhash_projections, projection_dimension) of FDEs with sketches
+# of 640 to 20,480 floats.
 _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40, 5, 16))
 
 
@@ -31,8 +35,9 @@ _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40
 class TunedRow:
     """An encoder, the bytes of its vectors in the index, and its recall among the tuning's candidates.
 
-    `recall` is that of the selection queries.  Rows are compared by `mean_recall`, its mean with the recall among half
-    as many candidates.  `held_out` is the recall of the held-out queries, and `interval` its 95% confidence interval.
+    `recall` is that of the selection queries.  Rows are compared by `mean_recall`, its
+    mean with the recall among half as many candidates.  `held_out` is the recall of the
+    held-out queries, and `interval` its 95% confidence interval.
     """
 
     name: str
@@ -67,7 +72,8 @@ class Tuning:
     rows : tuple of TunedRow
         All measured encoders, by bytes.
     exact_search : bool
-        True if the collection is so small that an index reads all tokens and needs no vectors.
+        True if the collection is so small that an index reads all tokens and needs no
+        vectors.
     """
 
     documents: int
@@ -97,7 +103,10 @@ class Tuning:
         return self.choice.config
 
     def within(self, max_bytes: int) -> TunedRow:
-        """Return the row with the highest `mean_recall` within `max_bytes` bytes; ValueError if no row is."""
+        """Return the row with the highest `mean_recall` within `max_bytes` bytes.
+
+        ValueError if no row is.
+        """
         rows = tuple(row for row in self.rows if row.bytes <= max_bytes)
         if not rows:
             raise ValueError(f"max_bytes must be at least {self.rows[0].bytes}, got {max_bytes}.")
@@ -172,26 +181,28 @@ def tune(
 ) -> Tuning:
     """Find the encoder that suits documents and their queries.
 
-    FDEs of all presets and many sizes are compared with exact Chamfer on a sample.  Two thirds of the queries are
-    used to choose an encoder; the other third estimates its recall.
-    Encoders are fitted to documents only.
+    FDEs of all presets and many sizes are compared with exact Chamfer on a sample.  Two
+    thirds of the queries are used to choose an encoder; the other third estimates its
+    recall.  Encoders are fitted to documents only.
 
     Parameters
     ----------
     documents : MultiVectors or a list of arrays (tokens, dimension)
     queries : MultiVectors or a list of arrays, optional
-        Queries of the same model; at most 300 are used, fewer if tokens are many or wide.  Default: windows
-        of the documents' tokens.
+        Queries of the same model; at most 300 are used, fewer if tokens are many or
+        wide.  Default: windows of the documents' tokens.
     target_recall : float, optional
-        Select the smallest vectors for which this share of the exact ten best is among the candidates.
-        Default: select the highest mean of recall among the candidates and among half as many.
+        Select the smallest vectors for which this share of the exact ten best is among
+        the candidates. Default: select the highest mean of recall among the candidates
+        and among half as many.
     max_bytes : int, optional
         Limit of a document's vector in bytes.
     candidates : int, optional
-        Documents that a search ranks exactly.  Default: 100, at most a quarter of the sample.
+        Documents that a search ranks exactly.  Default: 100, at most a quarter of the
+        sample.
     sample : int
-        Documents to measure; time grows in proportion.  With the same number of candidates, recall is lower
-        in a larger collection.
+        Documents to measure; time grows in proportion.  With the same number of
+        candidates, recall is lower in a larger collection.
     seed : int
         Seed of the random draws.  The choice depends only on the seed and the data.
     threads : int, optional
@@ -202,15 +213,16 @@ def tune(
     Returns
     -------
     Tuning
-        ``config`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index --config``, ``rows`` and ``text``.
+        ``config`` for :meth:`MuveraIndex.build`, ``save`` for ``muvera index
+        --config``, ``rows`` and ``text``.
 
     Raises
     ------
     TypeError
         If a number is not an int.
     ValueError
-        If fewer than 50 documents or 30 queries have tokens, a value is out of range, or no encoder is
-        within the limit.
+        If fewer than 50 documents or 30 queries have tokens, a value is out of range,
+        or no encoder is within the limit.
 
     Examples
     --------
@@ -255,7 +267,8 @@ def tune(
         ranks = drawn.ranks(config)
         shares = (ranks[held_out] < candidates).mean(axis=1)
         recall = float((ranks[selection] < candidates).mean())
-        # If all encoders have a recall of nearly 1 among the candidates, half as many still separate them.
+        # If all encoders have a recall of nearly 1 among the candidates, half as many
+        # still separate them.
         half = float((ranks[selection] < max(K, candidates // 2)).mean())
         rows.append(
             TunedRow(

@@ -26,8 +26,9 @@ _GAP = 64 << 10
 class GrowingArray:
     """An array whose capacity grows by half, so that appending rows takes linear time.
 
-    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are invisible to the original.  Only
-    one of both can append into the shared buffer, the other one copies it.  The first values decide the dtype.
+    A copy (:func:`copy.copy`) shares the buffer: values that are appended to it are
+    invisible to the original.  Only one of both can append into the shared buffer, the
+    other one copies it.  The first values decide the dtype.
     """
 
     def __init__(self, values: NDArray[Any]) -> None:
@@ -60,7 +61,10 @@ class GrowingArray:
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file; raise OSError with its name if it was not written completely."""
+    """Write a ``.npy`` file.
+
+    Raise OSError with its name if it was not written completely.
+    """
     try:
         np.save(path, array)
     except OSError as error:
@@ -96,7 +100,8 @@ class NpyHeader(NamedTuple):
 def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
     """Read the header of a .npy file; raise ValueError with its name `place` if it is damaged.
 
-    NumPy's own reader allocates as much memory as the header requires before it checks the file's size.
+    NumPy's own reader allocates as much memory as the header requires before it checks
+    the file's size.
     """
     try:
         version = np.lib.format.read_magic(stream)
@@ -107,7 +112,8 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
     except OSError:
         raise
     except Exception as error:
-        # Headers are Python literals: tokenizer, parser and dtype raise many types of exceptions.
+        # Headers are Python literals: tokenizer, parser and dtype raise many types of
+        # exceptions.
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"{place} is not a .npy file, or its beginning is damaged: {reason}.") from error
     return NpyHeader(tuple(int(size) for size in shape), bool(fortran), dtype, stream.tell())
@@ -116,7 +122,8 @@ def read_npy_header(stream: IO[bytes], place: str) -> NpyHeader:
 def load_npy(path: Path, *, mmap: bool = True) -> NDArray[Any]:
     """Return the array of a .npy file of numbers or strings, memory-mapped by default.
 
-    Raises FileNotFoundError, or ValueError if the file is damaged, truncated or contains pickled objects.
+    Raises FileNotFoundError, or ValueError if the file is damaged, truncated or
+    contains pickled objects.
     """
     try:
         stream = path.open("rb")
@@ -164,7 +171,10 @@ def ask_for(address: int, starts: NDArray[np.int64], stops: NDArray[np.int64]) -
 
 
 def forget(array: NDArray[np.generic]) -> None:
-    """Release a mapped array's pages in this process; an array without a file is not changed."""
+    """Release a mapped array's pages in this process.
+
+    An array without a file is not changed.
+    """
     if _LIBC is None or array.nbytes == 0 or not _is_mapped(array):
         return
     low = array.ctypes.data // _PAGE * _PAGE
@@ -181,7 +191,10 @@ def _is_mapped(array: NDArray[np.generic]) -> bool:
 
 
 def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
-    """Return the share of a mapped array's pages in memory, of at most `samples`; None if the system cannot tell."""
+    """Return the share of a mapped array's pages in memory, of at most `samples`.
+
+    None if the system cannot tell.
+    """
     if _LIBC is None or array.nbytes == 0:
         return None
     low = array.ctypes.data // _PAGE * _PAGE

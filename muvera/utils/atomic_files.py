@@ -1,8 +1,8 @@
 """Write files and folders atomically: beside their target, synced, then renamed; checksums of files.
 
-A folder that will become ``NAME`` is first called ``.NAME.PURPOSE-RANDOM``.  Before it is created,
-``.NAME.lock-RANDOM`` is locked; the system frees that lock when the process dies.  So any process that can
-take the lock may remove the folder.
+A folder that will become ``NAME`` is first called ``.NAME.PURPOSE-RANDOM``.  Before it
+is created, ``.NAME.lock-RANDOM`` is locked; the system frees that lock when the process
+dies.  So any process that can take the lock may remove the folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import filelock
 
 from .checks import as_path
 
-# Purposes of folders beside a target: the new target, its tokens while it is built, and the old target to restore.
+# Purposes of folders beside a target: the new target, its tokens while it is built, and
+# the old target to restore.
 _PURPOSES = ("partial", "staging", "old")
 
 # Another process can take a lock with a random name only while it removes leftovers.
@@ -36,7 +37,8 @@ _ATTEMPTS = 10
 # Of Linux' renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
-# Larger files are checked by size only, unless `thorough` is set: a checksum reads the whole file.
+# Larger files are checked by size only, unless `thorough` is set: a checksum reads the
+# whole file.
 _QUICK_BYTES = 256 << 20
 
 
@@ -90,7 +92,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; raise ValueError with its name if it is damaged."""
+    """Return the content of a JSON file.
+
+    Raise ValueError with its name if it is damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -114,7 +119,8 @@ def described_file(path: Path) -> dict[str, Any]:
 def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
     """Raise ValueError unless a file matches its description from :func:`described_file`.
 
-    `thorough`: True compares the checksum, False only the size; default: the checksum of files up to 256 MiB.
+    `thorough`: True compares the checksum, False only the size; default: the checksum
+    of files up to 256 MiB.
     """
     if not path.is_file():
         raise ValueError(
@@ -149,9 +155,10 @@ def atomic_folder(
 ) -> Iterator[Path]:
     """Yield a folder beside `target` to fill, which becomes `target` if the block ends without an error.
 
-    Raises FileExistsError if `target` is a file, or if it is not empty and either `overwrite` is False or a file in it
-    matches none of the patterns `own`.  Linux exchanges both folders in one step; elsewhere, the next call restores
-    `target` after a kill.
+    Raises FileExistsError if `target` is a file, or if it is not empty and either
+    `overwrite` is False or a file in it matches none of the patterns `own`.  Linux
+    exchanges both folders in one step; elsewhere, the next call restores `target` after
+    a kill.
     """
     target = as_path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +199,10 @@ def atomic_folder(
 
 @contextmanager
 def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
-    """Remove leftovers, then yield a new folder beside `target`; remove it at the end, unless it was renamed."""
+    """Remove leftovers, then yield a new folder beside `target`.
+
+    Remove it at the end, unless it was renamed.
+    """
     remove_stale_siblings(target)
     for _ in range(_ATTEMPTS):
         mark = secrets.token_hex(8)
@@ -211,7 +221,10 @@ def sibling_folder(target: Path, purpose: str) -> Iterator[Path]:
 
 
 def remove_stale_siblings(target: Path) -> None:
-    """Remove leftovers of killed processes beside `target`; restore a target that they moved away."""
+    """Remove leftovers of killed processes beside `target`.
+
+    Restore a target that they moved away.
+    """
     if not target.parent.is_dir():
         return
     names = "|".join((*_PURPOSES, "lock"))
@@ -246,7 +259,10 @@ def remove_folder(folder: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders in one step; return False if the system cannot."""
+    """Exchange the names of two folders in one step.
+
+    Return False if the system cannot.
+    """
     rename = _renameat2()
     if rename is None:
         return False

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# The beginning of a URL; pathlib turns "//" into "/".  A drive of Windows has one letter.
+# The beginning of a URL; pathlib turns "//" into "/".  A drive of Windows has one
+# letter.
 _URL = re.compile(
     r"([a-z][a-z0-9+.-]+):/|(postgres|postgresql|qdrant|qdrants|qdrant-edge|lancedb|milvus):", re.I
 )
@@ -25,7 +26,10 @@ def given(value: Any) -> str:
 
 
 def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
-    """Return a collection of ids as a list; raise TypeError for a single id, such as a string."""
+    """Return a collection of ids as a list.
+
+    Raise TypeError for a single id, such as a string.
+    """
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
         if type(ids) not in kinds:
@@ -43,7 +47,10 @@ def url_scheme(text: str) -> str | None:
 
 
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """Return the path of a folder; raise TypeError if it is not a path, or ValueError if it is empty or a URL."""
+    """Return the path of a folder.
+
+    Raise TypeError if it is not a path, or ValueError if it is empty or a URL.
+    """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")
     if not os.fspath(path):
@@ -114,14 +121,18 @@ def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun, such as "1,200 documents"; `plural` is by default the singular with an s."""
+    """Return a number with its noun, such as "1,200 documents".
+
+    `plural` is by default the singular with an s.
+    """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
     """Import `module`, such as ``"pyarrow.parquet"``, for a purpose such as ``"Reading Parquet"``.
 
-    The ImportError of a missing library names the extra of ``muvera-toolkit`` that installs it.
+    The ImportError of a missing library names the extra of ``muvera-toolkit`` that
+    installs it.
     """
     try:
         return importlib.import_module(module)

@@ -1,6 +1,7 @@
 """ReadersWriterLock, and locks in a process that forks while other threads hold them.
 
-A child process has only the thread that forked, so a lock of another thread would never be released.
+A child process has only the thread that forked, so a lock of another thread would never
+be released.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ if hasattr(os, "register_at_fork"):
 class ReadersWriterLock:
     """A lock that several readers share and a writer holds alone; no reader overtakes a waiting writer.
 
-    A reader holds one of several plain locks; a writer holds all of them.  Plain locks are safe from interrupts: a
-    ``with`` statement always releases them.  A lock that Python code releases could stay held after an interrupt.
+    A reader holds one of several plain locks; a writer holds all of them.  Plain locks
+    are safe from interrupts: a ``with`` statement always releases them.  A lock that
+    Python code releases could stay held after an interrupt.
 
     The lock is not reentrant: a thread that holds it must not acquire it again.
     """
@@ -80,7 +82,10 @@ class ReadersWriterLock:
         return slot
 
     def alone(self, work: Callable[[], object], held: int = 0) -> None:
-        """Call `work` while no other thread holds the lock.  This thread already holds the first `held` plain locks."""
+        """Call `work` while no other thread holds the lock.
+
+        This thread already holds the first `held` plain locks.
+        """
         if held == len(self._locks):
             work()
             return

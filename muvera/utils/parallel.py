@@ -1,4 +1,7 @@
-"""Split work over threads, so that results do not depend on their number; name the stages of long work."""
+"""Split work over threads, so that results do not depend on their number.
+
+Name the stages of long work.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from numpy.typing import NDArray
 
 from .checks import require_int
 
-#: Multiply-adds below which other threads are not worth waking: one or two milliseconds of work.
+#: Multiply-adds below which other threads are not worth waking: one or two milliseconds
+#: of work.
 SMALL = 1 << 26
 
 _MOST_THREADS = 1024
@@ -50,7 +54,8 @@ def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
 def split_by_weight(cumulative: NDArray[np.int64], weight: int, most: int) -> list[tuple[int, int]]:
     """Split items into consecutive non-empty ranges (start, stop) of at least `weight` and at most `most` items.
 
-    `cumulative`, int64 (n + 1,), contains the partial sums of the items' weights, like offsets of lengths.
+    `cumulative`, int64 (n + 1,), contains the partial sums of the items' weights, like
+    offsets of lengths.
     """
     count = len(cumulative) - 1
     ranges = []
@@ -71,9 +76,10 @@ def run_in_ranges(
 ) -> None:
     """Call ``work(start, stop)`` for every range, on this thread and up to `threads` - 1 others.
 
-    After an exception, waiting ranges are dropped; the exception is raised once the running ranges have ended.  `work`
-    must only write to its own range.  `operations` is the estimated number of multiply-adds of all ranges: below SMALL,
-    this thread does all the work.
+    After an exception, waiting ranges are dropped; the exception is raised once the
+    running ranges have ended.  `work` must only write to its own range.  `operations`
+    is the estimated number of multiply-adds of all ranges: below SMALL, this thread
+    does all the work.
     """
     count = min(thread_count(threads), len(ranges))
     if count <= 1 or operations < SMALL:

@@ -1,4 +1,7 @@
-"""Random changes of an index, alone or beside searches; every answer must be that of one state, by plain arithmetic."""
+"""Random changes of an index, alone or beside searches.
+
+Every answer must be that of one state, by plain arithmetic.
+"""
 
 import itertools
 import threading
@@ -19,15 +22,17 @@ CONFIG = FDEConfig.preset(
 #: Documents by id.
 State = dict[int, np.ndarray]
 
-#: Documents from which on deletions become as frequent as additions, and documents of an addition.
+#: Documents from which on deletions become as frequent as additions, and documents of
+#: an addition.
 MANY, MORE = 200, 15
 
 
 class Changes:
     """An index that writers change and readers search, until the deadline or the first fault.
 
-    A writer has ids of its own.  Its state i can be visible from the moment when the change to it began until the next
-    change has returned.  Without readers, the only writer searches after each change.
+    A writer has ids of its own.  Its state i can be visible from the moment when the
+    change to it began until the next change has returned.  Without readers, the only
+    writer searches after each change.
     """
 
     def __init__(self, folder: Path, readers: int, writers: int, **settings: Any) -> None:
@@ -97,7 +102,8 @@ class Changes:
     def search(self, stream: np.random.Generator) -> None:
         """Search in one of several ways, and compare the answer with the states that could be visible."""
         query, ids = stream.normal(size=(3, 12)).astype(np.float32), self.index.ids.tolist()
-        # With all candidates but one, vectors are searched, and at most one document is missing.
+        # With all candidates but one, vectors are searched, and at most one document is
+        # missing.
         filled = sum(len(tokens) > 0 for tokens in self.states[0][-1][1].values())
         ways: list[dict[str, Any]] = [{"candidates": max(10, filled - 1) if self.alone else 10**6}]
         ways += [] if self.alone else [{"candidates": 40, "ef": 60}, {"recall": 0.9, "candidates": None}]
@@ -124,7 +130,10 @@ class Changes:
 
 
 def agrees(ranking: Ranking, query: np.ndarray, held: State, complete: bool, missing: int) -> bool:
-    """Return True if the scores are those of `held`; if `complete`, at most `missing` of the best may be missing."""
+    """Return True if the scores are those of `held`.
+
+    If `complete`, at most `missing` of the best may be missing.
+    """
     exact: dict[Any, float] = {
         i: float((query.astype(float) @ tokens.T.astype(float)).max(axis=1).sum())
         for i, tokens in held.items()

@@ -71,7 +71,8 @@ def _judged(error: Exception, path: Path) -> tuple[str, str]:
     promised = promised or (isinstance(error, OSError) and not str(error).startswith("[Errno"))
     if not promised or not str(error).endswith((".", "?")) or "\n" in str(error):
         return "raw", text
-    # Errors of foreign files name the file; those of the library's own folders need not.
+    # Errors of foreign files name the file; those of the library's own folders need
+    # not.
     named = str(path) in str(error) or (path / "manifest.json").exists() or (path / "encoder.json").exists()
     return ("refused" if named else "nameless"), text
 

@@ -1,6 +1,7 @@
 """Calls that change or save a tiny index and do not end: interrupted at a line, or killed before a file operation.
 
-Afterwards the index and its folder must hold the complete state before or after the call.
+Afterwards the index and its folder must hold the complete state before or after the
+call.
 """
 
 import ast
@@ -30,7 +31,8 @@ from muvera.index import token_store, two_stage_search
 DIMENSION, DOCUMENTS = 8, 14
 GRAPH = HNSWSettings(m=8, ef_construction=40, ef=40)
 
-#: Settings of the indexes.  The last three begin to have vectors, codes and a scan during a change.
+#: Settings of the indexes.  The last three begin to have vectors, codes and a scan
+#: during a change.
 SETTINGS: dict[str, dict[str, Any]] = {
     "all tokens": {"exact_tokens": 10**6},
     "exact": {"exact_tokens": 0, "backend": "exact"},
@@ -125,7 +127,10 @@ class VectorCase:
         return self._expected[call]
 
     def check(self, call: str, index: Any, work: Path, copied: bool = False) -> None:
-        """Require the state before or after a call, in memory and on disk; if it is the one before, repeat the call."""
+        """Require the state before or after a call, in memory and on disk.
+
+        If it is the one before, repeat the call.
+        """
 
         def stored(path: Path) -> Any:
             return self.state(self.load(path))
@@ -266,7 +271,10 @@ class Interrupt:
 
 @contextmanager
 def deadline(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in a block that runs longer, as if a lock stays held; a stopped process does not run."""
+    """Raise TimeoutError in a block that runs longer, as if a lock stays held.
+
+    A stopped process does not run.
+    """
     ticks = itertools.count(1)
 
     def tick(*_: Any) -> None:
@@ -294,7 +302,10 @@ def small_limits() -> Iterator[None]:
 
 
 def interrupt(name: str, parent: Path, choose: Callable[[range], Iterable[int]]) -> list[str]:
-    """Interrupt each call of a case at some of its lines; return what is wrong afterwards."""
+    """Interrupt each call of a case at some of its lines.
+
+    Return what is wrong afterwards.
+    """
     case, work, faults = _made(name, parent), parent / "work", list[str]()
     with small_limits():
         for call in case.calls:
@@ -339,7 +350,10 @@ def _die_before(number: int) -> None:
 
 
 def _killed(case: VectorCase, call: str, work: Path, number: int) -> bool:
-    """Call in a child process that dies before its file operation of this number; return False if it ended before."""
+    """Call in a child process that dies before its file operation of this number.
+
+    Return False if it ended before.
+    """
 
     def run() -> None:
         index = case.prepare(work / "index")
@@ -353,7 +367,10 @@ def _killed(case: VectorCase, call: str, work: Path, number: int) -> bool:
 
 
 def _files_after(case: VectorCase, call: str, work: Path) -> int:
-    """Check what a call left, make it again, and return the number of files; remove them."""
+    """Check what a call left, make it again, and return the number of files.
+
+    Remove them.
+    """
     after, new = case.expected(call, work.with_name("expected"))[1], work / "new"
     if new.exists():
         assert case.state(case.load(new)) == after, "the new folder is wrong"
@@ -373,7 +390,10 @@ def _files_after(case: VectorCase, call: str, work: Path) -> int:
 
 
 def kill_each(name: str, every: int) -> tuple[int, list[str]]:
-    """Kill the calls of a case before each `every`-th file operation; return the number of kills, and the faults."""
+    """Kill the calls of a case before each `every`-th file operation.
+
+    Return the number of kills, and the faults.
+    """
     kills, faults = 0, []
     with patch.object(os, "fsync"), tempfile.TemporaryDirectory() as parent:
         work, case = Path(parent, "work"), _made(name, Path(parent))

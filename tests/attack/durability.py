@@ -67,7 +67,10 @@ class Writer:
             self.acknowledged += 1
 
     def wrong(self, found: State) -> tuple[bool, bool]:
-        """Return whether a change was lost, and whether one was half applied; continue from what was found."""
+        """Return whether a change was lost, and whether one was half applied.
+
+        Continue from what was found.
+        """
         before, after, self.state = self.state, self.next, found
         changing = {key for key in {*before, *after} if before.get(key) != after.get(key)}
         left = [{key: each.get(key) for key in changing} for each in (found, before, after)]
@@ -124,7 +127,10 @@ def over_http(folder: Path, writers: list[Writer], seed: str, seconds: float) ->
 
 
 def through_open(folder: Path, writers: list[Writer], seed: str, seconds: float) -> None:
-    """Kill a process whose threads change its index; it writes one byte for each acknowledged change."""
+    """Kill a process whose threads change its index.
+
+    It writes one byte for each acknowledged change.
+    """
     read, write = os.pipe()
 
     def work() -> None:
@@ -161,7 +167,10 @@ def contents(folder: Path) -> State:
 
 
 def kill_writers(count: int, way: str) -> dict[str, int]:
-    """Kill repeatedly; return the numbers of changes that were acknowledged, lost and half applied."""
+    """Kill repeatedly.
+
+    Return the numbers of changes that were acknowledged, lost and half applied.
+    """
     attack = {"http": over_http, "open": through_open}[way]
     writers = [Writer(number) for number in range(WRITERS)]
     counts = {"lost": 0, "half applied": 0}

@@ -1,4 +1,7 @@
-"""Change indexes of texts while a disk is full.  SQLite reads its folder of temporary files when the process starts."""
+"""Change indexes of texts while a disk is full.
+
+SQLite reads its folder of temporary files when the process starts.
+"""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -20,7 +23,10 @@ def contents(index: TextIndex) -> Any:
 
 @contextmanager
 def full(filler: str) -> Iterator[None]:
-    """Fill the disk with the file `filler` during a block; without it, no file may grow beyond 200 kB."""
+    """Fill the disk with the file `filler` during a block.
+
+    Without it, no file may grow beyond 200 kB.
+    """
     unlimited = resource.RLIM_INFINITY
     if filler:
         with suppress(OSError), Path(filler).open("wb", buffering=0) as file:
@@ -67,7 +73,10 @@ def fill_temporary(place: str, filler: str) -> None:
 
 
 def fill_folder(place: str, filler: str) -> None:
-    """A change that does not fit into the journal is not made; a save that does not fit loses nothing."""
+    """A change that does not fit into the journal is not made.
+
+    A save that does not fit loses nothing.
+    """
     index = TextIndex.open(folder := built(place), ENCODER)
     index.delete([3])
     with full(filler):

@@ -30,7 +30,10 @@ NUMBERS = (0, 1, -1, 3, 2**7, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**48, 
 
 
 def mutate(sample: Path, name: str, number: int) -> str:
-    """Damage a copy of the sample called `name`; the same name and number cause the same damage."""
+    """Damage a copy of the sample called `name`.
+
+    The same name and number cause the same damage.
+    """
     rng = random.Random(f"{name}/{number}")
     files = sorted(path for path in [sample, *sample.rglob("*")] if path.is_file())
     file = rng.choice(files)
@@ -198,7 +201,8 @@ def _calling(module: str, name: str, argument: str) -> bytes:
 
 _SHELLS = (("os", "system"), ("posix", "system"), ("subprocess", "getoutput"))
 
-#: Pickles that run a program, fill the memory or never end if they are loaded, and pickles of other values.
+#: Pickles that run a program, fill the memory or never end if they are loaded, and
+#: pickles of other values.
 HOSTILE_PICKLES = (
     *(_calling(*name, f"touch {MARKER}") for name in _SHELLS),
     *(_calling("builtins", name, f"open({MARKER!r}, 'w').close()") for name in ("exec", "eval")),

@@ -54,7 +54,10 @@ def kill(child: int) -> None:
 
 
 def start_server(index: Callable[[], TextIndex]) -> tuple[int, int]:
-    """Serve an index in a child process; return its number and port once it accepts connections."""
+    """Serve an index in a child process.
+
+    Return its number and port once it accepts connections.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     child = forked(lambda: serve(index(), ServerSettings(writable=True, token="secret"), port=port))

@@ -64,7 +64,10 @@ def padded(place: Path) -> Path:
 
 
 def rows(place: Path, name: str, key: str) -> Path:
-    """Write JSON, or lines of JSON; "vector" has named vectors as points of Qdrant do."""
+    """Write JSON, or lines of JSON.
+
+    "vector" has named vectors as points of Qdrant do.
+    """
     values = [{"id": i, key: tokens.tolist()} for i, tokens in zip(NAMES, DOCUMENTS, strict=True)]
     if key == "vector":
         values = [{"id": row["id"], "payload": {"n": 1}, key: {"colbert": row[key]}} for row in values]
@@ -138,7 +141,8 @@ def encoder(place: Path, preset: str, **changes: Any) -> Path:
     return place / "encoder"
 
 
-#: Functions that write a sample into an empty folder and return its path; they skip a test without their library.
+#: Functions that write a sample into an empty folder and return its path; they skip a
+#: test without their library.
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     "npy": npy,
     "npy_padded": padded,

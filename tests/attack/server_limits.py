@@ -1,4 +1,7 @@
-"""Send many kinds of requests to a server; measure its memory, and how long another client waits for /health."""
+"""Send many kinds of requests to a server.
+
+Measure its memory, and how long another client waits for /health.
+"""
 
 import http.client
 import json
@@ -65,7 +68,10 @@ def build(folder: Path) -> TextIndex:
 
 
 def send(port: int, address: str, content: bytes) -> int:
-    """Send a request and return the status; 0 if the server refused it before the body was sent."""
+    """Send a request and return the status.
+
+    0 if the server refused it before the body was sent.
+    """
     method, path = address.removesuffix("*").split()
     headers = HEADERS if address.endswith("*") else {"Content-Type": "application/json"}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -93,7 +99,10 @@ def longest_wait(port: int, ended: threading.Event, waits: list[float]) -> None:
 
 
 def measure(name: str) -> tuple[int, float, float]:
-    """Send a request to a new server; return its status, another client's longest wait in ms, and MB of peak memory."""
+    """Send a request to a new server.
+
+    Return its status, another client's longest wait in ms, and MB of peak memory.
+    """
     with tempfile.TemporaryDirectory() as parent:
         child, port = start_server(lambda: build(Path(parent, "index")))
         for _ in range(2):

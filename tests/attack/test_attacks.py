@@ -1,7 +1,8 @@
 """Attacks on indexes, sampled: interrupts, kills, full disks, changes at random, requests to the server.
 
-``MUVERA_ATTACK=500`` runs the long versions: 500 kills of writers, kills before every file operation, minutes of
-changes, all requests, and interrupts at every line, which take hours.
+``MUVERA_ATTACK=500`` runs the long versions: 500 kills of writers, kills before every
+file operation, minutes of changes, all requests, and interrupts at every line, which
+take hours.
 """
 
 import os
@@ -89,5 +90,6 @@ def test_no_request_fills_the_memory_or_keeps_others_waiting(name: str) -> None:
     pytest.importorskip("uvicorn", reason="the serve extra is not installed")
     status, wait, memory = run_alone("server_limits", "measure", name)
     print(f"{name}: {status}, {wait:.0f} ms, {memory:.0f} MB")
-    # Other tests take processor time: the limit of 100 ms holds on a machine with a free core.
+    # Other tests take processor time: the limit of 100 ms holds on a machine with a
+    # free core.
     assert wait < 2000 and memory < 256

@@ -1,7 +1,8 @@
 """Damaged files and folders are read, or refused in one sentence: no crash, no hang, no raw error.
 
-``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.  ``--basetemp`` in memory, such as a folder in
-/dev/shm, makes this several times faster: 1,250 mutations of each take about 6 minutes.
+``MUVERA_ATTACK=N`` tries N mutations of each sample instead of a few.  ``--basetemp``
+in memory, such as a folder in /dev/shm, makes this several times faster: 1,250
+mutations of each take about 6 minutes.
 """
 
 import json
@@ -25,7 +26,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits processe
 
 MUTATIONS = int(os.environ.get("MUVERA_ATTACK", "25"))
 
-#: Samples whose libraries in C, C++ or Rust can crash or hang on damage; ``isolated=True`` limits that.
+#: Samples whose libraries in C, C++ or Rust can crash or hang on damage;
+#: ``isolated=True`` limits that.
 NATIVE = ("arrow_file", "arrow_stream", "hdf5", "lancedb", "parquet", "zarr")
 
 

@@ -14,7 +14,10 @@ COMMANDS = tuple(command.name or "" for command in app.registered_commands)
 
 
 def muvera(*arguments: object, typed: str | None = None) -> tuple[int, str, str]:
-    """Return the exit code, output and error output of ``muvera``; `typed` is its standard input."""
+    """Return the exit code, output and error output of ``muvera``.
+
+    `typed` is its standard input.
+    """
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

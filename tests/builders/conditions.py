@@ -1,4 +1,7 @@
-"""The filter language evaluated in Python, the reference for its translations; nothing of `muvera` is imported."""
+"""The filter language evaluated in Python, the reference for its translations.
+
+Nothing of `muvera` is imported.
+"""
 
 import operator
 from collections.abc import Mapping

@@ -21,7 +21,8 @@ Side = Literal["documents", "queries"]
 
 SIDES: tuple[Side, Side] = ("documents", "queries")
 
-#: Values of a SimHash partition alone: the paper's, small, and without anything that needs a fit.
+#: Values of a SimHash partition alone: the paper's, small, and without anything that
+#: needs a fit.
 PLAIN: dict[str, Any] = {
     "partition": "simhash",
     "moments": None,
@@ -201,7 +202,8 @@ def expected(tokens: np.ndarray, encoder: FDEEncoder, side: Side) -> np.ndarray:
 def narrow_cone(count: int = 600, dimension: int = 32) -> tuple[MultiVectors, MultiVectors]:
     """Return documents whose tokens share a direction (mean cosine about .7), and 30 queries.
 
-    Each document is about three of 60 topics; a query is the noisy beginning of a document.
+    Each document is about three of 60 topics; a query is the noisy beginning of a
+    document.
     """
     rng = np.random.default_rng(7)
     topics = unit_rows(np.random.default_rng(8), 60, dimension)

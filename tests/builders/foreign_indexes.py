@@ -100,7 +100,10 @@ def write_fast_plaid(folder: Path, index: dict[str, Any]) -> Path:
 
 
 def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -> tuple[Path, NDArray[Any]]:
-    """Group a one-chunk index by centroid, as WARP's converter does; return the tokens in documents' order."""
+    """Group a one-chunk index by centroid, as WARP's converter does.
+
+    Return the tokens in documents' order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     nbits, codes, packed = index["nbits"], index["codes"][0], index["packed"][0]
     documents = np.repeat(np.arange(len(index["lengths"][0])), index["lengths"][0]).astype(np.int32)
@@ -122,7 +125,10 @@ def write_warp(folder: Path, index: dict[str, Any], *, repacked: bool = False) -
 
 
 def write_byaldi(folder: Path, pages: Sequence[NDArray[Any]], per_file: int = 100) -> Path:
-    """Write pages as byaldi does: the upper halves of their floats; three pages are a document."""
+    """Write pages as byaldi does: the upper halves of their floats.
+
+    Three pages are a document.
+    """
     (folder / "embeddings").mkdir(parents=True)
     halves = [(page.view(np.uint32) >> 16).astype(np.uint16) for page in pages]
     for start in range(0, len(halves), per_file):
@@ -135,7 +141,10 @@ def write_byaldi(folder: Path, pages: Sequence[NDArray[Any]], per_file: int = 10
 
 
 def write_qdrant(folder: Path, documents: MultiVectors, name: str = "") -> Path:
-    """Write the collection "docs" of a local Qdrant folder, in the vector `name`; points of empty texts have none."""
+    """Write the collection "docs" of a local Qdrant folder, in the vector `name`.
+
+    Points of empty texts have none.
+    """
     import qdrant_client
 
     models: Any = qdrant_client.models
@@ -164,7 +173,8 @@ def decode_slowly(
 ) -> NDArray[np.float64]:
     """Decode bit by bit in Python, float64.
 
-    Field i of a token begins at bit i * nbits, with its lowest bit.  Bit 0 is the highest bit of the first byte.
+    Field i of a token begins at bit i * nbits, with its lowest bit.  Bit 0 is the
+    highest bit of the first byte.
     """
     out = np.empty((len(codes), centroids.shape[1]))
     for t, code in enumerate(codes):

@@ -2,9 +2,10 @@
 
     PYTHONPATH=.:tests python -m builders.golden_indexes [NAME ...]
 
-Each folder holds documents with string ids; some were deleted and some replaced after the first save, so the tokens
-are in two generations.  ``index/queries`` holds queries, ``index/NAME.json`` the expected answers.  Add a
-folder for a new backend, encoder or format version; make an old one again only if no released version wrote it
+Each folder holds documents with string ids; some were deleted and some replaced after
+the first save, so the tokens are in two generations.  ``index/queries`` holds queries,
+``index/NAME.json`` the expected answers.  Add a folder for a new backend, encoder or
+format version; make an old one again only if no released version wrote it
 (docs/index-format.md).
 """
 

@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
-#: Real collections beside the checkout; tests that need them are skipped if they are absent.
+#: Real collections beside the checkout; tests that need them are skipped if they are
+#: absent.
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -19,9 +20,10 @@ def environment(**variables: str) -> dict[str, str]:
 def kernel_cache() -> str:
     """Return the folder of compiled kernels for this run and every process that it starts.
 
-    numba finds a compiled kernel by the kernel's own file.  It sees neither edits in another module that the kernel
-    calls nor other settings.  Each worker of pytest-xdist has a folder of its own: two processes that write different
-    overloads of one kernel at the same time may leave an index that names the wrong one.
+    numba finds a compiled kernel by the kernel's own file.  It sees neither edits in
+    another module that the kernel calls nor other settings.  Each worker of
+    pytest-xdist has a folder of its own: two processes that write different overloads
+    of one kernel at the same time may leave an index that names the wrong one.
     """
     if "NUMBA_CACHE_DIR" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
         return os.environ["NUMBA_CACHE_DIR"]

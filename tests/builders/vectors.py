@@ -16,7 +16,10 @@ def clustered(seed: int, count: int, dimension: int = 32) -> np.ndarray:
 
 
 def filled(search: Any, vectors: np.ndarray, labels: Any = None, step: int = 10**9) -> Any:
-    """Return `search` with these vectors, `step` at a time, under the labels 0, 1, ... or others."""
+    """Return `search` with these vectors, `step` at a time, under the labels 0, 1, ...
+
+    or others.
+    """
     names = np.arange(len(vectors)) if labels is None else np.asarray(labels)
     for start in range(0, len(vectors), step):
         search.add(names[start : start + step], vectors[start : start + step], threads=1)
@@ -24,7 +27,10 @@ def filled(search: Any, vectors: np.ndarray, labels: Any = None, step: int = 10*
 
 
 def recall(labels: np.ndarray, vectors: np.ndarray, queries: np.ndarray) -> float:
-    """Return the mean share of the exact best rows among `labels`; a query has as many of both, or fewer rows."""
+    """Return the mean share of the exact best rows among `labels`.
+
+    A query has as many of both, or fewer rows.
+    """
     k = labels.shape[1]
     best = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :k]
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(best, labels, strict=True)]))

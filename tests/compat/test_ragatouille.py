@@ -81,7 +81,10 @@ def test_arguments_of_the_splitter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_ragatouille(path: Path) -> dict[str, Any]:
-    """Write an index of four passages of three documents; the first document was deleted."""
+    """Write an index of four passages of three documents.
+
+    The first document was deleted.
+    """
     words = HashEncoder().encode_documents(["beta one two gamma delta epsilon"])[0]
     index = random_index(0, [[5, 3], [4, 6]], centroids=len(words))
     index["centroids"] = words.astype(np.float16)

@@ -1,4 +1,7 @@
-"""Pickles of plain data and files of torch are read; hostile ones are refused before anything runs."""
+"""Pickles of plain data and files of torch are read.
+
+Hostile ones are refused before anything runs.
+"""
 
 import collections
 import os
@@ -103,7 +106,8 @@ def test_all_other_names_and_instructions_are_refused(content: bytes, message: s
 # -- arrays of objects ------------------------------------------------------------
 
 
-# Lists of the list before, twice: the last one describes 2**40 lists.  Memo 240 holds all of them.
+# Lists of the list before, twice: the last one describes 2**40 lists.  Memo 240 holds
+# all of them.
 NESTED = b"(]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(40)) + b"tq\xf0"
 DTYPE, ARRAY = b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n"
 COUNT = 10**5

@@ -1,4 +1,7 @@
-"""Transforms between source and target, which do not depend on the batch size; pooling as each library does it."""
+"""Transforms between source and target, which do not depend on the batch size.
+
+Pooling as each library does it.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -115,7 +118,8 @@ def test_golden_vectors_of_each_library(name: str) -> None:
         factor, protected = map(int, case.split("/")[1:3])
         pooled = pool_tokens(documents, factor, replace(RULES[name], protected=protected))
         np.testing.assert_array_equal(pooled.lengths, golden[case.replace("tokens", "lengths")])
-        # Means of unit vectors summed in another order: a few units of float32's last place.
+        # Means of unit vectors summed in another order: a few units of float32's last
+        # place.
         np.testing.assert_allclose(pooled.tokens, golden[case], rtol=0, atol=3e-7)
 
 

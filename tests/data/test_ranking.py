@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from muvera.data.ranking import Ranking, best_first
 
-# Few different values, so that most rankings have ties; sometimes enough for the selection path.
+# Few different values, so that most rankings have ties; sometimes enough for the
+# selection path.
 scores = st.lists(st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0]), max_size=30)
 
 

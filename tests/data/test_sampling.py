@@ -34,7 +34,8 @@ def test_a_sample_is_bounded_and_uniform(monkeypatch: pytest.MonkeyPatch) -> Non
         assert len(sample) == len(set(sample.tokens[sample.offsets[:-1], 0].tolist()))
         assert sampled(texts, seed, 77).tokens.tobytes() == sample.tokens.tobytes()
         late.append(float((sample.lengths == 10).mean()))
-    # Half of all are late; shrinking favors neither, but ends once enough long ones are dropped.
+    # Half of all are late; shrinking favors neither, but ends once enough long ones are
+    # dropped.
     assert 0.3 < np.mean(late) < 0.6
 
 

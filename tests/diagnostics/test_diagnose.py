@@ -18,7 +18,10 @@ from muvera.fde.encoder import FDEEncoder
 
 
 def cones(mean_cosine: float, count: int = 60, dimension: int = 32, seed: int = 0) -> MultiVectors:
-    """Documents of 8 unit tokens around one direction; see the tests of the geometry."""
+    """Documents of 8 unit tokens around one direction.
+
+    See the tests of the geometry.
+    """
     rng = np.random.default_rng(seed)
     axis = np.eye(1, dimension) * np.sqrt(mean_cosine)
     tokens = axis + np.sqrt(1 - mean_cosine) * rng.normal(size=(8 * count, dimension)) / np.sqrt(dimension)
@@ -29,7 +32,8 @@ def test_the_mean_cosine_decides_the_anisotropy() -> None:
     for mean_cosine, anisotropy in ((0.0, "low"), (0.4, "medium"), (0.8, "high")):
         diagnosis = diagnose(cones(mean_cosine))
         assert diagnosis.anisotropy == anisotropy and diagnosis.geometry.unit_norms
-        # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence the margin.
+        # 480 tokens of 32 dimensions: the mean moves by 1/480 and a norm by 1/8, hence
+        # the margin.
         assert diagnosis.geometry.mean_cosine == pytest.approx(mean_cosine, abs=0.03)
 
 

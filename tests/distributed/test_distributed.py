@@ -1,4 +1,7 @@
-"""EncodeDocuments has the bits of one process; shards are merged by exact score, and a dead one is named."""
+"""EncodeDocuments has the bits of one process.
+
+Shards are merged by exact score, and a dead one is named.
+"""
 
 import pickle
 import threading

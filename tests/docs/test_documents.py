@@ -1,4 +1,7 @@
-"""Every block of Python and shell in the documents runs as printed; so do the examples and the notebooks."""
+"""Every block of Python and shell in the documents runs as printed.
+
+So do the examples and the notebooks.
+"""
 
 import contextlib
 import importlib.util
@@ -38,7 +41,8 @@ PAGES = [
 EXAMPLES = sorted((DOCS / "examples").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-#: A comment before a block: it never runs, for a reason, or runs only if a module or a server is installed.
+#: A comment before a block: it never runs, for a reason, or runs only if a module or a
+#: server is installed.
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 NEEDS = re.compile(r"<!-- needs the module (\w+) -->")
 SERVER = "<!-- needs a PostgreSQL server -->"
@@ -80,7 +84,10 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def run_shell(code: str) -> Iterator[tuple[int, str]]:
-    """Yield exit codes and output of a block's parts; ``muvera`` runs in this process, which is faster."""
+    """Yield exit codes and output of a block's parts.
+
+    ``muvera`` runs in this process, which is faster.
+    """
     code = re.sub(r"(^|\s)#.*", "", code.replace("\\\n", " "), flags=re.MULTILINE)
     code = os.path.expandvars(code)
     whole = set("$|&;*`") & set(re.sub(r"'[^']*'", "", code))

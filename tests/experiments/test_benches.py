@@ -213,7 +213,8 @@ def test_documents_of_another_kind_are_found_by_simhash(monkeypatch: pytest.Monk
     ]
     own, added = (column(table, name) for name in ("own queries @20", "queries of the added kind @20"))
     found = {name: (float(a), float(b)) for name, a, b in zip(column(table, "FDE"), own, added, strict=True)}
-    # What was fitted does not suit the added kind; SimHash hardly depends on the documents.
+    # What was fitted does not suit the added kind; SimHash hardly depends on the
+    # documents.
     assert found["moments"][1] < found["moments"][0] - 0.1 and found["fde"][1] < found["fde"][0] - 0.1
     assert abs(found["simhash"][1] - found["simhash"][0]) < 0.1
 

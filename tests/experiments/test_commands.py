@@ -105,7 +105,8 @@ UNTIMED: dict[str, Any] = {
     ],
 }
 
-#: Points of the quick run: the ends of sweeps; a peer without an environment is skipped.
+#: Points of the quick run: the ends of sweeps; a peer without an environment is
+#: skipped.
 POINTS = {
     ("timed", "exhaustive"),
     *(("timed", f"muvera, candidates={candidates}") for candidates in (10, 300)),

@@ -121,7 +121,8 @@ def test_parts_keep_what_belongs_together() -> None:
         assert set(part.query_texts[i].split()) <= set(part.document_texts[position].split())
     assert len(few.document_ids) == len(few.documents) == len(few.document_texts) == 8
     assert whole.asked(1000) is whole
-    # Other judgements select other queries, so the checksum differs and no stored result is reused.
+    # Other judgements select other queries, so the checksum differs and no stored
+    # result is reused.
     judged_alone = [replace(whole, judgements=[{0: 1} if i == q else {} for i in range(12)]) for q in (3, 4)]
     assert [one.asked(1).query_ids for one in judged_alone] == [["q3"], ["q4"]]
     assert judged_alone[0].asked(1).checksum != judged_alone[1].asked(1).checksum

@@ -1,7 +1,8 @@
 """Peers: worker processes, and systems with a stand-in for each library.
 
-The real libraries run if ``MUVERA_PEERS`` names the experiments' cache folder; missing environments are made there,
-two of them with torch.  Libraries that are installed here run in this environment.
+The real libraries run if ``MUVERA_PEERS`` names the experiments' cache folder; missing
+environments are made there, two of them with torch.  Libraries that are installed here
+run in this environment.
 """
 
 import contextlib
@@ -164,7 +165,8 @@ def test_answers_of_a_library_and_their_exact_ranking(name: str, tmp_path: Path)
     ],
 )
 def test_the_real_libraries_find_most_of_the_best(name: str, query: dict[str, Any], tmp_path: Path) -> None:
-    # Documents around common directions, as tokens of a model are: WARP drops tokens far from its centroids.
+    # Documents around common directions, as tokens of a model are: WARP drops tokens
+    # far from its centroids.
     collection = synthetic_collection("quick-wide", documents=300, queries=3)
     given = material(collection, tmp_path, Path(str(CACHE)))
     with contextlib.closing(SYSTEMS[name]()) as system:

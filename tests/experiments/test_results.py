@@ -65,7 +65,10 @@ def test_no_judgement_is_nan_and_no_results_are_zero() -> None:
 
 
 def test_intervals_cover_the_true_mean() -> None:
-    """95% nominal; 200 trials of 100 uniform values: below 90% or at 100% has odds under 1 in 1000."""
+    """95% nominal.
+
+    200 trials of 100 uniform values: below 90% or at 100% has odds under 1 in 1000.
+    """
     stream = np.random.default_rng(3)
     found = [mean_interval(stream.random(100)) for _ in range(200)]
     assert 180 <= sum(one is not None and one["low"] <= 0.5 <= one["high"] for one in found) < 200

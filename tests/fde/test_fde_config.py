@@ -164,7 +164,10 @@ def test_wrong_values(values: dict[str, Any], error: type[Exception], message: s
     ],
 )
 def test_values_of_another_partition_are_refused(partition: Any, values: dict[str, Any]) -> None:
-    """They would be ignored.  The message is one sentence that names both partitions."""
+    """They would be ignored.
+
+    The message is one sentence that names both partitions.
+    """
     (name,) = values
     with pytest.raises(ValueError, match=rf"{name}=.* needs partition=.*, got partition={partition!r}\.$"):
         FDEConfig(dimension=64, partition=partition, **values)

@@ -43,9 +43,10 @@ def test_simhash(number: int) -> None:
 def test_fitted_encoders(number: int) -> None:
     """Another BLAS sums in another order, and so turns axes of nearly equal spread.
 
-    Rotations of the vectors do not change products, so these are compared.  Entries of a
-    map may also be rounded to the next byte, which changes a product by less than .02 of
-    the largest one.  Without a learned projection, vectors are compared up to float32.
+    Rotations of the vectors do not change products, so these are compared.  Entries of
+    a map may also be rounded to the next byte, which changes a product by less than .02
+    of the largest one.  Without a learned projection, vectors are compared up to
+    float32.
     """
     file = golden("fitted")
     documents = MultiVectors.from_flat(file["tokens"], file["lengths"])

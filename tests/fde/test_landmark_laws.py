@@ -141,7 +141,10 @@ def test_a_token_at_the_cosine_of_no_landmark_is_shared_equally(beta: float) -> 
 
 @given(texts, sharpness)
 def test_a_token_is_divided_among_its_nearest_landmarks(query: np.ndarray, beta: float) -> None:
-    """16 cells; they are the nearest around the center, up to the rounding of a token."""
+    """16 cells.
+
+    They are the nearest around the center, up to the rounding of a token.
+    """
     token = query[:1]
     weights = weights_of(token, beta)
     chosen = np.flatnonzero(weights)

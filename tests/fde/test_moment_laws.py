@@ -254,7 +254,10 @@ def test_units_do_not_change_products(asked: np.ndarray, documents: list[np.ndar
 
 @given(st.integers(2, 40), st.integers(0, 100))
 def test_the_sampled_documents_vectors_have_mean_zero(count: int, seed: int) -> None:
-    """Graphs need vectors that share no direction; `offset` is the mean of the sample."""
+    """Graphs need vectors that share no direction.
+
+    `offset` is the mean of the sample.
+    """
     documents = ragged(DIMENSION, count + 1, seed=seed)
     documents = documents[np.flatnonzero(documents.lengths)]
     vectors = FDEEncoder(config()).fit(documents).encode_documents(documents).astype(np.float64)

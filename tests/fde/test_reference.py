@@ -19,7 +19,10 @@ pytestmark = pytest.mark.golden
 
 
 def config_of(case: dict[str, Any]) -> FDEConfig:
-    """Return our configuration of a case; the program uses signed seeds modulo 2**32."""
+    """Return our configuration of a case.
+
+    The program uses signed seeds modulo 2**32.
+    """
     final = case["final_dimension"] or None
     return FDEConfig.preset(
         "reference", case["dimension"], num_repetitions=case["num_repetitions"],

@@ -1,8 +1,8 @@
 """SimHash cells: what the paper proves (arXiv 2405.19504), as laws of the compiled path.
 
-Margins of random quantities are numbers of standard errors of the tested mean, estimated
-from the same draws.  At five, a true claim fails once in two million tests by chance, and
-all seeds are fixed.
+Margins of random quantities are numbers of standard errors of the tested mean,
+estimated from the same draws.  At five, a true claim fails once in two million tests by
+chance, and all seeds are fixed.
 """
 
 import dataclasses
@@ -220,7 +220,10 @@ def test_a_documents_cells_average_to_its_mean(data: st.DataObject, dimension: i
 def test_fill_takes_the_nearest_token_and_the_first_of_ties(
     data: st.DataObject, dimension: int, bits: int
 ) -> None:
-    """Section 2, fill_empty_clusters: the code that differs in the fewest bits; exact."""
+    """Section 2, fill_empty_clusters: the code that differs in the fewest bits.
+
+    exact.
+    """
     encoder = paper(dimension, num_repetitions=3, num_simhash_projections=bits)
     tokens = clear_of_planes(data.draw(some.token_arrays(dimension, least=1)), encoder)
     assume(len(tokens))
@@ -284,7 +287,10 @@ def test_one_token_documents_with_moments_are_scored_exactly(data: st.DataObject
 @settings(max_examples=12)
 @given(st.integers(2, 70), st.sampled_from(PROJECTIONS), st.integers(1, 9))
 def test_inner_projections_are_unbiased(dimension: int, kind: Any, block: int) -> None:
-    """E <psi(q), psi(p)> = <q, p> (Fact A.2); 5 standard errors over 120 repetitions."""
+    """E <psi(q), psi(p)> = <q, p> (Fact A.2).
+
+    5 standard errors over 120 repetitions.
+    """
     q, p = pair(dimension)
     config = FDEConfig.preset(
         # Complementary repetitions share a rotation, so only one of a group is drawn
@@ -367,7 +373,10 @@ def test_final_projections_are_linear(data: st.DataObject, encoder: FDEEncoder) 
 
 @pytest.mark.parametrize("projection", ["rademacher", "count_sketch", "complementary"])
 def test_projected_estimates_are_centered_on_unprojected_ones(projection: Any) -> None:
-    """E over psi with one partition (Lemma A.3, second half); 5 standard errors of 400."""
+    """E over psi with one partition (Lemma A.3, second half).
+
+    5 standard errors of 400.
+    """
     rng = np.random.default_rng(3)
     query, document = unit_rows(rng, 6, 20), unit_rows(rng, 10, 20)
     whole = paper(20, num_repetitions=1, num_simhash_projections=2)
@@ -414,7 +423,10 @@ def test_cells_depend_on_directions_alone(
 
 @given(st.sampled_from(["paper", "reference"]), st.integers(0, 10))
 def test_codes_have_one_position_each(name: str, bits: int) -> None:
-    """Blocks are permuted; neighbors of the reference differ in one bit (a Gray code)."""
+    """Blocks are permuted.
+
+    Neighbors of the reference differ in one bit (a Gray code).
+    """
     positions = cell_positions(FDEConfig.preset(name, 16, num_simhash_projections=bits))
     np.testing.assert_array_equal(np.sort(positions), np.arange(2**bits))
     codes = np.argsort(positions)
@@ -457,7 +469,10 @@ def test_repetitions_and_seeds_differ(projection: Any, dimension: int, seed: int
 def test_estimates_are_one_sided(
     data: st.DataObject, dimension: int, bits: int, repetitions: int, seed: int
 ) -> None:
-    """Lemma A.3: with p = d and fill, at most Chamfer for any seed; float32 rounding."""
+    """Lemma A.3: with p = d and fill, at most Chamfer for any seed.
+
+    Float32 rounding.
+    """
     query, document = (data.draw(some.token_arrays(dimension, least=1, most=16, unit=True)) for _ in range(2))
     encoder = paper(dimension, num_simhash_projections=bits, num_repetitions=repetitions, seed=seed)
     assert estimate(encoder, query, document) <= oracle.chamfer(query, document) + ROUNDING

@@ -2,13 +2,14 @@
 
 =========  ==========================================================================================
 ours       FDEs of this library's own settings, which show every change to them: ``tokens`` and ``lengths``
-           of a collection, ``settings`` (a JSON text per case), their ``hashes``, and ``documents_i`` and
-           ``queries_i`` of case i.  Make it again only if FDEs are meant to change: stored FDEs cannot be
-           compared with new ones
+           of a collection, ``settings`` (a JSON text per case), their ``hashes``, and
+           ``documents_i`` and ``queries_i`` of case i.  Make it again only if FDEs are
+           meant to change: stored FDEs cannot be compared with new ones
 fitted     the same of encoders whose fits use BLAS, one of each preset and of combinations: ``documents_i`` and
            ``queries_i`` are those of the first 8 of 80 texts
 muvfde     FDEs of the PyPI package muvfde 0.0.9, a binding of the C++ reference (GCC 14.2's libstdc++):
-           ``settings``, a JSON text per case, and ``tokens_i``, ``document_i`` and ``query_i`` of case i
+           ``settings``, a JSON text per case, and ``tokens_i``, ``document_i`` and
+           ``query_i`` of case i
 libstdcxx  draws of a C++ program, ``libstdcxx_draws.cc`` (g++ 12.4, glibc 2.41, ``-O2``):
            ``normals_SEED`` and ``sketch_SEED_SIZE``, pairs in rows
 =========  ==========================================================================================
@@ -51,13 +52,20 @@ def fitted(file: dict[str, Any]) -> None:
 
 
 def muvfde(file: dict[str, Any]) -> None:
-    """Replace the FDEs of muvfde; token 3 of each case is zero, so it lies on every hyperplane."""
+    """Replace the FDEs of muvfde.
+
+    Token 3 of each case is zero, so it lies on every hyperplane.
+    """
     for i, setting in enumerate(file["settings"]):
         file[f"document_{i}"], file[f"query_{i}"] = muvfde_fdes(file[f"tokens_{i}"], json.loads(setting))
 
 
 def libstdcxx(file: dict[str, Any]) -> None:
-    """Replace the draws; of all sizes, 1,600,000,001 redraws a quarter of its integers, the others almost none."""
+    """Replace the draws.
+
+    Of all sizes, 1,600,000,001 redraws a quarter of its integers, the others almost
+    none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "draws"
         subprocess.run(["g++", "-O2", "-o", program, HERE / "libstdcxx_draws.cc"], check=True)

@@ -34,7 +34,8 @@ def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
 def test_answers_are_exact_scores_of_most_of_the_best(way: dict[str, Any]) -> None:
     index = built(**way)
     rankings = answers(index)
-    # With all tokens all are found; with 40 candidates the lowest of twenty such collections was .942.
+    # With all tokens all are found; with 40 candidates the lowest of twenty such
+    # collections was .942.
     assert recall(rankings, pairs(top_k(QUERIES, DOCUMENTS, 8))) >= (1.0 if way["exact_tokens"] else 0.93)
     exact = [dict(row) for row in top_k(QUERIES, DOCUMENTS, 200 - len(EMPTY))]
     for scores, row in zip(exact, rankings, strict=True):

@@ -15,7 +15,8 @@ from muvera.index.id_map import IdMap
 from muvera.metadata import FilterError, comparable_values, encode_metadata, flatten, term
 from muvera.texts.database import DocumentDatabase
 
-#: Additions of some ids (which move if they exist) and deletions of some positions among the live rows.
+#: Additions of some ids (which move if they exist) and deletions of some positions
+#: among the live rows.
 STEPS = st.lists(
     st.tuples(st.sampled_from(["add", "drop"]), st.lists(st.integers(0, 12), max_size=4, unique=True)),
     max_size=8,

@@ -41,8 +41,9 @@ def drawn(stream: np.random.Generator, count: int) -> tuple[Any, Any, Any]:
 def test_the_calibration_keeps_the_mean_recall_of_exchangeable_queries(target: float) -> None:
     """Mean over 12 calibrations with 128 queries each, and 500 other queries of the same distribution.
 
-    A calibration's own mean recall is at least the target.  A query's recall has a standard deviation of at most
-    .2 here, so that the mean of 12 calibrations is off by .2 / sqrt(12 * 128) = .005: three of these are allowed.
+    A calibration's own mean recall is at least the target.  A query's recall has a
+    standard deviation of at most .2 here, so that the mean of 12 calibrations is off by
+    .2 / sqrt(12 * 128) = .005: three of these are allowed.
     """
     stream = np.random.default_rng(0)
     means = []

@@ -229,9 +229,10 @@ def peak_of(work: Callable[[Path], object], folder: Path) -> int:
 def test_memory_of_builds_and_rebuilds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """31 MB of tokens in batches of 0.6 MB, with 1 MB waiting in memory, each of which may exist twice.
 
-    The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and their 140 bytes, ids, offsets.
-    The calibration of recall= takes the same 6 MB for any larger collection: 128 windows of 1,000 candidates each,
-    with their rows, products, scores and stops (40 bytes).
+    The rest, below 1.3 MB, is in proportion to documents: vectors of 97 floats and
+    their 140 bytes, ids, offsets. The calibration of recall= takes the same 6 MB for
+    any larger collection: 128 windows of 1,000 candidates each, with their rows,
+    products, scores and stops (40 bytes).
     """
     calibration = 6 << 20
     monkeypatch.setattr(token_store, "_STAGING_BYTES", 1 << 20)

@@ -1,4 +1,7 @@
-"""TokenStore: texts by row through merging and staging; mapped files are not read or held in memory."""
+"""TokenStore: texts by row through merging and staging.
+
+Mapped files are not read or held in memory.
+"""
 
 import os
 import sys
@@ -140,7 +143,8 @@ def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "_HELD_BYTES", 2_000_000)
     monkeypatch.setattr(module, "_AROUND", 100_000)
     counts = []
-    # 400 KB each: two of one file, one of the other, one in memory; too many; counted from zero again.
+    # 400 KB each: two of one file, one of the other, one in memory; too many; counted
+    # from zero again.
     for rows in ([9, 0, 10, 3], [5, 6], [5, 6]):
         on_disk.let_go(np.array(rows))
         counts.append(len(released))

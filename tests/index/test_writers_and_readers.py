@@ -74,7 +74,10 @@ def test_an_index_with_two_folders(folder: Path) -> None:
 
 
 def test_loading_while_the_folder_is_saved_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If files disappear after a reader has read the old manifest, it starts again; an index in use answers on."""
+    """If files disappear after a reader has read the old manifest, it starts again.
+
+    An index in use answers on.
+    """
     built(path=folder)
     writer, reader = MuveraIndex.load(folder), MuveraIndex.load(folder)
     expected, times = answers(reader), []

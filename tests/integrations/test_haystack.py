@@ -14,7 +14,10 @@ from muvera.integrations.haystack import MuveraDocumentStore, MuveraRetriever
 
 
 class TestDocumentStore(DocumentStoreBaseTests):
-    """All of Haystack's tests; the suite requires each store to define its own test of writing."""
+    """All of Haystack's tests.
+
+    The suite requires each store to define its own test of writing.
+    """
 
     @pytest.fixture
     def document_store(self) -> MuveraDocumentStore:

@@ -76,7 +76,10 @@ def test_rows_past_the_last_repeat_it(last: int) -> None:
 
 @pytest.mark.parametrize("last", [0, ROWS - 2, ROWS - 1, ROWS + 2])
 def test_tiles_with_places(last: int) -> None:
-    """Products have the bits of `tile_dot` wherever they go; rows past the last write nothing else."""
+    """Products have the bits of `tile_dot` wherever they go.
+
+    Rows past the last write nothing else.
+    """
     depth, row = 48, last // ROWS * ROWS
     rows, matrix = normals(last + 1, depth), normals(2 * LANES, depth)
     packed = pack_columns(matrix).reshape(-1)

@@ -77,7 +77,8 @@ def test_random_bytes_decode_bit_by_bit(
         decode_residuals(
             codes, packed, centroids, byte_table(weights, nbits), bool(normalize), out[normalize]
         )
-    # Values are at most 1; a float32 sum of 1024 squares and a reciprocal lose a few units.
+    # Values are at most 1; a float32 sum of 1024 squares and a reciprocal lose a few
+    # units.
     expected = decode_slowly(codes, packed, centroids, weights, nbits)
     np.testing.assert_allclose(out[1], expected, atol=1e-6)
     lengths = np.linalg.norm(out[0], axis=1, keepdims=True)

@@ -85,7 +85,8 @@ def test_codes_name_the_nearest_centroid_and_tables_hold_products() -> None:
     stored = codes.transpose(0, 2, 1).reshape(128, pairs // 2)[10:80]
     nibbles = np.stack([stored & 15, stored >> 4], axis=2).reshape(70, pairs)
     np.testing.assert_array_equal(nibbles, distances.argmin(axis=2))
-    # Lloyd's iterations never raise the error above that of the first 16 rows as centroids.
+    # Lloyd's iterations never raise the error above that of the first 16 rows as
+    # centroids.
     first = np.square(split[:, :, :, np.newaxis] - split[:16].transpose(1, 2, 0)).sum(axis=2).min(axis=2)
     assert distances.min(axis=2).sum() < first.sum()
 

@@ -43,7 +43,10 @@ def test_search_sorts_all_products(
 
 
 def test_no_second_copy_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 MB of vectors; a block is 64 kB, the rest are masks and scores of 2,000 labels."""
+    """8 MB of vectors.
+
+    A block is 64 kB, the rest are masks and scores of 2,000 labels.
+    """
     monkeypatch.setattr(base, "_BLOCK", 1 << 16)
     search = filled(ExactSearch(1024), np.ones((2000, 1024), np.float32))
     tracemalloc.start()

@@ -34,7 +34,10 @@ def load(folder: Path, search: HNSWSearch, dimension: int = 16, **changes: Any) 
 
 
 def test_ef_of_a_search() -> None:
-    """`ef` applies to one search; neither `ef` nor a large `k` changes later searches."""
+    """`ef` applies to one search.
+
+    Neither `ef` nor a large `k` changes later searches.
+    """
     vectors, queries = clustered(9, 1500, 16), clustered(10, 40, 16)
     search = graph(vectors, m=4, ef=200)
     wide = search.search(queries, 10, threads=1)[0]
@@ -163,7 +166,10 @@ def test_cut_and_damaged_files(saved: tuple[Path, HNSWSearch]) -> None:
 
 
 def test_another_library_under_the_name_of_hnswlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    """chroma-hnswlib has the same module name; its index lacks `index_file_size` and `return_type`."""
+    """chroma-hnswlib has the same module name.
+
+    Its index lacks `index_file_size` and `return_type`.
+    """
 
     class Index:
         def get_items(self, ids: Any = None) -> Any:

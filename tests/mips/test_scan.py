@@ -32,7 +32,10 @@ def test_any_dimension(dimension: int) -> None:
 
 
 def save(search: ScanSearch, index: Path, generation: str, current: set[str]) -> tuple[Any, set[str]]:
-    """Save to a generation's folder; return the state, and the names of the files in use."""
+    """Save to a generation's folder.
+
+    Return the state, and the names of the files in use.
+    """
     folder = index / generation
     folder.mkdir()
     state, kept = search.save(folder, {index / name: name for name in current}.get)
@@ -65,7 +68,8 @@ def test_saving_writes_only_new_codes_and_bytes(tmp_path: Path) -> None:
             )
         before = names
         state, names = save(loaded, tmp_path, f"{number}", names)
-        # The second addition joins the first one's part; both are written without the first 4,000.
+        # The second addition joins the first one's part; both are written without the
+        # first 4,000.
         kept = {"first/vector_codes.npy", "first/vector_bytes.npy"}
         assert names & before == kept
         written = np.load(tmp_path / f"{number}" / "vector_bytes.npy")

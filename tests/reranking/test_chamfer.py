@@ -1,4 +1,7 @@
-"""Exact Chamfer: the oracle, ranking properties, and bits that depend on nothing else; spans, and carved queries."""
+"""Exact Chamfer: the oracle, ranking properties, and bits that depend on nothing else.
+
+Spans, and carved queries.
+"""
 
 import sys
 from typing import Any
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 from muvera import MultiVectors, chamfer, chamfer_matrix, explain, rerank, top_k
 from muvera.reranking.chamfer import SpanScore, carve_queries, rank_spans, score_spans, spans_from_characters
 
-# At most 70 products, with as many float32 roundings, relative to the size of the terms.
+# At most 70 products, with as many float32 roundings, relative to the size of the
+# terms.
 ROUNDING = 1e-5
 
 #: The module; the function of the same name hides it.
@@ -205,7 +209,8 @@ def carved_by_hand(tokens: np.ndarray, tau: float) -> list[np.ndarray]:
 @given(st.data(), st.sampled_from([0.05, 0.3, 0.7, 0.95]))
 def test_balls_are_carved_greedily(data: st.DataObject, tau: float) -> None:
     dimension = data.draw(some.dimensions)
-    # In one dimension all cosines are 1 or -1, and duplicates have 1: no cosine is near `tau`.
+    # In one dimension all cosines are 1 or -1, and duplicates have 1: no cosine is near
+    # `tau`.
     queries = [data.draw(some.token_arrays(dimension)) for _ in range(data.draw(st.integers(1, 4)))]
     carved = carve_queries(MultiVectors.from_arrays(queries, dimension=dimension, dtype=np.float32), tau)
     assert carved.tokens.dtype == np.float32

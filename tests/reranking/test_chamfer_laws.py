@@ -335,7 +335,10 @@ def test_carving_preserves_the_sum_of_a_querys_tokens(one: list[Floats], tau: fl
 
 @given(texts(2), st.integers(1, 4))
 def test_repeated_query_tokens_are_carved_into_multiples(pair: list[Floats], times: int) -> None:
-    """Equal directions form one ball for every tau; tau = 1 leaves scores as they are."""
+    """Equal directions form one ball for every tau.
+
+    Tau = 1 leaves scores as they are.
+    """
     query, document = pair
     carved = carve_queries(np.tile(query, (times, 1)), 1.0)[0]
     assert len(carved) <= len(query)

@@ -23,8 +23,9 @@ from muvera.reranking.codecs import (
 )
 from muvera.reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 
-#: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its decoded code: a little
-#: above the Gaussian rate-distortion of a scalar quantizer (.363, .118, .0095 of the variance).
+#: Largest mean of 1 - cosine between a random unit token of 128 coordinates and its
+#: decoded code: a little above the Gaussian rate-distortion of a scalar quantizer
+#: (.363, .118, .0095 of the variance).
 LOSS = {"int8": 1e-4, "4bit": 0.008, "2bit": 0.07, "1bit": 0.21}
 
 
@@ -202,7 +203,8 @@ def test_scores_are_those_of_decoded_texts(name: str, dimension: int, query_toke
     runs = [(coded, positions[:3]), (coded, positions[3:])]
     expected = chamfer_matrix(query, coded.decoded())[0][positions]
     scores = [score_coded(query, codec, runs, threads=threads) for threads in (1, 2, 3)]
-    # Query and codes are rounded to 127ths of their largest entry: at most half a step per product.
+    # Query and codes are rounded to 127ths of their largest entry: at most half a step
+    # per product.
     np.testing.assert_allclose(scores[0], expected, atol=0.02 * query_tokens)
     assert scores[0][2] == -np.inf
     np.testing.assert_array_equal(scores[1], scores[0])

@@ -67,7 +67,10 @@ def scored(case: Any, options: RerankOptions, threads: int = 1) -> np.ndarray:
 @example((*collection("topics", 0, [3] * 40, 40, 24, np.float32), np.arange(40), 1), 1)
 @example((*collection("whole numbers", 0, [2] * 40, 40, 2, np.float32), np.arange(40), 39), 2)
 def test_early_exit_equals_the_full_rerank(case: Any, threads: int) -> None:
-    """Ids, order, scores and ties for any k; scores that were not finished are below the k best."""
+    """Ids, order, scores and ties for any k.
+
+    Scores that were not finished are below the k best.
+    """
     query, documents, candidates, k = case
     scores = chamfer_matrix([query], documents)[0]
     filled = [i for i in candidates if documents.lengths[i]]

@@ -20,7 +20,10 @@ def tokenize(texts: list[str], is_doc: bool) -> list[Any]:
 
 
 class LateInteractionTextEmbedding:
-    """The methods of fastembed's class that the library calls; no model is looked for online."""
+    """The methods of fastembed's class that the library calls.
+
+    No model is looked for online.
+    """
 
     model = SimpleNamespace(tokenize=tokenize, skip_list=(), pad_token_id=-1)
     list_supported_models: Any = staticmethod(list)

@@ -128,7 +128,8 @@ def test_one_writer(folder: Path) -> None:
     index.close()
     with pytest.raises(ValueError, match="without a path"):
         index.save()
-    # A save keeps a journal that has grown since the load, and includes the changes of a loaded journal.
+    # A save keeps a journal that has grown since the load, and includes the changes of
+    # a loaded journal.
     stale = TextIndex.load(killed, ENCODER)
     again = opened(killed)
     again.add(["more"])

@@ -151,7 +151,8 @@ def encode(texts: list[str], *, is_query: bool, **_: Any) -> list[Any]:
     return [np.full((2, 4), float(is_query)) for _ in texts]
 
 
-# A stand-in with the call signatures of three libraries: the real models need a download.
+# A stand-in with the call signatures of three libraries: the real models need a
+# download.
 DOCUMENTS, QUERIES = partial(encode, is_query=False), partial(encode, is_query=True)
 MODEL = SimpleNamespace(
     encode=encode, encode_document=DOCUMENTS, encode_query=QUERIES, embed=DOCUMENTS, query_embed=QUERIES

@@ -178,7 +178,8 @@ def test_the_score_is_the_sum_of_similarity_and_words() -> None:
             index.search("red", words=wrong)  # type: ignore[arg-type]
 
 
-# Japanese, Thai and Hindi, a word beside Japanese, and an accent in two spellings: the first text has the words.
+# Japanese, Thai and Hindi, a word beside Japanese, and an accent in two spellings: the
+# first text has the words.
 SCRIPTS = [
     ("\u5929\u6c17\u306f", "\u5927\u962a\u306e\u5929\u6c17", "\u6771\u4eac\u3067\u5bff\u53f8\u3092"),
     ("\u0e02\u0e49\u0e32\u0e27\u0e2d\u0e30", "\u0e01\u0e34\u0e19\u0e02\u0e49\u0e32\u0e27", "\u0e1d\u0e19"),
@@ -281,7 +282,8 @@ def test_add_update_delete(index: TextIndex) -> None:
         (lambda i: i.explain(None, "pear"), TypeError, "query must be a string"),
         (lambda i: i.add(["x"]), TypeError, "have no ids"),
         (lambda i: i.search("a \ud800"), ValueError, "surrogate"),
-        # A single id is not a collection of its characters, and ids are integers of 64 bits or strings.
+        # A single id is not a collection of its characters, and ids are integers of 64
+        # bits or strings.
         (lambda i: i.delete("12"), TypeError, r"the string '12'\. Give \['12'\]"),
         (lambda i: i.search("x", ids="12"), TypeError, "'12'"),
         (lambda i: i.explain_all("x", "12"), TypeError, "'12'"),

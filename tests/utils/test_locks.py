@@ -1,4 +1,7 @@
-"""ReadersWriterLock: sharing, the order of requests, and errors; a process that forks while others hold locks."""
+"""ReadersWriterLock: sharing, the order of requests, and errors.
+
+A process that forks while others hold locks.
+"""
 
 import os
 import signal

@@ -37,7 +37,8 @@ def test_ranges_cover_all_in_order(weights: list[int], weight: int, most: int) -
     assert [i for start, stop in ranges for i in range(start, stop)] == list(range(len(weights)))
     for start, stop in ranges:
         assert 1 <= stop - start <= most
-        # A range ends as soon as it is heavy enough: without its last item it is too light.
+        # A range ends as soon as it is heavy enough: without its last item it is too
+        # light.
         assert sum(weights[start : stop - 1]) < weight
         if stop < len(weights) and stop - start < most:
             assert sum(weights[start:stop]) >= weight

@@ -21,14 +21,18 @@ def _index(folder: str) -> Any:
 
 
 def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **settings: Any) -> Work:
-    """Build the index of all documents in a folder; `settings` are those of ``FastPlaid.create``."""
+    """Build the index of all documents in a folder.
+
+    `settings` are those of ``FastPlaid.create``.
+    """
     torch: Any = importlib.import_module("torch")
     documents = [torch.from_numpy(document.astype(np.float16)) for document in inputs["documents"]]
 
     def work() -> None:
         torch.manual_seed(seed)  # k-means' sample is drawn from torch's own stream
         torch.set_num_threads(threads)
-        # start_from_scratch=0: else the embeddings of up to 1,000 documents are kept beside the index.
+        # start_from_scratch=0: else the embeddings of up to 1,000 documents are kept
+        # beside the index.
         _index(index).create(documents, seed=seed, start_from_scratch=0, **settings)
         torch.set_num_threads(1)
 

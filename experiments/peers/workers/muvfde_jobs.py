@@ -9,7 +9,10 @@ LIBRARY = "muvfde"
 
 
 def encoders() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return functions that encode one document and one query; the dimension is the input's."""
+    """Return functions that encode one document and one query.
+
+    The dimension is the input's.
+    """
     library = importlib.import_module(LIBRARY)
 
     def config() -> Any:

@@ -50,7 +50,10 @@ def _shard(folder: str) -> Any:
 
 
 def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, m: int, ef_construct: int) -> Work:
-    """Fill a shard and build its graph; the engine uses its own random numbers, not `seed`."""
+    """Fill a shard and build its graph.
+
+    The engine uses its own random numbers, not `seed`.
+    """
     edge = importlib.import_module(LIBRARY)
     documents = [document.astype(np.float32) for document in inputs["documents"]]
     config = _config(documents[0].shape[1], m, ef_construct, threads)

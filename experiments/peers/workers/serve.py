@@ -1,15 +1,17 @@
 """Answer one JSON request per line: ``serve.py MODULE FOLDER``.
 
-``MODULE`` is in this folder.  Its public functions are operations: functions of the inputs and options that return a
-function, whose calls are timed.  The exception is ``encoders``, which returns functions of one document and of one
-query; operations are made from them.  "load" imports ``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy, ragged
-ones with NAME_lengths.npy.
+``MODULE`` is in this folder.  Its public functions are operations: functions of the
+inputs and options that return a function, whose calls are timed.  The exception is
+``encoders``, which returns functions of one document and of one query; operations are
+made from them.  "load" imports ``LIBRARY``.  ``FOLDER`` holds the inputs as NAME.npy,
+ragged ones with NAME_lengths.npy.
 
-Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and processor seconds of
-each call; with ``"save": path`` instead of "repeat" the result is written there; with ``"each": NAME`` in
-addition, the function is called with every text of that input; with the option "top_k" it returns up to
-top_k pairs of position and score, which are filled up with -1.  This file uses only the standard library and
-NumPy, because it runs in the environments of other libraries.
+Requests: ``{"operation": name, "options": {...}, "repeat": n}`` returns the wall and
+processor seconds of each call; with ``"save": path`` instead of "repeat" the result is
+written there; with ``"each": NAME`` in addition, the function is called with every text
+of that input; with the option "top_k" it returns up to top_k pairs of position and
+score, which are filled up with -1.  This file uses only the standard library and NumPy,
+because it runs in the environments of other libraries.
 """
 
 import importlib

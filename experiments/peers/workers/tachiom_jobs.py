@@ -20,7 +20,10 @@ def _index(path: str) -> Any:
 
 
 def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **settings: Any) -> Work:
-    """Build the index of all documents and save it; the threads are those of the process, which is one."""
+    """Build the index of all documents and save it.
+
+    The threads are those of the process, which is one.
+    """
     tachiom = importlib.import_module(LIBRARY)
     documents = inputs["documents"]
     tokens = np.concatenate(documents).astype(np.float16).view(np.uint16)  # the library needs half precision

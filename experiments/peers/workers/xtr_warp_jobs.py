@@ -20,7 +20,10 @@ def _index(folder: str) -> Any:
 
 
 def build(inputs: Mapping[str, Any], index: str, seed: int, threads: int, **settings: Any) -> Work:
-    """Build the index of all documents in a folder; `settings` are those of ``XTRWarp.create``."""
+    """Build the index of all documents in a folder.
+
+    `settings` are those of ``XTRWarp.create``.
+    """
     torch: Any = importlib.import_module("torch")
     warp = importlib.import_module(LIBRARY)
     documents = [torch.from_numpy(document.astype(np.float32)) for document in inputs["documents"]]

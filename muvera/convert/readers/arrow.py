@@ -1,8 +1,9 @@
 """Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
 
-A cell is one document: a list of tokens, each a list of floats.  The outer and the inner lists may be lists, large
-lists or fixed-size lists.  By default, `column` with the token vectors is the only column of nested lists, or the only
-one with a usual name, and `id_column` a column with a usual name, if any.
+A cell is one document: a list of tokens, each a list of floats.  The outer and the
+inner lists may be lists, large lists or fixed-size lists.  By default, `column` with
+the token vectors is the only column of nested lists, or the only one with a usual name,
+and `id_column` a column with a usual name, if any.
 """
 
 from __future__ import annotations

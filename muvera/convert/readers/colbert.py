@@ -1,7 +1,7 @@
 """Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.
 
-Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader normalizes them if the
-engine of its format does.
+Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader
+normalizes them if the engine of its format does.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ _TOKENS_PER_TASK = 4096
 class Codec:
     """Decoder of codes and packed residuals into float32 vectors.
 
-    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table` (256, 8 // nbits) has those
-    of each byte, if its bits are not laid out as in PLAID.  With `normalize`, vectors have norm 1, as in PLAID.
+    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table`
+    (256, 8 // nbits) has those of each byte, if its bits are not laid out as in PLAID.
+    With `normalize`, vectors have norm 1, as in PLAID.
     """
 
     def __init__(
@@ -98,7 +99,10 @@ class Codec:
 
 
 class _ChunkedRows:
-    """Rows of several arrays, read in ascending order; `load` returns array i, which has ``counts[i]`` rows."""
+    """Rows of several arrays, read in ascending order.
+
+    `load` returns array i, which has ``counts[i]`` rows.
+    """
 
     def __init__(self, counts: list[int], load: Callable[[int], NDArray[Any]]) -> None:
         self.bounds = running_total(counts)
@@ -159,8 +163,9 @@ class _QuantizedSource(FlatSource):
 def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     """Open metadata.json with centroids.pt (a ColBERT or RAGatouille index).
 
-    RAGatouille's ``pid_docid_map.json`` has the ids; a document of several passages gets ``"id#0"``, ``"id#1"``, ...
-    because ids are unique.  With ``ids=False``, passages are numbered.
+    RAGatouille's ``pid_docid_map.json`` has the ids; a document of several passages
+    gets ``"id#0"``, ``"id#1"``, ...  because ids are unique.  With ``ids=False``,
+    passages are numbered.
     """
     metadata = read_json_object(path / "metadata.json")
     _, weights = read_torch(path / "buckets.pt")
@@ -183,7 +188,8 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
     names = read_json_object(file)
     if len(names) != count:
         raise ReadError(f"{file} names {len(names)} of {count} passages. Remove the file to number them.")
-    # After a deletion, the map keeps the old numbers, but passages are numbered without gaps.
+    # After a deletion, the map keeps the old numbers, but passages are numbered without
+    # gaps.
     ordered = [str(names[pid]) for pid in sorted(names, key=int)]
     totals, seen = Counter(ordered), Counter[str]()
     ids = []
@@ -199,8 +205,9 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 def _open_fast_plaid(path: Path) -> FlatSource:
     """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
 
-    Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A small index keeps exact vectors
-    in ``embeddings.npy``, which are preferred if their lengths are those of the index.
+    Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A
+    small index keeps exact vectors in ``embeddings.npy``, which are preferred if their
+    lengths are those of the index.
     """
     metadata = read_json_object(path / "metadata.json")
     lengths = _lengths(path, metadata)
@@ -246,10 +253,12 @@ def _merged_bounds(path: Path, kind: str, lengths: list[NDArray[np.int64]]) -> N
 
 # -- PyLate -----------------------------------------------------------------------
 #
-# Documents have the ids that were given to PyLate.  Removed documents are skipped, even if their vectors still exist.
+# Documents have the ids that were given to PyLate.  Removed documents are skipped, even
+# if their vectors still exist.
 
-#: Maps of an index: of positions to ids (of fast-plaid in a subfolder, or of ColBERT's files), of ids to the numbers of
-#: their tokens (Voyager), and of ids to the first row and the number of rows (ScaNN; since PyLate 1.7 as a table).
+#: Maps of an index: of positions to ids (of fast-plaid in a subfolder, or of ColBERT's
+#: files), of ids to the numbers of their tokens (Voyager), and of ids to the first row
+#: and the number of rows (ScaNN; since PyLate 1.7 as a table).
 _PLAID_MAP = "plaid_ids_to_documents_ids"
 _VOYAGER_MAP = "document_ids_to_embeddings"
 _SCANN_MAP = "doc_id_to_embedding_range"
@@ -314,10 +323,14 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
 def _looked_up(
     tokens: NDArray[Any], rows: NDArray[np.int64], documents: Mapping[Any, Sequence[int]]
 ) -> FlatSource:
-    """Return the source of documents of numbered tokens, in the order of the map; token i is in row ``rows[i]``."""
+    """Return the source of documents of numbered tokens, in the order of the map.
+
+    Token i is in row ``rows[i]``.
+    """
     lengths = [len(numbers) for numbers in documents.values()]
     count = sum(lengths)
-    # Checked before any array is made: a small map of shared lists or long ranges can name any number of tokens.
+    # Checked before any array is made: a small map of shared lists or long ranges can
+    # name any number of tokens.
     numbers = np.fromiter(chain.from_iterable(documents.values()), np.int64, min(count, len(rows)))
     if count > len(rows) or ((numbers < 0) | (numbers >= len(rows))).any():
         raise ValueError(f"the map names {count} tokens, not all among the {len(rows)} of the index")
@@ -335,14 +348,18 @@ def _read_map(file: Path) -> dict[Any, Any]:
     return value
 
 
-#: "VOYA", version, dimension, space, kind of numbers, norm, flag; then hnswlib's header: offset of the links, capacity,
-#: count, bytes of a record, offsets of the id and of the numbers in it, and nine numbers about the graph.
+#: "VOYA", version, dimension, space, kind of numbers, norm, flag; then hnswlib's
+#: header: offset of the links, capacity, count, bytes of a record, offsets of the id
+#: and of the numbers in it, and nine numbers about the graph.
 _VOYAGER_HEAD = struct.Struct("<4siiBBfB QQQQQQ iIQQQdQ")
 _VOYAGER_FLOAT32 = 0x20
 
 
 def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the vectors of a Voyager index, memory-mapped, and the row of each label; the graph is not read."""
+    """Return the vectors of a Voyager index, memory-mapped, and the row of each label.
+
+    The graph is not read.
+    """
     with path.open("rb") as stream:
         head = _VOYAGER_HEAD.unpack(stream.read(_VOYAGER_HEAD.size))
     magic, version, dimension, _, kind, _, transformed, _, _, count, size, label_at, numbers_at, *_ = head
@@ -372,9 +389,10 @@ _MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
 def _open_warp(path: Path) -> FlatSource:
     """Open sizes.compacted.pt with codes.compacted.pt (a WARP index).
 
-    WARP groups tokens by centroid.  ``codes.compacted.pt`` contains the *document* of each token, and
-    ``sizes.compacted.pt`` the number of tokens of each centroid.  The order of the tokens in a document and documents
-    after the last one with a token are lost.  Like WARP, this reader does not normalize.
+    WARP groups tokens by centroid.  ``codes.compacted.pt`` contains the *document* of
+    each token, and ``sizes.compacted.pt`` the number of tokens of each centroid.  The
+    order of the tokens in a document and documents after the last one with a token are
+    lost.  Like WARP, this reader does not normalize.
     """
     centroids, weights = load_npy(path / "centroids.npy"), load_npy(path / "bucket_weights.npy")
     sizes, documents = read_array(path / "sizes.compacted.pt"), read_array(path / "codes.compacted.pt")
@@ -411,8 +429,9 @@ def _open_warp(path: Path) -> FlatSource:
 def _open_byaldi(path: Path) -> RowSource:
     """Open index_config.json.gz with a folder embeddings (a byaldi index).
 
-    Documents are pages.  ``embeddings/embeddings_{i}.pt`` has the bfloat16 tensors of at most 500 pages from page i on.
-    A page's id is ``"document:page"``.  Rows of zeros are padding of the model: `drop_zero_rows` removes them.
+    Documents are pages.  ``embeddings/embeddings_{i}.pt`` has the bfloat16 tensors of
+    at most 500 pages from page i on.  A page's id is ``"document:page"``.  Rows of
+    zeros are padding of the model: `drop_zero_rows` removes them.
     """
     files = (path / "embeddings").glob("embeddings_*.pt")
     ordered = sorted(files, key=lambda file: int(file.stem.removeprefix("embeddings_")))
@@ -440,7 +459,8 @@ def _has(*names: str) -> Callable[[Path], bool]:
 READERS = (
     # PyLate's folders contain the files of PLAID.
     Reader("pylate", _is_pylate, _open_pylate),
-    # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes first: it keeps the token order.
+    # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes
+    # first: it keeps the token order.
     Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid),
     Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp),
     Reader("fast_plaid", _has("metadata.json", "centroids.npy", "bucket_weights.npy"), _open_fast_plaid),

@@ -1,7 +1,8 @@
 """Readers of named arrays: npy files and folders, npz, safetensors, HDF5 and zarr.
 
-A container has either one array of tokens with lengths or offsets, or one array per document.  Ids and a mask are
-optional.  The same names work in every container.  For a container with both, `part` is "docs" or "queries".
+A container has either one array of tokens with lengths or offsets, or one array per
+document.  Ids and a mask are optional.  The same names work in every container.  For a
+container with both, `part` is "docs" or "queries".
 """
 
 from __future__ import annotations
@@ -261,8 +262,9 @@ _SAFETENSORS_TYPES = {
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
     """Open a .safetensors file with tokens and offsets or lengths, or one tensor per document.
 
-    It has an 8-byte header length, a JSON header with texts under ``__metadata__`` (perhaps ``ids``, a JSON list), and
-    the bytes of the tensors, which are memory-mapped.  BF16 becomes float32.
+    It has an 8-byte header length, a JSON header with texts under ``__metadata__``
+    (perhaps ``ids``, a JSON list), and the bytes of the tensors, which are
+    memory-mapped.  BF16 becomes float32.
     """
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -298,7 +300,8 @@ def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
 def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
     """Open a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document.
 
-    Links, external storage and virtual datasets are refused, because they lead to other files.
+    Links, external storage and virtual datasets are refused, because they lead to other
+    files.
     """
     h5py = import_extra("h5py", "hdf5", "Reading HDF5")
     file = h5py.File(path, "r")  # stays open: the source reads from it
@@ -314,7 +317,8 @@ def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
 
 # -- zarr -------------------------------------------------------------------------
 
-#: Codecs that only turn bytes into numbers and texts, under the names of zarr and numcodecs.
+#: Codecs that only turn bytes into numbers and texts, under the names of zarr and
+#: numcodecs.
 _ZARR_CODECS = frozenset(
     (
         "bytes", "transpose", "sharding_indexed", "vlen-utf8", "vlen-bytes", "vlen-array", "gzip", "zstd",
@@ -330,7 +334,8 @@ def _open_zarr(path: Path, *, part: str = "docs") -> Source:
     Codecs that can run programs, such as ``pickle``, are refused.
     """
     zarr = import_extra("zarr", "zarr", "Reading zarr")
-    # zarr interprets some paths as URLs, and consolidated metadata can refer to arrays elsewhere.
+    # zarr interprets some paths as URLs, and consolidated metadata can refer to arrays
+    # elsewhere.
     store = zarr.storage.LocalStore(path, read_only=True)
     node = zarr.open_group(store, mode="r", use_consolidated=False)
     arrays: dict[str, Any] = dict(sorted(node.arrays()))

@@ -1,7 +1,8 @@
 """Reader of outputs of encoders in memory, recognized by their form; no encoder is imported.
 
-It accepts arrays and tensors, 2-D (one text) or 3-D (padded); lists and generators of those; dicts with token
-embeddings and a mask, alone or one per text; answers of embedding APIs; and dicts of id to array.
+It accepts arrays and tensors, 2-D (one text) or 3-D (padded); lists and generators of
+those; dicts with token embeddings and a mask, alone or one per text; answers of
+embedding APIs; and dicts of id to array.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _MASKS = ("masks", "mask", "attention_mask")
 def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     """Return embeddings in memory as a source; a generator is read once, in bounded memory.
 
-    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows of zeros are padding.
+    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows
+    of zeros are padding.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")

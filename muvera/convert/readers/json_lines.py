@@ -1,7 +1,8 @@
 """Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
 
-JSON lines are read line by line, and a single JSON value whole.  One table of field paths covers all stores.  A path
-such as ``vectors.colbert`` descends into objects; in a list of objects, it selects one value per object.
+JSON lines are read line by line, and a single JSON value whole.  One table of field
+paths covers all stores.  A path such as ``vectors.colbert`` descends into objects; in a
+list of objects, it selects one value per object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, 
 
 #: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
 _ROWS = ("result.points", "hits.hits", "points", "result", "data", "objects", "documents", "rows")
-#: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and Qdrant.  "" is the row.
+#: Objects of a row that contain named vectors: Elasticsearch, Vespa, Weaviate and
+#: Qdrant.  "" is the row.
 _CONTAINERS = ("_source", "fields", "vectors", "vector", "")
 #: Preferred names if several fields could be token vectors.
 _TOKENS = (
@@ -84,7 +86,10 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 
 def _rows_in(value: Any) -> list[dict[str, Any]]:
-    """Return the rows in a JSON value; if the value is itself a row, return only that."""
+    """Return the rows in a JSON value.
+
+    If the value is itself a row, return only that.
+    """
     if isinstance(value, list):
         rows = [value] if _is_matrix(value) else value
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
@@ -165,7 +170,10 @@ def _is_matrix(value: Any) -> bool:
 
 
 def _unblocked(value: Any) -> Any:
-    """Return the vectors of a tensor of Vespa in the order of their numbers; other values unchanged."""
+    """Return the vectors of a tensor of Vespa in the order of their numbers.
+
+    Other values unchanged.
+    """
     blocks = value.get("blocks", value) if isinstance(value, dict) else None
     if isinstance(blocks, list):
         blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
@@ -177,7 +185,10 @@ def _unblocked(value: Any) -> Any:
 
 
 def _tokens(row: dict[str, Any], field: str) -> Any:
-    """Return the token vectors of a row, float32 (t, dimension); (0, 0) for null or an absent named vector."""
+    """Return the token vectors of a row, float32 (t, dimension).
+
+    (0, 0) for null or an absent named vector.
+    """
     value = _unblocked(_at(row, field))
     if value is None and field not in row and "." not in field:
         raise ReadError(f"it has no {field!r}, only {', '.join(row)}. For no tokens, set it to null.")

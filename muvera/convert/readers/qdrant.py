@@ -21,9 +21,10 @@ def _open(
 ) -> Source:
     """Open a folder of QdrantClient(path=...): meta.json and collection/.
 
-    `collection` and `vector` may be omitted if there is only one.  `id_field` is a field of the payload with the ids
-    (default: the points' own).  A point without the vector is a document without tokens.  Vectors are
-    returned as they were added, even if the distance is cosine and a server would normalize them.
+    `collection` and `vector` may be omitted if there is only one.  `id_field` is a
+    field of the payload with the ids (default: the points' own).  A point without the
+    vector is a document without tokens.  Vectors are returned as they were added, even
+    if the distance is cosine and a server would normalize them.
     """
     collections = read_json_object(path / "meta.json")["collections"]
     collection = choose(collection, collections, "collection", "collection")
@@ -61,7 +62,8 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     value, payload = fields["vector"], fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
-    # A small pickle can refer to one list many times, so more numbers than bytes are refused.
+    # A small pickle can refer to one list many times, so more numbers than bytes are
+    # refused.
     if sum(len(row) for row in value or ()) > len(content):
         raise ValueError(f"{where} has more numbers than its pickle has bytes")
     rows = [np.fromiter(row, np.float32) for row in value or ()]

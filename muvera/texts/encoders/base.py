@@ -30,7 +30,8 @@ class TextEncoder(Protocol):
     Attributes
     ----------
     name : str
-        Identifies everything that changes the vectors, such as checkpoint and revision.  An index requires it.
+        Identifies everything that changes the vectors, such as checkpoint and
+        revision.  An index requires it.
     """
 
     name: str
@@ -72,7 +73,10 @@ class ModelEncoder(TextEncoder):
 
 
 class NoEncoder(ModelEncoder):
-    """Placeholder for the encoder `name` of an index if nothing is encoded; encoding raises ValueError."""
+    """Placeholder for the encoder `name` of an index if nothing is encoded.
+
+    Encoding raises ValueError.
+    """
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -172,7 +176,8 @@ def as_texts(texts: Any, name: str = "texts") -> list[str]:
 def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequence[str]) -> MultiVectors:
     """Encode texts in order with a method of an encoder, without ids.
 
-    The vectors of blank texts are dropped: they are special tokens, which are slightly similar to every query.
+    The vectors of blank texts are dropped: they are special tokens, which are slightly
+    similar to every query.
     """
     if not all(map(is_utf8, texts)):
         raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
@@ -188,7 +193,10 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
-    """Return the characters of each token; raise ValueError if the encoder does not return them."""
+    """Return the characters of each token.
+
+    Raise ValueError if the encoder does not return them.
+    """
     spans = encoder.token_spans(text, side)
     if spans is None:
         raise ValueError(

@@ -23,7 +23,8 @@ from .base import ModelEncoder, TextSide
 FloatMatrix = npt.NDArray[np.float32]
 TokenIds = npt.NDArray[np.int32]
 
-# Tokens per batch.  More are not faster on a CPU: the widest activation (tokens, 1536) should fit into the cache.
+# Tokens per batch.  More are not faster on a CPU: the widest activation (tokens, 1536)
+# should fit into the cache.
 _BATCH_TOKENS = 2048
 
 
@@ -94,7 +95,8 @@ class MiniLMEncoder(ModelEncoder):
                 kept = self._kept(ids[i], side)
                 states[i] = TokenStates(unit_rows(rows[kept]), ids[i][kept], unit_rows(rows.mean(axis=0)))
 
-        # One thread per batch is faster than BLAS threads, which are idle except in matrix products.
+        # One thread per batch is faster than BLAS threads, which are idle except in
+        # matrix products.
         bounds = np.cumsum([0, *map(len, ids)])
         with one_blas_thread():
             run_in_ranges(encode, split_by_weight(bounds, _BATCH_TOKENS, len(ids)))
@@ -138,8 +140,9 @@ class SampleEncoder(ModelEncoder):
 class Bert:
     """The forward pass of a BERT encoder (absolute positions, post-layer-norm, GELU) in NumPy.
 
-    Texts are concatenated, not padded: linear layers see one matrix (tokens, width), and attention runs text by text.
-    `weights` are float32 arrays by Hugging Face name; linear layers are (out, in).
+    Texts are concatenated, not padded: linear layers see one matrix (tokens, width),
+    and attention runs text by text. `weights` are float32 arrays by Hugging Face name;
+    linear layers are (out, in).
     """
 
     def __init__(self, weights: dict[str, FloatMatrix], n_heads: int, layer_norm_eps: float = 1e-12) -> None:
@@ -149,7 +152,8 @@ class Bert:
     def hidden_states(self, token_ids: Sequence[TokenIds]) -> list[FloatMatrix]:
         """Return the last hidden states (tokens, width) of each text, given its vocabulary ids.
 
-        Their last bits may depend on the batch, because BLAS splits a product by its shape.
+        Their last bits may depend on the batch, because BLAS splits a product by its
+        shape.
         """
         bounds = np.cumsum([0, *map(len, token_ids)])
         positions = np.concatenate([np.arange(len(ids)) for ids in token_ids])

@@ -19,7 +19,8 @@ from ...index.generations import IndexFolderError
 from ...utils.checks import given, import_extra
 from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
 
-#: Encoders that are loaded by the name in an index folder: they run no foreign code and send texts nowhere.
+#: Encoders that are loaded by the name in an index folder: they run no foreign code and
+#: send texts nowhere.
 BUILT_IN = ("colbert-small", "minilm")
 
 _NAMES = (
@@ -58,7 +59,8 @@ class SentenceTransformersEncoder(ModelEncoder):
 class PyLateEncoder(ModelEncoder):
     """A ColBERT model run by PyLate, given as for :class:`SentenceTransformersEncoder`.
 
-    PyLate pins an older sentence-transformers than that class needs: install each in its own environment.
+    PyLate pins an older sentence-transformers than that class needs: install each in
+    its own environment.
     """
 
     def __init__(self, model: str) -> None:
@@ -80,7 +82,8 @@ def _split_revision(model: str) -> tuple[str, str | None]:
 class FastembedEncoder(ModelEncoder):
     """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
 
-    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its first use.
+    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its
+    first use.
     """
 
     def __init__(self, model: str) -> None:
@@ -97,7 +100,8 @@ class FastembedEncoder(ModelEncoder):
                 if known["model"].lower() == self._given.lower():
                     source = known["sources"]["hf"]
                     if not hub.try_to_load_from_cache(source, known["model_file"], folder):
-                        # Fails at once without a connection; fastembed would try again for 40 seconds.
+                        # Fails at once without a connection; fastembed would try again
+                        # for 40 seconds.
                         hub.model_info(source, timeout=10)
             return kind(self._given)
         except Exception as error:  # an unknown name, or no connection
@@ -110,7 +114,8 @@ class FastembedEncoder(ModelEncoder):
         """Return the token vectors of each text."""
         if side == "query":
             return self._model.query_embed(texts)
-        # A batch is padded to its longest text, so texts of similar length are encoded together.
+        # A batch is padded to its longest text, so texts of similar length are encoded
+        # together.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         encoded = self._model.embed([texts[i] for i in order], batch_size=8)
         matrices = dict(zip(order, encoded, strict=True))
@@ -131,9 +136,10 @@ class FastembedEncoder(ModelEncoder):
 class HTTPEncoder(ModelEncoder):
     """A model behind an HTTP endpoint with vLLM's pooling interface (``vllm serve --task token_embed``).
 
-    A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data": [[...], ...]}, ...]}``,
-    where ``embedding`` may replace the inner ``data``.  User and password of `url` go into a header, and `token` is
-    sent as ``Authorization: Bearer``.  Raise ValueError for a URL that is not HTTP.
+    A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data":
+    [[...], ...]}, ...]}``, where ``embedding`` may replace the inner ``data``.  User
+    and password of `url` go into a header, and `token` is sent as ``Authorization:
+    Bearer``.  Raise ValueError for a URL that is not HTTP.
     """
 
     def __init__(self, url: str, model: str, *, token: str | None = None, timeout: float = 60.0) -> None:
@@ -198,9 +204,11 @@ def load_text_encoder(name: str) -> TextEncoder:
     Parameters
     ----------
     name : str
-        ``"colbert-small"``, ``"minilm"``, ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
-        ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or ``"http://HOST/PATH#MODEL"``.  The model's
-        library downloads checkpoints that are not on this machine.
+        ``"colbert-small"``, ``"minilm"``,
+        ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
+        ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or
+        ``"http://HOST/PATH#MODEL"``.  The model's library downloads checkpoints that
+        are not on this machine.
 
     Raises
     ------
@@ -229,7 +237,10 @@ def load_text_encoder(name: str) -> TextEncoder:
 
 
 def as_text_encoder(encoder: Any) -> TextEncoder:
-    """Return the text encoder of a name, or `encoder` itself if it is a text encoder; else raise TypeError."""
+    """Return the text encoder of a name, or `encoder` itself if it is a text encoder.
+
+    Else raise TypeError.
+    """
     if isinstance(encoder, str):
         return load_text_encoder(encoder)
     if not isinstance(encoder, TextEncoder):
@@ -243,7 +254,10 @@ def as_text_encoder(encoder: Any) -> TextEncoder:
 def required_encoder(
     name: str, encoder: TextEncoder | str | None, folder: Path | str, encodes: bool = False
 ) -> TextEncoder:
-    """Return the encoder of an index that was built with the encoder `name`; a NoEncoder is replaced if `encodes`."""
+    """Return the encoder of an index that was built with the encoder `name`.
+
+    A NoEncoder is replaced if `encodes`.
+    """
     if isinstance(encoder, NoEncoder):
         if not encodes:
             return NoEncoder(name)

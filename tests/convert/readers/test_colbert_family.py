@@ -41,7 +41,8 @@ def test_colbert_index_decodes_as_colbert_does() -> None:
     expected = np.load(FOLDER / "colbert" / "expected.npz")
     documents = everything(source, 60)
     assert documents.lengths.tolist() == expected["lengths"].tolist()
-    # ColBERT decodes in float32, but from centroids and weights in half precision: 1e-3.
+    # ColBERT decodes in float32, but from centroids and weights in half precision:
+    # 1e-3.
     np.testing.assert_allclose(documents.tokens, expected["decoded"], atol=1e-3)
 
 

@@ -19,8 +19,8 @@ from muvera.convert import open_source, read
 qdrant = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed")
 models = qdrant.models
 
-# qdrant-client leaves a database in memory open, about which Python 3.13 warns whenever it is collected, and
-# its lock file if another client holds the lock.
+# qdrant-client leaves a database in memory open, about which Python 3.13 warns whenever
+# it is collected, and its lock file if another client holds the lock.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed (database|file):ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -89,7 +89,8 @@ def change(folder: Path, statement: str, *values: Any) -> None:
     connection.close()
 
 
-# A hundred bytes would describe an array of 2 ** 40 numbers, and 60 KB one of 25 million.
+# A hundred bytes would describe an array of 2 ** 40 numbers, and 60 KB one of 25
+# million.
 NESTED: Any = [1.0]
 for _ in range(40):
     NESTED = [NESTED, NESTED]

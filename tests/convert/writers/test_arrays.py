@@ -75,7 +75,10 @@ def test_batches_that_do_not_fit(write: Write, tmp_path: Path, batches: Any, mes
 
 
 def test_batches_are_written_as_they_come(write: Write, tmp_path: Path) -> None:
-    """At most two batches are in memory at a time; float16 batches after float32 are converted."""
+    """At most two batches are in memory at a time.
+
+    Float16 batches after float32 are converted.
+    """
     alive: list[weakref.ref[np.ndarray]] = []
 
     def watched() -> Iterator[MultiVectors]:

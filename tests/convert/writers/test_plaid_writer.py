@@ -100,7 +100,8 @@ def test_tokens_are_coded_as_well_as_so_many_bits_allow(nbits: int, tmp_path: Pa
     # The index stores directions: norms of the input are not those of the index.
     assert written["norms"] is written["normalized"] is written["dtype"] is None
     np.testing.assert_allclose(np.linalg.norm(found.tokens, axis=1), 1, atol=1e-5)
-    # A scalar quantizer of normal numbers loses .363, .118 and .0095 of their variance, which is at most 1 here.
+    # A scalar quantizer of normal numbers loses .363, .118 and .0095 of their variance,
+    # which is at most 1 here.
     assert lost(documents, tmp_path / "out") < {1: 0.363, 2: 0.118, 4: 0.0095, 8: 0.0005}[nbits]
     if nbits < 8:
         convert(documents, tmp_path / "means", to="plaid", nbits=nbits, bucket_means=True)

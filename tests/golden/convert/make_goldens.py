@@ -10,8 +10,9 @@ torch       torch==2.11
 pooling     scipy==1.17.1 and the library of the rule
 =========== ============================================================================
 
-Random unit vectors replace the models.  expected.npz has what the library's own decompression returns, or the given
-vectors; pooling.npz ``tokens``, ``lengths``, and the two of each case under ``<rule>/<factor>/<protected>/``.
+Random unit vectors replace the models.  expected.npz has what the library's own
+decompression returns, or the given vectors; pooling.npz ``tokens``, ``lengths``, and
+the two of each case under ``<rule>/<factor>/<protected>/``.
 """
 
 import json
@@ -92,7 +93,10 @@ def make_colbert(root: Path) -> None:
 
 
 def make_fast_plaid(root: Path) -> None:
-    """A small index with exact vectors; and one that is added to and deleted from, so that it has chunks."""
+    """A small index with exact vectors.
+
+    And one that is added to and deleted from, so that it has chunks.
+    """
     from fast_plaid.search import FastPlaid
 
     centers = np.random.default_rng(5).normal(size=(8, 16))
@@ -125,7 +129,10 @@ def make_fast_plaid(root: Path) -> None:
 
 
 def make_pylate(root: Path) -> None:
-    """The same documents in every kind of index; "doc-2" is removed again, which ScaNN cannot do."""
+    """The same documents in every kind of index.
+
+    "doc-2" is removed again, which ScaNN cannot do.
+    """
     from pylate import indexes
     from pylate.indexes.stanford_plaid import StanfordPLAID
 
