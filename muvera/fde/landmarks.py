@@ -169,7 +169,7 @@ def cluster_means(
     )
     order = np.argsort(nearest, kind="stable")
     present, firsts, sizes = np.unique(nearest[order], return_index=True, return_counts=True)
-    means = landmarks.copy()
+    means: NDArray[np.float32] = landmarks.copy()
     means[present] = np.add.reduceat(directions[order], firsts, axis=0) / sizes[:, np.newaxis]
     return means
 
