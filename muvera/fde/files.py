@@ -15,6 +15,10 @@ from ..utils.checks import as_path
 from .config import DEFAULT_PRESET, FDEConfig
 from .encoder import ENCODER_FILE, ENCODER_FORMAT, FDEEncoder, array_classes
 
+# Largest number in an array.  Entries of tokens are below 2**20 in a fit, so fitted
+# arrays have no larger numbers; the square of a larger one could overflow float32.
+_LARGEST = 1e18
+
 
 def as_encoder(
     value: FDEConfig | FDEEncoder | str | None, dimension: int
@@ -61,8 +65,11 @@ def read_encoder(folder: Path, config: FDEConfig) -> FDEEncoder:
     def read(name: str) -> NDArray[Any]:
         file = folder / f"encoder_{name}.npy"
         array = load_npy(file, mmap=False)
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            raise ValueError(f"{file} is damaged: its {array.dtype} values must be finite numbers.")
+        if array.dtype.kind not in "fiu" or not (np.abs(array.astype(np.float64)) <= _LARGEST).all():
+            raise ValueError(
+                f"{file} is damaged: its {array.dtype} values must be finite numbers of at most "
+                f"{_LARGEST:.0e}. Restore it from a copy."
+            )
         return array
 
     arrays = {name: each.from_files(read) for name, each in array_classes(config).items()}

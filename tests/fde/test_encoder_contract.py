@@ -278,6 +278,25 @@ def test_damaged_folders(tmp_path: Path) -> None:
             read_encoder(tmp_path / "encoder", config)
 
 
+@pytest.mark.parametrize("name", ["moments", "landmarks", "simhash"])
+@pytest.mark.parametrize("number", [np.inf, np.nan, -1e30, 3e38])
+def test_arrays_with_absurd_numbers_are_refused(name: str, number: float, tmp_path: Path) -> None:
+    """They would make vectors of NaN: no fit writes them."""
+    encoder = fitted(name)
+    encoder.save(tmp_path / "encoder")
+    files = sorted((tmp_path / "encoder").glob("encoder_*.npy"))
+    floats = [file for file in files if np.load(file).dtype == np.float32 and np.load(file).size]
+    assert floats
+    for file in floats:
+        kept = np.load(file)
+        changed = kept.copy()
+        changed.flat[-1] = number
+        np.save(file, changed)
+        with pytest.raises(ValueError, match=rf"{file.name} is damaged.*at most 1e\+18"):
+            read_encoder(tmp_path / "encoder", encoder.config)
+        np.save(file, kept)
+
+
 def test_bytes_are_deflated_rows(tmp_path: Path) -> None:
     encoder = fitted("fde, all tokens are landmarks")
     encoder.save(tmp_path / "encoder")
