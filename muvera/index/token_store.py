@@ -20,7 +20,8 @@ from ..data.validation import running_total
 from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates, ranked, score_candidates
-from ..utils.arrays import ask_for, forget, load_npy, resident_share
+from ..utils.arrays import load_npy
+from .page_cache import MappedTokens, PageCache
 from .settings import IndexSettings
 
 # Segments in memory of up to _MERGED_BYTES are merged until each has over _GROWTH times
@@ -32,15 +33,6 @@ _STAGING_BYTES = 64 << 20  # of tokens in memory before they are written to the 
 
 # Texts and tokens per batch, and rows written at a time.
 _BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
-
-# For more than _MAX_ASKED rows, the system's own read-ahead is enough.  Every _REQUESTS
-# requests, _PAGES pages of each file are checked for being in memory.
-_MAX_ASKED, _REQUESTS, _PAGES = 4096, 64, 32
-
-# Bytes of mapped files that this process may hold before it releases them, and extra
-# bytes that each text counts: the system maps up to a large page around each byte that
-# is read.
-_HELD_BYTES, _AROUND = 256 << 20, 2 << 20
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
@@ -88,8 +80,7 @@ class TokenStore(Generic[_Texts]):
         self.make: Make[_Texts] = make
         self.prefix = prefix
         self.segments: list[Segment[_Texts]] = []
-        self._requests, self._resident = 0, False
-        self._held_bytes = 0
+        self.pages = PageCache()
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -192,45 +183,20 @@ class TokenStore(Generic[_Texts]):
         tokens = np.concatenate([each.tokens for each in texts])
         return self.make(tokens, np.concatenate([each.lengths for each in texts]))
 
-    def _mapped_rows(self, rows: Rows) -> Iterator[tuple[_Texts, Rows, Rows]]:
-        """Yield the texts of mapped files, and the first tokens and ends of the `rows` in them."""
-        ascending = np.sort(rows)
-        for segment in self.segments:
-            if segment.path is not None:
-                lo, hi = np.searchsorted(ascending, [segment.first, segment.first + len(segment.vectors)])
-                local, offsets = ascending[lo:hi] - segment.first, segment.vectors.offsets
-                yield segment.vectors, offsets[local], offsets[local + 1]
+    def _mapped(self) -> list[MappedTokens]:
+        return [
+            MappedTokens(segment.first, segment.vectors.offsets, segment.vectors.tokens)
+            for segment in self.segments
+            if segment.path is not None
+        ]
 
     def read_ahead(self, rows: Rows) -> int:
-        """Prefetch `rows` without waiting, unless the files are in memory.
-
-        Return the number of requested ranges.
-        """
-        files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
-        if not files or len(rows) > _MAX_ASKED:
-            return 0
-        if self._requests % _REQUESTS == 0:
-            self._resident = all(resident_share(tokens, _PAGES) in (None, 1) for tokens in files)
-        self._requests += 1
-        ranges = 0
-        for texts, starts, stops in () if self._resident else self._mapped_rows(rows):
-            tokens, filled = texts.tokens, stops > starts
-            size = tokens.shape[1] * tokens.itemsize
-            ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
-        return ranges
+        """Prefetch `rows` from mapped files, see :meth:`.page_cache.PageCache.read_ahead`."""
+        return self.pages.read_ahead(self._mapped(), rows)
 
     def let_go(self, rows: Rows) -> None:
-        """Count the mapped tokens of `rows` as held.
-
-        Release all mapped pages once too many bytes are held.
-        """
-        for texts, starts, stops in self._mapped_rows(rows):
-            self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
-        if self._held_bytes >= _HELD_BYTES:
-            self._held_bytes = 0
-            for segment in self.segments:
-                if segment.path is not None:
-                    forget(segment.vectors.tokens)
+        """Count `rows` of mapped files as read, see :meth:`.page_cache.PageCache.let_go`."""
+        self.pages.let_go(self._mapped(), rows)
 
 
 def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -> None:
