@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..data.multivectors import checked_texts
 from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
@@ -77,17 +78,19 @@ def hybrid_search(
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
-    texts, own = index._checked(queries, "queries"), []
+    texts = checked_texts(queries, "queries", index.config.dimension, "this index")
+    proposed: list[Ranking] = []
     if candidates:
-        own = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
+        proposed = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
     for name, source in rankings.items():
         if len(source) != len(texts):
             raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {len(texts)}.")
     within = index if allowed is None else {id for id in allowed if id in index}
-    proposals, sources = [], []
+    proposals: list[list[int | str]] = []
+    sources: list[dict[str, Ranking]] = []
     for i in range(len(texts)):
         others = {name: _restricted(source[i], within) for name, source in rankings.items()}
-        every = [*own[i : i + 1], *others.values()]
+        every = [*proposed[i : i + 1], *others.values()]
         proposals.append([id for ranking in every for id in ranking.ids.tolist()])
         sources.append(others)
     exact = index.rerank(texts, proposals, k if weights is None else None, missing="ignore", threads=threads)

@@ -21,7 +21,7 @@ from builders.indexes import (
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEEncoder, MultiVectors, MuveraIndex
-from muvera.index import two_stage_search
+from muvera.index import candidates
 from muvera.index.token_store import TokenStore
 from muvera.mips.exact import ExactSearch
 from muvera.mips.hnsw import HNSWSearch
@@ -117,7 +117,7 @@ def test_changes_that_fail_late(
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
-    monkeypatch.setattr(two_stage_search, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
+    monkeypatch.setattr(candidates, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
     original, calls = getattr(owner, step), []
 
     def breaks(self: Any, *args: Any, **settings: Any) -> Any:
