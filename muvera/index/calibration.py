@@ -1,4 +1,4 @@
-"""Numbers of the first stage: measured recalls, their warning, and when to stop ranking for a mean recall.
+"""Numbers of the first stage: measured recall, and when to stop for a mean recall.
 
 A :class:`Calibration` controls the mean recall by conformal risk control (Angelopoulos
 et al. 2022, arXiv 2208.02814): later queries of the same distribution reach it, too.
@@ -64,9 +64,10 @@ _LEAST = 3
 
 
 class FirstStage(NamedTuple):
-    """Recall of all documents, recall of the documents added after the encoder was fitted, and a warning.
+    """Recall of all documents, recall of added documents, and a warning.
 
-    None if unknown; the warning is None unless the second recall is clearly lower.
+    Added documents are newer than the encoder's fit.  None if unknown; the warning is
+    None unless their recall is clearly lower.
     """
 
     everything: FirstStageRecall | None = None
@@ -76,9 +77,10 @@ class FirstStage(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuredWindows:
-    """The measured recall of each window: the share of its exact best documents among its candidates.
+    """The measured recall of each window.
 
-    A window is a part of a document, used as a query.
+    A window is a part of a document, used as a query.  Its recall is the share of its
+    exact best documents that are among its candidates.
 
     Parameters
     ----------
@@ -142,7 +144,7 @@ class MeasuredWindows:
 
 
 def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
-    """Return a warning if the windows of added documents have clearly lower shares than the others."""
+    """Return a warning if the shares of added documents are clearly lower."""
     before = float(old.mean()) if len(old) else 1.0
     groups = [shares for shares in (old, new) if len(shares)]
     variance = sum(max(float(shares.var()), _DEVIATION**2) / len(shares) for shares in groups)
@@ -250,7 +252,7 @@ class Calibration:
         return cls(slope, variance, levels, documents, len(products), pseudo_queries, tokens)
 
     def level(self, recall: float, k: int) -> Level:
-        """Return the lowest level with this mean recall, with room for `k` documents."""
+        """Return the lowest level with this mean recall and room for `k` documents."""
         level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
         return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
 
@@ -284,7 +286,7 @@ class Calibration:
 
 
 def require_recall(recall: object, candidates: object) -> None:
-    """Raise unless `recall` is None, or a number between 0 and 1 without `candidates`."""
+    """Raise unless `recall` is None, or between 0 and 1 without `candidates`."""
     if recall is None:
         return
     if not 0 < require_number("recall", recall, hint="Give a share such as 0.95.") < 1:
@@ -298,7 +300,7 @@ def require_recall(recall: object, candidates: object) -> None:
 def _error_model(
     products: NDArray[np.float32], scores: NDArray[np.float32], tokens: NDArray[np.int64]
 ) -> tuple[float, float]:
-    """Return the slope of scores on products, and the variance of the errors per query token."""
+    """Return the slope of scores on products, and the error variance per token."""
     left = products - products.mean(axis=1, keepdims=True, dtype=np.float64)
     right = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
     slope = float((left * right).sum() / max(float(np.square(left).sum()), 1e-30))
@@ -314,7 +316,7 @@ def _states(slope: float, variance: float, tokens: NDArray[np.int64]) -> NDArray
 
 
 def _number(best: NDArray[np.bool_], recall: float) -> int:
-    """Return the number of candidates that reach this mean recall, or the number of all candidates."""
+    """Return the number of candidates that reach this mean recall, at most all."""
     recalls = np.cumsum(best.mean(axis=0)) / max(1.0, best.sum(axis=1).mean())
     enough = np.flatnonzero(recalls >= recall - 1e-9)
     return int(enough[0]) + 1 if len(enough) else best.shape[1]
@@ -349,7 +351,10 @@ def _level(
     best: NDArray[np.bool_],
     states: NDArray[np.float64],
 ) -> Level:
-    """Return the level with the largest limit that keeps the mean recall among candidates at ``target / within``."""
+    """Return the level with the largest limit that keeps the mean recall.
+
+    Among the candidates it must be ``target / within``.
+    """
     recall = target / within
     count, width = best.shape
     recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
@@ -366,7 +371,10 @@ def _level(
         return np.asarray((reached > limit).sum(axis=1), np.int64)
 
     def loss(limit: float) -> float:
-        """Return the mean loss with the worst query counted twice, as conformal risk control requires."""
+        """Return the mean loss with the worst query counted twice.
+
+        Conformal risk control requires that.
+        """
         losses = 1 - after[np.arange(count), ends(limit)]
         return float((losses.sum() + losses.max()) / (count + 1))
 

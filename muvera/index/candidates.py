@@ -33,7 +33,7 @@ def auto_kind(count: int, vector_dimension: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class CandidateSearch:
-    """The documents' vectors by row number, the encoder that made them, and what is known about their recall.
+    """The documents' vectors by row number, and the encoder that made them.
 
     A value: :meth:`added` and :meth:`without` return another one.  They share the
     vectors, as copies of a :class:`muvera.mips.base.VectorSearch` do.
@@ -75,7 +75,9 @@ class CandidateSearch:
     def added(
         self, rows: Rows, documents: MultiVectors, threads: int | None = None, guard: Guard = at_once
     ) -> CandidateSearch:
-        """Encode documents, and return a search that also has the vectors of those with tokens.
+        """Return a search that also has the vectors of these documents.
+
+        Documents without tokens get no vector.
 
         Parameters
         ----------
@@ -100,7 +102,10 @@ class CandidateSearch:
         return replace(self, search=search, windows=windows)
 
     def without(self, rows: Rows) -> CandidateSearch:
-        """Return a search that does not find these rows; rows without vectors are ignored."""
+        """Return a search that does not find these rows.
+
+        Rows without vectors are ignored.
+        """
         search = copy(self.search)
         search.remove(search.existing(rows))
         return replace(self, search=search)
@@ -109,7 +114,7 @@ class CandidateSearch:
         return split_by_count(count, _BLOCK_BYTES // (4 * self.encoder.config.vector_dimension))
 
     def _outgrown(self, search: VectorSearch, size: int) -> bool:
-        """Return True if "auto" chooses a scan for `size` vectors, but `search` is not one."""
+        """Return True if "auto" would replace `search` by a scan at `size` vectors."""
         if self.settings.backend != "auto" or search.kind == "scan":
             return False
         return auto_kind(size, self.encoder.config.vector_dimension) == "scan"
@@ -172,7 +177,7 @@ class CandidateSearch:
 
     @property
     def fitted_on_too_few(self) -> bool:
-        """True if maps were fitted on few documents, and on less than half of the current ones."""
+        """True if maps were fitted on less than half of the documents, and on few."""
         learned = self.encoder.config.needs_fit_sample and self.fitted_on > 0
         return learned and self.fitted_on < min(MAX_FIT_DOCUMENTS, len(self.search) / 2)
 

@@ -1,4 +1,4 @@
-"""Change: the steps from the contents of an index to other contents, which become visible together."""
+"""Change: steps that change an index and become visible together."""
 
 from __future__ import annotations
 
@@ -53,6 +53,17 @@ class Change:
         The contents that searches read, and those that this change has made so far.
     staging : Path or None
         A temporary folder for tokens that do not fit in the memory buffer.
+
+    Examples
+    --------
+    >>> from muvera import MuveraIndex
+    >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]], ids=["a", "b"])
+    >>> with index.change() as change:
+    ...     change.delete(["a"])
+    ...     ids = change.add([[[0.5, 0.5]]], ids=["c"])
+    ...     before = len(index), "a" in index
+    >>> before, index.ids.tolist()
+    ((2, True), ['b', 'c'])
     """
 
     def __init__(
@@ -84,9 +95,10 @@ class Change:
         self._guard = self._alone
 
     def commit(self) -> None:
-        """Make the steps visible before the end of the block; later steps are another change.
+        """Make the steps visible before the end of the block.
 
-        Raise RuntimeError if another change was committed in between.
+        Later steps are another change.  Raise RuntimeError if another change was
+        committed in between.
         """
         if self.contents is not self.before:
             self._publish(self.before, self.contents)
@@ -106,14 +118,34 @@ class Change:
     # -- documents ------------------------------------------------------------
 
     def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
-        """Add documents and return their ids; see :meth:`muvera.MuveraIndex.add`."""
+        """Add documents and return their ids.
+
+        Parameters
+        ----------
+        documents, ids, threads
+            As for :meth:`muvera.MuveraIndex.add`.
+
+        Returns
+        -------
+        ndarray (n,), int64 or str
+        """
         checked = self._checked(documents, ids, threads)
         names = self.contents.ids.new_ids(checked)
         self._append_and_measure(names, checked, threads)
         return names
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
-        """Add or replace documents and return their ids; see :meth:`muvera.MuveraIndex.update`."""
+        """Add or replace documents and return their ids.
+
+        Parameters
+        ----------
+        documents, ids, threads
+            As for :meth:`muvera.MuveraIndex.update`.
+
+        Returns
+        -------
+        ndarray (n,), int64 or str
+        """
         checked = self._checked(documents, ids, threads)
         if not checked.has_ids:
             raise ValueError(
@@ -142,7 +174,7 @@ class Change:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> None:
-        """Add the documents of an index in batches, and fit the encoder and the codec on them.
+        """Add documents in batches, and fit the encoder and the codec on them.
 
         Parameters
         ----------
@@ -198,14 +230,17 @@ class Change:
             self._set_candidates(replace(candidates, calibration=calibration))
 
     def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
-        """Save texts with the documents: every save calls ``write_texts(ids, path)`` with a new file's path."""
+        """Save texts with the documents.
+
+        Every save calls ``write_texts(ids, path)`` with the path of a new file.
+        """
         self._require_open()
         self.contents = replace(self.contents, write_texts=write_texts)
 
     def save(self, destination: Destination) -> None:
-        """Write the contents to a folder, from which they then read their tokens, and commit.
+        """Write the contents to a folder, and commit.
 
-        See :meth:`muvera.MuveraIndex.save`.
+        They then read their tokens from there.  See :meth:`muvera.MuveraIndex.save`.
         """
         self._require_open()
         attempted = self._attempted.setdefault(destination.path, set())
@@ -221,7 +256,7 @@ class Change:
         return checked_texts(named, "documents", self.contents.config.dimension, "this index")
 
     def _append_and_measure(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
-        """Add or replace documents; fit what waits for enough documents, and measure."""
+        """Add or replace documents, fit what waits for enough of them, and measure."""
         self._append(ids, documents, None, threads)
         self._make_vectors(self.contents.has_sample, threads)
         self._fit_codec(threads)
@@ -288,14 +323,17 @@ class Change:
         self.contents = replace(self.contents, candidates=candidates)
 
     def _fit_codec(self, threads: int | None, at_end: bool = False) -> None:
-        """Fit the codec of the settings if there are enough tokens; at the end of a build, one is enough."""
+        """Fit the codec of the settings if there are enough tokens.
+
+        At the end of a build, one token is enough.
+        """
         if self.contents.tokens.can_fit_codec(at_end):
             tokens = copy(self.contents.tokens)
             tokens.fit_codec(threads, self.staging)
             self.contents = replace(self.contents, tokens=tokens)
 
     def _fit_codec_after_vectors(self, threads: int | None) -> None:
-        """As :meth:`_fit_codec`, unless an encoder still has to be fitted on the exact tokens."""
+        """Fit the codec, unless an encoder must be fitted on exact tokens first."""
         if self.contents.candidates is not None:
             self._fit_codec(threads)
 
@@ -314,7 +352,7 @@ class Change:
             self._set_candidates(replace(candidates, calibration=calibration))
 
     def _finish(self, threads: int | None) -> None:
-        """Finish a build: fit the encoder and the codec on the documents that there are, and measure."""
+        """Finish a build: fit on the documents that there are, and measure."""
         self._make_vectors(self.contents.has_sample, threads)
         candidates = self.contents.candidates
         if candidates is not None and not candidates.fitted_on:
@@ -329,7 +367,10 @@ class Change:
 
 
 def _fits_again(contents: IndexContents) -> bool:
-    """Return True if a rebuild fits the encoder again: on more documents, or on documents of another kind."""
+    """Return True if a rebuild fits the encoder again.
+
+    It does if there are many more documents, or documents of another kind.
+    """
     candidates = contents.candidates
     if candidates is None:
         return False

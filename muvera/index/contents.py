@@ -27,10 +27,11 @@ MIN_FIT_DOCUMENTS = 256
 
 @dataclass(frozen=True, eq=False)
 class IndexContents:
-    """Ids, tokens and vectors of documents, each under a row number that is never used twice.
+    """Ids, tokens and vectors of documents, by row number.
 
-    A value: no method changes it.  :class:`.change.Change` makes other contents, which
-    share most arrays with these.  Only the latest contents of an index may be changed.
+    A row number is never used twice.  A value: no method changes it.
+    :class:`.change.Change` makes other contents, which share most arrays with these.
+    Only the latest contents of an index may be changed.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class IndexContents:
 
     @property
     def encoder(self) -> FDEEncoder | None:
-        """The encoder in use, or the one that was passed if the collection is still small."""
+        """The encoder in use, or the given one if the collection is still small."""
         return self.given_encoder if self.candidates is None else self.candidates.encoder
 
     @property
@@ -96,7 +97,7 @@ class IndexContents:
 
     @property
     def searchable(self) -> tuple[Rows, int]:
-        """Live rows with tokens, int64 (n,), ascending, and their total number of tokens."""
+        """Live rows with tokens, int64 (n,), ascending, and their number of tokens."""
         if not self._searchable:
             live = self.ids.live
             lengths = self.lengths[live]
@@ -128,7 +129,7 @@ class IndexContents:
 
     @property
     def drift_warning(self) -> str | None:
-        """A warning if documents added after the encoder was fitted have a lower recall, otherwise None."""
+        """A warning if documents newer than the encoder's fit have a lower recall."""
         return self.first_stage.warning if self.config.needs_fit_sample else None
 
     @property

@@ -1,6 +1,7 @@
-"""The folder of a saved index: generations of files behind one manifest, see docs/index-format.md.
+"""The folder of a saved index: generations of files behind one manifest.
 
-A crash, a kill or a full disk at any moment leaves the old index or the new one.
+See docs/index-format.md.  A crash, a kill or a full disk at any moment leaves the old
+index or the new one.
 """
 
 from __future__ import annotations
@@ -127,8 +128,10 @@ def texts_file(folder: Path) -> Path | None:
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IndexFolderError unless every file is inside the folder and every file in use is listed."""
-    files, codes, candidates = manifest["files"], manifest["codes"], manifest["candidates"]
+    """Raise IndexFolderError for a file that is not listed or outside the folder."""
+    files = manifest["files"]
+    codes = manifest["codes"]
+    candidates = manifest["candidates"]
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     used = [segment["file"] for segment in segments]
     used += [] if candidates is None else candidates["kept"]
@@ -203,7 +206,10 @@ class Generation:
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError unless an index can be written to `target`: only an index can be replaced."""
+    """Raise FileExistsError unless an index can be written to `target`.
+
+    Only an index can be replaced.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():
@@ -245,7 +251,7 @@ class Destination:
 
 
 class Save:
-    """A save in progress: the `folder` to write a new generation into, and the old files that it keeps.
+    """A save in progress: the `folder` to write into, and the old files to keep.
 
     `place` is the index's folder `target`, or the folder beside it that will replace
     it; `old` describes its files.
@@ -262,7 +268,7 @@ class Save:
         self.kept: list[str] = []  # the names of old files in the new generation
 
     def run(self, write: Callable[[Save], dict[str, Any]], attempted: set[Generation]) -> Generation:
-        """Write the generation, make it current and remove files that the manifest does not name."""
+        """Write the generation, make it current, and remove unnamed files."""
         new = self.generation
         name = new.folder
         try:
@@ -382,7 +388,10 @@ def _remove_unnamed(place: Path) -> None:
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder for tokens beside `target`, to which an index can be written."""
+    """Yield a temporary folder for tokens beside `target`.
+
+    Raise FileExistsError unless an index can be written to `target`.
+    """
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:

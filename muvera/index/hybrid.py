@@ -1,4 +1,4 @@
-"""Hybrid search: MuveraIndex combined with BM25, sparse or dense vectors, or any other first stage."""
+"""Hybrid search: MuveraIndex combined with BM25 or any other first stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hybrid_search(
     ids: Iterable[Any] | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
-    """Return the best documents among the candidates of an index and of other first stages.
+    """Return the best candidates of an index and of other first stages.
 
     Every candidate gets its exact Chamfer similarity.
 
@@ -68,7 +68,8 @@ def hybrid_search(
     >>> from muvera import MuveraIndex, Ranking, hybrid_search
     >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]])
     >>> words = [Ranking(np.array([1]), np.array([3.2]))]
-    >>> best = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights={"maxsim": 0.2, "words": 0.8})
+    >>> weights = {"maxsim": 0.2, "words": 0.8}
+    >>> best = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights=weights)
     >>> best[0].ids.tolist()
     [1, 0]
     """

@@ -113,8 +113,8 @@ class IdMap:
     def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
         """Return the distinct rows of `ids`, in order.
 
-        Raise TypeError for an id of another type, and KeyError for an unknown one unless
-        ``missing="ignore"``.
+        Raise TypeError for an id of another type, and KeyError for an unknown one
+        unless ``missing="ignore"``.
         """
         require_choice("missing", missing, get_args(Missing))
         kind = self._kind
@@ -131,7 +131,10 @@ class IdMap:
         return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
     def new_ids(self, documents: MultiVectors) -> Ids:
-        """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
+        """Return the ids of `documents`, or the next integers.
+
+        Raise ValueError for an id that is in use.
+        """
         if documents.has_ids:
             ids = documents.ids
         elif self.next + len(documents) > np.iinfo(np.int64).max:

@@ -1,4 +1,4 @@
-"""Measure the first stage of an index: its recall, and a calibration of ``search(recall=)``.
+"""Measure the recall of an index's first stage, and calibrate ``search(recall=)``.
 
 A window of a document's tokens replaces a real query; its own document is never
 counted.  These functions read one :class:`.contents.IndexContents` and return numbers;
@@ -87,7 +87,7 @@ def document_windows(
 
 
 def _first_others(found: Sequence[Ranked], sources: Rows | None, count: int) -> list[Ranked]:
-    """Return the first `count` rows of each query, with their scores, without its row in `sources`."""
+    """Return the first `count` rows and scores of each query, except its source."""
     if sources is not None:
         masks = [rows != source for (rows, _), source in zip(found, sources, strict=True)]
         found = [(rows[mask], scores[mask]) for (rows, scores), mask in zip(found, masks, strict=True)]
@@ -131,7 +131,7 @@ def shares_found(
     among: Rows | None = None,
     threads: int | None = None,
 ) -> NDArray[np.float64]:
-    """Return the share of each query's `k` exact best rows that were proposed, float64 (n,).
+    """Return the share of each query's `k` exact best rows that were proposed.
 
     Parameters
     ----------

@@ -38,9 +38,10 @@ from .token_store import PLAID_BATCH_TOKENS, plaid_codes
 
 
 class MuveraIndex:
-    """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.
+    """A searchable collection of token sets.
 
-    Small collections are searched exactly, without vectors.  When a collection outgrows
+    Vectors propose candidates, and exact Chamfer similarity ranks them.  Small
+    collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
     encoded; the encoder does not change after that.  Encoders that fit maps need at
     least 256 documents; with fewer, all tokens are read.
@@ -66,7 +67,8 @@ class MuveraIndex:
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> documents = MultiVectors.from_arrays([rng.normal(size=(5, 8)) for _ in range(3)], ids=["a", "b", "c"])
+    >>> arrays = [rng.normal(size=(5, 8)) for _ in range(3)]
+    >>> documents = MultiVectors.from_arrays(arrays, ids=["a", "b", "c"])
     >>> index = MuveraIndex.build(documents)
     >>> index.search([documents[1]], k=1)[0].ids
     array(['b'], dtype='<U1')
@@ -96,7 +98,7 @@ class MuveraIndex:
 
     @classmethod
     def of(cls, contents: IndexContents) -> MuveraIndex:
-        """Return an index of these contents."""
+        """Return an index of these contents, for the packages above this one."""
         index = cls.__new__(cls)
         index._hold(contents)
         return index
@@ -134,7 +136,7 @@ class MuveraIndex:
 
         Parameters
         ----------
-        documents : MultiVectors, a list of arrays or tensors, or an iterable of MultiVectors
+        documents : MultiVectors, list of arrays or tensors, or iterable of MultiVectors
             An iterable is read once, one batch at a time; the encoder is fitted on its
             first 4,096 documents.  Yield them in random order, or pass a fitted
             encoder.
@@ -217,11 +219,12 @@ class MuveraIndex:
         encoder: str | FDEConfig | FDEEncoder | None = None,
         **options: Any,
     ) -> MuveraIndex:
-        """Build an index from PyLate's folder ``index_folder/index_name``, with PyLate's ids.
+        """Build an index from PyLate's folder, with PyLate's ids.
 
         Parameters
         ----------
         path : path
+            PyLate's ``index_folder/index_name``.
         encoder : str, configuration or fitted encoder, optional
             As for the class.
         **options
@@ -239,11 +242,11 @@ class MuveraIndex:
 
     @contextmanager
     def change(self) -> Iterator[Change]:
-        """Begin a change of several steps, which become visible together at the end of the block.
+        """Begin a change of several steps, which become visible together.
 
-        An exception in the block abandons the change.  Other changes wait meanwhile;
-        searches do not.  Methods such as :meth:`add` are changes of one step; use those
-        of the change in the block.
+        They become visible at the end of the block.  An exception in the block abandons
+        the change.  Other changes wait meanwhile; searches do not.  Methods such as
+        :meth:`add` are changes of one step; use those of the change in the block.
 
         Yields
         ------
@@ -339,10 +342,10 @@ class MuveraIndex:
             change.delete(ids, missing)
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        """Free the memory of deleted documents: renumber the rows and encode all documents again.
+        """Free the memory of deleted documents.
 
-        The encoder is fitted again if :meth:`info` warns about its fit.  Candidates may
-        then change.
+        The rows are renumbered, and all documents are encoded again.  The encoder is
+        fitted again if :meth:`info` warns about its fit.  Candidates may then change.
 
         Parameters
         ----------
@@ -477,7 +480,14 @@ class MuveraIndex:
         return rank(contents, texts, Proposal(rows, count), threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
-        """Find the best matching token of the document `id` for each token of one query."""
+        """Find the best matching token of a document for each token of one query.
+
+        Parameters
+        ----------
+        query : array (tokens, dimension)
+        id : int or str
+            The document.
+        """
         return explain(query, self.tokens([id])[0])
 
     def measure_recall(
@@ -488,7 +498,7 @@ class MuveraIndex:
         candidates: int | None = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
-        """Return the share of the `k` exact best documents among the candidates, for real queries with tokens.
+        """Return the share of the exact best documents among the candidates.
 
         Parameters
         ----------
@@ -514,7 +524,7 @@ class MuveraIndex:
             return recall_of_queries(self._contents, texts, k, count, threads)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with real queries, instead of windows of documents.
+        """Calibrate ``search(recall=)`` with real queries instead of windows.
 
         :meth:`save` stores the calibration.  A rebuild, or doubling the number of
         documents, replaces it with a calibration by windows.  Call this method again
@@ -563,7 +573,10 @@ class MuveraIndex:
 
     @property
     def contents(self) -> IndexContents:
-        """What the index contains now: another object after each change."""
+        """What the index contains now, another object after each change.
+
+        For the packages above this one; its attributes may change in any version.
+        """
         return self._contents
 
     @property
@@ -626,10 +639,10 @@ class MuveraIndex:
     # -- saving ---------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
+        """Write the index to a new folder, or its changes to its own folder.
 
-        The folder contains a complete index at every moment.  Token vectors in it are
-        not written again.
+        Its own folder is one that it was loaded from or saved to.  The folder contains
+        a complete index at every moment.  Token vectors in it are not written again.
 
         Parameters
         ----------
@@ -648,7 +661,9 @@ class MuveraIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
-        """Load an index from a folder of :meth:`save`; token vectors stay on disk and are memory-mapped.
+        """Load an index from a folder of :meth:`save`.
+
+        Token vectors stay on disk and are memory-mapped.
 
         Parameters
         ----------

@@ -28,7 +28,7 @@ _AROUND = 2 << 20
 
 
 class MappedTokens(NamedTuple):
-    """A mapped token file: its tokens, their offsets by document, and the row of its first document."""
+    """A mapped token file: its first row, token offsets by document, and tokens."""
 
     first: int
     offsets: NDArray[np.int64]
@@ -47,7 +47,7 @@ class PageCache:
         self._held_bytes = 0
 
     def read_ahead(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> int:
-        """Prefetch the tokens of `rows` without waiting, unless the files are in memory.
+        """Prefetch the tokens of `rows` without waiting, unless they are in memory.
 
         Parameters
         ----------
@@ -69,7 +69,8 @@ class PageCache:
             return 0
         ranges = 0
         for file, starts, stops in _token_ranges(files, rows):
-            tokens, filled = file.tokens, stops > starts
+            tokens = file.tokens
+            filled = stops > starts
             size = tokens.shape[1] * tokens.itemsize
             ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
         return ranges
@@ -91,7 +92,7 @@ class PageCache:
 def _token_ranges(
     files: Sequence[MappedTokens], rows: NDArray[np.int64]
 ) -> Iterator[tuple[MappedTokens, NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield each file with the first tokens and the ends of the `rows` in it, ascending."""
+    """Yield each file with the starts and stops of the tokens of `rows` in it."""
     ascending = np.sort(rows)
     for file in files:
         count = len(file.offsets) - 1

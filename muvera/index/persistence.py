@@ -102,9 +102,9 @@ def write_contents(
 
 
 def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> dict[str, Any]:
-    """Write the files of contents, whose token stores then read their tokens from there.
+    """Write the files of contents.
 
-    Return the manifest's entries.
+    Their token stores then read the tokens from there.  Return the manifest's entries.
     """
     tokens = contents.tokens
     segments = {store.prefix: _write_store(store, save, staging) for store in tokens.stores}
@@ -136,7 +136,10 @@ def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> d
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
-    """Raise IndexFolderError with `advice` unless ids, tokens, codes and vectors belong to the same documents."""
+    """Raise IndexFolderError unless ids, tokens and vectors are of the same documents.
+
+    `advice` is the end of the message: what to do.
+    """
     ids = contents.ids
     for store in contents.tokens.stores:
         if ids.num_rows != len(store):
@@ -154,9 +157,10 @@ def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> N
 
 
 def _write_store(store: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
-    """Write the tokens of a store that no old file contains; it then reads them from there.
+    """Write the tokens of a store that no old file contains.
 
-    Return where each segment begins, and its file.
+    The store then reads them from there.  Return where each segment begins, and its
+    file.
     """
     kept = list(takewhile(lambda segment: segment.path in save.old_names, store.segments))
     rest = store.segments[len(kept) :]

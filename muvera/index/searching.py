@@ -96,7 +96,10 @@ class Proposal(NamedTuple):
     stops: Sequence[Stop] = ()
 
     def expected_recall(self, query: int) -> float | None:
-        """Return the mean recall of the calibration's queries that ended like this one: early, or at the cap."""
+        """Return the mean recall of the calibration's queries that ended like this one.
+
+        They ended early, or at the cap.
+        """
         if self.level is None:
             return None
         early = self.stops and self.stops[query].state[STOPPED]
@@ -104,9 +107,15 @@ class Proposal(NamedTuple):
 
 
 def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> Proposal:
-    """Return the rows to rank for each query; a graph must not change meanwhile.
+    """Return the rows to rank for each query.
 
-    If few documents or tokens are searched, all rows are proposed.
+    Parameters
+    ----------
+    contents : IndexContents
+        If few documents or tokens are searched, all rows are proposed.  Otherwise the
+        vectors are searched; a graph must not change meanwhile.
+    queries : MultiVectors
+    plan : SearchPlan
     """
     contents.tokens.require_rescore(plan.rescore)
     rows, tokens = contents.searchable
@@ -133,7 +142,10 @@ def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) ->
 def _find(
     candidates: CandidateSearch, queries: MultiVectors, count: int, allowed: Rows | None, plan: SearchPlan
 ) -> list[Ranked]:
-    """Return up to `count` candidates of each query, and their products; many queries use several threads."""
+    """Return up to `count` candidates of each query, and their products.
+
+    Many queries use several threads.
+    """
     find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
     if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
         return find(queries, threads=plan.threads)

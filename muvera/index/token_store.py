@@ -1,4 +1,4 @@
-"""Token vectors, or their codes, by row number, in segments in memory or in mapped files."""
+"""Token vectors, or their codes, by row number, in memory or in mapped files."""
 
 from __future__ import annotations
 
@@ -148,7 +148,10 @@ class TokenStore(Generic[_Texts]):
             self.segments = [Segment(0, self._join(memory))]
 
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
-        """Return the segments with those in memory written to the end of the last file, or to a new one."""
+        """Return segments without any in memory.
+
+        Their tokens are written to the end of the last file, or to a new one.
+        """
         memory = [segment for segment in segments if segment.path is None]
         files = segments[: len(segments) - len(memory)]
         texts = [segment.vectors for segment in memory]
@@ -166,7 +169,7 @@ class TokenStore(Generic[_Texts]):
         return files
 
     def batches(self, rows: Rows) -> Iterator[tuple[Rows, _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, about a hundred thousand tokens at a time."""
+        """Yield (rows, texts) for ascending `rows`, in batches of limited size."""
         lengths = self.lengths
         for start in range(0, len(rows), _BATCH):
             block = rows[start : start + _BATCH]
@@ -188,7 +191,10 @@ class TokenStore(Generic[_Texts]):
         return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
 
     def runs(self, rows: Rows) -> list[tuple[_Texts, Rows]]:
-        """Split `rows`, in any order, wherever the segment changes: return texts and positions in them."""
+        """Split `rows`, in any order, wherever the segment changes.
+
+        Return each segment's texts, and positions in them.
+        """
         segments = self.segments
         if len(segments) == 1:
             return [(segments[0].vectors, rows)]
@@ -215,11 +221,11 @@ class TokenStore(Generic[_Texts]):
         ]
 
     def read_ahead(self, rows: Rows) -> int:
-        """Prefetch `rows` from mapped files, see :meth:`.page_cache.PageCache.read_ahead`."""
+        """Prefetch `rows` from mapped files; see :meth:`.PageCache.read_ahead`."""
         return self.pages.read_ahead(self._mapped(), rows)
 
     def let_go(self, rows: Rows) -> None:
-        """Count `rows` of mapped files as read, see :meth:`.page_cache.PageCache.let_go`."""
+        """Count `rows` of mapped files as read; see :meth:`.PageCache.let_go`."""
         self.pages.let_go(self._mapped(), rows)
 
 
@@ -270,11 +276,12 @@ class CodeStore(TokenStore[CodedVectors]):
 
 
 class DocumentTokens:
-    """The documents' tokens by row number 0, 1, 2, ..., as floats until there are enough to fit a codec.
+    """The documents' tokens by row number 0, 1, 2, ...
 
-    After that, codes rank the candidates, and floats rerank the best ones: exact floats
-    if they are stored, otherwise decoded ones.  Changing a copy (:func:`copy.copy`)
-    does not change the original.
+    They are floats until there are enough to fit a codec.  After that, codes rank the
+    candidates, and floats rerank the best ones: exact floats if they are stored,
+    otherwise decoded ones.  Changing a copy (:func:`copy.copy`) does not change the
+    original.
     """
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
@@ -367,9 +374,9 @@ class DocumentTokens:
         return MultiVectors(tokens, texts.offsets)
 
     def can_fit_codec(self, at_end: bool = False) -> bool:
-        """Return True if the settings need a codec that is not fitted, and FIT_TOKENS tokens exist.
+        """Return True if the settings need a codec that can be fitted now.
 
-        One token is enough `at_end` of a build.
+        It needs FIT_TOKENS tokens.  One token is enough `at_end` of a build.
         """
         if self.codes is not None or self.floats is None or self.settings.tokens not in CODECS:
             return False
@@ -392,7 +399,7 @@ class DocumentTokens:
             self.floats = None
 
     def flush(self, staging: Path | None) -> None:
-        """Write the tokens in memory to the folder `staging`, or merge them without one."""
+        """Write the tokens in memory to `staging`; without it, merge them."""
         for store in self.stores:
             store.flush(staging)
 
@@ -435,7 +442,7 @@ class DocumentTokens:
         }
 
     def require_rescore(self, rescore: int | None) -> None:
-        """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
+        """Raise ValueError if `rescore` is given without exact tokens beside codes."""
         if rescore is not None and (self.codes is None or self.floats is None):
             raise ValueError(
                 f"rescore={rescore} needs codes and exact tokens, but this index stores only one of them "
@@ -447,7 +454,10 @@ class DocumentTokens:
         self.stores[-1].read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Return the scores by which :meth:`rank` first orders rows: by codes if there are any."""
+        """Return the scores by which :meth:`rank` first orders rows.
+
+        By codes, if there are any.
+        """
         floats = self.floats
         codes = self.codes
         tokens = np.asarray(query, np.float32)

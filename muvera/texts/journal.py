@@ -50,9 +50,10 @@ class TextChange(NamedTuple):
 
 
 class DurableFolder:
-    """The folder that keeps an index's changes: its lock, its journal, and saves in the background.
+    """The folder that keeps the changes of a text index.
 
-    Append a change, apply it, and then confirm or undo it before the next one.
+    It has a lock, a journal, and saves in the background.  Append a change, apply it,
+    and then confirm or undo it before the next one.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ class DurableFolder:
             raise named from error
 
     def _opened(self) -> BinaryIO:
-        """Return the journal of the current generation, without an incomplete last line."""
+        """Return the current generation's journal, without an incomplete last line."""
         if self._journal is None:
             path = self.path / Generation.of(read_manifest(self.path)).journal
             complete = sum(map(len, _complete_lines(path)))
@@ -163,7 +164,10 @@ class DurableFolder:
         self.unsaved = 0
 
     def save_in_background(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
-        """Start a thread that saves after enough changes or seconds, until `find_save` returns None."""
+        """Start a thread that saves after enough changes or seconds.
+
+        It ends once `find_save` returns None.
+        """
         self._thread = Thread(target=self._save_repeatedly, args=(find_save,), daemon=True)
         self._thread.start()
 
@@ -258,7 +262,10 @@ def read_journal(path: Path) -> Iterator[TextChange]:
 
 
 def join_updates(changes: Iterable[TextChange]) -> list[TextChange]:
-    """Join consecutive updates of distinct documents, so that their texts are encoded together."""
+    """Join consecutive updates of distinct documents.
+
+    Then their texts are encoded together.
+    """
     joined = [TextChange([])]
     for change in changes:
         last = joined[-1]

@@ -59,7 +59,7 @@ class TextStore:
 
     @property
     def vectors(self) -> MuveraIndex:
-        """The index of token vectors, once an interrupted change is finished or undone."""
+        """The index of token vectors; an interrupted change is finished or undone."""
         self.database.settle()
         return self._vectors
 
@@ -103,12 +103,30 @@ class TextStore:
             return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of the best `options.k` texts for each query."""
-        index, where, within = self.vectors, options.where, options.ids
+        """Return the score parts of the best texts for each query.
+
+        Parameters
+        ----------
+        queries : list of str
+            For words that query and text share.
+        encoded : MultiVectors
+            The queries' token vectors.
+        options : SearchOptions
+
+        Returns
+        -------
+        list of dict
+            By id, best first: "maxsim", and "words" if words have a weight.
+        """
+        index = self.vectors
+        where = options.where
+        within = options.ids
         if where:
             allowed = None if within is None else set(within)
             within = [id for id in self.select(where) if allowed is None or id in allowed]
-        k, count, threads = options.k, options.num_candidates, options.threads
+        k = options.k
+        count = options.num_candidates
+        threads = options.threads
         candidates = count if options.recall is None else None
         ranked = (candidates or _RANKED * k) if options.words else k
         rankings = index.search(
@@ -130,7 +148,10 @@ class TextStore:
 
     @property
     def changing(self) -> AbstractContextManager[object]:
-        """A block in which no other thread changes anything; each of these methods opens one."""
+        """A block in which no other thread changes anything.
+
+        Each of these methods opens one.
+        """
         return self.vectors.change()
 
     def put(
@@ -141,9 +162,17 @@ class TextStore:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts; with `update`, also replace those with the same ids.
+        """Add texts and return their ids.
 
-        Return the ids.
+        Parameters
+        ----------
+        encoded : MultiVectors
+            Their token vectors, with their ids if they have any.
+        texts : list of str
+        metadata : sequence of dict
+        threads : int or None
+        update : bool
+            Replace texts with the same ids.
         """
         with self.vectors.change() as change:
             ids = (change.update if update else change.add)(encoded, threads=threads)
@@ -165,7 +194,7 @@ class TextStore:
             self._commit(change, [], ids)
 
     def _commit(self, change: Change, rows: list[Row], deleted: list[int | str]) -> None:
-        """Write a change to the journal, the database and the vector index, in this order.
+        """Write a change to the journal, the database and the index, in this order.
 
         The database is the moment of the change: an exception before its commit undoes
         the change, and after an exception behind it the change is completed.
@@ -192,7 +221,7 @@ class TextStore:
             self._folder.undo()
 
     def rebuild(self, threads: int | None) -> None:
-        """Rebuild the index of token vectors, and save it to the open folder, if there is one."""
+        """Rebuild the index of token vectors; save it if a folder is open."""
         with self.changing:
             self.vectors.rebuild(threads=threads)
             if self.folder is not None:
@@ -203,7 +232,10 @@ class TextStore:
         self.vectors.calibrate(queries, threads=threads)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-        """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""
+        """Save to a folder, by default the open one.
+
+        See :meth:`muvera.TextIndex.save`.
+        """
         with self.changing:
             self._settle()
             folder = self.folder
@@ -221,7 +253,7 @@ class TextStore:
             change.save(destination)
 
     def keep(self, folder: DurableFolder) -> None:
-        """Write each later change to the journal of an open folder, and save in the background."""
+        """Write later changes to an open folder's journal; save in the background."""
         self._folder = folder
         folder.save_in_background(WeakMethod(self._save_changes))
 
@@ -244,7 +276,7 @@ class TextStore:
 
 
 def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:
-    """Load the vectors and texts of the last save, and the later changes in the journal."""
+    """Load the vectors and texts of the last save, and the changes in the journal."""
 
     def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:
         contents = read_generation(folder, manifest)
