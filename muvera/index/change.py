@@ -32,27 +32,8 @@ class Change:
     """A change of an index in progress.
 
     :meth:`muvera.MuveraIndex.change` begins one, and commits it at the end of its
-    block.  An exception in the block abandons it.  Until then the steps are visible
-    only in `contents`.  Each step replaces `contents` by others, so a step that raises
-    leaves the steps before it whole.
-
-    Parameters
-    ----------
-    before : IndexContents
-        The contents of the index.
-    publish : callable
-        Makes contents visible: ``publish(before, contents)``.
-    alone : callable
-        Calls a function while no thread searches.
-    attempted : dict
-        By folder, the generations that interrupted saves may have written.
-
-    Attributes
-    ----------
-    before, contents : IndexContents
-        The contents that searches read, and those that this change has made so far.
-    staging : Path or None
-        A temporary folder for tokens that do not fit in the memory buffer.
+    block.  An exception in the block abandons it.  Searches do not see the steps until
+    then.  A step that raises leaves the steps before it whole.
 
     Examples
     --------
@@ -73,8 +54,24 @@ class Change:
         alone: Guard,
         attempted: dict[Path, set[Generation]],
     ) -> None:
+        """Begin a change.
+
+        Parameters
+        ----------
+        before : IndexContents
+            The contents of the index.
+        publish : callable
+            Makes contents visible: ``publish(before, contents)``.
+        alone : callable
+            Calls a function while no thread searches.
+        attempted : dict
+            By folder, the generations that interrupted saves may have written.
+        """
+        #: The contents that searches see.
         self.before = before
+        #: The contents that this change has made so far; each step replaces them.
         self.contents = before
+        #: A temporary folder for tokens that do not fit in the memory buffer.
         self.staging: Path | None = None
         self._publish = publish
         self._alone = alone
@@ -155,7 +152,18 @@ class Change:
         return checked.ids
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
-        """Delete documents by id; see :meth:`muvera.MuveraIndex.delete`."""
+        """Delete documents by id.
+
+        Parameters
+        ----------
+        ids, missing
+            As for :meth:`muvera.MuveraIndex.delete`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, unless ``missing="ignore"``.
+        """
         self._require_open()
         contents = self.contents
         rows = contents.ids.rows(as_id_list(ids), missing)
@@ -197,7 +205,10 @@ class Change:
     def rebuild(self, threads: int | None = None) -> None:
         """Renumber the rows without the deleted ones, and encode all documents again.
 
-        See :meth:`muvera.MuveraIndex.rebuild`.
+        Parameters
+        ----------
+        threads : int, optional
+            As for :meth:`muvera.MuveraIndex.rebuild`.
         """
         self._require_open()
         thread_count(threads)
@@ -219,7 +230,13 @@ class Change:
     # -- measurements, texts and files ----------------------------------------
 
     def calibrate(self, queries: Any, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)``; see :meth:`muvera.MuveraIndex.calibrate`."""
+        """Calibrate ``search(recall=)``.
+
+        Parameters
+        ----------
+        queries, threads
+            As for :meth:`muvera.MuveraIndex.calibrate`.
+        """
         self._require_open()
         thread_count(threads)
         dimension = self.contents.config.dimension

@@ -197,9 +197,22 @@ class MuveraIndex:
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
-        `source` is its folder, or a source of :func:`muvera.convert.open_source`.  The
-        other arguments are those of :meth:`build`, except ``ids=``, ``tokens=`` and
-        ``keep_exact=``.
+        Parameters
+        ----------
+        source : path, or a source of :func:`muvera.convert.open_source`
+            The PLAID index.
+        encoder : str, configuration or fitted encoder, optional
+            As for the class.
+        **options
+            The keyword arguments of :meth:`build`, except ``ids=``, ``tokens=`` and
+            ``keep_exact=``.
+
+        Raises
+        ------
+        TypeError
+            If `source` has no PLAID codes.
+        ValueError
+            For an argument that contradicts the codes.
         """
         from ..convert import open_source
 
@@ -335,8 +348,21 @@ class MuveraIndex:
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
 
-        For an unknown id, raise KeyError and delete nothing, unless
-        ``missing="ignore"``.
+        They take memory until :meth:`rebuild`.
+
+        Parameters
+        ----------
+        ids : collection of int or of str
+        missing : {"raise", "ignore"}
+            What to do about an unknown id: raise KeyError and delete nothing, or ignore
+            it.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError
+            For an id of another type.
         """
         with self.change() as change:
             change.delete(ids, missing)
@@ -354,6 +380,11 @@ class MuveraIndex:
             the index stays unchanged.  Memory then holds only one batch of token
             vectors.  Otherwise it holds all until the next :meth:`save`.
         threads : int, optional
+
+        Raises
+        ------
+        IndexFolderError, FileExistsError
+            As for :meth:`save`, with `path`.
         """
         thread_count(threads)
         if path is None:
@@ -462,6 +493,13 @@ class MuveraIndex:
         -------
         list of Ranking
             One per query.  Scores are as for :meth:`search`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError, ValueError
+            As for :meth:`search`, or if there is not one collection of ids per query.
         """
         texts = self._checked(queries)
         proposals = as_id_list(ids)
@@ -487,6 +525,13 @@ class MuveraIndex:
         query : array (tokens, dimension)
         id : int or str
             The document.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError, ValueError
+            For another dimension, or a query or a document without tokens.
         """
         return explain(query, self.tokens([id])[0])
 
@@ -610,18 +655,44 @@ class MuveraIndex:
         return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents, each once, in the order of `ids`.
+        """Return the token vectors of documents, with their ids.
 
-        Raise KeyError for an unknown id.
+        Parameters
+        ----------
+        ids : collection of int or of str
+
+        Returns
+        -------
+        MultiVectors
+            Each document once, in the order of `ids`; decoded if only codes are stored.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
         """
         contents = self._contents
         rows = contents.ids.rows(as_id_list(ids))
         return contents.tokens.rows(rows).with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
-        """Return the token codes of documents as :meth:`tokens`.
+        """Return the token codes of documents.
 
-        Raise ValueError if the index stores no codes.
+        Parameters
+        ----------
+        ids : collection of int or of str
+
+        Returns
+        -------
+        CodedVectors
+            Each document once, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        ValueError
+            If the index stores no codes.
         """
         contents = self._contents
         rows = contents.ids.rows(as_id_list(ids))
