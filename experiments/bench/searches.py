@@ -213,12 +213,12 @@ def measure_dial(
 
 def _dial_rows(index: MuveraIndex, queries: MultiVectors, rounds: int) -> list[dict[str, Any]]:
     best = [set(r.ids.tolist()) for r in index.search(queries, _K, candidates=len(index))]
-    found = index._contents.candidates
+    found = index.contents.candidates
     if found is None or found.calibration is None:
         raise ValueError(f"{len(index)} documents have no calibration: they are too few.")
     hits = np.zeros((len(queries), min(_MOST, len(index))), bool)
     for row, own, (rows, _) in zip(hits, best, found.find(queries, hits.shape[1]), strict=True):
-        row[: len(rows)] = np.isin(index._contents.ids.of(rows), list(own))
+        row[: len(rows)] = np.isin(index.contents.ids.of(rows), list(own))
     by_number = np.cumsum(hits.mean(axis=0)) / np.mean([len(own) for own in best])
     measured: list[dict[str, Any]] = []
     jobs: dict[tuple[float, str], Callable[[], Seconds]] = {}

@@ -16,9 +16,9 @@ from ..data.multivectors import MultiVectors
 from ..fde.config import DEFAULT_PRESET, PRESETS, FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import is_encoder_folder, load_encoder
+from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.generations import MANIFEST, texts_file
 from ..index.muvera_index import MuveraIndex
-from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..reranking.codecs import ResidualCodec
 from ..texts.database import TextDocument
 from ..texts.encoders.base import NoEncoder

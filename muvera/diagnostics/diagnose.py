@@ -18,8 +18,8 @@ from ..data.ranking import best_first
 from ..data.validation import as_array
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
+from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.settings import EXACT_TOKENS
-from ..index.two_stage_search import MIN_FIT_DOCUMENTS
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import counted, require_int
 

@@ -20,11 +20,12 @@ from ..data.ranking import Ranking
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..fde.files import as_encoder
+from ..index.calibration import BEST, MAX_RANKED, numbers_of, with_enough_tokens
+from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.recall import BEST, MAX_RANKED, numbers_of, with_enough_tokens
+from ..index.searching import DEFAULT_CANDIDATES, DEFAULT_K, SearchPlan
 from ..index.settings import FirstStageRecall
-from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS, SearchPlan
 from ..metadata import TEXT, Filter, encode_metadata
 from ..reranking.chamfer import rerank
 from ..texts.database import DocumentDatabase, TextDocument

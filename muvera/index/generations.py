@@ -1,6 +1,7 @@
-"""The folder of a saved index: generations of files behind one manifest, see docs/index-format.md.
+"""The folder of a saved index: generations of files behind one manifest.
 
-A crash, a kill or a full disk at any moment leaves the old index or the new one.
+See docs/index-format.md.  A crash, a kill or a full disk at any moment leaves the old
+index or the new one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -34,8 +35,12 @@ from ..utils.checks import as_path
 
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
-MANIFEST, LOCK, TEXTS = "manifest.json", ".lock", "texts.sqlite"
-_LONGEST = 200  # characters in the name of a file
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+TEXTS = "texts.sqlite"
+
+# Maximum number of characters in the name of a file.
+_LONGEST = 200
 
 #: Names of the files in a generation; no other file is read or removed.
 FILE_PATTERNS = (
@@ -52,7 +57,8 @@ FILE_PATTERNS = (
     TEXTS,
 )
 
-_GENERATION, _PARTIAL = re.compile(r"generation-\d{6,}"), re.compile(r"\.partial-[0-9a-f]{16}")
+_GENERATION = re.compile(r"generation-\d{6,}")
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}")
 _JOURNAL = re.compile(r"journal-\d{6,}-[0-9a-f]{16}")
 
 
@@ -122,8 +128,10 @@ def texts_file(folder: Path) -> Path | None:
 
 
 def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
-    """Raise IndexFolderError unless every file is inside the folder and every file in use is listed."""
-    files, codes, candidates = manifest["files"], manifest["codes"], manifest["candidates"]
+    """Raise IndexFolderError for a file that is not listed or outside the folder."""
+    files = manifest["files"]
+    codes = manifest["codes"]
+    candidates = manifest["candidates"]
     segments = manifest["segments"] + ([] if codes is None else codes["segments"])
     used = [segment["file"] for segment in segments]
     used += [] if candidates is None else candidates["kept"]
@@ -153,7 +161,13 @@ def _check_names(folder: Path, manifest: dict[str, Any]) -> None:
 def verify(folder: Path, files: dict[str, Any], thorough: bool | None = None) -> None:
     """Raise IndexFolderError unless every file of a manifest exists and is unchanged.
 
-    See require_unchanged.
+    Parameters
+    ----------
+    folder : Path
+    files : dict
+        The manifest's entries by name.
+    thorough : bool, optional
+        See :func:`muvera.utils.atomic_files.require_unchanged`.
     """
     for name, described in files.items():
         try:
@@ -192,7 +206,10 @@ class Generation:
 
 
 def require_place(target: Path, overwrite: bool = False) -> None:
-    """Raise FileExistsError unless an index can be written to `target`: only an index can be replaced."""
+    """Raise FileExistsError unless an index can be written to `target`.
+
+    Only an index can be replaced.
+    """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():
@@ -209,8 +226,32 @@ def require_place(target: Path, overwrite: bool = False) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where to save an index.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, resolved: each folder has only one name.
+    overwrite : bool
+        Replace another index there.
+    lock : filelock.BaseFileLock, optional
+        The folder's lock, if the caller has held it since it loaded the index from
+        there, so that no other process can have changed the folder.
+    """
+
+    path: Path
+    overwrite: bool = False
+    lock: filelock.BaseFileLock | None = None
+
+    def hold(self) -> AbstractContextManager[object]:
+        """Hold the lock of the existing folder during a block."""
+        return hold(self.path) if self.lock is None else nullcontext()
+
+
 class Save:
-    """A save in progress: the `folder` to write a new generation into, and the old files that it keeps.
+    """A save in progress: the `folder` to write into, and the old files to keep.
 
     `place` is the index's folder `target`, or the folder beside it that will replace
     it; `old` describes its files.
@@ -227,8 +268,9 @@ class Save:
         self.kept: list[str] = []  # the names of old files in the new generation
 
     def run(self, write: Callable[[Save], dict[str, Any]], attempted: set[Generation]) -> Generation:
-        """Write the generation, make it current and remove files that the manifest does not name."""
-        new, name = self.generation, self.generation.folder
+        """Write the generation, make it current, and remove unnamed files."""
+        new = self.generation
+        name = new.folder
         try:
             self.folder.mkdir()
             content = write(self)
@@ -240,34 +282,46 @@ class Save:
             self.folder.replace(self._place / name)
             sync(self._place)
             attempted.add(new)
-            own = {"generation": new.number, "stamp": new.stamp, "folder": name}
-            write_manifest(self._place, {**own, **content, "files": files})
+            facts = {"generation": new.number, "stamp": new.stamp, "folder": name}
+            write_manifest(self._place, {**facts, **content, "files": files})
         finally:
             _remove_unnamed(self._place)
         return new
 
 
 def commit(
-    target: Path,
+    destination: Destination,
     write: Callable[[Save], dict[str, Any]],
     expected: Generation | None,
     attempted: set[Generation],
-    overwrite: bool = False,
-    holds_lock: bool = False,
 ) -> Generation:
-    """Write a new generation of the index in `target`, make it current and return it.
+    """Write a new generation of an index, make it current and return it.
 
-    `write` writes the files of a :class:`Save` and returns the manifest's entries.  The
-    folder must contain the `expected` generation, or one that an interrupted save has
-    `attempted`.  `holds_lock`: the caller has held the lock since the index was loaded.
+    Parameters
+    ----------
+    destination : Destination
+    write : callable
+        Writes the files of a :class:`Save` and returns the manifest's entries.
+    expected : Generation, optional
+        The generation that the folder must contain, if it exists and is not replaced.
+    attempted : set of Generation
+        Generations that interrupted saves may have made current; the folder may contain
+        one of these, too.  The new generation is added before it is current.
+
+    Raises
+    ------
+    IndexFolderError, FileExistsError
+        If another process is writing the folder or has changed it; if it contains
+        anything else.
     """
+    target = destination.path
     remove_stale_siblings(target)
     exists = (target / MANIFEST).exists()
-    if overwrite or not exists:
-        require_place(target, overwrite)
+    if destination.overwrite or not exists:
+        require_place(target, destination.overwrite)
         with hold(target) if exists else nullcontext():
             try:
-                with atomic_folder(target, overwrite) as beside:
+                with atomic_folder(target, destination.overwrite) as beside:
                     return Save(target, beside, 1, {}).run(write, attempted)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and (target / MANIFEST).exists():
@@ -275,11 +329,11 @@ def commit(
                         f"Another process has written {target} during this save. Load it, or save to another folder."
                     ) from error
                 raise
-    with nullcontext() if holds_lock else hold(target):
+    with destination.hold():
         manifest = read_manifest(target)
         current = Generation.of(manifest)
         attempted &= {current}
-        if not holds_lock:
+        if destination.lock is None:
             _require_known(target, current, expected, attempted)
         _remove_unnamed(target)
         old = manifest["files"] if current == expected else {}
@@ -334,7 +388,10 @@ def _remove_unnamed(place: Path) -> None:
 
 @contextmanager
 def staging_beside(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder for tokens beside `target`, to which an index can be written."""
+    """Yield a temporary folder for tokens beside `target`.
+
+    Raise FileExistsError unless an index can be written to `target`.
+    """
     require_place(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with sibling_folder(target, "staging") as staging:

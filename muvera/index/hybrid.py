@@ -1,10 +1,11 @@
-"""Hybrid search: MuveraIndex combined with BM25, sparse or dense vectors, or any other first stage."""
+"""Hybrid search: MuveraIndex combined with BM25 or any other first stage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..data.multivectors import checked_texts
 from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
@@ -25,7 +26,7 @@ def hybrid_search(
     ids: Iterable[Any] | None = None,
     threads: int | None = None,
 ) -> list[Ranking]:
-    """Return the best documents among the candidates of an index and of other first stages.
+    """Return the best candidates of an index and of other first stages.
 
     Every candidate gets its exact Chamfer similarity.
 
@@ -67,7 +68,8 @@ def hybrid_search(
     >>> from muvera import MuveraIndex, Ranking, hybrid_search
     >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]])
     >>> words = [Ranking(np.array([1]), np.array([3.2]))]
-    >>> best = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights={"maxsim": 0.2, "words": 0.8})
+    >>> weights = {"maxsim": 0.2, "words": 0.8}
+    >>> best = hybrid_search(index, [[[1.0, 0.0]]], {"words": words}, weights=weights)
     >>> best[0].ids.tolist()
     [1, 0]
     """
@@ -77,17 +79,19 @@ def hybrid_search(
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
-    texts, own = index._checked(queries, "queries"), []
+    texts = checked_texts(queries, "queries", index.config.dimension, "this index")
+    proposed: list[Ranking] = []
     if candidates:
-        own = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
+        proposed = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
     for name, source in rankings.items():
         if len(source) != len(texts):
             raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {len(texts)}.")
     within = index if allowed is None else {id for id in allowed if id in index}
-    proposals, sources = [], []
+    proposals: list[list[int | str]] = []
+    sources: list[dict[str, Ranking]] = []
     for i in range(len(texts)):
         others = {name: _restricted(source[i], within) for name, source in rankings.items()}
-        every = [*own[i : i + 1], *others.values()]
+        every = [*proposed[i : i + 1], *others.values()]
         proposals.append([id for ranking in every for id in ranking.ids.tolist()])
         sources.append(others)
     exact = index.rerank(texts, proposals, k if weights is None else None, missing="ignore", threads=threads)

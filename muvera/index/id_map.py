@@ -16,28 +16,45 @@ from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.atomic_files import read_json, write_bytes
 from ..utils.checks import given, has_repeats, require_choice
 
-IDS, ALIVE = "ids.json", "alive.npy"
+#: The file of the ids.
+IDS = "ids.json"
+
+#: The file that says which rows are live.
+ALIVE = "alive.npy"
 
 Missing = Literal["raise", "ignore"]
 
 # Every change copies the dictionary of changed rows.  It is merged into the other
-# dictionary once it has more than _CHANGED entries and more than 1 / _CHANGED_SHARE of
-# the other's.
-_CHANGED, _CHANGED_SHARE = 4096, 32
+# dictionary once it has more entries than this, and more than a share of the other's.
+_CHANGED = 4096
+
+# That share is 1 / _CHANGED_SHARE.
+_CHANGED_SHARE = 32
 
 
 class IdMap:
     """The id of every row; an id belongs to at most one live row.
 
-    Documents without ids are numbered from `first`.
+    Changing a copy (:func:`copy.copy`) does not change the original.
+
+    Parameters
+    ----------
+    first : int
+        The number of the next document without an id.
+    ids : ndarray (n,), int64 or object, optional
+        The ids of rows, int or str.  Default: no rows.
+    alive : ndarray (n,), bool, optional
+        False for deleted rows.  Needed with `ids`.
     """
 
-    def __init__(self, first: int = 0) -> None:
-        self._ids = GrowingArray(np.empty(0, np.int64))
-        self._alive = np.empty(0, bool)
+    def __init__(
+        self, first: int = 0, ids: NDArray[Any] | None = None, alive: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._ids = GrowingArray(np.empty(0, np.int64) if ids is None else ids)
+        self._alive = np.empty(0, bool) if alive is None else alive
         # Rows by id: a large dictionary, built by the first lookup, and a small one of
         # changes, with -1 for deleted.
-        self._old_rows: dict[int | str, int] | None = {}
+        self._old_rows: dict[int | str, int] | None = {} if ids is None else None
         self._new_rows: dict[int | str, int] = {}
         self._live: NDArray[np.int64] | None = None
         self.next = first
@@ -94,9 +111,10 @@ class IdMap:
         return string_array(ids.tolist()) if ids.dtype == object else ids
 
     def rows(self, ids: list[Any], missing: Missing = "raise") -> NDArray[np.int64]:
-        """Return the row of each of `ids` once, in their order.
+        """Return the distinct rows of `ids`, in order.
 
-        Ids of another type raise TypeError.
+        Raise TypeError for an id of another type, and KeyError for an unknown one
+        unless ``missing="ignore"``.
         """
         require_choice("missing", missing, get_args(Missing))
         kind = self._kind
@@ -113,7 +131,10 @@ class IdMap:
         return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
     def new_ids(self, documents: MultiVectors) -> Ids:
-        """Return the ids of `documents`, or the next integers, after checking that they are not in use."""
+        """Return the ids of `documents`, or the next integers.
+
+        Raise ValueError for an id that is in use.
+        """
         if documents.has_ids:
             ids = documents.ids
         elif self.next + len(documents) > np.iinfo(np.int64).max:
@@ -167,7 +188,8 @@ class IdMap:
         """Load the files of :meth:`save`; raise ValueError for a damaged file."""
         content = read_json(folder / IDS)
         alive = load_npy(folder / ALIVE, mmap=False)
-        values, following = content["ids"], content["next"]
+        values = content["ids"]
+        following = content["next"]
         kinds = set(map(type, values))
         if kinds - {int} and kinds - {str}:
             raise ValueError(f"{folder / IDS} has ids that are not all integers or all strings.")
@@ -177,10 +199,7 @@ class IdMap:
             raise ValueError(
                 f"{folder} has {len(values)} ids, but {ALIVE} is a {alive.dtype} array of shape {alive.shape}."
             )
-        loaded = cls(following)
-        loaded._ids = GrowingArray(np.array(values, object if kinds == {str} else np.int64))
-        loaded._alive, loaded._old_rows = alive, None
-        return loaded
+        return cls(following, np.array(values, object if kinds == {str} else np.int64), alive)
 
     def require_different(self, path: Path) -> None:
         """Raise ValueError if an id has two live rows.

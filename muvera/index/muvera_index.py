@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from copy import copy
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from threading import RLock
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.batches import MAX_FIT_DOCUMENTS, CodedSource, as_batches, coded_source
+from ..data.batches import CodedSource, as_batches, coded_source
 from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
 from ..data.ranking import Ranking
 from ..data.validation import Ids
@@ -28,26 +26,29 @@ from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import as_id_list, as_path, counted, require_int
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
-from .generations import journal_bytes, staging_beside
-from .id_map import IdMap, Missing
-from .persistence import read_current, read_generation, write_contents
-from .recall import calibrate, measure, propose, shares_found, with_enough_tokens
+from .change import Change
+from .contents import IndexContents
+from .generations import Destination, Generation, journal_bytes, staging_beside
+from .id_map import Missing
+from .measuring import recall_of_queries
+from .persistence import read_current, read_generation
+from .searching import DEFAULT_CANDIDATES, DEFAULT_K, Proposal, SearchPlan, propose, rank
 from .settings import FirstStageRecall, IndexInfo, IndexSettings
 from .token_store import PLAID_BATCH_TOKENS, plaid_codes
-from .two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, IndexContents, Proposal, SearchPlan
 
 
 class MuveraIndex:
-    """A searchable collection of token sets: vectors propose candidates, exact Chamfer similarity ranks them.
+    """A searchable collection of token sets.
 
-    Small collections are searched exactly, without vectors.  When a collection outgrows
+    Vectors propose candidates, and exact Chamfer similarity ranks them.  Small
+    collections are searched exactly, without vectors.  When a collection outgrows
     `exact_tokens`, the encoder is fitted on its documents, and all documents are
     encoded; the encoder does not change after that.  Encoders that fit maps need at
     least 256 documents; with fewer, all tokens are read.
 
     Several threads may search at the same time, also while another thread changes or
     saves the index.  A search sees a change completely or not at all.  Changes run one
-    after another.
+    after another; :meth:`change` makes several steps one change.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ class MuveraIndex:
     --------
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> documents = MultiVectors.from_arrays([rng.normal(size=(5, 8)) for _ in range(3)], ids=["a", "b", "c"])
+    >>> arrays = [rng.normal(size=(5, 8)) for _ in range(3)]
+    >>> documents = MultiVectors.from_arrays(arrays, ids=["a", "b", "c"])
     >>> index = MuveraIndex.build(documents)
     >>> index.search([documents[1]], k=1)[0].ids
     array(['b'], dtype='<U1')
@@ -82,23 +84,36 @@ class MuveraIndex:
     ) -> None:
         if dimension is not None:
             columns = require_int("dimension", dimension, 1)
+        elif isinstance(encoder, FDEEncoder):
+            columns = encoder.config.dimension
+        elif isinstance(encoder, FDEConfig):
+            columns = encoder.dimension
         elif encoder is None or isinstance(encoder, str):
             raise TypeError(
                 f"The preset {encoder or DEFAULT_PRESET!r} needs the number of columns of a token vector. Give "
                 "dimension=, such as 128."
             )
-        else:
-            columns = getattr(getattr(encoder, "config", encoder), "dimension", 0)
         config, fitted = as_encoder(encoder, columns)
-        chosen = IndexSettings.of(settings, **changes)
-        self._contents = IndexContents(config, chosen, encoder=fitted)
+        self._hold(IndexContents.empty(config, IndexSettings.of(settings, **changes), fitted))
+
+    @classmethod
+    def of(cls, contents: IndexContents) -> MuveraIndex:
+        """Return an index of these contents, for the packages above this one."""
+        index = cls.__new__(cls)
+        index._hold(contents)
+        return index
+
+    def _hold(self, contents: IndexContents) -> None:
+        self._contents = contents
+        # Generations that interrupted saves may have made current, by folder.
+        self._attempted: dict[Path, set[Generation]] = {}
+        # Held as a reader by searches, and alone by changes of what they read.
+        self._lock = ReadersWriterLock()
         self._renew_locks()
         renew_after_fork(self)
-        self._lock = ReadersWriterLock()
-        # Writes the texts of a TextIndex to a file.
-        self._write_texts: Callable[[IdMap, Path], object] | None = None
 
     def _renew_locks(self) -> None:
+        # Held during a change.
         self._changing = RLock()
 
     # -- building -------------------------------------------------------------
@@ -121,7 +136,7 @@ class MuveraIndex:
 
         Parameters
         ----------
-        documents : MultiVectors, a list of arrays or tensors, or an iterable of MultiVectors
+        documents : MultiVectors, list of arrays or tensors, or iterable of MultiVectors
             An iterable is read once, one batch at a time; the encoder is fitted on its
             first 4,096 documents.  Yield them in random order, or pass a fitted
             encoder.
@@ -160,24 +175,20 @@ class MuveraIndex:
                         "it, or use MuveraIndex.build."
                     )
         else:
-            batches = ((batch, None) for batch in as_batches(_with_ids(documents, ids)))
+            named = documents if ids is None else as_multivectors(documents).with_ids(ids)
+            batches = ((batch, None) for batch in as_batches(named))
         thread_count(threads)
         with nullcontext() if path is None else staging_beside(as_path(path).resolve(), overwrite) as staging:
             first = next(batches, None)
             if first is None:
                 raise ValueError("There are no documents to build an index of. Give at least one batch.")
             config, fitted = as_encoder(encoder, first[0].dimension)
-            contents = IndexContents(config, chosen, encoder=fitted, codec=codec)
-            contents.fit_from, contents.store.staging = MAX_FIT_DOCUMENTS, staging
-            index = cls._of(contents)
-            for batch, codes in chain([first], batches):
-                checked = index._checked(batch, "documents")
-                contents.append(contents.ids.new_ids(checked), checked, threads, codes)
-                if progress is not None:
-                    progress(len(batch))
-            contents.finish(threads)
-            if path is not None:
-                index._save(path, overwrite=overwrite)
+            index = cls.of(IndexContents.empty(config, chosen, fitted, codec))
+            with index.change() as change:
+                change.staging = staging
+                change.build(chain([first], batches), threads, progress)
+                if path is not None:
+                    change.save(Destination(as_path(path).resolve(), overwrite))
         return index
 
     @classmethod
@@ -186,9 +197,22 @@ class MuveraIndex:
     ) -> MuveraIndex:
         """Build an index that keeps the token codes of a PLAID index, bit for bit.
 
-        `source` is its folder, or a source of :func:`muvera.convert.open_source`.  The
-        other arguments are those of :meth:`build`, except ``ids=``, ``tokens=`` and
-        ``keep_exact=``.
+        Parameters
+        ----------
+        source : path, or a source of :func:`muvera.convert.open_source`
+            The PLAID index.
+        encoder : str, configuration or fitted encoder, optional
+            As for the class.
+        **options
+            The keyword arguments of :meth:`build`, except ``ids=``, ``tokens=`` and
+            ``keep_exact=``.
+
+        Raises
+        ------
+        TypeError
+            If `source` has no PLAID codes.
+        ValueError
+            For an argument that contradicts the codes.
         """
         from ..convert import open_source
 
@@ -202,20 +226,89 @@ class MuveraIndex:
         return cls.build(coded, encoder, **options)
 
     @classmethod
-    def from_pylate(cls, path: str | os.PathLike[str], *args: Any, **options: Any) -> MuveraIndex:
-        """Build an index from PyLate's folder ``index_folder/index_name``, with PyLate's ids.
+    def from_pylate(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: str | FDEConfig | FDEEncoder | None = None,
+        **options: Any,
+    ) -> MuveraIndex:
+        """Build an index from PyLate's folder, with PyLate's ids.
 
-        The arguments are those of :meth:`build`.  Without ``tokens=``, codes of a PLAID
-        index are kept bit for bit.
+        Parameters
+        ----------
+        path : path
+            PyLate's ``index_folder/index_name``.
+        encoder : str, configuration or fitted encoder, optional
+            As for the class.
+        **options
+            The keyword arguments of :meth:`build`.  Without ``tokens=``, codes of a
+            PLAID index are kept bit for bit.
         """
         from ..convert import open_source
 
         source = open_source(path, "pylate")
         if coded_source(source) is not None and options.get("tokens") is None:
-            return cls.from_plaid(source, *args, **options)
-        return cls.build(source.batches(PLAID_BATCH_TOKENS), *args, **options)
+            return cls.from_plaid(source, encoder, **options)
+        return cls.build(source.batches(PLAID_BATCH_TOKENS), encoder, **options)
 
     # -- changing -------------------------------------------------------------
+
+    @contextmanager
+    def change(self) -> Iterator[Change]:
+        """Begin a change of several steps, which become visible together.
+
+        They become visible at the end of the block.  An exception in the block abandons
+        the change.  Other changes wait meanwhile; searches do not.  Methods such as
+        :meth:`add` are changes of one step; use those of the change in the block.
+
+        Yields
+        ------
+        Change
+            With the methods `add`, `update`, `delete`, `rebuild` and `calibrate` of an
+            index.
+
+        Raises
+        ------
+        RuntimeError
+            If the block also changes the index by one of the index's own methods.
+
+        Examples
+        --------
+        >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]], ids=["a", "b"])
+        >>> with index.change() as change:
+        ...     change.delete(["a"])
+        ...     ids = change.add([[[0.5, 0.5]]], ids=["c"])
+        >>> index.ids.tolist()
+        ['b', 'c']
+        """
+        with self._changing:
+            before = self._contents
+            change = Change(before, self._publish, self._lock.alone, self._attempted)
+            try:
+                yield change
+                change.commit()
+            finally:
+                change.end()
+        sentence = change.contents.drift_warning
+        if sentence is not None and before.drift_warning is None and len(before.tokens):
+            warnings.warn(sentence, stacklevel=4)  # names the line that called add or update
+
+    def _publish(self, before: IndexContents, contents: IndexContents) -> None:
+        """Make a change visible; again after an interrupt, it does nothing."""
+        if self._contents is contents:
+            return
+        if self._contents is not before:
+            raise RuntimeError(
+                "The index was changed by another change inside this change's block. In the block, call the methods "
+                "of the change, not those of the index."
+            )
+
+        def replace() -> None:
+            self._contents = contents  # the change happens here; all else can be interrupted
+            if contents.candidates is not None:
+                contents.candidates.search.settle()
+
+        self._lock.alone(replace)
 
     def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
         """Add documents under new ids: all of them, or none after an exception.
@@ -233,70 +326,52 @@ class MuveraIndex:
         TypeError, ValueError
             For an id that is in use, another dimension, or a number that is not finite.
         """
-        with self._changing:
-            contents, _ = self._appended(_with_ids(documents, ids), threads)
-            self._replace_contents(contents)
-
-    def _appended(
-        self, documents: Any, threads: int | None, update: bool = False
-    ) -> tuple[IndexContents, Ids]:
-        """Return contents with these documents, and their ids."""
-        thread_count(threads)
-        checked = self._checked(documents, "documents")
-        if update and not checked.has_ids:
-            raise ValueError(
-                "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
-            )
-        contents = copy(self._contents)
-        ids = checked.ids if update else contents.ids.new_ids(checked)
-        contents.append(ids, checked, threads, guard=self._lock.alone)
-        measure(contents, threads)
-        contents.calibrate_if_stale(threads)
-        return contents, ids
-
-    def _replace_contents(self, contents: IndexContents) -> None:
-        """Make a change visible, and warn when the documents begin to differ from the encoder's sample."""
-        before = self._contents
-
-        def replace() -> None:
-            self._contents = contents  # the change happens here; all else can be interrupted
-            if contents.candidates is not None:
-                contents.candidates.search.settle()
-
-        self._lock.alone(replace)
-        sentence = contents.drift_warning
-        if sentence is not None and before.drift_warning is None:
-            warnings.warn(sentence, stacklevel=3)
+        with self.change() as change:
+            change.add(documents, ids=ids, threads=threads)
 
     def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> None:
         """Add documents and replace those whose id is in use.
 
-        As :meth:`add`, but the documents must have ids.
+        Parameters
+        ----------
+        documents, ids, threads
+            As for :meth:`add`, but the documents must have ids, or get them by `ids`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :meth:`add`, or for documents without ids.
         """
-        with self._changing:
-            contents, _ = self._appended(_with_ids(documents, ids), threads, update=True)
-            self._replace_contents(contents)
+        with self.change() as change:
+            change.update(documents, ids=ids, threads=threads)
 
     def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
         """Delete documents by id.
 
-        For an unknown id, raise KeyError and delete nothing, unless
-        ``missing="ignore"``.
-        """
-        with self._changing:
-            self._replace_contents(self._without(as_id_list(ids), missing))
+        They take memory until :meth:`rebuild`.
 
-    def _without(self, ids: list[Any], missing: Missing) -> IndexContents:
-        """Return contents without these documents."""
-        contents = copy(self._contents)
-        contents.remove(contents.ids.rows(ids, missing))
-        return contents
+        Parameters
+        ----------
+        ids : collection of int or of str
+        missing : {"raise", "ignore"}
+            What to do about an unknown id: raise KeyError and delete nothing, or ignore
+            it.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError
+            For an id of another type.
+        """
+        with self.change() as change:
+            change.delete(ids, missing)
 
     def rebuild(self, *, path: str | os.PathLike[str] | None = None, threads: int | None = None) -> None:
-        """Free the memory of deleted documents: renumber the rows and encode all documents again.
+        """Free the memory of deleted documents.
 
-        The encoder is fitted again if :meth:`info` warns about its fit.  Candidates may
-        then change.
+        The rows are renumbered, and all documents are encoded again.  The encoder is
+        fitted again if :meth:`info` warns about its fit.  Candidates may then change.
 
         Parameters
         ----------
@@ -305,19 +380,27 @@ class MuveraIndex:
             the index stays unchanged.  Memory then holds only one batch of token
             vectors.  Otherwise it holds all until the next :meth:`save`.
         threads : int, optional
+
+        Raises
+        ------
+        IndexFolderError, FileExistsError
+            As for :meth:`save`, with `path`.
         """
         thread_count(threads)
-        with self._changing:
-            if path is None:
-                self._replace_contents(self._contents.rebuilt(threads))
-            else:
-                with staging_beside(as_path(path).resolve(), overwrite=True) as staging:
-                    self._save(path, contents=self._contents.rebuilt(threads, staging))
+        if path is None:
+            with self.change() as change:
+                change.rebuild(threads)
+            return
+        target = as_path(path).resolve()
+        with staging_beside(target, overwrite=True) as staging, self.change() as change:
+            change.staging = staging
+            change.rebuild(threads)
+            change.save(Destination(target))
 
     # -- searching ------------------------------------------------------------
 
-    def _checked(self, texts: Any, name: str) -> MultiVectors:
-        return checked_texts(texts, name, self.config.dimension, "this index")
+    def _checked(self, queries: Any) -> MultiVectors:
+        return checked_texts(queries, "queries", self.config.dimension, "this index")
 
     def search(
         self,
@@ -376,12 +459,12 @@ class MuveraIndex:
         """
         selected = None if ids is None else as_id_list(ids)
         plan = SearchPlan(k, selected, candidates, recall, ef, rescore, threads)
-        texts = self._checked(queries, "queries")
+        texts = self._checked(queries)
         with self._lock.shared():
             contents = self._contents
-            proposal = contents.propose(texts, plan)
+            proposal = propose(contents, texts, plan)
         # Rows keep their tokens and ids, so later changes do not matter.
-        return contents.rank(texts, proposal, threads, rescore)
+        return rank(contents, texts, proposal, threads, rescore)
 
     def rerank(
         self,
@@ -405,8 +488,20 @@ class MuveraIndex:
         missing : {"raise", "ignore"}
             Raise KeyError for an id that is not in the index, or ignore it.
         threads : int, optional
+
+        Returns
+        -------
+        list of Ranking
+            One per query.  Scores are as for :meth:`search`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError, ValueError
+            As for :meth:`search`, or if there is not one collection of ids per query.
         """
-        texts = self._checked(queries, "queries")
+        texts = self._checked(queries)
         proposals = as_id_list(ids)
         if len(proposals) != len(texts):
             raise ValueError(
@@ -414,16 +509,30 @@ class MuveraIndex:
             )
         contents = self._contents
         rows = [
-            np.sort(contents.ids.rows(as_id_list(own, f"ids[{i}]"), missing))
-            for i, own in enumerate(proposals)
+            np.sort(contents.ids.rows(as_id_list(ids_of_query, f"ids[{i}]"), missing))
+            for i, ids_of_query in enumerate(proposals)
         ]
         longest = max(map(len, rows), default=1) or 1
         count = longest if k is None else min(require_int("k", k, 1), longest)
         thread_count(threads)
-        return contents.rank(texts, Proposal(rows, count), threads)
+        return rank(contents, texts, Proposal(rows, count), threads)
 
     def explain(self, query: Any, id: Any) -> Explanation:
-        """Find the best matching token of the document `id` for each token of one query."""
+        """Find the best matching token of a document for each token of one query.
+
+        Parameters
+        ----------
+        query : array (tokens, dimension)
+        id : int or str
+            The document.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        TypeError, ValueError
+            For another dimension, or a query or a document without tokens.
+        """
         return explain(query, self.tokens([id])[0])
 
     def measure_recall(
@@ -434,39 +543,51 @@ class MuveraIndex:
         candidates: int | None = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall | None:
-        """Return the share of the `k` exact best documents among the candidates, for real queries with tokens.
+        """Return the share of the exact best documents among the candidates.
 
-        Return None if the index always reads all tokens.  For the parameters see
-        :meth:`search`.
+        Parameters
+        ----------
+        queries
+            As for :meth:`search`; queries without tokens do not count.
+        k : int
+            Number of exact best documents to look for.
+        candidates : int, optional
+            Number of candidates.  Default: 100, or k if that is more.
+        threads : int, optional
+
+        Returns
+        -------
+        FirstStageRecall or None
+            None if the index always reads all tokens.
         """
-        texts = self._checked(queries, "queries")
+        texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
         if len(texts) == 0:
             raise ValueError("queries have no tokens, so nothing can be measured. Give other queries.")
         count = SearchPlan(k=k, candidates=candidates, threads=threads).num_candidates
         with self._lock.shared():
-            contents = self._contents
-            documents = len(contents.searchable[0])
-            if contents.candidates is None or documents == 0:
-                return None
-            proposed = propose(contents, texts, None, count, threads)
-            shares = shares_found(contents, texts, None, proposed, k, threads)
-        return FirstStageRecall(float(shares.mean()), k, count, len(texts), False, documents)
+            return recall_of_queries(self._contents, texts, k, count, threads)
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with at least 64 real queries with tokens, instead of windows of documents.
+        """Calibrate ``search(recall=)`` with real queries instead of windows.
 
         :meth:`save` stores the calibration.  A rebuild, or doubling the number of
         documents, replaces it with a calibration by windows.  Call this method again
         then.  Without vectors (a small index), nothing changes.
+
+        Parameters
+        ----------
+        queries
+            As for :meth:`search`: at least 64 with tokens.
+        threads : int, optional
+
+        Raises
+        ------
+        TypeError, ValueError
+            For fewer queries, or as for :meth:`search`.
         """
-        thread_count(threads)
-        texts = with_enough_tokens(self._checked(queries, "queries"))
-        with self._changing:
-            contents = copy(self._contents)
-            if contents.candidates is not None and len(contents.candidates.search):
-                contents.candidates.calibration = calibrate(contents, texts, threads=threads)
-                self._replace_contents(contents)
+        with self.change() as change:
+            change.calibrate(queries, threads)
 
     @property
     def candidates_by_recall(self) -> dict[float, int]:
@@ -475,8 +596,9 @@ class MuveraIndex:
         Empty without a calibration.
         """
         candidates = self._contents.candidates
-        levels = () if candidates is None or candidates.calibration is None else candidates.calibration.levels
-        return {level.target: level.fixed for level in levels}
+        if candidates is None or candidates.calibration is None:
+            return {}
+        return {level.target: level.fixed for level in candidates.calibration.levels}
 
     # -- reading --------------------------------------------------------------
 
@@ -493,6 +615,14 @@ class MuveraIndex:
     def __repr__(self) -> str:
         size = counted(len(self), "document")
         return f"MuveraIndex({size}, dimension={self.config.dimension}, {self._contents.kind})"
+
+    @property
+    def contents(self) -> IndexContents:
+        """What the index contains now, another object after each change.
+
+        For the packages above this one; its attributes may change in any version.
+        """
+        return self._contents
 
     @property
     def config(self) -> FDEConfig:
@@ -516,7 +646,7 @@ class MuveraIndex:
 
         None if tokens are stored as floats, or too few to fit one.
         """
-        return self._contents.store.codec
+        return self._contents.tokens.codec
 
     @property
     def ids(self) -> Ids:
@@ -525,26 +655,53 @@ class MuveraIndex:
         return ids.of(ids.live)
 
     def tokens(self, ids: Iterable[Any]) -> MultiVectors:
-        """Return the token vectors of documents, each once, in the order of `ids`.
+        """Return the token vectors of documents, with their ids.
 
-        Raise KeyError for an unknown id.
+        Parameters
+        ----------
+        ids : collection of int or of str
+
+        Returns
+        -------
+        MultiVectors
+            Each document once, in the order of `ids`; decoded if only codes are stored.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
         """
         contents = self._contents
         rows = contents.ids.rows(as_id_list(ids))
-        return contents.store.rows(rows).with_ids(contents.ids.of(rows))
+        return contents.tokens.rows(rows).with_ids(contents.ids.of(rows))
 
     def codes(self, ids: Iterable[Any]) -> CodedVectors:
-        """Return the token codes of documents as :meth:`tokens`.
+        """Return the token codes of documents.
 
-        Raise ValueError if the index stores no codes.
+        Parameters
+        ----------
+        ids : collection of int or of str
+
+        Returns
+        -------
+        CodedVectors
+            Each document once, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        ValueError
+            If the index stores no codes.
         """
         contents = self._contents
-        rows, codes = contents.ids.rows(as_id_list(ids)), contents.store.codes
+        rows = contents.ids.rows(as_id_list(ids))
+        codes = contents.tokens.codes
         if codes is None:
             raise ValueError(
                 "This index stores no token codes. Build it with tokens='2bit' or another kind of codes."
             )
-        return codes.rows(rows) if len(rows) else CodedVectors.of(codes.codec, contents.store.rows(rows))
+        return codes.rows(rows) if len(rows) else CodedVectors.of(codes.codec, contents.tokens.rows(rows))
 
     def info(self) -> IndexInfo:
         """Return sizes, settings, measured recall and warnings."""
@@ -553,10 +710,10 @@ class MuveraIndex:
     # -- saving ---------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the index to a new folder, or its changes to the folder it was loaded from or saved to.
+        """Write the index to a new folder, or its changes to its own folder.
 
-        The folder contains a complete index at every moment.  Token vectors in it are
-        not written again.
+        Its own folder is one that it was loaded from or saved to.  The folder contains
+        a complete index at every moment.  Token vectors in it are not written again.
 
         Parameters
         ----------
@@ -570,29 +727,14 @@ class MuveraIndex:
             If another process is writing the folder, or has changed it since this index
             read or wrote it; if the folder contains anything else.
         """
-        self._save(path, overwrite=overwrite)
-
-    def _save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        overwrite: bool = False,
-        contents: IndexContents | None = None,
-        holds_lock: bool = False,
-    ) -> None:
-        """Save `contents`, by default those of the index.
-
-        `holds_lock`: see :func:`.generations.commit`.
-        """
-        target = as_path(path).resolve()  # each folder has only one name
-        with self._changing:
-            contents = self._contents if contents is None else contents
-            write_texts = None if self._write_texts is None else partial(self._write_texts, contents.ids)
-            self._replace_contents(write_contents(contents, target, overwrite, write_texts, holds_lock))
+        with self.change() as change:
+            change.save(Destination(as_path(path).resolve(), overwrite))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify_files: bool | None = None) -> MuveraIndex:
-        """Load an index from a folder of :meth:`save`; token vectors stay on disk and are memory-mapped.
+        """Load an index from a folder of :meth:`save`.
+
+        Token vectors stay on disk and are memory-mapped.
 
         Parameters
         ----------
@@ -614,14 +756,4 @@ class MuveraIndex:
                 f"{folder} has a journal with later changes, which only TextIndex.load and TextIndex.open read.",
                 stacklevel=2,
             )
-        return cls._of(contents)
-
-    @classmethod
-    def _of(cls, contents: IndexContents) -> MuveraIndex:
-        index = cls(contents.config)
-        index._contents = contents
-        return index
-
-
-def _with_ids(documents: Any, ids: Any) -> Any:
-    return documents if ids is None else as_multivectors(documents).with_ids(ids)
+        return cls.of(contents)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -24,9 +25,12 @@ from ..reranking.codecs import read_codec, write_codec
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import counted
+from .candidates import CandidateSearch
+from .contents import IndexContents
 from .generations import (
     MANIFEST,
     TEXTS,
+    Destination,
     Generation,
     IndexFolderError,
     Save,
@@ -37,8 +41,7 @@ from .generations import (
 )
 from .id_map import IDS, IdMap
 from .settings import IndexSettings
-from .token_store import Segment, TokenStore, write_tokens
-from .two_stage_search import CandidateSearch, IndexContents
+from .token_store import DocumentTokens, Segment, TokenStore, write_tokens
 
 LENGTHS = "lengths.npy"
 
@@ -53,54 +56,65 @@ _GROWTH = 2
 
 def write_contents(
     contents: IndexContents,
-    target: Path,
-    overwrite: bool = False,
-    write_texts: Callable[[Path], object] | None = None,
-    holds_lock: bool = False,
+    destination: Destination,
+    attempted: set[Generation],
+    staging: Path | None = None,
 ) -> IndexContents:
-    """Write contents to a folder, see MuveraIndex.save.
+    """Write contents to a folder, see :meth:`muvera.MuveraIndex.save`.
 
-    Return contents that read their tokens from there.
+    Parameters
+    ----------
+    contents : IndexContents
+    destination : Destination
+    attempted : set of Generation
+        Generations that interrupted saves may have written there.
+    staging : Path, optional
+        A temporary folder, whose token files can be moved.
+
+    Returns
+    -------
+    IndexContents
+        The same contents, which read their tokens from the folder.
     """
-    if write_texts is None and not overwrite and (target / MANIFEST).exists() and texts_file(target):
+    target = destination.path
+    loses_texts = contents.write_texts is None and not destination.overwrite
+    if loses_texts and (target / MANIFEST).exists() and texts_file(target):
         raise IndexFolderError(
             f"{target} contains texts, which would be lost: this index has only token vectors. Load the folder "
             "with TextIndex.load, or save elsewhere."
         )
-    saved = copy(contents)
-    write = partial(_write_files, saved, write_texts)
+    candidates = contents.candidates
+    if candidates is not None:
+        candidates = replace(candidates, search=copy(candidates.search))
+    saved = replace(contents, tokens=copy(contents.tokens), candidates=candidates)
+    write = partial(_write_files, saved, staging)
     try:
-        known = contents.generations.get(target), contents.attempted.setdefault(target, set())
-        generation = commit(target, write, *known, overwrite, holds_lock)
+        generation = commit(destination, write, contents.generations.get(target), attempted)
     except OSError as error:
         if error.errno is None or not str(error).startswith("[Errno"):
             raise
         named = type(error)(f"{target} could not be saved, and is unchanged: {error}. Is the disk full?")
         named.errno = error.errno
         raise named from error
-    if saved.candidates is not None:
-        saved.candidates.search.saved_in(target / generation.folder)
-    saved.store.staging = None
-    saved.generations = {**contents.generations, target: generation}
-    return saved
+    if candidates is not None:
+        candidates.search.saved_in(target / generation.folder)
+    return replace(saved, generations={**contents.generations, target: generation})
 
 
-def _write_files(
-    contents: IndexContents, write_texts: Callable[[Path], object] | None, save: Save
-) -> dict[str, Any]:
-    """Write the files of contents, which then read their tokens from there.
+def _write_files(contents: IndexContents, staging: Path | None, save: Save) -> dict[str, Any]:
+    """Write the files of contents.
 
-    Return the manifest's entries.
+    Their token stores then read the tokens from there.  Return the manifest's entries.
     """
-    store = contents.store
-    segments = {level.prefix: _write_level(level, save, store.staging) for level in store.levels}
+    tokens = contents.tokens
+    segments = {store.prefix: _write_store(store, save, staging) for store in tokens.stores}
     codes = None
-    if store.codec is not None:
-        codes = {"codec": write_codec(store.codec, save.folder), "segments": segments["codes"]}
+    if tokens.codec is not None:
+        codes = {"codec": write_codec(tokens.codec, save.folder), "segments": segments["codes"]}
     save_array(save.folder / LENGTHS, contents.lengths)
     contents.ids.save(save.folder)
-    if write_texts is not None:
-        write_texts(save.folder / TEXTS)
+    if contents.write_texts is not None:
+        contents.write_texts(contents.ids, save.folder / TEXTS)
     encoder = contents.encoder
     fitted = encoder is not None and not encoder.needs_fit
     if encoder is not None and fitted:
@@ -122,36 +136,42 @@ def _write_files(
 
 
 def _require_consistent(contents: IndexContents, folder: Path, advice: str) -> None:
-    """Raise IndexFolderError with `advice` unless ids, tokens, codes and vectors belong to the same documents."""
+    """Raise IndexFolderError unless ids, tokens and vectors are of the same documents.
+
+    `advice` is the end of the message: what to do.
+    """
     ids = contents.ids
-    for level in contents.store.levels:
-        if ids.num_rows != len(level):
-            sizes = f"{counted(ids.num_rows, 'id')} and {counted(len(level), 'token set')}"
+    for store in contents.tokens.stores:
+        if ids.num_rows != len(store):
+            sizes = f"{counted(ids.num_rows, 'id')} and {counted(len(store), 'token set')}"
             raise IndexFolderError(f"{folder} has {sizes}. {advice}")
-        if not np.array_equal(level.lengths, contents.lengths):
-            raise IndexFolderError(f"{folder} has {level.prefix} that do not match {LENGTHS}. {advice}")
+        if not np.array_equal(store.lengths, contents.lengths):
+            raise IndexFolderError(f"{folder} has {store.prefix} that do not match {LENGTHS}. {advice}")
     ids.require_different(folder / IDS)
     if contents.candidates is not None:
-        labels, wanted = contents.candidates.search.labels(), contents.searchable[0]
+        labels = contents.candidates.search.labels()
+        wanted = contents.searchable[0]
         if not np.array_equal(labels, wanted):
             sizes = f"{counted(len(labels), 'vector')} for {counted(len(wanted), 'document')} with tokens"
             raise IndexFolderError(f"{folder} has {sizes}. {advice}")
 
 
-def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
-    """Write the tokens of a level that no old file contains.
+def _write_store(store: TokenStore[Any], save: Save, staging: Path | None) -> list[dict[str, Any]]:
+    """Write the tokens of a store that no old file contains.
 
-    Return where each segment begins, and its file.
+    The store then reads them from there.  Return where each segment begins, and its
+    file.
     """
-    kept = list(takewhile(lambda segment: segment.path in save.old_names, level.segments))
-    rest = level.segments[len(kept) :]
+    kept = list(takewhile(lambda segment: segment.path in save.old_names, store.segments))
+    rest = store.segments[len(kept) :]
     while rest and kept and kept[-1].vectors.num_tokens <= _GROWTH * sum(s.vectors.num_tokens for s in rest):
         rest.insert(0, kept.pop())
     entries = [{"first": segment.first, "file": save.old_names[segment.path]} for segment in kept]
     save.kept += [save.old_names[segment.path] for segment in kept]
     if rest:
-        first, source = rest[0].first, rest[0].path
-        name = f"{level.prefix}-{first:012d}.npy"
+        first = rest[0].first
+        source = rest[0].path
+        name = f"{store.prefix}-{first:012d}.npy"
         file = save.folder / name
         if len(rest) == 1 and source is not None and source.parent == staging:
             shutil.move(source, file)
@@ -159,9 +179,9 @@ def _write_level(level: TokenStore[Any], save: Save, staging: Path | None) -> li
             # From the mapping, because another process may have removed the file.
             write_tokens(file, [segment.vectors for segment in rest])
         lengths = np.concatenate([segment.vectors.lengths for segment in rest])
-        kept.append(Segment(first, level.make(load_npy(file), lengths), save.final / name))
+        kept.append(Segment(first, store.make(load_npy(file), lengths), save.final / name))
         entries.append({"first": first, "file": f"{save.final.name}/{name}"})
-    level.segments = kept
+    store.segments = kept
     return entries
 
 
@@ -186,11 +206,20 @@ def read_current(folder: Path, read: Callable[[dict[str, Any]], _Read]) -> _Read
 def read_generation(
     folder: Path, manifest: dict[str, Any], verify_files: bool | None = None
 ) -> IndexContents:
-    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`."""
+    """Load the files of :func:`write_contents`; see :meth:`muvera.MuveraIndex.load`.
+
+    Parameters
+    ----------
+    folder : Path
+        The index's folder.
+    manifest : dict
+        See :func:`.generations.read_manifest`.
+    verify_files : bool, optional
+        See :meth:`muvera.MuveraIndex.load`.
+    """
     try:
         verify(folder, manifest["files"], verify_files)
         contents = _contents(folder, manifest)
-        contents.generations = {folder: Generation.of(manifest)}
     except (IndexFolderError, ImportError):
         raise
     except MemoryError as error:
@@ -222,46 +251,50 @@ def _contents(folder: Path, manifest: dict[str, Any]) -> IndexContents:
     encoder = read_encoder(files, config) if manifest["encoder"] else None
     coded = manifest["codes"]
     codec = None if coded is None else read_codec(files, coded["codec"], config.dimension)
-    loaded = IndexContents(config, settings, encoder=encoder, codec=codec)
     lengths = as_lengths(load_npy(files / LENGTHS, mmap=False), str(files / LENGTHS))
-    loaded.ids = IdMap.load(files)
-    for level in loaded.store.levels:
-        entries = manifest["segments"] if level is loaded.store.floats else coded["segments"]
-        level.segments = _read_segments(level, folder, entries, lengths)
-    for segment in [] if loaded.store.floats is None else loaded.store.floats.segments:
+    ids = IdMap.load(files)
+    tokens = DocumentTokens(settings, config.dimension, codec)
+    for store in tokens.stores:
+        entries = manifest["segments"] if store is tokens.floats else coded["segments"]
+        store.segments = _read_segments(store, folder, entries, lengths)
+    for segment in [] if tokens.floats is None else tokens.floats.segments:
         columns = segment.vectors.dimension
         if columns != config.dimension:
             raise ValueError(
                 f"{segment.path} has {columns} columns, but the manifest has dimension={config.dimension}."
             )
+    candidates: CandidateSearch | None = None
     if manifest["candidates"] is not None:
         if encoder is None:
             raise IndexFolderError(
                 f"{folder} has vectors, but not the encoder that made them. Restore the folder from a copy."
             )
-        loaded.candidates = CandidateSearch.load(
-            files, encoder, settings, manifest["candidates"], loaded.ids.live
-        )
+        candidates = CandidateSearch.load(files, encoder, settings, manifest["candidates"], ids.live)
+    loaded = IndexContents(
+        config, settings, ids, tokens, encoder, candidates, generations={folder: Generation.of(manifest)}
+    )
     _require_consistent(loaded, folder, "Restore the folder from a copy.")
     return loaded
 
 
 def _read_segments(
-    level: TokenStore[Any], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
+    store: TokenStore[Any], folder: Path, entries: list[dict[str, Any]], lengths: NDArray[np.int64]
 ) -> list[Segment[Any]]:
-    """Map the files of a level."""
+    """Map the files of a token store."""
     starts = [entry["first"] for entry in entries]
-    stops = starts[1:] + [len(lengths)] * bool(entries)
+    stops = starts[1:]
+    if entries:
+        stops.append(len(lengths))
     whole = all(type(start) is int for start in starts) and starts[:1] in ([], [0])
     if not whole or any(start > stop for start, stop in zip(starts, stops, strict=True)):
         raise ValueError(
-            f"the {level.prefix} begin at rows {starts}, which must ascend from 0 to at most {len(lengths)}."
+            f"the {store.prefix} begin at rows {starts}, which must ascend from 0 to at most {len(lengths)}."
         )
     segments = []
     for entry, stop in zip(entries, stops, strict=True):
         file = folder / entry["file"]
         try:
-            texts = level.make(load_npy(file), lengths[entry["first"] : stop])
+            texts = store.make(load_npy(file), lengths[entry["first"] : stop])
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
         segments.append(Segment(entry["first"], texts, file))

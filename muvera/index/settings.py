@@ -81,7 +81,10 @@ class IndexSettings:
 
     @classmethod
     def of(cls, settings: IndexSettings | None = None, **changes: Any) -> IndexSettings:
-        """Return `settings`, by default ``IndexSettings()``, with `changes` to single fields."""
+        """Return `settings` with `changes` to single fields.
+
+        Default: ``IndexSettings()``.
+        """
         base = cls() if settings is None else settings
         if not isinstance(base, cls):
             raise TypeError(f"settings must be an IndexSettings, got {given(settings)}.")
@@ -98,17 +101,28 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class FirstStageRecall:
-    """Share of the exact best documents among the candidates, and how it was measured."""
+    """Share of the exact best documents among the candidates.
 
-    #: Mean share of the `k` best documents by exact Chamfer similarity.
+    Parameters
+    ----------
+    recall : float
+        Mean share of the `k` best documents by exact Chamfer similarity.
+    k : int
+    candidates : int
+    queries : int
+        Number of queries.
+    pseudo_queries : bool
+        True if the queries are windows of document tokens, each measured without its
+        own document.
+    documents : int
+        Documents in the index when it was measured.
+    """
+
     recall: float
     k: int
     candidates: int
-    #: Number of queries; True if these are windows of document tokens, each measured
-    #: without its own document.
     queries: int
     pseudo_queries: bool
-    #: Documents in the index at that time.
     documents: int
 
     @property

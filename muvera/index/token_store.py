@@ -1,4 +1,4 @@
-"""Token vectors, or their codes, by row number, in segments in memory or in mapped files."""
+"""Token vectors, or their codes, by row number, in memory or in mapped files."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from ..data.validation import running_total
 from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates, ranked, score_candidates
-from ..utils.arrays import ask_for, forget, load_npy, resident_share
+from ..utils.arrays import load_npy
+from .page_cache import MappedTokens, PageCache
 from .settings import IndexSettings
 
-# Segments in memory of up to _MERGED_BYTES are merged until each has over _GROWTH times
-# the tokens of its successor. All of up to _JOINED_BYTES are merged at the end of a
-# build: ranking in order is slower with several segments.
-_GROWTH, _MERGED_BYTES, _JOINED_BYTES = 2, 64 << 20, 2 << 30
+# Segments in memory are merged until each has over _GROWTH times the tokens of its
+# successor.
+_GROWTH = 2
 
-_STAGING_BYTES = 64 << 20  # of tokens in memory before they are written to the staging file
+# Larger segments are not merged: copying them would take too long.
+_MERGED_BYTES = 64 << 20
 
-# Texts and tokens per batch, and rows written at a time.
-_BATCH, _BATCH_TOKENS, _ROWS = 4096, 1 << 18, 1 << 16
+# At the end of a build all segments of up to this size are merged: ranking in order is
+# slower with several segments.
+_JOINED_BYTES = 2 << 30
 
-# For more than _MAX_ASKED rows, the system's own read-ahead is enough.  Every _REQUESTS
-# requests, _PAGES pages of each file are checked for being in memory.
-_MAX_ASKED, _REQUESTS, _PAGES = 4096, 64, 32
+# Bytes of tokens in memory before they are written to the staging file.
+_STAGING_BYTES = 64 << 20
 
-# Bytes of mapped files that this process may hold before it releases them, and extra
-# bytes that each text counts: the system maps up to a large page around each byte that
-# is read.
-_HELD_BYTES, _AROUND = 256 << 20, 2 << 20
+# Maximum number of texts per batch.
+_BATCH = 4096
+
+# Maximum number of tokens per batch: 128 MiB of floats at 128 dimensions.
+_BATCH_TOKENS = 1 << 18
+
+# Tokens written to a file at a time.
+_ROWS = 1 << 16
 
 _Texts = TypeVar("_Texts", MultiVectors, CodedVectors)
 
@@ -57,11 +62,18 @@ PLAID_BATCH_TOKENS = 1 << 17
 
 #: A codec is fitted on a sample of this many tokens once they exist, or on fewer at the
 #: end of a build.
-FIT_TOKENS, _SEED = 50_000, 0x70
+FIT_TOKENS = 50_000
+
+# Seed of this sample.
+_SEED = 0x70
 
 # Best candidates by codes to rerank: 2 k + _MORE by exact tokens, or k + _MORE by
-# decoded ones.  Bounds are used for more than _BOUNDED times k candidates.
-_MORE, _BOUNDED = 10, 4
+# decoded ones.
+_MORE = 10
+
+# Bounds are used for more than this many times k candidates: for few, all close to the
+# k best, they cost more than they save.
+_BOUNDED = 4
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,7 @@ class TokenStore(Generic[_Texts]):
         self.make: Make[_Texts] = make
         self.prefix = prefix
         self.segments: list[Segment[_Texts]] = []
-        self._requests, self._resident = 0, False
-        self._held_bytes = 0
+        self.pages = PageCache()
 
     def __len__(self) -> int:
         return self.segments[-1].first + len(self.segments[-1].vectors) if self.segments else 0
@@ -137,22 +148,28 @@ class TokenStore(Generic[_Texts]):
             self.segments = [Segment(0, self._join(memory))]
 
     def _staged(self, segments: list[Segment[_Texts]], staging: Path) -> list[Segment[_Texts]]:
-        """Return the segments with those in memory written to the end of the last file, or to a new one."""
+        """Return segments without any in memory.
+
+        Their tokens are written to the end of the last file, or to a new one.
+        """
         memory = [segment for segment in segments if segment.path is None]
         files = segments[: len(segments) - len(memory)]
         texts = [segment.vectors for segment in memory]
-        first, path = memory[0].first, staging / f"{self.prefix}-{memory[0].first:012d}.npy"
+        first = memory[0].first
+        path = staging / f"{self.prefix}-{first:012d}.npy"
         before: list[_Texts] = []
         if files and files[-1].vectors.tokens.dtype == _dtype(texts):
             last = files.pop()
-            first, path, before = last.first, last.path or path, [last.vectors]
+            first = last.first
+            path = last.path or path
+            before = [last.vectors]
         write_tokens(path, texts, *before)
         lengths = np.concatenate([each.lengths for each in before + texts])
         files.append(Segment(first, self.make(load_npy(path), lengths), path))
         return files
 
     def batches(self, rows: Rows) -> Iterator[tuple[Rows, _Texts]]:
-        """Yield (rows, texts) for ascending `rows`, about a hundred thousand tokens at a time."""
+        """Yield (rows, texts) for ascending `rows`, in batches of limited size."""
         lengths = self.lengths
         for start in range(0, len(rows), _BATCH):
             block = rows[start : start + _BATCH]
@@ -174,11 +191,15 @@ class TokenStore(Generic[_Texts]):
         return rows if len(self.segments) == 1 else rows[np.argsort(self._owners(rows), kind="stable")]
 
     def runs(self, rows: Rows) -> list[tuple[_Texts, Rows]]:
-        """Split `rows`, in any order, wherever the segment changes: return texts and positions in them."""
+        """Split `rows`, in any order, wherever the segment changes.
+
+        Return each segment's texts, and positions in them.
+        """
         segments = self.segments
         if len(segments) == 1:
             return [(segments[0].vectors, rows)]
-        owners, runs = self._owners(rows), []
+        owners = self._owners(rows)
+        runs = []
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
         for start, run in zip(starts, np.split(rows, starts[1:]), strict=False):
             segment = segments[owners[start]]
@@ -192,49 +213,34 @@ class TokenStore(Generic[_Texts]):
         tokens = np.concatenate([each.tokens for each in texts])
         return self.make(tokens, np.concatenate([each.lengths for each in texts]))
 
-    def _mapped_rows(self, rows: Rows) -> Iterator[tuple[_Texts, Rows, Rows]]:
-        """Yield the texts of mapped files, and the first tokens and ends of the `rows` in them."""
-        ascending = np.sort(rows)
-        for segment in self.segments:
-            if segment.path is not None:
-                lo, hi = np.searchsorted(ascending, [segment.first, segment.first + len(segment.vectors)])
-                local, offsets = ascending[lo:hi] - segment.first, segment.vectors.offsets
-                yield segment.vectors, offsets[local], offsets[local + 1]
+    def _mapped(self) -> list[MappedTokens]:
+        return [
+            MappedTokens(segment.first, segment.vectors.offsets, segment.vectors.tokens)
+            for segment in self.segments
+            if segment.path is not None
+        ]
 
     def read_ahead(self, rows: Rows) -> int:
-        """Prefetch `rows` without waiting, unless the files are in memory.
-
-        Return the number of requested ranges.
-        """
-        files = [segment.vectors.tokens for segment in self.segments if segment.path is not None]
-        if not files or len(rows) > _MAX_ASKED:
-            return 0
-        if self._requests % _REQUESTS == 0:
-            self._resident = all(resident_share(tokens, _PAGES) in (None, 1) for tokens in files)
-        self._requests += 1
-        ranges = 0
-        for texts, starts, stops in () if self._resident else self._mapped_rows(rows):
-            tokens, filled = texts.tokens, stops > starts
-            size = tokens.shape[1] * tokens.itemsize
-            ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
-        return ranges
+        """Prefetch `rows` from mapped files; see :meth:`.PageCache.read_ahead`."""
+        return self.pages.read_ahead(self._mapped(), rows)
 
     def let_go(self, rows: Rows) -> None:
-        """Count the mapped tokens of `rows` as held.
-
-        Release all mapped pages once too many bytes are held.
-        """
-        for texts, starts, stops in self._mapped_rows(rows):
-            self._held_bytes += int((stops - starts).sum()) * texts.tokens.strides[0] + _AROUND * len(starts)
-        if self._held_bytes >= _HELD_BYTES:
-            self._held_bytes = 0
-            for segment in self.segments:
-                if segment.path is not None:
-                    forget(segment.vectors.tokens)
+        """Count `rows` of mapped files as read; see :meth:`.PageCache.let_go`."""
+        self.pages.let_go(self._mapped(), rows)
 
 
 def write_tokens(path: Path, texts: list[_Texts], after: _Texts | None = None) -> None:
-    """Write the tokens of `texts`, one after another, to a new ``.npy`` file, or to that of the texts `after`."""
+    """Write the tokens of `texts`, one after another, to a ``.npy`` file.
+
+    Parameters
+    ----------
+    path : Path
+        The file: a new one, or the file of the texts `after`.
+    texts : list of MultiVectors or of CodedVectors
+        At least one.
+    after : MultiVectors or CodedVectors, optional
+        The texts that the file contains; the new tokens are appended to it.
+    """
     dtype = _dtype(texts)
     rows = sum(each.num_tokens for each in texts) + (0 if after is None else after.num_tokens)
     header = {
@@ -269,23 +275,25 @@ class CodeStore(TokenStore[CodedVectors]):
         self.codec = codec
 
 
-class TokenLevels:
-    """Texts by row number 0, 1, 2, ..., as floats until there are enough tokens to fit a codec.
+class DocumentTokens:
+    """The documents' tokens by row number 0, 1, 2, ...
 
-    After that, codes rank the candidates, and floats rerank the best ones: exact floats
-    if they are stored, otherwise decoded ones.
+    They are floats until there are enough to fit a codec.  After that, codes rank the
+    candidates, and floats rerank the best ones: exact floats if they are stored,
+    otherwise decoded ones.  Changing a copy (:func:`copy.copy`) does not change the
+    original.
     """
 
     def __init__(self, settings: IndexSettings, dimension: int, codec: TokenCodec | None = None) -> None:
-        self.settings, self.dimension = settings, dimension
+        self.settings = settings
+        self.dimension = dimension
         has_floats = codec is None or settings.keep_exact
         self.floats = TokenStore(MultiVectors.from_flat, "tokens") if has_floats else None
         self.codes = None if codec is None else CodeStore(codec)
-        #: A folder for tokens that do not fit in the memory buffer.
-        self.staging: Path | None = None
+        self._lengths: NDArray[np.int64] | None = None
 
-    def __copy__(self) -> TokenLevels:
-        copied = TokenLevels.__new__(TokenLevels)
+    def __copy__(self) -> DocumentTokens:
+        copied = DocumentTokens.__new__(DocumentTokens)
         vars(copied).update(vars(self), floats=copy(self.floats), codes=copy(self.codes))
         return copied
 
@@ -301,7 +309,7 @@ class TokenLevels:
             return self.settings.tokens
         if self.codec is not None:
             return self.codec.name
-        segments = self.levels[0].segments
+        segments = self.stores[0].segments
         return str(segments[0].vectors.tokens.dtype) if segments else "float32"
 
     @property
@@ -310,25 +318,45 @@ class TokenLevels:
         return "floats" if self.codec is None else self.codec.name
 
     @property
-    def levels(self) -> list[TokenStore[Any]]:
+    def stores(self) -> list[TokenStore[Any]]:
         """The stores that contain tokens: floats, then codes."""
-        return [level for level in (self.floats, self.codes) if level is not None]
+        return [store for store in (self.floats, self.codes) if store is not None]
 
     def __len__(self) -> int:
-        return len(self.levels[0])
+        return len(self.stores[0])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text, int64 (n,); cached until the next :meth:`append`."""
+        if self._lengths is None:
+            self._lengths = self.stores[0].lengths
+        return self._lengths
 
     def append(
-        self, texts: MultiVectors, threads: int | None = None, codes: CodedVectors | None = None
+        self,
+        texts: MultiVectors,
+        codes: CodedVectors | None = None,
+        threads: int | None = None,
+        staging: Path | None = None,
     ) -> None:
-        """Add texts under the next row numbers.
+        """Add texts, at least one, under the next row numbers.
 
-        `codes` are the texts' codes, if known.
+        Parameters
+        ----------
+        texts : MultiVectors
+        codes : CodedVectors, optional
+            The codes of these texts, if they are known.
+        threads : int, optional
+            For encoding the texts otherwise.
+        staging : Path, optional
+            A folder for tokens that do not fit in the memory buffer.
         """
         if self.floats is not None:
-            self.floats.append(self._converted(texts), self.staging)
+            self.floats.append(self._converted(texts), staging)
         if self.codes is not None:
             codes = CodedVectors.of(self.codes.codec, texts, threads) if codes is None else codes
-            self.codes.append(codes, self.staging)
+            self.codes.append(codes, staging)
+        self._lengths = None
 
     def _converted(self, texts: MultiVectors) -> MultiVectors:
         """Return texts in the float type of the settings."""
@@ -345,23 +373,35 @@ class TokenLevels:
             )
         return MultiVectors(tokens, texts.offsets)
 
-    def fit_if_ready(self, threads: int | None, tokens: int | None = None) -> None:
-        """Fit the codec if there are `tokens` tokens (default: FIT_TOKENS), and encode all texts."""
-        floats, kind = self.floats, self.settings.tokens
-        if self.codes is not None or floats is None or kind not in CODECS:
-            return
-        if floats.lengths.sum() < (FIT_TOKENS if tokens is None else tokens):
-            return
+    def can_fit_codec(self, at_end: bool = False) -> bool:
+        """Return True if the settings need a codec that can be fitted now.
+
+        It needs FIT_TOKENS tokens.  One token is enough `at_end` of a build.
+        """
+        if self.codes is not None or self.floats is None or self.settings.tokens not in CODECS:
+            return False
+        return int(self.lengths.sum()) >= (1 if at_end else FIT_TOKENS)
+
+    def fit_codec(self, threads: int | None, staging: Path | None = None) -> None:
+        """Fit the codec of the settings on a sample, and encode all texts.
+
+        The floats are kept only if the settings say so.  `staging`: see :meth:`append`.
+        """
+        floats = self.floats
+        kind = self.settings.tokens
+        assert floats is not None and kind is not None
         codec = CODECS[kind](_sample(floats), threads=threads)
         codes = CodeStore(codec)
         for _, texts in floats.batches(np.arange(len(floats))):
-            codes.append(CodedVectors.of(codec, texts, threads), self.staging)
-        self.floats, self.codes = floats if self.settings.keep_exact else None, codes
+            codes.append(CodedVectors.of(codec, texts, threads), staging)
+        self.codes = codes
+        if not self.settings.keep_exact:
+            self.floats = None
 
-    def flush(self) -> None:
-        """Write the tokens in memory to the staging folder, or merge them if none is set."""
-        for level in self.levels:
-            level.flush(self.staging)
+    def flush(self, staging: Path | None) -> None:
+        """Write the tokens in memory to `staging`; without it, merge them."""
+        for store in self.stores:
+            store.flush(staging)
 
     def rows(self, rows: Rows) -> MultiVectors:
         """Return the texts at `rows`, each once, in their order.
@@ -380,15 +420,18 @@ class TokenLevels:
 
         Codes are None if none are stored.
         """
-        for batch, texts in self.levels[-1].batches(rows):
+        for batch, texts in self.stores[-1].batches(rows):
             if self.codes is None:
                 yield batch, texts, None
+            elif self.floats is None:
+                yield batch, texts.decoded(), texts
             else:
-                yield batch, texts.decoded() if self.floats is None else self.floats.rows(batch), texts
+                yield batch, self.floats.rows(batch), texts
 
     def info(self) -> dict[str, Any]:
         """Return how tokens are stored, and their bytes."""
-        codec, segments = self.codec, [] if self.floats is None else self.floats.segments
+        codec = self.codec
+        segments = [] if self.floats is None else self.floats.segments
         float_bytes = self.dimension * (segments[0].vectors.tokens.itemsize if segments else 4)
         return {
             "codec": self.kind,
@@ -399,7 +442,7 @@ class TokenLevels:
         }
 
     def require_rescore(self, rescore: int | None) -> None:
-        """Raise ValueError if `rescore` is given but the index does not store exact tokens beside codes."""
+        """Raise ValueError if `rescore` is given without exact tokens beside codes."""
         if rescore is not None and (self.codes is None or self.floats is None):
             raise ValueError(
                 f"rescore={rescore} needs codes and exact tokens, but this index stores only one of them "
@@ -408,11 +451,15 @@ class TokenLevels:
 
     def read_ahead(self, rows: Rows) -> None:
         """Prefetch from disk the data of these rows that :meth:`rank` reads first."""
-        self.levels[-1].read_ahead(rows)
+        self.stores[-1].read_ahead(rows)
 
     def scores(self, query: NDArray[Any], rows: Rows) -> NDArray[np.float32]:
-        """Return the scores by which :meth:`rank` first orders rows: by codes if there are any."""
-        floats, codes = self.floats, self.codes
+        """Return the scores by which :meth:`rank` first orders rows.
+
+        By codes, if there are any.
+        """
+        floats = self.floats
+        codes = self.codes
         tokens = np.asarray(query, np.float32)
         if codes is not None:
             return score_coded(tokens, codes.codec, codes.runs(rows), threads=1)
@@ -439,9 +486,24 @@ class TokenLevels:
     ) -> Ranked:
         """Return the k best rows, best first, and their scores.
 
-        Ties go to the lower row.
+        Parameters
+        ----------
+        query : ndarray (tokens, dimension)
+        rows : ndarray (n,), int64
+            The candidates: most promising first if `options` say when to stop.
+        options : RerankOptions
+        threads : int or None
+        rescore : int, optional
+            Number of the best rows by codes to rerank by floats.  More raise recall and
+            read more.  Default: a few more than k by decoded tokens, 2 k by exact ones.
+
+        Returns
+        -------
+        tuple of ndarray
+            Rows int64 (k,) and scores float32 (k,).  Ties go to the lower row.
         """
-        floats, codes = self.floats, self.codes
+        floats = self.floats
+        codes = self.codes
         if codes is None:
             assert floats is not None
             rows = rows if options.in_order else floats.grouped(rows)
@@ -452,15 +514,16 @@ class TokenLevels:
             rescore = (options.k if floats is None else 2 * options.k) + _MORE
         count = max(options.k, rescore)
         tokens = np.asarray(query, np.float32)
-        best, estimates = np.sort(rows) if options.stop is ALL else rows, None
+        best = np.sort(rows) if options.stop is ALL else rows
+        estimates: NDArray[np.float32] | None = None
         if len(best) > count:
             by_codes = score_coded(tokens, codes.codec, codes.runs(best), threads, options.k, options.stop)
             order = best_first(by_codes, count)
-            best, estimates = best[order], by_codes[order]
+            best = best[order]
+            estimates = by_codes[order]
         if floats is None:
             scores = rank_decoded(tokens, codes.codec, codes.runs(best), options.k, estimates)
             return ranked(best, scores, options.k)
-        # For few candidates, all close to the k best, bounds cost more than they save.
         bounded = options.early_exit and len(best) > _BOUNDED * options.k
         how = RerankOptions(options.k, bounded, estimates=estimates)
         result = rank_candidates(tokens, best, self.float_runs(best), how, threads)
@@ -472,10 +535,11 @@ def _sample(store: TokenStore[MultiVectors]) -> NDArray[np.float32]:
     """Return a uniform sample of the tokens."""
     total = int(store.lengths.sum())
     picked = np.sort(np.random.default_rng(_SEED).permutation(total)[:FIT_TOKENS])
-    samples, start = [], 0
+    samples = []
+    start = 0
     for segment in store.segments:
         stop = start + segment.vectors.num_tokens
-        own = picked[(picked >= start) & (picked < stop)] - start
-        samples.append(np.asarray(segment.vectors.tokens[own], np.float32))
+        inside = picked[(picked >= start) & (picked < stop)] - start
+        samples.append(np.asarray(segment.vectors.tokens[inside], np.float32))
         start = stop
     return np.concatenate(samples)

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ..index.two_stage_search import SearchPlan
+from ..index.searching import SearchPlan
 from ..metadata import Filter
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number

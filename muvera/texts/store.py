@@ -1,260 +1,36 @@
-"""TextStore: token vectors and texts that change together; DurableFolder: a folder that keeps each change.
+"""TextStore: token vectors and texts that change together.
 
-Each change is in the journal before its method returns; docs/index-format.md describes
-the journal.
+Each change is in the journal of the open folder before its method returns, see
+journal.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from operator import add
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakMethod
 
 from ..data.multivectors import MultiVectors
-from ..index.generations import TEXTS, Generation, IndexFolderError, hold, journal_bytes, read_manifest
+from ..index.change import Change
+from ..index.generations import TEXTS, Destination, Generation, IndexFolderError, journal_bytes, read_manifest
 from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
-from ..index.two_stage_search import IndexContents
-from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
-from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
+from .database import DocumentDatabase, Row, TextDocument, checked_rows
 from .hit import Parts, SearchOptions, add_words
+from .journal import DurableFolder, TextChange, join_updates, read_journal
 
 _Read = TypeVar("_Read")
 
-_LOG = logging.getLogger("muvera")
-
-# A change's method and the names of its arguments.
-_FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"), ("delete", "ids"))
-
-# Digits of a checksum.
-_DIGITS = 16
-
-# A longer change counts as several documents, so that a default journal has at most
-# about 64 MiB.
-_BYTES_PER_DOCUMENT = 1 << 16
-
-# Maximum number of documents in a joined update.
-_MOST_JOINED = 512
-
 # With ``recall=``, words reorder the best _RANKED * k texts by similarity.
 _RANKED = 3
-
-
-class Change(NamedTuple):
-    """New texts with their metadata, new metadata of stored texts, or, without metadata, ids to delete."""
-
-    ids: list[int | str]
-    texts: list[str] | None = None
-    metadata: list[dict[str, Any]] | None = None
-
-
-class DurableFolder:
-    """The folder that keeps an index's changes: its lock, its journal, and saves in the background.
-
-    Append a change, apply it, and then confirm or undo it before the next one.
-    """
-
-    def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
-        self.path, self.unsaved = path, 0
-        self._save_changes, self._save_seconds = save_changes, save_seconds
-        self._process, self._requests = os.getpid(), SimpleQueue[bool]()
-        self._thread: Thread | None = None
-        self._journal: BinaryIO | None = None
-        # The unconfirmed change: the journal, its size before the change, and the
-        # number of changed documents.
-        self._pending: tuple[BinaryIO, int, int] | None = None
-        self._lock = hold(path).lock
-
-    @property
-    def is_open(self) -> bool:
-        """True if this process holds the folder's lock."""
-        return self._lock.is_locked and os.getpid() == self._process
-
-    def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
-        """Write a change of :meth:`DocumentDatabase.change` to the disk.
-
-        Raise ValueError if the folder is not open.
-        """
-        if not self.is_open:
-            raise ValueError(
-                "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
-            )
-        self.undo()
-        try:
-            journal = self._opened()
-            status = os.fstat(journal.fileno())
-            if status.st_nlink == 0:
-                raise OSError("the journal was removed")
-            line = memoryview(_journal_line(rows, deleted))
-            documents = len(rows or deleted) + len(line) // _BYTES_PER_DOCUMENT
-            self._pending = journal, status.st_size, documents
-            while line:
-                line = line[journal.write(line) :]
-            os.fsync(journal.fileno())
-        except OSError as error:
-            named = OSError(
-                f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free space on the "
-                "disk, or open the index again."
-            )
-            named.errno = error.errno
-            raise named from error
-
-    def _opened(self) -> BinaryIO:
-        """Return the journal of the current generation, without an incomplete last line."""
-        if self._journal is None:
-            path = self.path / Generation.of(read_manifest(self.path)).journal
-            complete = sum(map(len, _complete_lines(path)))
-            journal = path.open("ab", buffering=0)
-            journal.truncate(complete)
-            sync(self.path)
-            self._journal = journal
-        return self._journal
-
-    def confirm(self) -> None:
-        """Keep the last change."""
-        if self._pending is not None:
-            documents, self._pending = self._pending[2], None
-            before, self.unsaved = self.unsaved, self.unsaved + documents
-            if before < self._save_changes <= self.unsaved:
-                self._requests.put(True)
-
-    def undo(self) -> None:
-        """Remove the last change, unless it was confirmed."""
-        if self._pending is not None:
-            journal, size, _ = self._pending
-            journal.truncate(size)
-            os.fsync(journal.fileno())
-            self._pending = None
-
-    def save(self, write: Callable[[], object]) -> None:
-        """Call `write`, which makes a new generation.
-
-        The next change begins the journal of that generation.
-        """
-        self._close_journal()
-        write()
-        self.unsaved = 0
-
-    def save_in_background(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
-        """Start a thread that saves after enough changes or seconds, until `find_save` returns None."""
-        self._thread = Thread(target=self._save_repeatedly, args=(find_save,), daemon=True)
-        self._thread.start()
-
-    def _save_repeatedly(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
-        wanted = True
-        while wanted:
-            with suppress(Empty):
-                wanted = self._requests.get(timeout=self._save_seconds)
-            save = find_save()
-            if save is None:
-                return
-            try:
-                if wanted:
-                    save()
-            except Exception as error:
-                _LOG.warning(
-                    "muvera: %s could not be saved, its journal keeps all changes: %s", self.path, error
-                )
-            del save
-
-    def stop(self) -> None:
-        """Stop the background thread, after a save that still runs."""
-        self._requests.put(False)
-        if self._thread is not None:
-            self._thread.join()
-
-    def close(self) -> None:
-        """Close the journal and release the folder's lock."""
-        if self.is_open:
-            self._close_journal()
-            self._lock.release()
-
-    def _close_journal(self) -> None:
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest()[:_DIGITS].encode("ascii")
-
-
-def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
-    # Value by value, so that other threads can run between long texts.
-    lists: dict[str, Iterable[str]] = {"ids": map(json.dumps, [row.id for row in rows] or deleted)}
-    if rows and deleted:
-        lists["texts"] = (json.dumps(row.text) for row in rows)
-    if rows:
-        lists["metadata"] = (row.metadata for row in rows)
-    arguments = ", ".join(f'"{name}": [{", ".join(values)}]' for name, values in lists.items())
-    content = f'["{"update" if rows else "delete"}", {{{arguments}}}]'.encode("ascii")
-    return b"%s %s\n" % (_checksum(content), content)
-
-
-def _complete_lines(path: Path) -> list[bytes]:
-    """Return the complete lines of a journal.
-
-    Raise IndexFolderError for a damaged line before a complete one.
-    """
-    if path.is_symlink():
-        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    complete = [
-        line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
-    ]
-    count = complete.index(False) if False in complete else len(lines)
-    if any(complete[count:]):
-        raise IndexFolderError(f"{path} is damaged in line {count + 1}. Restore the folder from a copy.")
-    return lines[:count]
-
-
-def _read_journal(path: Path) -> Iterator[Change]:
-    """Yield the changes of a journal, oldest first.
-
-    Raise IndexFolderError if it is damaged.
-    """
-    for number, line in enumerate(_complete_lines(path), 1):
-        try:
-            method, arguments = json.loads(line[_DIGITS + 1 :])
-            lengths = {len(list(values)) for values in arguments.values()}
-            if (method, *arguments) not in _FORMS or len(lengths) > 1:
-                raise ValueError("it is not a change")
-            require_ids(arguments["ids"])
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise IndexFolderError(
-                f"{path} is damaged in line {number}: {error}. Restore the folder from a copy."
-            ) from error
-        yield Change(**arguments)
-
-
-def _join_updates(changes: Iterable[Change]) -> list[Change]:
-    """Join consecutive updates of distinct documents, so that their texts are encoded together."""
-    joined = [Change([])]
-    for change in changes:
-        last = joined[-1]
-        few = len(last.ids) + len(change.ids) <= _MOST_JOINED
-        if last.texts and change.texts and few and set(last.ids).isdisjoint(change.ids):
-            joined[-1] = Change(*map(add, last, change))
-        else:
-            joined.append(change)
-    return joined[1:]
 
 
 class TextStore:
@@ -263,17 +39,27 @@ class TextStore:
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.
     :class:`muvera.engines.engine_index.EngineTexts` has the same methods.
+
+    Parameters
+    ----------
+    vectors : MuveraIndex
+        Every save of it writes the texts, too.
+    database : DocumentDatabase
+        With the same ids.
     """
 
     def __init__(self, vectors: MuveraIndex, database: DocumentDatabase) -> None:
-        self._vectors, self.database = vectors, database
-        self.get, self.select = database.get, database.select
+        self._vectors = vectors
+        self.database = database
+        self.get = database.get
+        self.select = database.select
         self._folder: DurableFolder | None = None
-        vectors._write_texts = partial(_write_texts, database)
+        with vectors.change() as change:
+            change.attach(partial(_write_texts, database))
 
     @property
     def vectors(self) -> MuveraIndex:
-        """The index of token vectors, once an interrupted change is finished or undone."""
+        """The index of token vectors; an interrupted change is finished or undone."""
         self.database.settle()
         return self._vectors
 
@@ -304,25 +90,43 @@ class TextStore:
         If another thread makes a change during the call, call `read` again with the
         write lock held.
         """
-        before = self._vectors._contents
+        before = self._vectors.contents
         try:
             result = read()
         except (KeyError, ValueError):
-            if self._vectors._contents is before:
+            if self._vectors.contents is before:
                 raise
         else:
-            if self._vectors._contents is before:
+            if self._vectors.contents is before:
                 return result
         with self.changing:
             return read()
 
     def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of the best `options.k` texts for each query."""
-        index, where, within = self.vectors, options.where, options.ids
+        """Return the score parts of the best texts for each query.
+
+        Parameters
+        ----------
+        queries : list of str
+            For words that query and text share.
+        encoded : MultiVectors
+            The queries' token vectors.
+        options : SearchOptions
+
+        Returns
+        -------
+        list of dict
+            By id, best first: "maxsim", and "words" if words have a weight.
+        """
+        index = self.vectors
+        where = options.where
+        within = options.ids
         if where:
             allowed = None if within is None else set(within)
             within = [id for id in self.select(where) if allowed is None or id in allowed]
-        k, count, threads = options.k, options.num_candidates, options.threads
+        k = options.k
+        count = options.num_candidates
+        threads = options.threads
         candidates = count if options.recall is None else None
         ranked = (candidates or _RANKED * k) if options.words else k
         rankings = index.search(
@@ -344,8 +148,11 @@ class TextStore:
 
     @property
     def changing(self) -> AbstractContextManager[object]:
-        """The write lock, which each of these methods acquires."""
-        return self.vectors._changing
+        """A block in which no other thread changes anything.
+
+        Each of these methods opens one.
+        """
+        return self.vectors.change()
 
     def put(
         self,
@@ -355,34 +162,47 @@ class TextStore:
         threads: int | None,
         update: bool = False,
     ) -> list[int | str]:
-        """Add texts; with `update`, also replace those with the same ids.
+        """Add texts and return their ids.
 
-        Return the ids.
+        Parameters
+        ----------
+        encoded : MultiVectors
+            Their token vectors, with their ids if they have any.
+        texts : list of str
+        metadata : sequence of dict
+        threads : int or None
+        update : bool
+            Replace texts with the same ids.
         """
-        with self.changing:
-            changed, ids = self.vectors._appended(encoded, threads, update)
+        with self.vectors.change() as change:
+            ids = (change.update if update else change.add)(encoded, threads=threads)
             names: list[int | str] = ids.tolist()
-            self._change(changed, checked_rows(names, texts, metadata), names)
+            self._commit(change, checked_rows(names, texts, metadata), names)
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
         """Replace the metadata of stored texts."""
-        with self.changing:
-            ids, texts = [one.id for one in documents], [one.text for one in documents]
-            self._change(None, checked_rows(ids, texts, metadata), [])
+        ids = [document.id for document in documents]
+        texts = [document.text for document in documents]
+        with self.vectors.change() as change:
+            self._commit(change, checked_rows(ids, texts, metadata), [])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
         """Delete texts by id."""
-        with self.changing:
-            self._change(self.vectors._without(ids, missing), [], ids)
+        with self.vectors.change() as change:
+            change.delete(ids, missing)
+            self._commit(change, [], ids)
 
-    def _change(self, changed: IndexContents | None, rows: list[Row], deleted: list[int | str]) -> None:
-        """Write a change to the journal and the database, and then replace the contents of the vector index."""
-        index, folder = self._vectors, self._folder
+    def _commit(self, change: Change, rows: list[Row], deleted: list[int | str]) -> None:
+        """Write a change to the journal, the database and the index, in this order.
+
+        The database is the moment of the change: an exception before its commit undoes
+        the change, and after an exception behind it the change is completed.
+        """
+        folder = self._folder
 
         def finish() -> None:  # may be called twice
-            if changed is not None and index._contents is not changed:
-                index._replace_contents(changed)
+            change.commit()
             if folder is not None:
                 folder.confirm()
 
@@ -401,7 +221,7 @@ class TextStore:
             self._folder.undo()
 
     def rebuild(self, threads: int | None) -> None:
-        """Rebuild the index of token vectors, and save it to the open folder, if there is one."""
+        """Rebuild the index of token vectors; save it if a folder is open."""
         with self.changing:
             self.vectors.rebuild(threads=threads)
             if self.folder is not None:
@@ -412,7 +232,10 @@ class TextStore:
         self.vectors.calibrate(queries, threads=threads)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-        """Save to a folder, by default to the open one, see :meth:`muvera.TextIndex.save`."""
+        """Save to a folder, by default the open one.
+
+        See :meth:`muvera.TextIndex.save`.
+        """
         with self.changing:
             self._settle()
             folder = self.folder
@@ -423,10 +246,14 @@ class TextStore:
             if folder is None or folder.path != as_path(path).resolve():
                 self._vectors.save(path, overwrite=overwrite)
             else:
-                folder.save(lambda: self._vectors._save(path, holds_lock=True))
+                folder.save(partial(self._save_to, folder.destination))
+
+    def _save_to(self, destination: Destination) -> None:
+        with self._vectors.change() as change:
+            change.save(destination)
 
     def keep(self, folder: DurableFolder) -> None:
-        """Write each later change to the journal of an open folder, and save in the background."""
+        """Write later changes to an open folder's journal; save in the background."""
         self._folder = folder
         folder.save_in_background(WeakMethod(self._save_changes))
 
@@ -444,26 +271,26 @@ class TextStore:
             folder.stop()
             self._save_changes()
         finally:
-            with self._vectors._changing:  # after a save that still runs
+            with self._vectors.change():  # after a save that still runs
                 folder.close()
 
 
-def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
-    """Load the vectors and texts of the last save, and the later changes in the journal."""
+def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:
+    """Load the vectors and texts of the last save, and the changes in the journal."""
 
-    def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[Change]]:
+    def read(manifest: dict[str, Any]) -> tuple[MuveraIndex, DocumentDatabase, list[TextChange]]:
         contents = read_generation(folder, manifest)
         generation = contents.generations[folder]
         if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
             raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
         size = journal_bytes(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
-        changes = _join_updates(_read_journal(folder / generation.journal))
+        changes = join_updates(read_journal(folder / generation.journal))
         if Generation.of(read_manifest(folder)) != generation:  # a save has emptied the journal
             raise IndexFolderError(f"{folder} was saved while it was loaded. Load it again.")
         _require_same_ids(contents.ids, database, str(folder))
-        contents.generations = {folder: replace(generation, journal_bytes=size)}
-        return MuveraIndex._of(contents), database, changes
+        loaded = replace(generation, journal_bytes=size)
+        return MuveraIndex.of(replace(contents, generations={folder: loaded})), database, changes
 
     return read_current(folder, read)
 

@@ -32,7 +32,8 @@ from .hit import (
     explain_all,
     sentence_hits,
 )
-from .store import DurableFolder, TextStore, read_folder
+from .journal import DurableFolder
+from .store import TextStore, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

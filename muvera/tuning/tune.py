@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..fde.config import FDEConfig
+from ..index.candidates import auto_kind
 from ..index.settings import EXACT_TOKENS
-from ..index.two_stage_search import auto_kind
 from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int

@@ -26,7 +26,7 @@ from builders.text_encoders import HashEncoder
 import muvera
 from attack.processes import CONFIG, forked
 from muvera import FDEEncoder, HNSWSettings, MultiVectors, MuveraIndex, TextIndex
-from muvera.index import token_store, two_stage_search
+from muvera.index import candidates, token_store
 
 DIMENSION, DOCUMENTS = 8, 14
 GRAPH = HNSWSettings(m=8, ef_construction=40, ef=40)
@@ -295,7 +295,7 @@ def small_limits() -> Iterator[None]:
     """Fit codecs and scan codes from few tokens and vectors on, and do not wait for the disk."""
     limits = (
         patch.object(token_store, "FIT_TOKENS", 40),
-        patch.object(two_stage_search, "SCAN_FROM", DOCUMENTS * CONFIG.vector_dimension),
+        patch.object(candidates, "SCAN_FROM", DOCUMENTS * CONFIG.vector_dimension),
     )
     with limits[0], limits[1], patch.object(os, "fsync"):
         yield

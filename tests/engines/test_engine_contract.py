@@ -13,7 +13,7 @@ from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
-from muvera.index.two_stage_search import SearchPlan
+from muvera.index.searching import SearchPlan
 from muvera.metadata import FilterError
 
 COUNT = 280

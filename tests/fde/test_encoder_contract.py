@@ -207,7 +207,7 @@ def test_an_encoder_can_be_fitted_after_a_fit_failed(monkeypatch: pytest.MonkeyP
 
 
 def test_an_index_fits_maps_to_enough_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("muvera.index.two_stage_search.MIN_FIT_DOCUMENTS", 20)
+    monkeypatch.setattr("muvera.index.contents.MIN_FIT_DOCUMENTS", 20)
     documents = ragged(20, 60, seed=4)
     index = MuveraIndex(CONFIGS["fde"], exact_tokens=0)
     index.add(documents[:10])

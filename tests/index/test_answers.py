@@ -23,7 +23,7 @@ from builders.indexes import (
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEConfig, FDEEncoder, IndexSettings, MultiVectors, MuveraIndex, explain, rerank, top_k
-from muvera.index import two_stage_search
+from muvera.index import candidates
 
 
 def pairs(rankings: Any) -> list[list[tuple[Any, float]]]:
@@ -186,7 +186,7 @@ def test_settings_and_encoders_in_every_form() -> None:
 
 
 def test_growing_past_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_stage_search, "SCAN_FROM", 130 * CONFIG.vector_dimension)
+    monkeypatch.setattr(candidates, "SCAN_FROM", 130 * CONFIG.vector_dimension)
     index = MuveraIndex(CONFIG, exact_tokens=500)
     kinds = []
     for batch in batches(DOCUMENTS, 20):

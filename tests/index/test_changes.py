@@ -21,7 +21,7 @@ from builders.indexes import (
 from builders.realistic_collections import CONFIG, DIM, documents_like_real
 
 from muvera import FDEEncoder, MultiVectors, MuveraIndex
-from muvera.index import two_stage_search
+from muvera.index import candidates
 from muvera.index.token_store import TokenStore
 from muvera.mips.exact import ExactSearch
 from muvera.mips.hnsw import HNSWSearch
@@ -117,7 +117,7 @@ def test_changes_that_fail_late(
     index = built(**WAYS[way])
     index.delete([1, 2])
     before = index.ids.tolist(), answers(index)
-    monkeypatch.setattr(two_stage_search, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
+    monkeypatch.setattr(candidates, "_BLOCK_BYTES", 4 * CONFIG.vector_dimension * 4)
     original, calls = getattr(owner, step), []
 
     def breaks(self: Any, *args: Any, **settings: Any) -> Any:
@@ -142,6 +142,64 @@ def test_changes_that_fail_late(
     assert set(index.ids.tolist()) >= set(range(3, 190))
     if method != "rebuild":
         assert index.search(new[0] * 9, k=1, candidates=100)[0].ids[0] == index.ids[-20]
+
+
+def visible(index: MuveraIndex) -> Any:
+    """Return what searches see; a graph counts the vectors of an abandoned block in its info."""
+    return index.ids.tolist(), answers(index)
+
+
+@every_way
+def test_the_steps_of_a_block_become_visible_together(way: dict[str, Any]) -> None:
+    index, expected = built(**way), built(**way)
+    before, best = visible(index), [row[0][0] for row in answers(index)]
+    other = next(name for name in range(200) if name not in best)
+    with index.change() as change:
+        change.delete(best)
+        added = change.add(MORE.with_ids(range(1000, 1020)), threads=1)
+        # A graph has grown after the deletion: it must still find the deleted ones.
+        assert visible(index) == before and added.tolist() == list(range(1000, 1020))
+        change.update(MORE[:2].with_ids([other, 2000]), threads=1)
+        assert visible(index) == before
+    expected.delete(best)
+    expected.add(MORE.with_ids(range(1000, 1020)), threads=1)
+    expected.update(MORE[:2].with_ids([other, 2000]), threads=1)
+    assert index.ids.tolist() == expected.ids.tolist() and answers(index) == answers(expected)
+
+
+@every_way
+def test_an_exception_abandons_a_block(way: dict[str, Any]) -> None:
+    index = built(**way)
+    before = visible(index)
+    with pytest.raises(FaultError), index.change() as change:
+        change.delete([1, 2])
+        change.update(MORE[:4].with_ids([3, 4, 1000, 1001]), threads=1)
+        change.add(MORE[4:].with_ids(range(2000, 2016)), threads=1)
+        raise FaultError
+    assert visible(index) == before
+    index.add(MORE.with_ids(range(1000, 1020)), threads=1)  # also into a graph that has grown
+    assert index.ids.tolist() == before[0] + list(range(1000, 1020))
+    assert index.search(MORE[[1]], 1, candidates=100)[0].ids[0] == 1001
+
+
+def test_a_block_after_a_step_that_fails_and_after_its_end(tmp_path: Path) -> None:
+    index = built()
+    with index.change() as change:
+        change.delete([1])
+        with pytest.raises(KeyError, match="999"):
+            change.delete([2, 999])
+        change.commit()
+        assert 1 not in index and 2 in index
+        change.delete([3])
+    assert 3 not in index and len(index) == 198
+    with pytest.raises(ValueError, match=r"ended.*with index\.change\(\) as change"):
+        change.delete([4])
+    with index.change():
+        index.delete([5])  # the block itself changes nothing
+    with pytest.raises(RuntimeError, match="call the methods of the change"), index.change() as change:
+        change.delete([6])
+        index.delete([7])
+    assert 6 in index and {5, 7}.isdisjoint(index.ids.tolist())
 
 
 # Searches that differ in everything that one could leave behind for the next.

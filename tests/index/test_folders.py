@@ -9,6 +9,7 @@ from builders.indexes import files
 
 import muvera.index.generations as module
 from muvera.index.generations import (
+    Destination,
     Generation,
     IndexFolderError,
     Save,
@@ -46,7 +47,7 @@ def failing(error: BaseException) -> Any:
 
 
 def save(folder: Path, write: Any, expected: Generation | None, overwrite: bool = False) -> Generation:
-    return commit(folder, write, expected, set(), overwrite)
+    return commit(Destination(folder, overwrite), write, expected, set())
 
 
 OLD = ["generation-000001/tokens-a.npy", "manifest.json"]

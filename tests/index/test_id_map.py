@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from muvera import MultiVectors
 from muvera.data.validation import as_ids
 from muvera.index import id_map
+from muvera.index.contents import IndexContents
 from muvera.index.id_map import IdMap
-from muvera.index.two_stage_search import IndexContents
 
 
 def named(*ids: Any) -> IdMap:

@@ -1,5 +1,6 @@
 """The recall dial: calibration keeps a mean recall, and results equal those of some fixed number of candidates."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from builders.indexes import recall
 from builders.realistic_collections import DIM, documents_like_real, queries_like_real
 
 from muvera import MultiVectors, MuveraIndex, top_k
-from muvera.index import recall as dial
-from muvera.index.recall import TARGETS
+from muvera.index import calibration as dial
+from muvera.index.calibration import TARGETS
 from muvera.kernels.selection import SLOPE, STATE, STEP, VARIANCE, trace_misses
 
 DOCUMENTS = documents_like_real(1300)
@@ -68,7 +69,7 @@ def test_the_calibration_keeps_the_mean_recall_of_exchangeable_queries(target: f
 
 
 def test_more_recall_ranks_more(index: MuveraIndex) -> None:
-    calibration = index._contents.candidates.calibration  # type: ignore[union-attr]
+    calibration = index.contents.candidates.calibration  # type: ignore[union-attr]
     assert calibration is not None and calibration.pseudo_queries
     assert [level.target for level in calibration.levels] == list(TARGETS)
     assert np.all(np.diff([level.cap for level in calibration.levels]) >= 0)
@@ -104,13 +105,13 @@ def test_a_search_is_that_of_some_number_of_candidates(tokens: Any, tmp_path: Pa
 def test_calibrate_with_real_queries(index: MuveraIndex, tmp_path: Path) -> None:
     index.save(tmp_path / "index")
     loaded = MuveraIndex.load(tmp_path / "index")
-    before = loaded._contents
+    before = loaded.contents
     loaded.calibrate([*queries_like_real(DOCUMENTS, 70, seed=5), np.empty((0, DIM))])
-    calibration = loaded._contents.candidates.calibration  # type: ignore[union-attr]
+    calibration = loaded.contents.candidates.calibration  # type: ignore[union-attr]
     assert calibration is not None and calibration.queries == 70 and not calibration.pseudo_queries
     assert before.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
     loaded.save(tmp_path / "index")
-    again = MuveraIndex.load(tmp_path / "index")._contents.candidates
+    again = MuveraIndex.load(tmp_path / "index").contents.candidates
     assert again is not None and again.calibration == calibration
 
 
@@ -119,7 +120,7 @@ def test_it_is_measured_again_once_the_index_has_doubled() -> None:
     sizes = []
     for start, stop in ((300, 400), (400, 1300)):
         index.add(DOCUMENTS[start:stop])
-        sizes.append(index._contents.candidates.calibration.documents)  # type: ignore[union-attr]
+        sizes.append(index.contents.candidates.calibration.documents)  # type: ignore[union-attr]
     assert sizes == [int((DOCUMENTS[:count].lengths > 0).sum()) for count in (300, 1300)]
     assert index.candidates_by_recall[0.9] >= 10
 
@@ -137,7 +138,9 @@ def test_everything_is_ranked_where_nothing_is_calibrated(
     some = index.search(QUERIES[:1], 5, ids=range(20), recall=0.9)[0]
     assert some.expected_recall == 1 and some[:2].expected_recall == 1
     assert len(index.search([QUERIES[0], np.empty((0, DIM))], 5, recall=0.9)[1]) == 0
-    monkeypatch.setattr(index._contents.candidates, "calibration", None)
+    assert index.contents.candidates is not None
+    without = dataclasses.replace(index.contents.candidates, calibration=None)
+    monkeypatch.setattr(index, "_contents", dataclasses.replace(index.contents, candidates=without))
     with pytest.raises(ValueError, match=r"recall=0.9 needs a calibration, .* calibrate"):
         index.search(QUERIES, 5, recall=0.9)
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera import MultiVectors, MuveraIndex, Ranking, hybrid_search, top_k
-from muvera.index import recall as dial
-from muvera.index.recall import TARGETS, Calibration, Level, MeasuredWindows
+from muvera.index import calibration as dial
+from muvera.index.calibration import TARGETS, Calibration, Level, MeasuredWindows
 from muvera.kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from muvera.reranking.pruning import RerankOptions, score_candidates
 

@@ -36,7 +36,7 @@ def test_a_loaded_index_is_the_same(way: dict[str, Any], ids: str, folder: Path)
     assert loaded.info() == index.info() and loaded.ids.tolist() == index.ids.tolist()
     assert loaded.config == CONFIG and loaded.settings == index.settings
     for each in (loaded, index):  # saving maps the tokens of both
-        segments = each._contents.store.levels[0].segments
+        segments = each.contents.tokens.stores[0].segments
         assert all(isinstance(segment.vectors.tokens, np.memmap) for segment in segments)
     names = [1000 + i if ids == "int" else f"new {i}" for i in range(20)]
     loaded.add(MORE.with_ids(names))

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 import muvera.index.token_store as module
 from muvera import MultiVectors
+from muvera.index import page_cache
+from muvera.index.page_cache import PageCache
 from muvera.index.token_store import Segment, TokenStore, write_tokens
 from muvera.utils import arrays
 from muvera.utils.arrays import ask_for, forget, load_npy, resident_share
@@ -121,7 +123,7 @@ def test_read_ahead(on_disk: TokenStore[MultiVectors]) -> None:
     expected = [text.copy() for text in on_disk.rows(np.arange(11))]
     assert on_disk.read_ahead(np.array([0, 9])) == 0  # all of it is in memory
     assert resident_share(on_disk.segments[0].vectors.tokens, 5) == 1
-    on_disk._requests = 0  # check again if the files are in memory
+    on_disk.pages = PageCache()  # check again if the files are in memory
     shares = []
     for segment in on_disk.segments[:2]:
         assert segment.path is not None
@@ -139,9 +141,9 @@ def test_read_ahead(on_disk: TokenStore[MultiVectors]) -> None:
 
 def test_let_go(on_disk: TokenStore[MultiVectors], monkeypatch: pytest.MonkeyPatch) -> None:
     released: list[Any] = []
-    monkeypatch.setattr(module, "forget", released.append)
-    monkeypatch.setattr(module, "_HELD_BYTES", 2_000_000)
-    monkeypatch.setattr(module, "_AROUND", 100_000)
+    monkeypatch.setattr(page_cache, "forget", released.append)
+    monkeypatch.setattr(page_cache, "_HELD_BYTES", 2_000_000)
+    monkeypatch.setattr(page_cache, "_AROUND", 100_000)
     counts = []
     # 400 KB each: two of one file, one of the other, one in memory; too many; counted
     # from zero again.

@@ -12,8 +12,9 @@ from builders.realistic_collections import CONFIG as GOOD
 from builders.realistic_collections import documents_like_real
 
 from muvera import FDEConfig, MultiVectors, MuveraIndex, top_k
-from muvera.index import recall as module
-from muvera.index.recall import FirstStage, MeasuredWindows, document_windows, shares_found
+from muvera.index import measuring as module
+from muvera.index.calibration import FirstStage, MeasuredWindows
+from muvera.index.measuring import document_windows, shares_found
 from muvera.utils.parallel import listening
 
 DIMENSION = 24
@@ -150,8 +151,8 @@ def test_windows_and_their_exact_best() -> None:
     documents = kind(0, 120)
     index = MuveraIndex.build(documents, FDEConfig(dimension=DIMENSION), exact_tokens=0)
     index.delete(documents.ids[:20])
-    queries, sources = document_windows(index._contents, 30)
-    again, _ = document_windows(index._contents, 30)
+    queries, sources = document_windows(index.contents, 30)
+    again, _ = document_windows(index.contents, 30)
     assert len(queries) == len(np.unique(sources)) == 30 and sources.min() >= 20
     assert np.array_equal(queries.tokens, again.tokens)
     best = []
@@ -161,7 +162,7 @@ def test_windows_and_their_exact_best() -> None:
         best.append(rest[top_k([window], texts, 5)[0].ids])
     for count in (5, 3):
         proposed = [(rows[:count], np.empty(0, np.float32)) for rows in best]
-        shares = shares_found(index._contents, queries, sources, proposed, 5, None)
+        shares = shares_found(index.contents, queries, proposed, 5, sources)
         np.testing.assert_allclose(shares, count / 5)
 
 

@@ -13,7 +13,7 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.cli.sources import open_index
 from muvera.index.generations import IndexFolderError
-from muvera.texts import store as module
+from muvera.texts import journal as module
 
 ENCODER = HashEncoder(8)
 

@@ -150,7 +150,7 @@ def test_recall_finds_the_same_texts() -> None:
         assert ids(index.search("number 42", 3, recall=0.98, words=words)) == ids(exact)
     assert len(index.search_sentences("number 42", 3, recall=0.9)) == 3
     index.calibrate(fillers[:64])
-    assert not index.index._contents.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
+    assert not index.index.contents.candidates.calibration.pseudo_queries  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="not both"):
         index.search("number 42", recall=0.9, candidates=100)
 

@@ -115,7 +115,7 @@ def test_the_smallest_that_reaches_a_target() -> None:
 
 
 def test_the_sample_and_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera.index.two_stage_search.SCAN_FROM", 300 * 16)
+    monkeypatch.setattr("muvera.index.candidates.SCAN_FROM", 300 * 16)
     steps: list[int] = []
     limit = make_search("scan", 16).info()["bytes_per_vector"]
     tuning = tune(DOCUMENTS, QUERIES, candidates=20, sample=400, max_bytes=limit, progress=steps.append)

@@ -1,0 +1,398 @@
+"""Numbers of the first stage: measured recall, and when to stop for a mean recall.
+
+A :class:`Calibration` controls the mean recall by conformal risk control (Angelopoulos
+et al. 2022, arXiv 2208.02814): later queries of the same distribution reach it, too.
+Everything here is computed from arrays; measuring.py makes the arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.multivectors import MultiVectors
+from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
+from ..reranking.pruning import Stop
+from ..utils.checks import require_number
+from .settings import FirstStageRecall
+
+#: Exact best documents that a measurement looks for; the default `k` of a search.
+BEST = 10
+
+#: Candidates among which it looks for them; the default of a search.
+CANDIDATES = 100
+
+# A recall of added documents needs this many windows.
+_MIN_WINDOWS = 8
+
+# A recall of added documents from here on gets no warning.
+_ENOUGH = 0.95
+
+# A warning needs a recall of added documents that is lower than the other documents'
+# recall, by more than this plus two standard errors.
+_DROP = 0.02
+
+# Least standard deviation of windows in these standard errors: few windows may agree by
+# chance.
+_DEVIATION = 0.05
+
+#: Calibrated mean recalls; a search uses the lowest one that is at least the requested
+#: one.
+TARGETS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
+
+#: Maximum number of candidates of a calibration.
+MAX_RANKED = 1000
+
+#: Minimum number of queries of a calibration.
+MIN_QUERIES = 64
+
+# Share of a target's misses that the cap on candidates may cause; stopping early may
+# cause the rest.
+_SHARE = 0.5
+
+# The cap is rounded up to a multiple of this: a sample does not determine it exactly.
+_ROUND = 16
+
+# The cap is at least this many times k, as in a search.
+_LEAST = 3
+
+
+class FirstStage(NamedTuple):
+    """Recall of all documents, recall of added documents, and a warning.
+
+    Added documents are newer than the encoder's fit.  None if unknown; the warning is
+    None unless their recall is clearly lower.
+    """
+
+    everything: FirstStageRecall | None = None
+    added: FirstStageRecall | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredWindows:
+    """The measured recall of each window.
+
+    A window is a part of a document, used as a query.  Its recall is the share of its
+    exact best documents that are among its candidates.
+
+    Parameters
+    ----------
+    rows : ndarray (n,), int64
+        Rows of the windows' documents.
+    shares : ndarray (n,), float64
+        The recall of each window.
+    stop : int
+        At the last measurement: the first row that did not exist.
+    documents : int
+        At the last measurement: the number of documents that were searched.
+    size : int
+        Number of documents when windows of all documents were last measured.
+    """
+
+    rows: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    stop: int
+    documents: int
+    size: int
+
+    def first_stage(self, live: NDArray[np.int64], fitted: int) -> FirstStage:
+        """Return the recall of the searchable rows `live`, int64 (n,), ascending.
+
+        Rows from `fitted` on were added after the encoder was fitted.
+        """
+        current = np.isin(self.rows, live)
+        old = self.shares[current & (self.rows < fitted)]
+        new = self.shares[current & (self.rows >= fitted)]
+        before = int(np.searchsorted(live, fitted))
+        groups = [pair for pair in ((old, before), (new, len(live) - before)) if len(pair[0])]
+        if not groups:
+            return FirstStage()
+        total = sum(size * float(shares.mean()) for shares, size in groups)
+        everything = self._recall(total / sum(size for _, size in groups), len(old) + len(new))
+        if len(new) < _MIN_WINDOWS:
+            return FirstStage(everything)
+        return FirstStage(everything, self._recall(float(new.mean()), len(new)), _warning(old, new))
+
+    def _recall(self, recall: float, queries: int) -> FirstStageRecall:
+        return FirstStageRecall(recall, BEST, CANDIDATES, queries, True, self.documents)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without `size`."""
+        listed = {"rows": self.rows.tolist(), "shares": self.shares.tolist()}
+        return {**listed, "stop": self.stop, "documents": self.documents}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], size: int) -> MeasuredWindows:
+        """Return the windows of :meth:`to_dict`.
+
+        Raise ValueError or TypeError for damaged ones.
+        """
+        rows = np.array(values["rows"], np.int64)
+        shares = np.array(values["shares"], np.float64)
+        if rows.ndim != 1 or rows.shape != shares.shape or not ((shares >= 0) & (shares <= 1)).all():
+            raise ValueError(
+                f"A measured window must have one share from 0 to 1, got {shares.size} shares of {rows.size} windows."
+            )
+        return cls(rows, shares, int(values["stop"]), int(values["documents"]), size)
+
+
+def _warning(old: NDArray[np.float64], new: NDArray[np.float64]) -> str | None:
+    """Return a warning if the shares of added documents are clearly lower."""
+    before = float(old.mean()) if len(old) else 1.0
+    groups = [shares for shares in (old, new) if len(shares)]
+    variance = sum(max(float(shares.var()), _DEVIATION**2) / len(shares) for shares in groups)
+    if new.mean() >= min(_ENOUGH, before - _DROP - 2 * math.sqrt(variance)):
+        return None
+    return (
+        f"For documents that were added after the encoder was fitted, {CANDIDATES} candidates contain only "
+        f"{new.mean():.0%} of the exact {BEST} best; for the others, {before:.0%}. In Python, rebuild() "
+        "fits the encoder again. For a stream of changing documents use encoder='simhash', which hardly depends on a "
+        "sample."
+    )
+
+
+class Level(NamedTuple):
+    """When to stop ranking for a mean recall.
+
+    Parameters
+    ----------
+    target : float
+        The mean recall.
+    fixed : int
+        Number of candidates that reaches it without stopping.
+    cap : int
+        Ranking stops at this number of candidates at the latest.
+    limit : float
+        Ranking stops once the expected misses, as a share of the k best, are at most
+        this.
+    stopped, capped : float
+        Mean recall of queries that stopped before the cap, and of the others.
+    """
+
+    target: float
+    fixed: int
+    cap: int
+    limit: float
+    stopped: float
+    capped: float
+
+
+#: Rank every document.
+EVERYTHING = Level(target=1.0, fixed=0, cap=0, limit=0.0, stopped=1.0, capped=1.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The error model of an index's first stage, and when to stop for each target.
+
+    Parameters
+    ----------
+    slope : float
+        Slope of exact scores as a function of products.
+    variance : float
+        Variance of the errors per query token.
+    levels : tuple of Level
+        By ascending target.
+    documents : int
+        Documents in the index when it was calibrated.
+    queries : int
+    pseudo_queries : bool
+        True if the queries were windows of documents.
+    tokens : str
+        Name of the codes that ranked candidates first, or "floats".
+    """
+
+    slope: float
+    variance: float
+    levels: tuple[Level, ...]
+    documents: int
+    queries: int
+    pseudo_queries: bool
+    tokens: str
+
+    @classmethod
+    def fit(
+        cls,
+        products: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        query_tokens: NDArray[np.int64],
+        *,
+        within: float,
+        documents: int,
+        pseudo_queries: bool,
+        tokens: str,
+    ) -> Calibration:
+        """Fit the error model and a level for each of TARGETS.
+
+        Parameters
+        ----------
+        products : ndarray (n, c), float32
+            Products of the first `c` candidates of `n` queries, best first.
+        scores : ndarray (n, c), float32
+            Their exact scores, or their scores by codes if the index stores codes.
+        query_tokens : ndarray (n,), int64
+            Number of tokens of each query.
+        within : float
+            Share of the exact best documents that are among the `c` candidates.
+        documents, pseudo_queries, tokens
+            As for the class.
+        """
+        best = np.zeros(scores.shape, bool)
+        np.put_along_axis(best, np.argsort(-scores, axis=1, kind="stable")[:, :BEST], True, axis=1)
+        slope, variance = _error_model(products, scores, query_tokens)
+        states = _states(slope, variance, query_tokens)
+        levels = tuple(_level(target, within, products, scores, best, states) for target in TARGETS)
+        return cls(slope, variance, levels, documents, len(products), pseudo_queries, tokens)
+
+    def level(self, recall: float, k: int) -> Level:
+        """Return the lowest level with this mean recall and room for `k` documents."""
+        level = next((level for level in self.levels if level.target >= recall), self.levels[-1])
+        return level if level.cap >= _LEAST * k else level._replace(cap=_LEAST * k)
+
+    def stops(
+        self, level: Level, products: Sequence[NDArray[np.float32]], tokens: NDArray[np.int64], k: int
+    ) -> list[Stop]:
+        """Return when to stop ranking each query.
+
+        Parameters
+        ----------
+        level : Level
+        products : sequence of ndarray (c,), float32
+            The products of each query's candidates, best first.
+        tokens : ndarray (n,), int64
+            Number of tokens of each query.
+        k : int
+            Number of documents to return.
+        """
+        states = _states(self.slope, self.variance, tokens)
+        states[:, LIMIT] = level.limit * k
+        return [Stop(*pair) for pair in zip(products, states, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """Return the calibration of :meth:`to_dict`."""
+        return cls(**{**values, "levels": tuple(Level(*level) for level in values["levels"])})
+
+
+def require_recall(recall: object, candidates: object) -> None:
+    """Raise unless `recall` is None, or between 0 and 1 without `candidates`."""
+    if recall is None:
+        return
+    if not 0 < require_number("recall", recall, hint="Give a share such as 0.95.") < 1:
+        raise ValueError(
+            f"recall must be above 0 and below 1, got {recall}. Give candidates= for a fixed number."
+        )
+    if candidates is not None:
+        raise ValueError(f"Give recall={recall} or candidates={candidates}, not both.")
+
+
+def _error_model(
+    products: NDArray[np.float32], scores: NDArray[np.float32], tokens: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the slope of scores on products, and the error variance per token."""
+    left = products - products.mean(axis=1, keepdims=True, dtype=np.float64)
+    right = scores - scores.mean(axis=1, keepdims=True, dtype=np.float64)
+    slope = float((left * right).sum() / max(float(np.square(left).sum()), 1e-30))
+    return slope, float((np.square(right - slope * left).mean(axis=1) / tokens).mean())
+
+
+def _states(slope: float, variance: float, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the states of rankings of queries with these numbers of tokens."""
+    states = np.zeros((len(tokens), STATE))
+    states[:, SLOPE] = slope
+    states[:, VARIANCE] = variance * tokens
+    return states
+
+
+def _number(best: NDArray[np.bool_], recall: float) -> int:
+    """Return the number of candidates that reach this mean recall, at most all."""
+    recalls = np.cumsum(best.mean(axis=0)) / max(1.0, best.sum(axis=1).mean())
+    enough = np.flatnonzero(recalls >= recall - 1e-9)
+    return int(enough[0]) + 1 if len(enough) else best.shape[1]
+
+
+def numbers_of(best: NDArray[np.bool_]) -> dict[float, int]:
+    """Return the number of candidates for each target.
+
+    `best` (n, c) marks the exact best of n queries.
+    """
+    return {target: _number(best, target) for target in TARGETS}
+
+
+def with_enough_tokens(queries: MultiVectors) -> MultiVectors:
+    """Return the queries that have tokens.
+
+    Raise ValueError if there are too few for a calibration.
+    """
+    filled = queries[np.flatnonzero(queries.lengths > 0)]
+    if len(filled) < MIN_QUERIES:
+        raise ValueError(
+            f"calibrate needs at least {MIN_QUERIES} queries with tokens, got {len(filled)}. Give more."
+        )
+    return filled
+
+
+def _level(
+    target: float,
+    within: float,
+    products: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    best: NDArray[np.bool_],
+    states: NDArray[np.float64],
+) -> Level:
+    """Return the level with the largest limit that keeps the mean recall.
+
+    Among the candidates it must be ``target / within``.
+    """
+    recall = target / within
+    count, width = best.shape
+    recalls = np.cumsum(best, axis=1) / BEST  # after each candidate
+    enough = max(_LEAST * BEST, _number(best, 1 - _SHARE * (1 - recall)))
+    cap = min(width, -(-enough // _ROUND) * _ROUND)
+    expected = np.full((count, cap // STEP + 1), np.inf)
+    trace_misses(scores[:, :cap], products[:, :cap], BEST, states.copy(), expected)
+    # A limit stops at the first check below it.
+    reached = np.minimum.accumulate(expected[:, 1:], axis=1) / BEST
+    checks = recalls[:, STEP - 1 : cap : STEP][:, : reached.shape[1]]
+    after = np.concatenate([checks, recalls[:, cap - 1 : cap]], axis=1)
+
+    def ends(limit: float) -> NDArray[np.int64]:
+        return np.asarray((reached > limit).sum(axis=1), np.int64)
+
+    def loss(limit: float) -> float:
+        """Return the mean loss with the worst query counted twice.
+
+        Conformal risk control requires that.
+        """
+        losses = 1 - after[np.arange(count), ends(limit)]
+        return float((losses.sum() + losses.max()) / (count + 1))
+
+    limits = np.unique(reached[np.isfinite(reached)]).tolist()
+    allowed = bisect_right(limits, 1 - recall, key=loss)  # the loss grows with the limit
+    limit = limits[allowed - 1] if allowed else 0.0
+    last = ends(limit)
+    recall_of_query = after[np.arange(count), last]
+    early = last < reached.shape[1]
+
+    def mean_recall(queries: NDArray[np.bool_]) -> float:
+        return within * (float(recall_of_query[queries].mean()) if queries.any() else target)
+
+    return Level(
+        target,
+        fixed=_number(best, recall),
+        cap=cap,
+        limit=limit,
+        stopped=mean_recall(early),
+        capped=mean_recall(~early),
+    )

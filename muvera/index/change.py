@@ -1,0 +1,394 @@
+"""Change: steps that change an index and become visible together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.batches import MAX_FIT_DOCUMENTS
+from ..data.multivectors import MultiVectors, as_multivectors, checked_texts
+from ..data.validation import Ids
+from ..fde.encoder import FDEEncoder
+from ..mips.base import Guard, VectorSearch, at_once
+from ..reranking.coded_vectors import CodedVectors
+from ..utils.checks import as_id_list
+from ..utils.parallel import stage, thread_count
+from .calibration import with_enough_tokens
+from .candidates import CandidateSearch
+from .contents import IndexContents
+from .generations import Destination, Generation
+from .id_map import IdMap, Missing
+from .measuring import calibrate, measured_calibration, measured_windows
+from .persistence import write_contents
+from .token_store import DocumentTokens, Rows
+
+
+class Change:
+    """A change of an index in progress.
+
+    :meth:`muvera.MuveraIndex.change` begins one, and commits it at the end of its
+    block.  An exception in the block abandons it.  Searches do not see the steps until
+    then.  A step that raises leaves the steps before it whole.
+
+    Examples
+    --------
+    >>> from muvera import MuveraIndex
+    >>> index = MuveraIndex.build([[[1.0, 0.0]], [[0.0, 1.0]]], ids=["a", "b"])
+    >>> with index.change() as change:
+    ...     change.delete(["a"])
+    ...     ids = change.add([[[0.5, 0.5]]], ids=["c"])
+    ...     before = len(index), "a" in index
+    >>> before, index.ids.tolist()
+    ((2, True), ['b', 'c'])
+    """
+
+    def __init__(
+        self,
+        before: IndexContents,
+        publish: Callable[[IndexContents, IndexContents], object],
+        alone: Guard,
+        attempted: dict[Path, set[Generation]],
+    ) -> None:
+        """Begin a change.
+
+        Parameters
+        ----------
+        before : IndexContents
+            The contents of the index.
+        publish : callable
+            Makes contents visible: ``publish(before, contents)``.
+        alone : callable
+            Calls a function while no thread searches.
+        attempted : dict
+            By folder, the generations that interrupted saves may have written.
+        """
+        #: The contents that searches see.
+        self.before = before
+        #: The contents that this change has made so far; each step replaces them.
+        self.contents = before
+        #: A temporary folder for tokens that do not fit in the memory buffer.
+        self.staging: Path | None = None
+        self._publish = publish
+        self._alone = alone
+        self._attempted = attempted
+        self._ended = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin to collect removed rows.
+
+        A graph that grows marks the vectors that the growing search does not find, and
+        searches of the visible contents do not find them any more either.  So the rows
+        that this change removes stay in the search that grows.
+        """
+        candidates = self.contents.candidates
+        self._growing = None if candidates is None else candidates.search
+        self._removed: Rows = np.empty(0, np.int64)
+        self._guard = self._alone
+
+    def commit(self) -> None:
+        """Make the steps visible before the end of the block.
+
+        Later steps are another change.  Raise RuntimeError if another change was
+        committed in between.
+        """
+        if self.contents is not self.before:
+            self._publish(self.before, self.contents)
+            self.before = self.contents
+            self._begin()
+
+    def end(self) -> None:
+        """Refuse later steps."""
+        self._ended = True
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise ValueError(
+                "This change has ended with its block. Begin another one: with index.change() as change."
+            )
+
+    # -- documents ------------------------------------------------------------
+
+    def add(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
+        """Add documents and return their ids.
+
+        Parameters
+        ----------
+        documents, ids, threads
+            As for :meth:`muvera.MuveraIndex.add`.
+
+        Returns
+        -------
+        ndarray (n,), int64 or str
+        """
+        checked = self._checked(documents, ids, threads)
+        names = self.contents.ids.new_ids(checked)
+        self._append_and_measure(names, checked, threads)
+        return names
+
+    def update(self, documents: Any, *, ids: Any = None, threads: int | None = None) -> Ids:
+        """Add or replace documents and return their ids.
+
+        Parameters
+        ----------
+        documents, ids, threads
+            As for :meth:`muvera.MuveraIndex.update`.
+
+        Returns
+        -------
+        ndarray (n,), int64 or str
+        """
+        checked = self._checked(documents, ids, threads)
+        if not checked.has_ids:
+            raise ValueError(
+                "update replaces documents by id, but these documents have no ids. Give ids=, or use add."
+            )
+        self._append_and_measure(checked.ids, checked, threads)
+        return checked.ids
+
+    def delete(self, ids: Iterable[Any], missing: Missing = "raise") -> None:
+        """Delete documents by id.
+
+        Parameters
+        ----------
+        ids, missing
+            As for :meth:`muvera.MuveraIndex.delete`.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id, unless ``missing="ignore"``.
+        """
+        self._require_open()
+        contents = self.contents
+        rows = contents.ids.rows(as_id_list(ids), missing)
+        if not len(rows):
+            return
+        names = copy(contents.ids)
+        names.drop(rows)
+        removed = np.append(self._removed, rows)
+        candidates = None if contents.candidates is None else contents.candidates.without(rows)
+        self.contents = replace(contents, ids=names, candidates=candidates)
+        self._removed = removed
+
+    def build(
+        self,
+        batches: Iterable[tuple[MultiVectors, CodedVectors | None]],
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """Add documents in batches, and fit the encoder and the codec on them.
+
+        Parameters
+        ----------
+        batches : iterable of tuple
+            Documents, and their codes if they are known.  The encoder is fitted on the
+            first 4,096 documents, or on all if there are fewer.
+        threads : int, optional
+        progress : callable, optional
+            Called with the number of documents after each batch.
+        """
+        for documents, codes in batches:
+            checked = self._checked(documents, None, threads)
+            self._append(self.contents.ids.new_ids(checked), checked, codes, threads)
+            self._make_vectors(len(self.contents.searchable[0]) >= MAX_FIT_DOCUMENTS, threads)
+            self._fit_codec_after_vectors(threads)
+            if progress is not None:
+                progress(len(documents))
+        self._finish(threads)
+
+    def rebuild(self, threads: int | None = None) -> None:
+        """Renumber the rows without the deleted ones, and encode all documents again.
+
+        Parameters
+        ----------
+        threads : int, optional
+            As for :meth:`muvera.MuveraIndex.rebuild`.
+        """
+        self._require_open()
+        thread_count(threads)
+        old = self.contents
+        self.contents = replace(
+            old,
+            ids=IdMap(old.ids.next),
+            tokens=DocumentTokens(old.settings, old.config.dimension, old.tokens.codec),
+            given_encoder=None if _fits_again(old) else old.encoder,
+            candidates=None,
+        )
+        self._begin()
+        for rows, documents, codes in old.tokens.batches(old.ids.live):
+            self._append(old.ids.of(rows), documents, codes, threads)
+            self._make_vectors(False, threads)  # an encoder is fitted on all documents, at the end
+            self._fit_codec_after_vectors(threads)
+        self._finish(threads)
+
+    # -- measurements, texts and files ----------------------------------------
+
+    def calibrate(self, queries: Any, threads: int | None = None) -> None:
+        """Calibrate ``search(recall=)``.
+
+        Parameters
+        ----------
+        queries, threads
+            As for :meth:`muvera.MuveraIndex.calibrate`.
+        """
+        self._require_open()
+        thread_count(threads)
+        dimension = self.contents.config.dimension
+        texts = with_enough_tokens(checked_texts(queries, "queries", dimension, "this index"))
+        candidates = self.contents.candidates
+        if candidates is not None and len(candidates.search):
+            calibration = calibrate(self.contents, texts, threads=threads)
+            self._set_candidates(replace(candidates, calibration=calibration))
+
+    def attach(self, write_texts: Callable[[IdMap, Path], object]) -> None:
+        """Save texts with the documents.
+
+        Every save calls ``write_texts(ids, path)`` with the path of a new file.
+        """
+        self._require_open()
+        self.contents = replace(self.contents, write_texts=write_texts)
+
+    def save(self, destination: Destination) -> None:
+        """Write the contents to a folder, and commit.
+
+        They then read their tokens from there.  See :meth:`muvera.MuveraIndex.save`.
+        """
+        self._require_open()
+        attempted = self._attempted.setdefault(destination.path, set())
+        self.contents = write_contents(self.contents, destination, attempted, self.staging)
+        self.commit()
+
+    # -- steps ----------------------------------------------------------------
+
+    def _checked(self, documents: Any, ids: Any, threads: int | None) -> MultiVectors:
+        self._require_open()
+        named = documents if ids is None else as_multivectors(documents).with_ids(ids)
+        thread_count(threads)
+        return checked_texts(named, "documents", self.contents.config.dimension, "this index")
+
+    def _append_and_measure(self, ids: Ids, documents: MultiVectors, threads: int | None) -> None:
+        """Add or replace documents, fit what waits for enough of them, and measure."""
+        self._append(ids, documents, None, threads)
+        self._make_vectors(self.contents.has_sample, threads)
+        self._fit_codec(threads)
+        self._measure(threads)
+        self._calibrate(threads)
+
+    def _append(
+        self, ids: Ids, documents: MultiVectors, codes: CodedVectors | None, threads: int | None
+    ) -> None:
+        """Add documents, or replace those with these ids; fit nothing."""
+        if len(documents) == 0:
+            return
+        contents = self.contents
+        replaced = contents.ids.rows(ids.tolist(), "ignore")
+        removed = np.append(self._removed, replaced)
+        first = len(contents.tokens)
+        tokens = copy(contents.tokens)
+        tokens.append(documents, codes, threads, self.staging)
+        candidates = contents.candidates
+        growing: VectorSearch | None = None
+        if candidates is not None and self._growing is not None:
+            candidates = replace(candidates, search=self._growing)
+            rows = np.arange(first, first + len(documents))
+            candidates = candidates.added(rows, documents, threads, self._guard)
+            growing = candidates.search
+            if len(removed):
+                candidates = candidates.without(removed)
+        names = copy(contents.ids)
+        names.append(ids)
+        names.drop(replaced)
+        self.contents = replace(contents, ids=names, tokens=tokens, candidates=candidates)
+        self._growing = growing
+        self._removed = removed
+
+    def _make_vectors(self, has_sample: bool, threads: int | None) -> None:
+        """Encode all documents if the collection is large enough to need vectors.
+
+        If an encoder must be fitted, do it only if the documents are a sample.
+        """
+        contents = self.contents
+        if not contents.needs_vectors or (contents.needs_sample and not has_sample):
+            return
+        given = contents.given_encoder
+        encoder = FDEEncoder(contents.config) if given is None else given
+        fits = encoder.needs_fit
+        if fits:
+            sample = contents.tokens.batches(contents.searchable[0])
+            encoder.fit((documents for _, documents, _ in sample), threads=threads)
+        candidates = CandidateSearch.empty(encoder, contents.settings)
+        with stage("making vectors"):
+            for rows, documents, _ in contents.tokens.batches(contents.ids.live):
+                candidates = candidates.added(rows, documents, threads)
+        self._set_candidates(
+            replace(
+                candidates,
+                fitted_on=len(candidates.search) if fits else 0,
+                fitted_rows=len(contents.tokens),
+            )
+        )
+        self._growing = candidates.search
+        self._guard = at_once  # no thread searches this graph yet
+
+    def _set_candidates(self, candidates: CandidateSearch) -> None:
+        self.contents = replace(self.contents, candidates=candidates)
+
+    def _fit_codec(self, threads: int | None, at_end: bool = False) -> None:
+        """Fit the codec of the settings if there are enough tokens.
+
+        At the end of a build, one token is enough.
+        """
+        if self.contents.tokens.can_fit_codec(at_end):
+            tokens = copy(self.contents.tokens)
+            tokens.fit_codec(threads, self.staging)
+            self.contents = replace(self.contents, tokens=tokens)
+
+    def _fit_codec_after_vectors(self, threads: int | None) -> None:
+        """Fit the codec, unless an encoder must be fitted on exact tokens first."""
+        if self.contents.candidates is not None:
+            self._fit_codec(threads)
+
+    def _measure(self, threads: int | None) -> None:
+        """Measure the recall of windows again if it is out of date."""
+        candidates = self.contents.candidates
+        windows = measured_windows(self.contents, threads)
+        if candidates is not None and windows is not candidates.windows:
+            self._set_candidates(replace(candidates, windows=windows))
+
+    def _calibrate(self, threads: int | None) -> None:
+        """Calibrate with windows if the calibration is out of date."""
+        candidates = self.contents.candidates
+        calibration = measured_calibration(self.contents, threads)
+        if candidates is not None and calibration is not candidates.calibration:
+            self._set_candidates(replace(candidates, calibration=calibration))
+
+    def _finish(self, threads: int | None) -> None:
+        """Finish a build: fit on the documents that there are, and measure."""
+        self._make_vectors(self.contents.has_sample, threads)
+        candidates = self.contents.candidates
+        if candidates is not None and not candidates.fitted_on:
+            # The encoder was fitted elsewhere, so no document is newer than its sample.
+            self._set_candidates(replace(candidates, fitted_rows=len(self.contents.tokens)))
+        self._measure(threads)
+        self._fit_codec(threads, at_end=True)
+        tokens = copy(self.contents.tokens)
+        tokens.flush(self.staging)
+        self.contents = replace(self.contents, tokens=tokens)
+        self._calibrate(threads)
+
+
+def _fits_again(contents: IndexContents) -> bool:
+    """Return True if a rebuild fits the encoder again.
+
+    It does if there are many more documents, or documents of another kind.
+    """
+    candidates = contents.candidates
+    if candidates is None:
+        return False
+    return candidates.fitted_on_too_few or contents.drift_warning is not None

@@ -1,0 +1,333 @@
+"""Measure the recall of an index's first stage, and calibrate ``search(recall=)``.
+
+A window of a document's tokens replaces a real query; its own document is never
+counted.  These functions read one :class:`.contents.IndexContents` and return numbers;
+they change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.batches import pseudo_queries
+from ..data.multivectors import MultiVectors
+from ..utils.parallel import run_in_ranges, split_by_count, stage
+from .calibration import BEST, CANDIDATES, MAX_RANKED, MIN_QUERIES, Calibration, MeasuredWindows
+from .contents import IndexContents
+from .searching import best_rows
+from .settings import FirstStageRecall
+from .token_store import Ranked, Rows
+
+#: Maximum number of windows of a measurement of recall.
+MAX_WINDOWS = 64
+
+#: Maximum number of tokens to read for each window: a larger collection is searched in
+#: part.
+MAX_TOKENS = 20_000_000
+
+# Tokens of a window, as in ColBERT's queries.
+_WINDOW = 32
+
+# Added documents are measured once one document in this many is new.
+_PART = 16
+
+# Windows of added documents if they double the collection; fewer documents get
+# proportionally fewer windows.
+_PER_DOUBLING = 128
+
+# Multiplications for exact Chamfer similarity of a measurement: a few seconds.
+_PRODUCTS = 5 * 10**10
+
+# Windows of a measurement, even if they need more multiplications.
+_MIN_WINDOWS = 16
+
+# Maximum number of windows of a calibration.
+_CALIBRATION_WINDOWS = 128
+
+# The lengths of these windows alternate, because real queries have different lengths.
+_LENGTHS = (8, 16, 32)
+
+# Multiplications for ranking the windows of a calibration: one to two seconds.
+_RANKED_PRODUCTS = 12 * 10**10
+
+# This many windows measure how many of the exact best are not among MAX_RANKED
+# candidates, unless the collection has more than MAX_TOKENS tokens.
+_BEYOND = 16
+
+# Queries per task that scores candidates.
+_SCORED = 4
+
+
+# -- windows ------------------------------------------------------------------
+
+
+def document_windows(
+    contents: IndexContents, count: int, rows: Rows | None = None
+) -> tuple[MultiVectors, Rows]:
+    """Return windows of documents and these documents' rows.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    count : int
+        Maximum number of documents, one window each.
+    rows : ndarray (n,), int64, optional
+        The documents to choose from, with tokens.  Default: all.
+    """
+    stream = np.random.default_rng(0)
+    rows = contents.searchable[0] if rows is None else rows
+    picked = np.sort(stream.choice(rows, min(count, len(rows)), replace=False))
+    documents = contents.tokens.rows(picked)
+    windows, sources = pseudo_queries(documents, len(documents), _WINDOW, stream)
+    return windows, picked[sources]
+
+
+def _first_others(found: Sequence[Ranked], sources: Rows | None, count: int) -> list[Ranked]:
+    """Return the first `count` rows and scores of each query, except its source."""
+    if sources is not None:
+        masks = [rows != source for (rows, _), source in zip(found, sources, strict=True)]
+        found = [(rows[mask], scores[mask]) for (rows, scores), mask in zip(found, masks, strict=True)]
+    return [(rows[:count], scores[:count]) for rows, scores in found]
+
+
+def nearest(
+    contents: IndexContents,
+    queries: MultiVectors,
+    count: int,
+    sources: Rows | None = None,
+    among: Rows | None = None,
+    threads: int | None = None,
+) -> list[Ranked]:
+    """Return the candidates of each query, and their products.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        With vectors.
+    queries : MultiVectors
+    count : int
+        Maximum number of candidates for each query.
+    sources : ndarray (n,), int64, optional
+        For windows: their documents' rows, which are not their candidates.
+    among : ndarray (m,), int64, optional
+        Search only these rows.  Default: all.
+    threads : int, optional
+    """
+    assert contents.candidates is not None
+    most = count if sources is None else count + 1
+    return _first_others(contents.candidates.find(queries, most, among, threads), sources, count)
+
+
+def shares_found(
+    contents: IndexContents,
+    queries: MultiVectors,
+    proposed: Sequence[Ranked],
+    k: int,
+    sources: Rows | None = None,
+    among: Rows | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Return the share of each query's `k` exact best rows that were proposed.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    queries : MultiVectors
+    proposed : sequence of tuple of ndarray
+        For each query, the rows and their products.
+    k : int
+    sources, among, threads
+        As for :func:`nearest`.
+    """
+    rows = contents.searchable[0] if among is None else among
+    count = min(k if sources is None else k + 1, len(rows))
+    best = _first_others(best_rows(contents, queries, [rows] * len(queries), count, threads), sources, k)
+    return np.array([np.isin(a, b).mean() for (a, _), (b, _) in zip(best, proposed, strict=True)])
+
+
+# -- recall -------------------------------------------------------------------
+
+
+def recall_of_queries(
+    contents: IndexContents, queries: MultiVectors, k: int, count: int, threads: int | None
+) -> FirstStageRecall | None:
+    """Return the share of the exact best documents that are among the candidates.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    queries : MultiVectors
+        With tokens.
+    k : int
+        Number of exact best documents.
+    count : int
+        Number of candidates.
+    threads : int or None
+
+    Returns
+    -------
+    FirstStageRecall or None
+        None if there are no vectors or no documents.
+    """
+    documents = len(contents.searchable[0])
+    if contents.candidates is None or documents == 0:
+        return None
+    proposed = nearest(contents, queries, count, threads=threads)
+    shares = shares_found(contents, queries, proposed, k, threads=threads)
+    return FirstStageRecall(float(shares.mean()), k, count, len(queries), False, documents)
+
+
+def measured_windows(contents: IndexContents, threads: int | None) -> MeasuredWindows | None:
+    """Return the recall of windows: the last measurement, unless it is out of date.
+
+    Windows of all documents are measured if there are none yet, or if the number of
+    documents has doubled or halved.  Windows of added documents are measured once these
+    are a sixteenth of all documents.
+
+    Returns
+    -------
+    MeasuredWindows or None
+        None if every document is a candidate.
+    """
+    candidates = contents.candidates
+    if candidates is None:
+        return None
+    earlier = candidates.windows
+    rows = contents.searchable[0]
+    if len(rows) <= CANDIDATES + 1:
+        return earlier
+    if earlier is None or not len(rows) / 2 <= earlier.size <= 2 * len(rows):
+        before = np.searchsorted(rows, candidates.fitted_rows)
+        groups = [group for group in (rows[:before], rows[before:]) if len(group)]
+        return _measured_groups(contents, groups, MAX_WINDOWS // len(groups), threads)
+    new = rows[rows >= earlier.stop]
+    if len(new) < max(_PART, len(rows) // _PART):
+        return earlier
+    count = min(MAX_WINDOWS, -(-_PER_DOUBLING * len(new) // len(rows)))
+    later = _measured_groups(contents, [new], count, threads)
+    return replace(
+        later,
+        rows=np.append(earlier.rows, later.rows),
+        shares=np.append(earlier.shares, later.shares),
+        size=earlier.size,
+    )
+
+
+def _measured_groups(
+    contents: IndexContents, groups: Sequence[Rows], count: int, threads: int | None
+) -> MeasuredWindows:
+    """Measure windows of up to `count` documents of each group of rows."""
+    drawn = [document_windows(contents, count, group) for group in groups]
+    windows = MultiVectors.concatenate([windows for windows, _ in drawn])
+    return _measured(contents, windows, np.concatenate([sources for _, sources in drawn]), threads)
+
+
+def _measured(
+    contents: IndexContents, windows: MultiVectors, sources: Rows, threads: int | None
+) -> MeasuredWindows:
+    """Return the recall of windows of the documents at `sources`.
+
+    A large collection is searched in part, with fewer windows.
+    """
+    rows, tokens = contents.searchable
+    among: Rows | None = None
+    if tokens > MAX_TOKENS:
+        count = int(len(rows) * MAX_TOKENS / tokens)
+        some = np.random.default_rng(0).choice(rows, count, replace=False)
+        among = np.union1d(some, sources)
+        tokens = MAX_TOKENS
+    affordable = max(_MIN_WINDOWS, _PRODUCTS // max(1, _WINDOW * tokens * contents.config.dimension))
+    kept = np.sort(np.random.default_rng(0).permutation(len(windows))[:affordable])
+    windows = windows[kept]
+    sources = sources[kept]
+    with stage("measuring recall"):
+        proposed = nearest(contents, windows, CANDIDATES, sources, among, threads)
+        shares = shares_found(contents, windows, proposed, BEST, sources, among, threads)
+    searched = rows if among is None else among
+    return MeasuredWindows(sources, shares, len(contents.tokens), len(searched), len(rows))
+
+
+# -- calibration --------------------------------------------------------------
+
+
+def measured_calibration(contents: IndexContents, threads: int | None) -> Calibration | None:
+    """Return a calibration: the last one, unless it is out of date.
+
+    It is if it is for other codes, or for less than half of the documents.
+
+    Returns
+    -------
+    Calibration or None
+        None if there are too few documents.
+    """
+    if contents.candidates is None:
+        return None
+    last = contents.candidates.calibration
+    size = len(contents.searchable[0])
+    if last is not None and size <= 2 * last.documents and last.tokens == contents.tokens.ranked_by:
+        return last
+    return _calibrate_on_windows(contents, threads)
+
+
+def _calibrate_on_windows(contents: IndexContents, threads: int | None) -> Calibration | None:
+    """Calibrate with windows of documents; None if there are too few documents."""
+    rows, tokens = contents.searchable
+    work = tokens / max(1, len(rows)) * MAX_RANKED * contents.config.dimension * max(_LENGTHS)
+    count = int(min(_CALIBRATION_WINDOWS, max(MIN_QUERIES, _RANKED_PRODUCTS / work)))
+    windows, sources = document_windows(contents, count)
+    if len(windows) < MIN_QUERIES:
+        return None
+    lengths = np.minimum(windows.lengths, np.resize(_LENGTHS, len(windows)))
+    cut = [windows[i][:length] for i, length in enumerate(lengths)]
+    return calibrate(contents, MultiVectors.from_arrays(cut, dimension=windows.dimension), sources, threads)
+
+
+def calibrate(
+    contents: IndexContents,
+    queries: MultiVectors,
+    sources: Rows | None = None,
+    threads: int | None = None,
+) -> Calibration:
+    """Calibrate with queries.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        With vectors.
+    queries : MultiVectors
+        With tokens.
+    sources : ndarray (n,), int64, optional
+        For windows: their documents' rows, which are not their candidates.
+    threads : int, optional
+    """
+    documents, tokens = contents.searchable
+    others = len(documents) if sources is None else len(documents) - 1
+    proposed = nearest(contents, queries, min(MAX_RANKED, others), sources, threads=threads)
+    width = min(len(rows) for rows, _ in proposed)
+    proposed = _first_others(proposed, None, width)
+    products = np.stack([products for _, products in proposed])
+    scores = np.empty_like(products)
+
+    def work(start: int, stop: int) -> None:
+        for q in range(start, stop):
+            scores[q] = contents.tokens.scores(queries[q], proposed[q][0])
+
+    run_in_ranges(work, split_by_count(len(queries), _SCORED), threads)
+    within = 1.0  # the share of the exact best among all candidates
+    if len(documents) > 4 * MAX_RANKED and tokens <= MAX_TOKENS:
+        some = None if sources is None else sources[:_BEYOND]
+        shares = shares_found(contents, queries[:_BEYOND], proposed[:_BEYOND], BEST, some, threads=threads)
+        within = float(shares.mean())
+    return Calibration.fit(
+        products,
+        scores,
+        queries.lengths,
+        within=within,
+        documents=len(documents),
+        pseudo_queries=sources is not None,
+        tokens=contents.tokens.ranked_by,
+    )

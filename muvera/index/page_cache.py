@@ -1,0 +1,101 @@
+"""PageCache: prefetch and release the pages of mapped token files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..utils.arrays import ask_for, forget, resident_share
+
+# For more rows than this, the system's own read-ahead is enough.
+_MAX_ASKED = 4096
+
+# After this many requests, a search checks again if the files are in memory.
+_REQUESTS = 64
+
+# Pages of each file that such a check looks at.
+_PAGES = 32
+
+# Bytes of mapped files that this process may hold before it releases them.
+_HELD_BYTES = 256 << 20
+
+# Extra bytes that each document counts: the system maps up to a large page around each
+# byte that is read.
+_AROUND = 2 << 20
+
+
+class MappedTokens(NamedTuple):
+    """A mapped token file: its first row, token offsets by document, and tokens."""
+
+    first: int
+    offsets: NDArray[np.int64]
+    tokens: NDArray[Any]
+
+
+class PageCache:
+    """Decides which pages of token files to prefetch, and when to release all of them.
+
+    The counters are approximate if several threads search.
+    """
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._resident = False
+        self._held_bytes = 0
+
+    def read_ahead(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> int:
+        """Prefetch the tokens of `rows` without waiting, unless they are in memory.
+
+        Parameters
+        ----------
+        files : sequence of MappedTokens
+        rows : ndarray (n,), int64
+            In any order.  Rows in no file are ignored.
+
+        Returns
+        -------
+        int
+            The number of requested ranges of bytes.
+        """
+        if not files or len(rows) > _MAX_ASKED:
+            return 0
+        if self._requests % _REQUESTS == 0:
+            self._resident = all(resident_share(file.tokens, _PAGES) in (None, 1) for file in files)
+        self._requests += 1
+        if self._resident:
+            return 0
+        ranges = 0
+        for file, starts, stops in _token_ranges(files, rows):
+            tokens = file.tokens
+            filled = stops > starts
+            size = tokens.shape[1] * tokens.itemsize
+            ranges += ask_for(tokens.ctypes.data, starts[filled] * size, stops[filled] * size)
+        return ranges
+
+    def let_go(self, files: Sequence[MappedTokens], rows: NDArray[np.int64]) -> None:
+        """Count the tokens of `rows` as held in memory.
+
+        Release all pages of `files` once too many bytes are held.  Rows in no file are
+        ignored.
+        """
+        for file, starts, stops in _token_ranges(files, rows):
+            self._held_bytes += int((stops - starts).sum()) * file.tokens.strides[0] + _AROUND * len(starts)
+        if self._held_bytes >= _HELD_BYTES:
+            self._held_bytes = 0
+            for file in files:
+                forget(file.tokens)
+
+
+def _token_ranges(
+    files: Sequence[MappedTokens], rows: NDArray[np.int64]
+) -> Iterator[tuple[MappedTokens, NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield each file with the starts and stops of the tokens of `rows` in it."""
+    ascending = np.sort(rows)
+    for file in files:
+        count = len(file.offsets) - 1
+        low, high = np.searchsorted(ascending, [file.first, file.first + count])
+        documents = ascending[low:high] - file.first
+        yield file, file.offsets[documents], file.offsets[documents + 1]

@@ -1,0 +1,238 @@
+"""How a query travels: a plan, candidates from the vectors, ranking by tokens.
+
+These functions read one :class:`.contents.IndexContents` and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data.multivectors import MultiVectors
+from ..data.ranking import Ranking
+from ..data.validation import running_total
+from ..kernels.selection import STOPPED
+from ..kernels.tile import LANES
+from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
+from ..utils.checks import require_int
+from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
+from .calibration import BEST, CANDIDATES, EVERYTHING, Level, require_recall
+from .candidates import CandidateSearch
+from .contents import IndexContents
+from .token_store import Ranked, Rows
+
+#: Documents to return by default.
+DEFAULT_K = BEST
+
+#: Candidates to rank by default; measurements look for the exact best among as many.
+DEFAULT_CANDIDATES = CANDIDATES
+
+# Queries whose candidates are read from disk while earlier ones are ranked.
+_AHEAD = 4
+
+# Queries per task that searches vectors.
+_TOGETHER = 16
+
+# Queries per task that ranks candidates.
+_RANKED = 4
+
+# Pairs of a short query and a candidate that are ranked together.
+_PAIRS = 1 << 18
+
+# The best of no rows.
+_NOTHING: Ranked = (np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Validated arguments of a search; see :meth:`muvera.MuveraIndex.search`."""
+
+    k: int = DEFAULT_K
+    ids: list[Any] | None = None
+    candidates: int | None = None
+    recall: float | None = None
+    ef: int | None = None
+    rescore: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        require_int("k", self.k, 1)
+        for name, value in (("candidates", self.candidates), ("rescore", self.rescore)):
+            if value is not None and require_int(name, value, 1) < self.k:
+                raise ValueError(f"{name}={value} must be at least k={self.k}.")
+        if self.ef is not None:
+            require_int("ef", self.ef, 1)
+        require_recall(self.recall, self.candidates)
+        thread_count(self.threads)
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of candidates from the vectors."""
+        return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
+
+
+class Proposal(NamedTuple):
+    """The rows to rank for each query, and when to stop.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray (n,), int64
+        For each query, most promising first.
+    k : int
+        Number of documents to return.
+    level : Level, optional
+        The calibrated level of the search; without one, the expected recall is unknown.
+    stops : sequence of Stop
+        When to stop ranking each query; if empty, all rows are ranked.
+    """
+
+    rows: Sequence[Rows]
+    k: int
+    level: Level | None = None
+    stops: Sequence[Stop] = ()
+
+    def expected_recall(self, query: int) -> float | None:
+        """Return the mean recall of the calibration's queries that ended like this one.
+
+        They ended early, or at the cap.
+        """
+        if self.level is None:
+            return None
+        early = self.stops and self.stops[query].state[STOPPED]
+        return self.level.stopped if early else self.level.capped
+
+
+def propose(contents: IndexContents, queries: MultiVectors, plan: SearchPlan) -> Proposal:
+    """Return the rows to rank for each query.
+
+    Parameters
+    ----------
+    contents : IndexContents
+        If few documents or tokens are searched, all rows are proposed.  Otherwise the
+        vectors are searched; a graph must not change meanwhile.
+    queries : MultiVectors
+    plan : SearchPlan
+    """
+    contents.tokens.require_rescore(plan.rescore)
+    rows, tokens = contents.searchable
+    k = min(plan.k, len(rows))
+    allowed: Rows | None = None
+    if plan.ids is not None:
+        rows = np.sort(contents.ids.rows(plan.ids, "ignore"))
+        rows = rows[contents.lengths[rows] > 0]
+        tokens = int(contents.lengths[rows].sum())
+        allowed = rows
+    candidates = contents.candidates
+    level = None if candidates is None or plan.recall is None else candidates.level(plan.recall, k)
+    count = plan.num_candidates if level is None else level.cap
+    if candidates is None or len(rows) <= count or tokens <= contents.settings.exact_tokens:
+        return Proposal([rows] * len(queries), k, EVERYTHING)
+    found = _find(candidates, queries, count, allowed, plan)
+    stops: Sequence[Stop] = ()
+    if level is not None and candidates.calibration is not None:
+        products = [products for _, products in found]
+        stops = candidates.calibration.stops(level, products, queries.lengths, k)
+    return Proposal([rows for rows, _ in found], k, level, stops)
+
+
+def _find(
+    candidates: CandidateSearch, queries: MultiVectors, count: int, allowed: Rows | None, plan: SearchPlan
+) -> list[Ranked]:
+    """Return up to `count` candidates of each query, and their products.
+
+    Many queries use several threads.
+    """
+    find = partial(candidates.find, count=count, allowed=allowed, ef=plan.ef)
+    if len(queries) < 2 * _TOGETHER or thread_count(plan.threads) == 1:
+        return find(queries, threads=plan.threads)
+    found = [_NOTHING] * len(queries)
+
+    def work(start: int, stop: int) -> None:
+        found[start:stop] = find(queries[start:stop], threads=1)
+
+    run_in_ranges(work, split_by_count(len(queries), _TOGETHER), plan.threads)
+    return found
+
+
+def rank(
+    contents: IndexContents,
+    queries: MultiVectors,
+    proposal: Proposal,
+    threads: int | None,
+    rescore: int | None = None,
+) -> list[Ranking]:
+    """Rank each query's rows by their tokens.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    queries : MultiVectors
+        The ranking of a query without tokens is empty.
+    proposal : Proposal
+    threads : int or None
+    rescore : int, optional
+        See :meth:`.token_store.DocumentTokens.rank`.
+    """
+    best = best_rows(contents, queries, proposal.rows, proposal.k, threads, rescore, proposal.stops)
+    exact = contents.tokens.floats is not None  # otherwise the scores are of decoded tokens
+    return [
+        Ranking(contents.ids.of(rows), scores, exact, proposal.expected_recall(q))
+        for q, (rows, scores) in enumerate(best)
+    ]
+
+
+def best_rows(
+    contents: IndexContents,
+    queries: MultiVectors,
+    rows: Sequence[Rows],
+    k: int,
+    threads: int | None,
+    rescore: int | None = None,
+    stops: Sequence[Stop] = (),
+) -> list[Ranked]:
+    """Return the `k` best of each query's rows, best first, and their scores.
+
+    Parameters
+    ----------
+    contents : IndexContents
+    queries : MultiVectors
+    rows : sequence of ndarray (n,), int64
+        The rows to rank for each query.
+    k, threads
+    rescore : int, optional
+        See :meth:`.token_store.DocumentTokens.rank`.
+    stops : sequence of Stop
+        When to stop ranking each query.  If empty, all rows are ranked.
+    """
+    tokens = contents.tokens
+    best = [_NOTHING] * len(queries)
+    lengths = queries.lengths.tolist()
+    left = [q for q, length in enumerate(lengths) if length and len(rows[q])]
+    if len(left) > 1 and tokens.codec is None and not stops:
+        short = [q for q in left if lengths[q] <= LANES]
+        left = [q for q in left if lengths[q] > LANES]
+        counts = running_total([len(rows[q]) for q in short])
+        for start, stop in split_by_weight(counts, _PAIRS, len(short)):
+            group = short[start:stop]
+            rows_of_group = [rows[q] for q in group]
+            results = rank_short(queries, np.array(group), rows_of_group, tokens.float_runs, k, threads)
+            for q, result in zip(group, results, strict=True):
+                best[q] = result
+    threads_of_query = threads if len(queries) == 1 else 1
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            for later in left[i + _AHEAD : i + _AHEAD + 1]:
+                tokens.read_ahead(rows[later])
+            q = left[i]
+            options = RerankOptions(k, stop=stops[q] if stops else ALL)
+            best[q] = tokens.rank(queries[q], rows[q], options, threads_of_query, rescore=rescore)
+
+    for q in left[:_AHEAD]:
+        tokens.read_ahead(rows[q])
+    run_in_ranges(work, split_by_count(len(left), _RANKED), threads)
+    return best

@@ -1,0 +1,277 @@
+"""DurableFolder: the open folder of a text index, whose journal keeps each change.
+
+docs/index-format.md describes the journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from operator import add
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, BinaryIO, NamedTuple
+
+from ..index.generations import Destination, Generation, IndexFolderError, hold, read_manifest
+from ..utils.atomic_files import sync
+from .database import Row, require_ids
+
+_LOG = logging.getLogger("muvera")
+
+# A change's method and the names of its arguments.
+_FORMS = (("update", "ids", "texts", "metadata"), ("update", "ids", "metadata"), ("delete", "ids"))
+
+# Digits of a checksum.
+_DIGITS = 16
+
+# A longer change counts as several documents, so that a default journal has at most
+# about 64 MiB.
+_BYTES_PER_DOCUMENT = 1 << 16
+
+# Maximum number of documents in a joined update.
+_MOST_JOINED = 512
+
+
+class TextChange(NamedTuple):
+    """A change of a journal.
+
+    New texts with their metadata; without texts, new metadata of stored texts; without
+    metadata, ids to delete.
+    """
+
+    ids: list[int | str]
+    texts: list[str] | None = None
+    metadata: list[dict[str, Any]] | None = None
+
+
+class DurableFolder:
+    """The folder that keeps the changes of a text index.
+
+    It has a lock, a journal, and saves in the background.  Append a change, apply it,
+    and then confirm or undo it before the next one.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, which contains an index and which no other process may hold.
+    save_changes : int
+        Save in the background after about this many changed documents.
+    save_seconds : float
+        Also save after this many seconds with changes.
+
+    Attributes
+    ----------
+    unsaved : int
+        Number of changed documents since the last save.
+    """
+
+    def __init__(self, path: Path, save_changes: int, save_seconds: float) -> None:
+        self.path = path
+        self.unsaved = 0
+        self._save_changes = save_changes
+        self._save_seconds = save_seconds
+        self._process = os.getpid()
+        # True: save now.  False: stop.
+        self._requests = SimpleQueue[bool]()
+        self._thread: Thread | None = None
+        self._journal: BinaryIO | None = None
+        # The unconfirmed change: the journal, its size before the change, and the
+        # number of changed documents.
+        self._pending: tuple[BinaryIO, int, int] | None = None
+        self._lock = hold(path).lock
+
+    @property
+    def is_open(self) -> bool:
+        """True if this process holds the folder's lock."""
+        return self._lock.is_locked and os.getpid() == self._process
+
+    @property
+    def destination(self) -> Destination:
+        """The folder as a place to save to, whose lock is held."""
+        return Destination(self.path, lock=self._lock)
+
+    def append(self, rows: Sequence[Row], deleted: Sequence[int | str]) -> None:
+        """Write a change of :meth:`.database.DocumentDatabase.change` to the disk.
+
+        Raise ValueError if the folder is not open, and OSError if the journal cannot be
+        written.
+        """
+        if not self.is_open:
+            raise ValueError(
+                "This index is closed, or was opened before a fork. Open it again with TextIndex.open."
+            )
+        self.undo()
+        try:
+            journal = self._opened()
+            status = os.fstat(journal.fileno())
+            if status.st_nlink == 0:
+                raise OSError("the journal was removed")
+            line = memoryview(_journal_line(rows, deleted))
+            documents = len(rows or deleted) + len(line) // _BYTES_PER_DOCUMENT
+            self._pending = journal, status.st_size, documents
+            while line:
+                line = line[journal.write(line) :]
+            os.fsync(journal.fileno())
+        except OSError as error:
+            named = OSError(
+                f"Nothing was changed: the journal in {self.path} could not be written ({error}). Free space on the "
+                "disk, or open the index again."
+            )
+            named.errno = error.errno
+            raise named from error
+
+    def _opened(self) -> BinaryIO:
+        """Return the current generation's journal, without an incomplete last line."""
+        if self._journal is None:
+            path = self.path / Generation.of(read_manifest(self.path)).journal
+            complete = sum(map(len, _complete_lines(path)))
+            journal = path.open("ab", buffering=0)
+            journal.truncate(complete)
+            sync(self.path)
+            self._journal = journal
+        return self._journal
+
+    def confirm(self) -> None:
+        """Keep the last change."""
+        if self._pending is not None:
+            documents = self._pending[2]
+            self._pending = None
+            before = self.unsaved
+            self.unsaved += documents
+            if before < self._save_changes <= self.unsaved:
+                self._requests.put(True)
+
+    def undo(self) -> None:
+        """Remove the last change, unless it was confirmed."""
+        if self._pending is not None:
+            journal, size, _ = self._pending
+            journal.truncate(size)
+            os.fsync(journal.fileno())
+            self._pending = None
+
+    def save(self, write: Callable[[], object]) -> None:
+        """Call `write`, which makes a new generation.
+
+        The next change begins the journal of that generation.
+        """
+        self._close_journal()
+        write()
+        self.unsaved = 0
+
+    def save_in_background(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
+        """Start a thread that saves after enough changes or seconds.
+
+        It ends once `find_save` returns None.
+        """
+        self._thread = Thread(target=self._save_repeatedly, args=(find_save,), daemon=True)
+        self._thread.start()
+
+    def _save_repeatedly(self, find_save: Callable[[], Callable[[], object] | None]) -> None:
+        wanted = True
+        while wanted:
+            with suppress(Empty):
+                wanted = self._requests.get(timeout=self._save_seconds)
+            save = find_save()
+            if save is None:
+                return
+            try:
+                if wanted:
+                    save()
+            except Exception as error:
+                _LOG.warning(
+                    "muvera: %s could not be saved, its journal keeps all changes: %s", self.path, error
+                )
+            del save
+
+    def stop(self) -> None:
+        """Stop the background thread, after a save that still runs."""
+        self._requests.put(False)
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Close the journal and release the folder's lock."""
+        if self.is_open:
+            self._close_journal()
+            self._lock.release()
+
+    def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS].encode("ascii")
+
+
+def _journal_line(rows: Sequence[Row], deleted: Sequence[int | str]) -> bytes:
+    # Value by value, so that other threads can run between long texts.
+    lists: dict[str, Iterable[str]] = {"ids": map(json.dumps, [row.id for row in rows] or deleted)}
+    if rows and deleted:
+        lists["texts"] = (json.dumps(row.text) for row in rows)
+    if rows:
+        lists["metadata"] = (row.metadata for row in rows)
+    arguments = ", ".join(f'"{name}": [{", ".join(values)}]' for name, values in lists.items())
+    content = f'["{"update" if rows else "delete"}", {{{arguments}}}]'.encode("ascii")
+    return b"%s %s\n" % (_checksum(content), content)
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """Return the complete lines of a journal.
+
+    Raise IndexFolderError for a damaged line before a complete one.
+    """
+    if path.is_symlink():
+        raise IndexFolderError(f"{path} is a link, but an index contains no links. Remove it.")
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    complete = [
+        line.endswith(b"\n") and line[:_DIGITS] == _checksum(line[_DIGITS + 1 : -1]) for line in lines
+    ]
+    count = complete.index(False) if False in complete else len(lines)
+    if any(complete[count:]):
+        raise IndexFolderError(f"{path} is damaged in line {count + 1}. Restore the folder from a copy.")
+    return lines[:count]
+
+
+def read_journal(path: Path) -> Iterator[TextChange]:
+    """Yield the changes of a journal, oldest first.
+
+    Raise IndexFolderError if it is damaged.
+    """
+    for number, line in enumerate(_complete_lines(path), 1):
+        try:
+            method, arguments = json.loads(line[_DIGITS + 1 :])
+            lengths = {len(list(values)) for values in arguments.values()}
+            if (method, *arguments) not in _FORMS or len(lengths) > 1:
+                raise ValueError("it is not a change")
+            require_ids(arguments["ids"])
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise IndexFolderError(
+                f"{path} is damaged in line {number}: {error}. Restore the folder from a copy."
+            ) from error
+        yield TextChange(**arguments)
+
+
+def join_updates(changes: Iterable[TextChange]) -> list[TextChange]:
+    """Join consecutive updates of distinct documents.
+
+    Then their texts are encoded together.
+    """
+    joined = [TextChange([])]
+    for change in changes:
+        last = joined[-1]
+        few = len(last.ids) + len(change.ids) <= _MOST_JOINED
+        if last.texts and change.texts and few and set(last.ids).isdisjoint(change.ids):
+            joined[-1] = TextChange(*map(add, last, change))
+        else:
+            joined.append(change)
+    return joined[1:]
