@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import RLock
@@ -26,6 +25,7 @@ from ..metadata import (
     is_utf8,
     kind_of,
 )
+from ..metadata import TextDocument as TextDocument
 from ..utils.locks import hold_during_fork
 
 Ids = Sequence[int | str]
@@ -73,15 +73,6 @@ _MAX_WORDS, _MATCHES = 64, 8_000
 
 # Documents or pages that are copied per step.
 _STEP = 500
-
-
-@dataclass(frozen=True)
-class TextDocument:
-    """A stored text with its metadata, which are JSON values."""
-
-    id: int | str
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Row(NamedTuple):

@@ -14,10 +14,10 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ..index.two_stage_search import SearchPlan
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
-from .database import TextDocument, require_ids
+from .database import require_ids
 from .encoders.base import TextEncoder, token_spans
 
 # The end of a sentence: a mark and closing quotes before a space and a capital, a mark

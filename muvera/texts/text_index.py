@@ -16,10 +16,10 @@ from ..index.generations import IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
-from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
+from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
 from .hit import (
