@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..data.validation import as_ids
+from ..data.multivectors import MultiVectors
+from ..data.validation import TokenArray, as_ids
+from ..engines.base import Engine
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..index.generations import IndexFolderError, read_manifest, require_place
@@ -22,6 +23,7 @@ from ..utils.checks import as_id_list, as_path, counted, given, require_int, req
 from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
+from .engine_texts import open_engine_texts
 from .hit import (
     WORDS,
     Hit,
@@ -32,13 +34,15 @@ from .hit import (
     explain_all,
     sentence_hits,
 )
+from .protocol import Texts
 from .store import DurableFolder, TextStore, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from ..engines.base import Engine
-    from ..engines.engine_index import EngineTexts
+# Sentences are ranked in the texts of this many times `k` hits: a text has about as
+# many sentences, and each is encoded.
+_TEXTS_PER_SENTENCE = 10
 
 
 class TextIndex:
@@ -49,9 +53,11 @@ class TextIndex:
 
     Parameters
     ----------
-    texts : TextStore or EngineTexts
-        The texts, their metadata and their token vectors.
+    texts : Texts
+        The texts, their metadata and their token vectors, in this process or in a
+        database.
     encoder : TextEncoder
+        The model that encodes texts and queries.
 
     Examples
     --------
@@ -61,8 +67,9 @@ class TextIndex:
     'a red apple'
     """
 
-    def __init__(self, texts: TextStore | EngineTexts, encoder: TextEncoder) -> None:
-        self._texts, self._encoder = texts, encoder
+    def __init__(self, texts: Texts, encoder: TextEncoder) -> None:
+        self._texts = texts
+        self._encoder = encoder
 
     @classmethod
     def build(
@@ -276,12 +283,10 @@ class TextIndex:
         EngineError
             If the database cannot be reached, or the collection has no texts.
         """
-        from ..engines.base import Engine
-
         if isinstance(path, Engine) or url_scheme(str(path)):
-            from ..engines.engine_index import open_texts
-
-            return cls(*open_texts(path if isinstance(path, Engine) else str(path), encoder))
+            engine = path if isinstance(path, Engine) else str(path)
+            texts, model = open_engine_texts(engine, encoder)
+            return cls(texts, model)
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001)
         place = as_path(path).resolve()
@@ -426,8 +431,17 @@ class TextIndex:
             a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
-        answer = partial(self._answer, queries, options, self._hits)
-        return self._texts.on_one_state(answer) if explain else answer()
+        contents = as_texts(queries, "queries")
+        encoded = encode_texts(self._encoder.encode_queries, contents)
+
+        def find() -> list[list[Hit]]:
+            best = self._texts.rank(contents, encoded, options)
+            found = [self._hits(parts) for parts in best]
+            return self._explained(contents, encoded, found) if explain else found
+
+        # An explanation needs the text and the tokens of the same state.
+        found = self._texts.on_one_state(find) if explain else find()
+        return found[0] if isinstance(queries, str) else found
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -463,42 +477,50 @@ class TextIndex:
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        texts = min(chosen.num_candidates, 10 * k)
-        hits = partial(self._sentences, k=k, alpha=alpha)
-        return self._texts.on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
-
-    def _answer(
-        self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
-    ) -> list[Hit] | list[list[Hit]]:
-        """Rank texts for each query, and call `hits` with its tokens and score parts.
-
-        Explain hits if requested.
-        """
+        texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
         contents = as_texts(queries, "queries")
         encoded = encode_texts(self._encoder.encode_queries, contents)
-        best = self._texts.rank(contents, encoded, options)
-        answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
-        if options.explain:
-            for query, tokens, own in zip(contents, encoded, answers, strict=True):
-                reasons = self._explain(query, tokens, [hit.id for hit in own])
-                own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
-        return answers[0] if isinstance(queries, str) else answers
 
-    def _hits(self, _: Any, parts: Parts) -> list[Hit]:
+        def find() -> list[list[Hit]]:
+            best = self._texts.rank(contents, encoded, texts)
+            found = [
+                self._sentences(tokens, parts, k, alpha) for tokens, parts in zip(encoded, best, strict=True)
+            ]
+            return self._explained(contents, encoded, found) if chosen.explain else found
+
+        # Sentences need the text and the tokens of the same state.
+        found = self._texts.on_one_state(find)
+        return found[0] if isinstance(queries, str) else found
+
+    def _hits(self, parts: Parts) -> list[Hit]:
+        """Return the hits of one query, given the parts of their scores."""
+        # Texts may have been deleted since they were ranked.
+        documents = self._texts.get(list(parts), missing="ignore")
         return [
-            Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
-            for text in self._texts.get(
-                list(parts), missing="ignore"
-            )  # some may have been deleted since the search
+            Hit(stored.id, sum(parts[stored.id].values()), stored.text, stored.metadata, parts[stored.id])
+            for stored in documents
         ]
 
-    def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
+    def _sentences(self, query: TokenArray, parts: Parts, k: int, alpha: float) -> list[Hit]:
+        """Return the hits of one query's sentences, given the score parts of their texts."""
         documents = self._texts.get(list(parts), missing="ignore")
         if not documents:
             return []
         tokens = self._texts.tokens([document.id for document in documents])
         scores = [sum(parts[document.id].values()) for document in documents]
         return sentence_hits(self._encoder, query, documents, tokens, scores, k, alpha)
+
+    def _explained(
+        self, queries: list[str], encoded: MultiVectors, found: list[list[Hit]]
+    ) -> list[list[Hit]]:
+        """Return the hits of each query with explanations."""
+        explained = []
+        for query, tokens, hits in zip(queries, encoded, found, strict=True):
+            explanations = self._explain(query, tokens, [hit.id for hit in hits])
+            explained.append(
+                [replace(hit, explanation=one) for hit, one in zip(hits, explanations, strict=True)]
+            )
+        return explained
 
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
@@ -516,7 +538,7 @@ class TextIndex:
         tokens = encode_texts(self._encoder.encode_queries, [query])[0]
         return self._texts.on_one_state(lambda: self._explain(query, tokens, names))
 
-    def _explain(self, query: str, tokens: Any, ids: list[int | str]) -> list[TextExplanation]:
+    def _explain(self, query: str, tokens: TokenArray, ids: list[int | str]) -> list[TextExplanation]:
         documents = self._texts.get(ids)
         vectors = [self._texts.tokens([document.id])[0] for document in documents]
         return explain_all(self._encoder, query, tokens, documents, vectors) if documents else []

@@ -13,7 +13,6 @@ from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
-from muvera.index.two_stage_search import SearchPlan
 from muvera.metadata import FilterError
 
 COUNT = 280
@@ -158,11 +157,11 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
     with pytest.raises(ValueError, match="at least 64 queries with tokens, got 8"):
         filled.calibrate(QUERIES)
     filled.calibrate(queries_like_real(DOCUMENTS, 64, seed=7))
-    numbers = [filled._depth(SearchPlan(10, recall=target)) for target in (0.5, 0.9, 0.98)]
+    numbers = [filled.num_candidates(10, recall=target) for target in (0.5, 0.9, 0.98)]
     assert 10 <= numbers[0] <= numbers[1] <= numbers[2] <= COUNT
     assert recall(ids(filled.search(QUERIES, 10, recall=0.98)), ids(top_k(QUERIES, FILLED, 10))) > 0.9
     filled.engine.describe()  # reads the stored calibration
-    assert filled._depth(SearchPlan(10, recall=0.98)) == numbers[2]
+    assert filled.num_candidates(10, recall=0.98) == numbers[2]
     with pytest.raises(ValueError, match="not both"):
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
