@@ -15,6 +15,7 @@ from .data.multivectors import MultiVectors, as_multivectors
 from .data.ranking import Ranking, best_first
 from .fde.encoder import FDEEncoder
 from .fde.files import load_encoder
+from .index.settings import num_candidates
 from .utils.checks import import_extra, require_choice
 
 # Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them,
@@ -111,7 +112,7 @@ class ShardedIndex:
         queries: Any,
         k: int = 10,
         *,
-        candidates: int = 100,
+        candidates: int | None = None,
         on_failure: Literal["raise", "report"] = "raise",
     ) -> ShardedAnswer:
         """Return the `k` best documents of all shards for each query.
@@ -120,8 +121,9 @@ class ShardedIndex:
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
         k : int
-        candidates : int
-            Documents that each shard ranks exactly.
+        candidates : int, optional
+            Documents that each shard ranks exactly.  More raise recall and take longer,
+            in proportion.  Default: 100, or `k` if that is more.
         on_failure : {"raise", "report"}
             With "report", return the rankings of the other shards and name those that
             failed.
@@ -133,10 +135,10 @@ class ShardedIndex:
         """
         require_choice("on_failure", on_failure, ("raise", "report"))
         texts = as_multivectors(queries, "queries")
-
+        count = max(k, num_candidates(k, candidates))
         with ThreadPoolExecutor(len(self._shards)) as pool:
             answers = {
-                name: pool.submit(shard.search, texts, k, candidates=max(candidates, k))
+                name: pool.submit(shard.search, texts, k, candidates=count)
                 for name, shard in self._shards.items()
             }
         rankings, failed = [], {}

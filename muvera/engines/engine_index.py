@@ -18,8 +18,8 @@ from ..fde.files import as_encoder
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.recall import BEST, MAX_RANKED, numbers_of, with_enough_tokens
-from ..index.settings import FirstStageRecall
-from ..index.two_stage_search import DEFAULT_CANDIDATES, DEFAULT_K, MIN_FIT_DOCUMENTS, SearchPlan
+from ..index.settings import DEFAULT_CANDIDATES, FirstStageRecall, num_candidates
+from ..index.two_stage_search import DEFAULT_K, MIN_FIT_DOCUMENTS, SearchPlan
 from ..metadata import TEXT, Filter, TextDocument, encode_metadata
 from ..reranking.chamfer import rerank
 from ..utils.checks import as_id_list, given, require_choice
@@ -382,7 +382,7 @@ class EngineIndex:
             For a recall without a calibration.
         """
         if recall is None:
-            return candidates or max(DEFAULT_CANDIDATES, k)
+            return num_candidates(k, candidates)
         numbers = dict(self.engine.stored.candidates_by_recall)
         if not numbers and isinstance(self._tokens, MuveraIndex):
             numbers = self._tokens.candidates_by_recall

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..data.multivectors import checked_texts
 from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
+from .settings import num_candidates
 
 MAXSIM = "maxsim"  # the exact Chamfer scores, among the sources
 
@@ -19,7 +21,7 @@ def hybrid_search(
     rankings: Mapping[str, Sequence[Ranking]],
     k: int = 10,
     *,
-    candidates: int = 100,
+    candidates: int | None = None,
     weights: Mapping[str, float] | None = None,
     method: Method = "minmax",
     ids: Iterable[Any] | None = None,
@@ -39,8 +41,9 @@ def hybrid_search(
         one token.  Documents not in `index` are ignored.
     k : int
         Maximum number of documents for each query.
-    candidates : int
-        Documents that the index's own vectors propose; 0: none.
+    candidates : int, optional
+        Documents that the index's own vectors propose; 0: none.  Default: 100, or `k`
+        if that is more.
     weights : mapping of str to float, optional
         Rank by the weighted sum of the sources' scores, including "maxsim".  Default:
         rank by exact Chamfer similarity.
@@ -72,22 +75,24 @@ def hybrid_search(
     [1, 0]
     """
     require_int("k", k, 1)
-    require_int("candidates", candidates, 0)
+    count = require_int("candidates", num_candidates(k, candidates), 0)
     require_rankings(rankings)
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
-    texts, own = index._checked(queries, "queries"), []
-    if candidates:
-        own = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
+    texts = checked_texts(queries, "queries", index.config.dimension, "this index")
+    proposed: list[Ranking] = []
+    if count:
+        proposed = index.search(texts, count, candidates=count, ids=allowed, threads=threads)
     for name, source in rankings.items():
         if len(source) != len(texts):
             raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {len(texts)}.")
     within = index if allowed is None else {id for id in allowed if id in index}
-    proposals, sources = [], []
+    proposals: list[list[int | str]] = []
+    sources: list[dict[str, Ranking]] = []
     for i in range(len(texts)):
         others = {name: _restricted(source[i], within) for name, source in rankings.items()}
-        every = [*own[i : i + 1], *others.values()]
+        every = [*proposed[i : i + 1], *others.values()]
         proposals.append([id for ranking in every for id in ranking.ids.tolist()])
         sources.append(others)
     exact = index.rerank(texts, proposals, k if weights is None else None, missing="ignore", threads=threads)

@@ -23,13 +23,13 @@ from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misse
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
 from ..utils.parallel import run_in_ranges, split_by_count, stage
-from .settings import FirstStageRecall
+from .settings import DEFAULT_CANDIDATES, FirstStageRecall
 from .token_store import Ranked, Rows
 
 if TYPE_CHECKING:
     from .two_stage_search import IndexContents
 
-BEST, CANDIDATES = 10, 100  # exact best documents to find, and candidates to find them among
+BEST, CANDIDATES = 10, DEFAULT_CANDIDATES  # exact best documents to find, and candidates to find them among
 
 #: Maximum number of windows of a measurement, and of tokens to read for each.
 MAX_WINDOWS, MAX_TOKENS = 64, 20_000_000

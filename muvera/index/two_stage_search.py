@@ -46,7 +46,7 @@ from .recall import (
     measure,
     require_recall,
 )
-from .settings import IndexInfo, IndexSettings
+from .settings import IndexInfo, IndexSettings, num_candidates
 from .token_store import Ranked, Rows, TokenLevels
 
 #: With backend "auto", number of floats of all vectors from which codes are scanned:
@@ -226,7 +226,7 @@ class SearchPlan:
     @property
     def num_candidates(self) -> int:
         """Number of candidates from the vectors."""
-        return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
+        return num_candidates(self.k, self.candidates)
 
 
 class Proposal(NamedTuple):

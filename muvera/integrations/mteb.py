@@ -11,6 +11,7 @@ from typing import Any
 
 from mteb.models.model_meta import ModelMeta
 
+from ..index.settings import DEFAULT_CANDIDATES
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.hit import WORDS
@@ -37,7 +38,7 @@ class MuveraSearch:
     def __init__(
         self,
         encoder: TextEncoder | str = "minilm",
-        candidates: int = 100,
+        candidates: int = DEFAULT_CANDIDATES,
         words: float = WORDS,
         **settings: Any,
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import DEFAULT_CANDIDATES
 
 
 class MuveraPyLateIndex:
@@ -27,7 +28,7 @@ class MuveraPyLateIndex:
     [[{'id': 'a', 'score': 1.0}]]
     """
 
-    def __init__(self, index: MuveraIndex | None = None, candidates: int = 100) -> None:
+    def __init__(self, index: MuveraIndex | None = None, candidates: int = DEFAULT_CANDIDATES) -> None:
         self.index, self._candidates = index, candidates
 
     def add_documents(

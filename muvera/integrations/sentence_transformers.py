@@ -12,6 +12,7 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import DEFAULT_CANDIDATES
 
 
 class IndexScores:
@@ -41,7 +42,7 @@ class IndexScores:
     ... )
     """
 
-    def __init__(self, candidates: int = 100, **settings: Any) -> None:
+    def __init__(self, candidates: int = DEFAULT_CANDIDATES, **settings: Any) -> None:
         self._candidates, self._settings = candidates, settings
         self.index: MuveraIndex | None = None
 
