@@ -267,7 +267,7 @@ class Engine(ABC):
         return self.description
 
     def require_dimension(self, floats: int) -> None:
-        """Raise ValueError if the engine accepts only shorter vectors."""
+        """Raise ValueError if the engine accepts only vectors of fewer floats."""
         if floats > self.max_dimension:
             raise ValueError(
                 f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
@@ -491,7 +491,13 @@ class Engine(ABC):
             return self._count()
 
     def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
-        """Return the values of a column by id, without unknown ids."""
+        """Return the values of a column by id; unknown ids are skipped.
+
+        Parameters
+        ----------
+        ids : list
+        column : {"id", "metadata", "tokens"}
+        """
         values: dict[Any, Any] = {}
         with self._errors("cannot be read"):
             for group in self._in_groups(ids):
@@ -499,7 +505,11 @@ class Engine(ABC):
         return values
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents with their ids, in this order and without unknown ids."""
+        """Return the token vectors of documents with their ids.
+
+        They are in the order of `ids`; unknown ids are skipped.  Raise EngineError if
+        the collection stores no tokens.
+        """
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
         width = self.stored.token_dimension
@@ -579,6 +589,11 @@ def open_engine(url: str) -> Engine:
         ``milvus:FILE.db#NAME`` or ``milvus://HOST:PORT#NAME``.  The default NAME is
         "muvera".
 
+    Returns
+    -------
+    Engine
+        Connected.  The collection may not exist yet.
+
     Raises
     ------
     ValueError
@@ -598,7 +613,7 @@ def open_engine(url: str) -> Engine:
 
 
 def _split(url: str) -> SplitResult:
-    """Return the parts of a URL with a valid port and the name of a collection as fragment."""
+    """Return the parts of a URL, with the name of the collection as fragment."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises ValueError for an invalid port

@@ -12,10 +12,11 @@ Native = TypeVar("Native")
 
 
 class Conditions(ABC, Generic[Native]):
-    """A builder of one engine's conditions, see :class:`muvera.metadata.ConditionBuilder`.
+    """A builder of one engine's conditions.
 
-    All documents satisfy the condition True, and none satisfies False, so an engine is
-    not asked for these.  No other condition may be NULL for any document.
+    See :class:`muvera.metadata.ConditionBuilder` for its first six methods.  All
+    documents satisfy the condition True, and none satisfies False, so an engine is not
+    asked for these.  No other condition may be NULL for any document.
     """
 
     def all_of(self, parts: list[Native | bool]) -> Native | bool:
@@ -69,7 +70,7 @@ class Conditions(ABC, Generic[Native]):
 
     @abstractmethod
     def has_any(self, terms: list[str]) -> Native | bool:
-        """Test that a document has one of the terms, see :func:`muvera.metadata.term`."""
+        """Test that a document has one of the terms of :func:`muvera.metadata.term`."""
 
     @abstractmethod
     def compare(self, bound: str, sign: str, value: Scalar) -> Native | bool:

@@ -110,7 +110,7 @@ class EngineIndex:
             raise
 
     def _require_same_encoder(self, stored: Description) -> None:
-        """Raise if the collection has another encoder or configuration than the requested one."""
+        """Raise EngineError if another encoder was requested than the stored one."""
         if self._text_encoder not in (None, stored.text_encoder):
             raise EngineError(
                 f"{self.engine.location} has texts of the encoder {stored.text_encoder!r}, not "
@@ -225,7 +225,7 @@ class EngineIndex:
         return AddReport(len(new), len(filled) - len(new), len(names) - len(filled))
 
     def _require_kind(self, documents: MultiVectors) -> None:
-        """Raise unless the documents have the dimension and the kind of ids of the collection."""
+        """Raise unless the documents fit the collection's dimension and kind of ids."""
         stored = self.engine.stored
         location = self.engine.location
         documents.require_dimension(stored.token_dimension, "documents", location)

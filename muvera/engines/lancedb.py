@@ -1,4 +1,4 @@
-"""LanceDBEngine: a table of LanceDB, in a folder or object storage, with tokens as Arrow lists."""
+"""LanceDBEngine: a LanceDB table, in a folder or in object storage."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class LanceDBConditions(SQLConditions):
 
 
 class LanceDBEngine(Engine):
-    """A collection in a table of LanceDB, ``lancedb:PATH#NAME``.
+    """A collection in a LanceDB table, with tokens as Arrow lists.
 
-    PATH is a folder or the URL of object storage.
+    The URL is ``lancedb:PATH#NAME``.  PATH is a folder or the URL of object storage.
     """
 
     kind = "lancedb"

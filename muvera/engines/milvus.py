@@ -1,4 +1,4 @@
-"""MilvusEngine: a collection of Milvus, or of Milvus Lite in a file, through pymilvus."""
+"""MilvusEngine: a collection of Milvus or Milvus Lite, through pymilvus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PgVectorEngine: a table of PostgreSQL with the extension pgvector, through psycopg 3."""
+"""PgVectorEngine: a PostgreSQL table with pgvector, through psycopg 3."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PgVectorConditions(SQLConditions):
         return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
 
     def literal(self, value: Scalar) -> str:
-        """Return a literal that does not depend on the server's setting for backslashes.
+        """Return a literal that the server's setting for backslashes does not change.
 
         Raise FilterError for a string with a NUL.
         """

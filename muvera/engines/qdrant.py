@@ -1,4 +1,4 @@
-"""QdrantEngine and QdrantEdgeEngine: a Qdrant server, and Qdrant's engine in this process."""
+"""QdrantEngine: a Qdrant server.  QdrantEdgeEngine: Qdrant in this process."""
 
 from __future__ import annotations
 
@@ -143,7 +143,10 @@ class QdrantEngine(Engine):
         self.models = self._connect()
 
     def _connect(self) -> Any:
-        """Connect to the server, unless a client was given, and return the classes of requests."""
+        """Connect to the server, and return the classes of requests.
+
+        A given client is connected already.
+        """
         library = import_extra("qdrant_client", "qdrant", "Qdrant")
         parts = self._url
         if self._client is None:
@@ -161,7 +164,7 @@ class QdrantEngine(Engine):
         return bool(self._client.collection_exists(name))
 
     def _settings(self, description: Description) -> tuple[dict[str, Any], Any]:
-        """Return the settings of the points' vectors, and the size from which Qdrant builds a graph."""
+        """Return the settings of the points' vectors, and of the graph's first size."""
         models = self.models
 
         def params(size: int, links: int, **rest: Any) -> Any:
@@ -369,7 +372,7 @@ class QdrantEdgeEngine(QdrantEngine):
 
 
 def _edge_models() -> Any:
-    """Return Edge's classes, with the names and arguments that the client's classes have."""
+    """Return Edge's classes, with the names and arguments of the client's classes."""
     edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
 
     def as_in_client(request: Any) -> Any:

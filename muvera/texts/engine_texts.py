@@ -27,11 +27,11 @@ _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use 
 
 
 class EngineTexts:
-    """A collection of texts in a vector database, see :class:`muvera.texts.protocol.Texts`.
+    """A collection of texts in a vector database, with the methods of Texts.
 
-    Changes are durable at once.  The methods that need all texts or the vectors raise
-    EngineError.  Words that a query and a text share change only the order of the
-    candidates.
+    See :class:`muvera.texts.protocol.Texts`.  Changes are durable at once.  The methods
+    that need all texts or the vectors raise EngineError.  Words that a query and a text
+    share change only the order of the candidates.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class EngineTexts:
         return ranked
 
     def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
-        """Return the BM25 scores of candidates, with word frequencies among the candidates."""
+        """Return the BM25 scores of candidates, as a collection of their own."""
         documents = self.get(candidates, missing="ignore")
         database = DocumentDatabase()
         ids = [document.id for document in documents]
@@ -126,7 +126,7 @@ class EngineTexts:
         return read()
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
-        """Store in the collection how many candidates a search with ``recall=`` needs."""
+        """Store in the collection how many candidates ``recall=`` needs."""
         self.index.calibrate(queries, threads=threads)
 
     # -- changing -------------------------------------------------------------
@@ -173,7 +173,10 @@ class EngineTexts:
         self.index.add(tokens, metadata, texts=[document.text for document in documents])
 
     def delete(self, ids: list[int | str], missing: Missing) -> None:
-        """Delete texts; for an unknown id, raise KeyError unless `missing` is "ignore"."""
+        """Delete texts.
+
+        For an unknown id, raise KeyError, or ignore it with ``missing="ignore"``.
+        """
         self.index.delete(ids, missing=missing)
 
     # -- folders --------------------------------------------------------------
