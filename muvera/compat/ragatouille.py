@@ -465,7 +465,13 @@ class RAGPretrainedModel:
         return _results(self._encoded.search(as_texts(query, "query"), k, words=0), "result_index", False)
 
     def clear_encoded_docs(self, force: bool = False) -> None:
-        """Delete the encoded documents."""
+        """Delete the encoded documents.
+
+        Parameters
+        ----------
+        force : bool
+            Ignored.
+        """
         self._encoded = None
 
     def as_langchain_retriever(self, **kwargs: Any) -> Any:
@@ -492,7 +498,12 @@ class RAGPretrainedModel:
     # -- helpers --------------------------------------------------------------
 
     def _split(
-        self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
+        self,
+        documents: Sequence[str],
+        ids: Sequence[str] | None,
+        metadatas: Sequence[dict[str, Any]] | None,
+        split: _Function | None,
+        preprocess: _Function | Sequence[_Function] | None,
     ) -> tuple[list[str], list[dict[str, Any]]]:
         """Return the texts of passages, and the metadata to store for each."""
         texts = as_texts(documents, "collection")

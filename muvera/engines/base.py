@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
@@ -105,7 +105,12 @@ class AddReport(NamedTuple):
     without_tokens: int = 0
 
     def plus(self, other: AddReport) -> AddReport:
-        """Return the sums of two reports."""
+        """Return the sums of two reports.
+
+        Parameters
+        ----------
+        other : AddReport
+        """
         return AddReport(
             self.added + other.added,
             self.skipped + other.skipped,
@@ -267,7 +272,13 @@ class Engine(ABC):
         return self.description
 
     def require_dimension(self, floats: int) -> None:
-        """Raise ValueError if the engine accepts only vectors of fewer floats."""
+        """Raise ValueError if the engine accepts only vectors of fewer floats.
+
+        Parameters
+        ----------
+        floats : int
+            The dimension of the vectors to store.
+        """
         if floats > self.max_dimension:
             raise ValueError(
                 f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
@@ -358,7 +369,12 @@ class Engine(ABC):
         self._encoder = encoder
 
     def change_description(self, description: Description) -> None:
-        """Replace the stored description."""
+        """Replace the stored description.
+
+        Parameters
+        ----------
+        description : Description
+        """
         with self._errors("cannot be changed"):
             self._write_part(0, json.dumps(asdict(description)).encode())
         self._description = description
@@ -376,7 +392,13 @@ class Engine(ABC):
         return self._encoder
 
     def has_encoder(self, encoder: FDEEncoder) -> bool:
-        """Return True if a fitted encoder equals the stored one."""
+        """Return True if a fitted encoder equals the stored one.
+
+        Parameters
+        ----------
+        encoder : FDEEncoder
+            A fitted one.
+        """
         return _hash(_to_bytes(encoder)) == self.stored.encoder
 
     def drop(self) -> None:
@@ -480,7 +502,12 @@ class Engine(ABC):
             self._write(documents)
 
     def delete(self, ids: list[Any]) -> None:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         with self._errors("did not delete documents"):
             for group in self._in_groups(ids):
                 self._delete(group)
@@ -509,6 +536,10 @@ class Engine(ABC):
 
         They are in the order of `ids`; unknown ids are skipped.  Raise EngineError if
         the collection stores no tokens.
+
+        Parameters
+        ----------
+        ids : list of int or of str
         """
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
@@ -549,6 +580,10 @@ class Engine(ABC):
 
         Raise FilterError for a condition that is invalid, or that the engine cannot
         answer, and EngineError if the engine fails.
+
+        Parameters
+        ----------
+        request : SearchRequest
         """
         conditions = self.conditions
         parts = [build_condition(request.where, conditions)] if request.where else []
@@ -569,8 +604,25 @@ class Engine(ABC):
         """
 
 
-def slices(values: Any, size: int) -> Iterator[Any]:
-    """Yield slices of a sequence with at most `size` elements."""
+class _Sliceable(Protocol):
+    """A sequence whose slices are sequences of the same kind."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self: _Values, part: slice, /) -> _Values: ...
+
+
+_Values = TypeVar("_Values", bound=_Sliceable)
+
+
+def slices(values: _Values, size: int) -> Iterator[_Values]:
+    """Yield slices of a sequence with at most `size` elements.
+
+    Parameters
+    ----------
+    values : sequence
+    size : int
+    """
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
@@ -633,7 +685,17 @@ def _split(url: str) -> SplitResult:
 
 
 def folder_of(url: SplitResult) -> str:
-    """Return the folder of a URL without a host, such as ``lancedb:FOLDER``."""
+    """Return the folder of a URL without a host, such as ``lancedb:FOLDER``.
+
+    Parameters
+    ----------
+    url : SplitResult
+
+    Raises
+    ------
+    EngineError
+        For a URL without a folder.
+    """
     path = f"/{url.netloc}{unquote(url.path)}" if url.netloc else unquote(url.path)
     if not path:
         raise EngineError(f"The URL must contain a folder. Give {url.scheme}:FOLDER#NAME.")

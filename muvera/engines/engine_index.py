@@ -531,7 +531,7 @@ class EngineIndex:
         return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
 
 
-def _row(id: Any, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
+def _row(id: int | str, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
     """Return the metadata to store in the engine, with the text.
 
     Raise an error for wrong metadata.

@@ -32,7 +32,12 @@ class LanceDBConditions(SQLConditions):
         self._columns = columns
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms."""
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
         return f"array_has_any(terms, [{self.literals(terms)}])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str | bool:

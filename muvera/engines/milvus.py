@@ -27,7 +27,12 @@ class MilvusConditions(SQLConditions):
     """A builder of Milvus's boolean expressions."""
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms."""
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
         return f"ARRAY_CONTAINS_ANY(terms, [{self.literals(terms)}])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str:
@@ -51,11 +56,21 @@ class MilvusConditions(SQLConditions):
         return f"(exists {key} and {key} {sign} {self.literal(value)})"
 
     def among(self, ids: list[Any]) -> str:
-        """Test that a document has one of these ids."""
+        """Test that a document has one of these ids.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         return f"id in [{self.literals(ids)}]"
 
     def literal(self, value: Scalar) -> str:
-        """Return a number or a string as a literal."""
+        """Return a number or a string as a literal.
+
+        Parameters
+        ----------
+        value : str, int or float
+        """
         return json.dumps(value, ensure_ascii=False)
 
 

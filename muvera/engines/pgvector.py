@@ -25,7 +25,12 @@ class PgVectorConditions(SQLConditions):
     """A builder of conditions in PostgreSQL's SQL."""
 
     def has_any(self, terms: list[str]) -> str:
-        """Test that a document has one of the terms."""
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
         return f"(terms ?| ARRAY[{self.literals(terms)}]::text[])"
 
     def compare(self, bound: str, sign: str, value: Scalar) -> str:
@@ -45,6 +50,10 @@ class PgVectorConditions(SQLConditions):
         """Return a literal that the server's setting for backslashes does not change.
 
         Raise FilterError for a string with a NUL.
+
+        Parameters
+        ----------
+        value : str, int or float
         """
         if isinstance(value, str) and "\0" in value:
             raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")

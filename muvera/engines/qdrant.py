@@ -54,6 +54,10 @@ def qdrant_id(id: int | str) -> int | str:
 
     It is the id itself if that is an unsigned integer or a UUID, and otherwise a UUID
     made of its text.
+
+    Parameters
+    ----------
+    id : int or str
     """
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
@@ -76,15 +80,31 @@ class QdrantConditions(Conditions[Any]):
         self._models = models
 
     def join(self, word: str, parts: list[Any]) -> Any:
-        """Join filters by "and" or "or"."""
+        """Join filters by "and" or "or".
+
+        Parameters
+        ----------
+        word : {"and", "or"}
+        parts : list of Filter
+        """
         return self._models.Filter(**{"must" if word == "and" else "should": parts})
 
     def negate(self, part: Any) -> Any:
-        """Return the filter that `part` does not match."""
+        """Return the filter that `part` does not match.
+
+        Parameters
+        ----------
+        part : Filter
+        """
         return self._models.Filter(must_not=[part])
 
     def has_any(self, terms: list[str]) -> Any:
-        """Test that a document has one of the terms."""
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
         return self._field("terms", match=self._models.MatchAny(any=terms))
 
     def compare(self, bound: str, sign: str, value: Scalar) -> Any:
@@ -111,7 +131,12 @@ class QdrantConditions(Conditions[Any]):
         return self._field(f"bounds.{bound}", range=self._models.Range(**{_RANGES[sign]: float(value)}))
 
     def among(self, ids: list[Any]) -> Any:
-        """Test that a document has one of these ids."""
+        """Test that a document has one of these ids.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         return self.join("and", [self._models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
 
     def _field(self, key: str, **test: Any) -> Any:
@@ -270,7 +295,7 @@ class QdrantEngine(Engine):
     def _count(self) -> int:
         return int(self._client.count(self.name, exact=True).count)
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+    def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         for some in slices(ids, _POINTS):
             yield from self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
 
@@ -360,7 +385,7 @@ class QdrantEdgeEngine(QdrantEngine):
     def _count(self) -> int:
         return int(self._shard.count(self.models.CountRequest(exact=True)))
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+    def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         return iter(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
 
     def _query(self, requests: list[Any]) -> list[Any]:

@@ -16,7 +16,9 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils.filters import document_matches_filter
 
+from ..metadata import TextDocument
 from ..texts.encoders.base import TextEncoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 # Metadata key of the whole Haystack document.
@@ -54,7 +56,12 @@ class MuveraDocumentStore:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
-        """Create the store described by :meth:`to_dict`."""
+        """Create the store described by :meth:`to_dict`.
+
+        Parameters
+        ----------
+        data : dict
+        """
         store: MuveraDocumentStore = default_from_dict(cls, data)
         return store
 
@@ -69,7 +76,13 @@ class MuveraDocumentStore:
         return len(self.index)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Return the documents that satisfy Haystack's filters."""
+        """Return the documents that satisfy Haystack's filters.
+
+        Parameters
+        ----------
+        filters : dict, optional
+            Default: all documents.
+        """
         documents = map(_document, self.index)
         return [one for one in documents if not filters or document_matches_filter(filters, one)]
 
@@ -113,7 +126,12 @@ class MuveraDocumentStore:
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        document_ids : sequence of str
+        """
         self.index.delete(document_ids, missing="ignore")
 
 
@@ -163,5 +181,5 @@ class MuveraRetriever:
         return {"documents": [replace(_document(hit), score=hit.score) for hit in hits]}
 
 
-def _document(stored: Any) -> Document:
+def _document(stored: TextDocument | Hit) -> Document:
     return Document.from_dict(json.loads(stored.metadata[_DOCUMENT]))

@@ -13,8 +13,9 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..texts.encoders.base import TextEncoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 
@@ -98,12 +99,23 @@ class MuveraVectorStore(VectorStore):
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:
-        """Delete documents, or all documents without ids; unknown ids are ignored."""
+        """Delete documents, or all documents without ids; unknown ids are ignored.
+
+        Parameters
+        ----------
+        ids : list of str, optional
+            Default: the ids of all documents.
+        """
         self.index.delete(self.index.select({}) if ids is None else ids, missing="ignore")
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return documents by id, without unknown ids."""
+        """Return documents by id; unknown ids are skipped.
+
+        Parameters
+        ----------
+        ids : sequence of str
+        """
         return [_document(stored) for stored in self.index.get(ids, missing="ignore")]
 
     def similarity_search(
@@ -157,5 +169,5 @@ class FunctionRetriever(BaseRetriever):
         return [Document(page_content=text, metadata=metadata) for text, metadata in self.function(query)]
 
 
-def _document(stored: Any) -> Document:
+def _document(stored: TextDocument | Hit) -> Document:
     return Document(page_content=stored.text, metadata=stored.metadata, id=str(stored.id))

@@ -23,10 +23,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from ..metadata import OPERATORS, Filter
+from ..metadata import OPERATORS, Filter, TextDocument
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 # LlamaIndex's metadata key of a node's document.
@@ -94,7 +95,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Delete the nodes of a document; an unknown document is ignored."""
+        """Delete the nodes of a document; an unknown document is ignored.
+
+        Parameters
+        ----------
+        ref_doc_id : str
+        """
         self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
 
     def delete_nodes(
@@ -240,7 +246,7 @@ def _metadata(node: BaseNode) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
 
 
-def _node(stored: Any) -> BaseNode:
+def _node(stored: TextDocument | Hit) -> BaseNode:
     return utils.metadata_dict_to_node(dict(stored.metadata), text=stored.text)
 
 

@@ -58,7 +58,12 @@ class MuveraPyLateIndex:
         return self
 
     def remove_documents(self, documents_ids: Sequence[str]) -> MuveraPyLateIndex:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        documents_ids : sequence of str
+        """
         if self.index is not None:
             self.index.delete(documents_ids, missing="ignore")
         return self

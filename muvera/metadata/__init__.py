@@ -83,16 +83,37 @@ class ConditionBuilder(Protocol[Condition]):
     """
 
     def all_of(self, parts: list[Condition]) -> Condition:
-        """Return the condition that all parts hold; true without parts."""
+        """Return the condition that all parts hold; true without parts.
+
+        Parameters
+        ----------
+        parts : list of conditions
+        """
 
     def any_of(self, parts: list[Condition]) -> Condition:
-        """Return the condition that at least one part holds; false without parts."""
+        """Return the condition that at least one part holds; false without parts.
+
+        Parameters
+        ----------
+        parts : list of conditions
+        """
 
     def negation(self, part: Condition) -> Condition:
-        """Return the condition that a part does not hold."""
+        """Return the condition that a part does not hold.
+
+        Parameters
+        ----------
+        part : condition
+        """
 
     def exists(self, field: str) -> Condition:
-        """Return the condition that a field is present and not null."""
+        """Return the condition that a field is present and not null.
+
+        Parameters
+        ----------
+        field : str
+            Keys of nested objects are joined by dots.
+        """
 
     def order(self, field: str, name: str, value: Scalar) -> Condition:
         """Return the condition that an element of a field is less or greater.
@@ -108,7 +129,14 @@ class ConditionBuilder(Protocol[Condition]):
         """
 
     def any_equal(self, field: str, values: list[Scalar]) -> Condition:
-        """Return the condition that an element of a field equals one of the values."""
+        """Return the condition that an element of a field equals one of the values.
+
+        Parameters
+        ----------
+        field : str
+            Keys of nested objects are joined by dots.
+        values : list of str, int or float
+        """
 
 
 def build_condition(condition: Filter, build: ConditionBuilder[Condition]) -> Condition:
@@ -138,6 +166,10 @@ def kind_of(value: object) -> str | None:
     """Return the kind of values that `value` can be compared with: "text" or "number".
 
     Return None for a value that no condition can match.
+
+    Parameters
+    ----------
+    value : object
     """
     if isinstance(value, str):
         return "text"
@@ -145,7 +177,12 @@ def kind_of(value: object) -> str | None:
 
 
 def is_utf8(text: str) -> bool:
-    """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
+    """Return True if UTF-8 can encode a string: no database stores lone surrogates.
+
+    Parameters
+    ----------
+    text : str
+    """
     return text.encode(errors="ignore").decode() == text
 
 
@@ -329,7 +366,12 @@ class FlatMetadata(NamedTuple):
 
 
 def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
-    """Return the flat form of one document's metadata."""
+    """Return the flat form of one document's metadata.
+
+    Parameters
+    ----------
+    metadata : mapping
+    """
     terms: dict[str, None] = {}
     bounds: dict[str, Any] = {}
     for name, kind, value in comparable_values(metadata):

@@ -95,6 +95,10 @@ def limited_reading(characters: int) -> Iterator[None]:
 
     Raise ValueError once it has read documents of more than `characters` characters in
     total.
+
+    Parameters
+    ----------
+    characters : int
     """
     token = _reading.set((characters, 0))
     try:
@@ -301,7 +305,13 @@ class DocumentDatabase:
         return documents
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of documents that satisfy a condition, in insertion order."""
+        """Return the ids of documents that satisfy a condition, in insertion order.
+
+        Parameters
+        ----------
+        where : mapping
+            ``{}`` selects all documents.
+        """
         condition = to_sql(where)
         query = f"SELECT id FROM documents WHERE {condition.sql} ORDER BY row"
         return [identity for (identity,) in self._read(query, condition.values)]
@@ -385,7 +395,17 @@ class DocumentDatabase:
             yield from self.get(ids[start : start + _STEP], missing="ignore")
 
     def save(self, path: Path) -> None:
-        """Write the database to a new file; other threads can read meanwhile."""
+        """Write the database to a new file; other threads can read meanwhile.
+
+        Parameters
+        ----------
+        path : Path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, such as on a full disk.
+        """
         try:
             with self._copying, closing(_connect(str(path))) as copy:
                 with self._lock:
@@ -426,7 +446,18 @@ def checked_rows(
 
 
 def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a document with changed fields; None removes a field."""
+    """Return the metadata of a document with changed fields; None removes a field.
+
+    Parameters
+    ----------
+    document : TextDocument
+    changes : mapping
+
+    Raises
+    ------
+    TypeError, ValueError
+        For changes that JSON cannot represent.
+    """
     encode_metadata(changes, document.id)
     merged = {**document.metadata, **changes}
     return {name: value for name, value in merged.items() if value is not None or name not in changes}
@@ -583,7 +614,17 @@ class _Term(NamedTuple):
 
 
 def to_sql(where: Filter) -> _Term:
-    """Translate a condition into SQL on the column ``documents.row``."""
+    """Translate a condition into SQL on the column ``documents.row``.
+
+    Parameters
+    ----------
+    where : mapping
+
+    Raises
+    ------
+    FilterError
+        For an invalid condition.
+    """
     return build_condition(where, _SQLBuilder())
 
 

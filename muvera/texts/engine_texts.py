@@ -63,15 +63,31 @@ class EngineTexts:
         """Return texts and metadata in the order of `ids`.
 
         For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
         """
         return self.index.documents(ids, missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
-        """Raise EngineError: databases answer conditions only in a search."""
+        """Raise EngineError: databases answer conditions only in a search.
+
+        Parameters
+        ----------
+        where : mapping
+            Ignored.
+        """
         self._refuse(_NO_LIST)
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the token vectors of texts, in half precision."""
+        """Return the token vectors of texts, in half precision.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         return self.index.engine.tokens(ids)
 
     @property
@@ -122,11 +138,23 @@ class EngineTexts:
         """Return ``read()``.
 
         Other programs can change the database between its reads.
+
+        Parameters
+        ----------
+        read : callable
         """
         return read()
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
-        """Store in the collection how many candidates ``recall=`` needs."""
+        """Store in the collection how many candidates ``recall=`` needs.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            At least 64 typical queries.
+        threads : int or None
+            None: all usable cores.
+        """
         self.index.calibrate(queries, threads=threads)
 
     # -- changing -------------------------------------------------------------
@@ -168,7 +196,15 @@ class EngineTexts:
         return names
 
     def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
-        """Replace the metadata of stored texts."""
+        """Replace the metadata of stored texts.
+
+        Parameters
+        ----------
+        documents : list of TextDocument
+            The texts as they are stored.
+        metadata : list of dict
+            The new metadata of each of them.
+        """
         tokens = self.tokens([document.id for document in documents])
         self.index.add(tokens, metadata, texts=[document.text for document in documents])
 
@@ -176,19 +212,36 @@ class EngineTexts:
         """Delete texts.
 
         For an unknown id, raise KeyError, or ignore it with ``missing="ignore"``.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
         """
         self.index.delete(ids, missing=missing)
 
     # -- folders --------------------------------------------------------------
 
     def rebuild(self, threads: int | None) -> None:
-        """Raise EngineError: the token vectors are in the database."""
+        """Raise EngineError: the token vectors are in the database.
+
+        Parameters
+        ----------
+        threads : int or None
+            Ignored.
+        """
         self._refuse(_NO_VECTORS)
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
         """Do nothing without a path, since changes are durable.
 
         Raise EngineError for a path.
+
+        Parameters
+        ----------
+        path : path or None
+        overwrite : bool
+            Ignored.
         """
         if path is not None:
             self._refuse("has no folder. Build a TextIndex to save one.")

@@ -371,6 +371,10 @@ def sentences_of(text: str) -> list[tuple[int, int]]:
     """Return the characters (start, stop) of each sentence of a text.
 
     Surrounding space is left out.
+
+    Parameters
+    ----------
+    text : str
     """
     bounds = [0]
     for match in (_LOWER_CASE_END if text.islower() else _END).finditer(text):

@@ -54,10 +54,21 @@ class Texts(Protocol):
         """
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of texts that satisfy a condition, in insertion order."""
+        """Return the ids of texts that satisfy a condition, in insertion order.
+
+        Parameters
+        ----------
+        where : mapping
+            ``{}`` selects all texts.
+        """
 
     def tokens(self, ids: list[int | str]) -> MultiVectors:
-        """Return the stored token vectors of texts, in the order of `ids`."""
+        """Return the stored token vectors of texts, in the order of `ids`.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
 
     @property
     def vectors(self) -> MuveraIndex:
@@ -89,12 +100,24 @@ class Texts(Protocol):
 
         All of them see the same texts, if the place can ensure this.  `read` can be
         called twice, because another thread may change the texts meanwhile.
+
+        Parameters
+        ----------
+        read : callable
+            Has no parameters.
         """
 
     def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
         """Measure how many candidates a search with ``recall=`` needs.
 
         `queries` are the token vectors of at least 64 typical queries.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            The token vectors of at least 64 typical queries.
+        threads : int or None
+            None: all usable cores.
         """
 
     # -- changing -------------------------------------------------------------
@@ -157,7 +180,13 @@ class Texts(Protocol):
     # -- folders --------------------------------------------------------------
 
     def rebuild(self, threads: int | None) -> None:
-        """Free the memory of deleted texts, and fit the vectors again."""
+        """Free the memory of deleted texts, and fit the vectors again.
+
+        Parameters
+        ----------
+        threads : int or None
+            None: all usable cores.
+        """
 
     def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
         """Write everything to a folder.

@@ -215,7 +215,7 @@ def _parsed(content: str, place: str) -> Any:
 
 
 def _document(
-    row: Any, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
+    row: object, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
 ) -> tuple[int | str | None, str | None, dict[str, Any]]:
     """Return the id, the text and the metadata of a row."""
     row = {text[-1]: row} if isinstance(row, str) else row

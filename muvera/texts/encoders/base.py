@@ -102,11 +102,21 @@ class ModelEncoder(TextEncoder):
         """
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, in order."""
+        """Encode texts as documents, in order.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        """
         return self._encode(list(texts), "document")
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries, in order."""
+        """Encode texts as queries, in order.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        """
         return self._encode(list(texts), "query")
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
@@ -129,7 +139,13 @@ class NoEncoder(ModelEncoder):
         self.name = name
 
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
-        """Raise ValueError."""
+        """Raise ValueError.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
 
 
@@ -186,7 +202,13 @@ class CachedEncoder(ModelEncoder):
             self._connection.close()
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored vectors of each text, after storing those of new texts."""
+        """Return the stored vectors of each text, after storing those of new texts.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
         matrices = {key: self._read(key) for key in set(keys)}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if matrices[key] is None}
@@ -200,7 +222,13 @@ class CachedEncoder(ModelEncoder):
         return [matrices[key] for key in keys]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector."""
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         return self._encoder.token_spans(text, side)
 
     @contextmanager
@@ -220,7 +248,7 @@ class CachedEncoder(ModelEncoder):
         return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(-1, row[1])
 
 
-def as_texts(texts: Any, name: str = "texts") -> list[str]:
+def as_texts(texts: object, name: str = "texts") -> list[str]:
     """Return a string or a collection of strings as a list.
 
     Parameters

@@ -37,7 +37,12 @@ class TokenStates(NamedTuple):
 
 
 def unit_vectors(vectors: FloatMatrix) -> FloatMatrix:
-    """Scale rows to length 1; rows of zeros stay zero."""
+    """Scale rows to length 1; rows of zeros stay zero.
+
+    Parameters
+    ----------
+    vectors : float32 (n, dimension) or (dimension,)
+    """
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
@@ -47,6 +52,12 @@ def is_punctuation(token: str) -> bool:
 
     These are ASCII marks and Unicode's categories that begin with P.
 
+    Parameters
+    ----------
+    token : str
+
+    Examples
+    --------
     >>> [is_punctuation(token) for token in [".", "+", "\u2014", "\u00d7", "a.b", ""]]
     [True, True, True, False, False, False]
     """
@@ -83,11 +94,23 @@ class MiniLMEncoder(ModelEncoder):
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
 
     def matrices(self, texts: list[str], side: TextSide) -> list[FloatMatrix]:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return [states.vectors for states in self.read(texts, side)]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector."""
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
@@ -147,11 +170,23 @@ class SampleEncoder(ModelEncoder):
         }
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored token vectors of each text."""
+        """Return the stored token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return [self._texts[side][text][0] for text in texts]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector."""
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         lower = text.lower()
         position = 0
         spans = []

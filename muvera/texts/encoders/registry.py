@@ -59,7 +59,13 @@ class SentenceTransformersEncoder(ModelEncoder):
         self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         encode = self._model.encode_query if side == "query" else self._model.encode_document
         return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
 
@@ -88,7 +94,13 @@ class PyLateEncoder(ModelEncoder):
         self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
 
 
@@ -140,7 +152,13 @@ class FastembedEncoder(ModelEncoder):
             ) from error
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         if side == "query":
             return self._model.query_embed(texts)
         # A batch is padded to its longest text, so texts of similar length are encoded
@@ -154,6 +172,11 @@ class FastembedEncoder(ModelEncoder):
         """Return the characters of each token vector.
 
         None for a model without a tokenizer.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
         """
         colbert: Any = getattr(self._model, "model", None)
         if not hasattr(colbert, "tokenize"):
@@ -209,6 +232,11 @@ class HTTPEncoder(ModelEncoder):
 
         Raise ConnectionError without an answer, or ValueError for an answer that has no
         token vectors.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
         """
         body = json.dumps({"model": self._model, "input": texts}).encode()
         request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
@@ -237,7 +265,7 @@ class HTTPEncoder(ModelEncoder):
         return matrices
 
 
-def _matrix(values: Any) -> NDArray[np.float32]:
+def _matrix(values: object) -> NDArray[np.float32]:
     matrix = np.asarray(values, np.float32)
     if matrix.ndim != 2:
         raise ValueError(f"vectors have shape {matrix.shape} instead of (tokens, dimension)")
@@ -294,7 +322,7 @@ def load_text_encoder(name: str) -> TextEncoder:
     raise ValueError(f"There is no text encoder {name!r}. Use one of: {_NAMES}.")
 
 
-def as_text_encoder(encoder: Any) -> TextEncoder:
+def as_text_encoder(encoder: object) -> TextEncoder:
     """Return the text encoder of a name, or `encoder` itself.
 
     Parameters
