@@ -125,7 +125,6 @@ class TextIndex:
         Returns
         -------
         TextIndex
-            In memory, also if it was saved.
 
         Raises
         ------
@@ -398,7 +397,7 @@ class TextIndex:
         Returns
         -------
         TextIndex
-            In memory.  Its changes do not reach the folder until :meth:`save`.
+            Its changes do not reach the folder until :meth:`save`.
 
         Raises
         ------
@@ -506,15 +505,15 @@ class TextIndex:
             a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
-        contents = as_texts(queries, "queries")
-        encoded = encode_texts(self._encoder.encode_queries, contents)
+        texts = as_texts(queries, "queries")
+        encoded = encode_texts(self._encoder.encode_queries, texts)
 
         def find() -> list[list[Hit]]:
-            best = self._texts.rank(contents, encoded, options)
-            found = [self._hits(parts) for parts in best]
-            return self._explained(contents, encoded, found) if explain else found
+            ranked = self._texts.rank(texts, encoded, options)
+            found = [self._hits(parts) for parts in ranked]
+            return self._explained(texts, encoded, found) if explain else found
 
-        # An explanation needs the text and the tokens of the same state.
+        # An explanation reads a text and its tokens, which must be of one state.
         found = self._texts.on_one_state(find) if explain else find()
         return found[0] if isinstance(queries, str) else found
 
@@ -558,18 +557,19 @@ class TextIndex:
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
-        contents = as_texts(queries, "queries")
-        encoded = encode_texts(self._encoder.encode_queries, contents)
+        more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
+        texts = as_texts(queries, "queries")
+        encoded = encode_texts(self._encoder.encode_queries, texts)
 
         def find() -> list[list[Hit]]:
-            best = self._texts.rank(contents, encoded, texts)
+            ranked = self._texts.rank(texts, encoded, more_texts)
             found = [
-                self._sentences(tokens, parts, k, alpha) for tokens, parts in zip(encoded, best, strict=True)
+                self._sentences(tokens, parts, k, alpha)
+                for tokens, parts in zip(encoded, ranked, strict=True)
             ]
-            return self._explained(contents, encoded, found) if chosen.explain else found
+            return self._explained(texts, encoded, found) if chosen.explain else found
 
-        # Sentences need the text and the tokens of the same state.
+        # A sentence is a part of a text and of its tokens, which must be of one state.
         found = self._texts.on_one_state(find)
         return found[0] if isinstance(queries, str) else found
 
