@@ -171,11 +171,8 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
-        entries = zip(
-            repeat({}) if metadata is None else metadata,
-            repeat(None) if texts is None else texts,
-            strict=False,
-        )
+        values_of_all = iter(repeat({}) if metadata is None else metadata)
+        texts_of_all = iter(repeat(None) if texts is None else texts)
         report = AddReport()
         position = 0
         for batch in as_batches(documents):
@@ -186,14 +183,13 @@ class EngineIndex:
                         "resume=True to continue an addition."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
-            own_entries = list(islice(entries, len(batch)))
-            position += len(own_entries)
-            if len(own_entries) < len(batch):
-                raise ValueError(_UNEQUAL.format(f"only {position}"))
-            rows = [
-                _row(id, values, text)
-                for id, (values, text) in zip(batch.ids.tolist(), own_entries, strict=True)
-            ]
+            values = list(islice(values_of_all, len(batch)))
+            contents = list(islice(texts_of_all, len(batch)))
+            least = min(len(values), len(contents))
+            if least < len(batch):
+                raise ValueError(_UNEQUAL.format(f"only {position + least}"))
+            rows = list(map(_row, batch.ids.tolist(), values, contents))
+            position += len(rows)
             if self.engine.description is None:
                 self._create(batch, threads)
             self._require_kind(batch)
@@ -203,8 +199,8 @@ class EngineIndex:
                 report = report.plus(self._write(some, some_rows, resume, threads))
                 if progress is not None:
                     progress(len(some))
-        all_documents_are_read = metadata is not None or texts is not None
-        if all_documents_are_read and next(entries, None) is not None:
+        sources = ((metadata, values_of_all), (texts, texts_of_all))
+        if any(every is not None and list(islice(rest, 1)) for every, rest in sources):
             raise ValueError(_UNEQUAL.format(f"more than {position}"))
         if self.engine.description is not None:
             self.engine.finish()

@@ -281,3 +281,12 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     index.add(DOCUMENTS)
     assert index.encoder.config == FDEConfig(dimension=DIM)
     assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
+
+
+@pytest.mark.parametrize(("entries", "texts"), [(39, 40), (40, 39), (41, 40), (40, 41)])
+def test_each_document_has_one_entry_of_metadata_and_one_text(
+    collections: Any, entries: int, texts: int
+) -> None:
+    index = opened(collections("unequal"))
+    with pytest.raises(ValueError, match=r"one entry per document, got (only 39|more than 40)"):
+        index.add(SOME, METADATA_OF[:entries], texts=["text"] * texts)
