@@ -15,26 +15,35 @@ from .data.multivectors import MultiVectors, as_multivectors
 from .data.ranking import Ranking, best_first
 from .fde.encoder import FDEEncoder
 from .fde.files import load_encoder
+from .index.settings import num_candidates
 from .utils.checks import import_extra, require_choice
 
-# Columns: lists of fixed-size lists of floats, as MultiVectors.to_arrow returns them,
-# and their vectors.
-_TOKENS, _VECTOR = "tokens", "vector"
+# Column of token vectors: lists of fixed-size lists of floats, as MultiVectors.to_arrow
+# returns them.
+_TOKENS = "tokens"
+
+# Column of the first-stage vectors.
+_VECTOR = "vector"
 
 
 class EncodeDocuments:
-    """Add the column "vector", fixed-size lists of float32, to Arrow tables with the column "tokens".
+    """Add the column "vector" to Arrow tables with the column "tokens".
 
-    Each worker creates one instance, which reads the encoder once, and calls it with
-    its tables.  It uses one thread.  The vectors are bitwise equal to those of one
-    process, however the rows are split into tables.
+    The vectors are fixed-size lists of float32.  Each worker creates one instance,
+    which reads the encoder once, and calls it with its tables.  It uses one thread.
+    However the rows are split into tables, the vectors are bitwise equal to the vectors
+    that one process makes.
 
     Parameters
     ----------
     encoder : path or FDEEncoder
         A fitted encoder, or the folder of one.  A folder that every worker can read
-        saves sending the encoder to every worker (about 60 MB).  Raise
-        FileNotFoundError or ValueError for other folders or encoders.
+        saves sending the encoder to every worker (about 60 MB).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        For a folder without an encoder, or an encoder that is not fitted.
 
     Examples
     --------
@@ -42,7 +51,8 @@ class EncodeDocuments:
     >>> from muvera import FDEConfig, FDEEncoder
     >>> texts = MultiVectors.from_arrays([np.eye(2, 4), np.ones((1, 4))])
     >>> encoder = FDEEncoder(FDEConfig(dimension=4)).fit(texts)
-    >>> EncodeDocuments(encoder)(pa.table({"id": [1, 2], "tokens": texts.to_arrow()})).column_names
+    >>> table = pa.table({"id": [1, 2], "tokens": texts.to_arrow()})
+    >>> EncodeDocuments(encoder)(table).column_names
     ['id', 'tokens', 'vector']
     """
 
@@ -52,10 +62,23 @@ class EncodeDocuments:
             raise ValueError("The encoder is not fitted. Call its fit before encoding.")
 
     def __call__(self, table: Any) -> Any:
-        """Return the pyarrow.Table with the column of vectors.
+        """Return a table with the column of vectors.
 
-        Raise ValueError or TypeError for a missing column "tokens", a column "vector",
-        or tokens of another dimension.
+        Parameters
+        ----------
+        table : pyarrow.Table
+            With "tokens", lists of fixed-size lists of floats.
+
+        Returns
+        -------
+        pyarrow.Table
+            All columns, and "vector".
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a missing column "tokens", a column "vector", or tokens of another
+            dimension.
         """
         pa = import_extra("pyarrow", "parquet", "Encoding tables")
         if _TOKENS not in table.column_names:
@@ -82,7 +105,15 @@ class ShardError(RuntimeError):
 
 
 class ShardedAnswer(NamedTuple):
-    """One ranking per query over the shards that answered, and for each other shard the reason."""
+    """The answer of a :class:`ShardedIndex`.
+
+    Parameters
+    ----------
+    rankings : list of Ranking
+        One per query, over the shards that answered.
+    failed : dict of str to str
+        For each shard that did not answer, by name, the reason.
+    """
 
     rankings: list[Ranking]
     failed: dict[str, str]
@@ -97,8 +128,12 @@ class ShardedIndex:
     ----------
     shards : dict of str to MuveraIndex or HTTPShard
         By name: indexes in this process or behind servers, or other objects with the
-        method ``HTTPShard.search``.  An id must be in only one shard.  Raise ValueError
-        for no shards.
+        method ``HTTPShard.search``.  An id must be in only one shard.
+
+    Raises
+    ------
+    ValueError
+        For no shards.
     """
 
     def __init__(self, shards: dict[str, Any]) -> None:
@@ -111,7 +146,7 @@ class ShardedIndex:
         queries: Any,
         k: int = 10,
         *,
-        candidates: int = 100,
+        candidates: int | None = None,
         on_failure: Literal["raise", "report"] = "raise",
     ) -> ShardedAnswer:
         """Return the `k` best documents of all shards for each query.
@@ -120,26 +155,35 @@ class ShardedIndex:
         ----------
         queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
         k : int
-        candidates : int
-            Documents that each shard ranks exactly.
+            Maximum number of documents for each query.
+        candidates : int, optional
+            Documents that each shard ranks exactly.  More raise recall and take longer,
+            in proportion.  Default: 100, or `k` if that is more.
         on_failure : {"raise", "report"}
-            With "report", return the rankings of the other shards and name those that
-            failed.
+            With "report", return the rankings of the other shards and name the shards
+            that failed.
+
+        Returns
+        -------
+        ShardedAnswer
 
         Raises
         ------
         ShardError
             If a shard does not answer, or with "report" if none does.
+        TypeError, ValueError
+            For wrong queries or a wrong setting.
         """
         require_choice("on_failure", on_failure, ("raise", "report"))
         texts = as_multivectors(queries, "queries")
-
+        count = max(k, num_candidates(k, candidates))
         with ThreadPoolExecutor(len(self._shards)) as pool:
             answers = {
-                name: pool.submit(shard.search, texts, k, candidates=max(candidates, k))
+                name: pool.submit(shard.search, texts, k, candidates=count)
                 for name, shard in self._shards.items()
             }
-        rankings, failed = [], {}
+        rankings = []
+        failed = {}
         for name, answer in answers.items():
             error = answer.exception()
             if isinstance(error, (ValueError, TypeError)):  # wrong queries, not a fault of the shard
@@ -154,7 +198,8 @@ class ShardedIndex:
                 f"{len(failed)} of {len(answers)} shards did not answer, such as {name!r}: {reason} Use "
                 "on_failure='report' to get the answers of the others."
             )
-        return ShardedAnswer([_merged(own, k) for own in zip(*rankings, strict=True)], failed)
+        merged = [_merged(of_one_query, k) for of_one_query in zip(*rankings, strict=True)]
+        return ShardedAnswer(merged, failed)
 
 
 class HTTPShard:
@@ -165,16 +210,28 @@ class HTTPShard:
     url : str
         Such as ``"http://127.0.0.1:8080"``.
     timeout : float
-        Seconds.
+        Seconds to wait for an answer.
     """
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
-        self._url, self._timeout = url.rstrip("/"), timeout
+        self._url = url.rstrip("/")
+        self._timeout = timeout
 
     def search(self, queries: MultiVectors, k: int, *, candidates: int) -> list[Ranking]:
-        """Return the `k` best documents of the server for each query.
+        """Return the best documents of the server for each query.
 
-        Raise ShardError if the server does not answer, or refuses.
+        Parameters
+        ----------
+        queries : MultiVectors
+        k : int
+            Maximum number of documents for each query.
+        candidates : int
+            Documents that the server ranks exactly.
+
+        Raises
+        ------
+        ShardError
+            If the server does not answer, or refuses.
         """
         vectors = [np.asarray(query).tolist() for query in queries]
         body = {"vectors": vectors, "k": k, "candidates": candidates}
@@ -189,8 +246,13 @@ class HTTPShard:
                 with error:
                     detail = error.read(300).decode("utf-8", "replace")
             raise ShardError(f"{self._url} does not answer the search: {error}. {detail}".strip()) from None
-        columns = [([hit["id"] for hit in own], [hit["score"] for hit in own]) for own in results]
-        return [Ranking(np.array(ids), np.array(scores, np.float32)) for ids, scores in columns]
+        return [
+            Ranking(
+                np.array([hit["id"] for hit in hits]),
+                np.array([hit["score"] for hit in hits], np.float32),
+            )
+            for hits in results
+        ]
 
 
 def _merged(rankings: tuple[Ranking, ...], k: int) -> Ranking:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from muvera.texts.encoders.base import TextEncoder, TextSide
-from muvera.texts.encoders.minilm import MiniLMEncoder, unit_rows
+from muvera.texts.encoders.minilm import MiniLMEncoder, unit_vectors
 from muvera.texts.encoders.registry import SentenceTransformersEncoder
 
 from .loading import read_judgements, read_rows
@@ -145,7 +145,7 @@ def fit_reduction(samples: Iterable[NDArray[np.floating[Any]]], dimension: int) 
 
 def reduced(vectors: NDArray[np.floating[Any]], reduction: NDArray[np.float32]) -> NDArray[np.float16]:
     """Reduce vectors (n, dim_in) to unit vectors of fewer dimensions."""
-    return unit_rows(np.asarray(vectors, np.float32) @ reduction).astype(np.float16)
+    return unit_vectors(np.asarray(vectors, np.float32) @ reduction).astype(np.float16)
 
 
 def _encode(encoder: TextEncoder, side: TextSide, texts: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -22,8 +22,14 @@ from ..texts.store import TextStore
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import write_json
 
-# Names in the folder of an index: the index, its settings, and RAGatouille's settings.
-_INDEX, _FACTS, _PLAID = "muvera", "muvera.json", "metadata.json"
+# Name of the TextIndex in the folder of an index.
+_INDEX = "muvera"
+
+# Name of the file with its checkpoint and passage length.
+_FACTS = "muvera.json"
+
+# Name of RAGatouille's file of settings.
+_PLAID = "metadata.json"
 
 # Modules that run ColBERT checkpoints, in order of preference.
 _LIBRARIES = ("pylate", "sentence_transformers", "fastembed")
@@ -36,11 +42,15 @@ _EXACT = IndexSettings(tokens="float32", exact_tokens=1 << 62)
 def split_sentences(
     documents: Sequence[str], document_ids: Sequence[str], chunk_size: int = 256
 ) -> list[dict[str, Any]]:
-    """Split documents into passages of consecutive sentences; neighboring passages overlap by up to a quarter.
+    """Split documents into passages of consecutive sentences.
+
+    Neighboring passages overlap by up to a quarter.
 
     Parameters
     ----------
-    documents, document_ids : sequence of str
+    documents : sequence of str
+    document_ids : sequence of str
+        One for each document.
     chunk_size : int
         Maximum number of tokens of a passage.  A token is estimated as 4 ASCII
         characters or 1 other character.
@@ -52,7 +62,8 @@ def split_sentences(
 
     Examples
     --------
-    >>> passages = split_sentences(["One is here. Two is here. Three is here."], ["a"], chunk_size=8)
+    >>> documents = ["One is here. Two is here. Three is here."]
+    >>> passages = split_sentences(documents, ["a"], chunk_size=8)
     >>> [passage["content"] for passage in passages]
     ['One is here. Two is here.', 'Three is here.']
     """
@@ -80,7 +91,7 @@ def _passages(text: str, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(text: str, start: int, stop: int, size: int, before: list[float]) -> Iterator[tuple[int, int]]:
-    """Yield the range (start, stop) of a sentence, halved until each part has at most `size` tokens."""
+    """Yield the parts (start, stop) of a sentence, of at most `size` tokens each."""
     if stop - start < 2 or before[stop] - before[start] <= size:
         yield start, stop
         return
@@ -98,6 +109,16 @@ class RAGPretrainedModel:
     faiss are ignored.  Create a model with :meth:`from_pretrained` or
     :meth:`from_index`.
 
+    Parameters
+    ----------
+    encoder : TextEncoder
+    checkpoint : str
+        The name to store for the encoder.
+    root : Path
+        Folder of all indexes.
+    folder : Path, optional
+        The index to open.
+
     Attributes
     ----------
     encoder : TextEncoder
@@ -107,20 +128,28 @@ class RAGPretrainedModel:
     Examples
     --------
     >>> from muvera.compat.ragatouille import RAGPretrainedModel
-    >>> RAG = RAGPretrainedModel.from_pretrained("colbert-ir/colbertv2.0")  # doctest: +SKIP
-    >>> RAG.index(index_name="fruit", collection=["a red apple", "a green pear"])  # doctest: +SKIP
+    >>> checkpoint = "colbert-ir/colbertv2.0"
+    >>> RAG = RAGPretrainedModel.from_pretrained(checkpoint)  # doctest: +SKIP
+    >>> collection = ["a red apple", "a green pear"]
+    >>> RAG.index(index_name="fruit", collection=collection)  # doctest: +SKIP
     '.ragatouille/colbert/indexes/fruit'
     >>> RAG.search("fruit that is red", k=1)[0]["content"]  # doctest: +SKIP
     'a red apple'
     """
 
-    def __init__(self, encoder: TextEncoder, checkpoint: str, root: Path) -> None:
+    def __init__(self, encoder: TextEncoder, checkpoint: str, root: Path, folder: Path | None = None) -> None:
         self.encoder = encoder
         self.text_index: TextIndex | None = None
         self._encoded: TextIndex | None = None
-        self._checkpoint, self._length = checkpoint, 256
-        #: Folder of all indexes, and folder of the open index.
-        self._root, self._folder = root, root
+        self._checkpoint = checkpoint
+        #: Maximum number of tokens of a passage.
+        self._length = 256
+        #: Folder of all indexes.
+        self._root = root
+        #: Folder of the open index.
+        self._folder = root
+        if folder is not None:
+            self._open(folder)
 
     @classmethod
     def from_pretrained(
@@ -136,10 +165,16 @@ class RAGPretrainedModel:
         ----------
         pretrained_model_name_or_path : str, path or TextEncoder
             A name of :func:`muvera.load_text_encoder`, or a ColBERT checkpoint for
-            PyLate, sentence-transformers 6 or fastembed, whichever is installed.  Raise
-            ImportError if none of them is.
+            PyLate, sentence-transformers 6 or fastembed, whichever is installed.
+        n_gpu, verbose
+            Ignored.
         index_root : str, optional
             Folder of all indexes.  Default: ".ragatouille/".
+
+        Raises
+        ------
+        ImportError
+            If no library that runs the checkpoint is installed.
         """
         encoder, checkpoint = _encoder_of(pretrained_model_name_or_path)
         return cls(encoder, checkpoint, Path(index_root or ".ragatouille/") / "colbert" / "indexes")
@@ -161,17 +196,24 @@ class RAGPretrainedModel:
         ----------
         index_path : path
             Open only folders that you trust: the folder names the checkpoint to load.
+        n_gpu, verbose
+            Ignored.
         encoder : TextEncoder or str, optional
-            Use this model instead.  Required if the folder names a server or no model,
-            otherwise ValueError.
+            Use this model instead.  Required if the folder names a server or no model.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder has no index.
+        ValueError
+            If `encoder` is missing.
         """
         path = Path(index_path)
         checkpoint = str(_facts(path).get("checkpoint") or "")
         if encoder is None and (not checkpoint or checkpoint.startswith(("http:", "https:"))):
             raise ValueError(f"{path} names the model {checkpoint!r}. Give encoder= if you trust it.")
-        model = cls(_encoder_of(checkpoint if encoder is None else encoder)[0], checkpoint, path.parent)
-        model._open(path)
-        return model
+        model, _ = _encoder_of(checkpoint if encoder is None else encoder)
+        return cls(model, checkpoint, path.parent, path)
 
     # -- indexes --------------------------------------------------------------
 
@@ -189,23 +231,44 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> str:
-        """Split documents into passages, encode these, save an index, and return its folder.
+        """Split documents into passages, encode the passages, and save an index.
 
         Parameters
         ----------
-        document_ids, document_metadatas : sequence of str, sequence of dict, optional
-            Default: random ids, no metadata.
+        collection : sequence of str
+            The documents.
+        document_ids : sequence of str, optional
+            Default: random ids.
+        document_metadatas : sequence of dict, optional
+            One for each document.
         index_name : str, optional
             Default: the checkpoint's name and "new_index".
         overwrite_index : bool or "reuse"
             If the index exists: replace it (True), raise FileExistsError (False), or
             open it ("reuse").
-        max_document_length, split_documents : int, bool
-            Split documents into passages of at most this many tokens.
-        document_splitter_fn, preprocessing_fn : callables, optional
-            Return passages as ``{"document_id", "content"}``.  Called as ``f(documents,
-            document_ids, chunk_size=max_document_length)`` and ``f(passages,
-            document_ids)``.
+        max_document_length : int
+            Maximum number of tokens of a passage.
+        split_documents : bool
+            False: each document is one passage.
+        document_splitter_fn : callable, optional
+            Called as ``f(documents, document_ids, chunk_size=max_document_length)``.
+            It returns passages as ``{"document_id", "content"}``.
+        preprocessing_fn : callable or sequence of callables, optional
+            Called as ``f(passages, document_ids)``.  They return passages.
+        bsize, use_faiss
+            Ignored.
+
+        Returns
+        -------
+        str
+            The folder of the index.
+
+        Raises
+        ------
+        FileExistsError
+            See `overwrite_index`.
+        ValueError
+            For repeated ids, or not one id and one dict of metadata per document.
         """
         folder = self._root / (index_name or f"{self._checkpoint}new_index")
         if overwrite_index in (False, "reuse") and any((folder / file).exists() for file in (_INDEX, _PLAID)):
@@ -236,7 +299,21 @@ class RAGPretrainedModel:
         bsize: int = 32,
         use_faiss: bool = False,
     ) -> None:
-        """Add documents like :meth:`index`, but skip ids that are in use; then save."""
+        """Add documents to an index, and save it.
+
+        Documents whose ids are in use are skipped.
+
+        Parameters
+        ----------
+        new_collection, new_document_ids, new_document_metadatas
+            The documents, as for :meth:`index`.
+        index_name : str, optional
+            Open this index first.
+        split_documents, document_splitter_fn, preprocessing_fn
+            As for :meth:`index`.
+        bsize, use_faiss
+            Ignored.
+        """
         index = self._opened(index_name)
         split = document_splitter_fn if split_documents else None
         texts, metadata = self._split(
@@ -249,7 +326,15 @@ class RAGPretrainedModel:
             index.save(self._folder / _INDEX)
 
     def delete_from_index(self, document_ids: Sequence[str] | str, index_name: str | None = None) -> None:
-        """Delete documents and save; unknown ids are ignored."""
+        """Delete documents, and save the index.
+
+        Parameters
+        ----------
+        document_ids : str or sequence of str
+            Unknown ids are ignored.
+        index_name : str, optional
+            Open this index first.
+        """
         index = self._opened(index_name)
         index.delete(index.select(_of_documents(as_texts(document_ids, "document_ids"))))
         index.save(self._folder / _INDEX)
@@ -268,8 +353,13 @@ class RAGPretrainedModel:
 
         Parameters
         ----------
+        query : str or sequence of str
         index_name : str, optional
             Open this index first.
+        k : int
+            Maximum number of passages for each query.
+        force_fast : bool
+            Ignored.
         zero_index_ranks : bool
             Count ranks from 0.
         doc_ids : sequence of str, optional
@@ -302,6 +392,17 @@ class RAGPretrainedModel:
     ) -> Any:
         """Rank documents by exact Chamfer similarity.
 
+        Parameters
+        ----------
+        query : str or sequence of str
+        documents : sequence of str
+        k : int
+            Maximum number of documents for each query.
+        zero_index_ranks : bool
+            Count ranks from 0.
+        bsize : int or str
+            Ignored.
+
         Returns
         -------
         list of dict, or list of such lists
@@ -319,7 +420,18 @@ class RAGPretrainedModel:
         verbose: bool = True,
         max_document_length: int | str = "auto",
     ) -> None:
-        """Encode more documents for :meth:`search_encoded_docs`."""
+        """Encode documents for :meth:`search_encoded_docs`, besides earlier ones.
+
+        Parameters
+        ----------
+        documents : sequence of str
+        bsize, verbose
+            Ignored.
+        document_metadatas : sequence of dict, optional
+            One for each document.
+        max_document_length : int or "auto"
+            Maximum number of tokens of a document.  "auto": as before.
+        """
         if isinstance(max_document_length, int):
             self._set_length(max_document_length)
         texts = as_texts(documents, "documents")
@@ -328,22 +440,52 @@ class RAGPretrainedModel:
         self._encoded.add(texts, metadata=_metadata_of(texts, document_metadatas))
 
     def search_encoded_docs(self, query: str | Sequence[str], k: int = 10, bsize: int = 32) -> Any:
-        """Rank the encoded documents.
+        """Rank the encoded documents by exact Chamfer similarity.
 
-        Return results like :meth:`rerank`, with "document_metadata" if it was given.
+        Parameters
+        ----------
+        query : str or sequence of str
+        k : int
+            Maximum number of documents for each query.
+        bsize : int
+            Ignored.
+
+        Returns
+        -------
+        list of dict, or list of such lists
+            As for :meth:`rerank`, with "document_metadata" if it was given.
+
+        Raises
+        ------
+        ValueError
+            Before :meth:`encode` was called.
         """
         if self._encoded is None:
             raise ValueError("There are no encoded documents. Call encode first.")
         return _results(self._encoded.search(as_texts(query, "query"), k, words=0), "result_index", False)
 
     def clear_encoded_docs(self, force: bool = False) -> None:
-        """Delete the encoded documents."""
+        """Delete the encoded documents.
+
+        Parameters
+        ----------
+        force : bool
+            Ignored.
+        """
         self._encoded = None
 
     def as_langchain_retriever(self, **kwargs: Any) -> Any:
-        """Return a LangChain retriever.
+        """Return a LangChain retriever of passages.
 
-        `kwargs` are those of :meth:`search`, such as ``k=3``.
+        Parameters
+        ----------
+        **kwargs
+            Arguments of :meth:`search`, such as ``k=3``.
+
+        Raises
+        ------
+        ImportError
+            Without LangChain.
         """
         from ..integrations.langchain import FunctionRetriever
 
@@ -356,7 +498,12 @@ class RAGPretrainedModel:
     # -- helpers --------------------------------------------------------------
 
     def _split(
-        self, documents: Any, ids: Any, metadatas: Any, split: _Function | None, preprocess: Any
+        self,
+        documents: Sequence[str],
+        ids: Sequence[str] | None,
+        metadatas: Sequence[dict[str, Any]] | None,
+        split: _Function | None,
+        preprocess: _Function | Sequence[_Function] | None,
     ) -> tuple[list[str], list[dict[str, Any]]]:
         """Return the texts of passages, and the metadata to store for each."""
         texts = as_texts(documents, "collection")
@@ -388,7 +535,8 @@ class RAGPretrainedModel:
         self._set_length(int(_facts(folder).get("doc_maxlen") or self._length))
         saved = (folder / _INDEX).exists()
         index = TextIndex.load(folder / _INDEX, self.encoder) if saved else _read_plaid(folder, self.encoder)
-        self.text_index, self._folder = index, folder
+        self.text_index = index
+        self._folder = folder
         if not saved and os.access(folder, os.W_OK):
             self._write_facts(folder)
             index.save(folder / _INDEX)
@@ -399,9 +547,9 @@ class RAGPretrainedModel:
         write_json(folder / _FACTS, {"checkpoint": self._checkpoint, "doc_maxlen": self._length})
 
     def _set_length(self, tokens: int) -> None:
-        """Set the passage length.
+        """Set the passage length, and let the model encode passages of this length.
 
-        Raise the maximum length of a model of PyLate or sentence-transformers to it.
+        PyLate and sentence-transformers would cut them off.
         """
         self._length = tokens
         model: Any = getattr(self.encoder, "_model", None)
@@ -413,7 +561,7 @@ class RAGPretrainedModel:
 def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
     """Return RAGatouille's dicts, with the id of each text under `key`.
 
-    Unpack those of a single query.
+    A single query gives one list instead of a list of lists.
     """
     results = [
         [
@@ -427,8 +575,8 @@ def _results(best: list[list[Hit]], key: str, zero: bool) -> Any:
 
 def _metadata_of(texts: list[str], values: Sequence[dict[str, Any] | None] | None) -> list[dict[str, Any]]:
     """Return the metadata to store for each text; None is not stored."""
-    given = [None] * len(texts) if values is None else values
-    return [{} if one is None else {"document_metadata": one} for one in given]
+    values = [None] * len(texts) if values is None else values
+    return [{} if one is None else {"document_metadata": one} for one in values]
 
 
 def _of_documents(ids: Sequence[str]) -> dict[str, Any]:
@@ -443,7 +591,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     return dict(read_json_object(folder / _PLAID).get("config") or {})
 
 
-def _encoder_of(model: Any) -> tuple[TextEncoder, str]:
+def _encoder_of(model: str | os.PathLike[str] | TextEncoder) -> tuple[TextEncoder, str]:
     """Return a text encoder and the name to store for it."""
     if not isinstance(model, (str, os.PathLike)):
         return as_text_encoder(model), model.name
@@ -477,6 +625,6 @@ def _read_plaid(folder: Path, encoder: TextEncoder) -> TextIndex:
         )
     database = DocumentDatabase(encoder.name)
     stored = _metadata_of(texts, [metadata.get(name) for name in names])
-    values = [{"document_id": name, **own} for name, own in zip(names, stored, strict=True)]
+    values = [{"document_id": name, **of_text} for name, of_text in zip(names, stored, strict=True)]
     database.put(range(len(texts)), texts, values)
     return TextIndex(TextStore(MuveraIndex.from_plaid(source), database), encoder)

@@ -1,4 +1,4 @@
-"""Vector databases as the first stage: one interface, and an index that encodes, filters and ranks."""
+"""Vector databases as the first stage of a search, behind one interface."""
 
 from .base import SCHEMES, AddReport, Description, Engine, EngineError, EngineInfo, open_engine
 from .engine_index import EngineIndex

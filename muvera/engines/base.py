@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import numpy as np
@@ -24,13 +23,16 @@ from numpy.typing import NDArray
 from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..fde.files import load_encoder
-from ..metadata import COMPARISONS, Filter, FlatMetadata, bound_name, build_condition, flatten, is_utf8, term
+from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
+from .conditions import Conditions
 
+#: First-stage vectors, one a row.
 Vectors = NDArray[np.float32]
 
 #: Ids, best first, and the engine's scores, for each query.
 Hits = list[tuple[list[Any], Sequence[float]]]
 
+#: What an engine stores for each document.
 Column = Literal["id", "metadata", "tokens"]
 
 #: URL schemes, with the module and class that open them.
@@ -47,8 +49,11 @@ SCHEMES: dict[str, tuple[str, str]] = {
 # Collection names that all engines accept.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
-# Number of ids per read or deletion, and bytes of one part of an encoder.
-_IDS, _PART_BYTES = 500, 1 << 20
+# Ids of one read, deletion or condition, which lists all of them.
+_IDS = 500
+
+# Bytes of one part of an encoder: a part fits into a value of every engine.
+_PART_BYTES = 1 << 20
 
 
 class EngineError(ValueError):
@@ -60,13 +65,22 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Description:
-    """Properties of a collection, fixed when it was created, and its calibration."""
+    """Properties of a collection, fixed when it was created, and its calibration.
 
+    It is stored in the collection as JSON, by the names of these fields.
+    """
+
+    #: Floats of a first-stage vector.
     vector_dimension: int
+    #: Floats of a token vector.
     token_dimension: int
-    tokens: bool  #: True if the engine stores tokens, in half precision.
-    integer_ids: bool  #: True if ids are integers, False if they are strings.
-    encoder: str  #: SHA-256 of the fitted encoder.
+    #: True if the engine stores tokens, in half precision.
+    tokens: bool
+    #: True if ids are integers, False if they are strings.
+    integer_ids: bool
+    #: SHA-256 of the fitted encoder.
+    encoder: str
+    #: Name of the text encoder, or None if the documents are not texts.
     text_encoder: str | None = None
     #: Calibrated number of candidates for each mean recall; empty without a
     #: calibration.
@@ -74,11 +88,34 @@ class Description:
 
 
 class AddReport(NamedTuple):
-    """Numbers of documents that were added, that existed already, and that have no tokens."""
+    """Numbers of documents of one addition.
+
+    Parameters
+    ----------
+    added : int
+        Documents that were written, new ones and replaced ones.
+    skipped : int
+        Documents that existed already, with ``resume=True``.
+    without_tokens : int
+        Documents that no search could find, which are not stored.
+    """
 
     added: int = 0
     skipped: int = 0
     without_tokens: int = 0
+
+    def plus(self, other: AddReport) -> AddReport:
+        """Return the sums of two reports.
+
+        Parameters
+        ----------
+        other : AddReport
+        """
+        return AddReport(
+            self.added + other.added,
+            self.skipped + other.skipped,
+            self.without_tokens + other.without_tokens,
+        )
 
     def to_dict(self) -> dict[str, int]:
         """Return plain values."""
@@ -86,7 +123,19 @@ class AddReport(NamedTuple):
 
 
 class EngineInfo(NamedTuple):
-    """Facts about a collection."""
+    """Facts about a collection.
+
+    Parameters
+    ----------
+    engine : str
+        Name of the engine, such as "pgvector".
+    location : str
+        The URL without the password.
+    documents : int
+        Number of documents.
+    description : Description or None
+        None if the collection does not exist.
+    """
 
     engine: str
     location: str
@@ -98,132 +147,114 @@ class EngineInfo(NamedTuple):
         return {**self._asdict(), "description": self.description and asdict(self.description)}
 
 
-class Row(NamedTuple):
-    """A document to write; `tokens` is None if the collection stores no tokens."""
+class EngineRow(NamedTuple):
+    """A document to write."""
 
-    id: Any
-    vector: Vectors
+    id: Any  #: An integer or a string, as in ``Description.integer_ids``.
+    vector: Vectors  #: (vector_dimension,)
     metadata: dict[str, Any]
-    flat: FlatMetadata
-    tokens: NDArray[np.float16] | None
+    flat: FlatMetadata  #: The metadata in the form that conditions test.
+    tokens: NDArray[np.float16] | None  #: None if the collection stores no tokens.
 
 
-class Search(NamedTuple):
-    """A search of the `limit` nearest documents.
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search for the documents with the largest inner products.
 
-    With `queries`, the engine ranks them and returns the best `k`.
+    Parameters
+    ----------
+    vectors : float32 (n, vector_dimension)
+        One query vector a row.
+    limit : int
+        Documents that the vectors find for each query.
+    queries : MultiVectors, optional
+        The token vectors of the queries, by which the engine ranks these documents.
+        Default: keep the order of the vectors.
+    k : int, optional
+        With `queries`: documents that the engine returns.
+    where : mapping, optional
+        Search only documents whose metadata satisfy this condition.
+    ids : list, optional
+        Search only documents with one of these ids.
     """
 
     vectors: Vectors
     limit: int
-    queries: MultiVectors | None
-    k: int
+    queries: MultiVectors | None = None
+    k: int | None = None
+    where: Filter | None = None
+    ids: list[Any] | None = None
 
     @property
     def breadth(self) -> int:
-        """Number of candidates that a graph search keeps."""
+        """Number of candidates that a graph search keeps: at least 128."""
         return max(128, self.limit)
 
 
-class _Conditions(ABC):
-    """Translator of the filter language into an engine's conditions; its own methods write SQL.
-
-    All documents satisfy the condition True, and none satisfies False.  No condition
-    may be NULL.
-    """
-
-    def all_of(self, parts: list[Any]) -> Any:
-        """Combine conditions with "and"."""
-        return self._combined("and", parts, True)
-
-    def any_of(self, parts: list[Any]) -> Any:
-        """Combine conditions with "or"."""
-        return self._combined("or", parts, False)
-
-    def _combined(self, word: str, parts: list[Any], neutral: bool) -> Any:
-        kept = [part for part in parts if part is not neutral]
-        if any(isinstance(part, bool) for part in kept):
-            return not neutral
-        return self._join(word, kept) if kept else neutral
-
-    def negation(self, part: Any) -> Any:
-        """Negate a condition."""
-        return not part if isinstance(part, bool) else self._negate(part)
-
-    def exists(self, field: str) -> Any:
-        """Test that a field is present and not null."""
-        return self._has_any([term(field)])
-
-    def any_equal(self, field: str, values: list[Any]) -> Any:
-        """Test that an element of a field equals one of the values."""
-        return self._has_any([term(field, value) for value in values]) if values else False
-
-    def order(self, field: str, name: str, value: Any) -> Any:
-        """Compare an element of a field with a value by the operator `name`, such as "$gt"."""
-        side = "high" if name in ("$gt", "$gte") else "low"
-        return self._compare(f"{side}_{bound_name(field, value)}", COMPARISONS[name], value)
-
-    @abstractmethod
-    def _has_any(self, terms: list[str]) -> Any:
-        """Test that a document has one of the terms."""
-
-    @abstractmethod
-    def _compare(self, bound: str, sign: str, value: Any) -> Any:
-        """Compare a value with a stored bound, such as "low_FIELD", by a sign such as ">"."""
-
-    def _join(self, word: str, parts: list[Any]) -> Any:
-        return f"({f' {word} '.join(parts)})"
-
-    def _negate(self, part: Any) -> Any:
-        return f"(not {part})"
-
-    def _among(self, ids: list[Any]) -> Any:
-        """Test that a document has one of these ids."""
-        return f"id in ({self._literals(ids)})"
-
-    def _literals(self, values: list[Any]) -> str:
-        return ", ".join(map(self._literal, values))
-
-    def _literal(self, value: Any) -> str:
-        """Return a number or a string as a literal of SQL."""
-        return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
-
-
-class Engine(_Conditions):
+class Engine(ABC):
     """Base class of one collection in a vector database.
 
     A second collection, ``NAME_encoder``, stores the description (part 0) and the
     encoder (the other parts).  All changes can be repeated after a process was killed.
-    `location` is the URL without password and query.
+
+    Parameters
+    ----------
+    url : str
+        See :func:`open_engine`.
+
+    Attributes
+    ----------
+    name : str
+        Name of the collection.
+    location : str
+        The URL without password and query, for messages.
+
+    Raises
+    ------
+    EngineError
+        If the URL is invalid or the engine cannot be reached.
+    ImportError
+        If the engine's client is not installed.
     """
 
+    #: Name of the engine.
     kind: ClassVar[str]
-    #: True if the engine can store tokens, and if it can rank by them.
+    #: True if the engine can store tokens.
     keeps_tokens: ClassVar[bool] = True
+    #: True if the engine can rank by the tokens that it stores.
     reranks: ClassVar[bool] = False
     #: Maximum dimension of stored vectors.
     max_dimension: ClassVar[float] = math.inf
     #: Number of documents from which LanceDB and Qdrant build a graph; a search without
     #: one is exact.
     graph_from = 4096
-    #: Links per node of a graph, and candidates while building it.
-    links, ef_construction = 16, 128
+    #: Links per node of a graph.  More raise recall, and take memory and time.
+    links = 16
+    #: Candidates for the links of a new node.  More raise recall, and slow additions.
+    ef_construction = 128
 
     def __init__(self, url: str) -> None:
         parts = _split(url)
-        self.name, self._encoder_name = parts.fragment, f"{parts.fragment}_encoder"
+        self.name = parts.fragment
+        self._encoder_name = f"{parts.fragment}_encoder"
         self._secret = unquote(parts.password or "") or None
         user, _, server = parts.netloc.rpartition("@")
         user = user.partition(":")[0]
-        self._url = parts._replace(netloc=f"{user}@{server}" if user else server)  # without the password
+        #: The URL without the password.
+        self._url = parts._replace(netloc=f"{user}@{server}" if user else server)
         self.location = self._url._replace(query="").geturl()
         self._closed = False
         self._description: Description | None = None
         self._encoder: FDEEncoder | None = None
 
     @property
+    @abstractmethod
+    def conditions(self) -> Conditions[Any]:
+        """The builder of conditions in the engine's language."""
+
+    @property
     def description(self) -> Description | None:
-        """Set by :meth:`describe` and :meth:`create`.
+        """The description that :meth:`describe` read or :meth:`create` wrote.
 
         None if the collection does not exist.
         """
@@ -241,7 +272,13 @@ class Engine(_Conditions):
         return self.description
 
     def require_dimension(self, floats: int) -> None:
-        """Raise ValueError if the engine accepts only shorter vectors."""
+        """Raise ValueError if the engine accepts only vectors of fewer floats.
+
+        Parameters
+        ----------
+        floats : int
+            The dimension of the vectors to store.
+        """
         if floats > self.max_dimension:
             raise ValueError(
                 f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
@@ -256,7 +293,7 @@ class Engine(_Conditions):
     def _errors(self, what: str) -> Iterator[None]:
         """Turn errors of the engine's library into one sentence without the password.
 
-        Refuse a closed engine.
+        Refuse a closed engine.  `what` is the predicate of that sentence.
         """
         self._require_open()
         try:
@@ -275,11 +312,12 @@ class Engine(_Conditions):
     # -- the collection -------------------------------------------------------
 
     def describe(self) -> Description | None:
-        """Read the description.
+        """Read the description, or return None if the collection does not exist.
 
-        None if the collection does not exist, EngineError if muvera did not make it.
+        Raise EngineError if muvera did not make the collection, or it cannot be read.
         """
-        self._description = self._encoder = None
+        self._description = None
+        self._encoder = None
         with self._errors("cannot be read"):
             part = self._read_part(0) if self._is_ours() else None
             if part is None:
@@ -297,11 +335,29 @@ class Engine(_Conditions):
         return stored
 
     def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
-        """Create an empty collection with a fitted encoder, or raise EngineError if it exists."""
+        """Create an empty collection with a fitted encoder.
+
+        Parameters
+        ----------
+        encoder : FDEEncoder
+            Is stored beside the documents.
+        tokens : bool
+            Store token vectors, too.
+        integer_ids : bool
+            True for integers as ids, False for strings.
+        text_encoder : str or None
+            Name of the text encoder, if the documents are texts.
+
+        Raises
+        ------
+        EngineError
+            If the collection exists, or cannot be created.
+        """
         if self.describe() is not None:
             raise EngineError(f"{self.location} exists. Give another name, or drop it.")
         self.drop()  # leftovers of an interrupted creation
-        content, config = _to_bytes(encoder), encoder.config
+        content = _to_bytes(encoder)
+        config = encoder.config
         description = Description(
             config.vector_dimension, config.dimension, tokens, integer_ids, _hash(content), text_encoder
         )
@@ -313,7 +369,12 @@ class Engine(_Conditions):
         self._encoder = encoder
 
     def change_description(self, description: Description) -> None:
-        """Replace the stored description."""
+        """Replace the stored description.
+
+        Parameters
+        ----------
+        description : Description
+        """
         with self._errors("cannot be changed"):
             self._write_part(0, json.dumps(asdict(description)).encode())
         self._description = description
@@ -322,14 +383,22 @@ class Engine(_Conditions):
     def encoder(self) -> FDEEncoder:
         """The encoder stored by :meth:`create`; raises ValueError if it was changed."""
         if self._encoder is None:
-            expected, numbers = self.stored.encoder, count(1)
+            expected = self.stored.encoder
+            parts: list[bytes] = []
             with self._errors("cannot be read"):
-                content = b"".join(iter(lambda: self._read_part(next(numbers)), None))
-            self._encoder = _from_bytes(content, expected, self.location)
+                while (part := self._read_part(1 + len(parts))) is not None:  # 0 is the description
+                    parts.append(part)
+            self._encoder = _from_bytes(b"".join(parts), expected, self.location)
         return self._encoder
 
     def has_encoder(self, encoder: FDEEncoder) -> bool:
-        """Return True if a fitted encoder equals the stored one."""
+        """Return True if a fitted encoder equals the stored one.
+
+        Parameters
+        ----------
+        encoder : FDEEncoder
+            A fitted one.
+        """
         return _hash(_to_bytes(encoder)) == self.stored.encoder
 
     def drop(self) -> None:
@@ -339,7 +408,8 @@ class Engine(_Conditions):
             # The encoder's collection marks the name as ours, so it is removed last.
             for name in (self.name, self._encoder_name):
                 self._drop(name)
-        self._description = self._encoder = None
+        self._description = None
+        self._encoder = None
 
     def _is_ours(self) -> bool:
         """Return True if the collection exists.
@@ -356,11 +426,12 @@ class Engine(_Conditions):
         """Return True if one of the two collections exists."""
 
     def _open(self) -> None:
-        """Open the collection's files, if it has any."""
+        """Open the collection's files."""
+        return  # a server opens them itself
 
     @abstractmethod
     def _create(self, description: Description) -> None:
-        """Create both collections, first that of the encoder."""
+        """Create both collections, the encoder's first."""
 
     @abstractmethod
     def _drop(self, name: str) -> None:
@@ -375,7 +446,8 @@ class Engine(_Conditions):
         """Write or replace a part."""
 
     def finish(self) -> None:
-        """Build or update the graph, if the engine does not do so by itself."""
+        """Build or update the graph."""
+        return  # most engines do so by themselves
 
     def close(self) -> None:
         """Close connections and files."""
@@ -390,7 +462,25 @@ class Engine(_Conditions):
     # -- documents ------------------------------------------------------------
 
     def add(self, texts: MultiVectors, vectors: Vectors, metadata: list[Mapping[str, Any]]) -> None:
-        """Store documents and replace those with the same ids, all of them or none."""
+        """Store documents and replace documents with the same ids, all of them or none.
+
+        Parameters
+        ----------
+        texts : MultiVectors
+            The documents' ids and token vectors, of float32 or float16.  The collection
+            keeps the token vectors only if ``stored.tokens``.
+        vectors : float32 (n, vector_dimension)
+            One vector for each document, from the stored encoder.
+        metadata : list of mapping
+            One for each document.
+
+        Raises
+        ------
+        ValueError
+            For tokens that half precision cannot represent.
+        EngineError
+            If the engine fails, or does not accept a document.
+        """
         tokens: Iterable[Any] = [None] * len(texts)
         if self.stored.tokens:
             with np.errstate(over="ignore"):
@@ -403,14 +493,21 @@ class Engine(_Conditions):
                 )
             tokens = MultiVectors(halves, texts.offsets)
         documents = [
-            Row(id, vector, dict(values), flatten(values), own)
-            for id, vector, values, own in zip(texts.ids.tolist(), vectors, metadata, tokens, strict=True)
+            EngineRow(id, vector, dict(values), flatten(values), halves_of_one)
+            for id, vector, values, halves_of_one in zip(
+                texts.ids.tolist(), vectors, metadata, tokens, strict=True
+            )
         ]
         with self._errors("did not accept documents"):
             self._write(documents)
 
     def delete(self, ids: list[Any]) -> None:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         with self._errors("did not delete documents"):
             for group in self._in_groups(ids):
                 self._delete(group)
@@ -421,7 +518,13 @@ class Engine(_Conditions):
             return self._count()
 
     def read(self, ids: list[Any], column: Column) -> dict[Any, Any]:
-        """Return the values of a column by id, without unknown ids."""
+        """Return the values of a column by id; unknown ids are skipped.
+
+        Parameters
+        ----------
+        ids : list
+        column : {"id", "metadata", "tokens"}
+        """
         values: dict[Any, Any] = {}
         with self._errors("cannot be read"):
             for group in self._in_groups(ids):
@@ -429,10 +532,19 @@ class Engine(_Conditions):
         return values
 
     def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the tokens of documents with their ids, in this order and without unknown ids."""
+        """Return the token vectors of documents with their ids.
+
+        They are in the order of `ids`; unknown ids are skipped.  Raise EngineError if
+        the collection stores no tokens.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
         if not self.stored.tokens:
             raise EngineError(f"{self.location} stores no tokens. Give tokens=MuveraIndex.load(...).")
-        width, values = self.stored.token_dimension, self.read(ids, "tokens")
+        width = self.stored.token_dimension
+        values = self.read(ids, "tokens")
         known = [id for id in ids if id in values]
         arrays = [np.asarray(values[id], np.float16).reshape(-1, width) for id in known]
         return MultiVectors.from_arrays(arrays, ids=known or None, dimension=width)
@@ -446,7 +558,7 @@ class Engine(_Conditions):
         return slices([id for id in ids if type(id) is kind and is_utf8(str(id))], _IDS)
 
     @abstractmethod
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, rows: list[EngineRow]) -> None:
         """Store documents and replace those with the same ids, all of them or none."""
 
     @abstractmethod
@@ -463,27 +575,54 @@ class Engine(_Conditions):
 
     # -- searching ------------------------------------------------------------
 
-    def search(self, search: Search, where: Filter | None, ids: list[Any] | None) -> Hits:
-        """Search documents that satisfy `where` and have one of the ids.
+    def search(self, request: SearchRequest) -> Hits:
+        """Return the ids and scores of the best documents for each query.
 
-        Raise FilterError for an invalid condition.
+        Raise FilterError for a condition that is invalid, or that the engine cannot
+        answer, and EngineError if the engine fails.
+
+        Parameters
+        ----------
+        request : SearchRequest
         """
-        parts = [build_condition(where, self)] if where else []
-        if ids is not None:
-            parts.append(self.any_of([self._among(group) for group in self._in_groups(ids)]))
-        condition = self.all_of(parts)
+        conditions = self.conditions
+        parts = [build_condition(request.where, conditions)] if request.where else []
+        if request.ids is not None:
+            groups = self._in_groups(request.ids)
+            parts.append(conditions.any_of([conditions.among(group) for group in groups]))
+        condition = conditions.all_of(parts)
         if condition is False:
-            return [([], [])] * len(search.vectors)
+            return [([], [])] * len(request.vectors)
         with self._errors("cannot be searched"):
-            return self._search(search, None if condition is True else condition)
+            return self._search(request, None if condition is True else condition)
 
     @abstractmethod
-    def _search(self, search: Search, condition: Any) -> Hits:
-        """Search the documents that satisfy the condition; None: all."""
+    def _search(self, request: SearchRequest, condition: object) -> Hits:
+        """Search the documents that satisfy a condition of the engine's language.
+
+        None: all documents.
+        """
 
 
-def slices(values: Any, size: int) -> Iterator[Any]:
-    """Yield slices of a sequence with at most `size` elements."""
+class _Sliceable(Protocol):
+    """A sequence whose slices are sequences of the same kind."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self: _Values, part: slice, /) -> _Values: ...
+
+
+_Values = TypeVar("_Values", bound=_Sliceable)
+
+
+def slices(values: _Values, size: int) -> Iterator[_Values]:
+    """Yield slices of a sequence with at most `size` elements.
+
+    Parameters
+    ----------
+    values : sequence
+    size : int
+    """
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
@@ -501,6 +640,11 @@ def open_engine(url: str) -> Engine:
         in ``QDRANT_API_KEY``); ``qdrant-edge:FOLDER#NAME``; ``lancedb:FOLDER#NAME``;
         ``milvus:FILE.db#NAME`` or ``milvus://HOST:PORT#NAME``.  The default NAME is
         "muvera".
+
+    Returns
+    -------
+    Engine
+        Connected.  The collection may not exist yet.
 
     Raises
     ------
@@ -521,7 +665,7 @@ def open_engine(url: str) -> Engine:
 
 
 def _split(url: str) -> SplitResult:
-    """Return the parts of a URL with a valid port and the name of a collection as fragment."""
+    """Return the parts of a URL, with the name of the collection as fragment."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises ValueError for an invalid port
@@ -541,7 +685,17 @@ def _split(url: str) -> SplitResult:
 
 
 def folder_of(url: SplitResult) -> str:
-    """Return the folder of a URL without a host, such as ``lancedb:FOLDER``."""
+    """Return the folder of a URL without a host, such as ``lancedb:FOLDER``.
+
+    Parameters
+    ----------
+    url : SplitResult
+
+    Raises
+    ------
+    EngineError
+        For a URL without a folder.
+    """
     path = f"/{url.netloc}{unquote(url.path)}" if url.netloc else unquote(url.path)
     if not path:
         raise EngineError(f"The URL must contain a folder. Give {url.scheme}:FOLDER#NAME.")

@@ -1,16 +1,11 @@
-"""EngineIndex: an index whose first stage is a vector database.
-
-EngineTexts: the texts of a TextIndex there.
-"""
+"""EngineIndex: an index whose first stage is a vector database."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from itertools import repeat
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from itertools import islice, repeat
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,14 +19,10 @@ from ..index.calibration import BEST, MAX_RANKED, numbers_of, with_enough_tokens
 from ..index.contents import MIN_FIT_DOCUMENTS
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
-from ..index.searching import DEFAULT_CANDIDATES, DEFAULT_K, SearchPlan
-from ..index.settings import FirstStageRecall
-from ..metadata import TEXT, Filter, encode_metadata
+from ..index.searching import DEFAULT_K, SearchPlan
+from ..index.settings import DEFAULT_CANDIDATES, FirstStageRecall, num_candidates
+from ..metadata import TEXT, Filter, TextDocument, encode_metadata
 from ..reranking.chamfer import rerank
-from ..texts.database import DocumentDatabase, TextDocument
-from ..texts.encoders.base import NoEncoder, TextEncoder
-from ..texts.encoders.registry import as_text_encoder, required_encoder
-from ..texts.hit import Parts, SearchOptions, add_words
 from ..utils.checks import as_id_list, given, require_choice
 from .base import (
     AddReport,
@@ -41,35 +32,31 @@ from .base import (
     EngineError,
     EngineInfo,
     Hits,
-    Search,
+    SearchRequest,
     open_engine,
     slices,
 )
 
-_Read = TypeVar("_Read")
-
+#: Where candidates are ranked: in the engine if it can, or in this process.
 Rerank = Literal["auto", "here"]
 
 # Bytes of vectors and tokens in one write.
 _BATCH_BYTES = 8 << 20
+
+# Queries whose candidates' tokens are in memory at once.
+_QUERIES = 64
 
 _UNEQUAL = "metadata and texts must have one entry per document, got {}. Give one for each."
 
 # Names of the types of ids, by Description.integer_ids.
 _KINDS = {True: "integers", False: "strings"}
 
-# Queries whose candidates' tokens are in memory at once.
-_QUERIES = 64
-
-_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
-_NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
-
 
 class EngineIndex:
-    """A collection in a vector database, searched by vectors there and ranked by exact Chamfer similarity.
+    """A collection in a vector database, with exact Chamfer similarity as the ranking.
 
-    The encoder is fitted once and stored in the database, so any process can search.
-    Vectors of another encoder are refused.
+    The vectors find candidates in the database.  The encoder is fitted once and stored
+    there, so any process can search.  Vectors of another encoder are refused.
 
     Parameters
     ----------
@@ -110,7 +97,8 @@ class EngineIndex:
             )
         #: The collection in the engine.
         self.engine = open_engine(engine) if isinstance(engine, str) else engine
-        self._text_encoder, self._requested = text_encoder, encoder
+        self._text_encoder = text_encoder
+        self._requested = encoder
         try:
             stored = self.engine.describe()
             keeps_tokens = self.engine.keeps_tokens if stored is None else stored.tokens
@@ -123,7 +111,7 @@ class EngineIndex:
             raise
 
     def _require_same_encoder(self, stored: Description) -> None:
-        """Raise if the collection has another encoder or configuration than the requested one."""
+        """Raise EngineError if another encoder was requested than the stored one."""
         if self._text_encoder not in (None, stored.text_encoder):
             raise EngineError(
                 f"{self.engine.location} has texts of the encoder {stored.text_encoder!r}, not "
@@ -150,7 +138,9 @@ class EngineIndex:
         threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> AddReport:
-        """Write documents in batches and replace those with the same ids; the first call creates the collection.
+        """Write documents in batches, and replace documents with the same ids.
+
+        The first call creates the collection.
 
         Parameters
         ----------
@@ -169,6 +159,11 @@ class EngineIndex:
         progress : callable, optional
             Called with the number of documents after each batch.
 
+        Returns
+        -------
+        AddReport
+            The numbers of documents that were added, skipped, or have no tokens.
+
         Raises
         ------
         TypeError, ValueError
@@ -177,9 +172,10 @@ class EngineIndex:
         EngineError
             If the engine fails.
         """
-        every: Any = repeat({}) if metadata is None else metadata
-        pairs = zip(every, repeat(None) if texts is None else texts, strict=False)
-        report, position = AddReport(), 0
+        values_of_all = iter(repeat({}) if metadata is None else metadata)
+        texts_of_all = iter(repeat(None) if texts is None else texts)
+        report = AddReport()
+        position = 0
         for batch in as_batches(documents):
             if not batch.has_ids:
                 if not resume and position == 0 and len(self):
@@ -188,21 +184,24 @@ class EngineIndex:
                         "resume=True to continue an addition."
                     )
                 batch = batch.with_ids(np.arange(position, position + len(batch)))
-            rows = [_row(id, *pair) for id, pair in zip(batch.ids.tolist(), pairs, strict=False)]
+            values = list(islice(values_of_all, len(batch)))
+            contents = list(islice(texts_of_all, len(batch)))
+            least = min(len(values), len(contents))
+            if least < len(batch):
+                raise ValueError(_UNEQUAL.format(f"only {position + least}"))
+            rows = list(map(_row, batch.ids.tolist(), values, contents))
             position += len(rows)
-            if len(rows) < len(batch):
-                raise ValueError(_UNEQUAL.format(f"only {position}"))
             if self.engine.description is None:
                 self._create(batch, threads)
             self._require_kind(batch)
             tokens = batch.dimension * batch.num_tokens // max(1, len(batch))
             step = max(1, _BATCH_BYTES // (4 * self.engine.stored.vector_dimension + 2 * tokens))
-            for some, values in zip(slices(batch, step), slices(rows, step), strict=True):
-                counts = self._write(some, values, resume, threads)
-                report = AddReport(*map(sum, zip(report, counts, strict=True)))
+            for some, some_rows in zip(slices(batch, step), slices(rows, step), strict=True):
+                report = report.plus(self._write(some, some_rows, resume, threads))
                 if progress is not None:
                     progress(len(some))
-        if (metadata, texts) != (None, None) and next(pairs, None) is not None:
+        sources = ((metadata, values_of_all), (texts, texts_of_all))
+        if any(every is not None and list(islice(rest, 1)) for every, rest in sources):
             raise ValueError(_UNEQUAL.format(f"more than {position}"))
         if self.engine.description is not None:
             self.engine.finish()
@@ -212,7 +211,8 @@ class EngineIndex:
         self, documents: MultiVectors, rows: list[Mapping[str, Any]], resume: bool, threads: int | None
     ) -> AddReport:
         """Encode and write documents with their metadata and texts."""
-        names, filled = documents.ids.tolist(), np.flatnonzero(documents.lengths > 0).tolist()
+        names = documents.ids.tolist()
+        filled = np.flatnonzero(documents.lengths > 0).tolist()
         known = self.engine.read([names[i] for i in filled], "id") if resume else {}
         new = [i for i in filled if names[i] not in known]
         if new:
@@ -222,8 +222,9 @@ class EngineIndex:
         return AddReport(len(new), len(filled) - len(new), len(names) - len(filled))
 
     def _require_kind(self, documents: MultiVectors) -> None:
-        """Raise unless the documents have the dimension and the kind of ids of the collection."""
-        stored, location = self.engine.stored, self.engine.location
+        """Raise unless the documents fit the collection's dimension and kind of ids."""
+        stored = self.engine.stored
+        location = self.engine.location
         documents.require_dimension(stored.token_dimension, "documents", location)
         if stored.integer_ids != (documents.ids.dtype.kind == "i"):
             raise TypeError(
@@ -250,8 +251,18 @@ class EngineIndex:
     def delete(self, ids: Iterable[Any], *, missing: Missing = "raise") -> None:
         """Delete documents by id.
 
-        For an unknown id, nothing is deleted and KeyError is raised, unless
-        ``missing="ignore"``.
+        Parameters
+        ----------
+        ids : collection of ids
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError and delete nothing, or ignore it.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
+        EngineError
+            If the engine fails.
         """
         names = as_id_list(ids)
         known = self._read(names, "id", missing)
@@ -329,7 +340,8 @@ class EngineIndex:
         EngineError
             If the engine fails, or stores no tokens to rank by.
         """
-        count = self._depth(SearchPlan(k, candidates=candidates, recall=recall, threads=threads))
+        SearchPlan(k, candidates=candidates, recall=recall, threads=threads)  # checks them
+        count = self.num_candidates(k, candidates, recall)
         texts = self._checked(queries)
         if rerank is not None:
             require_choice("rerank", rerank, ("auto", "here"))
@@ -344,32 +356,57 @@ class EngineIndex:
         for rows in slices(np.flatnonzero(texts.lengths > 0), _QUERIES):
             block = texts[rows]
             vectors = self.encoder.encode_queries(block, threads=threads)
-            depth, tokens = k if rerank is None else count, block if engine_ranks else None
-            hits = self.engine.search(Search(vectors, depth, tokens, k), where, allowed)
+            limit = k if rerank is None else count
+            tokens = block if engine_ranks else None
+            hits = self.engine.search(SearchRequest(vectors, limit, tokens, k, where, allowed))
             final = engine_ranks or rerank is None
             best = self._as_rankings(hits) if final else self._rank(block, hits, k, threads)
             for i, ranking in zip(rows.tolist(), best, strict=True):
                 rankings[i] = ranking
         return rankings
 
-    def _depth(self, plan: SearchPlan | SearchOptions) -> int:
-        """Return the number of candidates of a search."""
-        if plan.recall is None:
-            return plan.candidates or max(DEFAULT_CANDIDATES, plan.k)
+    def num_candidates(self, k: int, candidates: int | None = None, recall: float | None = None) -> int:
+        """Return the number of documents that a search ranks for each query.
+
+        Parameters
+        ----------
+        k, candidates, recall
+            As for :meth:`search`.
+
+        Raises
+        ------
+        ValueError
+            For a recall without a calibration.
+        """
+        if recall is None:
+            return num_candidates(k, candidates)
         numbers = dict(self.engine.stored.candidates_by_recall)
         if not numbers and isinstance(self._tokens, MuveraIndex):
             numbers = self._tokens.candidates_by_recall
         if not numbers:
             raise ValueError(
-                f"recall={plan.recall} needs a calibration. Call calibrate first, or give candidates=."
+                f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
             )
-        return max(plan.k, next(number for target, number in numbers.items() if target >= plan.recall))
+        return max(k, next(number for target, number in numbers.items() if target >= recall))
 
     def calibrate(self, queries: Any, *, threads: int | None = None) -> None:
-        """Measure how many candidates ``search(recall=)`` needs, and store the result in the collection.
+        """Measure how many candidates ``search(recall=)`` needs.
 
-        `queries` are those of :meth:`search`: at least 64 with tokens, typical of later
-        ones.  Errors are the same.
+        The result is stored in the collection.
+
+        Parameters
+        ----------
+        queries : MultiVectors or a list of arrays
+            At least 64 queries with tokens, typical of later ones.
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For fewer queries, or queries of another dimension.
+        EngineError
+            If the engine fails, or stores no tokens to rank by.
         """
         texts = with_enough_tokens(self._checked(queries))
         proposed = self.search(texts, MAX_RANKED, candidates=MAX_RANKED, rerank=None, threads=threads)
@@ -406,11 +443,33 @@ class EngineIndex:
         candidates: int = DEFAULT_CANDIDATES,
         threads: int | None = None,
     ) -> FirstStageRecall:
-        """Return the share of the exact best documents among the candidates that the engine proposes.
+        """Measure which share of the exact best documents the engine proposes.
 
-        The exact best are those among the first 1,000 documents by vectors, or the
-        first `candidates` if that is more. Arguments and errors are those of
-        :meth:`search`; queries without tokens do not count.
+        The exact best documents are taken from the first 1,000 documents by vectors, or
+        the first `candidates` if that is more.
+
+        Parameters
+        ----------
+        queries : MultiVectors or a list of arrays
+            Queries without tokens do not count.
+        k : int
+            Number of exact best documents to find.
+        candidates : int
+            Number of documents that the engine proposes.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        FirstStageRecall
+            The mean share, and the numbers that it was measured with.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For queries of another dimension, or without any tokens.
+        EngineError
+            If the engine fails, or stores no tokens to rank by.
         """
         texts = self._checked(queries)
         texts = texts[np.flatnonzero(texts.lengths > 0)]
@@ -439,13 +498,29 @@ class EngineIndex:
         return self.engine.encoder
 
     def documents(self, ids: Iterable[Any], *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata by id, in the order of `ids`; the text is "" if there is none.
+        """Return texts and metadata by id.
 
-        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+        Parameters
+        ----------
+        ids : collection of ids
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError, or skip it.
+
+        Returns
+        -------
+        list of TextDocument
+            In the order of `ids`.  A text is "" if none is stored.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
+        EngineError
+            If the engine fails.
         """
         names = as_id_list(ids)
         values = self._read(names, "metadata", missing)
-        texts = {name: own.pop(TEXT, "") for name, own in values.items()}
+        texts = {name: metadata.pop(TEXT, "") for name, metadata in values.items()}
         return [TextDocument(name, texts[name], values[name]) for name in names if name in values]
 
     def info(self) -> EngineInfo:
@@ -453,148 +528,7 @@ class EngineIndex:
         return EngineInfo(self.engine.kind, self.engine.location, len(self), self.engine.description)
 
 
-# -- texts --------------------------------------------------------------------
-
-
-class EngineTexts(EngineIndex):
-    """A collection of texts, with the methods of :class:`muvera.texts.store.TextStore`.
-
-    Shared words change only the order of the candidates.
-    """
-
-    #: No lock: the database orders concurrent changes.
-    changing: AbstractContextManager[object] = nullcontext()
-
-    def __repr__(self) -> str:
-        return self.engine.location
-
-    def __contains__(self, id: object) -> bool:
-        return isinstance(id, (int, str)) and bool(self.get([id], "ignore"))
-
-    def __iter__(self) -> Iterator[TextDocument]:
-        self._refuse(_NO_LIST)
-
-    def get(self, ids: list[int | str], missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata in the order of `ids`."""
-        return self.documents(ids, missing=missing)
-
-    def select(self, where: Filter) -> list[int | str]:
-        """Raise EngineError: databases answer conditions only in a search."""
-        self._refuse(_NO_LIST)
-
-    def tokens(self, ids: list[Any]) -> MultiVectors:
-        """Return the token vectors of texts."""
-        return self.engine.tokens(ids)
-
-    @property
-    def vectors(self) -> MuveraIndex:
-        """Raise EngineError: the token vectors are in the database."""
-        self._refuse(_NO_VECTORS)
-
-    def on_one_state(self, read: Callable[[], _Read]) -> _Read:
-        """Return ``read()``.
-
-        Other programs can change the database between its reads.
-        """
-        return read()
-
-    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
-        """Return the score parts of the best `options.k` texts for each query."""
-        if self.engine.description is None:
-            return [{} for _ in queries]
-        k, words, count = options.k, options.words, self._depth(options)
-        limits: Any = {"where": options.where, "ids": options.ids, "threads": options.threads}
-        best = self.search(encoded, count if words else k, candidates=count, **limits)
-        scores = [dict(ranking) for ranking in best]
-        if not words:
-            return [{id: {"maxsim": score} for id, score in own.items()} for own in scores]
-        return [
-            add_words(own, self._shared_words(query, list(own)), words, k)
-            for query, own in zip(queries, scores, strict=True)
-        ]
-
-    def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
-        """Return the BM25 scores of candidates, with word frequencies among the candidates."""
-        documents = self.get(candidates, "ignore")
-        database = DocumentDatabase()
-        texts = [document.text for document in documents]
-        database.put([document.id for document in documents], texts, [{}] * len(documents))
-        return dict(database.match_words(query, len(documents) or 1))
-
-    def put(
-        self,
-        encoded: MultiVectors,
-        texts: list[str],
-        metadata: Sequence[Mapping[str, Any]],
-        threads: int | None,
-        update: bool = False,
-    ) -> list[int | str]:
-        """Add texts; with `update`, also replace those with the same ids.
-
-        Return the ids.
-        """
-        if not encoded.has_ids:
-            raise ValueError("Texts in a database need ids. Give ids=.")
-        names: list[int | str] = encoded.ids.tolist()
-        if not update:
-            for used in self.get(names, "ignore"):
-                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
-        empty = np.flatnonzero(encoded.lengths == 0)
-        if len(empty):
-            raise ValueError(
-                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. Remove it."
-            )
-        self.add(encoded, metadata, texts=texts, threads=threads)
-        return names
-
-    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
-        """Replace the metadata of stored texts."""
-        tokens = self.tokens([document.id for document in documents])
-        self.add(tokens, metadata, texts=[document.text for document in documents])
-
-    def rebuild(self, threads: int | None) -> None:
-        """Raise EngineError: the token vectors are in the database."""
-        self._refuse(_NO_VECTORS)
-
-    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
-        """Do nothing without a path, since changes are durable.
-
-        Raise EngineError for a path.
-        """
-        if path is not None:
-            self._refuse("has no folder. Build a TextIndex to save one.")
-
-    def _refuse(self, reason: str) -> NoReturn:
-        raise EngineError(f"{self.engine.location} {reason}")
-
-
-def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:
-    """Open a collection of texts, or an empty one, and its encoder.
-
-    See :meth:`muvera.TextIndex.open`.
-    """
-    texts = EngineTexts(engine)
-    stored, location = texts.engine.description, texts.engine.location
-    try:
-        if stored is None:
-            if encoder is None or isinstance(encoder, NoEncoder):
-                raise EngineError(
-                    f"{location} does not exist. Load texts with muvera load, or give an encoder to create it."
-                )
-            model = as_text_encoder(encoder)
-        elif stored.text_encoder is None:
-            raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
-        else:
-            model = required_encoder(stored.text_encoder, encoder, location)
-    except BaseException:
-        if isinstance(engine, str):
-            texts.close()
-        raise
-    texts._text_encoder = model.name
-    return texts, model
-
-
-def _row(id: Any, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
+def _row(id: int | str, metadata: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
     """Return the metadata to store in the engine, with the text.
 
     Raise an error for wrong metadata.

@@ -1,10 +1,10 @@
-"""LanceDBEngine: a table of LanceDB, in a folder or object storage, with tokens as Arrow lists."""
+"""LanceDBEngine: a LanceDB table, in a folder or in object storage."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,60 @@ from typing import Any
 import numpy as np
 
 from ..data.multivectors import MultiVectors
-from ..metadata import FilterError
+from ..metadata import FilterError, Scalar
 from ..utils.checks import import_extra
-from .base import Column, Description, Engine, Hits, Row, Search, folder_of
+from .base import Column, Description, Engine, EngineRow, Hits, SearchRequest, folder_of
+from .conditions import SQLConditions
+
+
+class LanceDBConditions(SQLConditions):
+    """A builder of conditions on a table.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        The table's columns.  No document satisfies a comparison with another one.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+
+    def has_any(self, terms: list[str]) -> str:
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
+        return f"array_has_any(terms, [{self.literals(terms)}])"
+
+    def compare(self, bound: str, sign: str, value: Scalar) -> str | bool:
+        """Compare a stored bound with a value, see :meth:`Conditions.compare`.
+
+        Parameters
+        ----------
+        bound, sign, value
+            As for that method.
+
+        Raises
+        ------
+        FilterError
+            For an integer that float64 cannot represent.
+        """
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(
+                f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string."
+            )
+        if bound not in self._columns:
+            return False
+        literal = self.literal(value if isinstance(value, str) else float(value))
+        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
 
 
 class LanceDBEngine(Engine):
-    """A collection in a table of LanceDB, ``lancedb:PATH#NAME``.
+    """A collection in a LanceDB table, with tokens as Arrow lists.
 
-    PATH is a folder or the URL of object storage.
+    The URL is ``lancedb:PATH#NAME``.  PATH is a folder or the URL of object storage.
     """
 
     kind = "lancedb"
@@ -99,15 +144,22 @@ class LanceDBEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def _write(self, rows: list[Row]) -> None:
-        pa, table = self._pa, self._table
+    def _write(self, rows: list[EngineRow]) -> None:
+        pa = self._pa
+        table = self._table
         kinds = {"number": pa.float64(), "text": pa.string()}
         names = {name for row in rows for name in row.flat.bounds}.difference(table.schema.names)
         if names:
             table.add_columns(pa.schema([(name, kinds[name.split("_")[1]]) for name in sorted(names)]))
         entries = [
-            {"id": id, "vector": vector, "metadata": json.dumps(metadata), "terms": flat.terms, **flat.bounds}
-            for id, vector, metadata, flat, _ in rows
+            {
+                "id": row.id,
+                "vector": row.vector,
+                "metadata": json.dumps(row.metadata),
+                "terms": row.flat.terms,
+                **row.flat.bounds,
+            }
+            for row in rows
         ]
         data = pa.Table.from_pylist(entries, schema=table.schema)
         if self.stored.tokens:
@@ -116,13 +168,14 @@ class LanceDBEngine(Engine):
         _upsert(table, "id", data)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._table.delete(self._among(ids))
+        self._table.delete(self.conditions.among(ids))
 
     def _count(self) -> int:
         return int(self._table.count_rows())
 
     def _read(self, ids: list[Any], column: Column) -> Iterable[tuple[Any, Any]]:
-        query = self._table.search().select(list({"id": 0, column: 0})).where(self._among(ids))
+        columns = ["id"] if column == "id" else ["id", column]
+        query = self._table.search().select(columns).where(self.conditions.among(ids))
         rows = query.limit(None).to_arrow()
         names = rows["id"].to_pylist()
         if column == "tokens":
@@ -132,25 +185,17 @@ class LanceDBEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _has_any(self, terms: list[str]) -> str:
-        return f"array_has_any(terms, [{self._literals(terms)}])"
+    @property
+    def conditions(self) -> LanceDBConditions:
+        """The builder of conditions on the columns that the table has now."""
+        return LanceDBConditions(self._table.schema.names)
 
-    def _compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(
-                f"LanceDB compares numbers as float64, which cannot represent {value} exactly. Use a string."
-            )
-        if bound not in self._table.schema.names:
-            return False
-        literal = self._literal(value if isinstance(value, str) else float(value))
-        return f"({bound} IS NOT NULL AND {bound} {sign} {literal})"
-
-    def _search(self, search: Search, condition: Any) -> Hits:
+    def _search(self, request: SearchRequest, condition: object) -> Hits:
         hits: Hits = []
-        for vector in search.vectors:
+        for vector in request.vectors:
             query = self._table.search(vector, vector_column_name="vector").distance_type("dot")
             # The graph keeps bytes: find twice as many, and order them by the floats.
-            query = query.limit(search.limit).ef(max(search.breadth, 2 * search.limit)).refine_factor(2)
+            query = query.limit(request.limit).ef(max(request.breadth, 2 * request.limit)).refine_factor(2)
             query = query.select(["id", "_distance"])
             if condition is not None:
                 query = query.where(condition, prefilter=True)

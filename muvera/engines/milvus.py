@@ -1,4 +1,4 @@
-"""MilvusEngine: a collection of Milvus, or of Milvus Lite in a file, through pymilvus."""
+"""MilvusEngine: a collection of Milvus or Milvus Lite, through pymilvus."""
 
 from __future__ import annotations
 
@@ -8,22 +8,81 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from ..metadata import FilterError
+from ..metadata import FilterError, Scalar
 from ..utils.checks import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Search, slices
+from .base import Column, Description, Engine, EngineError, EngineRow, Hits, SearchRequest, slices
+from .conditions import SQLConditions
 
-# Maximum numbers of filter terms per document, of characters per term, and of bytes per
-# string.
-_MAX_TERMS, _MAX_TERM, _MAX_STRING = 4096, 1024, 65_535
+# Filter terms of a document: the largest capacity of an array.
+_MAX_TERMS = 4096
+
+# Characters of a term.
+_MAX_TERM = 1024
+
+# Bytes of a string: the largest that Milvus accepts.
+_MAX_STRING = 65_535
+
+
+class MilvusConditions(SQLConditions):
+    """A builder of Milvus's boolean expressions."""
+
+    def has_any(self, terms: list[str]) -> str:
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
+        return f"ARRAY_CONTAINS_ANY(terms, [{self.literals(terms)}])"
+
+    def compare(self, bound: str, sign: str, value: Scalar) -> str:
+        """Compare a stored bound with a value, see :meth:`Conditions.compare`.
+
+        Parameters
+        ----------
+        bound, sign, value
+            As for that method.
+
+        Raises
+        ------
+        FilterError
+            For a string that is not printable ASCII.
+        """
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise FilterError(
+                f"Milvus can order only printable ASCII strings, got {value!r:.80}. Store a number instead."
+            )
+        key = f'bounds["{bound}"]'
+        return f"(exists {key} and {key} {sign} {self.literal(value)})"
+
+    def among(self, ids: list[Any]) -> str:
+        """Test that a document has one of these ids.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
+        return f"id in [{self.literals(ids)}]"
+
+    def literal(self, value: Scalar) -> str:
+        """Return a number or a string as a literal.
+
+        Parameters
+        ----------
+        value : str, int or float
+        """
+        return json.dumps(value, ensure_ascii=False)
 
 
 class MilvusEngine(Engine):
-    """A collection of Milvus, ``milvus://USER:PASSWORD@HOST:PORT#NAME``, or of Milvus Lite, ``milvus:FILE.db#NAME``.
+    """A collection of Milvus, or of Milvus Lite in a file.
 
+    The URL is ``milvus://USER:PASSWORD@HOST:PORT#NAME`` or ``milvus:FILE.db#NAME``.
     Store tokens elsewhere, such as in a local :class:`muvera.MuveraIndex`.
     """
 
     kind = "milvus"
+    conditions = MilvusConditions()
     max_dimension = 32_768
     keeps_tokens = False
 
@@ -49,15 +108,20 @@ class MilvusEngine(Engine):
         return exists
 
     def _create(self, description: Description) -> None:
-        client, kinds = self._client, self._library.DataType
-        schema, graph = client.create_schema(), client.prepare_index_params()
-        schema.add_field("part", kinds.INT64, is_primary=True)
+        client = self._client
+        kinds = self._library.DataType
         strings = {"datatype": kinds.ARRAY, "element_type": kinds.VARCHAR}
+        # The parts of the encoder.
+        schema = client.create_schema()
+        graph = client.prepare_index_params()
+        schema.add_field("part", kinds.INT64, is_primary=True)
         schema.add_field("content", **strings, max_capacity=64, max_length=_MAX_STRING)
         schema.add_field("unused", kinds.FLOAT_VECTOR, dim=2)  # a collection must have vectors
         graph.add_index("unused", index_type="FLAT", metric_type="IP")
         client.create_collection(self._encoder_name, schema=schema, index_params=graph)
-        schema, graph = client.create_schema(), client.prepare_index_params()
+        # The documents.
+        schema = client.create_schema()
+        graph = client.prepare_index_params()
         kind = kinds.INT64 if description.integer_ids else kinds.VARCHAR
         schema.add_field("id", kind, is_primary=True, max_length=_MAX_STRING)
         schema.add_field("fde", kinds.FLOAT_VECTOR, dim=description.vector_dimension)
@@ -85,54 +149,40 @@ class MilvusEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, rows: list[EngineRow]) -> None:
         entities = []
-        for id, vector, metadata, flat, _ in rows:
-            if len(flat.terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in flat.terms):
+        for row in rows:
+            terms = row.flat.terms
+            if len(terms) > _MAX_TERMS or any(len(term) > _MAX_TERM for term in terms):
                 raise EngineError(
-                    f"The metadata of document {id!r} has more than {_MAX_TERMS} values or a value of more than "
+                    f"The metadata of document {row.id!r} has more than {_MAX_TERMS} values or a value of more than "
                     f"{_MAX_TERM} characters, which Milvus cannot filter. Shorten it."
                 )
-            entities.append({"id": id, "fde": vector, "metadata": metadata, **flat._asdict()})
+            entity = {"id": row.id, "fde": row.vector, "metadata": row.metadata}
+            entities.append({**entity, "terms": terms, "bounds": row.flat.bounds})
         self._client.upsert(self.name, entities)
 
     def _delete(self, ids: list[Any]) -> None:
-        self._client.delete(self.name, filter=self._among(ids))  # ids= does not escape quotes
+        self._client.delete(self.name, filter=self.conditions.among(ids))  # ids= does not escape quotes
 
     def _count(self) -> int:
         return int(self._client.query(self.name, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def _read(self, ids: list[Any], column: Column) -> list[tuple[Any, Any]]:
-        rows = self._client.query(self.name, filter=self._among(ids), output_fields=["id", column])
+        chosen = self.conditions.among(ids)
+        rows = self._client.query(self.name, filter=chosen, output_fields=["id", column])
         return [(row["id"], row[column]) for row in rows]
 
     # -- searching ------------------------------------------------------------
 
-    def _has_any(self, terms: list[str]) -> str:
-        return f"ARRAY_CONTAINS_ANY(terms, [{self._literals(terms)}])"
-
-    def _compare(self, bound: str, sign: str, value: Any) -> str:
-        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
-            raise FilterError(
-                f"Milvus can order only printable ASCII strings, got {value!r:.80}. Store a number instead."
-            )
-        key = f'bounds["{bound}"]'
-        return f"(exists {key} and {key} {sign} {self._literal(value)})"
-
-    def _among(self, ids: list[Any]) -> str:
-        return f"id in [{self._literals(ids)}]"
-
-    def _literal(self, value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)
-
-    def _search(self, search: Search, condition: Any) -> Hits:
+    def _search(self, request: SearchRequest, condition: object) -> Hits:
         results = self._client.search(
             self.name,
-            list(search.vectors),
+            list(request.vectors),
             anns_field="fde",
             filter=condition or "",
-            limit=search.limit,
-            search_params={"metric_type": "IP", "params": {"ef": search.breadth}},
+            limit=request.limit,
+            search_params={"metric_type": "IP", "params": {"ef": request.breadth}},
             consistency_level="Strong",
         )
         return [([hit["id"] for hit in hits], [hit["distance"] for hit in hits]) for hits in results]

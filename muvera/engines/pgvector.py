@@ -1,4 +1,4 @@
-"""PgVectorEngine: a table of PostgreSQL with the extension pgvector, through psycopg 3."""
+"""PgVectorEngine: a PostgreSQL table with pgvector, through psycopg 3."""
 
 from __future__ import annotations
 
@@ -11,22 +11,65 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from ..metadata import FilterError
+from ..fde.encoder import FDEEncoder
+from ..metadata import FilterError, Scalar
 from ..utils.checks import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Search
+from .base import Column, Description, Engine, EngineError, EngineRow, Hits, SearchRequest
+from .conditions import SQLConditions
 
 # Vectors of at most this dimension fit into the table's own pages of 8 kB.
 _INLINE = 2048
 
 
-class PgVectorEngine(Engine):
-    """A collection in a table of PostgreSQL, ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``.
+class PgVectorConditions(SQLConditions):
+    """A builder of conditions in PostgreSQL's SQL."""
 
-    The query of the URL may have other settings of a connection, such as
-    ``?sslmode=require``.
+    def has_any(self, terms: list[str]) -> str:
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
+        return f"(terms ?| ARRAY[{self.literals(terms)}]::text[])"
+
+    def compare(self, bound: str, sign: str, value: Scalar) -> str:
+        """Compare a stored bound with a value, see :meth:`Conditions.compare`.
+
+        Parameters
+        ----------
+        bound, sign, value
+            As for that method.
+        """
+        stored = f"(bounds->>'{bound}')"
+        if isinstance(value, str):
+            return f'coalesce({stored} COLLATE "C" {sign} {self.literal(value)}, false)'
+        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
+
+    def literal(self, value: Scalar) -> str:
+        """Return a literal that the server's setting for backslashes does not change.
+
+        Raise FilterError for a string with a NUL.
+
+        Parameters
+        ----------
+        value : str, int or float
+        """
+        if isinstance(value, str) and "\0" in value:
+            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
+        text = super().literal(value)
+        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
+
+
+class PgVectorEngine(Engine):
+    """A collection in a table of PostgreSQL with the extension pgvector.
+
+    The URL is ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE#NAME``.  Its query may
+    have other settings of a connection, such as ``?sslmode=require``.
     """
 
     kind = "pgvector"
+    conditions = PgVectorConditions()
     max_dimension = 4_000  # a graph of halfvec accepts no more
 
     def __init__(self, url: str) -> None:
@@ -34,7 +77,8 @@ class PgVectorEngine(Engine):
         self._secret = dict(parse_qsl(self._url.query)).get("password", self._secret)
         psycopg = import_extra("psycopg", "pgvector", "PostgreSQL")
         self._lock = RLock()
-        self._table, self._parts = f'"{self.name}"', f'"{self._encoder_name}"'
+        self._table = f'"{self.name}"'
+        self._parts = f'"{self._encoder_name}"'
         # The last of equal settings is valid.
         query = "connect_timeout=10&" + self._url.query.replace("+", "%20")
         server = f"postgresql://{self._url.netloc}/{self._url.path.lstrip('/')}?{query}"
@@ -58,10 +102,16 @@ class PgVectorEngine(Engine):
     def _has_collection(self, name: str) -> bool:
         return self._run("SELECT to_regclass(%s)::text", f'"{name}"') != [(None,)]
 
-    def create(self, *arguments: Any) -> None:
-        """Create an empty collection with a fitted encoder, in one transaction."""
+    def create(self, encoder: FDEEncoder, tokens: bool, integer_ids: bool, text_encoder: str | None) -> None:
+        """Create an empty collection with a fitted encoder, in one transaction.
+
+        Parameters
+        ----------
+        encoder, tokens, integer_ids, text_encoder
+            As for :meth:`Engine.create`.
+        """
         with self._errors("cannot be created"), self._transaction():
-            super().create(*arguments)
+            super().create(encoder, tokens, integer_ids, text_encoder)
 
     def _create(self, description: Description) -> None:
         # The server's error is appended, so the advice is part of the sentence.
@@ -108,7 +158,7 @@ class PgVectorEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def _write(self, rows: list[Row]) -> None:
+    def _write(self, rows: list[EngineRow]) -> None:
         names = ["id", "embedding", "metadata", "terms", "bounds", *["tokens"] * self.stored.tokens]
         query = (
             f"INSERT INTO {self._table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
@@ -129,41 +179,25 @@ class PgVectorEngine(Engine):
 
     # -- searching ------------------------------------------------------------
 
-    def _has_any(self, terms: list[str]) -> str:
-        return f"(terms ?| ARRAY[{self._literals(terms)}]::text[])"
-
-    def _compare(self, bound: str, sign: str, value: Any) -> str:
-        stored = f"(bounds->>'{bound}')"
-        if isinstance(value, str):
-            return f'coalesce({stored} COLLATE "C" {sign} {self._literal(value)}, false)'
-        return f"coalesce({stored}::numeric {sign} {value!r}::numeric, false)"
-
-    def _literal(self, value: Any) -> str:
-        """Return a literal that does not depend on the server's setting for backslashes."""
-        if isinstance(value, str) and "\0" in value:
-            raise FilterError(f"PostgreSQL cannot compare with {value!r:.80}, which has a NUL. Remove it.")
-        text = super()._literal(value)
-        return "E" + text.replace("\\", "\\\\") if "\\" in text else text
-
-    def _search(self, search: Search, condition: Any) -> Hits:
+    def _search(self, request: SearchRequest, condition: object) -> Hits:
         where = "" if condition is None else f"WHERE {condition}".replace("%", "%%")
         # <#> is the negative inner product.
         query = (
             f"SELECT id, embedding <#> %s::halfvec AS distance FROM {self._table} {where} "
-            f"ORDER BY distance LIMIT {search.limit}"
+            f"ORDER BY distance LIMIT {request.limit}"
         )
         hits: Hits = []
         with self._transaction() as cursor:
-            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, search.breadth)}")  # pgvector's maximum
+            cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, request.breadth)}")  # pgvector's maximum
             # Continue in the graph until enough documents satisfy the condition.
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            for vector in search.vectors:
+            for vector in request.vectors:
                 rows = cursor.execute(query, [str(vector.tolist())]).fetchall()
                 hits.append(([id for id, _ in rows], [-distance for _, distance in rows]))
         return hits
 
 
-def _values(row: Row) -> list[Any]:
+def _values(row: EngineRow) -> list[Any]:
     """Return the values of a row's columns, with the vector and JSON as text."""
     plain = [json.dumps(value) for value in (row.metadata, row.flat.terms, row.flat.bounds)]
     if "\\u0000" in "".join([json.dumps(row.id), *plain]).replace("\\\\", ""):  # without escaped backslashes

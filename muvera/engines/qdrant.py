@@ -1,4 +1,4 @@
-"""QdrantEngine and QdrantEdgeEngine: a Qdrant server, and Qdrant's engine in this process."""
+"""QdrantEngine: a Qdrant server.  QdrantEdgeEngine: Qdrant in this process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,51 @@ from typing import Any
 
 import numpy as np
 
-from ..metadata import FilterError
+from ..metadata import FilterError, Scalar
 from ..utils.atomic_files import write_bytes
 from ..utils.checks import import_extra
-from .base import Column, Description, Engine, EngineError, Hits, Row, Search, folder_of, slices
+from .base import (
+    Column,
+    Description,
+    Engine,
+    EngineError,
+    EngineRow,
+    Hits,
+    SearchRequest,
+    folder_of,
+    slices,
+)
+from .conditions import Conditions
 
-# Names of a point's vectors.
-_FDE, _TOKENS = "fde", "tokens"
+# Name of a point's vector.
+_FDE = "fde"
 
-# Maximum points per request, seconds per request, and numbers per multivector.
-_POINTS, _TIMEOUT, _MULTIVECTOR = 64, 60, 1 << 20
+# Name of a point's multivector.
+_TOKENS = "tokens"
 
+# Points of a request: a point with the tokens of a long text can have megabytes.
+_POINTS = 64
+
+# Seconds of a request.
+_TIMEOUT = 60
+
+# Numbers of a multivector: the most that Qdrant accepts.
+_MULTIVECTOR = 1 << 20
+
+# Qdrant's names of comparisons.
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
-def qdrant_id(id: Any) -> int | str:
-    """Return the point id of an id: the id if it is an unsigned integer or a UUID, otherwise a UUID of its text."""
+def qdrant_id(id: int | str) -> int | str:
+    """Return the point id of an id.
+
+    It is the id itself if that is an unsigned integer or a UUID, and otherwise a UUID
+    made of its text.
+
+    Parameters
+    ----------
+    id : int or str
+    """
     if isinstance(id, int) and 0 <= id < 1 << 64:
         return id
     try:
@@ -38,13 +67,94 @@ def qdrant_id(id: Any) -> int | str:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, str(id)))
 
 
+class QdrantConditions(Conditions[Any]):
+    """A builder of Qdrant's filters: each condition is a filter, which may be nested.
+
+    Parameters
+    ----------
+    models : module
+        The classes of requests, of ``qdrant_client`` or of Qdrant Edge.
+    """
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+
+    def join(self, word: str, parts: list[Any]) -> Any:
+        """Join filters by "and" or "or".
+
+        Parameters
+        ----------
+        word : {"and", "or"}
+        parts : list of Filter
+        """
+        return self._models.Filter(**{"must" if word == "and" else "should": parts})
+
+    def negate(self, part: Any) -> Any:
+        """Return the filter that `part` does not match.
+
+        Parameters
+        ----------
+        part : Filter
+        """
+        return self._models.Filter(must_not=[part])
+
+    def has_any(self, terms: list[str]) -> Any:
+        """Test that a document has one of the terms.
+
+        Parameters
+        ----------
+        terms : list of str
+        """
+        return self._field("terms", match=self._models.MatchAny(any=terms))
+
+    def compare(self, bound: str, sign: str, value: Scalar) -> Any:
+        """Compare a stored bound with a number, see :meth:`Conditions.compare`.
+
+        Parameters
+        ----------
+        bound, sign, value
+            As for that method.
+
+        Raises
+        ------
+        FilterError
+            For a string, or an integer that float64 cannot represent.
+        """
+        if isinstance(value, str):
+            raise FilterError(
+                f"Qdrant can order only numbers, got {value!r:.80}. Store a number and compare with a number."
+            )
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise FilterError(
+                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
+            )
+        return self._field(f"bounds.{bound}", range=self._models.Range(**{_RANGES[sign]: float(value)}))
+
+    def among(self, ids: list[Any]) -> Any:
+        """Test that a document has one of these ids.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
+        return self.join("and", [self._models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
+
+    def _field(self, key: str, **test: Any) -> Any:
+        return self.join("and", [self._models.FieldCondition(key=key, **test)])
+
+
 class QdrantEngine(Engine):
     """A collection on a server, ``qdrant://:KEY@HOST:PORT#NAME``; ``qdrants`` uses TLS.
 
-    The default key is the environment variable QDRANT_API_KEY.  A `client`
-    (``qdrant_client.QdrantClient``) replaces the connection to the server.  Terms and
-    bounds are indexed, because filters on unindexed fields lower the recall of Qdrant's
-    graph.
+    Terms and bounds are indexed, because filters on unindexed fields lower the recall
+    of Qdrant's graph.
+
+    Parameters
+    ----------
+    url : str
+        Without a key, the environment variable QDRANT_API_KEY is the key.
+    client : qdrant_client.QdrantClient, optional
+        Replaces the connection to the server.
     """
 
     kind = "qdrant"
@@ -53,12 +163,17 @@ class QdrantEngine(Engine):
 
     def __init__(self, url: str, client: Any = None) -> None:
         super().__init__(url)
-        self._client, self._indexed = client, set[str]()
+        self._client = client
+        self._indexed = set[str]()
         self.models = self._connect()
 
     def _connect(self) -> Any:
-        """Connect to the server, unless a client was given, and return the classes of requests."""
-        library, parts = import_extra("qdrant_client", "qdrant", "Qdrant"), self._url
+        """Connect to the server, and return the classes of requests.
+
+        A given client is connected already.
+        """
+        library = import_extra("qdrant_client", "qdrant", "Qdrant")
+        parts = self._url
         if self._client is None:
             self._secret = self._secret or os.environ.get("QDRANT_API_KEY")
             http = "https" if parts.scheme == "qdrants" else "http"
@@ -74,7 +189,7 @@ class QdrantEngine(Engine):
         return bool(self._client.collection_exists(name))
 
     def _settings(self, description: Description) -> tuple[dict[str, Any], Any]:
-        """Return the settings of the points' vectors, and the size from which Qdrant builds a graph."""
+        """Return the settings of the points' vectors, and of the graph's first size."""
         models = self.models
 
         def params(size: int, links: int, **rest: Any) -> Any:
@@ -114,8 +229,9 @@ class QdrantEngine(Engine):
 
     # -- documents ------------------------------------------------------------
 
-    def _write(self, rows: list[Row]) -> None:
-        points, fields = [], set[str]()
+    def _write(self, rows: list[EngineRow]) -> None:
+        points = []
+        fields = set[str]()
         for row in rows:
             # Qdrant orders numbers only.
             bounds = {name: value for name, value in row.flat.bounds.items() if not isinstance(value, str)}
@@ -143,45 +259,25 @@ class QdrantEngine(Engine):
         for record in self._retrieve(list(map(qdrant_id, ids)), payload, [_TOKENS] if tokens else False):
             yield record.payload["id"], record.vector[_TOKENS] if tokens else record.payload[column]
 
-    # Each condition is a whole filter, which may be nested.
+    # -- searching ------------------------------------------------------------
 
-    def _join(self, word: str, parts: list[Any]) -> Any:
-        return self.models.Filter(**{"must" if word == "and" else "should": parts})
+    @property
+    def conditions(self) -> QdrantConditions:
+        """The builder of Qdrant's filters."""
+        return QdrantConditions(self.models)
 
-    def _negate(self, part: Any) -> Any:
-        return self.models.Filter(must_not=[part])
-
-    def _has_any(self, terms: list[str]) -> Any:
-        return self._field("terms", match=self.models.MatchAny(any=terms))
-
-    def _compare(self, bound: str, sign: str, value: Any) -> Any:
-        if isinstance(value, str):
-            raise FilterError(
-                f"Qdrant can order only numbers, got {value!r:.80}. Store a number and compare with a number."
-            )
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise FilterError(
-                f"Qdrant compares integers exactly up to 2**53, got {value}. Store and compare smaller numbers."
-            )
-        return self._field(f"bounds.{bound}", range=self.models.Range(**{_RANGES[sign]: float(value)}))
-
-    def _among(self, ids: list[Any]) -> Any:
-        return self._join("and", [self.models.HasIdCondition(has_id=list(map(qdrant_id, ids)))])
-
-    def _field(self, key: str, **test: Any) -> Any:
-        return self._join("and", [self.models.FieldCondition(key=key, **test)])
-
-    def _search(self, search: Search, condition: Any) -> Hits:
-        models, requests = self.models, []
-        params = models.SearchParams(hnsw_ef=search.breadth)
-        stage = {"using": _FDE, "params": params, "filter": condition, "limit": search.limit}
-        for i, vector in enumerate(search.vectors.tolist()):
-            request = {"query": vector, **stage}
-            if search.queries is not None:
-                tokens = search.queries[i].astype(np.float32).tolist()
-                first = [models.Prefetch(**request)]
-                request = {"query": tokens, "using": _TOKENS, "prefetch": first, "limit": search.k}
-            requests.append(models.QueryRequest(**request, with_payload=["id"]))
+    def _search(self, request: SearchRequest, condition: object) -> Hits:
+        models = self.models
+        params = models.SearchParams(hnsw_ef=request.breadth)
+        stage = {"using": _FDE, "params": params, "filter": condition, "limit": request.limit}
+        requests = []
+        for i, vector in enumerate(request.vectors.tolist()):
+            query = {"query": vector, **stage}
+            if request.queries is not None:
+                tokens = request.queries[i].astype(np.float32).tolist()
+                first = [models.Prefetch(**query)]
+                query = {"query": tokens, "using": _TOKENS, "prefetch": first, "limit": request.k}
+            requests.append(models.QueryRequest(**query, with_payload=["id"]))
         return [
             ([point.payload["id"] for point in points], [point.score for point in points])
             for points in self._query(requests)
@@ -199,7 +295,7 @@ class QdrantEngine(Engine):
     def _count(self) -> int:
         return int(self._client.count(self.name, exact=True).count)
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+    def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         for some in slices(ids, _POINTS):
             yield from self._client.retrieve(self.name, some, with_payload=payload, with_vectors=vectors)
 
@@ -221,7 +317,8 @@ class QdrantEdgeEngine(QdrantEngine):
         self._folder = Path(folder_of(self._url)) / self.name
         # `_parts` has one file per part: the description (part 0) and the encoder.
         # `_data` is the engine's folder.
-        self._parts, self._data = self._folder / "muvera-encoder", self._folder / "shard"
+        self._parts = self._folder / "muvera-encoder"
+        self._data = self._folder / "shard"
         self._shard: Any = None
         return _edge_models()
 
@@ -288,7 +385,7 @@ class QdrantEdgeEngine(QdrantEngine):
     def _count(self) -> int:
         return int(self._shard.count(self.models.CountRequest(exact=True)))
 
-    def _retrieve(self, ids: list[Any], payload: list[str], vectors: Any) -> Iterator[Any]:
+    def _retrieve(self, ids: list[int | str], payload: list[str], vectors: list[str] | bool) -> Iterator[Any]:
         return iter(self._shard.retrieve(ids, with_payload=payload, with_vector=vectors))
 
     def _query(self, requests: list[Any]) -> list[Any]:
@@ -300,7 +397,7 @@ class QdrantEdgeEngine(QdrantEngine):
 
 
 def _edge_models() -> Any:
-    """Return Edge's classes, with the names and arguments that the client's classes have."""
+    """Return Edge's classes, with the names and arguments of the client's classes."""
     edge = import_extra("qdrant_edge", "qdrant-edge", "Qdrant Edge")
 
     def as_in_client(request: Any) -> Any:

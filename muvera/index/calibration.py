@@ -20,13 +20,13 @@ from ..data.multivectors import MultiVectors
 from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
-from .settings import FirstStageRecall
+from .settings import DEFAULT_CANDIDATES, FirstStageRecall
 
 #: Exact best documents that a measurement looks for; the default `k` of a search.
 BEST = 10
 
 #: Candidates among which it looks for them; the default of a search.
-CANDIDATES = 100
+CANDIDATES = DEFAULT_CANDIDATES
 
 # A recall of added documents needs this many windows.
 _MIN_WINDOWS = 8

@@ -10,6 +10,7 @@ from ..data.ranking import Ranking
 from ..reranking.fusion import Method, fuse, require_rankings
 from ..utils.checks import as_id_list, require_int
 from .muvera_index import MuveraIndex
+from .settings import num_candidates
 
 MAXSIM = "maxsim"  # the exact Chamfer scores, among the sources
 
@@ -20,7 +21,7 @@ def hybrid_search(
     rankings: Mapping[str, Sequence[Ranking]],
     k: int = 10,
     *,
-    candidates: int = 100,
+    candidates: int | None = None,
     weights: Mapping[str, float] | None = None,
     method: Method = "minmax",
     ids: Iterable[Any] | None = None,
@@ -40,8 +41,9 @@ def hybrid_search(
         one token.  Documents not in `index` are ignored.
     k : int
         Maximum number of documents for each query.
-    candidates : int
-        Documents that the index's own vectors propose; 0: none.
+    candidates : int, optional
+        Documents that the index's own vectors propose; 0: none.  Default: 100, or `k`
+        if that is more.
     weights : mapping of str to float, optional
         Rank by the weighted sum of the sources' scores, including "maxsim".  Default:
         rank by exact Chamfer similarity.
@@ -74,15 +76,15 @@ def hybrid_search(
     [1, 0]
     """
     require_int("k", k, 1)
-    require_int("candidates", candidates, 0)
+    count = require_int("candidates", num_candidates(k, candidates), 0)
     require_rankings(rankings)
     if MAXSIM in rankings:
         raise ValueError(f"{MAXSIM!r} is the name of the exact scores. Give the source another name.")
     allowed = None if ids is None else as_id_list(ids)
     texts = checked_texts(queries, "queries", index.config.dimension, "this index")
     proposed: list[Ranking] = []
-    if candidates:
-        proposed = index.search(texts, candidates, candidates=candidates, ids=allowed, threads=threads)
+    if count:
+        proposed = index.search(texts, count, candidates=count, ids=allowed, threads=threads)
     for name, source in rankings.items():
         if len(source) != len(texts):
             raise ValueError(f"{name!r} must have one ranking per query, got {len(source)} for {len(texts)}.")

@@ -32,8 +32,8 @@ from .generations import Destination, Generation, journal_bytes, staging_beside
 from .id_map import Missing
 from .measuring import recall_of_queries
 from .persistence import read_current, read_generation
-from .searching import DEFAULT_CANDIDATES, DEFAULT_K, Proposal, SearchPlan, propose, rank
-from .settings import FirstStageRecall, IndexInfo, IndexSettings
+from .searching import DEFAULT_K, Proposal, SearchPlan, propose, rank
+from .settings import DEFAULT_CANDIDATES, FirstStageRecall, IndexInfo, IndexSettings
 from .token_store import PLAID_BATCH_TOKENS, plaid_codes
 
 

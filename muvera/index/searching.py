@@ -20,16 +20,14 @@ from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
-from .calibration import BEST, CANDIDATES, EVERYTHING, Level, require_recall
+from .calibration import BEST, EVERYTHING, Level, require_recall
 from .candidates import CandidateSearch
 from .contents import IndexContents
+from .settings import num_candidates
 from .token_store import Ranked, Rows
 
 #: Documents to return by default.
 DEFAULT_K = BEST
-
-#: Candidates to rank by default; measurements look for the exact best among as many.
-DEFAULT_CANDIDATES = CANDIDATES
 
 # Queries whose candidates are read from disk while earlier ones are ranked.
 _AHEAD = 4
@@ -72,7 +70,7 @@ class SearchPlan:
     @property
     def num_candidates(self) -> int:
         """Number of candidates from the vectors."""
-        return max(DEFAULT_CANDIDATES, self.k) if self.candidates is None else self.candidates
+        return num_candidates(self.k, self.candidates)
 
 
 class Proposal(NamedTuple):

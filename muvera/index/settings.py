@@ -19,6 +19,24 @@ EXACT_TOKENS = 20_000
 
 LOW_RECALL = 0.9  # of a first stage; a lower one gets a warning
 
+#: Default number of documents that the vectors propose and the tokens rank: for most
+#: collections of token vectors, they include nearly all of the exact ten best.
+DEFAULT_CANDIDATES = 100
+
+
+def num_candidates(k: int, candidates: int | None, default: int = DEFAULT_CANDIDATES) -> int:
+    """Return the number of documents that a search for the `k` best ranks exactly.
+
+    Parameters
+    ----------
+    k : int
+    candidates : int or None
+        The number that the caller gave, if any.
+    default : int
+        Is used without such a number, or `k` if that is more.
+    """
+    return max(k, default) if candidates is None else candidates
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:

@@ -1,1 +1,1 @@
-"""Adapters for LangChain, Haystack, LlamaIndex, MTEB, sentence-transformers and PyLate."""
+"""Adapters for LangChain, Haystack, LlamaIndex, MTEB, PyLate and others."""

@@ -16,7 +16,9 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils.filters import document_matches_filter
 
+from ..metadata import TextDocument
 from ..texts.encoders.base import TextEncoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 # Metadata key of the whole Haystack document.
@@ -31,13 +33,16 @@ class MuveraDocumentStore:
     Parameters
     ----------
     encoder : TextEncoder or str
-        A late-interaction model.  Only a name can be written to a pipeline's file.
+        A late-interaction model, see :func:`muvera.load_text_encoder`.  Only a name can
+        be written to a pipeline's file.  The default, "minilm", is only for a first
+        try: its answers are much worse than the answers of a ColBERT model.
     path : str, optional
         Folder of the index: loaded if it exists, written by :meth:`save`.
     """
 
     def __init__(self, encoder: TextEncoder | str = "minilm", path: str | None = None) -> None:
-        self._encoder, self._path = encoder, path
+        self._encoder = encoder
+        self._path = path
         if path is not None and Path(path).exists():
             self.index = TextIndex.load(path, encoder)
         else:
@@ -51,7 +56,12 @@ class MuveraDocumentStore:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MuveraDocumentStore:
-        """Create the store described by :meth:`to_dict`."""
+        """Create the store described by :meth:`to_dict`.
+
+        Parameters
+        ----------
+        data : dict
+        """
         store: MuveraDocumentStore = default_from_dict(cls, data)
         return store
 
@@ -66,17 +76,39 @@ class MuveraDocumentStore:
         return len(self.index)
 
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
-        """Return the documents that satisfy Haystack's filters."""
+        """Return the documents that satisfy Haystack's filters.
+
+        Parameters
+        ----------
+        filters : dict, optional
+            Default: all documents.
+        """
         documents = map(_document, self.index)
         return [one for one in documents if not filters or document_matches_filter(filters, one)]
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
     ) -> int:
-        """Write documents, and return the number written.
+        """Write documents.
 
-        For an id in use, raise DuplicateDocumentError, unless the policy is SKIP or
-        OVERWRITE.  Raise ValueError if `documents` is not a list of Haystack documents.
+        Parameters
+        ----------
+        documents : list of haystack.Document
+            A repeated id gets its last document.
+        policy : DuplicatePolicy
+            What to do with ids that are in use: SKIP or OVERWRITE them, or raise.
+
+        Returns
+        -------
+        int
+            Number of documents that were written.
+
+        Raises
+        ------
+        DuplicateDocumentError
+            For an id in use, unless the policy is SKIP or OVERWRITE.
+        ValueError
+            If `documents` is not a list of Haystack documents.
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise ValueError("documents must be a list of haystack Documents.")
@@ -94,7 +126,12 @@ class MuveraDocumentStore:
         return len(last)
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        document_ids : sequence of str
+        """
         self.index.delete(document_ids, missing="ignore")
 
 
@@ -106,24 +143,43 @@ class MuveraRetriever:
     ----------
     document_store : MuveraDocumentStore
     filters : dict, optional
+        Haystack's filters.
     top_k : int
+        Maximum number of documents.
     """
 
     def __init__(
         self, document_store: MuveraDocumentStore, filters: dict[str, Any] | None = None, top_k: int = 10
     ) -> None:
-        self.document_store, self.filters, self.top_k = document_store, filters, top_k
+        self.document_store = document_store
+        self.filters = filters
+        self.top_k = top_k
 
     @component.output_types(documents=list[Document])
     def run(
         self, query: str, filters: dict[str, Any] | None = None, top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Return ``{"documents": [...]}``, best first."""
-        store, chosen = self.document_store, filters or self.filters
+        """Find the best documents of a query.
+
+        Parameters
+        ----------
+        query : str
+        filters : dict, optional
+            Default: the retriever's filters.
+        top_k : int, optional
+            Default: the retriever's number.
+
+        Returns
+        -------
+        dict
+            ``{"documents": [...]}``, best first, with their scores.
+        """
+        store = self.document_store
+        chosen = filters or self.filters
         ids = None if not chosen else [document.id for document in store.filter_documents(chosen)]
         hits = store.index.search(query, top_k or self.top_k, ids=ids)
         return {"documents": [replace(_document(hit), score=hit.score) for hit in hits]}
 
 
-def _document(stored: Any) -> Document:
+def _document(stored: TextDocument | Hit) -> Document:
     return Document.from_dict(json.loads(stored.metadata[_DOCUMENT]))

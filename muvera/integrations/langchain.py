@@ -13,16 +13,17 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..texts.encoders.base import TextEncoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 
 class MuveraVectorStore(VectorStore):
     """A :class:`muvera.TextIndex` as LangChain's vector store.
 
-    Scores are those of :meth:`muvera.TextIndex.search`, and filters those of
-    :mod:`muvera.metadata`.
+    Scores are the scores of :meth:`muvera.TextIndex.search`.  A filter is a condition
+    of :mod:`muvera.metadata`.
 
     Parameters
     ----------
@@ -43,10 +44,24 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **settings: Any,
     ) -> MuveraVectorStore:
-        """Build a store of texts; `settings` are those of :meth:`muvera.TextIndex.build`.
+        """Build a store of texts.
 
-        `embedding` is a late-interaction model.  LangChain's single-vector embeddings
-        raise TypeError.
+        Parameters
+        ----------
+        texts : list of str
+        embedding : TextEncoder or str
+            A late-interaction model, see :func:`muvera.load_text_encoder`.
+        metadatas : list of dict, optional
+            One for each text.
+        ids : list of str, optional
+            Default: random ids.
+        **settings
+            As for :meth:`muvera.TextIndex.build`.
+
+        Raises
+        ------
+        TypeError
+            For one of LangChain's embeddings, which make a single vector per text.
         """
         store = cls(TextIndex.build([], embedding, **settings))
         store.add_texts(texts, metadatas, ids=ids)
@@ -60,25 +75,47 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **_: Any,
     ) -> list[str]:
-        """Add texts and replace those with the same ids.
+        """Add texts, and replace texts with the same ids.
 
-        A repeated id gets its last text.
+        Parameters
+        ----------
+        texts : iterable of str
+        metadatas : list of dict, optional
+            One for each text.
+        ids : list of str, optional
+            A repeated id gets its last text.  Default: random ids.
+
+        Returns
+        -------
+        list of str
+            The ids, in the order of the texts.
         """
         contents = list(texts)
         names = [id or str(uuid.uuid4()) for id in ([None] * len(contents) if ids is None else ids)]
         values = [{}] * len(contents) if metadatas is None else metadatas
-        last = dict(zip(names, zip(contents, values, strict=True), strict=True))
-        rows = last.values()
-        self.index.update([text for text, _ in rows], ids=list(last), metadata=[own for _, own in rows])
+        text_of = dict(zip(names, contents, strict=True))
+        metadata_of = dict(zip(names, values, strict=True))
+        self.index.update(list(text_of.values()), ids=list(text_of), metadata=list(metadata_of.values()))
         return names
 
     def delete(self, ids: list[str] | None = None, **_: Any) -> bool:
-        """Delete documents, or all documents without ids; unknown ids are ignored."""
+        """Delete documents, or all documents without ids; unknown ids are ignored.
+
+        Parameters
+        ----------
+        ids : list of str, optional
+            Default: the ids of all documents.
+        """
         self.index.delete(self.index.select({}) if ids is None else ids, missing="ignore")
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return documents by id, without unknown ids."""
+        """Return documents by id; unknown ids are skipped.
+
+        Parameters
+        ----------
+        ids : sequence of str
+        """
         return [_document(stored) for stored in self.index.get(ids, missing="ignore")]
 
     def similarity_search(
@@ -86,20 +123,45 @@ class MuveraVectorStore(VectorStore):
     ) -> list[Document]:
         """Return the best documents.
 
-        `options` are those of :meth:`muvera.TextIndex.search`.
+        Parameters
+        ----------
+        query, k, filter, **options
+            As for :meth:`similarity_search_with_score`.
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **options)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, filter: Filter | None = None, **options: Any
     ) -> list[tuple[Document, float]]:
-        """Return the best documents with their scores."""
+        """Return the best documents with their scores.
+
+        Parameters
+        ----------
+        query : str
+        k : int
+            Maximum number of documents.
+        filter : mapping, optional
+            A condition of :mod:`muvera.metadata`.
+        **options
+            Other arguments of :meth:`muvera.TextIndex.search`, such as ``words=0``.
+
+        Returns
+        -------
+        list of (Document, float)
+            Best first; higher scores are better.
+        """
         hits = self.index.search(query, k, where=filter, **options)
         return [(_document(hit), hit.score) for hit in hits]
 
 
 class FunctionRetriever(BaseRetriever):
-    """A retriever that returns the results of a function: texts and their metadata, best first."""
+    """A retriever that returns the results of a function.
+
+    Parameters
+    ----------
+    function : callable
+        Returns texts and their metadata for a query, best first.
+    """
 
     function: Callable[[str], list[tuple[str, dict[str, Any]]]]
 
@@ -107,5 +169,5 @@ class FunctionRetriever(BaseRetriever):
         return [Document(page_content=text, metadata=metadata) for text, metadata in self.function(query)]
 
 
-def _document(stored: Any) -> Document:
+def _document(stored: TextDocument | Hit) -> Document:
     return Document(page_content=stored.text, metadata=stored.metadata, id=str(stored.id))

@@ -23,10 +23,11 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 
-from ..metadata import OPERATORS, Filter
+from ..metadata import OPERATORS, Filter, TextDocument
 from ..reranking.chamfer import top_k
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
+from ..texts.hit import Hit
 from ..texts.text_index import TextIndex
 
 # LlamaIndex's metadata key of a node's document.
@@ -41,7 +42,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     The store encodes texts itself, without their metadata, and ignores LlamaIndex's
     embeddings: give a ``VectorStoreIndex`` ``embed_model=MockEmbedding(1)``.  Scores
-    are those of :meth:`muvera.TextIndex.search`.
+    are the scores of :meth:`muvera.TextIndex.search`.
 
     Parameters
     ----------
@@ -50,8 +51,11 @@ class MuveraVectorStore(BasePydanticVectorStore):
     Examples
     --------
     >>> from llama_index.core import MockEmbedding, VectorStoreIndex  # doctest: +SKIP
-    >>> store = MuveraVectorStore(TextIndex.build([], "minilm"))  # doctest: +SKIP
-    >>> index = VectorStoreIndex.from_vector_store(store, embed_model=MockEmbedding(1))  # doctest: +SKIP
+    >>> texts = TextIndex.build([], "colbert-small")  # doctest: +SKIP
+    >>> store = MuveraVectorStore(texts)  # doctest: +SKIP
+    >>> index = VectorStoreIndex.from_vector_store(  # doctest: +SKIP
+    ...     store, embed_model=MockEmbedding(1)
+    ... )
     """
 
     stores_text: bool = True
@@ -73,9 +77,17 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return self._index
 
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Add nodes, replace those with the same ids, and return the ids.
+        """Add nodes, and replace nodes with the same ids.
 
-        A repeated id gets its last node.
+        Parameters
+        ----------
+        nodes : sequence of BaseNode
+            A repeated id gets its last node.
+
+        Returns
+        -------
+        list of str
+            The ids, in the order of the nodes.
         """
         last = {node.node_id: node for node in nodes}
         texts = [node.get_content(MetadataMode.NONE) for node in last.values()]
@@ -83,15 +95,26 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Delete the nodes of a document; an unknown document is ignored."""
+        """Delete the nodes of a document; an unknown document is ignored.
+
+        Parameters
+        ----------
+        ref_doc_id : str
+        """
         self._index.delete(self._index.select({_DOCUMENT: ref_doc_id}), missing="ignore")
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **_: Any
     ) -> None:
-        """Delete the nodes of these ids that satisfy the filters.
+        """Delete nodes.
 
-        Nothing without ids and filters.
+        Parameters
+        ----------
+        node_ids : list of str, optional
+            Delete only nodes with one of these ids.
+        filters : MetadataFilters, optional
+            Delete only nodes that satisfy these filters.  Without ids and filters,
+            nothing is deleted.
         """
         if node_ids is not None or filters is not None:
             self._index.delete(self._select(node_ids, filters), missing="ignore")
@@ -103,19 +126,34 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Return the nodes of these ids that satisfy the filters.
+        """Return nodes; all of them without ids and filters.
 
-        All without ids and filters.
+        Parameters
+        ----------
+        node_ids : list of str, optional
+            Return only nodes with one of these ids.
+        filters : MetadataFilters, optional
+            Return only nodes that satisfy these filters.
         """
         return [
             _node(stored) for stored in self._index.get(self._select(node_ids, filters), missing="ignore")
         ]
 
     def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
-        """Return the best nodes of a query; `options` are those of :meth:`muvera.TextIndex.search`.
+        """Return the best nodes of a query.
 
-        The mode "hybrid" uses 1 - `alpha` as the weight of shared words.  Raise
-        ValueError for a mode other than that or "default", or a query without a text.
+        Parameters
+        ----------
+        query : VectorStoreQuery
+            With a text.  Its mode is "default", or "hybrid", which uses 1 - `alpha` as
+            the weight of shared words.
+        **options
+            Other arguments of :meth:`muvera.TextIndex.search`, such as ``words=0``.
+
+        Raises
+        ------
+        ValueError
+            For another mode, or a query without a text.
         """
         if query.query_str is None:
             raise ValueError("A query needs its text: set query_str. The store encodes it as token vectors.")
@@ -131,13 +169,21 @@ class MuveraVectorStore(BasePydanticVectorStore):
         if query.doc_ids:
             options["where"] = {"$and": [options.get("where") or {}, {_DOCUMENT: {"$in": query.doc_ids}}]}
         hits = self._index.search(query.query_str, k, ids=ids, **options)
-        nodes, scores = [_node(hit) for hit in hits], [hit.score for hit in hits]
-        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[str(hit.id) for hit in hits])
+        return VectorStoreQueryResult(
+            nodes=[_node(hit) for hit in hits],
+            similarities=[hit.score for hit in hits],
+            ids=[str(hit.id) for hit in hits],
+        )
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write the index to a folder of this machine.
+        """Write the index to a folder of this machine, and replace an index there.
 
-        Raise ValueError for another file system.
+        Parameters
+        ----------
+        persist_path : str
+            The folder.
+        fs : None
+            Another file system raises ValueError.
         """
         if fs is not None:
             raise ValueError("This store writes to local files only. Omit fs.")
@@ -160,8 +206,10 @@ class MuveraNodePostprocessor(BaseNodePostprocessor):
     Parameters
     ----------
     encoder : TextEncoder or str
+        See :func:`muvera.load_text_encoder`.  The default, "minilm", is only for a
+        first try: it was not trained for late interaction.
     top_n : int
-        Number of nodes to return.
+        Maximum number of nodes to return.
     """
 
     top_n: int = 10
@@ -198,7 +246,7 @@ def _metadata(node: BaseNode) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if value not in ("", [], {}, None)}
 
 
-def _node(stored: Any) -> BaseNode:
+def _node(stored: TextDocument | Hit) -> BaseNode:
     return utils.metadata_dict_to_node(dict(stored.metadata), text=stored.text)
 
 

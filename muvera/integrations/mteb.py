@@ -1,4 +1,4 @@
-"""MTEB: an index of texts as a search model for retrieval and reranking tasks.
+"""MTEB: a text index as a search model for retrieval and reranking tasks.
 
 Needs the extra "mteb".
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from mteb.models.model_meta import ModelMeta
 
+from ..index.settings import DEFAULT_CANDIDATES
 from ..texts.encoders.base import TextEncoder
 from ..texts.encoders.registry import as_text_encoder
 from ..texts.hit import WORDS
@@ -18,43 +19,58 @@ from ..texts.text_index import TextIndex
 
 
 class MuveraSearch:
-    """A search model of MTEB (``SearchProtocol``) that uses an index instead of a full scan.
+    """A search model of MTEB that uses an index instead of a full scan.
+
+    It has the methods of MTEB's ``SearchProtocol``.
 
     Parameters
     ----------
     encoder : TextEncoder or str
-    candidates, words : int, float
-        As for :meth:`muvera.TextIndex.search`.
+        See :func:`muvera.load_text_encoder`.  The default, "minilm", is only for a
+        first try: it was not trained for late interaction.
+    candidates : int
+        Documents to rank exactly.  More raise recall and take longer, in proportion.
+    words : float
+        Weight of shared words, see :meth:`muvera.TextIndex.search`.
     **settings
         As for :meth:`muvera.TextIndex.build`.
 
     Examples
     --------
     >>> import mteb  # doctest: +SKIP
-    >>> mteb.evaluate(MuveraSearch("minilm"), mteb.get_tasks(["SciFact"]))  # doctest: +SKIP
+    >>> tasks = mteb.get_tasks(["SciFact"])  # doctest: +SKIP
+    >>> mteb.evaluate(MuveraSearch("colbert-small"), tasks)  # doctest: +SKIP
     """
 
     def __init__(
         self,
         encoder: TextEncoder | str = "minilm",
-        candidates: int = 100,
+        candidates: int = DEFAULT_CANDIDATES,
         words: float = WORDS,
         **settings: Any,
     ) -> None:
         self._encoder = as_text_encoder(encoder)
-        self._candidates, self._words, self._settings = candidates, words, settings
+        self._candidates = candidates
+        self._words = words
+        self._settings = settings
         self._index: TextIndex | None = None
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """Metadata of the results: the encoder's name, and the candidates as revision."""
+        """Metadata of results: the encoder's name, and the candidates as revision."""
         name = re.sub(r"[^\w.-]", "_", self._encoder.name)
         return ModelMeta.create_empty(
             {"name": f"muvera/{name}", "revision": f"candidates={self._candidates}"}
         )
 
     def index(self, corpus: Any, **_: Any) -> None:
-        """Build the index of a corpus; titles are prepended to texts."""
+        """Build the index of a corpus.
+
+        Parameters
+        ----------
+        corpus : dataset
+            With "id", "text", and an optional "title" that is put before the text.
+        """
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
         ids = [row["id"] for row in corpus]
         self._index = TextIndex.build(texts, self._encoder, ids=ids, **self._settings)
@@ -68,11 +84,23 @@ class MuveraSearch:
         ----------
         queries : dataset
             With "id" and "text", and an optional "instruction" that is appended to the
-            text.  Raise TypeError for a query that is not a text, such as a
-            conversation or an image.
+            text.
         top_k : int
+            Maximum number of documents for each query.
         top_ranked : mapping of str to sequence of str, optional
             Documents to rank for each query, in reranking tasks.
+
+        Returns
+        -------
+        dict of dict
+            The score of each document by id, for each query by id.
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`index` was called.
+        TypeError
+            For a query that is not a text, such as a conversation or an image.
         """
         if self._index is None:
             raise RuntimeError("There is no index yet. Call index first.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import DEFAULT_CANDIDATES
 
 
 class MuveraPyLateIndex:
@@ -17,23 +18,37 @@ class MuveraPyLateIndex:
     index : MuveraIndex, optional
         With string ids.  Default: built from the first documents.
     candidates : int
-        Documents to rank exactly.
+        Documents to rank exactly.  More raise recall and take longer, in proportion.
 
     Examples
     --------
     >>> import numpy as np
-    >>> index = MuveraPyLateIndex().add_documents(["a", "b"], [np.eye(2, 4), np.eye(3, 4)[1:]])
+    >>> matrices = [np.eye(2, 4), np.eye(3, 4)[1:]]
+    >>> index = MuveraPyLateIndex().add_documents(["a", "b"], matrices)
     >>> index(np.eye(1, 4)[np.newaxis], k=1)
     [[{'id': 'a', 'score': 1.0}]]
     """
 
-    def __init__(self, index: MuveraIndex | None = None, candidates: int = 100) -> None:
-        self.index, self._candidates = index, candidates
+    def __init__(self, index: MuveraIndex | None = None, candidates: int = DEFAULT_CANDIDATES) -> None:
+        self.index = index
+        self._candidates = candidates
 
     def add_documents(
         self, documents_ids: str | Sequence[str], documents_embeddings: Sequence[Any], **_: Any
     ) -> MuveraPyLateIndex:
-        """Add arrays or tensors (tokens, dimension), and replace those with the same ids."""
+        """Add documents, and replace documents with the same ids.
+
+        Parameters
+        ----------
+        documents_ids : str or sequence of str
+        documents_embeddings : sequence of arrays or tensors (tokens, dimension)
+            One for each id.
+
+        Returns
+        -------
+        MuveraPyLateIndex
+            This index.
+        """
         names = [documents_ids] if isinstance(documents_ids, str) else list(documents_ids)
         documents = MultiVectors.from_arrays(documents_embeddings, names)
         if self.index is None:
@@ -43,7 +58,12 @@ class MuveraPyLateIndex:
         return self
 
     def remove_documents(self, documents_ids: Sequence[str]) -> MuveraPyLateIndex:
-        """Delete documents; unknown ids are ignored."""
+        """Delete documents; unknown ids are ignored.
+
+        Parameters
+        ----------
+        documents_ids : sequence of str
+        """
         if self.index is not None:
             self.index.delete(documents_ids, missing="ignore")
         return self
@@ -51,14 +71,21 @@ class MuveraPyLateIndex:
     def __call__(
         self, queries_embeddings: Any, k: int = 10, subset: Sequence[Any] | None = None, **_: Any
     ) -> list[list[dict[str, Any]]]:
-        """Return ``{"id", "score"}`` of the best documents for each query.
+        """Return the best documents for each query.
 
         Parameters
         ----------
-        queries_embeddings : (queries, tokens, dimension) array or tensor, or a sequence of matrices
+        queries_embeddings : array or tensor (queries, tokens, dimension)
+            Or a sequence of matrices (tokens, dimension).
         k : int
+            Maximum number of documents for each query.
         subset : sequence of str, or one such sequence per query, optional
             Search only these ids.
+
+        Returns
+        -------
+        list of list of dict
+            ``{"id", "score"}`` of each document, best first.
         """
         queries = MultiVectors.from_arrays(queries_embeddings, name="queries")
         if self.index is None:
@@ -72,7 +99,22 @@ class MuveraPyLateIndex:
         return [[{"id": id, "score": score} for id, score in ranking] for ranking in rankings]
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[Any]]:
-        """Return the token vectors of documents, for each collection of ids."""
+        """Return the token vectors of documents.
+
+        Parameters
+        ----------
+        documents_ids : sequence of sequences of str
+
+        Returns
+        -------
+        list of list of arrays (tokens, dimension)
+            For each sequence of ids, one array for each id.
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        """
         if self.index is None:
             raise KeyError("The index is empty. Add documents first.")
         every = self.index.tokens(dict.fromkeys(id for ids in documents_ids for id in ids).keys())

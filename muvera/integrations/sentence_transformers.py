@@ -12,11 +12,13 @@ import numpy as np
 from ..data.multivectors import MultiVectors
 from ..data.validation import as_array
 from ..index.muvera_index import MuveraIndex
+from ..index.settings import DEFAULT_CANDIDATES
 
 
 class IndexScores:
-    """A score function that scores the documents that an index finds; all others get -inf.
+    """A score function that scores the documents that an index finds.
 
+    All other documents get -inf.
     ``MultiVectorInformationRetrievalEvaluator`` then measures searches instead of
     exhaustive MaxSim.  The evaluator calls it once per corpus chunk, so set one chunk
     for the whole corpus.
@@ -24,7 +26,7 @@ class IndexScores:
     Parameters
     ----------
     candidates : int
-        Documents to rank exactly.
+        Documents to rank exactly.  More raise recall and take longer, in proportion.
     **settings
         As for :meth:`muvera.MuveraIndex.build`, such as ``encoder="simhash"``.
 
@@ -41,21 +43,28 @@ class IndexScores:
     ... )
     """
 
-    def __init__(self, candidates: int = 100, **settings: Any) -> None:
-        self._candidates, self._settings = candidates, settings
+    def __init__(self, candidates: int = DEFAULT_CANDIDATES, **settings: Any) -> None:
+        self._candidates = candidates
+        self._settings = settings
         self.index: MuveraIndex | None = None
 
     def __call__(self, queries: Any, documents: Any) -> Any:
-        """Return scores as a tensor (queries, documents).
+        """Score all documents for each query.
 
         Parameters
         ----------
-        queries, documents : tensor (n, tokens, dimension), or a list of tensors (tokens, dimension)
-            Rows of zeros are padding.
+        queries, documents : tensor (n, tokens, dimension)
+            Or a list of tensors (tokens, dimension).  Rows of zeros are padding.
+
+        Returns
+        -------
+        torch.Tensor (queries, documents)
+            Float32.
         """
         import torch
 
-        query_vectors, texts = _without_padding(queries), _without_padding(documents)
+        query_vectors = _without_padding(queries)
+        texts = _without_padding(documents)
         self.index = MuveraIndex.build(texts, **self._settings)
         scores = np.full((len(query_vectors), len(texts)), -np.inf, np.float32)
         k = min(self._candidates, len(texts))

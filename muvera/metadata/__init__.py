@@ -1,4 +1,4 @@
-"""Metadata of documents: conditions on them, their JSON text, and the flat form that engines filter.
+"""Metadata of documents: conditions, JSON text, and the flat form that engines filter.
 
 ``{"language": "en", "year": {"$gte": 2000}}`` selects documents that satisfy both;
 ``"author.name"`` is a key of a nested object.  A list satisfies a comparison if one of
@@ -14,25 +14,55 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 #: A condition on metadata.
 Filter = Mapping[str, Any]
 
+#: A value that a condition compares with; True is 1.
+Scalar = str | int | float
+
 #: Operators of a field; "$exists" is true for a field that is present and not null.
 OPERATORS = ("$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$in", "$nin", "$exists")
 
-COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}  # order operators and their SQL signs
+#: Operators of order, and their signs in SQL.
+COMPARISONS = {"$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">="}
 
-# Limits of one filter.  SQLite allows expressions 1,000 levels deep and, by default,
-# 32,766 parameters.
-_MAX_DEPTH, _MAX_CONDITIONS, _MAX_VALUES = 50, 200, 10_000
+# Levels of one filter.  SQLite allows expressions 1,000 levels deep, and a level of a
+# filter takes several.
+_MAX_DEPTH = 50
+
+# Conditions of one filter, on all levels.
+_MAX_CONDITIONS = 200
+
+# Values in the lists of one filter.  SQLite allows 32,766 parameters by default.
+_MAX_VALUES = 10_000
 
 #: Key of a document's text among its metadata in an engine; keys of real metadata
 #: cannot start with "$".
 TEXT = "$text"
 
-_MAX_NESTING = 20  # of metadata
+# Levels of nested metadata.
+_MAX_NESTING = 20
+
+
+@dataclass(frozen=True)
+class TextDocument:
+    """A stored text with its metadata.
+
+    Parameters
+    ----------
+    id : int or str
+    text : str
+        Empty if the collection stores no texts.
+    metadata : dict
+        JSON values by field.
+    """
+
+    id: int | str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class FilterError(ValueError):
@@ -42,35 +72,129 @@ class FilterError(ValueError):
     """
 
 
-def build_condition(condition: Filter, build: Any) -> Any:
-    """Translate a condition with a builder; raise FilterError if it is invalid, too deep or too long.
+Condition = TypeVar("Condition")
 
-    The builder has all_of(parts), which is true for no parts, any_of(parts),
-    negation(part), exists(field), order(field, operator, value) and any_equal(field,
-    values).
+
+class ConditionBuilder(Protocol[Condition]):
+    """Builder of conditions in another language, such as SQL.
+
+    :func:`build_condition` calls it from the innermost part of a filter outwards.  A
+    list satisfies a comparison if one of its elements does.
+    """
+
+    def all_of(self, parts: list[Condition]) -> Condition:
+        """Return the condition that all parts hold; true without parts.
+
+        Parameters
+        ----------
+        parts : list of conditions
+        """
+
+    def any_of(self, parts: list[Condition]) -> Condition:
+        """Return the condition that at least one part holds; false without parts.
+
+        Parameters
+        ----------
+        parts : list of conditions
+        """
+
+    def negation(self, part: Condition) -> Condition:
+        """Return the condition that a part does not hold.
+
+        Parameters
+        ----------
+        part : condition
+        """
+
+    def exists(self, field: str) -> Condition:
+        """Return the condition that a field is present and not null.
+
+        Parameters
+        ----------
+        field : str
+            Keys of nested objects are joined by dots.
+        """
+
+    def order(self, field: str, name: str, value: Scalar) -> Condition:
+        """Return the condition that an element of a field is less or greater.
+
+        Parameters
+        ----------
+        field : str
+            Keys of nested objects are joined by dots.
+        name : str
+            A key of COMPARISONS, such as "$gte".
+        value : str, int or float
+            Elements of another kind do not satisfy the condition.
+        """
+
+    def any_equal(self, field: str, values: list[Scalar]) -> Condition:
+        """Return the condition that an element of a field equals one of the values.
+
+        Parameters
+        ----------
+        field : str
+            Keys of nested objects are joined by dots.
+        values : list of str, int or float
+        """
+
+
+def build_condition(condition: Filter, build: ConditionBuilder[Condition]) -> Condition:
+    """Translate a filter with a builder.
+
+    Parameters
+    ----------
+    condition : mapping
+        The filter.
+    build : ConditionBuilder
+        Makes the condition of each part.
+
+    Returns
+    -------
+    condition
+        What the builder returned for the whole filter.
+
+    Raises
+    ------
+    FilterError
+        If the filter is invalid, too deep or too long.
     """
     return _Walk(build).condition(condition, 0)
 
 
-def kind_of(value: Any) -> str | None:
-    """Return "text" or "number", the kind of values that `value` can be compared with, or None."""
+def kind_of(value: object) -> str | None:
+    """Return the kind of values that `value` can be compared with: "text" or "number".
+
+    Return None for a value that no condition can match.
+
+    Parameters
+    ----------
+    value : object
+    """
     if isinstance(value, str):
         return "text"
     return "number" if isinstance(value, (bool, int, float)) else None
 
 
 def is_utf8(text: str) -> bool:
-    """Return True if UTF-8 can encode a string: no database stores lone surrogates."""
+    """Return True if UTF-8 can encode a string: no database stores lone surrogates.
+
+    Parameters
+    ----------
+    text : str
+    """
     return text.encode(errors="ignore").decode() == text
 
 
-class _Walk:
-    """Parser of one filter."""
+class _Walk(Generic[Condition]):
+    """Parser of one filter, which counts conditions and values."""
 
-    def __init__(self, build: Any) -> None:
-        self._build, self._conditions, self._values = build, 0, 0
+    def __init__(self, build: ConditionBuilder[Condition]) -> None:
+        self._build = build
+        self._conditions = 0
+        self._values = 0
 
-    def condition(self, condition: Any, depth: int) -> Any:
+    def condition(self, condition: object, depth: int) -> Condition:
         if not isinstance(condition, Mapping):
             raise FilterError(
                 "A filter must be a dictionary such as {'year': {'$gte': 2000}}, got "
@@ -103,14 +227,14 @@ class _Walk:
                 parts.append(self._field(key, value))
         return self._build.all_of(parts)
 
-    def _field(self, field: str, value: Any) -> Any:
+    def _field(self, field: str, value: object) -> Condition:
         if not isinstance(value, Mapping):
             return self._build.any_equal(field, [_scalar(field, "$eq", value)])
         if not value:
             raise FilterError(f"The field {field!r} has no operator. Give one of {', '.join(OPERATORS)}.")
         return self._build.all_of([self._operator(field, name, operand) for name, operand in value.items()])
 
-    def _operator(self, field: str, name: Any, operand: Any) -> Any:
+    def _operator(self, field: str, name: object, operand: object) -> Condition:
         build = self._build
         if name not in OPERATORS:
             raise FilterError(
@@ -129,7 +253,7 @@ class _Walk:
         equal = build.any_equal(field, [_scalar(field, name, element) for element in operands])
         return build.negation(equal) if name in ("$ne", "$nin") else equal
 
-    def _list(self, name: str, value: Any) -> list[Any]:
+    def _list(self, name: str, value: object) -> list[object]:
         if not isinstance(value, (list, tuple)):
             raise FilterError(f"{name} must be a list, got {type(value).__name__} {value!r:.80}.")
         self._values += len(value)
@@ -140,11 +264,14 @@ class _Walk:
         return list(value)
 
 
-def _scalar(field: str, name: str, value: Any) -> Any:
+def _scalar(field: str, name: str, value: object) -> Scalar:
     if isinstance(value, str) and not is_utf8(value):
         raise FilterError(f"{name} of {field!r} has a lone surrogate: {value!r:.80}. Remove it.")
-    fits = isinstance(value, int) and -(2**63) <= value < 2**63
-    if isinstance(value, str) or fits or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     if value is None:
         raise FilterError(f"{name} of {field!r} is null. Use {{'$exists': false}} to find absent fields.")
@@ -154,10 +281,20 @@ def _scalar(field: str, name: str, value: Any) -> Any:
     )
 
 
-def encode_metadata(metadata: Any, identity: Any) -> str:
-    """Return the metadata of the document `identity` as JSON text.
+def encode_metadata(metadata: object, identity: object) -> str:
+    """Return the metadata of a document as JSON text.
 
-    Raise unless it maps strings to JSON values.
+    Parameters
+    ----------
+    metadata : mapping of str to JSON values
+        Keys are names without dots that do not start with "$".
+    identity : int or str
+        The document's id, for messages.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything that is not such a mapping, or that JSON cannot represent.
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(
@@ -169,7 +306,7 @@ def encode_metadata(metadata: Any, identity: Any) -> str:
         raise type(error)(f"The metadata of document {identity!r} cannot be stored: {error}") from None
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _plain(value: object, depth: int) -> object:
     if depth > _MAX_NESTING:
         raise ValueError(f"it is nested deeper than {_MAX_NESTING} levels. Flatten it.")
     if isinstance(value, Mapping):
@@ -196,7 +333,14 @@ def _plain(value: Any, depth: int) -> Any:
 def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
     """Yield (field, kind, value) for each value that a condition can match.
 
-    Kind "present" for each field.
+    Each field that is not null also has an entry of the kind "present".
+
+    Parameters
+    ----------
+    metadata : mapping
+        Metadata of one document.
+    prefix : str
+        Is put before the names of fields: the keys of enclosing objects, with dots.
     """
     for key, value in metadata.items():
         name = f"{prefix}{key}"
@@ -212,17 +356,22 @@ def comparable_values(metadata: Mapping[str, Any], prefix: str = "") -> Iterator
 
 
 class FlatMetadata(NamedTuple):
-    """Terms of all present fields and values.
+    """Metadata of one document in a form that every engine can filter."""
 
-    Least and greatest values by "low_" or "high_" and :func:`bound_name`.
-    """
-
+    #: The :func:`term` of each present field and of each value.
     terms: list[str]
-    bounds: dict[str, float | int | str]
+    #: Least and greatest value of each field and kind, by "low_" or "high_" and
+    #: :func:`bound_name`.
+    bounds: dict[str, Scalar]
 
 
 def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
-    """Return the flat form of one document's metadata."""
+    """Return the flat form of one document's metadata.
+
+    Parameters
+    ----------
+    metadata : mapping
+    """
     terms: dict[str, None] = {}
     bounds: dict[str, Any] = {}
     for name, kind, value in comparable_values(metadata):
@@ -237,17 +386,34 @@ def flatten(metadata: Mapping[str, Any]) -> FlatMetadata:
     return FlatMetadata(list(terms), bounds)
 
 
-def term(name: str, *values: Any) -> str:
+def term(name: str, *values: Scalar) -> str:
     """Return the term of documents that have a field, or a value in it.
 
     Equal numbers share a term.
+
+    Parameters
+    ----------
+    name : str
+        The field.
+    *values : str, int or float
+        At most one value.  Without it, the term says that the field is present.
     """
     plain = [int(v) if isinstance(v, (bool, float)) and float(v).is_integer() else v for v in values]
     # ASCII, because no engine stores NUL or lone surrogates unchanged.
     return json.dumps([name, *plain], ensure_ascii=True, separators=(",", ":"))
 
 
-def bound_name(name: str, value: Any) -> str:
-    """Return a column's name, of letters a to z, digits and underscores, for a field's values of one kind."""
+def bound_name(name: str, value: Scalar) -> str:
+    """Return the name of the column for a field's values of one kind.
+
+    It has only letters from a to z, digits and underscores.
+
+    Parameters
+    ----------
+    name : str
+        The field.
+    value : str, int or float
+        Any value of that kind.
+    """
     plain = re.fullmatch(r"(?!x_)[a-z0-9_]+", name)
     return f"{kind_of(value)}_{name if plain else 'x_' + name.encode('utf-8', 'surrogatepass').hex()}"

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import RLock
@@ -20,15 +19,15 @@ from ..index.id_map import Missing
 from ..metadata import (
     COMPARISONS,
     Filter,
+    Scalar,
     build_condition,
     comparable_values,
     encode_metadata,
     is_utf8,
     kind_of,
 )
+from ..metadata import TextDocument as TextDocument
 from ..utils.locks import hold_during_fork
-
-Ids = Sequence[int | str]
 
 # ``metadata_values`` has a row for each comparable value of each field, and one of kind
 # "present" for each field.
@@ -66,26 +65,20 @@ _RUN = re.compile(f"[{_UNSPACED}]+")
 # A word with its combining marks, which `\w` does not match.
 _WORD = re.compile("[\\w\u0300-\u036f\u0900-\u109f\u1780-\u17ff]+")
 
-# Maximum number of words of a query, and of documents that contain them: frequent words
-# are skipped.  More documents improve the ranking by words and take longer: see `python
-# -m experiments words`.
-_MAX_WORDS, _MATCHES = 64, 8_000
+# Distinct words of a query that count.
+_MAX_WORDS = 64
+
+# Documents that contain the words of a query: more frequent words are skipped.  More
+# documents improve the ranking by words and take longer: see `python -m experiments
+# words`.
+_MATCHES = 8_000
 
 # Documents or pages that are copied per step.
 _STEP = 500
 
 
-@dataclass(frozen=True)
-class TextDocument:
-    """A stored text with its metadata, which are JSON values."""
-
-    id: int | str
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
 class Row(NamedTuple):
-    """A checked document, with its metadata as JSON."""
+    """A checked document to store, with its metadata as JSON."""
 
     id: int | str
     text: str
@@ -98,7 +91,15 @@ _reading: ContextVar[tuple[float, int]] = ContextVar("reading", default=(math.in
 
 @contextmanager
 def limited_reading(characters: int) -> Iterator[None]:
-    """Raise ValueError once the block has read documents of more than `characters` characters in total."""
+    """Limit the characters that the block reads from databases.
+
+    Raise ValueError once it has read documents of more than `characters` characters in
+    total.
+
+    Parameters
+    ----------
+    characters : int
+    """
     token = _reading.set((characters, 0))
     try:
         yield
@@ -113,56 +114,46 @@ class DocumentDatabase:
 
     A database opened from a file never changes that file: the first change copies it to
     a temporary database.
+
+    Parameters
+    ----------
+    text_encoder : str
+        The name to store in a new database.
+    path : Path, optional
+        A file to read, see :meth:`open`.  Default: a new database without documents.
     """
 
-    def __init__(self, text_encoder: str = "") -> None:
-        self._copying, self._lock = self._locks = RLock(), RLock()
+    def __init__(self, text_encoder: str = "", *, path: Path | None = None) -> None:
+        self._renew_locks()
         # The version that a change commits, and its function `also`.
         self._pending: tuple[int, Callable[[], object]] | None = None
-        self._connection = _connect("")  # in memory while small, in a temporary file when large
-        self._connection.executescript(_SCHEMA)
-        self._connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
-        self._writable = True
+        self._connection = _new_connection(text_encoder) if path is None else _opened_connection(path)
+        self._writable = path is None
         hold_during_fork(self)
 
     def _renew_locks(self) -> None:
-        self._copying, self._lock = self._locks = RLock(), RLock()
+        # Acquired in this order.
+        self._copying = RLock()
+        self._lock = RLock()
+        self._locks = self._copying, self._lock
         self._writable = False  # the first change copies: the parent process shares the temporary file
 
     @classmethod
     def open(cls, path: Path) -> DocumentDatabase:
         """Open a file written by :meth:`save`.
 
-        Raise FileNotFoundError, or ValueError for a damaged file.
+        Parameters
+        ----------
+        path : Path
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file is missing.
+        ValueError
+            For a damaged file.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
-        opened = cls()
-        with closing(opened._connection) as empty:
-            expected = _schema(empty)
-        connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
-        opened._connection, opened._writable = connection, False
-        try:
-            connection.execute("PRAGMA trusted_schema = OFF")
-            # A view, trigger or table of another definition could loop forever or show
-            # other texts to each query.
-            if _schema(connection) != expected:
-                raise sqlite3.DatabaseError("it has other tables")
-            result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if result != "ok":
-                raise sqlite3.DatabaseError(" ".join(result.split()))
-            wrong = connection.execute(
-                "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', 'integer') OR "
-                "NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
-            ).fetchone()
-            if wrong is not None:
-                raise sqlite3.DatabaseError(f"row {wrong[0]} is not a document")
-        except sqlite3.Error as error:
-            opened.close()
-            raise ValueError(
-                f"{path} is not a database of texts: {error}. Restore it from a copy."
-            ) from error
-        return opened
+        return cls(path=path)
 
     def close(self) -> None:
         """Close the connection."""
@@ -193,18 +184,48 @@ class DocumentDatabase:
             self._pending = None
         return self._connection
 
-    def put(self, ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> None:
-        """Store documents and replace those with the same ids, see :func:`checked_rows`."""
+    def put(
+        self, ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Store documents, and replace documents with the same ids.
+
+        Parameters
+        ----------
+        ids, texts, metadata
+            As for :func:`checked_rows`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for :func:`checked_rows`.
+        OSError
+            If the disk is full.  Nothing is changed then.
+        """
         self.change(ids, checked_rows(ids, texts, metadata))
 
     def change(
-        self, deleted: Ids, rows: Sequence[Row] = (), also: Callable[[], object] = lambda: None
+        self,
+        deleted: Sequence[int | str],
+        rows: Sequence[Row] = (),
+        also: Callable[[], object] = lambda: None,
     ) -> None:
-        """Delete documents, ignoring unknown ids, and then store `rows`; for a row in use, change only the metadata.
+        """Delete documents, and then store others, in one transaction.
 
-        `also` is called after the commit.  If it is interrupted, the next use of the
-        database calls it again.  If the disk is full, OSError is raised and nothing is
-        changed.
+        Parameters
+        ----------
+        deleted : sequence of int or of str
+            Ids of documents to delete; unknown ids are ignored.
+        rows : sequence of Row
+            Documents to store.  For an id that is still in use, only the metadata
+            changes.
+        also : callable
+            Is called after the commit.  If it is interrupted, the next use of the
+            database calls it again.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.  Nothing is changed then.
         """
         with self._copying, self._lock, _damage_as_value_error():
             try:
@@ -216,7 +237,7 @@ class DocumentDatabase:
                     connection.close()
                     connection = copied
                 version = _version(connection) % 2**30 + 1
-                self._pending = version, also
+                self._pending = (version, also)
                 connection.execute("BEGIN")
                 for statement in _DELETE:
                     connection.executemany(statement, [(identity,) for identity in deleted])
@@ -247,10 +268,22 @@ class DocumentDatabase:
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM documents")[0][0])
 
-    def get(self, ids: Ids, *, missing: Missing = "raise") -> list[TextDocument]:
+    def get(self, ids: Sequence[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
         """Return documents in the order of `ids`.
 
-        Skip unknown ids, or raise KeyError.
+        Parameters
+        ----------
+        ids : sequence of int or of str
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError, or skip it.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
+        ValueError
+            For more characters than :func:`limited_reading` allows, or a damaged
+            database.
         """
         documents = []
         most, read = _reading.get()
@@ -272,19 +305,48 @@ class DocumentDatabase:
         return documents
 
     def select(self, where: Filter) -> list[int | str]:
-        """Return the ids of documents that satisfy a condition, in insertion order."""
+        """Return the ids of documents that satisfy a condition, in insertion order.
+
+        Parameters
+        ----------
+        where : mapping
+            ``{}`` selects all documents.
+        """
         condition = to_sql(where)
         query = f"SELECT id FROM documents WHERE {condition.sql} ORDER BY row"
         return [identity for (identity,) in self._read(query, condition.values)]
 
     def match_words(
-        self, text: str, k: int, where: Filter | None = None, ids: Ids | None = None
+        self, text: str, k: int, where: Filter | None = None, ids: Sequence[int | str] | None = None
     ) -> list[tuple[int | str, float]]:
-        """Return the `k` best documents by BM25 for the rarest of a text's first 64 distinct words, and their scores.
+        """Return the best documents by BM25 for the words of a text.
 
-        In scripts without spaces, each pair of neighboring characters is a word.
+        Only the rarest of the first 64 distinct words count.  In scripts without
+        spaces, each pair of neighboring characters is a word.
+
+        Parameters
+        ----------
+        text : str
+            A query.
+        k : int
+            Maximum number of documents to return.
+        where : mapping, optional
+            Search only documents that satisfy this condition.
+        ids : sequence of int or of str, optional
+            Search only these documents.
+
+        Returns
+        -------
+        list of (id, score)
+            Best first; a score is greater than 0.
+
+        Raises
+        ------
+        FilterError
+            For an invalid condition.
         """
-        conditions, parameters = ["words MATCH ?"], []
+        conditions = ["words MATCH ?"]
+        parameters: list[Any] = []
         if where:
             condition = to_sql(where)
             conditions.append(condition.as_probe)  # few documents share rare words
@@ -305,7 +367,10 @@ class DocumentDatabase:
             return self._read(query, [match, *parameters, k]) if match else []
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """Return the rarest words that together occur in at most _MATCHES documents, but at least one known word."""
+        """Return the rarest words, which occur in at most _MATCHES documents in total.
+
+        Return at least one word that occurs.
+        """
         connection = self._settled()
         connection.executescript(_COUNTS)
         connection.execute("INSERT INTO temp.query (query) VALUES ('delete-all')")
@@ -321,13 +386,26 @@ class DocumentDatabase:
         return [words[number] for _, number in rows[:kept]]
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield all documents in insertion order, without those that are added later."""
+        """Yield all documents in insertion order.
+
+        Documents that are added during the iteration are left out.
+        """
         ids = self.select({})
         for start in range(0, len(ids), _STEP):
             yield from self.get(ids[start : start + _STEP], missing="ignore")
 
     def save(self, path: Path) -> None:
-        """Write the database to a new file; other threads can read meanwhile."""
+        """Write the database to a new file; other threads can read meanwhile.
+
+        Parameters
+        ----------
+        path : Path
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, such as on a full disk.
+        """
         try:
             with self._copying, closing(_connect(str(path))) as copy:
                 with self._lock:
@@ -341,10 +419,24 @@ class DocumentDatabase:
             ) from error
 
 
-def checked_rows(ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return documents with metadata as JSON.
+def checked_rows(
+    ids: Sequence[int | str], texts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+) -> list[Row]:
+    """Return documents with their metadata as JSON.
 
-    Raise TypeError or ValueError for values that cannot be stored.
+    Parameters
+    ----------
+    ids : sequence of int or of str
+        Checked by :func:`require_ids`.
+    texts : sequence of str
+        One for each id.
+    metadata : sequence of mapping
+        One for each id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a text that UTF-8 cannot encode, or metadata that JSON cannot represent.
     """
     rows = []
     for identity, text, values in zip(ids, texts, metadata, strict=True):
@@ -354,7 +446,18 @@ def checked_rows(ids: Ids, texts: Sequence[str], metadata: Sequence[Mapping[str,
 
 
 def merge_metadata(document: TextDocument, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a document with changed fields; None removes a field."""
+    """Return the metadata of a document with changed fields; None removes a field.
+
+    Parameters
+    ----------
+    document : TextDocument
+    changes : mapping
+
+    Raises
+    ------
+    TypeError, ValueError
+        For changes that JSON cannot represent.
+    """
     encode_metadata(changes, document.id)
     merged = {**document.metadata, **changes}
     return {name: value for name, value in merged.items() if value is not None or name not in changes}
@@ -392,14 +495,22 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _spaced(text: str) -> str:
-    """Return a text in which runs of scripts without spaces are replaced by pairs of neighboring characters."""
+    """Return a text with spaces around pairs of characters of unspaced scripts."""
     return _RUN.sub(lambda run: f" {' '.join(map(''.join, pairwise(run[0]))) or run[0]} ", text)
 
 
 def require_ids(ids: Sequence[Any]) -> list[int | str]:
-    """Return ids as a list of integers of 64 bits and strings that UTF-8 can encode.
+    """Return ids as a list, if a database can store them.
 
-    Otherwise raise an error.
+    Parameters
+    ----------
+    ids : sequence
+        Integers of 64 bits, and strings that UTF-8 can encode.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another id.
     """
     for identity in ids:
         if isinstance(identity, str):
@@ -423,9 +534,48 @@ def _require_utf8(text: str, name: str) -> None:
 
 
 def _schema(connection: sqlite3.Connection) -> list[Any]:
-    """Return the definitions of a database, without internal tables, which differ between versions of SQLite."""
+    """Return the definitions of a database.
+
+    Internal tables are left out, because they differ between versions of SQLite.
+    """
     query = "SELECT type, name, iif(type = 'table' AND name LIKE 'words|_%' ESCAPE '|', '', sql) FROM sqlite_master"
     return sorted(connection.execute(query), key=str)
+
+
+def _new_connection(text_encoder: str) -> sqlite3.Connection:
+    """Return a connection to an empty database."""
+    connection = _connect("")  # in memory while small, in a temporary file when large
+    connection.executescript(_SCHEMA)
+    connection.execute("INSERT INTO properties VALUES ('text_encoder', ?)", (text_encoder,))
+    return connection
+
+
+def _opened_connection(path: Path) -> sqlite3.Connection:
+    """Return a connection to a checked file, which nothing can change."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing. It contains the texts: restore it from a copy.")
+    with closing(_new_connection("")) as empty:
+        expected = _schema(empty)
+    connection = _connect(f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1")
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        # A view, trigger or table of another definition could loop forever or show
+        # other texts to each query.
+        if _schema(connection) != expected:
+            raise sqlite3.DatabaseError("it has other tables")
+        result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if result != "ok":
+            raise sqlite3.DatabaseError(" ".join(result.split()))
+        wrong = connection.execute(
+            "SELECT row FROM documents WHERE typeof(text) != 'text' OR typeof(id) NOT IN ('text', 'integer') OR "
+            "NOT json_valid(metadata) OR json_type(metadata) != 'object' LIMIT 1"
+        ).fetchone()
+        if wrong is not None:
+            raise sqlite3.DatabaseError(f"row {wrong[0]} is not a document")
+    except sqlite3.Error as error:
+        connection.close()
+        raise ValueError(f"{path} is not a database of texts: {error}. Restore it from a copy.") from error
+    return connection
 
 
 def _connect(name: str) -> sqlite3.Connection:
@@ -464,9 +614,18 @@ class _Term(NamedTuple):
 
 
 def to_sql(where: Filter) -> _Term:
-    """Translate a condition into SQL on the column ``documents.row``."""
-    term: _Term = build_condition(where, _SQLBuilder())
-    return term
+    """Translate a condition into SQL on the column ``documents.row``.
+
+    Parameters
+    ----------
+    where : mapping
+
+    Raises
+    ------
+    FilterError
+        For an invalid condition.
+    """
+    return build_condition(where, _SQLBuilder())
 
 
 class _SQLBuilder:
@@ -487,21 +646,24 @@ class _SQLBuilder:
     def exists(self, field: str) -> _Term:
         return _comparison("", [field, "present"], False)
 
-    def order(self, field: str, name: str, value: Any) -> _Term:
+    def order(self, field: str, name: str, value: Scalar) -> _Term:
         return _comparison(f" AND value {COMPARISONS[name]} ?", [field, kind_of(value), value], False)
 
-    def any_equal(self, field: str, values: list[Any]) -> _Term:
+    def any_equal(self, field: str, values: list[Scalar]) -> _Term:
         parts = []
         for kind in ("text", "number"):
-            own = [value for value in values if kind_of(value) == kind]
-            if own:
-                marks = ", ".join("?" * len(own))
-                parts.append(_comparison(f" AND value IN ({marks})", [field, kind, *own], True))
+            of_kind = [value for value in values if kind_of(value) == kind]
+            if of_kind:
+                marks = ", ".join("?" * len(of_kind))
+                parts.append(_comparison(f" AND value IN ({marks})", [field, kind, *of_kind], True))
         return self.any_of(parts)
 
 
 def _comparison(sql: str, values: list[Any], selective: bool) -> _Term:
-    """Return the condition that a row of metadata_values has a field, a kind and the values that `sql` compares."""
+    """Return the condition that a row of metadata_values satisfies.
+
+    The row has a field and a kind, and satisfies `sql`, which compares its value.
+    """
     return _Term(f"{_SET}field = ? AND kind = ?{sql})", values, selective)
 
 

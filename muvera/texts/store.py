@@ -38,7 +38,7 @@ class TextStore:
 
     After :meth:`keep`, each change is first written to the journal of a folder.  An
     interrupted change is finished or undone by the next use.
-    :class:`muvera.engines.engine_index.EngineTexts` has the same methods.
+    :class:`muvera.texts.protocol.Texts` describes the methods.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files of texts: CSV, JSON lines, JSON arrays, BEIR folders, and one text per line."""
+"""Text files: CSV, JSON lines, JSON arrays, BEIR folders, and one text per line."""
 
 from __future__ import annotations
 
@@ -24,19 +24,16 @@ _MARKUP = re.compile(r"\s*(<(!doctype|html|\?xml|svg)\b|\{\\rtf|%PDF)", re.IGNOR
 # A CSV column of such cells contains numbers; "007" is not one.
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 
-# A row, and its position for messages.
-_Row = tuple[Any, str]
+# The value of a row, and its position for messages.
+_PlacedRow = tuple[Any, str]
 
 
 class TextFile(NamedTuple):
-    """The texts, ids and metadata of a file, in order.
+    """The texts, ids and metadata of a file, in order."""
 
-    `texts` or `ids` is None if the file has none.
-    """
-
-    texts: list[str] | None
-    ids: list[int | str] | None
-    metadata: list[dict[str, Any]]
+    texts: list[str] | None  #: None if the file has no texts.
+    ids: list[int | str] | None  #: None if the file has no ids.
+    metadata: list[dict[str, Any]]  #: One for each text; empty without other columns.
 
 
 def read_texts(
@@ -47,11 +44,35 @@ def read_texts(
     *,
     optional_text: bool = False,
 ) -> TextFile:
-    """Read a file of texts, or with `optional_text` of metadata alone.
+    """Read a text file.
 
-    The values of the columns or keys `text` (default: "title" and "text") are joined by
-    line breaks.  By default, `id` is "id" or "_id", and `metadata` are all other
-    columns and the title; an object "metadata" is merged into them.
+    Parameters
+    ----------
+    path : Path
+        A file of CSV (.csv or .tsv), JSON lines (.jsonl or .ndjson), a JSON array
+        (.json) or one text per line, or a folder with corpus.jsonl.
+    text : sequence of str
+        Columns or keys whose values are joined by line breaks.  Default: "title" and
+        "text".
+    id : str, optional
+        Column or key of the id.  Default: "id" or "_id".
+    metadata : sequence of str, optional
+        Columns or keys of the metadata.  Default: all other ones and the title; an
+        object "metadata" is merged into them.
+    optional_text : bool
+        Accept a file of ids and metadata without texts.
+
+    Returns
+    -------
+    TextFile
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        For a file of another format, or a row that does not fit: the message names its
+        line.
     """
     if (path / "corpus.jsonl").is_file():
         path = path / "corpus.jsonl"
@@ -62,8 +83,10 @@ def read_texts(
             f"{path if scheme is None else f'A URL of {scheme}'} {fault}. Give CSV, JSON lines (.jsonl), a text file, "
             "or a folder with corpus.jsonl."
         )
-    content, kind = _content(path), path.suffix.lower()
-    text_columns, id_columns = tuple(text) or _DEFAULT_TEXT, ("id", "_id") if id is None else (id,)
+    content = _content(path)
+    kind = path.suffix.lower()
+    text_columns = tuple(text) or _DEFAULT_TEXT
+    id_columns = ("id", "_id") if id is None else (id,)
     if kind in (".csv", ".tsv"):
         rows = list(_csv_rows(path, content))
         for column in (*text, *([id] if id else []), *(metadata or [])):
@@ -94,7 +117,7 @@ def read_texts(
 
 
 def _all_or_none(
-    values: list[Any], rows: list[_Row], what: str, names: Sequence[str], optional: bool
+    values: list[Any], rows: list[_PlacedRow], what: str, names: Sequence[str], optional: bool
 ) -> list[Any] | None:
     """Return the values of all rows, or None if they are optional and all missing.
 
@@ -112,7 +135,10 @@ def _all_or_none(
 
 
 def _content(path: Path) -> str:
-    """Return the characters of a file, or raise ValueError if it is not a text file in UTF-8."""
+    """Return the characters of a file.
+
+    Raise ValueError if it is not a text file in UTF-8.
+    """
     content = path.read_bytes()
     try:
         if b"\0" in content:
@@ -128,8 +154,8 @@ def _content(path: Path) -> str:
     return characters
 
 
-def _other_rows(path: Path, content: str, kind: str) -> Iterator[_Row]:
-    """Yield the elements of a JSON array, the values of JSON lines, or lines of text."""
+def _other_rows(path: Path, content: str, kind: str) -> Iterator[_PlacedRow]:
+    """Yield the elements of a JSON array, of JSON lines, or of lines of text."""
     if kind == ".json" and content.lstrip().startswith("["):
         for number, value in enumerate(_parsed(content, str(path)), 1):
             yield value, f"{path}, element {number}"
@@ -143,7 +169,7 @@ def _other_rows(path: Path, content: str, kind: str) -> Iterator[_Row]:
             yield _parsed(line, place) if is_json else line.strip(), place
 
 
-def _csv_rows(path: Path, content: str) -> Iterator[_Row]:
+def _csv_rows(path: Path, content: str) -> Iterator[_PlacedRow]:
     """Yield the rows of CSV with commas, semicolons or tabs."""
     csv.field_size_limit(_MAX_CHARACTERS)
     delimiter = max(",;\t", key=content.partition("\n")[0].count)
@@ -168,8 +194,11 @@ def _csv_rows(path: Path, content: str) -> Iterator[_Row]:
         raise ValueError(f"{path}, line {start} is not CSV: {error}.{fix}") from None
 
 
-def _convert_numbers(rows: list[_Row], others: set[str]) -> None:
-    """Remove the empty cells of CSV, and convert columns that contain only numbers, except `others`."""
+def _convert_numbers(rows: list[_PlacedRow], others: set[str]) -> None:
+    """Remove the empty cells of CSV, and convert columns that contain only numbers.
+
+    The columns `others` stay as they are.
+    """
     for name in [name for name in (rows[0][0] if rows else []) if name not in others]:
         is_number = all(_NUMBER.fullmatch(row[name]) for row, _ in rows if row[name].strip())
         for row, _ in rows:
@@ -186,7 +215,7 @@ def _parsed(content: str, place: str) -> Any:
 
 
 def _document(
-    row: Any, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
+    row: object, place: str, text: tuple[str, ...], ids: tuple[str, ...], metadata: Sequence[str] | None
 ) -> tuple[int | str | None, str | None, dict[str, Any]]:
     """Return the id, the text and the metadata of a row."""
     row = {text[-1]: row} if isinstance(row, str) else row

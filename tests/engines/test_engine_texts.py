@@ -7,7 +7,8 @@ from builders.text_encoders import HashEncoder
 
 from muvera import TextIndex
 from muvera.engines import EngineError, EngineIndex
-from muvera.texts.database import TextDocument
+from muvera.metadata import TextDocument
+from muvera.texts.engine_texts import EngineTexts
 
 TEXTS = [
     "The quick brown fox.",
@@ -32,10 +33,10 @@ def texts(collections: Any, request: pytest.FixtureRequest) -> Any:
     name = request.node.originalname
     index = EngineIndex(collections(name), "mean", text_encoder="hash")
     index.add(local.index.tokens(IDS).with_ids(IDS), METADATA, texts=TEXTS)
-    opened: Any = TextIndex.open(collections(name), ENCODER)
-    if not opened._texts.engine.keeps_tokens:
-        opened._texts._tokens = local.index
-    return opened
+    engine = collections(name)
+    if engine.keeps_tokens:
+        return TextIndex.open(engine, ENCODER)
+    return TextIndex(EngineTexts(EngineIndex(engine, tokens=local.index)), ENCODER)
 
 
 def test_texts_are_searched(texts: TextIndex) -> None:
@@ -69,7 +70,7 @@ def test_texts_are_searched(texts: TextIndex) -> None:
 
 
 def test_texts_are_changed(texts: Any, collections: Any) -> None:
-    if not texts._texts.engine.keeps_tokens:
+    if not texts._texts.index.engine.keeps_tokens:
         pytest.skip("its tokens are in a local index, which does not change")
     assert texts.add(["blue whale"], ids=["whale"], metadata=[{"kind": "animal"}]) == ["whale"]
     assert set(found(texts.search("x", where={"kind": "animal"}))) == {"fox", "whale"}

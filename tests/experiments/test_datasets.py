@@ -23,7 +23,7 @@ from experiments.datasets.synthetic import synthetic_collection
 from experiments.demo.make_demo_sample import SAMPLE, best_ranks, collect_documents, write_sample
 from experiments.evaluation.metrics import ExactAnswers
 from muvera import MultiVectors
-from muvera.texts.encoders.minilm import unit_rows
+from muvera.texts.encoders.minilm import unit_vectors
 
 
 def write_embeddings(folder: Path, ids: list[str], query_ids: list[str]) -> Path:
@@ -213,7 +213,9 @@ def test_encoded_texts_are_found_by_runs_and_not_encoded_again(
 def test_a_reduction_has_the_right_singular_vectors_of_the_uncentered_sample() -> None:
     rng = np.random.default_rng(0)
     scale = np.linspace(2.0, 0.1, 12)  # off-center and uneven, as token states are
-    samples = [unit_rows((rng.normal(size=(n, 12)) * scale + 0.3).astype(np.float32)) for n in (5, 1, 40, 17)]
+    samples = [
+        unit_vectors((rng.normal(size=(n, 12)) * scale + 0.3).astype(np.float32)) for n in (5, 1, 40, 17)
+    ]
     components = encode.fit_reduction(samples, 4)
     expected = np.linalg.svd(np.concatenate(samples).astype(np.float64))[2][:4].T
     np.testing.assert_allclose(np.abs(np.sum(components * expected, axis=0)), 1.0, atol=1e-6)

@@ -64,3 +64,10 @@ def test_bad_hybrid_searches(changed: dict[str, Any], message: str) -> None:
     values: dict[str, Any] = {"rankings": {"words": [ranking("d1")] * 4}, **changed}
     with pytest.raises((TypeError, ValueError), match=message):
         hybrid_search(INDEX, QUERIES, **values)
+
+
+def test_the_default_proposes_at_least_k_documents() -> None:
+    documents = MultiVectors.from_arrays([RNG.normal(size=(1, 8)) for _ in range(120)])
+    index = MuveraIndex.build(documents)
+    assert len(hybrid_search(index, QUERIES[:1], {}, 120)[0]) == 120
+    assert len(hybrid_search(index, QUERIES[:1], {}, 120, candidates=20)[0]) == 20

@@ -11,8 +11,7 @@ from builders.text_encoders import HashEncoder
 from muvera import MuveraIndex, TextIndex
 from muvera.data.multivectors import MultiVectors
 from muvera.index.generations import IndexFolderError
-from muvera.metadata import FilterError
-from muvera.texts.database import TextDocument
+from muvera.metadata import FilterError, TextDocument
 from muvera.texts.hit import Hit, SearchOptions, sentences_of
 
 TEXTS = [

@@ -1,1 +1,1 @@
-"""Text encoders: models that turn texts into sets of token vectors, behind one protocol."""
+"""Text encoders: models that turn texts into token vectors, behind one protocol."""

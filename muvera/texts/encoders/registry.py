@@ -1,4 +1,4 @@
-"""Text encoders that run models of other libraries or of a server, and all text encoders by name."""
+"""Text encoders of other libraries or of a server, and all text encoders by name."""
 
 from __future__ import annotations
 
@@ -34,9 +34,17 @@ _MAX_BYTES = 1 << 30
 
 
 class SentenceTransformersEncoder(ModelEncoder):
-    """A MultiVectorEncoder of sentence-transformers (version 6 or newer), with the checkpoint's own prompts.
+    """A MultiVectorEncoder of sentence-transformers, with the checkpoint's prompts.
 
-    `model` is ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder.
+    Parameters
+    ----------
+    model : str
+        ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder.
+
+    Raises
+    ------
+    ImportError
+        Without sentence-transformers 6 or newer.
     """
 
     def __init__(self, model: str) -> None:
@@ -51,16 +59,32 @@ class SentenceTransformersEncoder(ModelEncoder):
         self._model = library.MultiVectorEncoder(checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         encode = self._model.encode_query if side == "query" else self._model.encode_document
         return encode(texts, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
 
 
 class PyLateEncoder(ModelEncoder):
-    """A ColBERT model run by PyLate, given as for :class:`SentenceTransformersEncoder`.
+    """A ColBERT model run by PyLate.
 
-    PyLate pins an older sentence-transformers than that class needs: install each in
-    its own environment.
+    PyLate pins an older sentence-transformers than
+    :class:`SentenceTransformersEncoder` needs: install each in its own environment.
+
+    Parameters
+    ----------
+    model : str
+        ``"CHECKPOINT[@REVISION]"``, where the checkpoint is a name or a folder.
+
+    Raises
+    ------
+    ImportError
+        Without PyLate.
     """
 
     def __init__(self, model: str) -> None:
@@ -70,7 +94,13 @@ class PyLateEncoder(ModelEncoder):
         self._model = library.ColBERT(model_name_or_path=checkpoint, revision=revision)
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         return self._model.encode(texts, is_query=side == "query", show_progress_bar=False)
 
 
@@ -80,14 +110,25 @@ def _split_revision(model: str) -> tuple[str, str | None]:
 
 
 class FastembedEncoder(ModelEncoder):
-    """A late-interaction model run by fastembed on onnxruntime, without torch, on all cores.
+    """A late-interaction model run by fastembed on onnxruntime, without torch.
 
-    `model` is a name, such as ``"colbert-ir/colbertv2.0"``, which is loaded at its
-    first use.
+    It uses all cores.
+
+    Parameters
+    ----------
+    model : str
+        A name, such as ``"colbert-ir/colbertv2.0"``.  The model is loaded at its first
+        use.
+
+    Raises
+    ------
+    ImportError
+        Without fastembed.
     """
 
     def __init__(self, model: str) -> None:
-        self.name, self._given = f"fastembed:{model}", model
+        self.name = f"fastembed:{model}"
+        self._given = model
         self._library = import_extra("fastembed", "fastembed", "This encoder")
 
     @cached_property
@@ -111,7 +152,13 @@ class FastembedEncoder(ModelEncoder):
             ) from error
 
     def matrices(self, texts: list[str], side: TextSide) -> Any:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         if side == "query":
             return self._model.query_embed(texts)
         # A batch is padded to its longest text, so texts of similar length are encoded
@@ -122,7 +169,15 @@ class FastembedEncoder(ModelEncoder):
         return [matrices[i] for i in range(len(texts))]
 
     def token_spans(self, text: str, side: TextSide) -> list[tuple[int, int]] | None:
-        """Return the characters of each token vector, or None for a model without a tokenizer."""
+        """Return the characters of each token vector.
+
+        None for a model without a tokenizer.
+
+        Parameters
+        ----------
+        text, side
+            As for :meth:`muvera.texts.encoders.base.TextEncoder.token_spans`.
+        """
         colbert: Any = getattr(self._model, "model", None)
         if not hasattr(colbert, "tokenize"):
             return None
@@ -134,12 +189,27 @@ class FastembedEncoder(ModelEncoder):
 
 
 class HTTPEncoder(ModelEncoder):
-    """A model behind an HTTP endpoint with vLLM's pooling interface (``vllm serve --task token_embed``).
+    """A model behind an HTTP endpoint with vLLM's pooling interface.
 
-    A request is ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data":
-    [[...], ...]}, ...]}``, where ``embedding`` may replace the inner ``data``.  User
-    and password of `url` go into a header, and `token` is sent as ``Authorization:
-    Bearer``.  Raise ValueError for a URL that is not HTTP.
+    Start such a server with ``vllm serve --task token_embed``.  A request is
+    ``{"model", "input"}``; an answer is ``{"data": [{"index": 0, "data": [[...],
+    ...]}, ...]}``, where ``embedding`` may replace the inner ``data``.
+
+    Parameters
+    ----------
+    url : str
+        Its user and password go into a header.
+    model : str
+        The name that the server gives to the model.
+    token : str, optional
+        Is sent as ``Authorization: Bearer``.
+    timeout : float
+        Seconds to wait for an answer.
+
+    Raises
+    ------
+    ValueError
+        For a URL that is not HTTP.
     """
 
     def __init__(self, url: str, model: str, *, token: str | None = None, timeout: float = 60.0) -> None:
@@ -153,10 +223,21 @@ class HTTPEncoder(ModelEncoder):
             self._headers["Authorization"] = f"Bearer {token}"
         elif credentials:
             self._headers["Authorization"] = f"Basic {b64encode(unquote(credentials).encode()).decode()}"
-        self.name, self._model, self._timeout = f"http:{model}", model, timeout
+        self.name = f"http:{model}"
+        self._model = model
+        self._timeout = timeout
 
     def matrices(self, texts: list[str], side: TextSide) -> list[NDArray[np.float32]]:
-        """Return the token vectors of each text."""
+        """Return the token vectors of each text.
+
+        Raise ConnectionError without an answer, or ValueError for an answer that has no
+        token vectors.
+
+        Parameters
+        ----------
+        texts, side
+            As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
+        """
         body = json.dumps({"model": self._model, "input": texts}).encode()
         request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
         try:
@@ -180,11 +261,11 @@ class HTTPEncoder(ModelEncoder):
                 "embeddings."
             ) from error
         if len(matrices) != len(texts):
-            raise ValueError(f"{self._url} answered {len(matrices)} sets of vectors for {len(texts)} texts.")
+            raise ValueError(f"{self._url} returned {len(matrices)} sets of vectors for {len(texts)} texts.")
         return matrices
 
 
-def _matrix(values: Any) -> NDArray[np.float32]:
+def _matrix(values: object) -> NDArray[np.float32]:
     matrix = np.asarray(values, np.float32)
     if matrix.ndim != 2:
         raise ValueError(f"vectors have shape {matrix.shape} instead of (tokens, dimension)")
@@ -208,7 +289,12 @@ def load_text_encoder(name: str) -> TextEncoder:
         ``"sentence-transformers:CHECKPOINT[@REVISION]"``,
         ``"pylate:CHECKPOINT[@REVISION]"``, ``"fastembed:MODEL"`` or
         ``"http://HOST/PATH#MODEL"``.  The model's library downloads checkpoints that
-        are not on this machine.
+        are not on this machine.  "minilm" was not trained for late interaction: use it
+        only to try the library.
+
+    Returns
+    -------
+    TextEncoder
 
     Raises
     ------
@@ -236,10 +322,20 @@ def load_text_encoder(name: str) -> TextEncoder:
     raise ValueError(f"There is no text encoder {name!r}. Use one of: {_NAMES}.")
 
 
-def as_text_encoder(encoder: Any) -> TextEncoder:
-    """Return the text encoder of a name, or `encoder` itself if it is a text encoder.
+def as_text_encoder(encoder: object) -> TextEncoder:
+    """Return the text encoder of a name, or `encoder` itself.
 
-    Else raise TypeError.
+    Parameters
+    ----------
+    encoder : TextEncoder or str
+        A name is loaded by :func:`load_text_encoder`.
+
+    Raises
+    ------
+    TypeError
+        For an object without the methods of a text encoder.
+    ValueError, ImportError
+        As for :func:`load_text_encoder`.
     """
     if isinstance(encoder, str):
         return load_text_encoder(encoder)
@@ -254,9 +350,25 @@ def as_text_encoder(encoder: Any) -> TextEncoder:
 def required_encoder(
     name: str, encoder: TextEncoder | str | None, folder: Path | str, encodes: bool = False
 ) -> TextEncoder:
-    """Return the encoder of an index that was built with the encoder `name`.
+    """Return the encoder of an index.
 
-    A NoEncoder is replaced if `encodes`.
+    Parameters
+    ----------
+    name : str
+        The encoder that built the index.
+    encoder : TextEncoder, str or None
+        The encoder that the caller gave.  None: load `name`, if it is built in.
+    folder : Path or str
+        The index, for messages.
+    encodes : bool
+        Texts must be encoded now, so replace a NoEncoder.
+
+    Raises
+    ------
+    ValueError
+        For another encoder than `name`, or without one if `name` is not built in.
+    IndexFolderError
+        If texts must be encoded, but only a NoEncoder is given.
     """
     if isinstance(encoder, NoEncoder):
         if not encodes:

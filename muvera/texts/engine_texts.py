@@ -1,0 +1,301 @@
+"""EngineTexts: the texts of a TextIndex in a vector database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from ..data.multivectors import MultiVectors
+from ..engines.base import Engine, EngineError
+from ..engines.engine_index import EngineIndex
+from ..index.id_map import Missing
+from ..index.muvera_index import MuveraIndex
+from ..metadata import Filter, TextDocument
+from .database import DocumentDatabase
+from .encoders.base import NoEncoder, TextEncoder
+from .encoders.registry import as_text_encoder, required_encoder
+from .hit import Parts, SearchOptions, add_words
+
+Result = TypeVar("Result")
+
+_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
+_NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
+
+
+class EngineTexts:
+    """A collection of texts in a vector database, with the methods of Texts.
+
+    See :class:`muvera.texts.protocol.Texts`.  Changes are durable at once.  The methods
+    that need all texts or the vectors raise EngineError.  Words that a query and a text
+    share change only the order of the candidates.
+
+    Parameters
+    ----------
+    index : EngineIndex
+        A collection with texts, or a new one whose `text_encoder` is named.
+    """
+
+    #: No lock: the database orders concurrent changes.
+    changing: AbstractContextManager[object] = nullcontext()
+
+    def __init__(self, index: EngineIndex) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return self.index.engine.location
+
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, (int, str)) and bool(self.get([id], missing="ignore"))
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        self._refuse(_NO_LIST)
+
+    def get(self, ids: list[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
+        """Return texts and metadata in the order of `ids`.
+
+        For an unknown id, raise KeyError, or skip it with ``missing="ignore"``.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
+        """
+        return self.index.documents(ids, missing=missing)
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Raise EngineError: databases answer conditions only in a search.
+
+        Parameters
+        ----------
+        where : mapping
+            Ignored.
+        """
+        self._refuse(_NO_LIST)
+
+    def tokens(self, ids: list[int | str]) -> MultiVectors:
+        """Return the token vectors of texts, in half precision.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
+        return self.index.engine.tokens(ids)
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """Raise EngineError: the token vectors are in the database."""
+        self._refuse(_NO_VECTORS)
+
+    # -- searching ------------------------------------------------------------
+
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+        """Return the score parts of the best ``options.k`` texts for each query.
+
+        Parameters
+        ----------
+        queries, encoded, options
+            As for :meth:`muvera.texts.protocol.Texts.rank`.
+        """
+        if self.index.engine.description is None:
+            return [{} for _ in queries]
+        count = self.index.num_candidates(options.k, options.candidates, options.recall)
+        rankings = self.index.search(
+            encoded,
+            count if options.words else options.k,
+            where=options.where,
+            ids=options.ids,
+            candidates=count,
+            threads=options.threads,
+        )
+        if not options.words:
+            return [{id: {"maxsim": score} for id, score in ranking} for ranking in rankings]
+        ranked = []
+        for query, ranking in zip(queries, rankings, strict=True):
+            maxsim = dict(ranking)
+            shared = self._shared_words(query, list(maxsim))
+            ranked.append(add_words(maxsim, shared, options.words, options.k))
+        return ranked
+
+    def _shared_words(self, query: str, candidates: list[Any]) -> dict[Any, float]:
+        """Return the BM25 scores of candidates, as a collection of their own."""
+        documents = self.get(candidates, missing="ignore")
+        database = DocumentDatabase()
+        ids = [document.id for document in documents]
+        texts = [document.text for document in documents]
+        database.put(ids, texts, [{}] * len(documents))
+        return dict(database.match_words(query, len(documents) or 1))
+
+    def on_one_state(self, read: Callable[[], Result]) -> Result:
+        """Return ``read()``.
+
+        Other programs can change the database between its reads.
+
+        Parameters
+        ----------
+        read : callable
+        """
+        return read()
+
+    def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        """Store in the collection how many candidates ``recall=`` needs.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            At least 64 typical queries.
+        threads : int or None
+            None: all usable cores.
+        """
+        self.index.calibrate(queries, threads=threads)
+
+    # -- changing -------------------------------------------------------------
+
+    def put(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts, and return their ids.
+
+        Parameters
+        ----------
+        encoded, texts, metadata, threads, update
+            As for :meth:`muvera.texts.protocol.Texts.put`.
+
+        Raises
+        ------
+        ValueError
+            For texts without ids, a blank text, or an id in use without `update`.
+        EngineError
+            If the engine fails.  Earlier batches stay written.
+        """
+        if not encoded.has_ids:
+            raise ValueError("Texts in a database need ids. Give ids=.")
+        names: list[int | str] = encoded.ids.tolist()
+        if not update:
+            for used in self.get(names, missing="ignore"):
+                raise ValueError(f"id {used.id!r} is in the index already. Use update, or another id.")
+        empty = np.flatnonzero(encoded.lengths == 0)
+        if len(empty):
+            raise ValueError(
+                f"The text of {names[empty[0]]!r} is blank, and a database cannot find blank texts. Remove it."
+            )
+        self.index.add(encoded, metadata, texts=texts, threads=threads)
+        return names
+
+    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        """Replace the metadata of stored texts.
+
+        Parameters
+        ----------
+        documents : list of TextDocument
+            The texts as they are stored.
+        metadata : list of dict
+            The new metadata of each of them.
+        """
+        tokens = self.tokens([document.id for document in documents])
+        self.index.add(tokens, metadata, texts=[document.text for document in documents])
+
+    def delete(self, ids: list[int | str], missing: Missing) -> None:
+        """Delete texts.
+
+        For an unknown id, raise KeyError, or ignore it with ``missing="ignore"``.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
+        """
+        self.index.delete(ids, missing=missing)
+
+    # -- folders --------------------------------------------------------------
+
+    def rebuild(self, threads: int | None) -> None:
+        """Raise EngineError: the token vectors are in the database.
+
+        Parameters
+        ----------
+        threads : int or None
+            Ignored.
+        """
+        self._refuse(_NO_VECTORS)
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+        """Do nothing without a path, since changes are durable.
+
+        Raise EngineError for a path.
+
+        Parameters
+        ----------
+        path : path or None
+        overwrite : bool
+            Ignored.
+        """
+        if path is not None:
+            self._refuse("has no folder. Build a TextIndex to save one.")
+
+    def close(self) -> None:
+        """Close connections and files."""
+        self.index.close()
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise EngineError(f"{self.index.engine.location} {reason}")
+
+
+def open_engine_texts(
+    engine: Engine | str, encoder: TextEncoder | str | None
+) -> tuple[EngineTexts, TextEncoder]:
+    """Open a collection of texts, or an empty one, and its text encoder.
+
+    Parameters
+    ----------
+    engine : Engine or str
+        The collection, or its URL.
+    encoder : TextEncoder, str or None
+        None: the encoder that the collection names, if it may be loaded.
+
+    Returns
+    -------
+    EngineTexts, TextEncoder
+
+    Raises
+    ------
+    EngineError
+        If the database cannot be reached, the collection has no texts, or it does not
+        exist and no encoder is given.
+    ValueError
+        For another encoder than the collection's.
+    """
+    index = EngineIndex(engine)
+    stored = index.engine.description
+    location = index.engine.location
+    try:
+        if stored is None:
+            if encoder is None or isinstance(encoder, NoEncoder):
+                raise EngineError(
+                    f"{location} does not exist. Load texts with muvera load, or give an encoder to create it."
+                )
+            model = as_text_encoder(encoder)
+            # The first texts create the collection, with the name of their encoder.
+            index = EngineIndex(index.engine, text_encoder=model.name)
+        elif stored.text_encoder is None:
+            raise EngineError(f"{location} has no texts. Load an index of texts with muvera load.")
+        else:
+            model = required_encoder(stored.text_encoder, encoder, location)
+    except BaseException:
+        if isinstance(engine, str):
+            index.close()
+        raise
+    return EngineTexts(index), model

@@ -1,0 +1,203 @@
+"""Texts: what a TextIndex needs from the place where its texts are stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from ..data.multivectors import MultiVectors
+from ..index.id_map import Missing
+from ..index.muvera_index import MuveraIndex
+from ..metadata import Filter, TextDocument
+from .hit import Parts, SearchOptions
+
+Result = TypeVar("Result")
+
+
+class Texts(Protocol):
+    """Texts with their metadata and their token vectors, under the same ids.
+
+    A :class:`muvera.TextIndex` checks arguments, encodes texts and queries, and makes
+    hits.  It leaves storing and ranking to an object with these methods:
+    :class:`muvera.texts.store.TextStore` in this process, or
+    :class:`muvera.texts.engine_texts.EngineTexts` in a vector database.
+
+    ``repr`` of such an object names the place, for the ``repr`` of the index.
+    """
+
+    # -- reading --------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+
+    def __contains__(self, id: object) -> bool:
+        """Return True if a text has this id."""
+
+    def __iter__(self) -> Iterator[TextDocument]:
+        """Yield all texts in insertion order."""
+
+    def get(self, ids: list[int | str], *, missing: Missing = "raise") -> list[TextDocument]:
+        """Return texts and metadata.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError, or skip it.
+
+        Returns
+        -------
+        list of TextDocument
+            In the order of `ids`.
+        """
+
+    def select(self, where: Filter) -> list[int | str]:
+        """Return the ids of texts that satisfy a condition, in insertion order.
+
+        Parameters
+        ----------
+        where : mapping
+            ``{}`` selects all texts.
+        """
+
+    def tokens(self, ids: list[int | str]) -> MultiVectors:
+        """Return the stored token vectors of texts, in the order of `ids`.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        """
+
+    @property
+    def vectors(self) -> MuveraIndex:
+        """The index of the token vectors, if they are in this process."""
+
+    # -- searching ------------------------------------------------------------
+
+    def rank(self, queries: list[str], encoded: MultiVectors, options: SearchOptions) -> list[Parts]:
+        """Find the best texts for each query.
+
+        Parameters
+        ----------
+        queries : list of str
+            Their words count if ``options.words`` is not 0.
+        encoded : MultiVectors
+            The token vectors of the queries, in the same order.
+        options : SearchOptions
+            Of these, `explain` is ignored.
+
+        Returns
+        -------
+        list of dict
+            For each query, the parts of the score of at most ``options.k`` texts, best
+            text first.
+        """
+
+    def on_one_state(self, read: Callable[[], Result]) -> Result:
+        """Return ``read()``, which may call several methods.
+
+        All of them see the same texts, if the place can ensure this.  `read` can be
+        called twice, because another thread may change the texts meanwhile.
+
+        Parameters
+        ----------
+        read : callable
+            Has no parameters.
+        """
+
+    def calibrate(self, queries: MultiVectors, threads: int | None) -> None:
+        """Measure how many candidates a search with ``recall=`` needs.
+
+        `queries` are the token vectors of at least 64 typical queries.
+
+        Parameters
+        ----------
+        queries : MultiVectors
+            The token vectors of at least 64 typical queries.
+        threads : int or None
+            None: all usable cores.
+        """
+
+    # -- changing -------------------------------------------------------------
+
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """A lock that keeps other threads of this process from changing texts."""
+
+    def put(
+        self,
+        encoded: MultiVectors,
+        texts: list[str],
+        metadata: Sequence[Mapping[str, Any]],
+        threads: int | None,
+        update: bool = False,
+    ) -> list[int | str]:
+        """Add texts: all of them, or none after an exception.
+
+        Parameters
+        ----------
+        encoded : MultiVectors
+            The token vectors of the texts, in the same order.  Without ids, the texts
+            get the next integers.
+        texts : list of str
+        metadata : sequence of mapping
+            One for each text.
+        threads : int or None
+            None: all usable cores.
+        update : bool
+            Replace texts with the same ids.  Otherwise raise ValueError for an id that
+            is in use.
+
+        Returns
+        -------
+        list of int or of str
+            The ids.
+        """
+
+    def put_metadata(self, documents: list[TextDocument], metadata: list[dict[str, Any]]) -> None:
+        """Replace the metadata of stored texts.
+
+        Parameters
+        ----------
+        documents : list of TextDocument
+            The texts as they are stored.
+        metadata : list of dict
+            The new metadata of each of them.
+        """
+
+    def delete(self, ids: list[int | str], missing: Missing) -> None:
+        """Delete texts.
+
+        Parameters
+        ----------
+        ids : list of int or of str
+        missing : {"raise", "ignore"}
+            For an unknown id, raise KeyError and delete nothing, or ignore it.
+        """
+
+    # -- folders --------------------------------------------------------------
+
+    def rebuild(self, threads: int | None) -> None:
+        """Free the memory of deleted texts, and fit the vectors again.
+
+        Parameters
+        ----------
+        threads : int or None
+            None: all usable cores.
+        """
+
+    def save(self, path: str | os.PathLike[str] | None, overwrite: bool = False) -> None:
+        """Write everything to a folder.
+
+        Parameters
+        ----------
+        path : path or None
+            None: the place where the texts are.
+        overwrite : bool
+            Replace another index in that folder.
+        """
+
+    def close(self) -> None:
+        """Make all changes durable, and release the place."""
