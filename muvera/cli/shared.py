@@ -19,6 +19,8 @@ import typer
 from typer import Argument, BadParameter, Option
 
 from ..metadata import kind_of
+from ..utils.hints import Argument as MessageArgument
+from ..utils.hints import Hint, message_of
 
 if TYPE_CHECKING:
     from ..texts.database import TextDocument
@@ -112,24 +114,23 @@ def given(**values: Any) -> dict[str, Any]:
 
 # -- printing --------------------------------------------------------------------
 
-# Phrases of the library's messages, and the corresponding phrases of the command line.
-_ON_COMMAND_LINE = {
-    "overwrite=True": "--overwrite",
-    "encoder='moments'": "--encoder moments",
-    "give the format": "give --format",
-    "muvera.convert.formats()": "muvera formats",
-    "Use None": "Omit it",
-    "Call calibrate first, or give": "Give",
-    "Call calibrate with real queries": "Give --candidates",
-    "in a database need ids. Give ids=": "in a database need ids. Name their column with --id",
-    "Give another port": "Give another --port",
-    "Use MuveraIndex.load": "Use muvera search",
-    "Use MuveraIndex.build": "Omit --keep-codes",
-    " Check with `id in index`.": "",
+# What a user of the command line does instead of an operation of Python.
+_INSTEAD = {
+    "build_from_tokens": "Omit --keep-codes.",
+    "calibrate": "Give --candidates.",
+    "check_id": "",
+    "give_ids": "Name their column with --id.",
+    "list_formats": "muvera formats",
+    "load_vectors": "Use muvera search.",
+    "omit": "Omit it",
+    "raise_limits": "raise --time-limit and --memory-limit",
+    "rank": "Give --rerank none, or load the documents again with --tokens.",
+    "set_token": "Set MUVERA_TOKEN.",
+    "update": "Use muvera texts update to replace it.",
 }
 
 # Options of readers, which are given with -o.
-_READER_OPTIONS = re.compile(r"\b(column|id_column|table|collection|vector|id_field|field)=('?)(\w*)\2")
+_READER_OPTIONS = ("column", "id_column", "table", "collection", "vector", "id_field", "field")
 
 #: Start of a warning.
 WARNING = "muvera: warning: "
@@ -168,27 +169,31 @@ def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> Non
         note(remark)
 
 
-def one_line(error: BaseException, options: dict[str, str] | None = None) -> str:
-    """Return an error's message without line breaks.
+def one_line(error: BaseException, options: Mapping[str, str] | None = None) -> str:
+    """Return an error's message for the command line, without line breaks.
 
     `options` are the command's options by their Python names, such as ``{"max_bytes":
-    "--max-bytes"}``, which replace these names.
+    "--max-bytes"}``.
     """
     if isinstance(error, OSError) and error.strerror is not None:
         text = f"{error.strerror.rstrip('.')}."
         if error.filename is not None:
             text = f"{os.fsdecode(error.filename)}: {text}"
     else:
-        # str(KeyError) is the repr of its message.
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    for words, replacement in _ON_COMMAND_LINE.items():
-        text = text.replace(words, replacement)
-    for name, option in (options or {}).items():
-        # Elsewhere the name may be an ordinary word.
-        text = re.sub(rf"\b{name}=(?=[.,]?(\s|$))", option, text)
-        text = re.sub(rf"^{name} must\b", f"{option} must", re.sub(rf"\b{name}=", f"{option} ", text))
-    text = _READER_OPTIONS.sub(lambda match: f"-o {match[1]}={match[3].lower() or 'NAME'}", text)
+        text = message_of(error).worded(lambda part: _worded(part, options or {}))
     return " ".join(text.split()) or type(error).__name__
+
+
+def _worded(part: MessageArgument | Hint, options: Mapping[str, str]) -> str:
+    """Return what a user of a command with these options reads for an argument or a hint."""
+    if isinstance(part, Hint):
+        return _INSTEAD.get(part.operation, part.words)
+    if part.name in options:
+        option, flag = options[part.name], part.value in (None, "", "True")
+        return option if flag else f"{option} {part.value}"
+    if part.name in _READER_OPTIONS and "option" in options:
+        return f"-o {part.name}={part.value or 'NAME'}"
+    return str(part)
 
 
 @contextmanager

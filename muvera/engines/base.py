@@ -25,6 +25,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..fde.files import load_encoder
 from ..metadata import COMPARISONS, Filter, FlatMetadata, bound_name, build_condition, flatten, is_utf8, term
+from ..utils.hints import Argument, Message
 
 Vectors = NDArray[np.float32]
 
@@ -244,8 +245,11 @@ class Engine(_Conditions):
         """Raise ValueError if the engine accepts only shorter vectors."""
         if floats > self.max_dimension:
             raise ValueError(
-                f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
-                "a smaller configuration."
+                Message(
+                    f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use ",
+                    Argument("encoder", "'moments'"),
+                    " or a smaller configuration.",
+                )
             )
 
     def _require_open(self) -> None:

@@ -30,6 +30,7 @@ from ..reranking.codecs import TokenCodec
 from ..reranking.coded_vectors import CodedVectors
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import counted, require_int
+from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, stage, thread_count
 from .generations import Generation
 from .id_map import IdMap
@@ -152,7 +153,11 @@ class CandidateSearch:
         if len(self.search) <= MAX_RANKED:
             return None
         raise ValueError(
-            f"recall={recall} needs a calibration, which this index does not have. Call calibrate with real queries."
+            Message(
+                Argument("recall", f"{recall}"),
+                " needs a calibration, which this index does not have. ",
+                Hint("calibrate", "Call calibrate with real queries."),
+            )
         )
 
     @property
@@ -217,7 +222,8 @@ class SearchPlan:
         for name in ("candidates", "rescore"):
             value = getattr(self, name)
             if value is not None and require_int(name, value, 1) < self.k:
-                raise ValueError(f"{name}={value} must be at least k={self.k}.")
+                number = Argument(name, f"{value}")
+                raise ValueError(Message(number, " must be at least ", Argument("k", f"{self.k}"), "."))
         if self.ef is not None:
             require_int("ef", self.ef, 1)
         require_recall(self.recall, self.candidates)

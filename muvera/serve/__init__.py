@@ -19,6 +19,7 @@ from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number
+from ..utils.hints import Argument, Hint, Message
 
 #: Names of this machine that no other machine reaches.
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -82,8 +83,10 @@ class ServerSettings:
         require_number("body_timeout", self.body_timeout, 0.001)
         if self.writable and not self.token:
             raise ValueError(
-                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN, "
-                "or give token= in Python."
+                Message(
+                    "A writable server needs a token, or anyone who reaches it could change the index. ",
+                    Hint("set_token", "Give token=."),
+                )
             )
 
 
@@ -189,7 +192,9 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
+            raise OSError(
+                Message(f"Port {port} of {host} is in use. Give another ", Argument("port"), ".")
+            ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise OSError(f"{host} is not an address of this machine. Give one of its addresses.") from error
         raise

@@ -30,6 +30,7 @@ from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
+from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
 
 _PAGE = Path(__file__).parent / "page"
@@ -156,9 +157,7 @@ _MAX_VALUES = 300_000
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as ``application/problem+json`` (RFC 9457), without advice for Python."""
-    detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
-    detail = detail.removesuffix(" Check with `id in index`.")
+    """Return an error as ``application/problem+json`` (RFC 9457)."""
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, "application/problem+json")
 
@@ -177,10 +176,24 @@ async def _as_problem(request: Request, error: Exception) -> Response:
             return _problem(502, "The text encoder's server did not answer. Try again, or check that server.")
         case TimeoutError():
             return _problem(504, "The request took too long. Send fewer queries or candidates.")
-        case KeyError():
-            return _problem(404, str(error.args[0]))
         case _:
-            return _problem(422, str(error))
+            detail = message_of(error).worded(_worded).rstrip()
+            return _problem(404 if isinstance(error, KeyError) else 422, detail)
+
+
+# What a client does instead of an operation of Python.
+_INSTEAD = {
+    "calibrate": "Give candidates.",
+    "check_id": "",
+    "update": "Replace it with PUT /documents.",
+}
+
+
+def _worded(part: Argument | Hint) -> str:
+    """Return what a client reads for an argument or a hint of an error."""
+    if isinstance(part, Hint):
+        return _INSTEAD.get(part.operation, part.words)
+    return str(part) if part.value else part.name
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from ..index.persistence import read_current, read_generation
 from ..index.two_stage_search import IndexContents
 from ..utils.atomic_files import sync
 from ..utils.checks import as_path, counted
+from ..utils.hints import Hint, Message
 from .database import DocumentDatabase, Row, TextDocument, checked_rows, require_ids
 from .hit import Parts, SearchOptions, add_words
 
@@ -455,7 +456,8 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[Chang
         contents = read_generation(folder, manifest)
         generation = contents.generations[folder]
         if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
-            raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
+            load = Hint("load_vectors", "Use MuveraIndex.load.")
+            raise ValueError(Message(f"{folder} is an index of token vectors without texts. ", load))
         size = journal_bytes(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
         changes = _join_updates(_read_journal(folder / generation.journal))

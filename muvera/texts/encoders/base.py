@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...metadata import is_utf8
+from ...utils.hints import Argument, Message
 
 TextSide = Literal["document", "query"]
 
@@ -83,7 +84,11 @@ class NoEncoder(ModelEncoder):
 
     def matrices(self, texts: list[str], side: TextSide) -> Iterable[Any]:
         """Raise ValueError."""
-        raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
+        raise ValueError(
+            Message(
+                f"Texts must be encoded by {self.name!r}. Open the index with ", Argument("encoder", ""), "."
+            )
+        )
 
 
 class CachedEncoder(ModelEncoder):
