@@ -1,13 +1,13 @@
-"""Error messages whose advice is data: Python, the command line and the HTTP server word it in their own terms.
+"""Error messages whose advice is data, which each front end words in its own terms.
 
-``str(error)`` is the sentence for Python.  A front end replaces the parts that name an
-argument or an operation of Python, and needs no search in the text:
+``str(error)`` is the sentence for Python.  The command line and the HTTP server have
+other words for the parts that name an argument or an operation:
 
->>> error = ValueError(Message("out exists. Give another name, or ", Argument("overwrite", "True"), "."))
+>>> error = ValueError(Message("out exists. Give ", Argument("overwrite", "True"), "."))
 >>> str(error)
-'out exists. Give another name, or overwrite=True.'
->>> message_of(error).worded(lambda part: f"--{part.name}" if isinstance(part, Argument) else str(part))
-'out exists. Give another name, or --overwrite.'
+'out exists. Give overwrite=True.'
+>>> message_of(error).worded(lambda part: f"--{part.name}")
+'out exists. Give --overwrite.'
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Message(str):
         return "".join(part if isinstance(part, str) else word(part) for part in self.parts)
 
     def to_json(self) -> list[Any]:
-        """Return the parts as JSON values: strings, and for other parts lists of strings."""
+        """Return the parts as JSON values: a string, or a list of strings, for each."""
         return [part if isinstance(part, str) else [type(part).__name__, *part] for part in self.parts]
 
     @classmethod

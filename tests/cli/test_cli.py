@@ -12,8 +12,9 @@ from builders.command_line import COMMANDS, answer, fails, muvera
 from builders.paths import ROOT
 
 from muvera import MuveraIndex, __version__
-from muvera.cli import shared
-from muvera.cli.shared import one_line, progress_bar
+from muvera.cli import printing
+from muvera.cli.errors import one_line
+from muvera.cli.printing import progress_bar
 from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.writers import VECTOR_WRITERS
@@ -118,7 +119,7 @@ def test_errors_name_options(error: Exception, line: str) -> None:
 def test_a_progress_bar_moves_during_a_long_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shared, "_REDRAW_SECONDS", 0.01)
+    monkeypatch.setattr(printing, "_REDRAW_SECONDS", 0.01)
     with progress_bar(3, "steps", "hidden in a log") as advance:
         advance(3)
     assert capsys.readouterr().err == ""

@@ -7,7 +7,7 @@ import re
 import pytest
 from builders.paths import ROOT
 
-from muvera.cli import shared
+from muvera.cli import errors
 from muvera.serve import app
 from muvera.utils.hints import Argument, Hint, Message, message_of
 
@@ -46,5 +46,5 @@ def test_a_message_as_json() -> None:
 def test_the_tables_of_the_front_ends_name_operations_that_exist() -> None:
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "muvera").rglob("*.py")]
     operations = {name for source in sources for name in re.findall(r'Hint\(\s*"(\w+)"', source)}
-    assert operations == set(shared._INSTEAD)
+    assert operations == set(errors._INSTEAD)
     assert set(app._INSTEAD) < operations
