@@ -35,8 +35,12 @@ def convert(
     truncate_dimension: Annotated[int | None, Option(help="Keep N columns, rescaled to length 1.")] = None,
     pooling: Annotated[str | None, Option(help=f"Pool tokens by a library's rule: {_POOLINGS}.")] = None,
     pool_factor: Annotated[float, Option(help="Pooling keeps 1 / FACTOR of the tokens.")] = 2.0,
-    dtype: Annotated[Literal["float32", "float16"] | None, Option(help="Type (default: SOURCE's).")] = None,
-    nbits: Annotated[int | None, Option(help="Bits for plaid (default: SOURCE's codes, or 2).")] = None,
+    dtype: Annotated[
+        Literal["float32", "float16"] | None, Option(help="Type of numbers (default: SOURCE's).")
+    ] = None,
+    nbits: Annotated[
+        int | None, Option(help="For plaid: bits per coordinate (default: SOURCE's, or 2).")
+    ] = None,
     bucket_means: Annotated[bool, Option("--bucket-means", help="For plaid: more accurate buckets.")] = False,
     isolated: Annotated[bool, Option("--isolated", help="Read SOURCE in a process with limits.")] = False,
     time_limit: Annotated[float | None, Option(min=1, help="Processor seconds (default: 600).")] = None,

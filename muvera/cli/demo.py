@@ -53,11 +53,12 @@ class _Way(NamedTuple):
 
 
 def demo() -> None:
-    """Compare exact search, the paper's FDE and the default on a bundled sample.
+    """Compare exact search with two FDEs on a bundled sample.
 
-    No download and no model is needed.  The sample contains docstrings of Python's
-    standard library and a beginner's questions.  Their token vectors come from a small
-    language model, not from a ColBERT model.
+    One FDE is the paper's, and the other one is the default.  No download and no model
+    is needed.  The sample contains docstrings of Python's standard library and a
+    beginner's questions.  Their token vectors come from a small language model, not
+    from a ColBERT model.
 
     \b
     Example:

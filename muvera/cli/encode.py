@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
@@ -22,6 +24,10 @@ from .options import (
     ThreadsOption,
 )
 from .printing import progress_bar, seconds, show, wrapped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _UNSAVED = (
     "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
@@ -55,8 +61,6 @@ def encode(
       muvera encode docs doc-vectors --save-encoder encoder
       muvera encode queries query-vectors --side queries --encoder encoder
     """
-    import numpy as np
-
     from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
     from ..utils.checks import counted
     from .sources import (
@@ -86,23 +90,41 @@ def encode(
         ready.save(save_encoder, overwrite=overwrite)
     encode_side = ready.encode_documents if side == "documents" else ready.encode_queries
     floats = ready.config.vector_dimension
-    count = empty = 0
+    counts = _Counts()
     with progress_bar(opened.num_documents, "texts", "encoding") as advance:
-
-        def vectors() -> Iterator[muvera.MultiVectors]:
-            nonlocal count, empty
-            for texts in stream(opened):
-                ids = texts.ids if texts.has_ids else np.arange(count, count + len(texts))
-                count, empty = count + len(texts), empty + int((texts.lengths == 0).sum())
-                rows = encode_side(texts, threads=threads)
-                yield muvera.MultiVectors.from_flat(rows, np.ones(len(texts), np.int64), ids=ids)
-                advance(len(texts))
-
+        vectors = _vectors(stream(opened), partial(encode_side, threads=threads), counts, advance)
         with new_target(out, overwrite, VECTOR_WRITERS[to].own) as path:
-            VECTOR_WRITERS[to].write(Gathered(vectors(), "The vectors"), path)
+            VECTOR_WRITERS[to].write(Gathered(vectors, "The vectors"), path)
     duration = time.perf_counter() - begun
-    facts = {"out": str(out), "to": to, "side": side, "vectors": count, "dimension": floats}
-    facts |= {"without_tokens": empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
-    zeros = f", {empty:,} of them zero because their texts have no tokens" if empty else ""
-    text = f"{out}: {counted(count, 'vector')} of {side}, {counted(floats, 'float')} each{zeros}"
+    facts = {"out": str(out), "to": to, "side": side, "vectors": counts.texts, "dimension": floats}
+    facts |= {"without_tokens": counts.empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
+    text = f"{out}: {counted(counts.texts, 'vector')} of {side}, {counted(floats, 'float')} each"
+    if counts.empty:
+        text += f", {counts.empty:,} of them zero because their texts have no tokens"
     show(json_, facts, wrapped(f"{text}, in {seconds(duration)}"), *([_UNSAVED] if unsaved else []))
+
+
+@dataclass
+class _Counts:
+    """Numbers of encoded texts, and of texts without tokens."""
+
+    texts: int = 0
+    empty: int = 0
+
+
+def _vectors(
+    batches: Iterable[muvera.MultiVectors],
+    encode: Callable[[muvera.MultiVectors], NDArray[np.float32]],
+    counts: _Counts,
+    advance: Callable[[int], object],
+) -> Iterator[muvera.MultiVectors]:
+    """Yield the vectors of each batch with their ids, and count the texts."""
+    import numpy as np
+
+    for texts in batches:
+        last = counts.texts + len(texts)
+        ids = texts.ids if texts.has_ids else np.arange(counts.texts, last)
+        counts.texts = last
+        counts.empty += int((texts.lengths == 0).sum())
+        yield muvera.MultiVectors.from_flat(encode(texts), np.ones(len(texts), np.int64), ids=ids)
+        advance(len(texts))

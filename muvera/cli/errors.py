@@ -25,6 +25,7 @@ _INSTEAD = {
     "build_from_tokens": "Omit --keep-codes.",
     "calibrate": "Give --candidates.",
     "check_id": "",
+    "from_plaid": "--keep-codes",
     "give_ids": "Name their column with --id.",
     "list_formats": "muvera formats",
     "load_vectors": "Use muvera search.",
@@ -112,7 +113,8 @@ def _worded(part: Argument | Hint, options: Mapping[str, str]) -> str:
         return _INSTEAD.get(part.operation, part.words)
     if part.name in options:
         option = options[part.name]
-        return option if part.value in (None, "", "True") else f"{option} {part.value}"
+        value = (part.value or "").strip("'")  # the quotation marks of Python
+        return option if value in ("", "True") else f"{option} {value}"
     if part.name in _READER_OPTIONS and "option" in options:
-        return f"-o {part.name}={part.value or 'NAME'}"
+        return f"-o {part.name}=NAME"
     return str(part)

@@ -21,6 +21,7 @@ from .options import (
 from .printing import progress_bar, seconds, show, wrapped
 
 if TYPE_CHECKING:
+    from ..engines.base import AddReport
     from ..fde.config import FDEConfig
     from ..fde.encoder import FDEEncoder
 
@@ -55,7 +56,6 @@ def load(
       muvera search postgresql://me@localhost/search#docs queries.npy
     """
     from ..engines import EngineIndex, open_engine
-    from ..utils.checks import counted
     from .sources import (
         IndexSource,
         choose_encoder,
@@ -79,15 +79,11 @@ def load(
     with closing(open_engine(to)) as engine:
         if drop:
             engine.drop()
-        is_new = engine.describe() is None
-        is_chosen = encoder is not None or config is not None
-        chosen: FDEConfig | FDEEncoder | None = None
-        if is_chosen or (is_new and fitted is None):
+        chosen: FDEConfig | FDEEncoder | None = None  # the stored one
+        if encoder is not None or config is not None:
             chosen = choose_encoder(encoder, config, opened.dimension)
-        elif is_new:
-            chosen = fitted
-        if is_new and chosen is not None:
-            chosen = to_encoder(chosen)
+        if engine.describe() is None:
+            chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
             engine.require_dimension(chosen.config.vector_dimension)
             fit(chosen, opened)
         index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder)
@@ -97,10 +93,19 @@ def load(
             )
         facts = {**index.info().to_dict(), **report.to_dict()}
     duration = time.perf_counter() - begun
-    skipped = f", {report.skipped:,} skipped" if report.skipped else ""
-    empty = f", {report.without_tokens:,} without tokens" if report.without_tokens else ""
-    loaded = counted(report.added, "document")
-    text = f"{engine.location}: {loaded} loaded{skipped}{empty}; {facts['documents']:,} in total."
+    text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
     command = "muvera search {} QUERIES" if texts is None else "muvera texts search {} QUESTION"
     remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
     show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
+
+
+def _loaded(report: AddReport) -> str:
+    """Describe how many documents were loaded."""
+    from ..utils.checks import counted
+
+    text = f"{counted(report.added, 'document')} loaded"
+    if report.skipped:
+        text += f", {report.skipped:,} skipped"
+    if report.without_tokens:
+        text += f", {report.without_tokens:,} without tokens"
+    return text

@@ -158,7 +158,8 @@ class MuveraIndex:
                 if value is not None:
                     raise ValueError(
                         Message(
-                            "from_plaid keeps the codes and ids of the PLAID index, got ",
+                            Hint("from_plaid", "from_plaid"),
+                            " keeps the codes and ids of the PLAID index, got ",
                             Argument(name, f"{value!r:.80}"),
                             ". ",
                             Hint("build_from_tokens", "Omit it, or use MuveraIndex.build."),
@@ -202,7 +203,8 @@ class MuveraIndex:
         if coded is None:
             raise TypeError(
                 Message(
-                    f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. ",
+                    Hint("from_plaid", "from_plaid"),
+                    f" needs a PLAID index, got {type(opened).__name__} without PLAID's codes. ",
                     Hint("build_from_tokens", "Use MuveraIndex.build."),
                 )
             )

@@ -18,7 +18,12 @@ def get(
     encoder: TextEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Print texts and their metadata."""
+    """Print texts and their metadata.
+
+    \b
+    Example:
+      muvera texts get my-index https://example.org/a
+    """
     with open_texts(index, encoder, encodes=False) as opened:
         documents = opened.get(stored_ids(opened, ids))
     facts = {"index": index, "documents": [vars(document) for document in documents]}

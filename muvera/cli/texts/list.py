@@ -21,7 +21,12 @@ def list_(
     encoder: TextEncoderOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """List texts in the order in which they were added."""
+    """List texts in the order in which they were added.
+
+    \b
+    Example:
+      muvera texts list my-index --where '{"year": {"$gte": 2000}}'
+    """
     from ...utils.checks import counted
 
     with open_texts(index, encoder, encodes=False) as opened:
