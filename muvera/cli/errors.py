@@ -36,9 +36,6 @@ _INSTEAD = {
     "update": "Use muvera texts update to replace it.",
 }
 
-# Options of readers, which are given with -o.
-_READER_OPTIONS = ("column", "id_column", "table", "collection", "vector", "id_field", "field")
-
 
 class Commands(TyperGroup):
     """Group of the commands; it reports every error in one line."""
@@ -115,6 +112,13 @@ def _worded(part: Argument | Hint, options: Mapping[str, str]) -> str:
         option = options[part.name]
         value = (part.value or "").strip("'")  # the quotation marks of Python
         return option if value in ("", "True") else f"{option} {value}"
-    if part.name in _READER_OPTIONS and "option" in options:
+    if "option" in options and part.name in _reader_options():
         return f"-o {part.name}=NAME"
     return str(part)
+
+
+def _reader_options() -> set[str]:
+    """Return the names of the options that are given with -o."""
+    from ..convert.registry import READERS
+
+    return {name for reader in READERS.values() for name in reader.options}
