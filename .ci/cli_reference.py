@@ -1,6 +1,6 @@
-"""Write docs/reference/cli.md from the help texts of the commands: ``python .ci/cli_reference.py``.
+"""Write docs/reference/cli.md from the help of the commands.
 
-A test compares the page with these texts.
+Call it as ``python .ci/cli_reference.py``.  A test compares the page with the help.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The page of errors: it describes the exception classes that muvera defines, and the statuses of the server."""
+"""The page of errors: the exception classes of muvera, and the server's statuses."""
 
 import ast
 import pkgutil
@@ -15,7 +15,7 @@ SECTIONS = dict(re.findall(r"^### `([\w.]+)`\n\n(.+?)(?=^##)", PAGE, re.MULTILIN
 
 
 def defined() -> Iterator[str]:
-    """Yield the names of public classes that are subclasses of exceptions, with their modules."""
+    """Yield the names of public exception classes, with their modules."""
     for path in sorted((ROOT / "muvera").rglob("*.py")):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Messages whose advice is data: the words of Python, and the parts that others word."""
+"""Messages whose advice is data: the words of Python, and parts with other words."""
 
 import json
 import pickle
