@@ -27,12 +27,14 @@ _INSTEAD = {
     "check_id": "",
     "from_plaid": "--keep-codes",
     "give_ids": "Name their column with --id.",
+    "give_ids_or_search": "Give their ids, or use muvera texts search with --where.",
     "list_formats": "muvera formats",
     "load_vectors": "Use muvera search.",
     "omit": "Omit it",
     "raise_limits": "raise --time-limit and --memory-limit",
     "rank": "Give --rerank none, or load the documents again with --tokens.",
     "set_token": "Set MUVERA_TOKEN.",
+    "store_no_tokens": "give --no-tokens",
     "update": "Use muvera texts update to replace it.",
 }
 

@@ -110,7 +110,8 @@ def open_source(
     kind = type(path_or_object).__name__
     if not isinstance(path_or_object, (str, os.PathLike)):
         if isolated or format is not None:
-            raise TypeError(f"isolated=True and format= need a path, but got {kind}, which is in memory.")
+            both = Argument("isolated", "True"), " and ", Argument("format", "")
+            raise TypeError(Message(*both, f" need a path, but got {kind}, which is in memory."))
         if isinstance(path_or_object, Source):
             _check_options(options, [], path_or_object.name)
             return path_or_object

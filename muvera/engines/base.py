@@ -25,7 +25,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..fde.files import load_encoder
 from ..metadata import COMPARISONS, Filter, FlatMetadata, bound_name, build_condition, flatten, is_utf8, term
-from ..utils.hints import Argument, Message
+from ..utils.hints import Argument, Hint, Message
 
 Vectors = NDArray[np.float32]
 
@@ -402,8 +402,12 @@ class Engine(_Conditions):
             if not np.isfinite(halves).all():
                 largest = float(np.abs(texts.tokens).max())
                 raise ValueError(
-                    f"The documents' numbers must be at most 65504, the largest in half precision, got {largest:g}. "
-                    "Scale them, or store no tokens (tokens=None)."
+                    Message(
+                        "The documents' numbers must be at most 65504, the largest in half precision, got "
+                        f"{largest:g}. Scale them, or ",
+                        Hint("store_no_tokens", "store no tokens (tokens=None)"),
+                        ".",
+                    )
                 )
             tokens = MultiVectors(halves, texts.offsets)
         documents = [

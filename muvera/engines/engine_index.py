@@ -61,7 +61,10 @@ _KINDS = {True: "integers", False: "strings"}
 # Queries whose candidates' tokens are in memory at once.
 _QUERIES = 64
 
-_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
+_NO_LIST = Message(
+    "is a database, which does not list its texts. ",
+    Hint("give_ids_or_search", "Give their ids, or search with where=."),
+)
 _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
 
 
@@ -582,7 +585,7 @@ class EngineTexts(EngineIndex):
             self._refuse("has no folder. Build a TextIndex to save one.")
 
     def _refuse(self, reason: str) -> NoReturn:
-        raise EngineError(f"{self.engine.location} {reason}")
+        raise EngineError(Message(f"{self.engine.location} ", reason))
 
 
 def open_texts(engine: Engine | str, encoder: TextEncoder | str | None) -> tuple[EngineTexts, TextEncoder]:

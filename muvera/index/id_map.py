@@ -123,8 +123,11 @@ class IdMap:
         else:
             if self._kind == "str" and len(documents):
                 raise TypeError(
-                    f"This index has str ids, but these documents have no ids and would get {self.next}, "
-                    f"{self.next + 1}, ... Give strings as ids=, one per document."
+                    Message(
+                        f"This index has str ids, but these documents have no ids and would get {self.next}, "
+                        f"{self.next + 1}, ... ",
+                        Hint("give_ids", "Give strings as ids=, one per document."),
+                    )
                 )
             ids = np.arange(self.next, self.next + len(documents))
         used = self.rows(ids.tolist(), "ignore")
