@@ -112,6 +112,8 @@ def _worded(part: Argument | Hint, options: Mapping[str, str]) -> str:
         return _INSTEAD.get(part.operation, part.words)
     if part.name in options:
         option = options[part.name]
+        if part.value == "None":
+            return f"no {option}"
         value = (part.value or "").strip("'")  # the quotation marks of Python
         return option if value in ("", "True") else f"{option} {value}"
     if "option" in options and part.name in _reader_options():

@@ -78,9 +78,9 @@ class IndexSettings:
             raise ValueError(
                 Message(
                     Argument("keep_exact", "True"),
-                    " stores exact tokens beside codes, so ",
-                    Argument("tokens"),
-                    f" must be one of {', '.join(CODECS)}, got {self.tokens!r}. Give one, or omit ",
+                    " stores exact tokens beside codes, got ",
+                    Argument("tokens", repr(self.tokens)),
+                    f". Give one of {', '.join(CODECS)}, or omit ",
                     Argument("keep_exact"),
                     ".",
                 )

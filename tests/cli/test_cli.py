@@ -98,6 +98,8 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ValueError(Message(Argument("max_bytes", "9"), " is\n too few.")), "--max-bytes 9 is too few."),
         (ValueError(Message("Give ", Argument("k", ""), ".")), "Give --k."),
+        (ValueError(Message("Codes, got ", Argument("k", "None"), ".")), "Codes, got no --k."),
+        (ValueError(Message("Give ", Argument("k", "'all'"), ".")), "Give --k all."),
         (ValueError(Message(Argument("k"), " must be at least 1.")), "--k must be at least 1."),
         (ValueError(Message("Give ", Argument("bulk", "3"), ".")), "Give bulk=3."),
         (ValueError("A k must stay, and so must k=3."), "A k must stay, and so must k=3."),
