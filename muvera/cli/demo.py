@@ -1,4 +1,4 @@
-"""``muvera demo``: the steps of MUVERA on a bundled sample, and a search of its texts."""
+"""``muvera demo``: the steps of MUVERA on a bundled sample, and a text search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 import muvera
 
-from .shared import hits_text, megabytes, note, progress_bar, seconds, wrapped
+from .hits import hits_text
+from .printing import megabytes, note, progress_bar, seconds, wrapped
 
 if TYPE_CHECKING:
     from ..data.demo_sample import DemoSample
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 # Answers per question that are shown.
 _SHOWN = 3
 
-# Documents that the vectors propose, and exact best documents to find.
-_CANDIDATES, _BEST = 20, 10
+# Documents that the vectors propose.
+_CANDIDATES = 20
+
+# Exact best documents to find.
+_BEST = 10
 
 # Searches per question whose median time is printed.
 _ROUNDS = 3
@@ -49,11 +53,12 @@ class _Way(NamedTuple):
 
 
 def demo() -> None:
-    """Compare exact search, the paper's FDE and the default on a bundled sample.
+    """Compare exact search with two FDEs on a bundled sample.
 
-    No download and no model is needed.  The sample contains docstrings of Python's
-    standard library and a beginner's questions.  Their token vectors come from a small
-    language model, not from a ColBERT model.
+    One FDE is the paper's, and the other one is the default.  No download and no model
+    is needed.  The sample contains docstrings of Python's standard library and a
+    beginner's questions.  Their token vectors come from a small language model, not
+    from a ColBERT model.
 
     \b
     Example:
@@ -122,7 +127,8 @@ def _pipeline_text(sample: DemoSample, ways: list[_Way]) -> str:
     """Compare the ways in a table, and their answers to the first question."""
     lines = [
         wrapped(
-            "MUVERA: token vectors -> FDE, one vector per text -> search -> candidates -> exact Chamfer -> ranking."
+            "MUVERA: token vectors -> FDE, one vector per text -> search -> candidates -> exact Chamfer "
+            "-> ranking."
         ),
         wrapped(f"The same {len(sample.queries)} questions, ranked by Chamfer similarity:"),
         "",

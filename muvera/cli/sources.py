@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..convert import Source, open_source
+from ..convert import Source, open_source, read
 from ..convert.registry import find_reader
 from ..data.batches import collection_batches
 from ..data.multivectors import MultiVectors
@@ -24,7 +24,7 @@ from ..texts.database import TextDocument
 from ..texts.encoders.base import NoEncoder
 from ..texts.text_index import TextIndex
 from ..utils.atomic_files import read_json
-from .shared import progress_bar
+from .printing import progress_bar
 
 #: Options of a reader: names and values.
 Options = Sequence[tuple[str, Any]] | None
@@ -37,7 +37,17 @@ _DOCUMENTS = 1024
 
 
 def open_documents(path: Path, format: str | None = None, option: Options = None) -> Source:
-    """Open documents, or an index."""
+    """Open documents, or an index.
+
+    Parameters
+    ----------
+    path : Path
+        The documents' file or folder, or an index.
+    format : str, optional
+        Name of the format.  Default: detected.
+    option : sequence of tuple, optional
+        Names and values of the reader's options.  An index has none.
+    """
     if format is None and is_index(path):
         if option:
             raise ValueError(f"{path} is an index, which has no options. Omit --option.")
@@ -46,7 +56,13 @@ def open_documents(path: Path, format: str | None = None, option: Options = None
 
 
 def open_queries(path: Path, format: str | None = None, option: Options = None) -> Source:
-    """Open the queries of a source that also has documents, or everything of any other source."""
+    """Open the queries of a source that also has documents, or else the whole source.
+
+    Parameters
+    ----------
+    path, format, option
+        As for :func:`open_documents`.
+    """
     values = dict(option or ())
     if (
         "part" in values
@@ -62,6 +78,24 @@ def open_queries(path: Path, format: str | None = None, option: Options = None) 
         if folder.is_dir() and any(file.stem.startswith(("quer", "test")) for file in folder.iterdir()):
             raise
         return open_source(path, format, part="docs", **values)
+
+
+def read_documents_and_queries(
+    source: Path, queries: Path | None, format: str | None = None, option: Options = None
+) -> tuple[MultiVectors, MultiVectors | None]:
+    """Read documents, and queries if there are any, into memory.
+
+    Parameters
+    ----------
+    source : Path
+        The documents, opened with `format` and `option` as by :func:`open_documents`.
+    queries : Path or None
+        The queries, whose format is detected.
+    format : str, optional
+    option : sequence of tuple, optional
+    """
+    documents = read(open_documents(source, format, option))
+    return documents, None if queries is None else read(open_queries(queries))
 
 
 def stream(source: Source) -> Iterator[MultiVectors]:
@@ -91,28 +125,39 @@ def open_index(path: Path) -> IndexSource:
 class IndexSource(Source):
     """Tokens and ids of an index's documents, in the order of addition.
 
-    `texts` is the index of texts, or None for an index of token vectors.  An index that
-    stores the codes of a PLAID index is a :class:`muvera.data.batches.CodedSource`.
+    An index that stores the codes of a PLAID index is a
+    :class:`muvera.data.batches.CodedSource`.
+
+    Parameters
+    ----------
+    index : MuveraIndex
+    texts : TextIndex, optional
+        The texts of `index`, if it has texts.
     """
 
     name = "muvera index"
 
     def __init__(self, index: MuveraIndex, texts: TextIndex | None = None) -> None:
-        self._index, self.texts, self.encoder = index, texts, index.encoder
+        self._index = index
+        self.texts = texts
+        self.encoder = index.encoder
         info = index.info()
-        self.dimension, self.num_documents, self.num_tokens = info.dimension, info.documents, info.tokens
+        self.dimension = info.dimension
+        self.num_documents = info.documents
+        self.num_tokens = info.tokens
         codec = index.codec if index.settings.tokens is None else None
         if isinstance(codec, ResidualCodec):
-            self.lossy, self.nbits = True, codec.bits
-            arrays = codec.arrays
-            self.centroids, self.bucket_weights = arrays["centroids"], arrays["levels"]
+            self.lossy = True
+            self.nbits = codec.bits
+            self.centroids = codec.arrays["centroids"]
+            self.bucket_weights = codec.arrays["levels"]
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         ids = self._index.ids
         return (ids[start : start + _DOCUMENTS] for start in range(0, len(ids), _DOCUMENTS))
 
     def documents(self) -> Iterator[TextDocument]:
-        """Yield the texts of an index of texts, in the order of the tokens."""
+        """Yield the texts of a text index, in the order of the tokens."""
         assert self.texts is not None
         for ids in self._blocks():
             yield from self.texts.get(ids.tolist())
@@ -136,8 +181,14 @@ class IndexSource(Source):
 def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDEConfig | FDEEncoder:
     """Return the encoder of --encoder and --config.
 
-    `name` is a preset (default: fde), or the folder of an index or of a saved encoder.
-    `config` is a JSON object of parameters that change the preset.
+    Parameters
+    ----------
+    name : str or None
+        A preset (default: fde), or the folder of an index or of a saved encoder.
+    config : Path or None
+        JSON object of parameters that change the preset.
+    dimension : int
+        Columns of the token vectors.
     """
     values = {} if config is None else read_json(config)
     if not isinstance(values, dict):
@@ -151,8 +202,8 @@ def choose_encoder(name: str | None, config: Path | None, dimension: int) -> FDE
         return load_encoder(folder)
     if not is_index(folder):
         raise FileNotFoundError(
-            f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode --save-encoder, "
-            f"got {name!r}."
+            f"--encoder must be one of {', '.join(PRESETS)}, or the folder of an index or of encode "
+            f"--save-encoder, got {name!r}."
         )
     encoder = MuveraIndex.load(folder).encoder
     if encoder is None:
@@ -175,7 +226,17 @@ def fit_for_index(
 ) -> FDEConfig | FDEEncoder:
     """Return an encoder that is fitted on all documents.
 
-    If the index needs no vectors, or has too few documents for a fit, return `chosen`.
+    Parameters
+    ----------
+    chosen : FDEConfig or FDEEncoder
+        Returned unchanged if the index needs no vectors, or if there are too few
+        documents for a fit.
+    source : Source
+        The documents.
+    exact_tokens : int
+        An index with at most this number of tokens needs no vectors.
+    threads : int or None
+        Threads of the fit.
     """
     if isinstance(chosen, FDEEncoder):
         return chosen
@@ -187,8 +248,19 @@ def fit_for_index(
 
 
 def fit(encoder: FDEEncoder, source: Source, threads: int | None = None) -> FDEEncoder:
-    """Fit an encoder to all documents of a source, if it needs that, and return it."""
-    return encoder.fit(_fitting(source, stream(source)), threads=threads) if encoder.needs_fit else encoder
+    """Return an encoder, fitted to all documents of a source if it needs a fit.
+
+    Parameters
+    ----------
+    encoder : FDEEncoder
+    source : Source
+        The documents.
+    threads : int, optional
+        Threads of the fit.  Default: all cores.
+    """
+    if not encoder.needs_fit:
+        return encoder
+    return encoder.fit(_fitting(source, stream(source)), threads=threads)
 
 
 def _fitting(source: Source, batches: Iterator[MultiVectors]) -> Iterator[MultiVectors]:

@@ -20,6 +20,7 @@ from ..data.multivectors import MULTIVECTORS_FILES, MultiVectors
 from ..data.validation import read_only_view
 from ..kernels.rows import measure_rows
 from ..utils.checks import counted, require_choice
+from ..utils.hints import Argument, Message
 from .plaid_writer import PLAID_FILES, write_codes, write_plaid
 from .registry import IsolationLimits, open_source
 from .sources import naming_errors_of
@@ -170,7 +171,11 @@ def convert(
     named = destination.suffix[1:].lower()
     if named in WRITERS and named != to:
         raise ValueError(
-            f"{target} has the ending of {named}, but would be {to}. Give to={named!r} or another name."
+            Message(
+                f"{target} has the ending of {named}, but would be {to}. Give ",
+                Argument("to", repr(named)),
+                " or another name.",
+            )
         )
     writer = WRITERS[to]
     writer_options = {name: options.pop(name) for name in writer.options if name in options}

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..data.multivectors import MultiVectors
 from ..utils.checks import as_path, require_choice, require_int, require_number
+from ..utils.hints import Argument, Hint, Message, message_of
 from .readers import arrow, colbert, containers, json_lines, qdrant
 from .readers.in_memory import open_object
 from .sources import IF_TEXTS, FlatSource, Reader, Source, naming_errors, naming_errors_of
@@ -76,8 +77,13 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
         names = sorted(entry.name for entry in path.iterdir()) or ["nothing"]
         content = f" It contains {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}."
     raise ValueError(
-        f"{path} is in no known format.{content} muvera.convert.formats() lists the known ones. If it is in "
-        "one of them under other file names, give the format."
+        Message(
+            f"{path} is in no known format.{content} ",
+            Hint("list_formats", "muvera.convert.formats()"),
+            " lists the known ones. If it is in one of them under other file names, give ",
+            Argument("format", ""),
+            ".",
+        )
     )
 
 
@@ -104,7 +110,8 @@ def open_source(
     kind = type(path_or_object).__name__
     if not isinstance(path_or_object, (str, os.PathLike)):
         if isolated or format is not None:
-            raise TypeError(f"isolated=True and format= need a path, but got {kind}, which is in memory.")
+            both = Argument("isolated", "True"), " and ", Argument("format", "")
+            raise TypeError(Message(*both, f" need a path, but got {kind}, which is in memory."))
         if isinstance(path_or_object, Source):
             _check_options(options, [], path_or_object.name)
             return path_or_object
@@ -176,8 +183,10 @@ def isolated_source(
     """Read `path` in a child process, and return its vectors."""
     if sys.platform == "win32":
         raise OSError(
-            "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for files that you "
-            "trust."
+            Message(
+                Argument("isolated", "True"),
+                " needs process limits, which Windows does not have. Omit it for files that you trust.",
+            )
         )
     _require_no_links_out(path)
     with tempfile.TemporaryDirectory(prefix="muvera-") as folder:
@@ -197,14 +206,17 @@ def isolated_source(
                 source.dropped_rows = int(report["dropped_rows"])
                 return source
             kinds = {kind.__name__: kind for kind in _ERRORS}
-            error: Exception = kinds.get(report["error"], ValueError)(str(report["text"]))
+            error: Exception = kinds.get(report["error"], ValueError)(Message.from_json(report["text"]))
             if isinstance(error, OSError):
                 error.errno = report["errno"]
         except Exception:
             raise ChildProcessError(
-                f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, "
-                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, "
-                "raise the limits with isolated=IsolationLimits(...) (--time-limit, --memory-limit)."
+                Message(
+                    f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, or needs "
+                    f"more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, ",
+                    Hint("raise_limits", "raise the limits with isolated=IsolationLimits(...)"),
+                    ".",
+                )
             ) from None
     raise error
 
@@ -252,7 +264,7 @@ def answer(convert: Callable[..., Any]) -> None:
         report: dict[str, Any] = {name: getattr(done, name) for name in reported}
     except Exception as error:
         kind = next((kind.__name__ for kind in _ERRORS if isinstance(error, kind)), "")
-        report = {"error": kind, "text": str(error), "errno": getattr(error, "errno", None)}
+        report = {"error": kind, "text": message_of(error).to_json(), "errno": getattr(error, "errno", None)}
     Path(folder, "report.json").write_text(json.dumps(report))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, TokenArray, as_ids
+from ..utils.hints import Argument, Message, message_of
 
 # -- errors: libraries report damage in many ways, so readers neither catch errors nor
 # name their file ----------
@@ -82,7 +83,7 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
     named_before = number is not None or (isinstance(error, MemoryError) and place in text)
     sentence = isinstance(error, ReadError) or type(error) is FileNotFoundError or named_before
     if sentence and reason is None:
-        return error if place in text else type(error)(f"{place}: {text}")
+        return error if place in text else type(error)(Message(f"{place}: ", message_of(error)))
     if len(text) > _MAX_DETAIL_LENGTH:
         text = f"{text[:_MAX_DETAIL_LENGTH]} ..."
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
@@ -251,7 +252,9 @@ def choose(
     if not names:
         raise ReadError(f"it has no {kind}s. Choose another path.")
     wrong = "" if wanted is None else f"no {kind} {wanted!r}, but "
-    raise ReadError(f"it has {wrong}the {kind}s {', '.join(names)}. Choose one with {option}=.")
+    raise ReadError(
+        Message(f"it has {wrong}the {kind}s {', '.join(names)}. Choose one with ", Argument(option, ""), ".")
+    )
 
 
 class Document(NamedTuple):

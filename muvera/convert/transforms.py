@@ -16,6 +16,7 @@ from ..data.validation import running_total
 from ..kernels.rows import unit_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_int, require_number
+from ..utils.hints import Argument, Message
 
 # -- pooling ----------------------------------------------------------------------
 
@@ -143,8 +144,12 @@ def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
     zero = int(unit_rows(rows))
     if zero >= 0 and first is not None:
         raise ValueError(
-            f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
-            "Drop such rows with drop_zero_rows=True."
+            Message(
+                f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "
+                "Drop such rows with ",
+                Argument("drop_zero_rows", "True"),
+                ".",
+            )
         )
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False))
 
@@ -238,7 +243,10 @@ def _without_zeros(documents: MultiVectors) -> MultiVectors:
 def _truncated(documents: MultiVectors, dimension: int) -> MultiVectors:
     if dimension > documents.dimension:
         raise ValueError(
-            f"truncate_dimension={dimension} must be at most the source's dimension={documents.dimension}."
+            Message(
+                Argument("truncate_dimension", f"{dimension}"),
+                f" must be at most the source's dimension={documents.dimension}.",
+            )
         )
     return with_tokens(documents, np.ascontiguousarray(documents.tokens[:, :dimension]))
 

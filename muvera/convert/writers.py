@@ -21,6 +21,7 @@ from ..data.validation import Ids, as_ids, running_total
 from ..utils.arrays import save_array
 from ..utils.atomic_files import atomic_file, atomic_folder, write_json
 from ..utils.checks import import_extra
+from ..utils.hints import Argument, Message
 
 
 class Writer(NamedTuple):
@@ -85,10 +86,16 @@ class Gathered:
         other_ids = len(batch) and self._has_ids != batch.has_ids
         if batch.dimension != self.dimension or other_ids or narrow:
             raise ValueError(
-                f"{self.place}: the documents from number {self.num_documents} on have "
-                f"{_kind(batch.dimension, batch.tokens.dtype, batch.has_ids)}, but those before have "
-                f"{_kind(self.dimension, self.dtype, bool(self._has_ids))}. All must have the same: "
-                "give ids to all or to none, and convert with dtype='float32' or dtype='float16'."
+                Message(
+                    f"{self.place}: the documents from number {self.num_documents} on have "
+                    f"{_kind(batch.dimension, batch.tokens.dtype, batch.has_ids)}, but those before have "
+                    f"{_kind(self.dimension, self.dtype, bool(self._has_ids))}. All must have the same: "
+                    "give ids to all or to none, and convert with ",
+                    Argument("dtype", "'float32'"),
+                    " or ",
+                    Argument("dtype", "'float16'"),
+                    ".",
+                )
             )
         ids = batch.ids if batch.has_ids else None
         if batch.tokens.dtype != self.dtype:

@@ -24,6 +24,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..fde.files import load_encoder
 from ..metadata import Filter, FlatMetadata, build_condition, flatten, is_utf8
+from ..utils.hints import Argument, Hint, Message
 from .conditions import Conditions
 
 #: First-stage vectors, one a row.
@@ -281,8 +282,11 @@ class Engine(ABC):
         """
         if floats > self.max_dimension:
             raise ValueError(
-                f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use encoder='moments' or "
-                "a smaller configuration."
+                Message(
+                    f"{self.kind} accepts at most {self.max_dimension} dimensions, got {floats}. Use ",
+                    Argument("encoder", "'moments'"),
+                    " or a smaller configuration.",
+                )
             )
 
     def _require_open(self) -> None:
@@ -488,8 +492,12 @@ class Engine(ABC):
             if not np.isfinite(halves).all():
                 largest = float(np.abs(texts.tokens).max())
                 raise ValueError(
-                    f"The documents' numbers must be at most 65504, the largest in half precision, got {largest:g}. "
-                    "Scale them, or store no tokens (tokens=None)."
+                    Message(
+                        "The documents' numbers must be at most 65504, the largest in half precision, got "
+                        f"{largest:g}. Scale them, or ",
+                        Hint("store_no_tokens", "store no tokens (tokens=None)"),
+                        ".",
+                    )
                 )
             tokens = MultiVectors(halves, texts.offsets)
         documents = [

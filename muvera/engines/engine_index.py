@@ -24,6 +24,7 @@ from ..index.settings import DEFAULT_CANDIDATES, FirstStageRecall, num_candidate
 from ..metadata import TEXT, Filter, TextDocument, encode_metadata
 from ..reranking.chamfer import rerank
 from ..utils.checks import as_id_list, given, require_choice
+from ..utils.hints import Argument, Hint, Message
 from .base import (
     AddReport,
     Column,
@@ -122,8 +123,12 @@ class EngineIndex:
         config, encoder = as_encoder(self._requested, stored.token_dimension)
         if not (config == self.encoder.config if encoder is None else self.engine.has_encoder(encoder)):
             raise EngineError(
-                f"{self.engine.location} was filled with another encoder than the given one (configuration "
-                f"{config.hash[:16]}): their vectors are not comparable. Omit encoder=, or use another collection."
+                Message(
+                    f"{self.engine.location} was filled with another encoder than the given one (configuration "
+                    f"{config.hash[:16]}): their vectors are not comparable. Omit ",
+                    Argument("encoder", ""),
+                    ", or use another collection.",
+                )
             )
 
     # -- changing -------------------------------------------------------------
@@ -240,8 +245,12 @@ class EngineIndex:
             filled = documents[np.flatnonzero(documents.lengths > 0)]
             if config.needs_fit_sample and len(filled) < MIN_FIT_DOCUMENTS:
                 raise ValueError(
-                    f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first batch has "
-                    f"{len(filled)}. Give more, a fitted encoder, or encoder='mean'."
+                    Message(
+                        f"This encoder is fitted on at least {MIN_FIT_DOCUMENTS} documents, but the first batch has "
+                        f"{len(filled)}. Give more, a fitted encoder, or ",
+                        Argument("encoder", "'mean'"),
+                        ".",
+                    )
                 )
             if encoder.needs_fit:
                 encoder.fit(filled, threads=threads)
@@ -347,8 +356,13 @@ class EngineIndex:
             require_choice("rerank", rerank, ("auto", "here"))
             if self._tokens is None:
                 raise EngineError(
-                    f"{self.engine.location} stores no tokens to rank by. Give tokens=MuveraIndex.load(...), a local "
-                    "index of the same documents, or rerank=None."
+                    Message(
+                        f"{self.engine.location} stores no tokens to rank by. ",
+                        Hint(
+                            "rank",
+                            "Give tokens=MuveraIndex.load(...), a local index of the same documents, or rerank=None.",
+                        ),
+                    )
                 )
         engine_ranks = rerank == "auto" and self.engine.reranks and self._tokens == "engine"
         allowed = None if ids is None else as_id_list(ids)
@@ -385,7 +399,11 @@ class EngineIndex:
             numbers = self._tokens.candidates_by_recall
         if not numbers:
             raise ValueError(
-                f"recall={recall} needs a calibration. Call calibrate first, or give candidates=."
+                Message(
+                    Argument("recall", f"{recall}"),
+                    " needs a calibration. ",
+                    Hint("calibrate", "Call calibrate first, or give candidates=."),
+                )
             )
         return max(k, next(number for target, number in numbers.items() if target >= recall))
 

@@ -20,6 +20,7 @@ from ..data.multivectors import MultiVectors
 from ..kernels.selection import LIMIT, SLOPE, STATE, STEP, VARIANCE, trace_misses
 from ..reranking.pruning import Stop
 from ..utils.checks import require_number
+from ..utils.hints import Argument, Message
 from .settings import DEFAULT_CANDIDATES, FirstStageRecall
 
 #: Exact best documents that a measurement looks for; the default `k` of a search.
@@ -291,10 +292,16 @@ def require_recall(recall: object, candidates: object) -> None:
         return
     if not 0 < require_number("recall", recall, hint="Give a share such as 0.95.") < 1:
         raise ValueError(
-            f"recall must be above 0 and below 1, got {recall}. Give candidates= for a fixed number."
+            Message(
+                Argument("recall"),
+                f" must be above 0 and below 1, got {recall}. Give ",
+                Argument("candidates", ""),
+                " for a fixed number.",
+            )
         )
     if candidates is not None:
-        raise ValueError(f"Give recall={recall} or candidates={candidates}, not both.")
+        either, other = Argument("recall", f"{recall}"), Argument("candidates", f"{candidates}")
+        raise ValueError(Message("Give ", either, " or ", other, ", not both."))
 
 
 def _error_model(

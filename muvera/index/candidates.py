@@ -12,6 +12,7 @@ from ..data.multivectors import MultiVectors
 from ..fde.encoder import FDEEncoder
 from ..mips import SEARCHES, make_search
 from ..mips.base import Guard, Keep, Saved, SavedState, VectorSearch, at_once
+from ..utils.hints import Argument, Hint, Message
 from ..utils.parallel import split_by_count
 from .calibration import MAX_RANKED, Calibration, Level, MeasuredWindows
 from .settings import IndexSettings
@@ -172,7 +173,11 @@ class CandidateSearch:
         if len(self.search) <= MAX_RANKED:
             return None
         raise ValueError(
-            f"recall={recall} needs a calibration, which this index does not have. Call calibrate with real queries."
+            Message(
+                Argument("recall", f"{recall}"),
+                " needs a calibration, which this index does not have. ",
+                Hint("calibrate", "Call calibrate with real queries."),
+            )
         )
 
     @property

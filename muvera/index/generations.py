@@ -32,6 +32,7 @@ from ..utils.atomic_files import (
     write_json,
 )
 from ..utils.checks import as_path
+from ..utils.hints import Argument, Message
 
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
@@ -216,8 +217,11 @@ def require_place(target: Path, overwrite: bool = False) -> None:
         raise FileExistsError(f"{target} is a file; an index is a folder. Give another name.")
     if not overwrite:
         raise FileExistsError(
-            f"{target} exists and is not empty. Give another name, load the index there and change it, or "
-            "give overwrite=True to replace it."
+            Message(
+                f"{target} exists and is not empty. Give another name, load the index there and change it, or give ",
+                Argument("overwrite", "True"),
+                " to replace it.",
+            )
         )
     if not (target / MANIFEST).is_file():
         raise FileExistsError(

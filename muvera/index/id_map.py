@@ -15,6 +15,7 @@ from ..data.validation import Ids, id_kind, string_array
 from ..utils.arrays import GrowingArray, load_npy, save_array
 from ..utils.atomic_files import read_json, write_bytes
 from ..utils.checks import given, has_repeats, require_choice
+from ..utils.hints import Hint, Message
 
 #: The file of the ids.
 IDS = "ids.json"
@@ -127,7 +128,8 @@ class IdMap:
         unknown = [id for id, row in zip(ids, rows, strict=True) if row < 0]
         if unknown and missing == "raise":
             count = f" ({len(unknown)} of the {len(ids)} ids are not)" if len(ids) > 1 else ""
-            raise KeyError(f"id {unknown[0]!r} is not in the index{count}. Check with `id in index`.")
+            check = Hint("check_id", " Check with `id in index`.")
+            raise KeyError(Message(f"id {unknown[0]!r} is not in the index{count}.", check))
         return np.array([row for row in dict.fromkeys(rows) if row >= 0], np.int64)
 
     def new_ids(self, documents: MultiVectors) -> Ids:
@@ -142,14 +144,18 @@ class IdMap:
         else:
             if self._kind == "str" and len(documents):
                 raise TypeError(
-                    f"This index has str ids, but these documents have no ids and would get {self.next}, "
-                    f"{self.next + 1}, ... Give strings as ids=, one per document."
+                    Message(
+                        f"This index has str ids, but these documents have no ids and would get {self.next}, "
+                        f"{self.next + 1}, ... ",
+                        Hint("give_ids", "Give strings as ids=, one per document."),
+                    )
                 )
             ids = np.arange(self.next, self.next + len(documents))
         used = self.rows(ids.tolist(), "ignore")
         if len(used):
             id = self.of(used[:1]).tolist()[0]
-            raise ValueError(f"id {id!r} is in the index already. Use update to replace it.")
+            update = Hint("update", "Use update to replace it.")
+            raise ValueError(Message(f"id {id!r} is in the index already. ", update))
         return ids
 
     def append(self, ids: Ids) -> None:

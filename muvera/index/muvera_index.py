@@ -24,6 +24,7 @@ from ..reranking.chamfer import Explanation, explain
 from ..reranking.codecs import ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors
 from ..utils.checks import as_id_list, as_path, counted, require_int
+from ..utils.hints import Argument, Hint, Message
 from ..utils.locks import ReadersWriterLock, renew_after_fork
 from ..utils.parallel import thread_count
 from .change import Change
@@ -171,8 +172,13 @@ class MuveraIndex:
             for name, value in (("tokens", chosen.tokens), ("ids", ids)):
                 if value is not None:
                     raise ValueError(
-                        f"from_plaid keeps the codes and ids of the PLAID index, got {name}={value!r:.80}. Omit "
-                        "it, or use MuveraIndex.build."
+                        Message(
+                            Hint("from_plaid", "from_plaid"),
+                            " keeps the codes and ids of the PLAID index, got ",
+                            Argument(name, f"{value!r:.80}"),
+                            ". ",
+                            Hint("build_from_tokens", "Omit it, or use MuveraIndex.build."),
+                        )
                     )
         else:
             named = documents if ids is None else as_multivectors(documents).with_ids(ids)
@@ -220,8 +226,11 @@ class MuveraIndex:
         coded = coded_source(opened)
         if coded is None:
             raise TypeError(
-                f"from_plaid needs a PLAID index, got {type(opened).__name__} without PLAID's codes. Use "
-                "MuveraIndex.build."
+                Message(
+                    Hint("from_plaid", "from_plaid"),
+                    f" needs a PLAID index, got {type(opened).__name__} without PLAID's codes. ",
+                    Hint("build_from_tokens", "Use MuveraIndex.build."),
+                )
             )
         return cls.build(coded, encoder, **options)
 

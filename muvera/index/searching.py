@@ -19,6 +19,7 @@ from ..kernels.selection import STOPPED
 from ..kernels.tile import LANES
 from ..reranking.pruning import ALL, RerankOptions, Stop, rank_short
 from ..utils.checks import require_int
+from ..utils.hints import Argument, Message
 from ..utils.parallel import run_in_ranges, split_by_count, split_by_weight, thread_count
 from .calibration import BEST, EVERYTHING, Level, require_recall
 from .candidates import CandidateSearch
@@ -61,7 +62,8 @@ class SearchPlan:
         require_int("k", self.k, 1)
         for name, value in (("candidates", self.candidates), ("rescore", self.rescore)):
             if value is not None and require_int(name, value, 1) < self.k:
-                raise ValueError(f"{name}={value} must be at least k={self.k}.")
+                number = Argument(name, f"{value}")
+                raise ValueError(Message(number, " must be at least ", Argument("k", f"{self.k}"), "."))
         if self.ef is not None:
             require_int("ef", self.ef, 1)
         require_recall(self.recall, self.candidates)

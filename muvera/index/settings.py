@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from ..mips.hnsw import HNSWSettings
 from ..reranking.codecs import CODECS
 from ..utils.checks import given, require_choice, require_int
+from ..utils.hints import Argument, Message
 
 Backend = Literal["auto", "exact", "scan", "hnsw"]
 
@@ -93,8 +94,14 @@ class IndexSettings:
             raise TypeError(f"keep_exact must be a bool, got {given(self.keep_exact)}.")
         if self.keep_exact and self.tokens not in CODECS:
             raise ValueError(
-                f"keep_exact=True stores exact tokens beside codes, but tokens={self.tokens!r} makes no codes. Give "
-                f"one of {', '.join(CODECS)}, or omit keep_exact."
+                Message(
+                    Argument("keep_exact", "True"),
+                    " stores exact tokens beside codes, got ",
+                    Argument("tokens", repr(self.tokens)),
+                    f". Give one of {', '.join(CODECS)}, or omit ",
+                    Argument("keep_exact"),
+                    ".",
+                )
             )
 
     @classmethod

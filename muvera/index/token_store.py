@@ -21,6 +21,7 @@ from ..reranking.codecs import CODECS, FLOATS, ResidualCodec, TokenCodec
 from ..reranking.coded_vectors import CodedVectors, rank_decoded, score_coded
 from ..reranking.pruning import ALL, DocumentRun, RerankOptions, rank_candidates, ranked, score_candidates
 from ..utils.arrays import load_npy
+from ..utils.hints import Argument, Message
 from .page_cache import MappedTokens, PageCache
 from .settings import IndexSettings
 
@@ -368,8 +369,12 @@ class DocumentTokens:
         if not np.isfinite(tokens).all():
             row = int(np.argmin(np.isfinite(tokens).all(axis=1)))
             raise ValueError(
-                f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot represent. "
-                "Use tokens='float32', or scale the tokens."
+                Message(
+                    f"{texts.text_name(texts.text_of(row)[0])} has a number above 65504, which float16 cannot "
+                    "represent. Use ",
+                    Argument("tokens", "'float32'"),
+                    ", or scale the tokens.",
+                )
             )
         return MultiVectors(tokens, texts.offsets)
 

@@ -32,6 +32,7 @@ from ..kernels.token_codes import (
 )
 from ..utils.arrays import load_npy
 from ..utils.checks import require_choice
+from ..utils.hints import Argument, Message
 from ..utils.parallel import run_in_ranges, split_by_count
 
 #: Types of tokens that are stored as floats, by name.
@@ -416,8 +417,13 @@ def require_plaid_bits(nbits: int, dimension: int) -> None:
     require_choice("nbits", nbits, _PLAID_BITS)
     if dimension * nbits % 8:
         raise ValueError(
-            f"A PLAID index needs whole bytes per token, but dimension={dimension} at nbits={nbits} has "
-            f"{dimension * nbits} bits. Use nbits=8, or reduce the dimension to a multiple of {8 // nbits}."
+            Message(
+                f"A PLAID index needs whole bytes per token, but dimension={dimension} at ",
+                Argument("nbits", f"{nbits}"),
+                f" has {dimension * nbits} bits. Use ",
+                Argument("nbits", "8"),
+                f", or reduce the dimension to a multiple of {8 // nbits}.",
+            )
         )
 
 

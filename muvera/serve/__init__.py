@@ -19,9 +19,24 @@ from ..fde.linear_algebra import one_blas_thread
 from ..index.muvera_index import MuveraIndex
 from ..texts.text_index import TextIndex
 from ..utils.checks import import_extra, require_int, require_number
+from ..utils.hints import Argument, Hint, Message
 
 #: Names of this machine that no other machine reaches.
 LOCAL = ("127.0.0.1", "localhost", "::1")
+
+# Seconds that running requests have to end after a signal; also the default timeout of
+# a search.
+_GRACE_SECONDS = 30
+
+# Connections that may wait to be accepted, such as while the kernels are compiled.
+_BACKLOG = 2048
+
+# New objects until a collection of garbage, and collections until an older generation
+# is collected.  With Python's 700 objects, it would collect many times during one body.
+_GARBAGE_THRESHOLDS = (50_000, 20, 100)
+
+# Seconds after which another thread may run; Python's default is 0.005.
+_SWITCH_SECONDS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -82,8 +97,10 @@ class ServerSettings:
         require_number("body_timeout", self.body_timeout, 0.001)
         if self.writable and not self.token:
             raise ValueError(
-                "A writable server needs a token, or anyone who reaches it could change the index. Set MUVERA_TOKEN, "
-                "or give token= in Python."
+                Message(
+                    "A writable server needs a token, or anyone who reaches it could change the index. ",
+                    Hint("set_token", "Give token=."),
+                )
             )
 
 
@@ -96,11 +113,29 @@ def serve(
     allowed_hosts: Sequence[str] | None = None,
     announce: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer the running requests; the caller closes it.
+    """Serve an index until SIGINT, SIGTERM or SIGHUP, and then answer running requests.
 
-    `allowed_hosts` are the host names that requests may use besides those of this
-    machine (default: `host`; "*": any). `announce` is called once the server has the
-    port.
+    Parameters
+    ----------
+    index : TextIndex or MuveraIndex
+        The caller closes it afterwards.
+    settings : ServerSettings
+    host : str
+        Address to listen on.
+    port : int
+        Port to listen on.
+    allowed_hosts : sequence of str, optional
+        Host names that requests may use besides the names of this machine; "*" allows
+        any.  Default: `host`.
+    announce : callable
+        Called once the server has the port.
+
+    Raises
+    ------
+    ImportError
+        If uvicorn or FastAPI is missing.
+    OSError
+        If `host` is no address of this machine, or `port` is in use.
     """
     uvicorn = import_extra("uvicorn", "serve", "The server")
     import_extra("fastapi", "serve", "The server")
@@ -116,14 +151,14 @@ def serve(
         # and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
         # SQLite releases the lock of the interpreter for microseconds at each row, and
         # takes it back before the event loop wakes up. After this interval Python makes
         # such a thread wait.
-        sys.setswitchinterval(1e-4)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         config = uvicorn.Config(
             make_app(index, settings, hosts=hosts), log_level="warning",
-            timeout_graceful_shutdown=30, server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False,
             limit_concurrency=settings.max_connections + 1, http=protocol(settings), ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -138,7 +173,11 @@ def serve(
 
 
 def protocol(settings: ServerSettings) -> Any:
-    """Return uvicorn's protocol with limits that it lacks: for slow headers, slow readers and idle connections."""
+    """Return uvicorn's protocol with limits that it lacks.
+
+    It closes connections with slow headers or slow readers, and idle connections if
+    there are too many.
+    """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     connections: dict[Any, None] = {}  # oldest first
@@ -165,7 +204,7 @@ def protocol(settings: ServerSettings) -> Any:
             return self.cycle is None or bool(self.cycle.response_complete)
 
         def _check(self) -> None:
-            """Abort if neither the client nor the server has done anything since the last check."""
+            """Abort if neither side has done anything since the last check."""
             unread = self.transport.get_write_buffer_size()
             now = self.cycle, self.is_idle, unread
             if now == self._before and (self.is_idle or unread):
@@ -186,10 +225,12 @@ def listen(host: str, port: int) -> socket.socket:
     family, *_, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(address, family=family, backlog=2048, dualstack_ipv6=both)
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise OSError(f"Port {port} of {host} is in use. Give another port.") from error
+            raise OSError(
+                Message(f"Port {port} of {host} is in use. Give another ", Argument("port"), ".")
+            ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise OSError(f"{host} is not an address of this machine. Give one of its addresses.") from error
         raise

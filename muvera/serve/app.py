@@ -30,6 +30,7 @@ from ..index.muvera_index import MuveraIndex
 from ..texts.database import TextDocument, limited_reading
 from ..texts.hit import WORDS
 from ..texts.text_index import TextIndex
+from ..utils.hints import Argument, Hint, message_of
 from . import ServerSettings
 
 _PAGE = Path(__file__).parent / "page"
@@ -44,6 +45,19 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+# Characters of the longest integer id, with its sign; Python parses integers of
+# thousands of digits slowly.
+_ID_DIGITS = 20
+
+# Seconds after which a client should repeat a change that found the server busy.
+_RETRY_SECONDS = 5
+
+# Digits of a declared Content-Length that are read, more than any limit has.
+_LENGTH_DIGITS = 20
+
+# Characters of a refused Host header that the answer repeats.
+_SHOWN_HOST = 100
 
 # Maximum product of query characters and documents of an explanation: each query word
 # is matched in each document.
@@ -156,11 +170,15 @@ _MAX_VALUES = 300_000
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as ``application/problem+json`` (RFC 9457), without advice for Python."""
-    detail = detail.replace("Use update to replace it", "Replace it with PUT /documents")
-    detail = detail.removesuffix(" Check with `id in index`.")
+    """Return an error as ``application/problem+json`` (RFC 9457)."""
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return JSONResponse(content, status, headers, "application/problem+json")
+
+
+# Errors of requests; others get status 500 without their text.
+_ANSWERED = (
+    HTTPException, RequestValidationError, ValueError, TypeError, KeyError, ConnectionError, TimeoutError,
+)  # fmt: skip
 
 
 async def _as_problem(request: Request, error: Exception) -> Response:
@@ -177,10 +195,24 @@ async def _as_problem(request: Request, error: Exception) -> Response:
             return _problem(502, "The text encoder's server did not answer. Try again, or check that server.")
         case TimeoutError():
             return _problem(504, "The request took too long. Send fewer queries or candidates.")
-        case KeyError():
-            return _problem(404, str(error.args[0]))
         case _:
-            return _problem(422, str(error))
+            detail = message_of(error).worded(_worded).rstrip()
+            return _problem(404 if isinstance(error, KeyError) else 422, detail)
+
+
+# What a client does instead of an operation of Python.
+_INSTEAD = {
+    "calibrate": "Give candidates.",
+    "check_id": "",
+    "update": "Replace it with PUT /documents.",
+}
+
+
+def _worded(part: Argument | Hint) -> str:
+    """Return what a client reads for an argument or a hint of an error."""
+    if isinstance(part, Hint):
+        return _INSTEAD.get(part.operation, part.words)
+    return str(part) if part.value else part.name
 
 
 def _body_error(request: Request, error: dict[str, Any]) -> str:
@@ -209,7 +241,7 @@ def _problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _bearer_token(*tokens: str | None) -> Any:
-    """Return a dependency that raises 401 unless the request carries one of the tokens."""
+    """Return a dependency that raises 401 unless a request has one of the tokens."""
 
     def require(given: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]) -> None:
         if given is None or not any(_is_token(given.credentials, token) for token in tokens):
@@ -228,19 +260,23 @@ def _is_token(given: str, token: str | None) -> bool:
 
 
 def _wrong_host(request: Request, hosts: Collection[str]) -> Response | None:
-    """Return an error if the Host header is not in `hosts`: a page that uses DNS rebinding sends its own name."""
+    """Return an error if the Host header is not in `hosts`.
+
+    A page that uses DNS rebinding sends its own name.
+    """
     host = request.headers.get("host", "").lower()
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name in hosts:
         return None
     return _problem(
         400,
-        f"The Host header names {name[:100]!r}, which this server does not allow. Start it with --allowed-host NAME.",
+        f"The Host header names {name[:_SHOWN_HOST]!r}, which this server does not allow. Start it with "
+        "--allowed-host NAME.",
     )
 
 
 class _BodyLimit:
-    """Middleware that answers 413 to bodies above a size, declared or not, and 408 to slow ones."""
+    """Middleware that answers 413 to large bodies and 408 to slow ones."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app, self._settings = app, settings
@@ -263,13 +299,13 @@ class _BodyLimit:
             nonlocal size, values, complete
             if complete:
                 return await receive()
-            if not declared.isdigit() or int(declared[:20]) > limit:
+            if not declared.isdigit() or int(declared[:_LENGTH_DIGITS]) > limit:
                 raise _too_large(f"{limit:,} bytes")
             try:
                 message = await asyncio.wait_for(receive(), deadline - time.monotonic())
             except asyncio.TimeoutError:  # not the built-in TimeoutError before Python 3.11
-                late = f"The body took more than {self._settings.body_timeout:g} seconds. Send the request again."
-                raise HTTPException(408, late, {"Connection": "close"}) from None
+                late = f"The body took more than {self._settings.body_timeout:g} seconds."
+                raise HTTPException(408, f"{late} Send the request again.", {"Connection": "close"}) from None
             body = message.get("body", b"")
             size, values = size + len(body), values + sum(map(body.count, (b",", b"[", b"{")))
             if size > limit:
@@ -318,11 +354,9 @@ def make_app(
 
     app = FastAPI(
         title="muvera", version=__version__, docs_url=None, redoc_url=None,
-        exception_handlers=dict.fromkeys(
-            (HTTPException, RequestValidationError, ValueError, TypeError, KeyError, ConnectionError, TimeoutError),
-            _as_problem,
-        ),
-        description="Late-interaction search: candidates by inner product, ranked by exact Chamfer similarity.",
+        exception_handlers=dict.fromkeys(_ANSWERED, _as_problem),
+        description="Late-interaction search: candidates by inner product, ranked by exact Chamfer "
+        "similarity.",
     )  # fmt: skip
     app.add_middleware(_BodyLimit, settings=limits)
     names = None if not hosts or "*" in hosts else {host.lower().strip("[]") for host in hosts}
@@ -344,9 +378,10 @@ def _add_routes(app: FastAPI, server: _Server) -> None:
     settings = server.settings
     readers = [] if settings.read_token is None else [_bearer_token(settings.read_token, settings.token)]
     refused = [401] if readers else []
+    of_bodies = (408, 413, 422, 502)
     for method, address, answer, summary, model, errors in (
-        ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, (408, 413, 422, 502)),
-        ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, 408, 413, 422, 502)),
+        ("POST", "/search", server.search, "Search by texts or by vectors", SearchAnswer, of_bodies),
+        ("POST", "/explain", server.explain, "Word matches", dict[str, Any], (404, *of_bodies)),
         ("GET", "/documents/{identity:path}", server.document, "One document", TextDocument, (404, 422)),
         ("GET", "/info", server.info, "Sizes and settings of the index", dict[str, Any], ()),
     ):  # fmt: skip
@@ -406,7 +441,9 @@ class _Server:
         answer = await self._begun(work, self._changes)
         if answer is None:
             raise HTTPException(
-                503, "Nothing was changed: the server was busy. Send the request again.", {"Retry-After": "5"}
+                503,
+                "Nothing was changed: the server was busy. Send the request again.",
+                {"Retry-After": str(_RETRY_SECONDS)},
             )
         try:
             return await asyncio.shield(answer)
@@ -416,11 +453,12 @@ class _Server:
             logging.getLogger("muvera").error("muvera: %s", error)
             raise HTTPException(
                 507,
-                "The server could not write to its disk. The change was not made, or the index was not saved.",
+                "The server could not write to its disk. The change was not made, or the index was not "
+                "saved.",
             ) from error
 
     async def _begun(self, work: Callable[[], T], threads: ThreadPoolExecutor) -> asyncio.Future[T] | None:
-        """Submit `work`, wait until it ends or the timeout passes, and return its future.
+        """Submit `work`, wait for its end or the timeout, and return its future.
 
         If no thread has begun it by then, cancel it and return None; other work keeps
         its thread until it ends.
@@ -545,8 +583,12 @@ class _Server:
 
 
 def _as_id(texts: TextIndex, text: str) -> int | str:
-    """Return the id in a path: an integer if `text` is one as Python prints it, unless a document has the id `text`."""
-    if text in texts or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+    """Return the id in a path.
+
+    It is an integer if Python prints one as `text`, unless a document has the id
+    `text`.
+    """
+    if text in texts or not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > _ID_DIGITS:
         return text
     return int(text) if str(int(text)) == text else text
 

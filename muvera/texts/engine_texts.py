@@ -15,6 +15,7 @@ from ..engines.engine_index import EngineIndex
 from ..index.id_map import Missing
 from ..index.muvera_index import MuveraIndex
 from ..metadata import Filter, TextDocument
+from ..utils.hints import Hint, Message
 from .database import DocumentDatabase
 from .encoders.base import NoEncoder, TextEncoder
 from .encoders.registry import as_text_encoder, required_encoder
@@ -22,7 +23,10 @@ from .hit import Parts, SearchOptions, add_words
 
 Result = TypeVar("Result")
 
-_NO_LIST = "is a database, which does not list its texts. Give their ids, or search with where=."
+_NO_LIST = Message(
+    "is a database, which does not list its texts. ",
+    Hint("give_ids_or_search", "Give their ids, or search with where=."),
+)
 _NO_VECTORS = "is a database, so index, info and rebuild are not available. Use EngineIndex instead."
 
 
@@ -182,7 +186,7 @@ class EngineTexts:
             If the engine fails.  Earlier batches stay written.
         """
         if not encoded.has_ids:
-            raise ValueError("Texts in a database need ids. Give ids=.")
+            raise ValueError(Message("Texts in a database need ids. ", Hint("give_ids", "Give ids=.")))
         names: list[int | str] = encoded.ids.tolist()
         if not update:
             for used in self.get(names, missing="ignore"):
@@ -251,7 +255,7 @@ class EngineTexts:
         self.index.close()
 
     def _refuse(self, reason: str) -> NoReturn:
-        raise EngineError(f"{self.index.engine.location} {reason}")
+        raise EngineError(Message(f"{self.index.engine.location} ", reason))
 
 
 def open_engine_texts(

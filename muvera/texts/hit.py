@@ -20,6 +20,7 @@ from ..index.settings import num_candidates
 from ..metadata import Filter, TextDocument
 from ..reranking.chamfer import explain, rank_spans, score_spans, spans_from_characters
 from ..utils.checks import as_id_list, require_number
+from ..utils.hints import Argument, Message
 from .database import require_ids
 from .encoders.base import TextEncoder, token_spans
 
@@ -88,7 +89,9 @@ class SearchOptions:
     def __post_init__(self) -> None:
         SearchPlan(self.k, candidates=self.candidates, recall=self.recall, threads=self.threads)
         if not 0 <= require_number("words", self.words) < 1:
-            raise ValueError(f"words must be a weight from 0 to below 1, got {self.words!r}.")
+            raise ValueError(
+                Message(Argument("words"), f" must be a weight from 0 to below 1, got {self.words!r}.")
+            )
         if self.ids is not None:
             object.__setattr__(self, "ids", require_ids(as_id_list(self.ids)))
 

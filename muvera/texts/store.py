@@ -23,6 +23,7 @@ from ..index.id_map import IdMap, Missing
 from ..index.muvera_index import MuveraIndex
 from ..index.persistence import read_current, read_generation
 from ..utils.checks import as_path, counted
+from ..utils.hints import Hint, Message
 from .database import DocumentDatabase, Row, TextDocument, checked_rows
 from .hit import Parts, SearchOptions, add_words
 from .journal import DurableFolder, TextChange, join_updates, read_journal
@@ -282,7 +283,8 @@ def read_folder(folder: Path) -> tuple[MuveraIndex, DocumentDatabase, list[TextC
         contents = read_generation(folder, manifest)
         generation = contents.generations[folder]
         if f"{generation.folder}/{TEXTS}" not in manifest["files"]:
-            raise ValueError(f"{folder} is an index of token vectors without texts. Use MuveraIndex.load.")
+            load = Hint("load_vectors", "Use MuveraIndex.load.")
+            raise ValueError(Message(f"{folder} is an index of token vectors without texts. ", load))
         size = journal_bytes(folder, generation)
         database = DocumentDatabase.open(folder / generation.folder / TEXTS)
         changes = join_updates(read_journal(folder / generation.journal))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..utils.checks import counted, url_scheme
+from ..utils.hints import Argument, Message
 
 # No model reads a longer text.
 _MAX_CHARACTERS = 10_000_000
@@ -128,8 +129,12 @@ def _all_or_none(
         row, place = missing[0]
         others = f" (columns: {', '.join(row)})" if isinstance(row, dict) else ""
         raise ValueError(
-            f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose "
-            f"another column with {what}=COLUMN{others}."
+            Message(
+                f"{place} has no value in the column {' or '.join(map(repr, names))}. Fill it in each row, or choose "
+                "another column with ",
+                Argument(what, "COLUMN"),
+                f"{others}.",
+            )
         )
     return None if missing else values
 

@@ -22,6 +22,7 @@ from ..index.settings import EXACT_TOKENS
 from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
+from ..utils.hints import Argument, Message
 
 #: Smallest number of documents, and of given queries.
 MIN_DOCUMENTS, MIN_QUERIES = 50, 30
@@ -109,7 +110,8 @@ class Tuning:
         """
         rows = tuple(row for row in self.rows if row.bytes <= max_bytes)
         if not rows:
-            raise ValueError(f"max_bytes must be at least {self.rows[0].bytes}, got {max_bytes}.")
+            least = f" must be at least {self.rows[0].bytes}, got {max_bytes}."
+            raise ValueError(Message(Argument("max_bytes"), least))
         return replace(self, rows=rows, target_recall=None).choice
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -230,7 +232,8 @@ def tune(
     >>> index = MuveraIndex.build(documents, tuning.config)  # doctest: +SKIP
     """
     if target_recall is not None and not 0 < target_recall <= 1:
-        raise ValueError(f"target_recall must be above 0 and at most 1, got {target_recall}.")
+        bounds = f" must be above 0 and at most 1, got {target_recall}."
+        raise ValueError(Message(Argument("target_recall"), bounds))
     if max_bytes is not None:
         require_int("max_bytes", max_bytes, 1)
     if candidates is not None:
@@ -244,8 +247,11 @@ def tune(
     candidates = min(100, size // 4) if candidates is None else int(candidates)
     if candidates > size // 2:
         raise ValueError(
-            f"candidates must be at most half of the {size} sampled documents, got {candidates}: with more, every "
-            "encoder finds nearly everything. Sample more documents."
+            Message(
+                Argument("candidates"),
+                f" must be at most half of the {size} sampled documents, got {candidates}: with more, every encoder "
+                "finds nearly everything. Sample more documents.",
+            )
         )
     configs = encoder_configs(drawn.documents.dimension)
     searches = {
@@ -255,7 +261,8 @@ def tune(
     sizes = {name: search.info()["bytes_per_vector"] for name, search in searches.items()}
     least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
     if limit < least:
-        raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")
+        limited = Argument("max_bytes", f"{max_bytes}")
+        raise ValueError(Message("No encoder is within ", limited, f": the smallest has {least} bytes."))
     advance = progress or (lambda _: None)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.scores))
     advance(1)

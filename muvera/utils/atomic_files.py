@@ -26,6 +26,7 @@ from typing import Any
 import filelock
 
 from .checks import as_path
+from .hints import Argument, Message
 
 # Purposes of folders beside a target: the new target, its tokens while it is built, and
 # the old target to restore.
@@ -67,7 +68,11 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
     if target.is_dir():
         raise FileExistsError(f"{target} is a folder, so it cannot be written as a file. Give another name.")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{target} exists. Give another name, or overwrite=True to replace it.")
+        raise FileExistsError(
+            Message(
+                f"{target} exists. Give another name, or ", Argument("overwrite", "True"), " to replace it."
+            )
+        )
     beside = target.with_name(f".{target.name}.partial-{secrets.token_hex(8)}")
     try:
         beside.touch(exist_ok=False)
@@ -168,7 +173,11 @@ def atomic_folder(
         occupied = sorted(target.iterdir()) if target.is_dir() else []
         if occupied and not overwrite:
             raise FileExistsError(
-                f"{target} exists and is not empty. Give another name, or overwrite=True to replace it."
+                Message(
+                    f"{target} exists and is not empty. Give another name, or ",
+                    Argument("overwrite", "True"),
+                    " to replace it.",
+                )
             )
         for path in occupied:
             if own is not None and not any(fnmatch(path.name, pattern) for pattern in own):

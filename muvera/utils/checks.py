@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .hints import Argument, Message
+
 # The beginning of a URL; pathlib turns "//" into "/".  A drive of Windows has one
 # letter.
 _URL = re.compile(
@@ -78,7 +80,7 @@ def require_int(
     `hint` is the last sentence of every message: what to do.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {given(value)}. {hint}".rstrip())
+        raise TypeError(_refusal(name, f"be an int, got {given(value)}", hint))
     number = int(value)
     _require_within(name, number, minimum, maximum, hint)
     return number
@@ -89,13 +91,13 @@ def require_number(
 ) -> float:
     """Return `value` as a float if it is finite and within the bounds, see :func:`require_int`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {given(value)}. {hint}".rstrip())
+        raise TypeError(_refusal(name, f"be a number, got {given(value)}", hint))
     try:
         number = float(value)
     except OverflowError:
         number = np.inf
     if not np.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {number}. {hint}".rstrip())
+        raise ValueError(_refusal(name, f"be finite, got {number}", hint))
     _require_within(name, value, minimum, maximum, hint)
     return number
 
@@ -105,7 +107,7 @@ def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     known = list(choices)
     if value not in known:
         listed = ", ".join(choice if isinstance(choice, str) else repr(choice) for choice in known)
-        raise ValueError(f"{name} must be one of {listed}, got {reprlib.repr(value)}.")
+        raise ValueError(_refusal(name, f"be one of {listed}, got {reprlib.repr(value)}"))
 
 
 def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str) -> None:
@@ -117,7 +119,12 @@ def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str
         bounds = f"at least {minimum}"
     else:
         bounds = f"between {minimum} and {maximum}"
-    raise ValueError(f"{name} must be {bounds}, got {value}. {hint}".rstrip())
+    raise ValueError(_refusal(name, f"be {bounds}, got {value}", hint))
+
+
+def _refusal(name: str, requirement: str, hint: str = "") -> Message:
+    """Return the message that the argument `name` must fulfil a requirement, and what to do."""
+    return Message(Argument(name), f" must {requirement}.", *((" ", hint) if hint else ()))
 
 
 def counted(number: int, singular: str, plural: str | None = None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checks import require_int
+from .hints import Hint, Message
 
 #: Multiply-adds below which other threads are not worth waking: one or two milliseconds
 #: of work.
@@ -42,7 +43,7 @@ def thread_count(threads: int | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    return require_int("threads", threads, 1, hint="Use None for all cores.")
+    return require_int("threads", threads, 1, hint=Message(Hint("omit", "Use None"), " for all cores."))
 
 
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:

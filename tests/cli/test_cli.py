@@ -12,12 +12,14 @@ from builders.command_line import COMMANDS, answer, fails, muvera
 from builders.paths import ROOT
 
 from muvera import MuveraIndex, __version__
-from muvera.cli import shared
-from muvera.cli.shared import one_line, progress_bar
+from muvera.cli import printing
+from muvera.cli.errors import one_line
+from muvera.cli.printing import progress_bar
 from muvera.convert import RULES, formats
 from muvera.convert.pipeline import WRITERS
 from muvera.convert.writers import VECTOR_WRITERS
 from muvera.fde.config import PRESETS
+from muvera.utils.hints import Argument, Hint, Message
 from muvera.utils.parallel import stage
 
 #: Libraries that help must not import.
@@ -94,28 +96,32 @@ def test_errors_and_their_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ValueError("max_bytes=9 is\n too few."), "--max-bytes 9 is too few."),
-        (ValueError("Give k=, or max_bytes=."), "Give --k, or --max-bytes."),
-        (ValueError("k must be at least 1, got 0."), "--k must be at least 1, got 0."),
-        (ValueError("A k must stay, and so must bulk=3."), "A k must stay, and so must bulk=3."),
-        (ValueError("threads is 0. Use None for all cores."), "threads is 0. Omit it for all cores."),
+        (ValueError(Message(Argument("max_bytes", "9"), " is\n too few.")), "--max-bytes 9 is too few."),
+        (ValueError(Message("Give ", Argument("k", ""), ".")), "Give --k."),
+        (ValueError(Message("Codes, got ", Argument("k", "None"), ".")), "Codes, got no --k."),
+        (ValueError(Message("Give ", Argument("k", "'all'"), ".")), "Give --k all."),
+        (ValueError(Message(Argument("k"), " must be at least 1.")), "--k must be at least 1."),
+        (ValueError(Message("Give ", Argument("bulk", "3"), ".")), "Give bulk=3."),
+        (ValueError("A k must stay, and so must k=3."), "A k must stay, and so must k=3."),
+        (ValueError(Message("threads is 0. ", Hint("omit", "Use None"), " for all cores.")),
+         "threads is 0. Omit it for all cores."),
+        (ValueError(Message("No. ", Hint("unknown to the command line", "Call it."))), "No. Call it."),
         (OSError(errno.ENOSPC, "No space left on device", "out/tokens.npy"),
          "out/tokens.npy: No space left on device."),
         (KeyError("id 7 is not in the index."), "id 7 is not in the index."),
-        (ValueError("a.parquet has the columns a, b. Select one with column=."),
-         "a.parquet has the columns a, b. Select one with -o column=NAME."),
+        (ValueError(Message("Select one with ", Argument("column", ""), ".")), "Select one with -o column=NAME."),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", b"a.npy"),
          "a.npy: No such file or directory."),
     ],
 )  # fmt: skip
 def test_errors_name_options(error: Exception, line: str) -> None:
-    assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k"}) == line
+    assert one_line(error, {"max_bytes": "--max-bytes", "k": "--k", "option": "--option"}) == line
 
 
 def test_a_progress_bar_moves_during_a_long_step(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shared, "_REDRAW_SECONDS", 0.01)
+    monkeypatch.setattr(printing, "_REDRAW_SECONDS", 0.01)
     with progress_bar(3, "steps", "hidden in a log") as advance:
         advance(3)
     assert capsys.readouterr().err == ""

@@ -435,7 +435,7 @@ def test_bad_conversions(docs: Path, tmp_path: Path) -> None:
         ("out", ["-o", "part"], "'--option' / '-o': it must be NAME=VALUE, got 'part'"),
         ("out", ["--pooling", "foo"], "colpali, got 'foo'"),
         ("out", ["--isolated", "--memory-limit", 1], "256"),
-        ("out.parquet", [], "Give --to 'parquet' or another name"),  # the default would be a folder
+        ("out.parquet", [], "Give --to parquet or another name"),  # the default would be a folder
     ):
         assert text in fails("convert", docs, tmp_path / name, *arguments)
         assert not (tmp_path / name).exists()

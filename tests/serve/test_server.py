@@ -136,6 +136,24 @@ def test_wrong_requests_are_problems(client: TestClient) -> None:
     assert "finite" in problem(client.post("/search", content=content, headers=headers), 422)
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "body", "status", "detail"),
+    [
+        ("POST", "/documents", {"texts": ["x"], "ids": ["whale"]}, 422,
+         "id 'whale' is in the index already. Replace it with PUT /documents."),
+        ("PATCH", "/documents", {"ids": ["cat"], "metadata": [{}]}, 404, "id 'cat' is not in the index."),
+        ("POST", "/search", {"query": "red", "k": 3, "candidates": 2, "recall": 0.9}, 422,
+         "Give recall=0.9 or candidates=3, not both."),
+    ],
+    ids=["update", "check_id", "arguments"],
+)  # fmt: skip
+def test_errors_name_requests(
+    writer: TestClient, method: str, address: str, body: dict[str, Any], status: int, detail: str
+) -> None:
+    """They do not advise to call methods of Python."""
+    assert problem(writer.request(method, address, json=body, headers=TOKEN), status) == detail
+
+
 def test_bodies_are_limited(client: TestClient, writer: TestClient) -> None:
     large = b'{"query": "' + b"a" * 30_000 + b'"}'
     problem(client.post("/search", content=large), 413)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...utils.hints import Argument, Message
 from ..sources import IF_TEXTS, Document, Reader, ReadError, RowSource, Source, choose, naming_errors
 
 #: Paths to a list of rows: Qdrant, Elasticsearch, APIs, Weaviate, Vespa and others.
@@ -141,8 +142,12 @@ def _first_field(rows: _Rows) -> str:
     if fields is None:
         raise ReadError("it has no documents.")
     raise ReadError(
-        "it has no row with token vectors, which are lists of lists of numbers; its first has the fields "
-        f"{fields}. Give their path with field=. {IF_TEXTS}"
+        Message(
+            "it has no row with token vectors, which are lists of lists of numbers; its first has the fields "
+            f"{fields}. Give their path with ",
+            Argument("field", ""),
+            f". {IF_TEXTS}",
+        )
     )
 
 
@@ -197,8 +202,12 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
     array = np.asarray(value)
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
-            f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
-            "lists of numbers. Choose another path with field=."
+            Message(
+                f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally "
+                "long lists of numbers. Choose another path with ",
+                Argument("field", ""),
+                ".",
+            )
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
         return array.astype(np.float32)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...data.multivectors import MultiVectors
 from ...metadata import is_utf8
+from ...utils.hints import Argument, Message
 
 TextSide = Literal["document", "query"]
 
@@ -146,7 +147,11 @@ class NoEncoder(ModelEncoder):
         texts, side
             As for :meth:`muvera.texts.encoders.base.ModelEncoder.matrices`.
         """
-        raise ValueError(f"Texts must be encoded by {self.name!r}. Open the index with encoder=.")
+        raise ValueError(
+            Message(
+                f"Texts must be encoded by {self.name!r}. Open the index with ", Argument("encoder", ""), "."
+            )
+        )
 
 
 class CachedEncoder(ModelEncoder):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...index.generations import IndexFolderError
 from ...utils.checks import given, import_extra
+from ...utils.hints import Argument, Message
 from .base import ModelEncoder, NoEncoder, TextEncoder, TextSide
 
 #: Encoders that are loaded by the name in an index folder: they run no foreign code and
@@ -381,8 +382,12 @@ def required_encoder(
         encoder = None
     if encoder is None and name not in BUILT_IN:
         raise ValueError(
-            f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "
-            "Give encoder= (--encoder) if you trust it."
+            Message(
+                f"{folder} names the text encoder {name!r}, but only {' and '.join(BUILT_IN)} are loaded by default. "
+                "Give ",
+                Argument("encoder", ""),
+                " if you trust it.",
+            )
         )
     model = as_text_encoder(name if encoder is None else encoder)
     if model.name != name:

@@ -1,0 +1,130 @@
+"""``muvera encode``: one vector per text for other programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+import muvera
+
+from .options import (
+    ConfigOption,
+    EncoderOption,
+    FormatOption,
+    JsonOption,
+    OverwriteOption,
+    ReaderOptions,
+    SourceArgument,
+    ThreadsOption,
+)
+from .printing import progress_bar, seconds, show, wrapped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_UNSAVED = (
+    "The encoder was fitted to these documents. To encode queries for them, save it with --save-encoder "
+    "FOLDER and use it with --encoder FOLDER."
+)
+
+
+def encode(
+    source: SourceArgument,
+    out: Annotated[Path, Argument(metavar="OUT", help="A new folder, or for parquet a file.")],
+    side: Annotated[Literal["documents", "queries"], Option(help="What SOURCE contains.")] = "documents",
+    to: Annotated[Literal["npy", "parquet", "opensearch"], Option(help="Output format.")] = "npy",
+    encoder: EncoderOption = None,
+    config: ConfigOption = None,
+    save_encoder: Annotated[Path | None, Option(help="A new folder for the encoder.")] = None,
+    format: FormatOption = None,
+    option: ReaderOptions = None,
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write one vector per text for use in another search program.
+
+    Compare documents and queries by inner product.  Most encoders are fitted to the
+    documents.  Save the encoder with --save-encoder, and encode queries with --encoder
+    FOLDER.  OUT is created only when it is complete; npy is a folder with vectors.npy
+    (texts, floats) and ids.json.
+
+    \b
+    Example: vectors of documents and queries from one encoder.
+      muvera encode docs doc-vectors --save-encoder encoder
+      muvera encode queries query-vectors --side queries --encoder encoder
+    """
+    from ..convert.writers import VECTOR_WRITERS, Gathered, new_target
+    from ..utils.checks import counted
+    from .sources import (
+        choose_encoder,
+        fit,
+        open_documents,
+        open_queries,
+        stream,
+        to_encoder,
+    )
+
+    for path in (out, save_encoder):  # before the work
+        if path is not None and not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
+            raise FileExistsError(f"{path} exists. Give another name, or --overwrite to replace it.")
+    opened = (open_documents if side == "documents" else open_queries)(source, format, option)
+    begun = time.perf_counter()
+    ready = to_encoder(choose_encoder(encoder, config, opened.dimension))
+    if ready.needs_fit and side == "queries":
+        raise ValueError(
+            "This encoder is fitted to documents, and queries cannot replace them. Give --encoder FOLDER: "
+            "the documents' index, or the folder of encode --save-encoder. Or encode both sides with an "
+            "encoder that is not fitted, such as --encoder paper."
+        )
+    unsaved = ready.needs_fit and save_encoder is None
+    fit(ready, opened, threads)
+    if save_encoder is not None:
+        ready.save(save_encoder, overwrite=overwrite)
+    encode_side = ready.encode_documents if side == "documents" else ready.encode_queries
+    floats = ready.config.vector_dimension
+    counts = _Counts()
+    with progress_bar(opened.num_documents, "texts", "encoding") as advance:
+        vectors = _vectors(stream(opened), partial(encode_side, threads=threads), counts, advance)
+        with new_target(out, overwrite, VECTOR_WRITERS[to].own) as path:
+            VECTOR_WRITERS[to].write(Gathered(vectors, "The vectors"), path)
+    duration = time.perf_counter() - begun
+    facts = {"out": str(out), "to": to, "side": side, "vectors": counts.texts, "dimension": floats}
+    facts |= {"without_tokens": counts.empty, "config": ready.config.to_dict(), "seconds": round(duration, 3)}
+    text = f"{out}: {counted(counts.texts, 'vector')} of {side}, {counted(floats, 'float')} each"
+    if counts.empty:
+        text += f", {counts.empty:,} of them zero because their texts have no tokens"
+    show(json_, facts, wrapped(f"{text}, in {seconds(duration)}"), *([_UNSAVED] if unsaved else []))
+
+
+@dataclass
+class _Counts:
+    """Numbers of encoded texts, and of texts without tokens."""
+
+    texts: int = 0
+    empty: int = 0
+
+
+def _vectors(
+    batches: Iterable[muvera.MultiVectors],
+    encode: Callable[[muvera.MultiVectors], NDArray[np.float32]],
+    counts: _Counts,
+    advance: Callable[[int], object],
+) -> Iterator[muvera.MultiVectors]:
+    """Yield the vectors of each batch with their ids, and count the texts."""
+    import numpy as np
+
+    for texts in batches:
+        last = counts.texts + len(texts)
+        ids = texts.ids if texts.has_ids else np.arange(counts.texts, last)
+        counts.texts = last
+        counts.empty += int((texts.lengths == 0).sum())
+        yield muvera.MultiVectors.from_flat(encode(texts), np.ones(len(texts), np.int64), ids=ids)
+        advance(len(texts))

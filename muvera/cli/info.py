@@ -1,0 +1,118 @@
+"""``muvera info``: describe an index, an encoder or token embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from typer import Argument, Option
+
+import muvera
+
+from .options import FormatOption, JsonOption, ReaderOptions
+from .printing import WARNING, show, wrapped
+
+
+def info(
+    path: Annotated[Path, Argument(metavar="PATH", help="An index, an encoder's folder, or embeddings.")],
+    format: FormatOption = None,
+    option: ReaderOptions = None,
+    full: Annotated[bool, Option("--full", help="Compare all checksums, or measure all tokens.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Describe an index, an encoder or token embeddings.
+
+    For an index: sizes, settings and the recall of its candidates.  For embeddings:
+    format and size.
+
+    \b
+    Example:
+      muvera info my.index
+    """
+    from ..fde.files import is_encoder_folder
+    from .sources import is_index
+
+    if format is None and is_index(path):
+        described = _index(path, full)
+    elif format is None and is_encoder_folder(path):
+        config = muvera.load_encoder(path).config
+        values = {**config.to_dict(), "vector_dimension": config.vector_dimension}
+        described = _Described("encoder", {"encoder": values})
+    else:
+        described = _embeddings(path, format, option, full)
+    text = "\n".join([f"{path}: {described.kind}", *_fact_lines(described.shown()), *described.lines])
+    facts = {"path": str(path), "kind": described.kind, **described.facts}
+    show(json_, facts, text, *described.remarks)
+
+
+class _Described(NamedTuple):
+    """What a folder or file contains."""
+
+    kind: str
+    facts: dict[str, Any]
+    #: Lines after the facts.
+    lines: tuple[str, ...] = ()
+    #: Lines to standard error.
+    remarks: tuple[str, ...] = ()
+
+    def shown(self) -> dict[str, Any]:
+        """Return the facts that are printed as lines, with their labels."""
+        labels = {"exact_tokens": "exact up to (tokens)"}
+        if self.kind == "index" and self.facts["vectors"] is None:
+            labels["encoder"] = "encoder (not in use)"
+        hidden = ("survey", "warnings")
+        return {labels.get(name, name): value for name, value in self.facts.items() if name not in hidden}
+
+
+def _index(path: Path, full: bool) -> _Described:
+    from ..index.generations import texts_file
+    from ..texts.database import DocumentDatabase
+
+    described = muvera.MuveraIndex.load(path, verify_files=full or None).info()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    facts: dict[str, Any] = {"bytes_on_disk": size, "verified": full}
+    if (file := texts_file(path)) is not None:
+        with closing(DocumentDatabase.open(file)) as database:
+            facts |= {"texts": len(database), "text_encoder": database.text_encoder}
+    facts |= described.to_dict()
+    return _Described("index", facts, remarks=tuple(WARNING + warning for warning in described.warnings))
+
+
+def _embeddings(path: Path, format: str | None, option: list[Any] | None, full: bool) -> _Described:
+    from .sources import open_documents
+
+    source = open_documents(path, format, option)
+    facts: dict[str, Any] = {
+        "format": source.name,
+        "documents": source.num_documents,
+        "tokens": source.num_tokens,
+        "dimension": source.dimension,
+        "lossy": source.lossy,
+        "nbits": source.nbits,
+    }
+    if full:
+        report = muvera.convert.survey(source)
+        facts["survey"] = report.to_dict()
+        return _Described("embeddings", facts, lines=(wrapped(report.text, later=" " * 9),))
+    unknown = source.num_documents is None
+    return _Described(
+        "embeddings", facts, remarks=("--full counts documents and tokens.",) if unknown else ()
+    )
+
+
+def _fact_lines(facts: dict[str, Any], indent: int = 0) -> Iterator[str]:
+    """Yield a line for each fact that is not None.
+
+    The lines of a nested dictionary are indented.
+    """
+    for name, value in facts.items():
+        start = " " * indent + name.replace("_", " ")
+        if isinstance(value, dict):
+            yield start
+            yield from _fact_lines(value, indent + 2)
+        elif isinstance(value, float):
+            yield f"{start:<26}{value:.4g}"
+        elif value is not None:
+            yield f"{start:<26}{value:,}" if type(value) is int else f"{start:<26}{value}"

@@ -1,0 +1,111 @@
+"""``muvera load``: documents into a vector database."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from itertools import tee
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from .options import (
+    ConfigOption,
+    EncoderOption,
+    FormatOption,
+    JsonOption,
+    ReaderOptions,
+    SourceArgument,
+    ThreadsOption,
+)
+from .printing import progress_bar, seconds, show, wrapped
+
+if TYPE_CHECKING:
+    from ..engines.base import AddReport
+    from ..fde.config import FDEConfig
+    from ..fde.encoder import FDEEncoder
+
+_URLS = (
+    "postgresql://USER@HOST/DATABASE#NAME, qdrant://HOST:6333#NAME, qdrant-edge:FOLDER#NAME, "
+    "lancedb:FOLDER#NAME or milvus:FILE.db#NAME."
+)
+
+
+def load(
+    source: SourceArgument,
+    to: Annotated[str, Option(metavar="URL", help=_URLS)],
+    encoder: EncoderOption = None,
+    config: ConfigOption = None,
+    tokens: Annotated[bool, Option(help="Also store the tokens, for exact ranking.")] = True,
+    replace: Annotated[bool, Option("--replace", help="Replace existing documents (default: skip).")] = False,
+    drop: Annotated[bool, Option("--drop", help="Remove the collection first.")] = False,
+    format: FormatOption = None,
+    option: ReaderOptions = None,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Load documents into a vector database.
+
+    Run an interrupted command again to continue it.  If SOURCE is an index with an
+    encoder, that encoder is the default.  If SOURCE is a text index, its texts and
+    metadata are loaded, too.  To search texts: muvera texts search URL QUESTION
+
+    \b
+    Example: load an index's documents into PostgreSQL, and search there.
+      muvera load my.index --to postgresql://me@localhost/search#docs
+      muvera search postgresql://me@localhost/search#docs queries.npy
+    """
+    from ..engines import EngineIndex, open_engine
+    from .sources import (
+        IndexSource,
+        choose_encoder,
+        fit,
+        open_documents,
+        stream,
+        to_encoder,
+    )
+
+    begun = time.perf_counter()
+    opened = open_documents(source, format, option)
+    fitted: FDEEncoder | None = None
+    texts = metadata = text_encoder = None
+    if isinstance(opened, IndexSource):
+        fitted = opened.encoder
+        if opened.texts is not None:
+            first, second = tee(opened.documents())
+            texts = (row.text for row in first)
+            metadata = (row.metadata for row in second)
+            text_encoder = opened.texts.encoder.name
+    with closing(open_engine(to)) as engine:
+        if drop:
+            engine.drop()
+        chosen: FDEConfig | FDEEncoder | None = None  # the stored one
+        if encoder is not None or config is not None:
+            chosen = choose_encoder(encoder, config, opened.dimension)
+        if engine.describe() is None:
+            chosen = to_encoder(chosen or fitted or choose_encoder(None, None, opened.dimension))
+            engine.require_dimension(chosen.config.vector_dimension)
+            fit(chosen, opened)
+        index = EngineIndex(engine, chosen, tokens="engine" if tokens else None, text_encoder=text_encoder)
+        with progress_bar(opened.num_documents, "documents", "loading") as advance:
+            report = index.add(
+                stream(opened), metadata, texts=texts, resume=not replace, threads=threads, progress=advance
+            )
+        facts = {**index.info().to_dict(), **report.to_dict()}
+    duration = time.perf_counter() - begun
+    text = f"{engine.location}: {_loaded(report)}; {facts['documents']:,} in total."
+    command = "muvera search {} QUERIES" if texts is None else "muvera texts search {} QUESTION"
+    remark = f"in {seconds(duration)}; search with: {command.format(engine.location)}"
+    show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(text), remark)
+
+
+def _loaded(report: AddReport) -> str:
+    """Describe how many documents were loaded."""
+    from ..utils.checks import counted
+
+    text = f"{counted(report.added, 'document')} loaded"
+    if report.skipped:
+        text += f", {report.skipped:,} skipped"
+    if report.without_tokens:
+        text += f", {report.without_tokens:,} without tokens"
+    return text

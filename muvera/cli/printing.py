@@ -1,0 +1,161 @@
+"""Print: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+#: Start of a warning.
+WARNING = "muvera: warning: "
+
+# Seconds between two drawings of a bar without progress.
+_REDRAW_SECONDS = 0.5
+
+
+def note(text: str) -> None:
+    """Print a line to standard error."""
+    typer.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    note(WARNING + text)
+
+
+def show(json_: bool, facts: Mapping[str, Any], text: str, *remarks: str) -> None:
+    """Print the result of a command.
+
+    Parameters
+    ----------
+    json_ : bool
+        Print only `facts`.  Otherwise print `text`, and `remarks` to standard error.
+    facts : dict
+        The result as JSON values.
+    text : str
+        The result for a reader; nothing is printed if it is empty.
+    *remarks : str
+        Lines beside the result, such as warnings and durations.
+    """
+    if json_:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
+        return
+    typer.echo(text, nl=bool(text))
+    for remark in remarks:
+        note(remark)
+
+
+@contextmanager
+def progress_bar(total: int | None, unit: str, title: str) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on standard error, and yield the function that advances it.
+
+    The bar appears only on a terminal, because in a log every step would be a line.
+    Its clock also runs during a long step.  Its title is the name of the stage.  A
+    complete bar is replaced by this name and the clock.
+
+    Parameters
+    ----------
+    total : int or None
+        Number of units until the bar is complete; None if it is unknown.
+    unit : str
+        Noun of the units, such as "documents".
+    title : str
+        Name of the first stage, such as "indexing".
+    """
+    from tqdm import tqdm
+
+    from ..utils.parallel import listening
+
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with tqdm(total=total, unit=f" {unit}", unit_scale=True, desc=title, leave=False) as bar:
+        stages, ended = [""], threading.Event()
+
+        def redraw() -> None:
+            while not ended.wait(_REDRAW_SECONDS):
+                complete = total is not None and bar.n >= total > 0
+                bar.bar_format = "{desc}[{elapsed}]" if complete or not (total or bar.n) else None
+                bar.set_description(stages[-1] or ("finishing" if complete else title))
+
+        thread = threading.Thread(target=redraw, daemon=True)
+        thread.start()
+        try:
+            with listening(stages.append):
+                yield bar.update
+        finally:
+            ended.set()
+            thread.join()
+
+
+def columns() -> int:
+    """Return the width of printed text: that of the terminal, at most 100."""
+    return min(100, shutil.get_terminal_size((80, 24)).columns)
+
+
+def megabytes(size: float) -> str:
+    """Return a number of bytes with its unit: 1.4 kB, 57.3 MB or 3.2 GB."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
+def seconds(duration: float) -> str:
+    """Return a duration with its unit: 3.2 s, 2.1 ms or 0.04 ms."""
+    if duration >= 1:
+        return f"{duration:.1f} s"
+    return f"{1e3 * duration:.1f} ms" if duration >= 1e-3 else f"{1e3 * duration:.2f} ms"
+
+
+def display_width(text: str) -> int:
+    """Return the columns of a terminal that a text fills.
+
+    A wide character fills two columns, and a combining one none.
+    """
+    widths = (
+        1 + (unicodedata.east_asian_width(each) in "WF") for each in text if not unicodedata.combining(each)
+    )
+    return sum(widths)
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text as one line of at most `width` columns, cut between words."""
+    text = " ".join(text[: 20 * width].split())
+    return text if display_width(text) <= width else f"{_lines(text, width - 4)[0][: width - 4]} ..."
+
+
+def wrapped(text: str, first: str = "", later: str = "  ") -> str:
+    """Wrap each line of a text to at most :func:`columns`.
+
+    Parameters
+    ----------
+    text : str
+        One or more lines.
+    first, later : str
+        Indents of the first and of the following lines that one line becomes.
+    """
+    return "\n".join("\n".join(_lines(line, columns(), first, later)) for line in text.split("\n"))
+
+
+def _lines(text: str, width: int, first: str = "", later: str = "") -> list[str]:
+    # A NUL after each wide character fills its second column while textwrap counts
+    # characters.
+    padded = "".join(f"{character}\0" if display_width(character) == 2 else character for character in text)
+    wide = "\0" in padded
+    width -= wide  # a line may end between a character and its NUL
+    # Wide characters have no spaces between words; a path stays whole, so that it can
+    # be copied.
+    lines = textwrap.wrap(
+        padded, width, initial_indent=first, subsequent_indent=later, break_long_words=wide,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return [line.replace("\0", "") for line in lines]

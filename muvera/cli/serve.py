@@ -1,0 +1,96 @@
+"""``muvera serve``: an index over HTTP, with a search page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+import muvera
+
+from .options import TextEncoderOption
+from .printing import warn
+
+# Environment variable of the token for changes; an option would be visible in the list
+# of processes.
+_TOKEN = "MUVERA_TOKEN"
+
+# Environment variable of the token for reading.
+_READ_TOKEN = "MUVERA_READ_TOKEN"
+
+# Shorter tokens could be guessed.
+_MIN_TOKEN_LENGTH = 16
+
+
+def serve(
+    index: Annotated[Path, Argument(metavar="INDEX", help="Folder of an index.")],
+    encoder: TextEncoderOption = None,
+    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_host: Annotated[
+        list[str] | None, Option(metavar="HOST", help="Host name of requests, or * (default: --host).")
+    ] = None,
+    port: Annotated[int, Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    writable: Annotated[bool, Option("--writable", help=f"Allow changes; set {_TOKEN}.")] = False,
+    threads: Annotated[int | None, Option(min=1, help="Concurrent searches (default: one per core).")] = None,
+) -> None:
+    """Serve an index over HTTP, with a search page.
+
+    The server answers /search, /explain, /documents, /info, /health and /openapi.json;
+    the page is at /. A change is on disk before the server answers. Ctrl-C, SIGTERM or
+    SIGHUP saves the index and stops the server; if the save fails, the exit status is
+    1. Set MUVERA_READ_TOKEN to require a token for reading.
+
+    \b
+    Example:
+      muvera serve my-index --port 8080
+      curl -s localhost:8080/search -H 'Content-Type: application/json' \\
+        -d '{"query": "red apple"}'
+    """
+    from ..index.generations import texts_file
+    from ..serve import LOCAL, ServerSettings
+    from ..serve import serve as run
+    from ..utils.checks import counted
+    from ..utils.parallel import thread_count
+
+    token = os.environ.get(_TOKEN) or None
+    read_token = os.environ.get(_READ_TOKEN) or None
+    settings = ServerSettings(token, read_token, writable, threads or thread_count(None))
+    _warn_of_short_tokens((token if writable else None), read_token)
+    if host not in LOCAL:
+        readers = "with the token" if read_token else f"(set {_READ_TOKEN} to require a token)"
+        warn(
+            f"Other machines can reach this server at {host} and read the index {readers}. Nothing is "
+            "encrypted."
+        )
+    loaded: muvera.TextIndex | muvera.MuveraIndex
+    if texts_file(index) is None:
+        loaded = muvera.MuveraIndex.load(index)
+    else:
+        loaded = (muvera.TextIndex.open if writable else muvera.TextIndex.load)(index, encoder)
+    address = f"[{host}]" if ":" in host else host
+
+    def announce() -> None:
+        documents = counted(len(loaded), "document")
+        typer.echo(f"{index}: {documents} at http://{address}:{port}/ (Ctrl-C stops)")
+
+    try:
+        run(loaded, settings, host=host, port=port, allowed_hosts=allowed_host, announce=announce)
+    finally:
+        try:
+            if isinstance(loaded, muvera.TextIndex):
+                loaded.close()
+        except (OSError, ValueError) as error:
+            warn(f"The index was not saved, but its journal keeps all changes: {error}")
+            raise typer.Exit(1) from None
+
+
+def _warn_of_short_tokens(*tokens: str | None) -> None:
+    for token in tokens:
+        if token and len(token) < _MIN_TOKEN_LENGTH:
+            warn(
+                f"The token has {len(token)} characters and could be guessed. Use at least "
+                f"{_MIN_TOKEN_LENGTH} random ones."
+            )

@@ -1,0 +1,43 @@
+"""``muvera texts add``: texts with new ids."""
+
+from __future__ import annotations
+
+from ..options import JsonOption, TextEncoderOption
+from .changes import (
+    IdColumnOption,
+    IndexArgument,
+    MetadataColumnsOption,
+    TextColumnsOption,
+    TextsArgument,
+    in_batches,
+    open_texts,
+    report,
+)
+
+
+def add(
+    index: IndexArgument,
+    source: TextsArgument,
+    text: TextColumnsOption = None,
+    id: IdColumnOption = None,
+    metadata: MetadataColumnsOption = None,
+    encoder: TextEncoderOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add texts with new ids.
+
+    If the command is killed, complete batches of 64 texts stay.  muvera texts update
+    with the same file adds the rest.
+
+    \b
+    Example:
+      muvera texts add my-index more.csv --text title,body --id url
+    """
+    from ...texts.text_files import read_texts
+
+    content = read_texts(source, text or (), id, metadata)
+    with open_texts(index, encoder, change=True) as opened:
+        for used in opened.get(content.ids or [], missing="ignore"):
+            raise ValueError(f"{index} contains the id {used.id!r}. Use muvera texts update to replace it.")
+        in_batches(opened.add, content.texts or [], content.ids, content.metadata)
+        report(json_, index, opened, added=len(content.metadata))

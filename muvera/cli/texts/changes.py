@@ -1,0 +1,125 @@
+"""Open a text index, change it in batches, and report on the change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+import muvera
+
+from ..printing import note, progress_bar, show, wrapped
+
+# Number of texts per change: a killed command loses the encoding of fewer texts.
+_BATCH = 64
+
+IndexArgument = Annotated[str, Argument(metavar="INDEX", help="Folder of a text index, or an engine's URL.")]
+
+TextsArgument = Annotated[
+    Path,
+    Argument(metavar="TEXTS", help="CSV, JSON lines, a JSON array, a BEIR folder, or one text per line."),
+]
+
+TextColumnsOption = Annotated[
+    Any,
+    Option(
+        "--text",
+        metavar="COLUMNS",
+        parser=lambda names: names.split(","),
+        help="Columns to search, such as title,body (default: title, if any, and text).",
+    ),
+]
+
+IdColumnOption = Annotated[str | None, Option("--id", help="Column of the id (default: id or _id).")]
+
+MetadataColumnsOption = Annotated[
+    Any,
+    Option(
+        "--metadata",
+        metavar="COLUMNS",
+        parser=lambda names: {"rest": None, "none": []}.get(names, names.split(",")),
+        help="Columns to keep as metadata, such as year,author; or none (default: all other columns).",
+    ),
+]
+
+
+def open_texts(
+    index: str, encoder: str | None, *, change: bool = False, encodes: bool = True
+) -> muvera.TextIndex:
+    """Open a text index.
+
+    Parameters
+    ----------
+    index : str
+        A folder, or the URL of an engine.
+    encoder : str, optional
+        Name of the text encoder.  Default: the stored name.
+    change : bool
+        Open the index for changes, which are durable.
+    encodes : bool
+        False if the command encodes no text, so that it needs no encoder.
+    """
+    from ...texts.encoders.base import NoEncoder
+    from ...utils.checks import url_scheme
+
+    model = NoEncoder() if encoder is None and not encodes else encoder
+    opens = muvera.TextIndex.open if change or url_scheme(index) else muvera.TextIndex.load
+    return opens(index, model)
+
+
+def stored_ids(index: muvera.TextIndex, ids: list[Any]) -> list[int | str]:
+    """Convert ids from CSV or the command line to integers if the index has them."""
+    numbers = {id: int(id) for id in ids if isinstance(id, str) and id.isdecimal() and len(id) < 19}
+    documents = index.get([*numbers, *numbers.values()], missing="ignore") if numbers else []
+    known = {document.id for document in documents}
+    return [numbers[id] if numbers.get(id) in known and id not in known else id for id in ids]
+
+
+def in_batches(
+    change: Callable[..., object], texts: Sequence[str], ids: list[Any] | None, metadata: Sequence[Any]
+) -> None:
+    """Call `change` with a few texts at a time; an error undoes no earlier call.
+
+    Parameters
+    ----------
+    change : callable
+        Takes texts, and `ids` and `metadata` of each.
+    texts : sequence of str
+    ids : list, optional
+        An id for each text.  Default: none.
+    metadata : sequence of dict
+        The metadata of each text.
+    """
+    with progress_bar(len(texts), "texts", "encoding") as advance:
+        for start in range(0, len(texts), _BATCH):
+            rows = slice(start, start + _BATCH)
+            try:
+                change(texts[rows], ids=None if ids is None else ids[rows], metadata=metadata[rows])
+            except BaseException:
+                if start:
+                    stored = f"The first {start:,} of {len(texts):,} texts to encode are stored."
+                    note(f"muvera: {stored} muvera texts update stores the rest of a file with ids.")
+                raise
+            advance(len(texts[rows]))
+
+
+def report(json_: bool, name: str, index: muvera.TextIndex, **counts: int) -> None:
+    """Print how many texts were changed, and how many the index has.
+
+    Parameters
+    ----------
+    json_ : bool
+        Print JSON.
+    name : str
+        The index as the user named it.
+    index : TextIndex
+    **counts : int
+        Numbers of texts, such as ``deleted=3``.
+    """
+    from ...utils.checks import counted
+
+    shown = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+    line = f"{name}: {shown}; {counted(len(index), 'text')}"
+    show(json_, {"index": name, "texts": len(index), **counts}, wrapped(line))

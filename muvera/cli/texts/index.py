@@ -1,0 +1,91 @@
+"""``muvera texts index``: encode texts and build an index of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from typer import Option
+
+import muvera
+
+from ..options import (
+    BackendOption,
+    JsonOption,
+    OutArgument,
+    OverwriteOption,
+    ThreadsOption,
+    TokensOption,
+    only_given,
+)
+from ..printing import megabytes, note, progress_bar, seconds, show, wrapped
+from .changes import IdColumnOption, MetadataColumnsOption, TextColumnsOption, TextsArgument
+
+
+def index(
+    source: TextsArgument,
+    out: OutArgument,
+    text: TextColumnsOption = None,
+    id: IdColumnOption = None,
+    metadata: MetadataColumnsOption = None,
+    encoder: Annotated[
+        str,
+        Option(
+            help="Text encoder: colbert-small (extra fastembed), minilm (only for demos; extra minilm), "
+            "sentence-transformers:CHECKPOINT, http://HOST/PATH#MODEL, ..."
+        ),
+    ] = "minilm",
+    tokens: TokensOption = None,
+    vectors: Annotated[
+        Literal["fde", "moments", "mean", "simhash", "paper", "reference"] | None,
+        Option(help="Vectors of the first stage (default: fde)."),
+    ] = None,
+    backend: BackendOption = None,
+    overwrite: OverwriteOption = False,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Encode texts and build an index of them, with their metadata.
+
+    An interrupted command continues if you run it again: encoded texts are kept in
+    OUT.encoded until the index is complete.
+
+    \b
+    Example:
+      muvera texts index pages.csv my-index --text title,body --id url
+      muvera texts search my-index "a question" --where '{"year": {"$gte": 2000}}'
+      muvera serve my-index
+    """
+    from ...index.generations import require_place
+    from ...texts.encoders.base import CachedEncoder
+    from ...texts.encoders.registry import load_text_encoder
+    from ...texts.text_files import read_texts
+    from ...utils.checks import as_path, counted
+
+    require_place(as_path(out, "OUT"), overwrite)
+    content = read_texts(source, text or (), id, metadata)
+    begun = time.perf_counter()
+    cache = out.with_name(f"{out.name}.encoded")
+    model = CachedEncoder(load_text_encoder(encoder), cache)
+    try:
+        with progress_bar(len(content.metadata), "texts", "encoding") as advance:
+            built = muvera.TextIndex.build(
+                content.texts or [], model, ids=content.ids, metadata=content.metadata, path=out,
+                overwrite=overwrite, threads=threads, progress=advance,
+                **only_given(vectors=vectors, tokens=tokens, backend=backend),
+            )  # fmt: skip
+    except BaseException:
+        if len(model):
+            kept = counted(len(model), "encoded text")
+            note(f"muvera: {cache} keeps {kept}. Run the command again to continue.")
+        model.close(keep=True)
+        raise
+    model.close(keep=False)
+    duration = time.perf_counter() - begun
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    facts = {"index": str(out), "texts": len(built), "encoder": model.name, "bytes": size}
+    name = model.name + (" (only for demos)" if encoder == "minilm" else "")
+    line = (
+        f"{out}: {counted(len(built), 'text')}, encoded by {name}, {megabytes(size)}, in {seconds(duration)}"
+    )
+    show(json_, {**facts, "seconds": round(duration, 3)}, wrapped(line))

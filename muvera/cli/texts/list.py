@@ -1,0 +1,40 @@
+"""``muvera texts list``: texts in the order in which they were added."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ..conditions import warn_of_unmatched
+from ..hits import document_line
+from ..options import JsonOption, TextEncoderOption, WhereOption
+from ..printing import show
+from .changes import open_texts
+
+
+def list_(
+    index: Annotated[str, Argument(metavar="INDEX", help="Folder of a text index.")],
+    where: WhereOption = None,
+    limit: Annotated[int, Option(min=1, help="Number of texts to print.")] = 20,
+    offset: Annotated[int, Option(min=0, help="Number of texts to skip.")] = 0,
+    encoder: TextEncoderOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List texts in the order in which they were added.
+
+    \b
+    Example:
+      muvera texts list my-index --where '{"year": {"$gte": 2000}}'
+    """
+    from ...utils.checks import counted
+
+    with open_texts(index, encoder, encodes=False) as opened:
+        ids = opened.select(where or {})
+        documents = opened.get(ids[offset : offset + limit])
+        if not ids:
+            warn_of_unmatched(where, opened.select)
+    facts = {"index": index, "found": len(ids), "documents": [vars(document) for document in documents]}
+    shown = f"{offset + 1:,} to {offset + len(documents):,}" if documents else "0"
+    lines = "\n".join(map(document_line, documents))
+    show(json_, facts, lines, f"{shown} of {counted(len(ids), 'text')}")
