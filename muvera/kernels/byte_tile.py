@@ -15,7 +15,7 @@ column, the first STEP are in the lower halves of STEP bytes, the others in the 
 halves.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -24,6 +24,7 @@ from numba.core import cgutils
 from .jit import (
     FEATURES,
     INT32,
+    Intrinsic,
     broadcast,
     call,
     constant,
@@ -62,6 +63,10 @@ _SUMS = ir.VectorType(INT32, LANES)
 _UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
 
 
+#: Emits a sum plus the products of one step: of a row's bytes and a column's bytes.
+Addition = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
+
+
 def pack_bytes(matrix: np.ndarray) -> np.ndarray:
     """Pack the columns of `matrix`, int8 (depth, n), in panels; return a flat array.
 
@@ -91,8 +96,13 @@ def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
 
 
 def emit_sums(
-    builder: Any, rows: list[Any], depth: Any, columns: list[Any], add: Any, halves: int = 1
-) -> list[list[Any]]:
+    builder: ir.IRBuilder,
+    rows: list[ir.Value],
+    depth: ir.Value,
+    columns: list[ir.Value],
+    add: Addition,
+    halves: int = 1,
+) -> list[list[ir.Value]]:
     """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
 
     `add` emits one step.  A byte of a panel has one entry, or two entries if `halves`
@@ -119,7 +129,7 @@ def emit_sums(
     ]
 
 
-def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
+def _sum_at(builder: ir.IRBuilder, addresses: tuple[ir.Value, ...]) -> ir.Value:
     """Emit the sum of the vectors at some addresses."""
     total = builder.load(addresses[0])
     for address in addresses[1:]:
@@ -127,15 +137,15 @@ def _sum_at(builder: Any, addresses: tuple[Any, ...]) -> Any:
     return total
 
 
-def _half(builder: Any, value: Any, half: int) -> Any:
+def _half(builder: ir.IRBuilder, value: ir.Value, half: int) -> ir.Value:
     """Emit the entries in the lower halves (`half` = 0) or the upper halves (1) of bytes."""
     upper = value if half else builder.shl(value, constant(_SUMS, 4))
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 
 
 def _emit_tile(
-    builder: Any, tile: tuple[Any, ...], add: Any, count: int, panels: int, halves: int = 1
-) -> list[list[Any]]:
+    builder: ir.IRBuilder, tile: tuple[ir.Value, ...], add: Addition, count: int, panels: int, halves: int = 1
+) -> list[list[ir.Value]]:
     """Emit the sums of `count` rows with some panels.
 
     `tile` has the first six arguments of an intrinsic.
@@ -148,7 +158,7 @@ def _emit_tile(
     return emit_sums(builder, starts, depth, columns, add, halves)
 
 
-def _storing(add: Any, count: int, panels: int, halves: int = 1) -> Any:
+def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrinsic:
     """Return the intrinsic that writes the sums of `count` rows with some panels, row by row."""
 
     @emitted
@@ -162,7 +172,7 @@ def _storing(add: Any, count: int, panels: int, halves: int = 1) -> Any:
     return write
 
 
-def _maxima(add: Any) -> Any:
+def _maxima(add: Addition) -> Intrinsic:
     """Return the intrinsic that raises integers to the maxima of the sums with WIDE panels."""
 
     @emitted
@@ -178,7 +188,7 @@ def _maxima(add: Any) -> Any:
     return raise_to_maxima
 
 
-def _placing(add: Any) -> Any:
+def _placing(add: Addition) -> Intrinsic:
     """Return the intrinsic that writes the sums with WIDE panels to rows, and raises integers to their maxima."""
 
     @emitted
@@ -200,7 +210,7 @@ def _placing(add: Any) -> Any:
     return write
 
 
-def _dots(add: Any) -> Any:
+def _dots(add: Addition) -> Intrinsic:
     """Return the intrinsic that multiplies VECTORS vectors with both rows of a query: high bytes first."""
 
     @emitted
@@ -228,7 +238,7 @@ def _dots(add: Any) -> Any:
     return write
 
 
-def _sum_each(builder: Any, values: list[Any]) -> Any:
+def _sum_each(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
     """Emit a vector of four lanes: the sum of the lanes of each of four integer vectors."""
     one, two, three, four = values
     total = _halved(builder, _halved(builder, one, two, 1), _halved(builder, three, four, 1), 2)
@@ -240,7 +250,7 @@ def _sum_each(builder: Any, values: list[Any]) -> Any:
     return total
 
 
-def _halved(builder: Any, left: Any, right: Any, size: int) -> Any:
+def _halved(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, size: int) -> ir.Value:
     """Emit the sum of each two neighboring groups of `size` lanes, alternately from `left` and `right`."""
     order = [
         start + side * LANES + i
@@ -253,11 +263,11 @@ def _halved(builder: Any, left: Any, right: Any, size: int) -> Any:
     )
 
 
-def _add_vnni(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_vnni(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
     return call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, total, row, column)
 
 
-def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_portably(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
     """Emit the same sums for any machine, one of the four bytes after another."""
     for i in range(STEP):
         shifted = builder.lshr(row, constant(_SUMS, 8 * i))
@@ -267,7 +277,7 @@ def _add_portably(builder: Any, total: Any, row: Any, column: Any) -> Any:
     return total
 
 
-def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
+def _add_avx2(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
     """Emit the same sums by 16-bit products, added in pairs: even bytes, then odd ones."""
     words, pair_sums = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(INT32, LANES // 2)
     row, column = builder.bitcast(row, words), builder.bitcast(column, words)
@@ -289,14 +299,14 @@ def _add_avx2(builder: Any, total: Any, row: Any, column: Any) -> Any:
 
 #: Ways to add the products of one step, by name; the last one is the fastest that this
 #: processor has.
-ADDITIONS: dict[str, Any] = {"portable": _add_portably}
+ADDITIONS: dict[str, Addition] = {"portable": _add_portably}
 if FEATURES.get("avx2", False):
     ADDITIONS["avx2"] = _add_avx2
 if FEATURES.get("avx512vnni", False):
     ADDITIONS["vnni"] = _add_vnni
 
 
-def make_tiles(addition: str) -> tuple[Any, ...]:
+def make_tiles(addition: str) -> tuple[Intrinsic, ...]:
     """Return six intrinsics, made with one of the ADDITIONS.
 
     These are: sums, maxima, strip, dots, strip of half bytes, and sums in rows with

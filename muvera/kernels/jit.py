@@ -12,6 +12,7 @@ vector width of the machine.  A *lane* is one entry of a vector.
 import inspect
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -25,17 +26,20 @@ from numba.extending import intrinsic
 #: modules.
 CACHE = os.environ.get("MUVERA_KERNEL_CACHE", "1") != "0"
 
+#: Function that only compiled kernels call, made by :func:`emitted`.
+Intrinsic = Callable[..., Any]
+
 # numba's type stubs lack some flags.
 _njit: Any = numba.njit
 _FLAGS: dict[str, Any] = {"nogil": True, "cache": CACHE, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
-def kernel(function: Any) -> Any:
+def kernel(function: Callable[..., object]) -> Any:
     """Compile `function` with the project's flags."""
     return _njit(**_FLAGS)(function)
 
 
-def helper(function: Any) -> Any:
+def helper(function: Callable[..., object]) -> Any:
     """Compile `function` for other kernels only: without the wrapper for calls from Python."""
     return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
 
@@ -92,7 +96,7 @@ SHUFFLES = {
 FASTEST = list(SHUFFLES)[-1]
 
 
-def emitted(emit: Any, returned: Any = types.void) -> Any:
+def emitted(emit: Callable[..., ir.Value | None], returned: types.Type = types.void) -> Intrinsic:
     """Return an intrinsic whose instructions `emit` emits, given a builder and the arguments.
 
     For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits
@@ -122,39 +126,39 @@ def emitted(emit: Any, returned: Any = types.void) -> Any:
     return intrinsic(typed)
 
 
-def call(builder: Any, name: str, returned: Any, *arguments: Any) -> Any:
+def call(builder: ir.IRBuilder, name: str, returned: ir.Type, *arguments: ir.Value) -> ir.Value:
     """Emit a call of an LLVM function."""
     kind = ir.FunctionType(returned, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def plus(builder: Any, value: Any, number: int) -> Any:
+def plus(builder: ir.IRBuilder, value: ir.Value, number: int) -> ir.Value:
     """Emit the sum of an integer and a constant."""
     return builder.add(value, ir.Constant(value.type, number))
 
 
-def times(builder: Any, value: Any, number: int) -> Any:
+def times(builder: ir.IRBuilder, value: ir.Value, number: int) -> ir.Value:
     """Emit the product of an integer and a constant."""
     return builder.mul(value, ir.Constant(value.type, number))
 
 
-def constant(vector: Any, value: float) -> Any:
+def constant(vector: ir.VectorType, value: float) -> ir.Constant:
     """Return the constant of type `vector` whose lanes are all `value`."""
     kind = float if isinstance(vector.element, ir.FloatType) else int
     return ir.Constant(vector, [kind(value)] * vector.count)
 
 
-def load_vector(builder: Any, address: Any, vector: Any, align: int = 4) -> Any:
+def load_vector(builder: ir.IRBuilder, address: ir.Value, vector: ir.VectorType, align: int = 4) -> ir.Value:
     """Emit a load of type `vector`, aligned to `align` bytes."""
     return builder.load(builder.bitcast(address, vector.as_pointer()), align=align)
 
 
-def store_vector(builder: Any, value: Any, address: Any, align: int = 4) -> None:
+def store_vector(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, align: int = 4) -> None:
     """Emit a store of the vector `value`, aligned to `align` bytes."""
     builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
 
 
-def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
+def new_sums(builder: ir.IRBuilder, vector: ir.VectorType, count: int) -> list[ir.Value]:
     """Emit `count` accumulators of type `vector` that start at zero.
 
     Return their addresses.
@@ -165,24 +169,24 @@ def new_sums(builder: Any, vector: Any, count: int) -> list[Any]:
     return sums
 
 
-def shuffle(builder: Any, left: Any, right: Any, order: list[int]) -> Any:
+def shuffle(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, order: list[int]) -> ir.Value:
     """Emit a vector of the lanes `order`, counted through `left` and then `right`."""
     return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(INT32, len(order)), order))
 
 
-def broadcast(builder: Any, scalar: Any, lanes: int) -> Any:
+def broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     """Emit a vector of `lanes` copies of `scalar`."""
     undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(INT32, 0))
     return shuffle(builder, first, undefined, [0] * lanes)
 
 
-def fused_multiply_add(builder: Any, left: Any, right: Any, total: Any) -> Any:
+def fused_multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, total: ir.Value) -> ir.Value:
     """Emit ``left * right + total`` over float32 vectors, rounded once."""
     return call(builder, f"llvm.fma.v{total.type.count}f32", total.type, left, right, total)
 
 
-def sum_lanes(builder: Any, value: Any) -> Any:
+def sum_lanes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """Emit the sum of the lanes of a float vector, added as a tree: the same order on every machine."""
     lanes = value.type.count
     half = lanes // 2
@@ -193,7 +197,7 @@ def sum_lanes(builder: Any, value: Any) -> Any:
     return builder.extract_element(value, ir.Constant(INT32, 0))
 
 
-def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
+def tile_rows(builder: ir.IRBuilder, row: ir.Value, last: ir.Value, count: int) -> list[ir.Value]:
     """Emit the positions of `count` rows from `row` on.
 
     Those after `last` repeat it: fewer rows need no other code.
@@ -202,7 +206,7 @@ def tile_rows(builder: Any, row: Any, last: Any, count: int) -> list[Any]:
     return [builder.select(builder.icmp_signed("<", place, last), place, last) for place in positions]
 
 
-def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
+def look_up(builder: ir.IRBuilder, name: str, table: ir.Value, positions: ir.Value) -> ir.Value:
     """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, which fill whole registers."""
     lanes, (size, instruction) = positions.type.count, SHUFFLES[name]
     if not instruction:
@@ -220,7 +224,7 @@ def look_up(builder: Any, name: str, table: Any, positions: Any) -> Any:
     return joined_lanes(builder, parts)
 
 
-def joined_lanes(builder: Any, vectors: list[Any]) -> Any:
+def joined_lanes(builder: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
     """Emit the lanes of 1, 2, 4, ... vectors of one type as one vector."""
     while len(vectors) > 1:
         lanes = list(range(2 * vectors[0].type.count))

@@ -6,7 +6,7 @@ zeros at the end.  The intrinsics take flat arrays and a position in each; a ``c
 is rounded down to whole vectors of LANES.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
@@ -18,6 +18,7 @@ from .jit import (
     FEATURES,
     FLOAT,
     INT32,
+    Intrinsic,
     broadcast,
     call,
     constant,
@@ -48,7 +49,7 @@ _LINE = 64
 _DEPTH = 256
 
 
-def widen(builder: Any, bits: Any, native: bool) -> Any:
+def widen(builder: ir.IRBuilder, bits: ir.Value, native: bool) -> ir.Value:
     """Emit the float32 of the float16 bit patterns `bits`, a vector of LANES, exactly."""
     if native:
         return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), _VECTOR)
@@ -79,7 +80,7 @@ def _square_sum(builder, array, position, count):
 square_sum = emitted(_square_sum, types.float32)
 
 
-def _scaled(accumulate: bool) -> Any:
+def _scaled(accumulate: bool) -> Intrinsic:
     @emitted
     def scaled(builder, source, position, count, weight, out, start):
         begin, target = builder.gep(source, [position]), builder.gep(out, [start])
@@ -105,8 +106,15 @@ set_scaled = _scaled(accumulate=False)
 
 
 def _emit_row_sum(
-    builder: Any, rows: Any, following: Any, shares: Any, first: Any, count: Any, width: Any, vectors: int
-) -> list[Any]:
+    builder: ir.IRBuilder,
+    rows: ir.Value,
+    following: ir.Value,
+    shares: ir.Value | None,
+    first: ir.Value,
+    count: ir.Value,
+    width: ir.Value,
+    vectors: int,
+) -> list[ir.Value]:
     """Emit sums of `vectors` vectors over `count` rows of a list.
 
     `rows` starts at the first column.
@@ -136,7 +144,7 @@ def _emit_row_sum(
     return [builder.load(total) for total in sums]
 
 
-def _in_blocks(builder: Any, width: Any, emit: Any) -> None:
+def _in_blocks(builder: ir.IRBuilder, width: ir.Value, emit: Callable[[ir.Value, int], object]) -> None:
     """Emit ``emit(column, vectors)`` for blocks of `vectors` vectors that cover `width` columns.
 
     As many columns at a time as fit into the registers, and the rest by halves.
@@ -154,7 +162,7 @@ def _in_blocks(builder: Any, width: Any, emit: Any) -> None:
         vectors //= 2
 
 
-def _store_block(builder: Any, totals: list[Any], target: Any) -> None:
+def _store_block(builder: ir.IRBuilder, totals: list[ir.Value], target: ir.Value) -> None:
     """Emit stores of vectors to consecutive places from `target` on."""
     for i, total in enumerate(totals):
         store_vector(builder, total, builder.gep(target, [ir.Constant(ir.IntType(64), i * LANES)]))
@@ -217,7 +225,7 @@ def prefetch(builder, array, position):
     call(builder, "llvm.prefetch.p0", ir.VoidType(), address, *flags)
 
 
-def make_halves_to_floats(native: bool) -> Any:
+def make_halves_to_floats(native: bool) -> Intrinsic:
     """Return the intrinsic that widens LANES float16 bit patterns, by one instruction if `native`."""
 
     @emitted

@@ -15,8 +15,6 @@ greatest entries of a step add up to at most 255, and those of all steps to at m
 MAX_SUM.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -27,6 +25,7 @@ from .jit import (
     BYTE,
     FASTEST,
     SHUFFLES,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -70,7 +69,7 @@ _TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
 _WORD = ir.IntType(16)
 
 
-def make_sums(instructions: str, queries: int) -> Any:
+def make_sums(instructions: str, queries: int) -> Intrinsic:
     """Return an intrinsic that adds the table entries of one block for some queries, by one of the SHUFFLES.
 
     For each of `queries` queries from `first` on, it writes BLOCK sums to `out`.  In
@@ -87,12 +86,12 @@ def make_sums(instructions: str, queries: int) -> Any:
 
     @emitted
     def add_entries(builder, codes, start, steps, tables, first, bounds, out, hits):
-        def add_to(target: Any, value: Any) -> None:
+        def add_to(target: ir.Value, value: ir.Value) -> None:
             builder.store(builder.add(builder.load(target), value), target)
 
         numbers = [plus(builder, first, i) for i in range(queries)]
         begins = [times(builder, builder.mul(number, steps), _TABLES) for number in numbers]
-        masks: list[list[Any]] = [[] for _ in numbers]
+        masks: list[list[ir.Value]] = [[] for _ in numbers]
         for part in range(0, BLOCK, size):
             # A sum of bytes is added as half of a word: `whole` sums words, `upper`
             # their upper halves.

@@ -15,8 +15,6 @@ zero-padded.  The intrinsics get flat arrays: `row` is the first row of the tile
 `rows`, `last` the last valid one, and `panel` the number of the panel in `packed`.
 """
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -24,6 +22,7 @@ from numba.core import cgutils
 from .jit import (
     FEATURES,
     FLOAT,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -83,17 +82,17 @@ def at_cache_line(array: np.ndarray) -> np.ndarray:
 
 
 def _emit_sums(
-    builder: Any,
-    rows: Any,
-    row: Any,
-    last: Any,
-    depth: Any,
-    packed: Any,
-    panel: Any,
+    builder: ir.IRBuilder,
+    rows: ir.Value,
+    row: ir.Value,
+    last: ir.Value,
+    depth: ir.Value,
+    packed: ir.Value,
+    panel: ir.Value,
     lanewise: bool = False,
     panels: int = 1,
-    used: Any = None,
-) -> list[Any]:
+    used: ir.Value | None = None,
+) -> list[ir.Value]:
     """Emit the product of ROWS rows and `panels` panels: ROWS vectors of sums each.
 
     By default, each entry of a row is multiplied by a packed vector.  With `lanewise`,
@@ -123,7 +122,7 @@ def _emit_sums(
     return [builder.load(total) for total in sums]
 
 
-def _dot(lanewise: bool) -> Any:
+def _dot(lanewise: bool) -> Intrinsic:
     @emitted
     def dot(builder, rows, row, last, depth, packed, panel, out, position):
         address = builder.gep(out, [position])

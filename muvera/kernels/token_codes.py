@@ -19,6 +19,7 @@ are prefetched during the products of the current one: in random order, waiting 
 would take longer than the products.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from .jit import (
     BYTE,
     FASTEST,
     FLOAT,
+    Intrinsic,
     broadcast,
     constant,
     emitted,
@@ -306,7 +308,7 @@ def score_decoded(codes, offsets, documents, form, packed, count, estimates, err
 # -- scores by bytes
 
 
-def make_unpack(bits: int, shuffles: str) -> Any:
+def make_unpack(bits: int, shuffles: str) -> Intrinsic:
     """Return the intrinsic that unpacks CHUNK coordinates by one of the SHUFFLES.
 
     It looks up the bits from ``codes[start]`` on in `tables`, adds
@@ -332,7 +334,7 @@ def make_unpack(bits: int, shuffles: str) -> Any:
     return unpack
 
 
-def _unpack_rows(bits: int) -> Any:
+def _unpack_rows(bits: int) -> Callable[..., Any]:
     """Return a function that unpacks the residuals of `tokens` codes, `size` bytes each, to rows of `stride` bytes."""
     unpack, step = make_unpack(bits, FASTEST), CHUNK * bits // 8
 
@@ -383,7 +385,7 @@ def _unpack_residuals(
                 out[row + i] = centers[center + i] + tables[codes[place + i]]
 
 
-def _raising(addition: str, panels: int) -> Any:
+def _raising(addition: str, panels: int) -> Intrinsic:
     """Return the intrinsic that raises maxima of `panels` panels.
 
     `addition` is one of the ADDITIONS.
@@ -412,7 +414,7 @@ def _raising(addition: str, panels: int) -> Any:
     return raise_maxima
 
 
-def make_maxima(addition: str) -> tuple[Any, Any]:
+def make_maxima(addition: str) -> tuple[Intrinsic, Intrinsic]:
     """Return the intrinsics that raise the maxima of one panel and of two, made with one of the ADDITIONS."""
     return _raising(addition, 1), _raising(addition, 2)
 
