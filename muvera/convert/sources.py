@@ -343,9 +343,9 @@ class RowSource(Source):
 
     def _join(self, waiting: list[Document]) -> MultiVectors:
         arrays = [document.tokens for document in waiting]
-        ids = [document.id for document in waiting]
+        ids = [document.id for document in waiting if document.id is not None]
         dtype = None if any(array.size for array in arrays) else self._empty_dtype
-        named = None if None in ids or not ids else ids
+        named = ids if ids and len(ids) == len(waiting) else None
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
 
 

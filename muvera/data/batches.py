@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..utils.checks import given, require_int
-from .multivectors import MultiVectors, as_multivectors
+from .multivectors import MultiVectors, MultiVectorsLike, as_multivectors
+
+#: Documents as users pass them: one collection, or an iterable of collections.
+DocumentsLike = MultiVectorsLike | Iterable[MultiVectors]
 
 MAX_FIT_DOCUMENTS = 4096  # in a sample
 
@@ -65,7 +68,7 @@ class CodedSource(Protocol):
         ...
 
 
-def coded_source(documents: Any) -> CodedSource | None:
+def coded_source(documents: object) -> CodedSource | None:
     """Return `documents`, or the source it wraps, if that has PLAID codes.
 
     Otherwise None.
@@ -74,7 +77,7 @@ def coded_source(documents: Any) -> CodedSource | None:
     return source if isinstance(source, CodedSource) else None
 
 
-def as_batches(documents: Any) -> Iterator[MultiVectors]:
+def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
     """Return `documents` as an iterator of collections: the given ones, or one collection."""
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
@@ -83,7 +86,7 @@ def as_batches(documents: Any) -> Iterator[MultiVectors]:
             f"documents must be token vectors, got {given(documents)}. Read a saved folder with MultiVectors.load; "
             "encode texts with your model first."
         )
-    values = iter(documents)
+    values: Iterator[Any] = iter(documents)
     head = list(islice(values, 1))
     values = chain(head, values)
     if not head or isinstance(head[0], MultiVectors):

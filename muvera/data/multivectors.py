@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..utils.arrays import load_npy, save_array
 from ..utils.atomic_files import atomic_folder, read_json, recover_folder, write_json
 from ..utils.checks import counted, given, import_extra
 from .validation import (
     READY,
+    AnyArray,
     Ids,
+    IdsLike,
     TokenArray,
     as_array,
     as_ids,
@@ -70,7 +72,7 @@ class MultiVectors:
     tokens: TokenArray
     offsets: NDArray[np.int64]
 
-    def __init__(self, tokens: TokenArray, offsets: ArrayLike, ids: Any = None) -> None:
+    def __init__(self, tokens: TokenArray, offsets: ArrayLike, ids: IdsLike | None = None) -> None:
         self.tokens = as_tokens(tokens, "tokens")
         if self.tokens.ndim != 2 or self.tokens.shape[1] == 0:
             raise ValueError(
@@ -84,11 +86,11 @@ class MultiVectors:
     @classmethod
     def from_arrays(
         cls,
-        arrays: Iterable[Any],
-        ids: Any = None,
+        arrays: Iterable[AnyArray],
+        ids: IdsLike | None = None,
         *,
         dimension: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         name: str = "documents",
     ) -> MultiVectors:
         """Join one (tokens, dimension) array per text; tensors on any device are accepted.
@@ -119,7 +121,7 @@ class MultiVectors:
         return texts
 
     @classmethod
-    def from_flat(cls, tokens: Any, lengths: ArrayLike, *, ids: Any = None) -> MultiVectors:
+    def from_flat(cls, tokens: AnyArray, lengths: ArrayLike, *, ids: IdsLike | None = None) -> MultiVectors:
         """Make texts from flat tokens and the number of tokens of each text.
 
         Parameters
@@ -129,10 +131,13 @@ class MultiVectors:
         lengths : integers (n,)
         ids : sequence of int or of str, optional
         """
-        return cls(tokens, offsets_from_lengths(lengths, len(tokens)), ids)
+        rows = as_tokens(tokens, "tokens")
+        return cls(rows, offsets_from_lengths(lengths, len(rows)), ids)
 
     @classmethod
-    def from_padded(cls, array: Any, mask: Any = None, ids: Any = None) -> MultiVectors:
+    def from_padded(
+        cls, array: AnyArray, mask: AnyArray | None = None, ids: IdsLike | None = None
+    ) -> MultiVectors:
         """Make texts from a padded batch: the rows whose `mask` is true, in order.
 
         Parameters
@@ -152,7 +157,7 @@ class MultiVectors:
         return cls.from_flat(padded[keep], keep.sum(axis=1), ids=ids)
 
     @classmethod
-    def from_arrow(cls, array: Any, ids: Any = None) -> MultiVectors:
+    def from_arrow(cls, array: Any, ids: IdsLike | None = None) -> MultiVectors:
         """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
         `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not
@@ -235,7 +240,7 @@ class MultiVectors:
             self._longest = np.full(len(self), -1, np.float32)
         return self._longest
 
-    def with_ids(self, ids: Any) -> MultiVectors:
+    def with_ids(self, ids: IdsLike) -> MultiVectors:
         """Return the same texts with other ids."""
         return self._of(self.tokens, self.offsets, as_ids(ids, len(self)), self._finite)
 
@@ -252,7 +257,7 @@ class MultiVectors:
     @overload
     def __getitem__(self, key: slice | NDArray[Any] | list[int]) -> MultiVectors: ...
 
-    def __getitem__(self, key: Any) -> TokenArray | MultiVectors:
+    def __getitem__(self, key: int | slice | NDArray[Any] | list[int]) -> TokenArray | MultiVectors:
         """Return one text's tokens (int) or a collection with its ids (slice, positions or boolean mask).
 
         Consecutive texts share memory with this collection; others are copied.
@@ -355,6 +360,10 @@ class MultiVectors:
         return pa.LargeListArray.from_arrays(pa.array(self.offsets), vectors)
 
 
+#: Texts as users pass them: MultiVectors, one array (tokens, dimension), or several.
+MultiVectorsLike = MultiVectors | AnyArray | Iterable[AnyArray]
+
+
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
     """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
     tokens = read_only_view(texts.tokens)
@@ -369,7 +378,7 @@ def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
-def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
+def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
     """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
 
     One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the
@@ -394,7 +403,7 @@ def as_multivectors(value: Any, name: str = "documents") -> MultiVectors:
 
 
 def checked_texts(
-    value: Any,
+    value: object,
     name: str,
     dimension: int | None = None,
     owner: str = "",
@@ -416,13 +425,14 @@ def checked_texts(
     return texts
 
 
-def checked_text(value: Any, name: str) -> MultiVectors:
+def checked_text(value: object, name: str) -> MultiVectors:
     """Return one array (tokens, dimension) as MultiVectors of one text.
 
     It must be finite and have a token.
     """
-    several = isinstance(value, (list, tuple)) and bool(value) and getattr(value[0], "ndim", 0) == 2
-    if several or isinstance(value, MultiVectors):
+    if isinstance(value, MultiVectors) or (
+        isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) == 2
+    ):
         raise ValueError(
             f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its array."
         )
@@ -439,7 +449,7 @@ def checked_text(value: Any, name: str) -> MultiVectors:
 
 
 def _joined(
-    arrays: Iterable[Any], dimension: int | None, dtype: Any, name: str
+    arrays: Iterable[AnyArray], dimension: int | None, dtype: DTypeLike | None, name: str
 ) -> tuple[TokenArray, list[int]]:
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     if not isinstance(arrays, Iterable):

@@ -61,7 +61,7 @@ class Ranking:
     @overload
     def __getitem__(self, key: slice) -> Ranking: ...
 
-    def __getitem__(self, key: Any) -> tuple[int | str, float] | Ranking:
+    def __getitem__(self, key: int | slice) -> tuple[int | str, float] | Ranking:
         """Return (id, score) at a rank from 0, or the ranking of a slice of ranks."""
         if isinstance(key, slice):
             return Ranking(self.ids[key], self.scores[key], self.exact, self.expected_recall)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,24 @@ TokenArray = NDArray[np.float32] | NDArray[np.float16]
 
 #: External ids, one per text: int64, or strings as :func:`string_array` stores them.
 Ids = NDArray[np.int64] | NDArray[np.str_] | NDArray[np.object_]
+
+
+class Tensor(Protocol):
+    """Array of a tensor library on any device, such as a PyTorch tensor."""
+
+    def detach(self) -> Any:
+        """Return the same numbers without their gradient."""
+
+    def cpu(self) -> Any:
+        """Return the same numbers in the memory of the processor."""
+
+
+#: What :func:`as_array` turns into an array: NumPy arrays, nested sequences of numbers,
+#: and tensors on any device.
+AnyArray = ArrayLike | Tensor
+
+#: What :func:`as_ids` turns into ids: all int or all str.
+IdsLike = Iterable[int | str | np.integer[Any]]
 
 MAX_ID_LENGTH = 65_535  # characters, the limit of Milvus' VARCHAR
 
@@ -38,7 +57,7 @@ _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always
 _LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62
 
 
-def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
+def as_array(value: object, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
     Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes
@@ -59,14 +78,14 @@ def as_array(value: Any, name: str = "The array") -> NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach") and hasattr(value, "cpu"):
-        value = value.detach().cpu()
-        if "bfloat16" in str(getattr(value, "dtype", "")):
-            value = value.float()
-        return np.asarray(value.numpy())
+        tensor = value.detach().cpu()
+        if "bfloat16" in str(getattr(tensor, "dtype", "")):
+            tensor = tensor.float()
+        return np.asarray(tensor.numpy())
     return np.asarray(value)
 
 
-def as_tokens(value: Any, name: str) -> TokenArray:
+def as_tokens(value: object, name: str) -> TokenArray:
     """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
 
     Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite`
@@ -83,7 +102,7 @@ def as_tokens(value: Any, name: str) -> TokenArray:
     return np.ascontiguousarray(array) if not array.flags.c_contiguous else array
 
 
-def _as_floats(array: NDArray[Any], value: Any, name: str) -> NDArray[Any]:
+def _as_floats(array: NDArray[Any], value: object, name: str) -> NDArray[Any]:
     if array.dtype.kind in "US":
         raise TypeError(
             f"{name} must be token vectors, got the text {given(value)}. Encode it with your model first."
@@ -132,33 +151,33 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
     return out.view(np.ndarray)
 
 
-def as_ids(values: Any, count: int, name: str = "ids") -> Ids:
+def as_ids(values: IdsLike, count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids.
 
     Raise TypeError or ValueError for anything else.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
-    values = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
-    kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in values}
+    listed = as_array(values, name).tolist() if isinstance(values, np.ndarray) else list(values)
+    kinds = {int if isinstance(v, (int, np.integer)) and not isinstance(v, bool) else type(v) for v in listed}
     if not kinds <= {int} and not all(issubclass(kind, str) for kind in kinds):
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise TypeError(f"{name} must be all int or all str, got {names}.")
-    if len(values) != count:
-        entries = counted(len(values), "entry", "entries")
+    if len(listed) != count:
+        entries = counted(len(listed), "entry", "entries")
         raise ValueError(f"{name} has {entries} for {counted(count, 'text')}. Give one per text.")
     if kinds <= {int}:
         try:
-            ids: Ids = np.asarray(values, np.int64)
+            ids: Ids = np.asarray(listed, np.int64)
         except OverflowError:
             raise ValueError(f"{name} has an integer outside 64 bits. Use strings for such ids.") from None
     else:
-        ids = _string_ids(values, name)
+        ids = _string_ids(listed, name)
     _require_unique(ids, name)
     return ids
 
 
-def _string_ids(values: list[str], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
+def _string_ids(values: Sequence[Any], name: str) -> NDArray[np.str_] | NDArray[np.object_]:
     for i, value in enumerate(values):
         if len(value) > MAX_ID_LENGTH:
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import fit_share, pseudo_queries
-from ..data.multivectors import MultiVectors, as_multivectors
+from ..data.multivectors import MultiVectors, MultiVectorsLike, as_multivectors
 from ..data.ranking import best_first
 from ..data.validation import as_array
 from ..fde.config import FDEConfig
@@ -231,8 +231,8 @@ class Diagnosis:
 
 
 def diagnose(
-    documents: Any,
-    queries: Any = None,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None = None,
     *,
     sample: int = 1000,
     seed: int = 0,
@@ -426,8 +426,8 @@ class Sample:
 
 
 def draw_sample(
-    documents: Any,
-    queries: Any,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None,
     *,
     size: int,
     least: tuple[int, int],

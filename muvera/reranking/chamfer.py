@@ -16,11 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..data.multivectors import MultiVectors, as_kernel_arrays, as_multivectors, checked_text, checked_texts
+from ..data.multivectors import (
+    MultiVectors,
+    MultiVectorsLike,
+    as_kernel_arrays,
+    as_multivectors,
+    checked_text,
+    checked_texts,
+)
 from ..data.ranking import Ranking, best_first
-from ..data.validation import as_array, running_total
+from ..data.validation import AnyArray, IdsLike, as_array, running_total
 from ..kernels.chamfer import score_documents
 from ..kernels.tile import pack_columns
 from ..utils.checks import counted, given, require_int, require_number
@@ -88,7 +95,7 @@ class SpanScore:
     document_score: float
 
 
-def chamfer(query: Any, document: Any) -> float:
+def chamfer(query: AnyArray, document: AnyArray) -> float:
     """Return the Chamfer similarity of one query and one document.
 
     Parameters
@@ -111,7 +118,9 @@ def chamfer(query: Any, document: Any) -> float:
     return float(chamfer_matrix(*pair, threads=1)[0, 0])
 
 
-def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) -> NDArray[np.float32]:
+def chamfer_matrix(
+    queries: MultiVectorsLike, documents: MultiVectorsLike, *, threads: int | None = None
+) -> NDArray[np.float32]:
     """Return the Chamfer similarities of all queries with all documents.
 
     Parameters
@@ -142,7 +151,9 @@ def chamfer_matrix(queries: Any, documents: Any, *, threads: int | None = None) 
     return out
 
 
-def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -> list[Ranking]:
+def top_k(
+    queries: MultiVectorsLike, documents: MultiVectorsLike, k: int, *, threads: int | None = None
+) -> list[Ranking]:
     """Return the `k` documents with the largest Chamfer similarity for each query.
 
     Parameters
@@ -179,9 +190,9 @@ def top_k(queries: Any, documents: Any, k: int, *, threads: int | None = None) -
 
 
 def rerank(
-    queries: Any,
+    queries: MultiVectorsLike,
     documents: MultiVectors,
-    candidates: Sequence[Any],
+    candidates: Sequence[IdsLike],
     k: int | None = None,
     *,
     threads: int | None = None,
@@ -240,7 +251,7 @@ def rerank(
     return rankings
 
 
-def explain(query: Any, document: Any) -> Explanation:
+def explain(query: AnyArray, document: AnyArray) -> Explanation:
     """Find the best document token of each query token.
 
     Parameters
@@ -263,16 +274,17 @@ def explain(query: Any, document: Any) -> Explanation:
     >>> explain([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.0], [0.25, 0.125]]).tokens
     array([0, 1])
     """
-    query, document = _checked(checked_text(query, "query"), checked_text(document, "document"))
+    asked, found = _checked(checked_text(query, "query"), checked_text(document, "document"))
     # Each token is a text of its own.
-    each, every = (np.arange(texts.num_tokens + 1) for texts in (query, document))
-    singles = MultiVectors(query.tokens, each)
-    products = _score_texts(singles, document, every, every[:-1], 1)
+    query_tokens = np.arange(asked.num_tokens)
+    document_bounds = np.arange(found.num_tokens + 1)
+    singles = MultiVectors(asked.tokens, np.arange(asked.num_tokens + 1))
+    products = _score_texts(singles, found, document_bounds, document_bounds[:-1], 1)
     tokens = products.argmax(axis=0)
-    return Explanation(tokens, products[tokens, each[:-1]])
+    return Explanation(tokens, products[tokens, query_tokens])
 
 
-def carve_queries(queries: Any, tau: float) -> MultiVectors:
+def carve_queries(queries: MultiVectorsLike, tau: float) -> MultiVectors:
     """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
 
     Each ball of similar tokens is replaced by their sum.  The first token that is in no
@@ -318,7 +330,7 @@ def carve_queries(queries: Any, tau: float) -> MultiVectors:
 # -- spans --------------------------------------------------------------------
 
 
-def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
+def score_spans(query: AnyArray, document: AnyArray, spans: AnyArray) -> NDArray[np.float32]:
     """Return the Chamfer similarity of one query with each span of one document.
 
     Parameters
@@ -351,13 +363,13 @@ def score_spans(query: Any, document: Any, spans: Any) -> NDArray[np.float32]:
 
 
 def rank_spans(
-    query: Any,
-    documents: Any,
-    spans: Sequence[Any],
+    query: AnyArray,
+    documents: MultiVectorsLike,
+    spans: Sequence[AnyArray],
     k: int = 10,
     *,
     alpha: float = 1.0,
-    document_scores: Any = None,
+    document_scores: Sequence[float] | NDArray[np.floating[Any]] | None = None,
 ) -> list[SpanScore]:
     """Return the `k` best spans of several documents for one query.
 
@@ -471,7 +483,7 @@ def _scores(queries: MultiVectors, documents: MultiVectors, threads: int | None)
 
 
 def _positions(
-    values: ArrayLike, name: str, count: int, position_of: dict[int | str, int] | None
+    values: IdsLike, name: str, count: int, position_of: dict[int | str, int] | None
 ) -> NDArray[np.int64]:
     """Return the positions of the documents with these ids.
 
@@ -494,7 +506,7 @@ def _positions(
     return positions
 
 
-def _checked(queries: Any, documents: Any) -> tuple[MultiVectors, MultiVectors]:
+def _checked(queries: MultiVectorsLike, documents: MultiVectorsLike) -> tuple[MultiVectors, MultiVectors]:
     if isinstance(documents, (list, tuple)) and not documents:  # an empty list of documents has no dimension
         queries = checked_texts(queries, "queries", empty_dimension=1)
         return queries, checked_texts(documents, "documents", queries.dimension)
@@ -512,7 +524,7 @@ def _span_scores(
     return _score_texts(queries, documents, bounds.reshape(-1), spans, 1)[:, 0]
 
 
-def _checked_spans(spans: Any, name: str, tokens: int) -> NDArray[np.int64]:
+def _checked_spans(spans: AnyArray, name: str, tokens: int) -> NDArray[np.int64]:
     """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise TypeError or ValueError."""
     array = as_array(spans, name)
     if array.size == 0:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.multivectors import MultiVectorsLike
 from ..diagnostics.diagnose import K, bullets, draw_sample
 from ..fde.config import FDEConfig
 from ..index.settings import EXACT_TOKENS
@@ -168,8 +169,8 @@ class Tuning:
 
 
 def tune(
-    documents: Any,
-    queries: Any = None,
+    documents: MultiVectorsLike,
+    queries: MultiVectorsLike | None = None,
     *,
     target_recall: float | None = None,
     max_bytes: int | None = None,
