@@ -142,7 +142,7 @@ class RefusedPickleError(ReadError, pickle.UnpicklingError):
 class StandIn:
     """Replacement of an object in a pickle; ignores its arguments and its state."""
 
-    def __init__(self, *_: Any) -> None: ...
+    def __init__(self, *_: object) -> None: ...
 
     def set_state(self, state: Any) -> None:
         """Ignore the state."""
@@ -184,7 +184,13 @@ _Unpickler: Any = pickle._Unpickler  # unlike the one in C, it can be limited to
 class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
     """Python's interpreter without the instructions that plain data does not need."""
 
-    def __init__(self, content: bytes, source: str, names: Mapping[str, Any], stored_elsewhere: Any) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        source: str,
+        names: Mapping[str, Any],
+        stored_elsewhere: Callable[[Any], Any] | None,
+    ) -> None:
         self.stream = io.BytesIO(content)
         super().__init__(self.stream)
         self.content, self.source, self.names = content, source, names
@@ -216,7 +222,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         if self.stack[-1] not in _INTEGERS:
             raise ValueError("an integer has more than 64 bits")
 
-    def fill(self, kind: Any, values: list[Any]) -> None:
+    def fill(self, kind: type[dict[Any, Any]] | type[set[Any]], values: list[Any]) -> None:
         """Add values to the dict or set at the top of the stack."""
         target = self.stack[-1]
         if type(target) is not kind:
@@ -266,7 +272,7 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
 class _Dtype(StandIn):
     """Stand-in for numpy.dtype: numbers, texts and objects only."""
 
-    def __init__(self, code: str, *_: Any) -> None:
+    def __init__(self, code: str, *_: object) -> None:
         text = isinstance(code, str)
         if not text or (code != "O8" and (code[:1] not in "iufbU" or len(code) > 8)):
             # The repr of shared lists can be of any size.
@@ -386,7 +392,7 @@ class _Storages:
         code = np.dtype(STORAGES[kind])
         return content[: len(content) // code.itemsize * code.itemsize].view(code)
 
-    def _tensor(self, numbers: Any, first: Any, size: Any, strides: Any, *_: Any) -> NDArray[Any]:
+    def _tensor(self, numbers: object, first: Any, size: object, strides: object, *_: Any) -> NDArray[Any]:
         if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or not numbers.flags.c_contiguous:
             raise ValueError(f"a tensor in a {type(numbers).__name__}")
         first, shape, steps = operator.index(first), _sizes(size), _sizes(strides)
@@ -407,7 +413,7 @@ class _Storages:
         return float32_of_bfloat16(view) if numbers.dtype == np.uint16 else view
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def _sizes(values: object) -> tuple[int, ...]:
     if not isinstance(values, (list, tuple)) or len(values) > _MAX_AXES:
         raise ValueError(f"a {type(values).__name__} as the shape of a tensor")
     return tuple(operator.index(value) for value in values)

@@ -41,7 +41,7 @@ _Batch = TypeVar("_Batch")
 
 
 def read(
-    path_or_object: Any,
+    path_or_object: object,
     format: str | None = None,
     *,
     isolated: bool | IsolationLimits = False,
@@ -95,7 +95,7 @@ def read(
         raise type(error)(f"{stream.place}: {error}") from error
 
 
-def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
+def survey(path_or_object: object, *, isolated: bool | IsolationLimits = False, **options: Any) -> Report:
     """Read everything once and report on it, without keeping it.
 
     Parameters
@@ -110,7 +110,7 @@ def survey(path_or_object: Any, *, isolated: bool | IsolationLimits = False, **o
 
 
 def convert(
-    source: Any,
+    source: object,
     target: str | os.PathLike[str],
     to: str = "npy",
     *,
@@ -194,7 +194,7 @@ class _Stream:
     """A source, the transforms of its documents, and the report on both."""
 
     def __init__(
-        self, value: Any, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
+        self, value: object, format: str | None, isolated: bool | IsolationLimits, options: dict[str, Any]
     ) -> None:
         transforms = {field.name for field in fields(Options)}
         self.steps = Options(**{name: option for name, option in options.items() if name in transforms})

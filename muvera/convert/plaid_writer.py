@@ -187,6 +187,6 @@ def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
     return b"".join(parts)
 
 
-def _pickled(value: Any) -> bytes:
+def _pickled(value: object) -> bytes:
     """Return the instructions of plain data, without the version and the end of their pickle."""
     return pickle.dumps(value, 2)[2:-1]

@@ -82,7 +82,7 @@ def find_reader(path: Path, format: str | None = None) -> Reader:
 
 
 def open_source(
-    path_or_object: Any,
+    path_or_object: object,
     format: str | None = None,
     *,
     isolated: bool | IsolationLimits = False,

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.batches import token_batches
 from ..data.multivectors import MultiVectors
-from ..data.validation import Ids, TokenArray, as_ids
+from ..data.validation import Ids, IdsLike, TokenArray, as_ids
 
 # -- errors: libraries report damage in many ways, so readers neither catch errors nor
 # name their file ----------
@@ -168,8 +168,19 @@ class Reader(NamedTuple):
         return " ".join(paragraph.split()).removeprefix("Open ").rstrip(".")
 
 
-#: An array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows.
-Rows = Any
+class RowArray(Protocol):
+    """Array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of rows, then the other axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return the rows of a slice, or with these numbers."""
 
 
 class LazyRows:
@@ -177,11 +188,13 @@ class LazyRows:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, shape: tuple[int, ...], read: Callable[[Any], NDArray[np.float32]]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], read: Callable[[slice | NDArray[np.int64]], NDArray[np.float32]]
+    ) -> None:
         self.shape = shape
         self.read = read
 
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+    def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         return self.read(key)
 
 
@@ -194,9 +207,9 @@ class FlatSource(Source):
 
     def __init__(
         self,
-        tokens: Rows,
+        tokens: RowArray,
         offsets: NDArray[np.int64],
-        ids: Any,
+        ids: IdsLike | None,
         *,
         name: str,
         rows: NDArray[np.int64] | None = None,
@@ -207,7 +220,7 @@ class FlatSource(Source):
         self.dimension = int(tokens.shape[1])
         self.set_documents(offsets, ids)
 
-    def set_documents(self, offsets: NDArray[np.int64], ids: Any) -> None:
+    def set_documents(self, offsets: NDArray[np.int64], ids: IdsLike | None) -> None:
         """Set where the documents begin, and their external ids."""
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
@@ -278,7 +291,7 @@ class RowSource(Source):
         documents: Callable[[], Iterator[Document]],
         *,
         name: str,
-        ids: Any = None,
+        ids: IdsLike | None = None,
         num_documents: int | None = None,
         dimension: int | None = None,
     ) -> None:
@@ -349,7 +362,7 @@ class RowSource(Source):
         return MultiVectors.from_arrays(arrays, named, dimension=self.dimension, dtype=dtype)
 
 
-def unpadded(padded: Rows, mask: Rows | None) -> Iterator[tuple[TokenArray, int]]:
+def unpadded(padded: RowArray, mask: RowArray | None) -> Iterator[tuple[TokenArray, int]]:
     """Yield the tokens of each text of a padded array (n, longest, dimension), and the number of its padding rows."""
     count, longest, _ = padded.shape
     for start in range(0, count, _PADDED):

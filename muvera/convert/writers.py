@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import Ids, as_ids, running_total
@@ -110,7 +110,7 @@ class Gathered:
         return as_ids(self._ids, self.num_documents, f"{self.place}: ids") if self._has_ids else None
 
 
-def _kind(dimension: int, dtype: Any, has_ids: bool) -> str:
+def _kind(dimension: int, dtype: DTypeLike, has_ids: bool) -> str:
     return f"dimension={dimension}, {dtype} and {'ids' if has_ids else 'no ids'}"
 
 
@@ -151,7 +151,7 @@ def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> N
         write_json(folder / "ids.json", ids.tolist())
 
 
-def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: Any) -> None:
+def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype: DTypeLike) -> None:
     """Write a .npy file (rows, columns) from blocks of rows."""
     header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (0, columns)}
     rows = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ class Tensor(Protocol):
 AnyArray = ArrayLike | Tensor
 
 #: What :func:`as_ids` turns into ids: all int or all str.
-IdsLike = Iterable[int | str | np.integer[Any]]
+IdsLike = Collection[int | str | np.integer[Any]]
 
 MAX_ID_LENGTH = 65_535  # characters, the limit of Milvus' VARCHAR
 
@@ -151,7 +151,7 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
     return out.view(np.ndarray)
 
 
-def as_ids(values: IdsLike, count: int, name: str = "ids") -> Ids:
+def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids.
 
     Raise TypeError or ValueError for anything else.

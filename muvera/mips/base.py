@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..data.ranking import best_first
 from ..data.validation import read_only_view
@@ -216,7 +216,7 @@ class SavedState:
     live: Labels | None = None
 
 
-def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floats:
+def checked_vectors(vectors: ArrayLike, dimension: int, name: str = "vectors") -> Floats:
     """Return `vectors` as float32 (n, dimension), finite and C-contiguous, or raise."""
     array = np.asarray(vectors)
     if array.dtype.kind not in "fiu":
@@ -231,7 +231,7 @@ def checked_vectors(vectors: Any, dimension: int, name: str = "vectors") -> Floa
     return array
 
 
-def checked_labels(labels: Any, count: int) -> Labels:
+def checked_labels(labels: ArrayLike, count: int) -> Labels:
     """Return labels as int64 (count,), non-negative and ascending, or raise."""
     array = np.asarray(labels)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):

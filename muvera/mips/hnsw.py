@@ -23,7 +23,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,9 @@ from .base import (
     grown,
     score_among,
 )
+
+if TYPE_CHECKING:
+    import hnswlib
 
 NORMS, GRAPH = "vector_norms.npy", "vectors.hnsw"
 ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
@@ -128,7 +132,7 @@ class HNSWSettings:
 class SharedGraph:
     """A graph of hnswlib that copies of a search share, and the labels that are not marked as removed in it."""
 
-    def __init__(self, index: Any, labels: Labels) -> None:
+    def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
         self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
@@ -410,7 +414,7 @@ def _new_index(dimension: int) -> Any:
     return library.Index(space="ip", dim=dimension + _FILLING)
 
 
-def _require_hnswlib(library: Any) -> None:
+def _require_hnswlib(library: ModuleType) -> None:
     """Raise ImportError if another library is installed under the name hnswlib.
 
     chroma-hnswlib is: it lacks these two features, and it writes other files.
@@ -495,7 +499,9 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
 
 
 @kernel
-def find_lists(numbers: Any, size: int, width: int, levels: Any, starts: Any) -> tuple[int, int]:
+def find_lists(
+    numbers: NDArray[np.uint32], size: int, width: int, levels: NDArray[np.int64], starts: NDArray[np.int64]
+) -> tuple[int, int]:
     """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
 
     For each vector, `numbers` contain the bytes of its lists, and then the lists, each

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def fuse(
     return Ranking(np.array(order) if order else np.empty(0, np.int64), scores)
 
 
-def require_rankings(rankings: Any) -> None:
+def require_rankings(rankings: object) -> None:
     """Raise TypeError unless `rankings` has names of sources."""
     if not isinstance(rankings, Mapping):
         raise TypeError(

@@ -20,12 +20,12 @@ _URL = re.compile(
 )
 
 
-def given(value: Any) -> str:
+def given(value: object) -> str:
     """Return the type and shortened repr of `value`, for messages."""
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
-def as_id_list(ids: Any, name: str = "ids") -> list[Any]:
+def as_id_list(ids: object, name: str = "ids") -> list[Any]:
     """Return a collection of ids as a list.
 
     Raise TypeError for a single id, such as a string.
@@ -71,7 +71,7 @@ def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
 
 
 def require_int(
-    name: str, value: Any, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
+    name: str, value: object, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
     """Return `value` as an int; raise TypeError for bools and floats, ValueError if it is out of bounds.
 
@@ -85,7 +85,7 @@ def require_int(
 
 
 def require_number(
-    name: str, value: Any, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
+    name: str, value: object, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
     """Return `value` as a float if it is finite and within the bounds, see :func:`require_int`."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -100,7 +100,7 @@ def require_number(
     return number
 
 
-def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     known = list(choices)
     if value not in known:
@@ -108,7 +108,13 @@ def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {reprlib.repr(value)}.")
 
 
-def _require_within(name: str, value: Any, minimum: Any, maximum: Any, hint: str) -> None:
+def _require_within(
+    name: str,
+    value: float | np.integer[Any] | np.floating[Any],
+    minimum: float | None,
+    maximum: float | None,
+    hint: str,
+) -> None:
     if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
         return
     if minimum is None:

@@ -33,7 +33,7 @@ from ..parsing import (
     read_json_object,
     read_torch,
 )  # fmt: skip
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, RowArray, RowSource
 
 _TOKENS_PER_TASK = 4096
 
@@ -68,7 +68,7 @@ class Codec:
         self._table = read_only_view(byte_table(self.weights, self.nbits) if table is None else table)
         self._normalize = normalize
 
-    def rows(self, count: int, codes: Rows, packed: Rows) -> LazyRows:
+    def rows(self, count: int, codes: RowArray | _ChunkedRows, packed: RowArray | _ChunkedRows) -> LazyRows:
         """Return the vectors of codes and residuals, decoded when they are used."""
         return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
 
@@ -99,7 +99,7 @@ class Codec:
 
 
 class _ChunkedRows:
-    """Rows of several arrays, read in ascending order.
+    """RowArray of several arrays, read in ascending order.
 
     `load` returns array i, which has ``counts[i]`` rows.
     """
@@ -108,7 +108,7 @@ class _ChunkedRows:
         self.bounds = running_total(counts)
         self.load = lru_cache(maxsize=1)(load)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[Any]:
         rows = np.arange(*key.indices(int(self.bounds[-1]))) if isinstance(key, slice) else key
         chunks = np.searchsorted(self.bounds, rows, side="right") - 1
         parts = []
@@ -430,7 +430,7 @@ def _open_byaldi(path: Path) -> RowSource:
     """Open index_config.json.gz with a folder embeddings (a byaldi index).
 
     Documents are pages.  ``embeddings/embeddings_{i}.pt`` has the bfloat16 tensors of
-    at most 500 pages from page i on.  A page's id is ``"document:page"``.  Rows of
+    at most 500 pages from page i on.  A page's id is ``"document:page"``.  RowArray of
     zeros are padding of the model: `drop_zero_rows` removes them.
     """
     files = (path / "embeddings").glob("embeddings_*.pt")

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from ...data.validation import as_integers, as_offsets, offsets_from_lengths
 from ...utils.arrays import read_npy_header
 from ...utils.checks import import_extra
 from ..parsing import float32_of_bfloat16, load_npy_safely, read_json, read_objects, starts_with, stored_bytes
-from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, Rows, RowSource, Source, unpadded
+from ..sources import Document, FlatSource, LazyRows, Reader, ReadError, RowArray, RowSource, Source, unpadded
 
 # -- names ------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ def _missing_tokens(part: str, present: Collection[str]) -> ReadError:
 # -- sources ----------------------------------------------------------------------
 
 
-def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
+def _source(arrays: Mapping[str, RowArray], name: str, part: str) -> Source:
     """Return a source over a container's arrays."""
     found = _find(part, arrays.keys())
     ids = _stored_ids(arrays, found)
@@ -80,7 +80,7 @@ def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
     key = found["tokens"]
     tokens, shape = arrays[key], tuple(arrays[key].shape)
     if tokens.dtype == object:
-        return _one_by_one(tokens, ids, name)
+        return _one_by_one(cast("Collection[RowArray]", tokens), ids, name)
     if tokens.dtype.kind != "f":
         raise ReadError(
             f"{key} has dtype {tokens.dtype}, but token vectors must be floating point. Convert them first."
@@ -102,7 +102,7 @@ def _source(arrays: Mapping[str, Rows], name: str, part: str) -> Source:
     return FlatSource(tokens, bounds, ids, name=name)
 
 
-def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> list[Any] | None:
+def _stored_ids(arrays: Mapping[str, RowArray], found: dict[str, str]) -> list[Any] | None:
     """Return the ids; bytes are UTF-8."""
     if "ids" in found:
         ids = arrays[found["ids"]][:]
@@ -115,7 +115,7 @@ def _stored_ids(arrays: Mapping[str, Rows], found: dict[str, str]) -> list[Any] 
     return [value.decode("utf-8") if isinstance(value, bytes) else value for value in listed]
 
 
-def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, ...]) -> Rows | None:
+def _mask(arrays: Mapping[str, RowArray], found: dict[str, str], shape: tuple[int, ...]) -> RowArray | None:
     """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
     if "mask" in found:
         mask = arrays[found["mask"]]
@@ -135,7 +135,7 @@ def _mask(arrays: Mapping[str, Rows], found: dict[str, str], shape: tuple[int, .
     return np.arange(shape[1]) < lengths[:, None]
 
 
-def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
+def _padded(tokens: RowArray, mask: RowArray | None, ids: list[Any] | None, name: str) -> RowSource:
     """Return a source over a padded array (n, longest, dimension)."""
     count, _, dimension = map(int, tokens.shape)
 
@@ -146,7 +146,7 @@ def _padded(tokens: Rows, mask: Rows | None, ids: Any, name: str) -> RowSource:
     return RowSource(documents, name=name, ids=ids, num_documents=count, dimension=dimension)
 
 
-def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) -> RowSource:
+def _per_document(arrays: Mapping[str, RowArray], part: str, ids: list[Any] | None, name: str) -> RowSource:
     """Return a source over ``emb_0, emb_1, ...``, sorted by number, or over arrays whose names are ids."""
     rest = {key: array for key, array in arrays.items() if key not in (*_names(part)["ids"], "n")}
     if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
@@ -162,7 +162,7 @@ def _per_document(arrays: Mapping[str, Rows], part: str, ids: Any, name: str) ->
     return _one_by_one([rest[key] for key in keys], ids, name)
 
 
-def _one_by_one(arrays: Collection[Rows], ids: Any, name: str) -> RowSource:
+def _one_by_one(arrays: Collection[RowArray], ids: list[Any] | None, name: str) -> RowSource:
     """Return a source over one array per document."""
 
     def documents() -> Iterator[Document]:

@@ -7,11 +7,11 @@ embedding APIs; and dicts of id to array.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...data.multivectors import MultiVectors
-from ...data.validation import TokenArray, as_array, as_tokens
+from ...data.validation import IdsLike, TokenArray, as_array, as_tokens
 from ..sources import Document, FlatSource, RowSource, Source, unpadded
 
 _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_hidden_state")
@@ -19,7 +19,7 @@ _TOKENS = ("token_embeddings", "colbert_vecs", "embeddings", "embedding", "last_
 _MASKS = ("masks", "mask", "attention_mask")
 
 
-def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
+def open_object(value: Any, *, mask: Any = None, ids: IdsLike | None = None) -> Source:
     """Return embeddings in memory as a source; a generator is read once, in bounded memory.
 
     `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows
@@ -52,7 +52,7 @@ def open_object(value: Any, *, mask: Any = None, ids: Any = None) -> Source:
     return RowSource(documents, name="memory", ids=ids)
 
 
-def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
+def _unwrapped(value: Mapping[Any, Any], mask: Any, ids: IdsLike | None) -> tuple[Any, Any, IdsLike | None]:
     """Return the embeddings in a dict, their mask and their ids."""
     keys = list(value.keys())
     tokens, own_mask = _tokens_and_mask(value)
@@ -71,7 +71,7 @@ def _unwrapped(value: Any, mask: Any, ids: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
+def _tokens_and_mask(value: Mapping[Any, Any]) -> tuple[Any, Any]:
     """Return the first usual field with token vectors of a dict, and with a mask, or None."""
     keys = list(value.keys())
     tokens, mask = (
@@ -81,7 +81,7 @@ def _tokens_and_mask(value: Any) -> tuple[Any, Any]:
     return tokens, mask
 
 
-def _looks_like_tokens(value: Any) -> bool:
+def _looks_like_tokens(value: object) -> bool:
     rows = isinstance(value, list) and (not value or isinstance(value[0], (list, tuple)))
     return rows or getattr(value, "ndim", None) == 2
 

@@ -85,7 +85,7 @@ def _open_text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(gzip.open(path) if path.suffix == ".gz" else path.open("rb"), encoding="utf-8")
 
 
-def _rows_in(value: Any) -> list[dict[str, Any]]:
+def _rows_in(value: object) -> list[dict[str, Any]]:
     """Return the rows in a JSON value.
 
     If the value is itself a row, return only that.
@@ -117,7 +117,7 @@ def _rows_in(value: Any) -> list[dict[str, Any]]:
 # -- fields of a row --------------------------------------------------------------
 
 
-def _at(value: Any, path: str) -> Any:
+def _at(value: object, path: str) -> Any:
     """Return the value at a path; None if the path does not exist."""
     if isinstance(value, list):
         return [_at(item, path) for item in value]
@@ -161,15 +161,15 @@ def _field(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_vector(value: Any) -> bool:
+def _is_vector(value: object) -> bool:
     return isinstance(value, list) and bool(value) and type(value[0]) in (int, float)
 
 
-def _is_matrix(value: Any) -> bool:
+def _is_matrix(value: object) -> bool:
     return isinstance(value, list) and bool(value) and _is_vector(value[0])
 
 
-def _unblocked(value: Any) -> Any:
+def _unblocked(value: object) -> Any:
     """Return the vectors of a tensor of Vespa in the order of their numbers.
 
     Other values unchanged.
@@ -179,7 +179,7 @@ def _unblocked(value: Any) -> Any:
         blocks = {next(iter(block["address"].values())): block["values"] for block in blocks}
     if blocks is None or not all(map(str.isdecimal, blocks)):
         return value
-    if "int8" in str(value.get("type")):
+    if isinstance(value, dict) and "int8" in str(value.get("type")):
         raise ReadError("it has packed int8 cells, which are not supported. Export float cells.")
     return [blocks[key] for key in sorted(blocks, key=int)]
 
