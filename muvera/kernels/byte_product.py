@@ -4,7 +4,10 @@ Rows are rounded to one byte or to two.  See :mod:`muvera.kernels.byte_tile` for
 sums and the sizes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from .byte_tile import STEP, STRIP, VECTORS, WIDE, byte_dots, byte_strip, byte_tile, half_byte_strip
 from .jit import helper, kernel
@@ -155,13 +158,27 @@ def multiply_rows(numbers, start, stop, sums, units, query_bytes, query_units, o
                 )
 
 
+class Bounds(NamedTuple):
+    """How far products with rounded vectors can be from the exact ones.
+
+    The error of query q and column i is at most ``errors[i] * lengths[q] + least``.
+    """
+
+    #: Error of each column per length of the query, float32 (n,).
+    errors: NDArray[np.float32]
+    #: Length of each query, float32 (m,).  :func:`bound_products` writes it.
+    lengths: NDArray[np.float32]
+    #: Error that no length makes smaller, float32.
+    least: np.float32
+
+
 @kernel
-def bound_products(products, errors, queries, least, lengths, bounds):
+def bound_products(products, limits, queries, bounds):
     """Write the length of each query (m,), and the greatest lower bound of its products g, g + groups, ... (m, groups).
 
-    `products` (m, n) have an error of at most their entry of `errors` (n,) times the
-    query's length, plus `least`.
+    `limits` are the :class:`Bounds` of `products` (m, n).
     """
+    errors, lengths, least = limits.errors, limits.lengths, limits.least
     groups = bounds.shape[1]
     bounds[:] = -np.inf
     for q in range(products.shape[0]):
@@ -178,9 +195,7 @@ def bound_products(products, errors, queries, least, lengths, bounds):
 
 
 @kernel
-def multiply_possible(
-    products, errors, queries, least, lengths, edges, vectors, rows, possible, exact, counts
-):
+def multiply_possible(products, limits, queries, edges, vectors, rows, possible, exact, counts):
     """Write the rows of the vectors whose products can reach the query's entry of `edges`, and their exact products.
 
     Column i of the products belongs to the vector ``rows[i]`` of `vectors`, or to
@@ -188,6 +203,7 @@ def multiply_possible(
     (m, most), and the numbers of rows to `counts` (m,); if one exceeds `most`, that
     query has no results.  Return the largest count.
     """
+    errors, lengths, least = limits.errors, limits.lengths, limits.least
     for q in range(products.shape[0]):
         own, length, edge, found, count = products[q], lengths[q], edges[q], possible[q], 0
         for i in range(own.shape[0]):

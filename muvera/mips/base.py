@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,9 @@ from ..kernels.rows import first_beyond, inner_products
 from ..kernels.tile import LANES
 from ..utils.checks import require_int
 from ..utils.parallel import run_in_ranges, split_by_count
+from .settings import HNSWSettings
+
+_Search = TypeVar("_Search", bound="VectorSearch")
 
 #: Labels of vectors int64 (n,), and vectors float32 (n, dimension).
 Labels = NDArray[np.int64]
@@ -68,6 +71,11 @@ class VectorSearch(ABC):
         self.dimension = require_int("dimension", dimension, 1)
         self._alive = np.zeros(0, bool)  # by label, up to the last one
         self._count = 0
+
+    @classmethod
+    def empty(cls: type[_Search], dimension: int, settings: HNSWSettings | None = None) -> _Search:
+        """Return a search without vectors; only a graph has `settings`."""
+        return cls(dimension)
 
     def __len__(self) -> int:
         """Return the number of vectors that a search can return."""
@@ -194,12 +202,35 @@ class VectorSearch(ABC):
         """Record the folder that contains the saved files."""
 
     @classmethod
-    @abstractmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> VectorSearch:
+    def load(cls: type[_Search], folder: Path, dimension: int, saved: SavedState) -> _Search:
         """Load the files of :meth:`save`.
 
-        Raise ValueError for damaged ones, or for another dimension or settings.
+        Parameters
+        ----------
+        folder : Path
+            Folder that was passed to :meth:`save`.
+        dimension : int
+            Number of columns of the vectors.
+        saved : SavedState
+            State that :meth:`save` returned.
+
+        Returns
+        -------
+        VectorSearch
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged, or belongs to another dimension or other
+            settings.
         """
+        loaded = cls.empty(dimension, saved.settings)
+        loaded.read(folder, saved)
+        return loaded
+
+    @abstractmethod
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Fill this empty search from files, see :meth:`load`."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +243,7 @@ class SavedState:
 
     state: dict[str, Any]
     kept: list[Path]
-    settings: Any = None
+    settings: HNSWSettings | None = None
     live: Labels | None = None
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.byte_product import (
+    Bounds,
     bound_products,
     multiply_possible,
     multiply_rows,
@@ -142,14 +143,16 @@ class ExactSearch(VectorSearch):
         # The k-th best of the groups' best lower bounds is at most the k-th best
         # product.
         groups, most = min(_GROUPS * k, size), int(_MOST_READ * size)
-        lengths, bounds = np.empty(count, np.float32), np.empty((count, groups), np.float32)
         # Subnormal numbers of float32 have no relative precision.
-        limits = errors, padded(queries), np.float32(queries.shape[1] + LANES) * _TINY, lengths
-        bound_products(products, *limits, bounds)
+        least = np.float32(queries.shape[1] + LANES) * _TINY
+        limits = Bounds(errors, np.empty(count, np.float32), least)
+        lanes = padded(queries)
+        bounds = np.empty((count, groups), np.float32)
+        bound_products(products, limits, lanes, bounds)
         edges = np.partition(bounds, groups - k)[:, groups - k]
         possible, exact = np.zeros((count, most), np.int64), np.empty((count, most), np.float32)
         counts, vectors = np.empty(count, np.int64), self._columns[0].values
-        largest = multiply_possible(products, *limits, edges, vectors, chosen, possible, exact, counts)
+        largest = multiply_possible(products, limits, lanes, edges, vectors, chosen, possible, exact, counts)
         exact = exact[:, :largest]
         at = np.arange(count)[:, np.newaxis], (-exact).argsort(axis=1, kind="stable")[:, :k]
         best[1][:] = exact[at]
@@ -178,16 +181,10 @@ class ExactSearch(VectorSearch):
         save_array(folder / LABELS, names)
         return {}, []
 
-    @classmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> ExactSearch:
-        """Load the files of :meth:`save`.
-
-        Raise ValueError for damaged ones, see :class:`VectorSearch`.
-        """
-        loaded = cls(dimension)
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Read the labels and the vectors."""
         # Memory-mapped because `add` copies: memory holds the vectors once.
-        loaded.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
-        return loaded
+        self.add(load_npy(folder / LABELS, mmap=False), load_npy(folder / VECTORS))
 
 
 def byte_depth(dimension: int) -> int:

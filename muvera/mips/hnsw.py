@@ -1,4 +1,4 @@
-"""HNSWSearch: search a graph of hnswlib, and HNSWSettings.
+"""HNSWSearch: search a graph of hnswlib.
 
 The graph is searched by cosine, because by inner product some vectors become
 unreachable.  So that both rank alike, every vector is extended to the same length, the
@@ -18,9 +18,8 @@ from __future__ import annotations
 import math
 import struct
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,7 @@ from numpy.typing import NDArray
 
 from ..kernels.jit import kernel
 from ..utils.arrays import load_npy, save_array
-from ..utils.checks import given, has_repeats, import_extra, require_int
+from ..utils.checks import has_repeats, import_extra
 from ..utils.parallel import split_by_count, thread_count
 from .base import (
     Floats,
@@ -45,6 +44,7 @@ from .base import (
     grown,
     score_among,
 )
+from .settings import HNSWSettings
 
 if TYPE_CHECKING:
     import hnswlib
@@ -71,62 +71,6 @@ _Header = namedtuple(
     "start room vectors vector_bytes label_at floats_at top_level entry_point "
     "upper_links bottom_links m level_factor ef_construction",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HNSWSettings:
-    """Settings for building and searching a graph of hnswlib.
-
-    Parameters
-    ----------
-    m : int
-        Links per vector.  More links raise recall, build time and memory (8 bytes per
-        link).
-    ef_construction : int
-        Candidates while building.  More candidates raise recall and build time.
-    ef : int
-        Candidates while searching.  A search uses twice the number of results if that
-        is more.  More candidates raise recall and time.
-    seed : int
-        Seed of the vectors' levels.  A build with one thread is reproducible; with
-        several threads the graph depends on their timing.
-    """
-
-    m: int = 16
-    ef_construction: int = 200
-    ef: int = 200
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        for name, minimum in (("m", 2), ("ef_construction", 1), ("ef", 1), ("seed", 0)):
-            object.__setattr__(self, name, require_int(name, getattr(self, name), minimum))
-
-    @classmethod
-    def of(cls, value: Any) -> HNSWSettings:
-        """Return an HNSWSettings for `value`: an HNSWSettings, a dict of its values, or None for the defaults.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `value` has another type, or a setting is invalid.
-        """
-        if isinstance(value, cls):
-            return value
-        value = {} if value is None else value
-        if not isinstance(value, Mapping):
-            raise TypeError(f"hnsw must be HNSWSettings or a dict of its values, got {given(value)}.")
-        known = [field.name for field in fields(cls)]
-        unknown = [key for key in value if key not in known]
-        if unknown:
-            raise ValueError(f"hnsw has no {unknown[0]!r}. It has: {', '.join(known)}.")
-        try:
-            return cls(**value)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"hnsw: {error}") from None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a dict of the parameters and their values."""
-        return asdict(self)
 
 
 class SharedGraph:
@@ -184,6 +128,11 @@ class HNSWSearch(VectorSearch):
         #: vectors.
         self._saved: SavedGraph | None = None
         self._norms = np.empty(0, np.float32)  # the divisor of each vector, by label
+
+    @classmethod
+    def empty(cls, dimension: int, settings: HNSWSettings | None = None) -> HNSWSearch:
+        """Return a search without vectors, whose graph has these settings."""
+        return cls(dimension, settings)
 
     # -- changing -------------------------------------------------------------
 
@@ -332,41 +281,35 @@ class HNSWSearch(VectorSearch):
         added = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
         self._saved = SavedGraph(path, max(_FEW, len(self) // _SHARE), *added)
 
-    @classmethod
-    def load(cls, folder: Path, dimension: int, saved: SavedState) -> HNSWSearch:
-        """Load the files of :meth:`save`.
-
-        Raise ValueError for damaged ones, see :class:`VectorSearch`.
-        """
-        loaded = cls(dimension, saved.settings)
+    def read(self, folder: Path, saved: SavedState) -> None:
+        """Read the graph's file, the norms, and the vectors added since the file was written."""
         (path,) = saved.kept or [folder / GRAPH]
-        labels, marked = _check(path, dimension, loaded.settings.m)
-        added, vectors = np.empty(0, np.int64), np.empty((0, dimension), np.float32)
+        labels, marked = _check(path, self.dimension, self.settings.m)
+        added, vectors = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
         if (folder / ADDED).exists():
             added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
         # A failed addition may have left a removed vector in the graph with the label
         # of an added one.
         live = np.setdiff1d(live, added)
-        loaded._load_norms(folder, path, labels, live)
+        self._load_norms(folder, path, labels, live)
         if not len(labels):
-            return loaded
+            return
         wrong = np.intersect1d(labels[marked], live)
         if len(wrong):
             raise ValueError(f"{path} has vector {wrong[0]} marked as removed, but it is in use.")
-        index = _new_index(dimension)
+        index = _new_index(self.dimension)
         try:
             index.load_index(str(path), max_elements=len(labels))
         except RuntimeError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
-        loaded._graph = SharedGraph(index, labels[~marked])
-        loaded._hold(live, saved)
-        loaded.settle()
-        loaded._begin_file(path)
-        if added.max(initial=-1) >= len(loaded._norms):
+        self._graph = SharedGraph(index, labels[~marked])
+        self._hold(live, saved)
+        self.settle()
+        self._begin_file(path)
+        if added.max(initial=-1) >= len(self._norms):
             raise ValueError(f"{folder / NORMS} has no norm for vector {added.max()} that was added.")
-        loaded.add(added, vectors)
-        return loaded
+        self.add(added, vectors)
 
     def _load_norms(self, folder: Path, graph: Path, labels: Labels, live: Labels) -> None:
         """Load the norms.
@@ -442,7 +385,7 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
         head = stream.read(_HEADER.size)
         if len(head) < _HEADER.size:
             raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
-        header = _Header._make(_HEADER.unpack(head))
+        header = _Header(*_HEADER.unpack(head))
         columns, links = (header.label_at - header.floats_at) // 4 - _FILLING, header.m
         consistent = (
             header.start == 0
