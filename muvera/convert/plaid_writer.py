@@ -27,8 +27,11 @@ Coded = tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]
 # Documents per chunk, as in ColBERT.
 _CHUNK = 25_000
 
-# Size of the sample for the centroids: tokens per centroid, and the minimum.
-_TOKENS_PER_CENTROID, _MIN_SAMPLE = 16, 1 << 16
+# Tokens per centroid in the sample that the centroids are fitted to.
+_TOKENS_PER_CENTROID = 16
+
+# Smallest sample, if there are as many tokens.
+_MIN_SAMPLE = 1 << 16
 
 # Tokens encoded at a time.
 _TOKENS = 1 << 17
@@ -142,9 +145,14 @@ def _write_codec(folder: Path, centroids: NDArray[np.float32], weights: NDArray[
 
 _KINDS = {np.dtype(code): kind for kind, code in STORAGES.items() if kind != "BFloat16"}
 
-# As in torch: alignment of the members' bytes for any number type, and the tag of the
-# padding; a zip header's size.
-_ALIGNMENT, _PADDING_TAG, _HEADER_SIZE = 64, b"FB", 30
+# Alignment of the members' bytes for any number type, as in torch.
+_ALIGNMENT = 64
+
+# Tag of the padding in a member's extra field, as in torch.
+_PADDING_TAG = b"FB"
+
+# Bytes of a zip member's local header before its name.
+_HEADER_SIZE = 30
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:

@@ -246,15 +246,21 @@ def _arrow_table(pa: Any, batch: MultiVectors, column: str) -> Any:
 
 # -- document vectors: a document has one token, its vector, and an id ------------
 
-# OpenSearch's limits: dimensions of a vector, bytes of an id.
-_MAX_DIMENSION, _MAX_ID_BYTES = 16_000, 512
+# OpenSearch's limit of a vector's dimensions.
+_MAX_DIMENSION = 16_000
+
+# OpenSearch's limit of an id's bytes.
+_MAX_ID_BYTES = 512
 
 # Characters after which a new bulk file begins; OpenSearch accepts requests of 100 MB
 # by default.
 _BULK_CHARACTERS = 8 << 20
 
-# Links per node, and candidates of construction and of search, as in muvera.engines.
-_M, _EF = 16, 128
+# Links per node of the graph, as in muvera.engines.
+_M = 16
+
+# Candidates while the graph is built and searched, as in muvera.engines.
+_EF = 128
 
 
 def _write_opensearch(vectors: Gathered, folder: Path) -> None:

@@ -17,14 +17,20 @@ DocumentsLike = MultiVectorsLike | Iterable[MultiVectors]
 
 MAX_FIT_DOCUMENTS = 4096  # in a sample
 
-# Maximum bytes of the vectors that an encoder makes from the sample, and of the
-# sample's tokens.
-_BYTES, _TOKEN_BYTES = 256 << 20, 512 << 20
+# Maximum bytes of the vectors that an encoder makes from the sample.
+_BYTES = 256 << 20
+
+# Maximum bytes of the sample's tokens.
+_TOKEN_BYTES = 512 << 20
 
 _BLOCK = 65536  # rows that are copied to float64 at a time
 
-# Spawn keys of the configuration's seed; those of the random matrices differ.
-_SAMPLING, _SHRINKING = 0xC0, 0xC3
+# Spawn keys of the configuration's seed, which no random matrix uses: for drawing the
+# sample,
+_SAMPLING = 0xC0
+
+# and for dropping documents once the sample takes too much memory.
+_SHRINKING = 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:

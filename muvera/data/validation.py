@@ -52,9 +52,12 @@ READY = (np.dtype(np.float32), np.dtype(np.float16))
 
 _NARROW_STRINGS = 1 << 18  # characters in total, up to which strings are always NumPy strings
 
-# Float64 represents every integer up to the first; sums of lengths up to the second can
-# be compared as float64.
-_LARGEST_EXACT_FLOAT, _LARGEST_TOTAL = 2**53, 2**62
+# Float64 represents every integer up to this one.
+_LARGEST_EXACT_FLOAT = 2**53
+
+# Sums of lengths up to this one can be compared as float64 before they are added as
+# int64.
+_LARGEST_TOTAL = 2**62
 
 
 def as_array(value: object, name: str = "The array") -> NDArray[Any]:

@@ -32,19 +32,30 @@ _WINDOW = 32
 # Multiplications of exact Chamfer per query: a few seconds for all queries.
 _PRODUCTS = 10**9
 
-# Numbers of candidates at which recall is measured, and the one that decides.
-_CUTOFFS, _DECISIVE = (10, 50, 100), 50
+# Numbers of candidates at which recall is measured.
+_CUTOFFS = (10, 50, 100)
 
-# Levels of anisotropy, and the largest mean cosine of token pairs of each level except
-# the last.
-_ANISOTROPY, _MEAN_COSINES = ("low", "medium", "high"), (0.3, 0.5)
+# The number of candidates whose recall decides which preset is recommended.
+_DECISIVE = 50
+
+# A preset with smaller vectors is recommended if its recall is at most this much below
+# the best one.  Recall measured with windows can be as much too low.
+_NEARLY_BEST = 0.02
+
+# Levels of anisotropy.
+_ANISOTROPY = ("low", "medium", "high")
+
+# Largest mean cosine of token pairs of each level except the last.
+_MEAN_COSINES = (0.3, 0.5)
 
 # Norms within this distance of 1 count as unit: about 2**-8, the precision of bfloat16.
 _UNIT_TOLERANCE = 4e-3
 
-# Maximum tokens and float64 numbers for the geometry; more would not change the printed
-# digits.
-_TOKENS, _ENTRIES = 50_000, 1 << 24
+# Maximum number of tokens for the geometry: more would not change the printed digits.
+_TOKENS = 50_000
+
+# Maximum number of float64 numbers for the geometry, 128 MiB.
+_ENTRIES = 1 << 24
 
 # Percentiles of the numbers of tokens.
 _PERCENTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
@@ -382,7 +393,7 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
     known = [(row, recall) for row, recall in recalls if recall is not None]
     if not known:
         return MeasuredEncoder("fde", FDEConfig.preset("fde", dimension), dict.fromkeys(_CUTOFFS))
-    least = max(recall for _, recall in known) - 0.02
+    least = max(recall for _, recall in known) - _NEARLY_BEST
     return min((row for row, recall in known if recall >= least), key=lambda row: row.config.vector_dimension)
 
 

@@ -49,18 +49,22 @@ STRIP = ROWS // 2
 #: share the loads of the rows.
 WIDE = ROWS // 4
 
-#: Bytes of a vector register, and vectors of signed bytes that are multiplied together
-#: with a query.
-SPAN, VECTORS = STEP * LANES, 4
+#: Bytes of a vector register.
+SPAN = STEP * LANES
+
+#: Vectors of signed bytes that are multiplied together with a query.
+VECTORS = 4
 
 #: Maximum number of bytes in a row: 255 * 128 * MAX_DEPTH is below 2**31.
 MAX_DEPTH = 65536
 
 _SUMS = ir.VectorType(INT32, LANES)
 
-# Mask of the upper half of each byte in a 32-bit integer (as a signed number), and the
-# bits 1000 for each lower half.
-_UPPER, _LOWER = 0xF0F0F0F0 - 2**32, 0x08080808
+# Mask of the upper half of each byte in a 32-bit integer, as a signed number.
+_UPPER = 0xF0F0F0F0 - 2**32
+
+# The bits 1000 in the lower half of each byte.
+_LOWER = 0x08080808
 
 
 #: Emits a sum plus the products of one step: of a row's bytes and a column's bytes.

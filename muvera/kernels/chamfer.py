@@ -29,9 +29,11 @@ from .tile import LANES, ROWS, tile_dot, tile_max
 # cached.
 _AHEAD = 32
 
-# Between these norms no product overflows, and terms that underflow are far below the
-# slack.
-_MIN_NORM, _MAX_NORM = 1e-15, 1e15
+# From this norm on, terms that underflow are far below the slack.
+_MIN_NORM = 1e-15
+
+# Up to this norm, no product overflows.
+_MAX_NORM = 1e15
 
 
 @kernel

@@ -74,7 +74,9 @@ if hasattr(os, "register_at_fork"):
 
 # -- intrinsics
 
-FLOAT, BYTE, INT32 = ir.FloatType(), ir.IntType(8), ir.IntType(32)
+FLOAT = ir.FloatType()
+BYTE = ir.IntType(8)
+INT32 = ir.IntType(32)
 
 FEATURES = binding.get_host_cpu_features()
 _ARM = platform.machine().lower() in ("aarch64", "arm64")

@@ -63,8 +63,11 @@ TILE = 64
 # Distance of prefetched rows from the current row.
 _AHEAD = 12
 
-# Bytes of a step's tables and of its codes in a block.
-_TABLES, _CODES = STEP * CENTROIDS, STEP // 2 * BLOCK
+# Bytes of a step's tables.
+_TABLES = STEP * CENTROIDS
+
+# Bytes of a step's codes in a block.
+_CODES = STEP // 2 * BLOCK
 
 _WORD = ir.IntType(16)
 

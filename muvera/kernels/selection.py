@@ -17,19 +17,29 @@ from .jit import helper, kernel
 #: sums of its ranking.
 SLOPE, VARIANCE, LIMIT, RANKED, SUM, SQUARES, STOPPED, STATE = range(8)
 
-#: Number of candidates that are ranked before the first check, and between two checks.
-FIRST_CHECK, STEP = 12, 4
+#: Number of candidates that are ranked before the first check.
+FIRST_CHECK = 12
 
-# Errors to record before estimates may stop a ranking, and the number of standard
-# deviations to allow.
-_LEAST_ERRORS, _DEVIATIONS = 8, 5.0
+#: Number of candidates that are ranked between two checks.
+STEP = 4
+
+# Errors to record before estimates may stop a ranking.
+_LEAST_ERRORS = 8
+
+# Standard deviations of the errors by which an estimate may be too low.
+_DEVIATIONS = 5.0
 
 # The calibration's variance counts as much as this number of measured errors.
 _PRIOR = 16
 
-# Table of the normal tail from -_EDGE to _EDGE in steps of 1 / _FINE; it has the same
-# bits on every machine.
-_EDGE, _FINE = 8, 32
+# The table of the normal tail runs from -_EDGE to _EDGE: the tail is 0 or 1 beyond, up
+# to 1e-15.
+_EDGE = 8
+
+# Steps of the table per standard deviation, between which the tail is nearly linear.
+_FINE = 32
+
+# The table has the same bits on every machine.
 _TAIL = np.array([0.5 * math.erfc((i / _FINE - _EDGE) / math.sqrt(2)) for i in range(2 * _EDGE * _FINE + 2)])
 
 

@@ -64,9 +64,12 @@ _FLOATS = ir.VectorType(FLOAT, LANES)
 # Largest absolute value of a query's byte.
 _MOST = 127
 
-# Tokens that are unpacked or decoded together: multiples of ROWS that fit into the
+# Tokens whose bytes are unpacked together: a multiple of ROWS that fits into the
 # first-level cache.
-_UNPACKED, _DECODED = 64, 4 * ROWS
+_UNPACKED = 64
+
+# Tokens that are decoded to floats together, which take four times the memory.
+_DECODED = 4 * ROWS
 
 
 class CodeFormat(NamedTuple):

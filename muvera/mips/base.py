@@ -42,8 +42,11 @@ Saved = tuple[dict[str, Any], list[str]]
 # The mask of a float32's bits without the sign, and the bits of infinity.
 _FINITE = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
 
-# Bytes of floats per task, and bytes of rows whose products are in memory at a time.
-_TASK, _BLOCK = 4 << 20, 32 << 20
+# Bytes of vectors per task.
+_TASK = 4 << 20
+
+# Bytes of vectors whose products are in memory at a time.
+_BLOCK = 32 << 20
 
 
 def at_once(work: Callable[[], object]) -> None:

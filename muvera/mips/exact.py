@@ -41,7 +41,9 @@ from .base import (
     score_among,
 )
 
-VECTORS, LABELS = "vectors.npy", "vector_labels.npy"
+#: Files of a saved search.
+VECTORS = "vectors.npy"
+LABELS = "vector_labels.npy"
 
 # Bytes of rounded vectors that one task reads.
 _BYTE_TASK = 1 << 20
@@ -49,9 +51,11 @@ _BYTE_TASK = 1 << 20
 # Maximum number of queries that share the reading of bytes.
 _TOGETHER = 8
 
-# Total floats from which reading bytes first is faster, and the share of remaining
-# vectors above which it is not.
-_BYTES_FROM, _MOST_READ = 1 << 20, 0.25
+# Total floats from which reading bytes first is faster.
+_BYTES_FROM = 1 << 20
+
+# Share of vectors that must be read as floats from which reading bytes first is slower.
+_MOST_READ = 0.25
 
 # An empty array of rows, with which kernels search all rows.
 _ALL = np.empty(0, np.int64)

@@ -49,8 +49,12 @@ from .settings import HNSWSettings
 if TYPE_CHECKING:
     import hnswlib
 
-NORMS, GRAPH = "vector_norms.npy", "vectors.hnsw"
-ADDED, ADDED_LABELS = "vector_added.npy", "vector_added_labels.npy"
+#: Files of a saved search: the reach and the norms, the graph, and the vectors that
+#: were added after the graph was written.
+NORMS = "vector_norms.npy"
+GRAPH = "vectors.hnsw"
+ADDED = "vector_added.npy"
+ADDED_LABELS = "vector_added_labels.npy"
 
 _FILLING = 16  # extra columns that make all vectors equally long
 _ROOM = 1024  # capacity of an empty graph
@@ -59,9 +63,10 @@ _WITHIN_REACH = 0.95  # quantile of the first vectors' lengths that becomes the 
 _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run in between
 _BLOCK = 1 << 16  # vectors whose links are checked together
 
-# The whole graph is written again if more than _FEW vectors are new, and more than 1 in
-# _SHARE.
-_FEW, _SHARE = 1024, 100
+# The whole graph is written again if more than _FEW vectors are new, because each load
+# adds them again, and more than 1 in _SHARE, because writing takes time for all vectors.
+_FEW = 1024
+_SHARE = 100
 
 # The beginning of a file; `label_at` and `floats_at` are offsets within a vector,
 # `upper_links` a maximum.

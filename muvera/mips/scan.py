@@ -39,22 +39,37 @@ from .base import (
 )
 from .exact import byte_depth, rounded
 
-CODES, BYTES, SUMS, UNITS, LABELS = (
-    f"vector_{name}.npy" for name in ("codes", "bytes", "sums", "units", "labels")
-)
-CENTROID_FILE, COLUMNS = "vector_centroids.npy", "vector_columns.npy"
+#: Files of a saved search.
+CODES = "vector_codes.npy"
+BYTES = "vector_bytes.npy"
+SUMS = "vector_sums.npy"
+UNITS = "vector_units.npy"
+LABELS = "vector_labels.npy"
+CENTROID_FILE = "vector_centroids.npy"
+COLUMNS = "vector_columns.npy"
 
-# Vectors to fit the centroids on, and iterations.  They are fitted again each time the
-# number of vectors has grown fourfold, until a full sample was used.
-_SAMPLE, _ITERATIONS, _GROWTH = 16_384, 10, 4
+# Number of vectors to fit the centroids on.
+_SAMPLE = 16_384
 
-# Number of vectors to order by bytes per requested vector of 256 floats, and at least
-# in total.  Shorter vectors get more, because their codes are less accurate.
-_BY_BYTES, _MIN_BY_BYTES = 2, 256
+# Iterations of Lloyd's algorithm.
+_ITERATIONS = 10
 
-# Maximum number of queries per pass over the codes; blocks per task if several threads
-# share one query.
-_TOGETHER, _BLOCKS_PER_TASK = 16, 1 << 12
+# The centroids are fitted again each time the number of vectors has grown by this
+# factor, until a full sample was used.
+_GROWTH = 4
+
+# Number of vectors to order by bytes per requested vector of 256 floats.  Shorter
+# vectors get more, because their codes are less accurate.
+_BY_BYTES = 2
+
+# Smallest number of vectors to order by bytes.
+_MIN_BY_BYTES = 256
+
+# Maximum number of queries per pass over the codes.
+_TOGETHER = 16
+
+# Blocks per task if several threads share one query.
+_BLOCKS_PER_TASK = 1 << 12
 
 # Table lookups that take as long as one multiplication and addition.
 _PER_MULTIPLICATION = 2

@@ -46,8 +46,11 @@ _PLAID_BITS = (1, 2, 4, 8)
 # Number of tokens per task.
 _BLOCK = 8192
 
-# An entry of an int8 code is 128 plus -127 ... 127 steps.
-_STEPS, _ZERO = 127, 128
+# An entry of an int8 code is at most this many steps above or below _ZERO.
+_STEPS = 127
+
+# Byte of an entry of an int8 code that is equal to the center.
+_ZERO = 128
 
 # Smallest factor of int8; a typical token has a factor of 1 to 2.  With smaller steps,
 # float32 would round a decoded entry to another step.
@@ -57,9 +60,12 @@ _LEAST_FACTOR = np.float32(2.0**-10)
 _TOKENS_PER_CENTROID = 16
 
 # A scale is at least this share of the typical scale, so that bytes have enough
-# resolution for all coordinates.  The typical scale is at least this share of a token's
-# length, in case the sample has very few tokens.
-_LEAST_SCALE, _LEAST_TYPICAL = 0.25, 1e-3
+# resolution for all coordinates.
+_LEAST_SCALE = 0.25
+
+# The typical scale is at least this share of a token's length, in case the sample has
+# very few tokens.
+_LEAST_TYPICAL = 1e-3
 
 # Factors by which a token is scaled before encoding; the best one is used.
 _STRETCHES = read_only_view(np.array([1, 0.95, 1.05, 0.9, 1.1], np.float32))
@@ -70,8 +76,11 @@ _MOST = 126
 # Rounds of k-means: more rounds change the error by less than a hundredth.
 _ROUNDS = 5
 
-# Maximum number of products of tokens with centroids in memory, and rows per task.
-_PRODUCTS, _TASK_ROWS = 1 << 24, 192
+# Maximum number of products of tokens with centroids in memory.
+_PRODUCTS = 1 << 24
+
+# Rows per task of a product.
+_TASK_ROWS = 192
 
 # The Lloyd-Max levels of the standard normal distribution by bits, only the positive
 # half.  They have the least squared error: each is the mean of the values nearest to

@@ -26,9 +26,12 @@ from ..utils.parallel import SMALL, run_in_ranges, split_by_count
 # in the tokens.
 _MAX_BOUNDED_TOKENS = 512
 
-# Maximum number of tasks of one query, and pairs of a short query and a candidate per
-# task.
-_TASKS, _PAIRS = 8, 1024
+# Maximum number of tasks of one query: each begins with one of the most promising
+# candidates.
+_TASKS = 8
+
+# Pairs of a short query and a candidate per task.
+_PAIRS = 1024
 
 #: Documents of a segment, and positions in them of candidates that follow each other.
 DocumentRun = tuple[MultiVectors, NDArray[np.int64]]

@@ -5,7 +5,6 @@ Held-out queries estimate the recall of the choice.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +23,17 @@ from ..mips import make_search
 from ..utils.atomic_files import write_json
 from ..utils.checks import require_int
 
-#: Smallest number of documents, and of given queries.
-MIN_DOCUMENTS, MIN_QUERIES = 50, 30
+#: Smallest number of documents with tokens.
+MIN_DOCUMENTS = 50
+
+#: Smallest number of given queries with tokens: a third of them is held out.
+MIN_QUERIES = 30
+
+# Largest number of queries that are used.
+_MOST_QUERIES = 300
+
+# Default number of candidates, at most a quarter of the sample.
+_CANDIDATES = 100
 
 # (num_repetitions, num_simhash_projections, projection_dimension) of FDEs with sketches
 # of 640 to 20,480 floats.
@@ -238,49 +246,33 @@ def tune(
         require_int("candidates", candidates, K)
     require_int("sample", sample, MIN_DOCUMENTS)
     drawn = draw_sample(
-        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=300, min_fitting=0,
-        seed=seed, threads=threads,
+        documents, queries, size=sample, least=(MIN_DOCUMENTS, MIN_QUERIES), most_queries=_MOST_QUERIES,
+        min_fitting=0, seed=seed, threads=threads,
     )  # fmt: skip
     size = len(drawn.documents)
-    candidates = min(100, size // 4) if candidates is None else int(candidates)
+    candidates = min(_CANDIDATES, size // 4) if candidates is None else int(candidates)
     if candidates > size // 2:
         raise ValueError(
             f"candidates must be at most half of the {size} sampled documents, got {candidates}: with more, every "
             "encoder finds nearly everything. Sample more documents."
         )
-    configs = encoder_configs(drawn.documents.dimension)
-    searches = {
-        name: make_search(auto_kind(drawn.population, config.vector_dimension), config.vector_dimension)
-        for name, config in configs.items()
-    }
-    sizes = {name: search.info()["bytes_per_vector"] for name, search in searches.items()}
-    least, limit = min(sizes.values()), math.inf if max_bytes is None else max_bytes
-    if limit < least:
-        raise ValueError(f"No encoder is within max_bytes={max_bytes}: the smallest has {least} bytes.")
+    allowed = _within(encoder_configs(drawn.documents.dimension), drawn.population, max_bytes)
     advance = progress or (lambda _: None)
     order = np.random.default_rng([seed, 1]).permutation(len(drawn.scores))
     advance(1)
     held_out, selection = np.split(order, [round(len(order) / 3)])
     rows = []
-    for name, config in configs.items():
-        if sizes[name] > limit:
-            continue
+    for name, (config, size_in_bytes) in allowed.items():
         ranks = drawn.ranks(config)
-        shares = (ranks[held_out] < candidates).mean(axis=1)
-        recall = float((ranks[selection] < candidates).mean())
+        recall = _mean_share(ranks[selection], candidates)
         # If all encoders have a recall of nearly 1 among the candidates, half as many
         # still separate them.
-        half = float((ranks[selection] < max(K, candidates // 2)).mean())
+        half = _mean_share(ranks[selection], max(K, candidates // 2))
+        shares = (ranks[held_out] < candidates).mean(axis=1)
+        interval = _interval(shares, seed)
+        mean_recall = (recall + half) / 2
         rows.append(
-            TunedRow(
-                name=name,
-                config=config,
-                bytes=sizes[name],
-                recall=recall,
-                mean_recall=(recall + half) / 2,
-                held_out=float(shares.mean()),
-                interval=_interval(shares, seed),
-            )
+            TunedRow(name, config, size_in_bytes, recall, mean_recall, float(shares.mean()), interval)
         )
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
@@ -315,6 +307,29 @@ def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
     identity = FDEConfig.preset("simhash", dimension, num_repetitions=repetitions, projection="identity")
     configs[f"simhash R={repetitions} k={identity.num_simhash_projections} identity"] = identity
     return configs
+
+
+def _within(
+    configs: dict[str, FDEConfig], documents: int, max_bytes: int | None
+) -> dict[str, tuple[FDEConfig, int]]:
+    """Return the configurations within `max_bytes`, and the bytes of their vectors in an index of `documents`."""
+    sizes = {}
+    for name, config in configs.items():
+        dimension = config.vector_dimension
+        search = make_search(auto_kind(documents, dimension), dimension)
+        sizes[name] = int(search.info()["bytes_per_vector"])
+    if max_bytes is not None and max_bytes < min(sizes.values()):
+        raise ValueError(
+            f"No encoder is within max_bytes={max_bytes}: the smallest has {min(sizes.values())} bytes."
+        )
+    return {
+        name: (configs[name], size) for name, size in sizes.items() if max_bytes is None or size <= max_bytes
+    }
+
+
+def _mean_share(ranks: NDArray[np.int64], candidates: int) -> float:
+    """Return the mean share of the exact best whose `ranks` are among so many candidates."""
+    return float((ranks < candidates).mean())
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:

@@ -17,7 +17,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 _PAGE = mmap.PAGESIZE
 
 # Values of Linux's madvise(2).
-_WILLNEED, _DONTNEED = 3, 4
+_WILLNEED = 3
+_DONTNEED = 4
 
 # Ranges with smaller gaps are read as one.
 _GAP = 64 << 10

@@ -34,8 +34,10 @@ _PURPOSES = ("partial", "staging", "old")
 # Another process can take a lock with a random name only while it removes leftovers.
 _ATTEMPTS = 10
 
-# Of Linux' renameat2.
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Values of Linux's renameat2(2): paths are relative to the working directory, and both
+# names are exchanged.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 # Larger files are checked by size only, unless `thorough` is set: a checksum reads the
 # whole file.

@@ -382,8 +382,12 @@ def _voyager_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]
 
 # -- WARP -------------------------------------------------------------------------
 
-# Documents may have no tokens, but a damaged number must not cause a huge allocation.
-_MAX_DOCUMENTS_PER_TOKEN, _MIN_MAX_DOCUMENTS = 100, 1 << 20
+# Documents may have no tokens, but a damaged number must not cause a huge allocation:
+# there are at most this many documents per token,
+_MAX_DOCUMENTS_PER_TOKEN = 100
+
+# or this many in an index of few tokens.
+_MIN_MAX_DOCUMENTS = 1 << 20
 
 
 def _open_warp(path: Path) -> FlatSource:
