@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..data.multivectors import MultiVectors
 from ..data.validation import running_total
-from ..kernels.rows import unit_rows
+from ..kernels.rows import normalize_rows
 from ..reranking.chamfer import chamfer_matrix
 from ..utils.checks import require_choice, require_int, require_number
 
@@ -90,7 +90,7 @@ def pool_tokens(
     pooled = [_pooled(np.asarray(tokens, np.float32), factor, rule) for tokens in documents]
     rows = np.concatenate([np.zeros((0, documents.dimension), np.float32), *pooled])
     if rule.renormalize:
-        unit_rows(rows)  # a mean of exactly zero stays zero
+        normalize_rows(rows)  # a mean of exactly zero stays zero
     offsets = running_total([len(own) for own in pooled])
     return with_tokens(documents, rows.astype(documents.tokens.dtype, copy=False), offsets)
 
@@ -140,7 +140,7 @@ def unit(documents: MultiVectors, first: int | None = None) -> MultiVectors:
     With `first`, the number of preceding documents, refuse zero tokens.
     """
     rows = np.array(documents.tokens, np.float32, order="C")
-    zero = int(unit_rows(rows))
+    zero = int(normalize_rows(rows))
     if zero >= 0 and first is not None:
         raise ValueError(
             f"{_token_name(documents, zero, first)} is entirely zero and cannot be normalized. "

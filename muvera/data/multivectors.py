@@ -73,14 +73,22 @@ class MultiVectors:
     offsets: NDArray[np.int64]
 
     def __init__(self, tokens: TokenArray, offsets: ArrayLike, ids: IdsLike | None = None) -> None:
-        self.tokens = as_tokens(tokens, "tokens")
-        if self.tokens.ndim != 2 or self.tokens.shape[1] == 0:
+        rows = as_tokens(tokens, "tokens")
+        if rows.ndim != 2 or rows.shape[1] == 0:
             raise ValueError(
-                f"tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got {self.tokens.shape}."
+                f"tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got {rows.shape}."
             )
-        self.offsets = as_offsets(offsets, len(self.tokens))
-        self._ids = None if ids is None else as_ids(ids, len(self))
-        self._finite = False
+        bounds = as_offsets(offsets, len(rows))
+        self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1))
+
+    def _set(
+        self, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
+    ) -> None:
+        """Set valid arrays; with `finite`, the numbers were checked."""
+        self.tokens = tokens
+        self.offsets = offsets
+        self._ids = ids
+        self._finite = finite
         self._longest: NDArray[np.float32] | None = None
 
     @classmethod
@@ -116,8 +124,7 @@ class MultiVectors:
     ) -> MultiVectors:
         """Make texts of valid arrays without checks, which take longer than a small search."""
         texts = object.__new__(cls)
-        texts.tokens, texts.offsets, texts._ids = tokens, offsets, ids
-        texts._finite, texts._longest = finite, None
+        texts._set(tokens, offsets, ids, finite)
         return texts
 
     @classmethod

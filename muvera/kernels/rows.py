@@ -383,7 +383,7 @@ def measure_rows(tokens, totals):
 
 
 @kernel
-def unit_rows(tokens):
+def normalize_rows(tokens):
     """Divide each row by its norm in place.
 
     Return the first row that is zero, or -1.

@@ -99,9 +99,9 @@ class TokenCodec(ABC):
     name.  With a `rotation`, codes have the coordinates of ``tokens @ rotation``.
     """
 
-    #: Name of the class in a saved index, and names of its arrays: the arguments of the
-    #: constructor.
+    #: Name of the class in a saved index.
     kind: ClassVar[str]
+    #: Names of the arrays in a saved index; the first one has `dimension` columns.
     names: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -112,9 +112,18 @@ class TokenCodec(ABC):
         rounding: QueryRounding,
         rotation: NDArray[np.float32] | None = None,
     ) -> None:
-        self.name, self.arrays, self.form, self._rounding = name, arrays, form, rounding
-        self.dimension, self.bytes_per_token = len(form.scales), form.width
+        self.name = name
+        self.arrays = arrays
+        self.form = form
+        self.dimension = len(form.scales)
+        self.bytes_per_token = form.width
+        self._rounding = rounding
         self._maps = None if rotation is None else (pack_map(rotation), pack_map(rotation.T.copy()))
+
+    @classmethod
+    @abstractmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> TokenCodec:
+        """Return the codec of saved arrays, by name."""
 
     @abstractmethod
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
@@ -170,7 +179,8 @@ class Int8Codec(TokenCodec):
     Its error hardly changes a ranking.  Encoding a decoded token gives the same code.
     """
 
-    kind, names = "int8", ("center", "unit")
+    kind = "int8"
+    names = ("center", "unit")
 
     def __init__(self, center: NDArray[np.float32], unit: float) -> None:
         if center.dtype != np.float32 or center.ndim != 1 or not np.isfinite(center).all():
@@ -187,6 +197,11 @@ class Int8Codec(TokenCodec):
             CodeFormat(width, 0, 0, self._unit, self._center, no_floats, ones, no_bytes, no_bytes),
             QueryRounding(ones, self._center, False, float(_ZERO)),
         )
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Int8Codec:
+        """Return the codec of the arrays "center" and "unit"."""
+        return cls(arrays["center"], float(arrays["unit"][0]))
 
     @classmethod
     def fit(cls, tokens: NDArray[np.float32], threads: int | None = None) -> Int8Codec:
@@ -213,7 +228,8 @@ class ResidualCodec(TokenCodec):
     token's length, in multiples of `unit`; otherwise it would be too short.
     """
 
-    kind, names = "residual", ("centroids", "levels", "scales", "rotation", "unit")
+    kind = "residual"
+    names = ("centroids", "levels", "scales", "rotation", "unit")
 
     def __init__(
         self,
@@ -276,7 +292,7 @@ class ResidualCodec(TokenCodec):
         About 50,000 are enough.
         """
         rotation_stream, centroid_stream = map(np.random.default_rng, np.random.SeedSequence(0).spawn(2))
-        units, lengths = _unit_rows(tokens)
+        units, lengths = _directions(tokens)
         rotation = _random_rotation(tokens.shape[1], rotation_stream)
         rotated = _product(units, pack_map(rotation), len(rotation), threads)
         most = max(1, min(NUM_CENTROIDS, len(tokens) // _TOKENS_PER_CENTROID))
@@ -288,6 +304,17 @@ class ResidualCodec(TokenCodec):
         half = np.array(_NORMAL_LEVELS[bits], np.float32)
         levels = np.concatenate([-half[::-1], half])
         return cls(centroids, levels, scales, rotation, _power_of_two(float(np.median(lengths))))
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, NDArray[Any]]) -> ResidualCodec:
+        """Return the codec of the arrays named in `names`."""
+        return cls(
+            arrays["centroids"],
+            arrays["levels"],
+            arrays["scales"],
+            arrays["rotation"],
+            float(arrays["unit"][0]),
+        )
 
     @classmethod
     def of_plaid(cls, centroids: NDArray[np.float32], weights: NDArray[np.float32]) -> ResidualCodec:
@@ -307,7 +334,7 @@ class ResidualCodec(TokenCodec):
         return out
 
     def _encode(self, tokens: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-        units, lengths = _unit_rows(tokens)
+        units, lengths = _directions(tokens)
         rotated = self.rotated(units)
         numbers = _nearest_centroids(rotated, self._centroids, 1)
         packed = np.zeros((len(tokens), self._residual_bytes), np.uint8)
@@ -384,7 +411,8 @@ CODECS: dict[str, Callable[..., TokenCodec]] = {
     **{f"{bits}bit": partial(ResidualCodec.fit, bits=bits) for bits in (4, 2, 1)},
 }
 
-_CLASSES: dict[str, Any] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
+# Classes of codecs by their kind.
+_CLASSES: dict[str, type[TokenCodec]] = {kind.kind: kind for kind in (Int8Codec, ResidualCodec)}
 
 
 def write_codec(codec: TokenCodec, folder: Path) -> str:
@@ -402,14 +430,15 @@ def read_codec(folder: Path, kind: str, dimension: int) -> TokenCodec:
     if kind not in _CLASSES:
         raise ValueError(f"Unknown kind of codec {kind!r}. Known kinds: {', '.join(_CLASSES)}.")
     codec = _CLASSES[kind]
-    arrays = [load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names]
-    if arrays[0].shape[-1:] != (dimension,) or arrays[-1].shape != (1,):
+    arrays = {name: load_npy(folder / f"codec_{name}.npy", mmap=False) for name in codec.names}
+    first = arrays[codec.names[0]]
+    unit = arrays["unit"]
+    if first.shape[-1:] != (dimension,) or unit.shape != (1,):
         raise ValueError(
-            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {arrays[0].shape} and "
-            f"{arrays[-1].shape}."
+            f"The codec's arrays must have dimension={dimension} and one unit, got shapes {first.shape} and "
+            f"{unit.shape}."
         )
-    loaded: TokenCodec = codec(*arrays[:-1], float(arrays[-1][0]))
-    return loaded
+    return codec.of_arrays(arrays)
 
 
 # -- fitting to PLAID's layout ------------------------------------------------
@@ -444,9 +473,9 @@ def fit_plaid_codec(
     number of residuals.  With `bucket_means` it decodes to the mean of its values,
     which loses less than ColBERT's midpoint.
     """
-    units, _ = _unit_rows(tokens)
+    units, _ = _directions(tokens)
     means = _direction_centroids(units, num_centroids, np.random.default_rng(0), threads)
-    centroids = _unit_rows(means)[0].astype(np.float16).astype(np.float32)
+    centroids = _directions(means)[0].astype(np.float16).astype(np.float32)
     residuals = units - centroids[_nearest_centroids(units, centroids, threads)]
     count = 2**nbits
     ordered = np.sort(residuals, axis=None)
@@ -462,8 +491,8 @@ def fit_plaid_codec(
 # -- centroids, rotation and factors ------------------------------------------
 
 
-def _unit_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return the rows scaled to length 1, zero rows unchanged, and their lengths."""
+def _directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the rows scaled to length 1, zero rows unchanged, and the lengths of the rows."""
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     return (rows / np.where(lengths == 0, 1, lengths)[:, np.newaxis]).astype(np.float32), lengths
 

@@ -269,11 +269,9 @@ def tune(
         # still separate them.
         half = _mean_share(ranks[selection], max(K, candidates // 2))
         shares = (ranks[held_out] < candidates).mean(axis=1)
+        held = float(shares.mean())
         interval = _interval(shares, seed)
-        mean_recall = (recall + half) / 2
-        rows.append(
-            TunedRow(name, config, size_in_bytes, recall, mean_recall, float(shares.mean()), interval)
-        )
+        rows.append(TunedRow(name, config, size_in_bytes, recall, (recall + half) / 2, held, interval))
         advance(1)
     rows.sort(key=lambda row: (row.bytes, row.config.vector_dimension))
     return Tuning(
