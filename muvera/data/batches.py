@@ -34,9 +34,20 @@ _SHRINKING = 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens; a longer one is alone.
+    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens.
 
-    An empty collection yields one empty run, so that its batch still has the dimension.
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        First token of each document, then the number of tokens.
+    max_tokens : int
+        Tokens in a run; a longer document is alone in its run.
+
+    Yields
+    ------
+    tuple of int
+        First document of a run, and the first one after it.  An empty collection
+        yields one empty run, so that its batch still has the dimension.
     """
     require_int("max_tokens", max_tokens, 1)
     count = len(offsets) - 1
@@ -145,16 +156,39 @@ class DocumentSample:
 def fit_share(documents: int) -> float:
     """Return the share of a sample to fit encoders on if quality is measured on the rest.
 
-    With less than half, the fit would differ too much from an index's fit on up to
-    MAX_FIT_DOCUMENTS documents.
+    Parameters
+    ----------
+    documents : int
+        Documents of the collection with tokens.
+
+    Returns
+    -------
+    float
+        From 0.5 to 0.75.  With less than half, the fit would differ too much from an
+        index's fit on up to MAX_FIT_DOCUMENTS documents.
     """
     return min(0.75, max(0.5, MAX_FIT_DOCUMENTS / documents))
 
 
 def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.float32]:
-    """Return the mean of all tokens of all batches, float32 (dimension,).
+    """Return the mean of all tokens of all batches.
 
-    Raise ValueError without tokens.
+    Parameters
+    ----------
+    batches : iterable of MultiVectors
+        Documents, read once.
+    dimension : int
+        Required number of columns.
+
+    Returns
+    -------
+    float32 (dimension,)
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or a batch has another dimension or a number that is
+        not finite.
     """
     total = np.zeros(dimension)
     count = 0
@@ -172,11 +206,26 @@ def mean_token(batches: Iterable[MultiVectors], dimension: int) -> NDArray[np.fl
 def pseudo_queries(
     documents: MultiVectors, count: int, length: int, rng: np.random.Generator
 ) -> tuple[MultiVectors, NDArray[np.int64]]:
-    """Cut windows of `length` tokens out of `count` documents with tokens; return them and the documents' positions.
+    """Cut windows of tokens out of documents, as queries.
 
-    A shorter document is a window as a whole.  With their documents excluded, windows
-    behave much like real queries: easier with a model that adds a query prefix, harder
-    on long documents.
+    With their documents excluded, windows behave much like real queries: easier with a
+    model that adds a query prefix, harder on long documents.
+
+    Parameters
+    ----------
+    documents : MultiVectors
+        Documents that have tokens.
+    count : int
+        Largest number of windows, each of another document.
+    length : int
+        Tokens of a window; a shorter document is a window as a whole.
+    rng : numpy.random.Generator
+        Draws the documents and the places of the windows.
+
+    Returns
+    -------
+    tuple of MultiVectors and int64 (n,)
+        The windows, and the positions of their documents, ascending.
     """
     sources = np.sort(rng.permutation(len(documents))[:count])
     lengths = np.minimum(documents.lengths[sources], length)

@@ -106,14 +106,25 @@ class MultiVectors:
         Parameters
         ----------
         arrays : iterable of array_like (t_i, dimension)
-            ``t_i`` may be 0.
+            Tokens of each text; ``t_i`` may be 0.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
         dimension : int, optional
             Needed only if no text has a token or has the shape (0, dimension).
         dtype : float32 or float16, optional
             Default: float16 if all texts are, else float32.
         name : str
             Name of the texts in error messages.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a text is not a matrix of floats, the numbers of columns differ, or the
+            dimension is unknown.
         """
         tokens, lengths = _joined(arrays, dimension, dtype, name)
         return cls._of(tokens, running_total(lengths), None if ids is None else as_ids(ids, len(lengths)))
@@ -133,10 +144,22 @@ class MultiVectors:
 
         Parameters
         ----------
-        tokens : (n_tokens, dimension)
+        tokens : array_like (n_tokens, dimension)
             A float32 or float16 memory map is not read; other floats become float32.
-        lengths : integers (n,)
+        lengths : array_like of int (n,)
+            Number of tokens of each text, at least 0.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `tokens` is not a matrix of floats, or the lengths do not add up to its
+            rows.
         """
         rows = as_tokens(tokens, "tokens")
         return cls(rows, offsets_from_lengths(lengths, len(rows)), ids)
@@ -149,11 +172,22 @@ class MultiVectors:
 
         Parameters
         ----------
-        array : (n, longest, dimension)
-        mask : (n, longest), optional
+        array : array_like (n, longest, dimension)
+            Tokens of each text, and rows of padding anywhere among them.
+        mask : array_like (n, longest), optional
             True (or non-zero) for real tokens.  Default: rows that are all zero are
             padding.
         ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `array` has another number of axes, or `mask` another shape.
         """
         padded = as_tokens(array, "array")
         if padded.ndim != 3:
@@ -167,8 +201,24 @@ class MultiVectors:
     def from_arrow(cls, array: Any, ids: IdsLike | None = None) -> MultiVectors:
         """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
 
-        `array` is a pyarrow.Array or ChunkedArray.  Single and half precision are not
-        copied.  Needs ``muvera-toolkit[parquet]``.
+        Needs ``muvera-toolkit[parquet]``.
+
+        Parameters
+        ----------
+        array : pyarrow.Array or pyarrow.ChunkedArray
+            Lists or fixed-size lists of vectors.  Single and half precision are not
+            copied.
+        ids : sequence of int or of str, optional
+            External ids, unique.  Default: the positions.
+
+        Returns
+        -------
+        MultiVectors
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `array` has another type or nulls, or its vectors have several widths.
         """
         pa = import_extra("pyarrow", "parquet", "Reading Arrow")
         lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
@@ -199,7 +249,21 @@ class MultiVectors:
     def concatenate(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
         """Join collections.
 
-        Ids must stay unique; positions continue if no collection has ids.
+        Parameters
+        ----------
+        parts : sequence of MultiVectors
+            At least one.  Their ids must stay unique; positions continue if no
+            collection has ids.
+
+        Returns
+        -------
+        MultiVectors
+            A copy of all tokens.
+
+        Raises
+        ------
+        ValueError
+            If there are no collections, dimensions differ or an id is repeated.
         """
         if not parts:
             raise ValueError("There is nothing to concatenate.")
@@ -248,7 +312,18 @@ class MultiVectors:
         return self._longest
 
     def with_ids(self, ids: IdsLike) -> MultiVectors:
-        """Return the same texts with other ids."""
+        """Return the same texts with other ids.
+
+        Parameters
+        ----------
+        ids : sequence of int or of str
+            One per text, unique.
+
+        Returns
+        -------
+        MultiVectors
+            Its arrays are shared with this collection.
+        """
         return self._of(self.tokens, self.offsets, as_ids(ids, len(self)), self._finite)
 
     def __len__(self) -> int:
@@ -291,10 +366,23 @@ class MultiVectors:
         return f"MultiVectors({size}, dimension={self.dimension}, {self.tokens.dtype})"
 
     def require_finite(self, name: str = "documents", first: int = 0, place: str | None = None) -> None:
-        """Raise ValueError for the first number that is not finite or not below 1e12, so that products do not overflow.
+        """Raise ValueError for a number that is not finite or not below 1e12.
 
-        The message calls the texts `name`; `first` texts precede them in the same
-        collection, or in the file `place`.
+        Larger numbers could make products overflow.  The numbers are read once.
+
+        Parameters
+        ----------
+        name : str
+            Name of the texts in the message.
+        first : int
+            Number of texts before these in the same collection or file.
+        place : str, optional
+            File that contains the texts; replaces `name`.
+
+        Raises
+        ------
+        ValueError
+            If there is such a number.  The message has its text, token and coordinate.
         """
         if self._finite:
             return
@@ -310,19 +398,62 @@ class MultiVectors:
         )
 
     def text_of(self, row: int) -> tuple[int, int]:
-        """Return the text of a row of the tokens, and the token's position in the text."""
+        """Return the text of a row of the tokens, and the token's position in the text.
+
+        Parameters
+        ----------
+        row : int
+            Row in `tokens`.
+
+        Returns
+        -------
+        tuple of int
+            Position of the text, and of the token in it.
+        """
         text = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return text, row - int(self.offsets[text])
 
     def text_name(self, text: int, name: str = "documents", first: int = 0, place: str | None = None) -> str:
-        """Return a text's name in messages; parameters as of :meth:`require_finite`."""
+        """Return a text's name in messages.
+
+        Parameters
+        ----------
+        text : int
+            Position of the text.
+        name : str
+            Name of the texts in messages.
+        first : int
+            Number of texts before these in the same collection or file.
+        place : str, optional
+            File that contains the texts; replaces `name`.
+
+        Returns
+        -------
+        str
+            Such as ``documents[3] (id 'c')``.
+        """
         called = f"{name}[{first + text}]" if place is None else f"{place}: document {first + text}"
         if not self.has_ids and (first or place is not None):
             return called  # positions count from the start of the batch and would be misleading
         return f"{called} (id {self.ids[text : text + 1].tolist()[0]!r})"
 
     def require_dimension(self, dimension: int, name: str, owner: str) -> None:
-        """Raise ValueError unless tokens have `dimension` columns, the dimension of `owner`."""
+        """Raise ValueError unless tokens have `dimension` columns.
+
+        Parameters
+        ----------
+        dimension : int
+            Required number of columns.
+        name : str
+            Name of these texts in the message.
+        owner : str
+            What has this dimension, such as "this index".
+
+        Raises
+        ------
+        ValueError
+            If the dimensions differ.
+        """
         if self.dimension != dimension:
             raise ValueError(
                 f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both with the "
@@ -330,7 +461,20 @@ class MultiVectors:
             )
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none."""
+        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none.
+
+        Parameters
+        ----------
+        folder : path
+            Folder to create.
+        overwrite : bool
+            Replace a folder that contains only such files.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and `overwrite` is False, or it contains other files.
+        """
         with atomic_folder(folder, overwrite, own=MULTIVECTORS_FILES) as beside:
             save_array(beside / "tokens.npy", self.tokens)
             save_array(beside / "lengths.npy", self.lengths)
@@ -339,7 +483,18 @@ class MultiVectors:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, mmap: bool = True) -> MultiVectors:
-        """Load a folder of :meth:`save`; `mmap`: map the tokens instead of reading them into memory.
+        """Load a folder of :meth:`save`.
+
+        Parameters
+        ----------
+        folder : path
+            Folder of :meth:`save`.
+        mmap : bool
+            Map the tokens into memory instead of reading them.
+
+        Returns
+        -------
+        MultiVectors
 
         Raises
         ------
@@ -357,6 +512,11 @@ class MultiVectors:
         """Return a pyarrow array of lists of fixed-size lists, without a copy.
 
         Needs ``muvera-toolkit[parquet]``.
+
+        Returns
+        -------
+        pyarrow.ListArray or pyarrow.LargeListArray
+            A list of tokens per text; large if there are 2**31 tokens or more.
         """
         pa = import_extra("pyarrow", "parquet", "Writing Arrow")
         vectors = pa.FixedSizeListArray.from_arrays(
@@ -388,8 +548,21 @@ def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
     """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
 
-    One 2-D array is one text.  A 3-D array is a batch without padding.  Errors call the
-    texts `name`.
+    Parameters
+    ----------
+    value : MultiVectors, array_like or iterable of array_like
+        One 2-D array is one text.  A 3-D array is a batch without padding.
+    name : str
+        Name of the texts in error messages.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is anything else.
     """
     if isinstance(value, MultiVectors):
         return value
@@ -417,10 +590,30 @@ def checked_texts(
     *,
     empty_dimension: int | None = None,
 ) -> MultiVectors:
-    """Return `value` as MultiVectors of finite numbers, see :func:`as_multivectors`.
+    """Return `value` as MultiVectors of finite numbers.
 
-    `dimension` is required by `owner`, such as "this index".  An empty sequence gets
-    it, or else `empty_dimension`.
+    Parameters
+    ----------
+    value : MultiVectors, array_like or iterable of array_like
+        See :func:`as_multivectors`.
+    name : str
+        Name of the texts in error messages.
+    dimension : int, optional
+        Required number of columns.
+    owner : str
+        What requires this dimension, such as "this index".
+    empty_dimension : int, optional
+        Dimension of an empty sequence, if `dimension` is not given.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is not token vectors, has another dimension or a number that is not
+        finite.
     """
     columns = empty_dimension if dimension is None else dimension
     if columns is not None and isinstance(value, (list, tuple)) and not value:
@@ -435,7 +628,21 @@ def checked_texts(
 def checked_text(value: object, name: str) -> MultiVectors:
     """Return one array (tokens, dimension) as MultiVectors of one text.
 
-    It must be finite and have a token.
+    Parameters
+    ----------
+    value : array_like (tokens, dimension)
+        Finite numbers of at least one token.
+    name : str
+        Name of the text in error messages.
+
+    Returns
+    -------
+    MultiVectors
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is anything else, such as several texts.
     """
     if isinstance(value, MultiVectors) or (
         isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) == 2

@@ -63,8 +63,23 @@ _LARGEST_TOTAL = 2**62
 def as_array(value: object, name: str = "The array") -> NDArray[Any]:
     """Return `value` as a NumPy array, from any device, without importing a tensor library.
 
-    Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16 becomes
-    float32.  Masked entries raise TypeError.
+    Parameters
+    ----------
+    value : array_like or tensor
+        Objects with ``detach()`` and ``cpu()`` are treated as tensors.  bfloat16
+        becomes float32.
+    name : str
+        Name of the array in error messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        Without a copy if possible.
+
+    Raises
+    ------
+    TypeError
+        If `value` is a masked array with masked entries.
     """
     if isinstance(value, (list, tuple)):
         for i, row in enumerate(value):
@@ -91,8 +106,22 @@ def as_array(value: object, name: str = "The array") -> NDArray[Any]:
 def as_tokens(value: object, name: str) -> TokenArray:
     """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
 
-    Numbers beyond float32 become infinities, which :meth:`MultiVectors.require_finite`
-    refuses.
+    Parameters
+    ----------
+    value : array_like or tensor
+        Floats of any precision.  Numbers beyond float32 become infinities, which
+        :meth:`MultiVectors.require_finite` refuses.
+    name : str
+        Name of the array in error messages.
+
+    Returns
+    -------
+    float32 or float16
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` is not a rectangular array of floats.
     """
     try:
         array = as_array(value, name)
@@ -143,7 +172,24 @@ def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the caller's `out`, checked, or a new float32 array of `shape`."""
+    """Return the caller's `out`, checked, or a new float32 array of `shape`.
+
+    Parameters
+    ----------
+    out : float32, optional
+        C-contiguous and writeable.
+    shape : tuple of int
+        Required shape.
+
+    Returns
+    -------
+    float32
+
+    Raises
+    ------
+    ValueError
+        If `out` has another dtype, shape or layout.
+    """
     if out is None:
         return np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape:
@@ -157,7 +203,24 @@ def validated_out(out: NDArray[np.float32] | None, shape: tuple[int, int]) -> ND
 def as_ids(values: Iterable[int | str | np.integer[Any]], count: int, name: str = "ids") -> Ids:
     """Return `values` as `count` unique int64 or string ids.
 
-    Raise TypeError or ValueError for anything else.
+    Parameters
+    ----------
+    values : iterable of int or of str
+        All of one kind.
+    count : int
+        Required number of ids.
+    name : str
+        Name of the ids in error messages.
+
+    Returns
+    -------
+    int64 or str (count,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `values` are of another or of several kinds, not unique, too large or too
+        long, or not as many as texts.
     """
     if isinstance(values, (str, bytes, dict, set, frozenset)):
         raise TypeError(f"{name} must be a sequence of int or of str, got {given(values)}.")
@@ -220,7 +283,21 @@ def _require_unique(ids: Ids, name: str) -> None:
 def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
     """Return `values` as a new int64 array (n,).
 
-    Floats without a fraction are accepted, bools are not.
+    Parameters
+    ----------
+    values : array_like (n,)
+        Integers, or floats without a fraction; bools are refused.
+    name : str
+        Name of the numbers in error messages.
+
+    Returns
+    -------
+    int64 (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `values` has several axes, or a number that is not whole or exceeds 64 bits.
     """
     try:
         array = as_array(values, name)
@@ -252,7 +329,26 @@ def as_integers(values: ArrayLike, name: str) -> NDArray[np.int64]:
 
 
 def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray[np.int64]:
-    """Return `values` as lengths (n,) that are not negative and add up to `rows`, or fit in int64 without `rows`."""
+    """Return `values` as lengths that are not negative.
+
+    Parameters
+    ----------
+    values : array_like of int (n,)
+        Number of tokens of each text.
+    name : str
+        Name of the lengths in error messages.
+    rows : int, optional
+        Sum of the lengths.  Default: any sum up to 2**62.
+
+    Returns
+    -------
+    int64 (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a length is not a whole number or negative, or the sum differs.
+    """
     lengths, most = as_integers(values, name), _LARGEST_TOTAL if rows is None else rows
     wrong = (lengths < 0) | (lengths > most)
     if wrong.any():
@@ -280,15 +376,52 @@ def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
 
 
 def offsets_from_lengths(values: ArrayLike, rows: int, name: str = "lengths") -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these lengths.
+    """Return the offsets of texts with these lengths.
 
-    Raise as :func:`as_lengths`.
+    Parameters
+    ----------
+    values : array_like of int (n,)
+        Number of tokens of each text.
+    rows : int
+        Sum of the lengths.
+    name : str
+        Name of the lengths in error messages.
+
+    Returns
+    -------
+    int64 (n + 1,)
+        0, then the partial sums.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a length is not a whole number or negative, or the sum differs.
     """
     return running_total(as_lengths(values, name, rows))
 
 
 def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[np.int64]:
-    """Return `values` as offsets (n + 1,) that rise from 0 to `rows`."""
+    """Return `values` as offsets that rise from 0 to `rows`.
+
+    Parameters
+    ----------
+    values : array_like of int (n + 1,)
+        First row of each text, then the number of rows.
+    rows : int
+        Number of token vectors.
+    name : str
+        Name of the offsets in error messages.
+
+    Returns
+    -------
+    int64 (n + 1,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an offset is not a whole number or less than the one before, or the first
+        and the last differ from 0 and `rows`.
+    """
     offsets = as_integers(values, name)
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
         ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "none"
@@ -309,7 +442,20 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
 def rows_of_texts(
     offsets: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows of the texts at `positions`, int64 (n_tokens,), and the offsets of these texts."""
+    """Return the rows of some texts.
+
+    Parameters
+    ----------
+    offsets : int64 (n + 1,)
+        First row of each text, then the number of rows.
+    positions : int64 (m,)
+        Positions of the texts.
+
+    Returns
+    -------
+    tuple of int64 (n_tokens,) and int64 (m + 1,)
+        The rows, and the offsets of the texts among them.
+    """
     lengths = offsets[positions + 1] - offsets[positions]
     own = running_total(lengths)
     return np.repeat(offsets[positions] - own[:-1], lengths) + np.arange(own[-1]), own
