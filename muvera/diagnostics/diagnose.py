@@ -1,4 +1,4 @@
-"""diagnose: the geometry of a model's token vectors, and the recall of every preset on them."""
+"""diagnose: the geometry of a model's token vectors, and the recall of the presets."""
 
 from __future__ import annotations
 
@@ -66,11 +66,24 @@ _MEASURED = ("mean", "moments", "fde", "simhash", "paper")
 
 @dataclass(frozen=True)
 class TokenGeometry:
-    """Shape of token vectors: cosines of all pairs, effective ranks about zero and the mean, norms (min, mean, max).
+    """Geometry of token vectors.
 
-    Zero vectors are only counted.  Uniform directions have the mean cosine 0 and the
-    deviation 1 / sqrt(dimension).  An effective rank is the number of dimensions in
-    use: (sum of eigenvalues)**2 / sum of squared eigenvalues.
+    Parameters
+    ----------
+    zero_tokens : int
+        Number of zero vectors, which are not measured.
+    dimension : int
+        Number of columns.
+    mean_cosine, cosine_deviation : float
+        Mean and standard deviation of the cosines of all pairs.  Uniform directions
+        have the mean 0 and the deviation 1 / sqrt(dimension).
+    effective_rank, centered_effective_rank : float
+        Number of dimensions in use about zero, and about the mean: (sum of
+        eigenvalues)**2 / sum of squared eigenvalues.
+    norms : tuple of float
+        Smallest, mean and largest norm.
+    unit_norms : bool
+        True if all norms are 1 within 0.004 and no vector is zero.
     """
 
     zero_tokens: int
@@ -85,7 +98,13 @@ class TokenGeometry:
 
 @dataclass(frozen=True)
 class MaxSimSpread:
-    """Exact Chamfer similarity of the best, the tenth and the median document per query token, mean of all queries."""
+    """Exact Chamfer similarity per query token, mean of all queries.
+
+    Parameters
+    ----------
+    best, tenth, median : float
+        Similarity of the best, the tenth best and the median document.
+    """
 
     best: float
     tenth: float
@@ -94,9 +113,17 @@ class MaxSimSpread:
 
 @dataclass(frozen=True)
 class MeasuredEncoder:
-    """A preset, and the share of the exact ten best that it finds among 10, 50 and 100 candidates.
+    """A measured preset.
 
-    A share is None if the sample has fewer than twice as many documents.
+    Parameters
+    ----------
+    name : str
+        Name of the preset.
+    config : FDEConfig
+        Its configuration.
+    recall : dict of float
+        Share of the exact ten best among 10, 50 and 100 candidates.  None if the
+        sample has fewer than twice as many documents.
     """
 
     name: str
@@ -104,7 +131,12 @@ class MeasuredEncoder:
     recall: dict[int, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
         floats, config = self.config.vector_dimension, self.config.to_dict()
         return {"name": self.name, "floats": floats, "recall": recall, "config": config}
@@ -133,6 +165,7 @@ class Diagnosis:
     geometry : TokenGeometry
         Geometry of document tokens.
     maxsim : MaxSimSpread
+        Chamfer similarity of good and of median documents.
     encoders : tuple of MeasuredEncoder
         The presets.  Without 256 documents to fit on, those that need a fit are
         missing.
@@ -160,7 +193,12 @@ class Diagnosis:
     exact_search: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, with the text."""
+        """Return everything as plain values, ready for JSON, with the text.
+
+        Returns
+        -------
+        dict
+        """
         encoders = [encoder.to_dict() for encoder in self.encoders]
         recommended = self.recommended.to_dict()
         return {**asdict(self), "encoders": encoders, "recommended": recommended, "text": self.text}
@@ -349,10 +387,24 @@ def _recall(config: FDEConfig, drawn: Sample) -> dict[int, float | None]:
 
 
 def token_geometry(tokens: NDArray[np.floating]) -> TokenGeometry:
-    """Return the geometry of token vectors (n, dimension); raise ValueError without at least 2 nonzero rows.
+    """Return the geometry of token vectors.
 
     With the unit vectors u, the cosines of all pairs sum to ``|sum u|**2 - n``, and
     their squares to ``|sum u u^T|**2 - n`` (Frobenius norm).
+
+    Parameters
+    ----------
+    tokens : array_like (n, dimension)
+        Tokens of one or several texts.
+
+    Returns
+    -------
+    TokenGeometry
+
+    Raises
+    ------
+    ValueError
+        If fewer than 2 rows are nonzero.
     """
     rows = as_array(tokens, "tokens").astype(np.float64, copy=False)
     lengths = np.linalg.norm(rows, axis=1)
@@ -402,11 +454,25 @@ def _recommended(measured: list[MeasuredEncoder], dimension: int) -> MeasuredEnc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Sampled documents, and real queries or windows; a window's score with its own document is -inf.
+    """Sampled documents and queries.
 
-    Encoders are fitted to the documents at the positions `fitting`.  `sources` are the
-    positions of the windows' documents, or -1.  `population` is the number of documents
-    with tokens in the collection.
+    Parameters
+    ----------
+    collection : MultiVectors
+        All documents.
+    population : int
+        Number of documents with tokens in the collection.
+    documents : MultiVectors
+        Sampled documents.
+    fitting : int64 (f,)
+        Positions of the documents that encoders are fitted to.
+    queries : MultiVectors
+        Real queries, or windows of documents.
+    sources : int64 (n_queries,)
+        Position of each window's document, with which its score is -inf; -1 for a real
+        query.
+    threads : int or None
+        Default: all usable cores.
     """
 
     collection: MultiVectors
@@ -426,7 +492,18 @@ class Sample:
         return scores
 
     def ranks(self, config: FDEConfig) -> NDArray[np.int64]:
-        """Return the ranks of each query's exact ten best by an encoder's vectors, int64 (n_queries, 10)."""
+        """Return the ranks of each query's exact ten best by an encoder's vectors.
+
+        Parameters
+        ----------
+        config : FDEConfig
+            Configuration of the encoder, which is fitted here.
+
+        Returns
+        -------
+        int64 (n_queries, 10)
+            Ranks from 0.
+        """
         encoder = FDEEncoder(config).fit(self.documents[self.fitting], threads=self.threads)
         documents = encoder.encode_documents(self.documents, threads=self.threads)
         products = encoder.encode_queries(self.queries, threads=self.threads) @ documents.T
@@ -447,12 +524,37 @@ def draw_sample(
     seed: int,
     threads: int | None,
 ) -> Sample:
-    """Draw at most `size` documents with tokens, and queries.
+    """Draw documents with tokens, and queries.
 
-    Fewer queries than `most_queries` are drawn if tokens are many or wide.  If fewer
-    than `min_fitting` documents would remain for fitting, encoders are fitted to all
-    documents, and windows are cut from all of them.  Raise ValueError if fewer
-    documents or queries than `least` have tokens.
+    Parameters
+    ----------
+    documents : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Collection to draw from.
+    queries : the same or None
+        Real queries.  None: windows are cut from documents.
+    size : int
+        Largest number of documents.
+    least : tuple of int
+        Numbers of documents and of queries that must have tokens.
+    most_queries : int
+        Largest number of queries.  Fewer are drawn if tokens are many or wide.
+    min_fitting : int
+        If fewer documents would remain for fitting, encoders are fitted to all
+        documents, and windows are cut from all of them.
+    seed : int
+        Seed of all draws.
+    threads : int or None
+        Default: all usable cores.
+
+    Returns
+    -------
+    Sample
+
+    Raises
+    ------
+    TypeError, ValueError
+        If too few documents or queries have tokens, the dimensions differ, or a number
+        is not finite.
     """
     require_int("seed", seed, 0)
     texts = as_multivectors(documents, "documents")

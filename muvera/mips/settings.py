@@ -38,13 +38,22 @@ class HNSWSettings:
             object.__setattr__(self, name, require_int(name, getattr(self, name), minimum))
 
     @classmethod
-    def of(cls, value: Any) -> HNSWSettings:
-        """Return an HNSWSettings for `value`: an HNSWSettings, a dict of its values, or None for the defaults.
+    def of(cls, value: object) -> HNSWSettings:
+        """Return `value` as HNSWSettings.
+
+        Parameters
+        ----------
+        value : HNSWSettings, mapping or None
+            A mapping has values by the names of the settings; None means the defaults.
+
+        Returns
+        -------
+        HNSWSettings
 
         Raises
         ------
         TypeError, ValueError
-            If `value` has another type, or a setting is invalid.
+            If `value` has another type, or a setting is unknown or invalid.
         """
         if isinstance(value, cls):
             return value
@@ -61,5 +70,10 @@ class HNSWSettings:
             raise type(error)(f"hnsw: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dict of the parameters and their values."""
+        """Return the settings by name, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return asdict(self)

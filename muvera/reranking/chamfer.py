@@ -100,14 +100,21 @@ def chamfer(query: AnyArray, document: AnyArray) -> float:
 
     Parameters
     ----------
-    query : array_like (n_query_tokens, dim)
-    document : array_like (n_document_tokens, dim)
-        Both with at least one token.
+    query : array_like (n_query_tokens, dimension)
+        At least one token.
+    document : array_like (n_document_tokens, dimension)
+        At least one token.
 
     Returns
     -------
     float
         Sum over query tokens (divide by ``len(query)`` for the mean); higher is better.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not finite token vectors of one text, or the dimensions
+        differ.
 
     Examples
     --------
@@ -125,7 +132,7 @@ def chamfer_matrix(
 
     Parameters
     ----------
-    queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries, documents : MultiVectors, one array (tokens, dimension) or a list of arrays
         Every query must have a token.
     threads : int, optional
         Default: all usable cores.
@@ -158,7 +165,8 @@ def top_k(
 
     Parameters
     ----------
-    queries, documents : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries, documents : MultiVectors, one array (tokens, dimension) or a list of arrays
+        Both of the same model.
     k : int
         Number of documents to return; all if fewer have tokens.
     threads : int, optional
@@ -204,8 +212,10 @@ def rerank(
 
     Parameters
     ----------
-    queries : MultiVectors, one array (tokens, dim) or a list of such arrays
+    queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Queries to rank documents for.
     documents : MultiVectors
+        Collection that contains all candidates.
     candidates : sequence of collections of ids
         Document ids for each query (positions if the documents have no ids), most
         promising first.  Documents without tokens are skipped.
@@ -256,9 +266,10 @@ def explain(query: AnyArray, document: AnyArray) -> Explanation:
 
     Parameters
     ----------
-    query : array_like (n_query_tokens, dim)
-    document : array_like (n_document_tokens, dim)
-        Both with at least one token.
+    query : array_like (n_query_tokens, dimension)
+        At least one token.
+    document : array_like (n_document_tokens, dimension)
+        At least one token.
 
     Returns
     -------
@@ -285,9 +296,9 @@ def explain(query: AnyArray, document: AnyArray) -> Explanation:
 
 
 def carve_queries(queries: MultiVectorsLike, tau: float) -> MultiVectors:
-    """Merge similar query tokens, so that a search needs fewer inner products (MUVERA, section 3.2).
+    """Merge similar query tokens, so that a search needs fewer inner products.
 
-    Each ball of similar tokens is replaced by their sum.  The first token that is in no
+    This is the ball carving of MUVERA, section 3.2.  Each ball of similar tokens is replaced by their sum.  The first token that is in no
     ball starts the next ball; every later free token whose cosine with it is at least
     `tau` joins this ball.  A ball matches one document token, so a score is at most the
     Chamfer similarity (up to rounding).  Both are equal if all tokens of each ball have
@@ -296,6 +307,7 @@ def carve_queries(queries: MultiVectorsLike, tau: float) -> MultiVectors:
     Parameters
     ----------
     queries : MultiVectors, one array (tokens, dimension) or a list of such arrays
+        Queries whose tokens are merged.
     tau : float
         Smallest cosine within a ball, above 0 and at most 1.  Lower values make fewer
         vectors and change scores more.  1 merges only tokens of the same direction and
@@ -339,6 +351,7 @@ def score_spans(query: AnyArray, document: AnyArray, spans: AnyArray) -> NDArray
         All or some token vectors of a query; the scores of its parts add up to its
         score.
     document : array_like (n_document_tokens, dimension)
+        At least one token.
     spans : int (m, 2)
         Start and stop of each span, in tokens.  Spans may overlap and leave gaps.
 
@@ -376,6 +389,7 @@ def rank_spans(
     Parameters
     ----------
     query : array_like (n_query_tokens, dimension)
+        At least one token.
     documents : MultiVectors or a list of arrays
         For example, the best documents of a search.
     spans : sequence of int (m, 2) arrays
@@ -437,10 +451,20 @@ def rank_spans(
 def spans_from_characters(
     ranges: Sequence[tuple[int, int]], token_spans: Sequence[tuple[int, int]]
 ) -> NDArray[np.int64]:
-    """Return the tokens that begin within ranges of characters, int64 (m, 2); (0, 0) if there are none.
+    """Return the tokens that begin within ranges of characters.
 
-    `token_spans` are the characters of each token, see :class:`TextEncoder`; tokens
-    without characters, such as [CLS], belong to no span.
+    Parameters
+    ----------
+    ranges : sequence of (int, int)
+        First character of each range, and the first one after it.
+    token_spans : sequence of (int, int)
+        The characters of each token, see :class:`TextEncoder`.  Tokens without
+        characters, such as [CLS], belong to no range.
+
+    Returns
+    -------
+    int64 (m, 2)
+        First token of each range, and the first one after it; (0, 0) if there are none.
     """
     spans = []
     for start, stop in ranges:

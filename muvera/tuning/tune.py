@@ -42,11 +42,25 @@ _FDE_SHAPES = ((20, 2, 8), (20, 3, 8), (40, 3, 8), (40, 3, 16), (40, 4, 16), (40
 
 @dataclass(frozen=True)
 class TunedRow:
-    """An encoder, the bytes of its vectors in the index, and its recall among the tuning's candidates.
+    """A measured encoder.
 
-    `recall` is that of the selection queries.  Rows are compared by `mean_recall`, its
-    mean with the recall among half as many candidates.  `held_out` is the recall of the
-    held-out queries, and `interval` its 95% confidence interval.
+    Parameters
+    ----------
+    name : str
+        Name in the table, such as "fde 1,024".
+    config : FDEConfig
+        Its configuration.
+    bytes : int
+        Bytes of a document's vector in the index.
+    recall : float
+        Share of the exact ten best among the candidates, of the selection queries.
+    mean_recall : float
+        Mean of `recall` and of the recall among half as many candidates; rows are
+        compared by it.
+    held_out : float
+        Recall of the held-out queries.
+    interval : tuple of float
+        95% confidence interval of `held_out`.
     """
 
     name: str
@@ -58,7 +72,12 @@ class TunedRow:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {**vars(self), "config": self.config.to_dict(), "floats": self.config.vector_dimension}
 
 
@@ -97,7 +116,10 @@ class Tuning:
 
     @property
     def choice(self) -> TunedRow:
-        """The smallest row that reaches the target, or else the row with the highest `mean_recall`."""
+        """The smallest row that reaches the target, or else the best one.
+
+        Rows are compared by `mean_recall`, then by bytes and dimension.
+        """
         target = self.target_recall
         good = [row for row in self.rows if target is not None and row.recall >= target]
         least = min((row.bytes for row in good), default=0)
@@ -112,9 +134,22 @@ class Tuning:
         return self.choice.config
 
     def within(self, max_bytes: int) -> TunedRow:
-        """Return the row with the highest `mean_recall` within `max_bytes` bytes.
+        """Return the row with the highest `mean_recall` within a number of bytes.
 
-        ValueError if no row is.
+        Parameters
+        ----------
+        max_bytes : int
+            Limit of a document's vector.  A lower limit takes less memory and finds
+            less.
+
+        Returns
+        -------
+        TunedRow
+
+        Raises
+        ------
+        ValueError
+            If no row is within the limit.
         """
         rows = tuple(row for row in self.rows if row.bytes <= max_bytes)
         if not rows:
@@ -122,11 +157,22 @@ class Tuning:
         return replace(self, rows=rows, target_recall=None).choice
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the configuration as a JSON file for ``muvera index --config``."""
+        """Write the configuration as a JSON file for ``muvera index --config``.
+
+        Parameters
+        ----------
+        path : path
+            File to write; an existing one is replaced.
+        """
         write_json(Path(path), self.config.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON, with the text."""
+        """Return everything as plain values, ready for JSON, with the text.
+
+        Returns
+        -------
+        dict
+        """
         rows = [row.to_dict() for row in self.rows]
         return {**vars(self), "choice": self.choice.to_dict(), "rows": rows, "text": self.text}
 
@@ -153,7 +199,7 @@ class Tuning:
             )
 
     def _advice(self) -> Iterator[str]:
-        """Yield the choice, whether it reaches the target, and the limits of the measurement."""
+        """Yield the choice, the target, and the limits of the measurement."""
         row, target = self.choice, self.target_recall
         low, high = row.interval
         yield (
@@ -197,6 +243,7 @@ def tune(
     Parameters
     ----------
     documents : MultiVectors or a list of arrays (tokens, dimension)
+        At least 50 with tokens.
     queries : MultiVectors or a list of arrays, optional
         Queries of the same model; at most 300 are used, fewer if tokens are many or
         wide.  Default: windows of the documents' tokens.
@@ -288,7 +335,18 @@ def tune(
 
 
 def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
-    """Return the configurations to measure for tokens of `dimension` columns, by names such as "mean 129"."""
+    """Return the configurations to measure.
+
+    Parameters
+    ----------
+    dimension : int
+        Number of columns of a token.
+
+    Returns
+    -------
+    dict of FDEConfig
+        By names such as "mean 129".
+    """
     sized = [("mean", FDEConfig.preset("mean", dimension))]
     for preset, sizes in (("moments", (128, 256, 512)), ("fde", (128, 256, 512, 1024, 2048))):
         for size in sizes:
@@ -310,7 +368,10 @@ def encoder_configs(dimension: int) -> dict[str, FDEConfig]:
 def _within(
     configs: dict[str, FDEConfig], documents: int, max_bytes: int | None
 ) -> dict[str, tuple[FDEConfig, int]]:
-    """Return the configurations within `max_bytes`, and the bytes of their vectors in an index of `documents`."""
+    """Return the configurations within `max_bytes`, with the bytes of their vectors.
+
+    The index has this number of `documents`.
+    """
     sizes = {}
     for name, config in configs.items():
         dimension = config.vector_dimension
@@ -326,12 +387,12 @@ def _within(
 
 
 def _mean_share(ranks: NDArray[np.int64], candidates: int) -> float:
-    """Return the mean share of the exact best whose `ranks` are among so many candidates."""
+    """Return the mean share of the exact best that are among so many candidates."""
     return float((ranks < candidates).mean())
 
 
 def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of the mean, from 1000 samples of the bootstrap."""
+    """Return the 95% confidence interval of the mean, by 1000 bootstrap samples."""
     draws = np.random.default_rng(seed).integers(0, len(values), (1000, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
