@@ -79,7 +79,29 @@ _WAL_BYTES = slice(18, 20)  # of SQLite's header: 2 if changes go to a second fi
 
 
 def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> sqlite3.Connection:
-    """Open a SQLite file of `owner` that has a plain table, without creating or changing any file."""
+    """Open a SQLite file that has a plain table, without creating or changing any file.
+
+    Parameters
+    ----------
+    file : Path
+        SQLite file.
+    table : str
+        Name of the table.
+    columns : tuple of str
+        Names of columns that it must have.
+    owner : str
+        Library that writes such files, for messages.
+
+    Returns
+    -------
+    sqlite3.Connection
+        To be closed by the caller.
+
+    Raises
+    ------
+    ReadError
+        If the file has unfinished changes, or no such table.
+    """
     for suffix in ("-wal", "-journal"):
         beside = file.with_name(file.name + suffix)
         if beside.is_file() and beside.stat().st_size:
@@ -154,11 +176,28 @@ def load_pickle(
     names: Mapping[str, Any],
     stored_elsewhere: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return the object of a pickle; raise ReadError if the pickle contains anything but plain data.
+    """Return the object of a pickle of plain data.
 
-    `names` maps each ``"module.name"`` that the pickle may use to a plain value, or to
-    a function or class that returns no callable.  `stored_elsewhere` returns the object
-    of a persistent id.
+    Parameters
+    ----------
+    content : bytes
+        The pickle.
+    source : str
+        Name of the file in messages.
+    names : mapping of str
+        For each ``"module.name"`` that the pickle may use a plain value, or a function
+        or class that returns no callable.
+    stored_elsewhere : callable, optional
+        Returns the object of a persistent id.  Default: such ids are refused.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ReadError
+        If the pickle is damaged or contains anything but plain data.
     """
     with naming_errors(source, "pickle of plain data"):
         return _PlainUnpickler(content, source, names, stored_elsewhere).load()

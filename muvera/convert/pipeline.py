@@ -62,6 +62,10 @@ def read(
     **options
         Options of :class:`~muvera.convert.Options`, and of the format's reader.
 
+    Returns
+    -------
+    MultiVectors
+
     Raises
     ------
     FileNotFoundError, ValueError, OSError, MemoryError, pickle.UnpicklingError
@@ -100,8 +104,22 @@ def survey(path_or_object: object, *, isolated: bool | IsolationLimits = False, 
 
     Parameters
     ----------
-    path_or_object, isolated, **options
-        As for :func:`read`, as are the errors.
+    path_or_object : path or object
+        As for :func:`read`.
+    isolated : bool or IsolationLimits
+        As for :func:`read`.
+    **options
+        As for :func:`read`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError, OSError, MemoryError, ImportError,
+    ChildProcessError
+        As for :func:`read`.
     """
     stream = _Stream(path_or_object, None, isolated, options)
     for _ in stream.batches():
@@ -248,7 +266,10 @@ class _Stream:
         return max(1, _BATCH_BYTES // (4 * self.source.dimension)) if max_tokens is None else max_tokens
 
     def with_progress(self, batches: Iterator[_Batch], shown: bool) -> Iterator[_Batch]:
-        """Yield the batches under a bar that counts tokens, or texts if the number of tokens is unknown."""
+        """Yield the batches under a progress bar.
+
+        The bar counts tokens, or texts if the number of tokens is unknown.
+        """
         source, read = self.source, self.report.read
         by_token = source.num_tokens is not None
         total = source.num_tokens if by_token else source.num_documents
@@ -268,8 +289,10 @@ _TOLERANCE = 4e-3
 class Measure:
     """Counts and norms over all batches; they do not depend on the batch size.
 
-    With `directions_only`, documents are only counted: an index that stores directions
-    has no norms and no dtype.
+    Parameters
+    ----------
+    directions_only : bool
+        Only count: an index that stores directions has no norms and no dtype.
     """
 
     def __init__(self, directions_only: bool = False) -> None:
@@ -283,7 +306,13 @@ class Measure:
         self._totals = np.array([0.0, 0.0, np.inf, -np.inf, 0.0, 0.0])
 
     def add(self, batch: MultiVectors) -> None:
-        """Count `batch`."""
+        """Count and measure the documents of a batch.
+
+        Parameters
+        ----------
+        batch : MultiVectors
+            Documents that were not counted yet.
+        """
         self.documents += len(batch)
         self.tokens += batch.num_tokens
         self.empty += int((batch.lengths == 0).sum())
@@ -331,7 +360,12 @@ class Measure:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return everything as plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -353,8 +387,10 @@ class Report:
     ----------
     format : str
         The source's format.
-    lossy, nbits
-        True if the source is quantized, and its bits per coordinate.
+    lossy : bool
+        True if the source is quantized.
+    nbits : int or None
+        Bits per coordinate of a quantized source.
     options : dict
         The transforms that were applied.
     read, written : Measure
@@ -376,7 +412,12 @@ class Report:
     target: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, ready for JSON."""
+        """Return the report as plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
         return {**vars(self), "read": self.read.to_dict(), "written": self.written.to_dict()}
 
     @property

@@ -50,7 +50,22 @@ PLAID_FILES = (
 def write_plaid(gathered: Gathered, folder: Path, *, nbits: int = 2, bucket_means: bool = False) -> None:
     """Fit a codec to the tokens, and write their directions.
 
-    :func:`muvera.convert.convert` explains the options.
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    folder : Path
+        New folder.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate: more bits lose less and take more space.
+    bucket_means : bool
+        Decode a bucket to the mean of its values, which loses less than ColBERT's
+        midpoint.
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or a token does not fill whole bytes.
     """
     require_plaid_bits(nbits, gathered.dimension)
     with spooled(gathered, folder) as documents:
@@ -79,7 +94,26 @@ def write_codes(
     folder: Path,
     place: str,
 ) -> None:
-    """Write a PLAID index of codes that refer to `centroids` and bucket `weights`."""
+    """Write a PLAID index of codes.
+
+    Parameters
+    ----------
+    batches : iterator of Coded
+        Documents with their codes.
+    centroids : float32 (c, dimension)
+        Centroids that the codes refer to.
+    weights : float32 (2 ** nbits,)
+        Value that each residual bucket adds to a coordinate.
+    folder : Path
+        New folder.
+    place : str
+        Name of the source in messages.
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens, or an id is repeated.
+    """
     ids: list[Any] = []
     pairs = []  # int64: the centroid of a token in the upper 32 bits, its document in the lower
     count = total = chunks = 0

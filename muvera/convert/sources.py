@@ -50,10 +50,17 @@ class ReadError(ValueError):
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert every error of the block but ImportError to one sentence that names the file or folder `place`.
+    """Convert every error of the block but ImportError to a sentence that names the file.
 
     Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors
     keep their class and number.
+
+    Parameters
+    ----------
+    place : str
+        Name of the file or folder.
+    format : str
+        Name of the format, for messages.
     """
     try:
         yield
@@ -70,7 +77,22 @@ def naming_errors(place: str, format: str) -> Iterator[None]:
 
 
 def naming_errors_of(batches: Iterator[_Batch], place: str, format: str) -> Iterator[_Batch]:
-    """Yield the batches; convert the errors of their iterator."""
+    """Yield the batches; convert the errors of their iterator.
+
+    Parameters
+    ----------
+    batches : iterator
+        What to yield.
+    place : str
+        Name of the file or folder, see :func:`naming_errors`.
+    format : str
+        Name of the format.
+
+    Yields
+    ------
+    object
+        The items of `batches`.
+    """
     with naming_errors(place, format):
         yield from batches
 
@@ -134,10 +156,17 @@ class Source(ABC):
 
     @abstractmethod
     def batches(self, max_tokens: int) -> Iterator[MultiVectors]:
-        """Yield whole documents in order, at most `max_tokens` tokens per batch.
+        """Yield whole documents in order.
 
-        A single document may exceed `max_tokens`.  Either every batch has ids or none
-        has.
+        Parameters
+        ----------
+        max_tokens : int
+            Tokens per batch; a single document may exceed it.
+
+        Yields
+        ------
+        MultiVectors
+            Either every batch has ids or none has.
         """
 
 
@@ -152,9 +181,11 @@ class Reader(NamedTuple):
     #: Return True if a path is in this format; cheap, and never raises.
     matches: Callable[[Path], bool]
     #: Open a path, the only positional parameter.  Its keyword-only parameters are the
-    #: reader's options; the first paragraph of its docstring, "Open" and the files that
-    #: identify the format, is the description.
+    #: reader's options; the first paragraph of its docstring is "Open" and the files
+    #: that identify the format.
     open_source: Callable[..., Source]
+    #: The files that identify the format.  Default: from the docstring of `open_source`.
+    files: str = ""
 
     @property
     def options(self) -> list[str]:
@@ -164,6 +195,8 @@ class Reader(NamedTuple):
     @property
     def description(self) -> str:
         """The files that identify the format."""
+        if self.files:
+            return self.files
         paragraph = (inspect.getdoc(self.open_source) or "").partition("\n\n")[0]
         return " ".join(paragraph.split()).removeprefix("Open ").rstrip(".")
 
@@ -184,7 +217,15 @@ class RowArray(Protocol):
 
 
 class LazyRows:
-    """Float32 rows that `read` returns when they are used, for a slice or row numbers."""
+    """Float32 rows that are read when they are used.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Number of rows, then of columns.
+    read : callable
+        Returns the rows of a slice, or with some numbers.
+    """
 
     dtype = np.dtype(np.float32)
 
@@ -199,10 +240,20 @@ class LazyRows:
 
 
 class FlatSource(Source):
-    """Source over the tokens of all documents in one array (n_tokens, dimension), with valid `offsets` (n + 1,).
+    """Source over the tokens of all documents in one array.
 
-    If the tokens are stored in another order, `rows` (n_tokens,) are their rows in
-    `tokens`.
+    Parameters
+    ----------
+    tokens : array (n_tokens, dimension)
+        All tokens.
+    offsets : int64 (n + 1,)
+        First token of each document, then n_tokens; valid.
+    ids : sequence of int or of str, or None
+        External ids, unique.
+    name : str
+        Name of the format.
+    rows : int64 (n_tokens,), optional
+        Row in `tokens` of each token, if they are stored in another order.
     """
 
     def __init__(
@@ -221,7 +272,15 @@ class FlatSource(Source):
         self.set_documents(offsets, ids)
 
     def set_documents(self, offsets: NDArray[np.int64], ids: IdsLike | None) -> None:
-        """Set where the documents begin, and their external ids."""
+        """Set where the documents begin, and their external ids.
+
+        Parameters
+        ----------
+        offsets : int64 (n + 1,)
+            First token of each document, then n_tokens; valid.
+        ids : sequence of int or of str, or None
+            External ids, unique.
+        """
         self.offsets = offsets
         self.num_documents = len(offsets) - 1
         self.num_tokens = int(offsets[-1])
@@ -253,7 +312,27 @@ def choose(
 ) -> str:
     """Return `wanted` if it is available.
 
-    By default the only available name, or the only `usual` one.
+    Parameters
+    ----------
+    wanted : str or None
+        None: the only available name, or else the only usual one.
+    available : iterable of str
+        Names to choose from.
+    kind : str
+        What is chosen, such as "table", for messages.
+    option : str
+        Option with which users choose, for messages.
+    usual : iterable of str
+        Names that are chosen by default if one of them alone is available.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ReadError
+        If `wanted` is not available, or the choice is not clear.
     """
     names = sorted(available)
     if wanted in names:
@@ -280,10 +359,25 @@ class Document(NamedTuple):
 
 
 class RowSource(Source):
-    """Source over documents that are read one at a time; `documents` is called again for each further pass.
+    """Source over documents that are read one at a time.
 
-    `ids` replace the ids of the documents.  The default dimension is that of the first
-    document with a token.
+    Parameters
+    ----------
+    documents : callable
+        Returns an iterator of :class:`Document`; called again for each further pass.
+    name : str
+        Name of the format.
+    ids : sequence of int or of str, optional
+        Replace the ids of the documents.
+    num_documents : int, optional
+        Number of documents, if known.
+    dimension : int, optional
+        Columns of a token.  Default: as in the first document with a token.
+
+    Raises
+    ------
+    ReadError
+        If the dimension is unknown.
     """
 
     def __init__(
@@ -363,7 +457,20 @@ class RowSource(Source):
 
 
 def unpadded(padded: RowArray, mask: RowArray | None) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the tokens of each text of a padded array (n, longest, dimension), and the number of its padding rows."""
+    """Yield the tokens of each text of a padded array.
+
+    Parameters
+    ----------
+    padded : array (n, longest, dimension)
+        Tokens and padding rows.
+    mask : array (n, longest) or None
+        True for real tokens.  None: rows of zeros are padding.
+
+    Yields
+    ------
+    tuple of array (t, dimension) and int
+        Tokens of a text, and the number of its padding rows.
+    """
     count, longest, _ = padded.shape
     for start in range(0, count, _PADDED):
         block = slice(start, start + _PADDED)  # of a memory map, perhaps

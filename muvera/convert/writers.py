@@ -36,10 +36,29 @@ class Writer(NamedTuple):
 
 @contextmanager
 def new_target(target: Path, overwrite: bool, own: Sequence[str] | None) -> Iterator[Path]:
-    """Yield a new file, or a new folder of files `own`, which becomes `target` if the block succeeds.
+    """Yield a new file or folder, which becomes `target` if the block succeeds.
 
-    A system error, such as a full disk, becomes one of the same class that names the
-    target.
+    Parameters
+    ----------
+    target : Path
+        File or folder to write.
+    overwrite : bool
+        Replace an existing target.
+    own : sequence of str or None
+        Patterns of the files in a folder; None for a file.
+
+    Yields
+    ------
+    Path
+        File or folder beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If the target exists and `overwrite` is False, or it contains other files.
+    OSError
+        If the block raised a system error, such as for a full disk: one of the same
+        class that names the target.
     """
     new: Any = atomic_file(target, overwrite) if own is None else atomic_folder(target, overwrite, own=own)
     try:
@@ -116,7 +135,20 @@ def _kind(dimension: int, dtype: DTypeLike, has_ids: bool) -> str:
 
 @contextmanager
 def spooled(gathered: Gathered, path: Path) -> Iterator[MultiVectors]:
-    """Yield all documents, with their tokens in a temporary file beside `path`, for formats that need their number."""
+    """Yield all documents, for formats that need their number.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    path : Path
+        Their tokens are in a temporary file beside this one.
+
+    Yields
+    ------
+    MultiVectors
+        All documents, with memory-mapped tokens.
+    """
     with tempfile.TemporaryFile(dir=path.parent, prefix=".muvera-") as file:
         for batch in gathered:
             file.write(np.ascontiguousarray(batch.tokens).data)
@@ -138,7 +170,14 @@ _SAFETENSORS_TYPES = {
 def write_npy(documents: Gathered, folder: Path, *, column: str = "tokens") -> None:
     """Write the folder that :meth:`MultiVectors.load` maps.
 
-    Without lengths unless `column` is "tokens".
+    Parameters
+    ----------
+    documents : Gathered
+        Documents, read once.
+    folder : Path
+        New folder.
+    column : {"tokens", "vectors"}
+        Name of the array; "vectors" has one row per document and no lengths.
     """
     blocks = (batch.tokens for batch in documents)
     # Written instead of memory-mapped: a full disk would kill a process that writes
@@ -166,7 +205,17 @@ def _write_rows(file: Path, blocks: Iterable[NDArray[Any]], columns: int, dtype:
 
 
 def write_npz(gathered: Gathered, file: Path) -> None:
-    """Write ``tokens``, ``lengths`` and ``ids``, uncompressed: token vectors hardly compress."""
+    """Write ``tokens``, ``lengths`` and ``ids``.
+
+    They are not compressed, because token vectors hardly compress.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    file : Path
+        New file.
+    """
     with spooled(gathered, file) as documents:
         arrays: dict[str, NDArray[Any]] = {"tokens": documents.tokens, "lengths": documents.lengths}
         if documents.has_ids:
@@ -182,7 +231,14 @@ def write_npz(gathered: Gathered, file: Path) -> None:
 def write_safetensors(gathered: Gathered, file: Path) -> None:
     """Write ``tokens``, ``offsets`` and ids, without the library.
 
-    The header could not hold many strings.
+    String ids are arrays of bytes, because the header could not hold many strings.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        Documents, read once.
+    file : Path
+        New file.
     """
     with spooled(gathered, file) as documents:
         tensors: dict[str, NDArray[Any]] = {"offsets": documents.offsets, "tokens": documents.tokens}
@@ -208,7 +264,10 @@ def write_safetensors(gathered: Gathered, file: Path) -> None:
 
 
 def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
-    """Return string ids as their UTF-8 bytes and offsets: one long NumPy string would widen every entry."""
+    """Return string ids as their UTF-8 bytes and offsets.
+
+    In a NumPy array, one long string would widen every entry.
+    """
     encoded = [value.encode() for value in values]
     content = np.frombuffer(b"".join(encoded), np.uint8)
     return {"ids_offsets": running_total([len(value) for value in encoded]), "ids_utf8": content}
@@ -217,7 +276,19 @@ def _packed_strings(values: list[str]) -> dict[str, NDArray[Any]]:
 def write_parquet(documents: Gathered, file: Path, *, column: str = "tokens") -> None:
     """Write the columns ``id`` and `column`, a row group per batch.
 
-    Unless it is "tokens", a cell is one vector.
+    Parameters
+    ----------
+    documents : Gathered
+        Documents, read once.
+    file : Path
+        New file.
+    column : {"tokens", "vector"}
+        A cell of "tokens" is a list of tokens, a cell of "vector" one vector.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If some ids are integers and some strings, or an id is repeated.
     """
     pa = import_extra("pyarrow", "parquet", "Writing Parquet")
     pq = import_extra("pyarrow.parquet", "parquet", "Writing Parquet")
@@ -277,7 +348,20 @@ def _write_opensearch(vectors: Gathered, folder: Path) -> None:
 
 
 def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
-    """Return the settings and the mapping of an OpenSearch index."""
+    """Return the settings and the mapping of an OpenSearch index.
+
+    Parameters
+    ----------
+    dimension : int
+        Dimensions of a vector.
+    integer_ids : bool
+        True if ids are integers, False if they are strings.
+
+    Returns
+    -------
+    dict
+        Body of the request that creates the index.
+    """
     method = {
         "name": "hnsw",
         "engine": "faiss",  # supports inner products in every version of OpenSearch that has it

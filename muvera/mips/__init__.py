@@ -1,4 +1,7 @@
-"""Maximum inner product search over single vectors: exact, a scan of codes, and a graph, behind one interface."""
+"""Maximum inner product search over single vectors.
+
+An exact search, a scan of codes and a graph have one interface.
+"""
 
 from .base import VectorSearch
 from .exact import ExactSearch

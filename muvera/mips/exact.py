@@ -122,7 +122,7 @@ class ExactSearch(VectorSearch):
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
-        """Return the products of queries rounded to 16 bits with all rounded vectors, (m, n)."""
+        """Return the products of queries, rounded to 16 bits, with all rounded vectors."""
         numbers, sums, units = (column.values for column in self._columns[1:-1])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)
@@ -139,7 +139,10 @@ class ExactSearch(VectorSearch):
     def _by_bytes(
         self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
     ) -> None:
-        """Write the best of `rows`, or of all, by the floats of those that can be among them by bytes."""
+        """Write the best of `rows`, or of all.
+
+        Only vectors that can be among them by bytes are read as floats.
+        """
         products, errors, chosen = self._byte_products(queries, threads), self._columns[-1].values, _ALL
         if rows is not None:
             products, errors, chosen = products.take(rows, axis=1), errors[rows], rows
@@ -197,7 +200,21 @@ def byte_depth(dimension: int) -> int:
 
 
 def rounded(vectors: Floats, threads: int | None) -> list[NDArray[Any]]:
-    """Return the bytes of finite vectors (n, dimension), and their sums, units and errors: see :func:`round_rows`."""
+    """Round vectors to bytes, see :func:`round_rows`.
+
+    Parameters
+    ----------
+    vectors : float32 (n, dimension)
+        Finite numbers.
+    threads : int or None
+        Default: all usable cores.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Bytes, int8 (n, depth), and for each vector the sum of its bytes, its unit and
+        its error.
+    """
     count, dimension = vectors.shape
     columns: list[NDArray[Any]] = [
         np.zeros((count, byte_depth(dimension)), np.int8),

@@ -64,7 +64,8 @@ _ADDED_PER_THREAD = 32  # vectors that each thread adds at a time; searches run 
 _BLOCK = 1 << 16  # vectors whose links are checked together
 
 # The whole graph is written again if more than _FEW vectors are new, because each load
-# adds them again, and more than 1 in _SHARE, because writing takes time for all vectors.
+# adds them again, and more than 1 in _SHARE, because writing takes time for all of
+# them.
 _FEW = 1024
 _SHARE = 100
 
@@ -79,7 +80,15 @@ _Header = namedtuple(
 
 
 class SharedGraph:
-    """A graph of hnswlib that copies of a search share, and the labels that are not marked as removed in it."""
+    """A graph of hnswlib that copies of a search share.
+
+    Parameters
+    ----------
+    index : hnswlib.Index
+        The graph.
+    labels : int64 (n,)
+        Labels in it that are not marked as removed.
+    """
 
     def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
@@ -91,14 +100,20 @@ class SharedGraph:
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
-        """Record labels that are not marked as removed."""
+        """Record that labels are in the graph and not marked as removed.
+
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Labels that were not recorded yet.
+        """
         self.unmarked = grown(self.unmarked, int(labels.max(initial=-1)) + 1, 0)
         self.unmarked[labels] = True
         self.num_unmarked += len(labels)
 
 
 class SavedGraph(NamedTuple):
-    """The file of a graph, and the vectors added since it was written; `most` is their maximum number.
+    """The file of a graph, and the vectors added since it was written.
 
     A graph's file cannot grow in place, and the time to write it is proportional to all
     vectors.  So a small number of new vectors is written to another file, and added to
@@ -106,15 +121,28 @@ class SavedGraph(NamedTuple):
     """
 
     path: Path
+    #: Maximum number of added vectors.
     most: int
+    #: Labels of the added vectors, int64 (n,).
     labels: Labels
+    #: The added vectors, float32 (n, dimension).
     vectors: Floats
 
 
 class HNSWSearch(VectorSearch):
     """Approximate search in a graph of hnswlib.
 
-    Raises ImportError if hnswlib is not installed.
+    Parameters
+    ----------
+    dimension : int
+        Number of columns of the vectors.
+    settings : HNSWSettings, optional
+        How the graph is built and searched.
+
+    Raises
+    ------
+    ImportError
+        If hnswlib is not installed, or too old.
     """
 
     kind = "hnsw"
@@ -450,12 +478,26 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
 def find_lists(
     numbers: NDArray[np.uint32], size: int, width: int, levels: NDArray[np.int64], starts: NDArray[np.int64]
 ) -> tuple[int, int]:
-    """Fill `levels` with the number of lists of each vector, and `starts` with the position of its first list.
+    """Find the lists of each vector above the bottom level.
 
-    For each vector, `numbers` contain the bytes of its lists, and then the lists, each
-    of `width` numbers.  `size` is the number of bytes before the file's end, also if
-    not a multiple of 4.  Returns the first vector whose lists are incomplete, or the
-    number of vectors, and the position at which reading stopped.
+    Parameters
+    ----------
+    numbers : uint32
+        For each vector the bytes of its lists, and then the lists.
+    size : int
+        Number of bytes before the file's end, also if not a multiple of 4.
+    width : int
+        Numbers of a list.
+    levels : int64 (n,)
+        Receives the number of lists of each vector.
+    starts : int64 (n,)
+        Receives the position of its first list.
+
+    Returns
+    -------
+    tuple of int
+        The first vector whose lists are incomplete, or n, and the position at which
+        reading stopped.
     """
     position = 0
     for node in range(levels.shape[0]):

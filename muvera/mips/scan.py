@@ -90,7 +90,7 @@ _MERGED = 2
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Pairs of columns, and the centroids of each pair, which make the codes of vectors.
+    """Pairs of columns and their centroids, which make the codes of vectors.
 
     Parameters
     ----------
@@ -111,7 +111,17 @@ class Codebook:
 
     @classmethod
     def fit(cls, sample: Floats) -> Codebook:
-        """Fit the pairs and the centroids to a sample of vectors, float32 (n, dimension)."""
+        """Fit the pairs and the centroids to a sample of vectors.
+
+        Parameters
+        ----------
+        sample : float32 (n, dimension)
+            At least one vector.
+
+        Returns
+        -------
+        Codebook
+        """
         columns = _paired_columns(sample.astype(np.float64).var(axis=0))
         starts = np.random.default_rng(1).permutation(max(len(sample), CENTROIDS))[:CENTROIDS] % len(sample)
         fitted = cls(columns, np.empty_like(cls.empty(len(columns)).centroids))
@@ -129,11 +139,32 @@ class Codebook:
         return self.pairs // STEP
 
     def new_codes(self, rows: int) -> NDArray[np.uint8]:
-        """Return zero codes of `rows` vectors, uint8 (blocks, steps * STEP / 2, BLOCK)."""
+        """Return zero codes of vectors.
+
+        Parameters
+        ----------
+        rows : int
+            Number of vectors.
+
+        Returns
+        -------
+        uint8 (blocks, steps * STEP / 2, BLOCK)
+        """
         return np.zeros((-(-rows // BLOCK), self.pairs // 2, BLOCK), np.uint8)
 
     def paired(self, vectors: Floats) -> Floats:
-        """Return vectors with their columns in the order of pairs, padded with zeros."""
+        """Return vectors with their columns in the order of pairs.
+
+        Parameters
+        ----------
+        vectors : float32 (n, dimension)
+            Vectors to encode or to search for.
+
+        Returns
+        -------
+        float32 (n, 2 * pairs)
+            Padded with zeros.
+        """
         paired = np.zeros((len(vectors), 2 * self.pairs), np.float32)
         paired[:, : len(self.columns)] = vectors[:, self.columns]
         return paired
@@ -164,7 +195,19 @@ class Codebook:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The codes (in blocks) and the bytes of consecutive rows from `first` on, saved in `folder`."""
+    """The codes and the bytes of consecutive rows.
+
+    Parameters
+    ----------
+    first : int
+        First row.
+    codes : uint8 (blocks, bytes, BLOCK)
+        Codes, see :meth:`Codebook.new_codes`.
+    bytes : int8 (n, depth)
+        Rounded vectors.
+    folder : Path, optional
+        Folder with the saved files; None if they are not saved yet.
+    """
 
     first: int
     codes: NDArray[np.uint8]
@@ -179,21 +222,26 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class _Searched:
-    """The rows that a search can return: as a mask, and as one bit per row in words for each part."""
+    """The rows that a search can return."""
 
     parts: tuple[Part, ...]
+    #: True for each label that is not removed; with `parts`, the key of the cache.
     alive: NDArray[np.bool_]
+    #: True for each row that the search can return.
     visible: NDArray[np.bool_]
+    #: Number of these rows.
     count: int
+    #: The same as `visible` for each part, one bit per row.
     words: list[NDArray[np.uint64]]
 
 
 class ScanSearch(VectorSearch):
-    """Search by reading a short code of every vector: 4 bits per pair of columns, which has 16 centroids.
+    """Search by reading a short code of every vector.
 
-    The best by codes are ordered by bytes.  Results are bit-identical for any number of
-    threads.  The centroids are fitted on the first vectors; adding and removing vectors
-    is cheap, and saving writes only new codes and bytes.
+    A code has 4 bits per pair of columns, which has 16 centroids.  The best by codes
+    are ordered by bytes.  Results are bit-identical for any number of threads.  The
+    centroids are fitted on the first vectors; adding and removing vectors is cheap, and
+    saving writes only new codes and bytes.
     """
 
     kind = "scan"
@@ -227,7 +275,10 @@ class ScanSearch(VectorSearch):
         self._parts, self._labels, self._sums, self._units = parts, labels, sums, units
 
     def _merged(self, parts: tuple[Part, ...], first: int, may: Callable[[Part], bool]) -> tuple[Part, ...]:
-        """Merge the parts from `first` on into one, with parts before them that are small and `may` be merged."""
+        """Merge the parts from `first` on into one.
+
+        Small parts before them that `may` be merged are included.
+        """
         rows = sum(part.count for part in parts[first:])
         while rows and first and may(parts[first - 1]) and parts[first - 1].count <= _MERGED * rows:
             first -= 1
@@ -245,7 +296,10 @@ class ScanSearch(VectorSearch):
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
 
     def _fit(self, vectors: Floats, threads: int | None) -> None:
-        """Fit the centroids on a sample of the stored vectors and of new ones, and encode the stored ones again."""
+        """Fit the codebook on a sample of stored and new vectors.
+
+        Encode the stored vectors again.
+        """
         stored = len(self._labels)
         total = stored + len(vectors)
         picked = np.sort(np.random.default_rng(0).permutation(total)[:_SAMPLE])
@@ -300,7 +354,10 @@ class ScanSearch(VectorSearch):
         run_in_ranges(work, split_by_count(len(queries), _TOGETHER), threads, products_of)
 
     def _searched(self, allowed: Labels | None) -> _Searched:
-        """Return the parts with the rows that a search may return: `allowed` ones, or all that are not removed."""
+        """Return the rows that a search may return.
+
+        These are the rows of `allowed` labels, or all that are not removed.
+        """
         parts, alive, cached = self._parts, self._alive, self._cached
         if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
             return cached
@@ -441,7 +498,7 @@ class ScanSearch(VectorSearch):
 def _read_array(
     path: Path, like: NDArray[Any], length: int | None = None, *, mmap: bool = False
 ) -> NDArray[Any]:
-    """Read an array with the dtype and the shape of `like`, and perhaps another `length`."""
+    """Read an array with the dtype and the shape of `like`, or of another `length`."""
     array = load_npy(path, mmap=mmap)
     shape = like.shape if length is None else (length, *like.shape[1:])
     if array.dtype != like.dtype or array.shape != shape:
@@ -452,10 +509,11 @@ def _read_array(
 
 
 def _paired_columns(spreads: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return an order of columns in which pairs, and steps of pairs, combine large and small spreads.
+    """Return an order of columns by their spreads.
 
-    With such pairs, 4 bits lose less.  With such steps, the entries of a step, whose
-    sum is one byte, lose less.
+    Pairs, and steps of pairs, combine large and small spreads.  With such pairs, 4 bits
+    lose less.  With such steps, the entries of a step, whose sum is one byte, lose
+    less.
     """
     order = np.argsort(-spreads, kind="stable")
     half = -(-len(order) // 2)

@@ -298,11 +298,12 @@ def explain(query: AnyArray, document: AnyArray) -> Explanation:
 def carve_queries(queries: MultiVectorsLike, tau: float) -> MultiVectors:
     """Merge similar query tokens, so that a search needs fewer inner products.
 
-    This is the ball carving of MUVERA, section 3.2.  Each ball of similar tokens is replaced by their sum.  The first token that is in no
-    ball starts the next ball; every later free token whose cosine with it is at least
-    `tau` joins this ball.  A ball matches one document token, so a score is at most the
-    Chamfer similarity (up to rounding).  Both are equal if all tokens of each ball have
-    the same best document token.
+    This is the ball carving of MUVERA, section 3.2.  Each ball of similar tokens is
+    replaced by their sum.  The first token that is in no ball starts the next ball;
+    every later free token whose cosine with it is at least `tau` joins this ball.  A
+    ball matches one document token, so a score is at most the Chamfer similarity (up to
+    rounding).  Both are equal if all tokens of each ball have the same best document
+    token.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Write files and folders atomically: beside their target, synced, then renamed; checksums of files.
+"""Write files and folders atomically, and compute checksums of files.
+
+They are written beside their target, synced, and then renamed.
 
 A folder that will become ``NAME`` is first called ``.NAME.PURPOSE-RANDOM``.  Before it
 is created, ``.NAME.lock-RANDOM`` is locked; the system frees that lock when the process
@@ -61,9 +63,24 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a new, empty file, which becomes `target` if the block ends without an error.
+    """Yield a new file, which becomes `target` if the block ends without an error.
 
-    Raises FileExistsError if `target` is a folder, or exists and `overwrite` is False.
+    Parameters
+    ----------
+    target : path
+        File to write.
+    overwrite : bool
+        Replace an existing file.
+
+    Yields
+    ------
+    Path
+        Empty file beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` is a folder, or exists and `overwrite` is False.
     """
     target = as_path(target).absolute()
     if target.is_dir():
@@ -83,7 +100,7 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step: readers see the old content or the new."""
+    """Replace the file at `path` in one step: readers see the old or the new content."""
     with atomic_file(path, overwrite=True) as beside:
         beside.write_bytes(content)
 
@@ -108,7 +125,10 @@ def read_json(path: Path) -> Any:
 
 
 def content_checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of a JSON object, independent of the order and white space of its text."""
+    """Return the SHA-256 of a JSON object.
+
+    It does not depend on the order and the white space of the object's text.
+    """
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -119,10 +139,22 @@ def described_file(path: Path) -> dict[str, Any]:
 
 
 def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | None = None) -> None:
-    """Raise ValueError unless a file matches its description from :func:`described_file`.
+    """Raise ValueError unless a file is as described.
 
-    `thorough`: True compares the checksum, False only the size; default: the checksum
-    of files up to 256 MiB.
+    Parameters
+    ----------
+    path : Path
+        File to check.
+    described : dict
+        Size and checksum from :func:`described_file`.
+    thorough : bool, optional
+        True compares the checksum, for which the whole file is read; False compares
+        only the size.  Default: True for files up to 256 MiB.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, or was changed.
     """
     if not path.is_file():
         raise ValueError(
@@ -155,12 +187,30 @@ def _checksum(path: Path) -> str:
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Yield a folder beside `target` to fill, which becomes `target` if the block ends without an error.
+    """Yield a folder to fill, which becomes `target` if the block ends without an error.
 
-    Raises FileExistsError if `target` is a file, or if it is not empty and either
-    `overwrite` is False or a file in it matches none of the patterns `own`.  Linux
-    exchanges both folders in one step; elsewhere, the next call restores `target` after
-    a kill.
+    Linux exchanges both folders in one step; elsewhere, the next call restores `target`
+    after a kill.
+
+    Parameters
+    ----------
+    target : path
+        Folder to write.
+    overwrite : bool
+        Replace a folder that is not empty.
+    own : sequence of str, optional
+        Patterns of the files that may be replaced.  Default: all.
+
+    Yields
+    ------
+    Path
+        Empty folder beside the target.
+
+    Raises
+    ------
+    FileExistsError
+        If `target` is a file, or is not empty and either `overwrite` is False or a file
+        in it matches none of the patterns.
     """
     target = as_path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -291,7 +341,7 @@ def _sibling(target: Path, purpose: str, mark: str) -> Path:
 
 
 def _try_lock(path: Path) -> filelock.BaseFileLock | None:
-    """Return a held lock, or None if another process holds it or has removed its file."""
+    """Return a held lock; None if another process holds it or removed its file."""
     if path.is_symlink():  # older versions of filelock would empty the file behind it
         return None
     lock = filelock.FileLock(path)

@@ -1,4 +1,4 @@
-"""Argument checks, imports of optional libraries, and numbers with nouns for messages."""
+"""Argument checks, imports of optional libraries, and parts of messages."""
 
 from __future__ import annotations
 
@@ -73,9 +73,29 @@ def has_repeats(values: NDArray[np.integer[Any]]) -> bool:
 def require_int(
     name: str, value: object, minimum: int | None = None, maximum: int | None = None, *, hint: str = ""
 ) -> int:
-    """Return `value` as an int; raise TypeError for bools and floats, ValueError if it is out of bounds.
+    """Return `value` as an int.
 
-    `hint` is the last sentence of every message: what to do.
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        An int of Python or NumPy.
+    minimum, maximum : int, optional
+        Bounds, which are allowed.
+    hint : str
+        Last sentence of every message: what to do.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If `value` is no int; bools and floats are none.
+    ValueError
+        If `value` is out of bounds.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an int, got {given(value)}. {hint}".rstrip())
@@ -87,7 +107,30 @@ def require_int(
 def require_number(
     name: str, value: object, minimum: float | None = None, maximum: float | None = None, *, hint: str = ""
 ) -> float:
-    """Return `value` as a float if it is finite and within the bounds, see :func:`require_int`."""
+    """Return `value` as a float.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        A number of Python or NumPy.
+    minimum, maximum : float, optional
+        Bounds, which are allowed.
+    hint : str
+        Last sentence of every message: what to do.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        If `value` is no number; bools are none.
+    ValueError
+        If `value` is not finite or out of bounds.
+    """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {given(value)}. {hint}".rstrip())
     try:
@@ -101,7 +144,22 @@ def require_number(
 
 
 def require_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
+    """Raise ValueError unless `value` is one of `choices`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in messages.
+    value : object
+        Given value.
+    choices : iterable
+        Allowed values.
+
+    Raises
+    ------
+    ValueError
+        If `value` is none of them.
+    """
     known = list(choices)
     if value not in known:
         listed = ", ".join(choice if isinstance(choice, str) else repr(choice) for choice in known)
@@ -129,16 +187,42 @@ def _require_within(
 def counted(number: int, singular: str, plural: str | None = None) -> str:
     """Return a number with its noun, such as "1,200 documents".
 
-    `plural` is by default the singular with an s.
+    Parameters
+    ----------
+    number : int
+        How many.
+    singular : str
+        Noun of one.
+    plural : str, optional
+        Noun of several.  Default: the singular with an s.
+
+    Returns
+    -------
+    str
     """
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import `module`, such as ``"pyarrow.parquet"``, for a purpose such as ``"Reading Parquet"``.
+    """Import a module of an optional library.
 
-    The ImportError of a missing library names the extra of ``muvera-toolkit`` that
-    installs it.
+    Parameters
+    ----------
+    module : str
+        Such as ``"pyarrow.parquet"``.
+    extra : str
+        The extra of ``muvera-toolkit`` that installs the library.
+    purpose : str
+        What needs it, such as ``"Reading Parquet"``.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        If the library is missing; the message names the extra.
     """
     try:
         return importlib.import_module(module)

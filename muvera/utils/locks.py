@@ -31,7 +31,10 @@ def renew_after_fork(owner: Any) -> None:
 
 
 def hold_during_fork(owner: Any) -> None:
-    """Hold ``owner._locks`` during a fork, because the library that they protect has locks, too; then renew them."""
+    """Hold ``owner._locks`` during a fork; then renew them.
+
+    The library that they protect has locks, too, which must be free in the child.
+    """
     _DATABASES.add(owner)
     _OWNERS.add(owner)
 
@@ -57,11 +60,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class ReadersWriterLock:
-    """A lock that several readers share and a writer holds alone; no reader overtakes a waiting writer.
+    """A lock that several readers share and a writer holds alone.
 
-    A reader holds one of several plain locks; a writer holds all of them.  Plain locks
-    are safe from interrupts: a ``with`` statement always releases them.  A lock that
-    Python code releases could stay held after an interrupt.
+    No reader overtakes a waiting writer.  A reader holds one of several plain locks; a
+    writer holds all of them.  Plain locks are safe from interrupts: a ``with``
+    statement always releases them.  A lock that Python code releases could stay held
+    after an interrupt.
 
     The lock is not reentrant: a thread that holds it must not acquire it again.
     """

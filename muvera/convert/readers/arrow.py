@@ -120,7 +120,7 @@ def _files(path: Path, suffix: str) -> list[Path]:
 
 
 def _open_parquet(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a .parquet file, or a folder of them, with a column of lists of lists of floats."""
+    """Open a .parquet file, or a folder of them."""
     pq = import_extra("pyarrow.parquet", "parquet", "Reading Parquet")
     files = _files(path, ".parquet")
     count = sum(pq.read_metadata(file).num_rows for file in files)
@@ -138,7 +138,7 @@ def _open_parquet(path: Path, *, column: str | None = None, id_column: str | Non
 
 
 def _open_arrow(path: Path, *, column: str | None = None, id_column: str | None = None) -> Source:
-    """Open a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats."""
+    """Open a .arrow or .feather file, or a saved Hugging Face dataset."""
     pa = import_extra("pyarrow", "parquet", "Reading Arrow files")
     files = _files(path, ".arrow")
 
@@ -226,6 +226,16 @@ def _is_arrow(path: Path) -> bool:
 
 READERS = (
     Reader("lancedb", _is_lancedb, _open_lancedb),
-    Reader("parquet", _is_parquet, _open_parquet),
-    Reader("arrow", _is_arrow, _open_arrow),
+    Reader(
+        "parquet",
+        _is_parquet,
+        _open_parquet,
+        "a .parquet file, or a folder of them, with a column of lists of lists of floats",
+    ),
+    Reader(
+        "arrow",
+        _is_arrow,
+        _open_arrow,
+        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats",
+    ),
 )

@@ -41,9 +41,23 @@ _TOKENS_PER_TASK = 4096
 class Codec:
     """Decoder of codes and packed residuals into float32 vectors.
 
-    `weights` (2 ** nbits,) are the values that the buckets add to a coordinate; `table`
-    (256, 8 // nbits) has those of each byte, if its bits are not laid out as in PLAID.
-    With `normalize`, vectors have norm 1, as in PLAID.
+    Parameters
+    ----------
+    centroids : float (c, dimension)
+        Centroids of the tokens.
+    weights : float (2 ** nbits,)
+        Value that each residual bucket adds to a coordinate.
+    nbits : {1, 2, 4, 8}
+        Bits per coordinate, as read from a file.
+    normalize : bool
+        Scale vectors to norm 1, as PLAID does.
+    table : float32 (256, 8 // nbits), optional
+        Values of each byte's coordinates, if its bits are not laid out as in PLAID.
+
+    Raises
+    ------
+    ValueError
+        If `nbits` is none of these numbers, or an array has another shape.
     """
 
     def __init__(
@@ -69,11 +83,42 @@ class Codec:
         self._normalize = normalize
 
     def rows(self, count: int, codes: RowArray | _ChunkedRows, packed: RowArray | _ChunkedRows) -> LazyRows:
-        """Return the vectors of codes and residuals, decoded when they are used."""
+        """Return the vectors of codes and residuals, decoded when they are used.
+
+        Parameters
+        ----------
+        count : int
+            Number of vectors.
+        codes : array (count,)
+            Centroid numbers.
+        packed : array (count, dimension * nbits // 8)
+            Residuals.
+
+        Returns
+        -------
+        LazyRows
+        """
         return LazyRows((count, self.dimension), lambda key: self.decode(codes[key], packed[key]))
 
     def decode(self, codes: NDArray[Any], packed: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the vectors (n, dimension) of codes (n,) and residuals uint8 (n, dimension * nbits // 8)."""
+        """Return the vectors of codes and residuals.
+
+        Parameters
+        ----------
+        codes : int (n,)
+            Centroid numbers.
+        packed : uint8 (n, dimension * nbits // 8)
+            Residuals.
+
+        Returns
+        -------
+        float32 (n, dimension)
+
+        Raises
+        ------
+        ValueError
+            If the arrays have other shapes or dtypes, or a centroid does not exist.
+        """
         shapes = codes.shape[:1], (len(codes), self.dimension * self.nbits // 8)
         typed = codes.dtype.kind in "iu" and packed.dtype == np.uint8
         if not typed or (codes.shape, packed.shape) != shapes:
@@ -203,7 +248,7 @@ def _ragatouille_ids(file: Path, count: int) -> list[str]:
 
 
 def _open_fast_plaid(path: Path) -> FlatSource:
-    """Open metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index).
+    """Open a fast-plaid or next-plaid index.
 
     Each chunk has files of its own, or since fast-plaid 1.7 a part of merged ones.  A
     small index keeps exact vectors in ``embeddings.npy``, which are preferred if their
@@ -282,7 +327,7 @@ def _is_pylate(path: Path) -> bool:
 
 
 def _open_pylate(path: Path) -> FlatSource:
-    """Open plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)."""
+    """Open an index of PyLate, on fast-plaid, ColBERT's files, Voyager or ScaNN."""
     path = _pylate_root(path)
     names = _map(path, _PLAID_MAP)
     if names.is_file():
@@ -462,11 +507,21 @@ def _has(*names: str) -> Callable[[Path], bool]:
 
 READERS = (
     # PyLate's folders contain the files of PLAID.
-    Reader("pylate", _is_pylate, _open_pylate),
+    Reader(
+        "pylate",
+        _is_pylate,
+        _open_pylate,
+        "plaid_ids_to_documents_ids.pkl, index.voyager or doc_id_to_embedding_range.pkl (an index of PyLate)",
+    ),
     # A folder can contain a PLAID index and the WARP index made from it.  PLAID comes
     # first: it keeps the token order.
     Reader("plaid", _has("metadata.json", "centroids.pt"), _open_plaid),
     Reader("warp", _has("sizes.compacted.pt", "codes.compacted.pt"), _open_warp),
-    Reader("fast_plaid", _has("metadata.json", "centroids.npy", "bucket_weights.npy"), _open_fast_plaid),
+    Reader(
+        "fast_plaid",
+        _has("metadata.json", "centroids.npy", "bucket_weights.npy"),
+        _open_fast_plaid,
+        "metadata.json with centroids.npy and bucket_weights.npy (a fast-plaid or next-plaid index)",
+    ),
     Reader("byaldi", _has("index_config.json.gz", "embeddings"), _open_byaldi),
 )

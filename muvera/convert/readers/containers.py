@@ -192,7 +192,7 @@ def _is_npy(path: Path) -> bool:
 
 
 def _open_npy(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets."""
+    """Open a .npy file, or a folder of .npy files with usual names."""
     folder = path.parent if path.is_file() else path
     files = {other.stem: other for other in sorted(folder.iterdir()) if other.suffix in (".npy", ".json")}
     if path.is_file():
@@ -220,7 +220,7 @@ def _values(file: Path) -> Any:
 
 
 def _open_npz(path: Path, *, part: str = "docs") -> Source:
-    """Open a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document.
+    """Open a .npz file.
 
     Members that are stored without compression stay on disk.
     """
@@ -260,7 +260,7 @@ _SAFETENSORS_TYPES = {
 
 
 def _open_safetensors(path: Path, *, part: str = "docs") -> Source:
-    """Open a .safetensors file with tokens and offsets or lengths, or one tensor per document.
+    """Open a .safetensors file.
 
     It has an 8-byte header length, a JSON header with texts under ``__metadata__``
     (perhaps ``ids``, a JSON list), and the bytes of the tensors, which are
@@ -298,7 +298,7 @@ def _of_bfloat16(bits: NDArray[np.uint16]) -> LazyRows:
 
 
 def _open_hdf5(path: Path, *, part: str = "docs") -> Source:
-    """Open a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document.
+    """Open an HDF5 file.
 
     Links, external storage and virtual datasets are refused, because they lead to other
     files.
@@ -329,7 +329,7 @@ _ZARR_CODECS = frozenset(
 
 
 def _open_zarr(path: Path, *, part: str = "docs") -> Source:
-    """Open a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document.
+    """Open a zarr group.
 
     Codecs that can run programs, such as ``pickle``, are refused.
     """
@@ -377,10 +377,33 @@ def _is_file(suffix: str) -> Callable[[Path], bool]:
 
 READERS = (
     Reader(
-        "zarr", lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")), _open_zarr
+        "zarr",
+        lambda path: any((path / name).is_file() for name in ("zarr.json", ".zgroup")),
+        _open_zarr,
+        "a zarr group (zarr.json or .zgroup) with tokens and offsets or lengths, or one array per document",
     ),
-    Reader("npz", _is_file(".npz"), _open_npz),
-    Reader("safetensors", _is_file(".safetensors"), _open_safetensors),
-    Reader("hdf5", lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"), _open_hdf5),
-    Reader("npy", _is_npy, _open_npy),
+    Reader(
+        "npz",
+        _is_file(".npz"),
+        _open_npz,
+        "a .npz file with tokens and lengths or offsets, with emb_0, emb_1, ..., or one array per document",
+    ),
+    Reader(
+        "safetensors",
+        _is_file(".safetensors"),
+        _open_safetensors,
+        "a .safetensors file with tokens and offsets or lengths, or one tensor per document",
+    ),
+    Reader(
+        "hdf5",
+        lambda path: starts_with(path, b"\x89HDF\r\n\x1a\n"),
+        _open_hdf5,
+        "a .h5 or .hdf5 file with tokens and offsets or lengths, or one dataset per document",
+    ),
+    Reader(
+        "npy",
+        _is_npy,
+        _open_npy,
+        "a .npy file, or a folder with tokens.npy, vectors.npy or embeddings.npy with lengths or offsets",
+    ),
 )

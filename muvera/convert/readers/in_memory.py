@@ -20,10 +20,26 @@ _MASKS = ("masks", "mask", "attention_mask")
 
 
 def open_object(value: Any, *, mask: Any = None, ids: IdsLike | None = None) -> Source:
-    """Return embeddings in memory as a source; a generator is read once, in bounded memory.
+    """Return embeddings in memory as a source.
 
-    `mask` (n, longest) is True for the real tokens of a padded array.  Without it, rows
-    of zeros are padding.
+    Parameters
+    ----------
+    value : MultiVectors, array, list, generator or dict
+        Embeddings in one of the forms above.  A generator is read once, in bounded
+        memory.
+    mask : array_like (n, longest), optional
+        True for the real tokens of a padded array.  Default: rows of zeros are padding.
+    ids : sequence of int or of str, optional
+        External ids, unique.  Default: the ids of `value`, or the positions.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` has none of the forms.
     """
     if isinstance(value, MultiVectors):
         return FlatSource.of(value if ids is None else value.with_ids(ids), "memory")

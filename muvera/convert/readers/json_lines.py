@@ -34,7 +34,7 @@ _Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _open(path: Path, *, field: str | None = None, id_field: str | None = None) -> Source:
-    """Open a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's rows.
+    """Open a .jsonl, .ndjson or .json file, which may be compressed by gzip.
 
     `field` and `id_field` are paths in a row (default: detected).
     """
@@ -222,4 +222,11 @@ def _matches(path: Path) -> bool:
     return path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json"))
 
 
-READERS = (Reader("jsonl", _matches, _open),)
+READERS = (
+    Reader(
+        "jsonl",
+        _matches,
+        _open,
+        "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's rows",
+    ),
+)
