@@ -466,7 +466,10 @@ def score_among(
 
 
 def _products(vectors: Floats, queries: Floats, threads: int | None) -> Floats:
-    """Return the inner products of :func:`padded` queries and vectors, float32 (m, n)."""
+    """Return the inner products of :func:`padded` queries and vectors.
+
+    The result is float32 (m, n).
+    """
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
     flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)

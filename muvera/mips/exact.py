@@ -122,7 +122,10 @@ class ExactSearch(VectorSearch):
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
 
     def _byte_products(self, queries: Floats, threads: int | None) -> Floats:
-        """Return the products of queries, rounded to 16 bits, with all rounded vectors."""
+        """Return the products of rounded queries with all rounded vectors, (m, n).
+
+        Queries are rounded to 16 bits.
+        """
         numbers, sums, units = (column.values for column in self._columns[1:-1])
         halves = np.zeros((2 * len(queries), numbers.shape[1]), np.uint8)
         query_units = np.empty(len(queries), np.float32)

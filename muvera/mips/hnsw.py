@@ -259,7 +259,10 @@ class HNSWSearch(VectorSearch):
         best[1][:, :k] = np.take_along_axis(products, order, 1)
 
     def _require_current(self) -> None:
-        """Raise RuntimeError if another copy was extended instead of this one, which removed labels of this one."""
+        """Raise RuntimeError if another copy was extended instead of this one.
+
+        The other copy has removed labels of this one.
+        """
         if any(self._addition in numbers for numbers in self._graph.abandoned):
             raise RuntimeError(
                 "Another copy of this graph was extended after this one. Copies share the graph, so only the copy "
@@ -315,7 +318,7 @@ class HNSWSearch(VectorSearch):
         self._saved = SavedGraph(path, max(_FEW, len(self) // _SHARE), *added)
 
     def read(self, folder: Path, saved: SavedState) -> None:
-        """Read the graph's file, the norms, and the vectors added since the file was written."""
+        """Read the graph, the norms, and the vectors added since it was written."""
         (path,) = saved.kept or [folder / GRAPH]
         labels, marked = _check(path, self.dimension, self.settings.m)
         added, vectors = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
@@ -409,10 +412,10 @@ def _require_hnswlib(library: ModuleType) -> None:
 
 
 def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_]]:
-    """Return the labels of a file's vectors, and True for each that is marked as removed.
+    """Return the labels of a file's vectors.
 
-    Raises ValueError if the file is damaged, or if it has another `dimension` (without
-    the padding) or `m`.
+    Also return True for each vector that is marked as removed.  Raises ValueError if
+    the file is damaged, or if it has another `dimension` (without the padding) or `m`.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEADER.size)
@@ -456,7 +459,10 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
 
 
 def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
-    """Check the bytes after the vectors: the links of each vector at the levels above the bottom."""
+    """Check the links above the bottom level.
+
+    They are in the bytes after the vectors.
+    """
     width = header.upper_links + 1
     levels, starts = np.zeros(header.vectors, np.int64), np.zeros(header.vectors, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
@@ -514,7 +520,7 @@ def find_lists(
 
 
 def _require_targets(path: Path, lists: NDArray[np.void], present: NDArray[np.bool_]) -> None:
-    """Raise ValueError if a list is too long, or if the target of a link is not `present`."""
+    """Raise ValueError if a list is too long, or a link has no target in `present`."""
     counts, links = lists["count"], lists["targets"]
     targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
     if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():

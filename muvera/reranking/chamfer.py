@@ -1,8 +1,9 @@
-"""Exact Chamfer similarity (MaxSim) of texts and of spans: Chamfer(Q, P) = sum over q of max over p of <q, p>.
+"""Exact Chamfer similarity (MaxSim) of texts and of spans.
 
-Inner products add along the dimension with fused multiply-adds, and scores add over
-query tokens in their order.  So a score has the same bits in any batch, with any other
-documents and any number of threads.
+Chamfer(Q, P) = sum over q of max over p of <q, p>.  Inner products add along the
+dimension with fused multiply-adds, and scores add over query tokens in their order.  So
+a score has the same bits in any batch, with any other documents and any number of
+threads.
 
 A span is a range of a document's tokens, such as a sentence (AGRaME, arXiv
 2405.15028).  Spans of different documents are compared by ``score(span) + alpha *
@@ -368,7 +369,8 @@ def score_spans(query: AnyArray, document: AnyArray, spans: AnyArray) -> NDArray
 
     Examples
     --------
-    >>> score_spans([[1.0, 0.0]], [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]], [[0, 2], [2, 3]])
+    >>> document = [[0.5, 0.0], [0.75, 0.0], [1.0, 0.0]]
+    >>> score_spans([[1.0, 0.0]], document, [[0, 2], [2, 3]])
     array([0.75, 1.  ], dtype=float32)
     """
     queries, documents = checked_text(query, "query"), checked_text(document, "document")
@@ -542,7 +544,7 @@ def _checked(queries: MultiVectorsLike, documents: MultiVectorsLike) -> tuple[Mu
 def _span_scores(
     queries: MultiVectors, documents: MultiVectors, bounds: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the scores of one query with ranges of the documents' tokens, float32 (m,)."""
+    """Return the scores of one query with ranges of tokens, float32 (m,)."""
     # Text i has the tokens from offsets[i] to offsets[i + 1]: every second text is a
     # span.
     spans = 2 * np.arange(len(bounds))
@@ -550,7 +552,7 @@ def _span_scores(
 
 
 def _checked_spans(spans: AnyArray, name: str, tokens: int) -> NDArray[np.int64]:
-    """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise TypeError or ValueError."""
+    """Return the spans of a document of `tokens` tokens, int64 (m, 2), or raise."""
     array = as_array(spans, name)
     if array.size == 0:
         array = np.empty((0, 2), np.int64)

@@ -1,4 +1,7 @@
-"""Fusion: merge rankings of one query, whose scores can have different scales, into one."""
+"""Fusion: merge rankings of one query into one.
+
+Their scores can have different scales.
+"""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def atomic_file(target: str | os.PathLike[str], overwrite: bool = False) -> Iter
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file at `path` in one step: readers see the old or the new content."""
+    """Replace a file in one step: readers see the old content or the new."""
     with atomic_file(path, overwrite=True) as beside:
         beside.write_bytes(content)
 
@@ -187,7 +187,7 @@ def _checksum(path: Path) -> str:
 def atomic_folder(
     target: str | os.PathLike[str], overwrite: bool = False, *, own: Sequence[str] | None = None
 ) -> Iterator[Path]:
-    """Yield a folder to fill, which becomes `target` if the block ends without an error.
+    """Yield a folder, which becomes `target` if the block ends without an error.
 
     Linux exchanges both folders in one step; elsewhere, the next call restores `target`
     after a kill.

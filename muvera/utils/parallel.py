@@ -154,7 +154,10 @@ def run_in_ranges(
 
 
 def _end(left: deque[tuple[int, int]], helpers: list[Future[None]]) -> None:
-    """Drop the waiting ranges, cancel the helpers that have not begun, await the others."""
+    """Drop the waiting ranges and end the helpers.
+
+    Cancel helpers that have not begun, and wait for the others.
+    """
     left.clear()
     for helper in helpers:
         if not helper.cancel():
