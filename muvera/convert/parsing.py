@@ -368,12 +368,19 @@ _ARRAYS: dict[str, Any] = {
 
 
 def load_plain(content: bytes, source: str) -> Any:
-    """Read a pickle of dicts, lists, tuples, sets, strings, bytes, and numbers of Python or NumPy."""
+    """Read a pickle of plain data.
+
+    It may have dicts, lists, tuples, sets, strings, bytes, and numbers of Python or
+    NumPy.
+    """
     return load_pickle(content, source, _PLAIN)
 
 
 def load_npy_safely(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy file: memory-mapped numbers, or objects as :func:`read_objects` returns them."""
+    """Return the array of a .npy file.
+
+    Numbers are memory-mapped; objects are as :func:`read_objects` returns them.
+    """
     if path.is_file():
         with path.open("rb") as stream:
             if read_npy_header(stream, path.name).dtype.hasobject:
@@ -382,7 +389,10 @@ def load_npy_safely(path: Path) -> NDArray[Any]:
 
 
 def read_objects(stream: IO[bytes], source: str) -> NDArray[Any]:
-    """Return an array of plain objects or arrays, which NumPy pickles after the header of a .npy file."""
+    """Return an array of plain objects or arrays.
+
+    NumPy pickles them after the header of a .npy file.
+    """
     stored = load_pickle(stream.read(), source, _ARRAYS)
     if not isinstance(stored, _Array):
         raise ReadError(f"{source} must contain an array, got a {type(stored).__name__}. Copy it again.")
@@ -406,7 +416,7 @@ _MAX_AXES = 32
 
 
 class _Storages:
-    """Storages of a file, memory-mapped, and the functions that describe tensors in them."""
+    """Memory-mapped storages of a file, and the functions that describe tensors."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, root: str) -> None:
         self._archive = archive
@@ -421,7 +431,10 @@ class _Storages:
         }
 
     def storage(self, pid: Any) -> NDArray[Any]:
-        """Return the numbers of the storage that ``("storage", class, key, device, count)`` names."""
+        """Return the numbers of a storage.
+
+        Its persistent id is ``("storage", class, key, device, count)``.
+        """
         tag, kind, key, _, _ = pid
         # Accept only strings: hashing or printing nested shared tuples can take hours.
         texts = all(isinstance(part, str) for part in (tag, kind, key))
@@ -459,10 +472,10 @@ def _sizes(values: object) -> tuple[int, ...]:
 
 
 def read_torch(path: Path) -> Any:
-    """Return what ``torch.save`` of torch 1.6 or newer wrote: tensors in tuples, lists and dicts.
+    """Return what ``torch.save`` of torch 1.6 or newer wrote.
 
-    Tensors are views of the file; only bfloat16 is read, as float32.  A pickle of
-    anything else is refused.
+    The file may have tensors in tuples, lists and dicts.  Tensors are views of the
+    file; only bfloat16 is read, as float32.  A pickle of anything else is refused.
     """
     with naming_errors(str(path), "pt of torch 1.6 or newer"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
@@ -479,7 +492,10 @@ def read_torch(path: Path) -> Any:
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return an uncompressed member, as torch writes it: a compressed one can unpack to any size."""
+    """Return a member that is not compressed, as torch writes it.
+
+    A compressed one can unpack to any size.
+    """
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ReadError(f"{name} is compressed, which torch never does. Copy it again.")
     return archive.read(name)

@@ -1,4 +1,7 @@
-"""Writer of PLAID indexes, with the files of Stanford's ColBERT, and of torch's ``.pt`` files without torch."""
+"""Writer of PLAID indexes, with the files of Stanford's ColBERT.
+
+It writes torch's ``.pt`` files without torch.
+"""
 
 from __future__ import annotations
 
@@ -230,5 +233,8 @@ def _pickled_tensor(key: int, array: NDArray[Any]) -> bytes:
 
 
 def _pickled(value: object) -> bytes:
-    """Return the instructions of plain data, without the version and the end of their pickle."""
+    """Return the instructions of plain data.
+
+    The version and the end of their pickle are left out.
+    """
     return pickle.dumps(value, 2)[2:-1]

@@ -1,4 +1,7 @@
-"""The readable formats, detection of a path's format, and reading in a process with limits."""
+"""The readable formats, and detection of a path's format.
+
+A path can be read in a process with limits.
+"""
 
 from __future__ import annotations
 

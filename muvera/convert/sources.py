@@ -45,15 +45,18 @@ _CONTENT_ERRNOS = (errno.EINVAL, errno.EOVERFLOW)
 
 
 class ReadError(ValueError):
-    """Error of a reader whose message is already a sentence for the user, perhaps without the file."""
+    """Error of a reader whose message is a sentence for the user.
+
+    It may lack the name of the file.
+    """
 
 
 @contextmanager
 def naming_errors(place: str, format: str) -> Iterator[None]:
-    """Convert every error of the block but ImportError to a sentence that names the file.
+    """Convert errors of the block to a sentence that names the file.
 
-    Damage becomes a :class:`ReadError`, whatever a library raised for it; system errors
-    keep their class and number.
+    ImportError is raised unchanged.  Damage becomes a :class:`ReadError`, whatever a
+    library raised for it; system errors keep their class and number.
 
     Parameters
     ----------
@@ -98,7 +101,10 @@ def naming_errors_of(batches: Iterator[_Batch], place: str, format: str) -> Iter
 
 
 def _named(error: BaseException, place: str, format: str) -> BaseException:
-    """Return the error to raise: `error` itself if its message is a sentence that names the file."""
+    """Return the error to raise.
+
+    It is `error` itself if its message is a sentence that names the file.
+    """
     text = " ".join(str(error).split())
     number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
     named_before = number is not None or (isinstance(error, MemoryError) and place in text)
@@ -184,7 +190,8 @@ class Reader(NamedTuple):
     #: reader's options; the first paragraph of its docstring is "Open" and the files
     #: that identify the format.
     open_source: Callable[..., Source]
-    #: The files that identify the format.  Default: from the docstring of `open_source`.
+    #: The files that identify the format.  Default: from the docstring of
+    #: `open_source`.
     files: str = ""
 
     @property
@@ -202,7 +209,10 @@ class Reader(NamedTuple):
 
 
 class RowArray(Protocol):
-    """Array whose rows are read by slices: a memory map, an HDF5 dataset, or LazyRows."""
+    """Array whose rows are read by slices.
+
+    It can be a memory map, an HDF5 dataset, or LazyRows.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -113,7 +113,10 @@ def _checked_rule(rule: str | PoolingRule, factor: float) -> PoolingRule:
 
 
 def _pooled(tokens: NDArray[np.float32], factor: float, rule: PoolingRule) -> NDArray[np.float32]:
-    """Return a document's protected tokens and the means of the other tokens' clusters."""
+    """Return a document's protected tokens, and the means of its clusters.
+
+    The other tokens form the clusters.
+    """
     protected, others = np.split(tokens, [rule.protected])
     counted = len(tokens) if rule.count_protected else len(others)
     clusters = _ward_clusters(others, max(int(counted // factor), 1), rule.rows_as_points)

@@ -1,4 +1,7 @@
-"""Writers of token embeddings as arrays, and of document vectors for other vector searches."""
+"""Writers of token embeddings, and of document vectors.
+
+Document vectors are for other vector searches.
+"""
 
 from __future__ import annotations
 
@@ -335,7 +338,10 @@ _EF = 128
 
 
 def _write_opensearch(vectors: Gathered, folder: Path) -> None:
-    """Write ``mapping.json``, the request that creates the index, and the requests ``bulk-00000.ndjson``, ..."""
+    """Write the requests that create and fill an OpenSearch index.
+
+    They are ``mapping.json``, and ``bulk-00000.ndjson``, ``bulk-00001.ndjson``, ...
+    """
     if vectors.dimension > _MAX_DIMENSION:
         raise ValueError(
             f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
@@ -380,7 +386,10 @@ def opensearch_index(dimension: int, integer_ids: bool) -> dict[str, Any]:
 
 
 def _bulk_bodies(batches: Gathered) -> Iterator[str]:
-    """Yield the bodies of requests, with two lines per document: the action and the document."""
+    """Yield the bodies of requests.
+
+    A document has two lines: the action and the document.
+    """
     body = io.StringIO()
     for batch in batches:
         for name, vector in zip(batch.ids.tolist(), batch.tokens, strict=True):

@@ -1,4 +1,8 @@
-"""Documents in batches: bounded batches, samples of streams, windows as pseudo-queries, sources of PLAID codes."""
+"""Documents in batches.
+
+Bounded batches, samples of streams, windows as pseudo-queries, and sources of PLAID
+codes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ _SHRINKING = 0xC3
 
 
 def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of consecutive runs of documents with at most `max_tokens` tokens.
+    """Yield consecutive runs of documents with a limited number of tokens.
 
     Parameters
     ----------
@@ -64,7 +68,10 @@ def token_batches(offsets: NDArray[np.int64], max_tokens: int) -> Iterator[tuple
 
 
 def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[MultiVectors]:
-    """Yield consecutive slices of `collection` that share its memory, split as by :func:`token_batches`."""
+    """Yield consecutive slices of a collection, which share its memory.
+
+    They are split as by :func:`token_batches`.
+    """
     for start, stop in token_batches(collection.offsets, max_tokens):
         part = collection[start:stop]
         yield part if collection.has_ids else MultiVectors(part.tokens, part.offsets)
@@ -72,7 +79,10 @@ def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[Mu
 
 @runtime_checkable
 class CodedSource(Protocol):
-    """Source of documents whose tokens are stored as centroid numbers and packed residuals."""
+    """Source of documents whose tokens are PLAID codes.
+
+    A code is a centroid number and packed residuals.
+    """
 
     centroids: NDArray[np.float32]
     #: Value that each residual bucket adds to a coordinate, float32 (2 ** nbits,).
@@ -81,7 +91,11 @@ class CodedSource(Protocol):
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, centroid numbers (n_tokens,) and packed residuals (n_tokens, bytes)."""
+        """Yield documents with their codes.
+
+        A batch has documents, centroid numbers (n_tokens,) and packed residuals
+        (n_tokens, bytes).
+        """
         ...
 
 
@@ -95,7 +109,10 @@ def coded_source(documents: object) -> CodedSource | None:
 
 
 def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
-    """Return `documents` as an iterator of collections: the given ones, or one collection."""
+    """Return `documents` as an iterator of collections.
+
+    It yields the given collections, or one collection.
+    """
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
     if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
@@ -112,10 +129,11 @@ def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
 
 
 class DocumentSample:
-    """A uniform sample of streamed documents in bounded memory (reservoir sampling), for any division into batches.
+    """A uniform sample of streamed documents in bounded memory.
 
-    It has at most `most` documents, fewer if their vectors of `floats` or their tokens
-    would take too much memory.
+    It is drawn by reservoir sampling, and does not depend on the division into
+    batches.  It has at most `most` documents, fewer if their vectors of `floats` or
+    their tokens would take too much memory.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -154,7 +172,9 @@ class DocumentSample:
 
 
 def fit_share(documents: int) -> float:
-    """Return the share of a sample to fit encoders on if quality is measured on the rest.
+    """Return the share of a sample to fit encoders on.
+
+    Quality is measured on the rest.
 
     Parameters
     ----------

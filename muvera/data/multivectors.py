@@ -1,4 +1,4 @@
-"""MultiVectors: a collection of texts, each a set of token vectors, and the validation of user input."""
+"""MultiVectors: a collection of texts, each a set of token vectors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class MultiVectors:
         dtype: DTypeLike | None = None,
         name: str = "documents",
     ) -> MultiVectors:
-        """Join one (tokens, dimension) array per text; tensors on any device are accepted.
+        """Join one array (tokens, dimension) per text.
+
+        Tensors on any device are accepted.
 
         Parameters
         ----------
@@ -133,7 +135,10 @@ class MultiVectors:
     def _of(
         cls, tokens: TokenArray, offsets: NDArray[np.int64], ids: Ids | None, finite: bool = False
     ) -> MultiVectors:
-        """Make texts of valid arrays without checks, which take longer than a small search."""
+        """Make texts of valid arrays without checks.
+
+        Checks take longer than a small search.
+        """
         texts = object.__new__(cls)
         texts._set(tokens, offsets, ids, finite)
         return texts
@@ -199,7 +204,7 @@ class MultiVectors:
 
     @classmethod
     def from_arrow(cls, array: Any, ids: IdsLike | None = None) -> MultiVectors:
-        """Make texts from an Arrow array of lists of fixed-size lists of floats, one list per text.
+        """Make texts from an Arrow array, which has one list of vectors per text.
 
         Needs ``muvera-toolkit[parquet]``.
 
@@ -340,8 +345,9 @@ class MultiVectors:
     def __getitem__(self, key: slice | NDArray[Any] | list[int]) -> MultiVectors: ...
 
     def __getitem__(self, key: int | slice | NDArray[Any] | list[int]) -> TokenArray | MultiVectors:
-        """Return one text's tokens (int) or a collection with its ids (slice, positions or boolean mask).
+        """Return one text's tokens, or a collection of some texts with their ids.
 
+        An int selects one text; a slice, positions or a boolean mask select several.
         Consecutive texts share memory with this collection; others are copied.
         """
         if isinstance(key, (int, np.integer)):
@@ -461,7 +467,9 @@ class MultiVectors:
             )
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``: all or none.
+        """Write all files of the collection, or none.
+
+        They are ``tokens.npy``, ``lengths.npy`` and, if ids were given, ``ids.json``.
 
         Parameters
         ----------
@@ -541,12 +549,12 @@ def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[
 
 @lru_cache(maxsize=16)
 def _no_tokens(dimension: int, floats: bool) -> NDArray[Any]:
-    """Return an empty array of float32, or of float16 bits: the one that is not used."""
+    """Return an empty array of float32 or of float16 bits: the unused one."""
     return read_only_view(np.empty((0, dimension), np.float32 if floats else np.uint16))
 
 
 def as_multivectors(value: object, name: str = "documents") -> MultiVectors:
-    """Return MultiVectors, an array or a sequence of arrays (tokens, dimension) as MultiVectors.
+    """Return `value` as MultiVectors.
 
     Parameters
     ----------

@@ -61,7 +61,7 @@ _LARGEST_TOTAL = 2**62
 
 
 def as_array(value: object, name: str = "The array") -> NDArray[Any]:
-    """Return `value` as a NumPy array, from any device, without importing a tensor library.
+    """Return `value` as a NumPy array, without importing a tensor library.
 
     Parameters
     ----------
@@ -104,7 +104,9 @@ def as_array(value: object, name: str = "The array") -> NDArray[Any]:
 
 
 def as_tokens(value: object, name: str) -> TokenArray:
-    """Return floats as a C-contiguous float32 or float16 array; memory maps are not read.
+    """Return floats as a C-contiguous float32 or float16 array.
+
+    Memory maps are not read.
 
     Parameters
     ----------
@@ -152,7 +154,10 @@ def _as_floats(array: NDArray[Any], value: object, name: str) -> NDArray[Any]:
 
 
 def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
-    """Return row, column and requirement of the first number that is not finite or too large, or None."""
+    """Return the place of the first unusable number, or None.
+
+    The place is its row and column; the third entry is the requirement.
+    """
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
     index = first_beyond(bits, magnitude, limit)
@@ -165,7 +170,10 @@ def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
 
 
 def read_only_view(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view as a plain array, so that kernels are compiled only once."""
+    """Return a read-only view as a plain array.
+
+    So kernels are compiled only once.
+    """
     view = np.asarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view
@@ -256,7 +264,10 @@ def _string_ids(values: Sequence[Any], name: str) -> NDArray[np.str_] | NDArray[
 
 
 def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
-    """Return strings as a NumPy string array, or as Python objects if one long string would widen all."""
+    """Return strings as a NumPy string array.
+
+    They are Python objects if one long string would widen all.
+    """
     longest, total = max(map(len, values), default=0), sum(map(len, values))
     if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):
         return np.array(values, np.str_)
@@ -368,7 +379,10 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
 
 
 def running_total(lengths: ArrayLike) -> NDArray[np.int64]:
-    """Return the offsets (n + 1,) of texts with these validated lengths: 0, then the partial sums."""
+    """Return the offsets (n + 1,) of texts with these valid lengths.
+
+    They are 0, then the partial sums.
+    """
     array = np.asarray(lengths, np.int64)
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array, out=offsets[1:])

@@ -1,9 +1,10 @@
-"""Reader of Arrow tables: Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.
+"""Readers of Arrow tables.
 
-A cell is one document: a list of tokens, each a list of floats.  The outer and the
-inner lists may be lists, large lists or fixed-size lists.  By default, `column` with
-the token vectors is the only column of nested lists, or the only one with a usual name,
-and `id_column` a column with a usual name, if any.
+They are Parquet files, Arrow files and Hugging Face datasets, and LanceDB folders.  A
+cell is one document: a list of tokens, each a list of floats.  The outer and the inner
+lists may be lists, large lists or fixed-size lists.  By default, `column` with the
+token vectors is the only column of nested lists, or the only one with a usual name, and
+`id_column` a column with a usual name, if any.
 """
 
 from __future__ import annotations
@@ -108,7 +109,10 @@ def _depth(kind: Any) -> int:
 
 
 def _files(path: Path, suffix: str) -> list[Path]:
-    """Return the file, or the files of a folder in the order of the numbers in their names."""
+    """Return the file, or the files of a folder.
+
+    Files are in the order of the numbers in their names.
+    """
 
     def natural(file: Path) -> list[int | str]:
         return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", file.name)]
@@ -188,7 +192,10 @@ _VARINT = re.compile(rb"[\x80-\xff]{0,9}[\x00-\x7f]")  # of 64 bits
 
 
 def _require_no_base_paths(manifest: Path) -> None:
-    """Raise if a table's manifest lists base paths, because LanceDB would open those folders."""
+    """Raise ReadError if a table's manifest lists base paths.
+
+    LanceDB would open those folders.
+    """
     content = manifest.read_bytes()
     at = int.from_bytes(content[-16:-8], "little")
     message = content[at + 4 : at + 4 + int.from_bytes(content[at : at + 4], "little")]

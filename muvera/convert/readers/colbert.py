@@ -1,7 +1,8 @@
-"""Readers of the ColBERT family: PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.
+"""Readers of the ColBERT family's indexes.
 
-Vectors are decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader
-normalizes them if the engine of its format does.
+They are PLAID, fast-plaid and next-plaid, PyLate, WARP, and byaldi.  Vectors are
+decoded from 1, 2, 4 or 8 bits per coordinate, so they are lossy.  A reader normalizes
+them if the engine of its format does.
 """
 
 from __future__ import annotations
@@ -169,9 +170,10 @@ class _ChunkedRows:
 
 
 class _QuantizedSource(FlatSource):
-    """Source over an index in chunks with PLAID codes; ``load(kind, i)`` returns the "codes" or "residuals" of chunk i.
+    """Source over an index in chunks with PLAID codes.
 
-    `lengths` has the lengths of the documents of each chunk.
+    ``load(kind, i)`` returns the "codes" or "residuals" of chunk i.  `lengths` has the
+    lengths of the documents of each chunk.
     """
 
     lossy = True
@@ -196,7 +198,7 @@ class _QuantizedSource(FlatSource):
     def coded_batches(
         self, max_tokens: int
     ) -> Iterator[tuple[MultiVectors, NDArray[Any], NDArray[np.uint8]]]:
-        """Yield documents, their tokens' centroids and packed residuals, see :class:`CodedSource`."""
+        """Yield documents with their codes, see :class:`CodedSource`."""
         for rows, offsets, ids in self._split(max_tokens):
             codes, packed = self.codes[rows], self.packed[rows]
             yield MultiVectors(self.codec.decode(codes, packed), offsets, ids), codes, packed
@@ -310,7 +312,10 @@ _SCANN_MAP = "doc_id_to_embedding_range"
 
 
 def _map(folder: Path, stem: str) -> Path:
-    """Return the file of a map: a pickle of a dict, or up to PyLate 1.4 a database of sqlitedict."""
+    """Return the file of a map.
+
+    It is a pickle of a dict, or up to PyLate 1.4 a database of sqlitedict.
+    """
     pickled, database = folder / f"{stem}.pkl", folder / f"{stem}.sqlite"
     return database if database.is_file() and not pickled.is_file() else pickled
 
@@ -349,7 +354,10 @@ def _open_pylate(path: Path) -> FlatSource:
 
 
 def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
-    """Name the documents of an index by a map of positions to ids, and skip the others."""
+    """Name the documents of an index, and skip the others.
+
+    The names are a map of positions to ids.
+    """
     keys = [int(key) if isinstance(key, str) else key for key in names]  # sqlitedict has texts
     positions = as_integers(keys, "The map's positions")
     kept = np.isin(np.arange(index.num_documents or 0), positions)

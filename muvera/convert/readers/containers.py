@@ -47,7 +47,10 @@ _TOKENS = {
 
 
 def _names(part: str) -> dict[str, list[str]]:
-    """Return the possible names of each kind of array of `part`, which must be "docs" or "queries"."""
+    """Return the possible names of each kind of array of `part`.
+
+    The part must be "docs" or "queries".
+    """
     if part not in _PREFIXES:
         raise ReadError(f"part must be 'docs' or 'queries', got {part!r}.")
     names = {kind: [p + word for p in _PREFIXES[part] for word in words] for kind, words in _WORDS.items()}
@@ -116,7 +119,10 @@ def _stored_ids(arrays: Mapping[str, RowArray], found: dict[str, str]) -> list[A
 
 
 def _mask(arrays: Mapping[str, RowArray], found: dict[str, str], shape: tuple[int, ...]) -> RowArray | None:
-    """Return the mask (n, longest) of padded documents, stored or made from their lengths; None without both."""
+    """Return the mask (n, longest) of padded documents.
+
+    It is stored or made from their lengths; None without both.
+    """
     if "mask" in found:
         mask = arrays[found["mask"]]
         if tuple(mask.shape) != shape[:2]:
@@ -147,7 +153,10 @@ def _padded(tokens: RowArray, mask: RowArray | None, ids: list[Any] | None, name
 
 
 def _per_document(arrays: Mapping[str, RowArray], part: str, ids: list[Any] | None, name: str) -> RowSource:
-    """Return a source over ``emb_0, emb_1, ...``, sorted by number, or over arrays whose names are ids."""
+    """Return a source over one array per document.
+
+    The arrays are ``emb_0, emb_1, ...``, sorted by number, or their names are ids.
+    """
     rest = {key: array for key, array in arrays.items() if key not in (*_names(part)["ids"], "n")}
     if not rest or any(len(array.shape) != 2 or array.dtype.kind != "f" for array in rest.values()):
         raise _missing_tokens(part, arrays.keys())

@@ -1,8 +1,9 @@
-"""Reader of outputs of encoders in memory, recognized by their form; no encoder is imported.
+"""Reader of outputs of encoders in memory.
 
-It accepts arrays and tensors, 2-D (one text) or 3-D (padded); lists and generators of
-those; dicts with token embeddings and a mask, alone or one per text; answers of
-embedding APIs; and dicts of id to array.
+They are recognized by their form; no encoder is imported.  It accepts arrays and
+tensors, 2-D (one text) or 3-D (padded); lists and generators of those; dicts with token
+embeddings and a mask, alone or one per text; answers of embedding APIs; and dicts of id
+to array.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _unwrapped(value: Mapping[Any, Any], mask: Any, ids: IdsLike | None) -> tupl
 
 
 def _tokens_and_mask(value: Mapping[Any, Any]) -> tuple[Any, Any]:
-    """Return the first usual field with token vectors of a dict, and with a mask, or None."""
+    """Return the first usual field with token vectors, and with a mask, or None."""
     keys = list(value.keys())
     tokens, mask = (
         next((value[key] for key in usual if key in keys and value[key] is not None), None)
@@ -103,7 +104,10 @@ def _looks_like_tokens(value: object) -> bool:
 
 
 def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
-    """Yield the token arrays of one item, and the number of padding rows dropped from each."""
+    """Yield the token arrays of one item.
+
+    With each comes the number of padding rows dropped from it.
+    """
     mask = None
     if hasattr(item, "keys"):
         item, mask = _tokens_and_mask(item)

@@ -1,8 +1,9 @@
-"""Reader of JSON and JSON lines: documents, answers of embedding APIs, rows of vector stores.
+"""Reader of JSON and JSON lines.
 
-JSON lines are read line by line, and a single JSON value whole.  One table of field
-paths covers all stores.  A path such as ``vectors.colbert`` descends into objects; in a
-list of objects, it selects one value per object.
+They have documents, answers of embedding APIs, or rows of vector stores.  JSON lines
+are read line by line, and a single JSON value whole.  One table of field paths covers
+all stores.  A path such as ``vectors.colbert`` descends into objects; in a list of
+objects, it selects one value per object.
 """
 
 from __future__ import annotations
