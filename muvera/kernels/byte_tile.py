@@ -1,8 +1,8 @@
-"""Sums of products of unsigned and signed bytes: exact integers, the same on every machine.
+"""Sums of products of unsigned and signed bytes.
 
-A map in bytes takes a quarter of the memory of a map in float32.  Processors with
-AVX-512 VNNI add four products of bytes at once, so multiplying by such a map can take a
-quarter of the time.
+They are exact integers, the same on every machine.  A map in bytes takes a quarter of
+the memory of a map in float32.  Processors with AVX-512 VNNI add four products of bytes
+at once, so multiplying by such a map can take a quarter of the time.
 
 Sizes: ``depth`` bytes of a row, a multiple of STEP; ``LANES`` columns in a panel of the
 packed right matrix, int8 ``(panels, depth / STEP, LANES, STEP)``.  No sum exceeds 2**31
@@ -86,10 +86,10 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
 
 
 def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
-    """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes; return a flat array.
+    """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes.
 
-    depth must be a multiple of 2 * STEP.  Zeros fill the panels up to a multiple of
-    STRIP.
+    Return a flat array.  depth must be a multiple of 2 * STEP.  Zeros fill the panels up
+    to a multiple of STRIP.
     """
     depth, count = matrix.shape
     panels = -(-count // (STRIP * LANES)) * STRIP
@@ -107,11 +107,11 @@ def emit_sums(
     add: Addition,
     halves: int = 1,
 ) -> list[list[ir.Value]]:
-    """Emit the sums of rows with panels, from their addresses; return a list of sums for each panel.
+    """Emit the sums of rows with panels, from their addresses.
 
-    `add` emits one step.  A byte of a panel has one entry, or two entries if `halves`
-    is 2.  Loading the rows limits the speed of one panel, so several panels share these
-    loads.
+    Return a list of sums for each panel.  `add` emits one step.  A byte of a panel has
+    one entry, or two entries if `halves` is 2.  Loading the rows limits the speed of
+    one panel, so several panels share these loads.
     """
     starts = [builder.bitcast(address, INT32.as_pointer()) for address in rows]
     panels = [builder.bitcast(address, _SUMS.as_pointer()) for address in columns]
@@ -142,7 +142,7 @@ def _sum_at(builder: ir.IRBuilder, addresses: tuple[ir.Value, ...]) -> ir.Value:
 
 
 def _half(builder: ir.IRBuilder, value: ir.Value, half: int) -> ir.Value:
-    """Emit the entries in the lower halves (`half` = 0) or the upper halves (1) of bytes."""
+    """Emit the entries in the lower (`half` = 0) or upper halves (1) of bytes."""
     upper = value if half else builder.shl(value, constant(_SUMS, 4))
     return builder.or_(builder.and_(upper, constant(_SUMS, _UPPER)), constant(_SUMS, _LOWER))
 
@@ -163,7 +163,10 @@ def _emit_tile(
 
 
 def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrinsic:
-    """Return the intrinsic that writes the sums of `count` rows with some panels, row by row."""
+    """Return the intrinsic that writes the sums of rows with panels, row by row.
+
+    There are `count` rows and `panels` panels.
+    """
 
     @emitted
     def write(builder, rows, row, last, depth, packed, panel, out):
@@ -177,7 +180,10 @@ def _storing(add: Addition, count: int, panels: int, halves: int = 1) -> Intrins
 
 
 def _maxima(add: Addition) -> Intrinsic:
-    """Return the intrinsic that raises integers to the maxima of the sums with WIDE panels."""
+    """Return the intrinsic that raises integers to the maxima of sums.
+
+    The sums are those of ROWS rows with WIDE panels.
+    """
 
     @emitted
     def raise_to_maxima(builder, rows, row, last, depth, packed, panel, out):
@@ -193,7 +199,10 @@ def _maxima(add: Addition) -> Intrinsic:
 
 
 def _placing(add: Addition) -> Intrinsic:
-    """Return the intrinsic that writes the sums with WIDE panels to rows, and raises integers to their maxima."""
+    """Return the intrinsic that writes the sums with WIDE panels to rows.
+
+    It also raises integers to the maxima of the sums.
+    """
 
     @emitted
     def write(builder, rows, row, last, depth, packed, panel, shifts, out, stride, maxima):
@@ -215,7 +224,10 @@ def _placing(add: Addition) -> Intrinsic:
 
 
 def _dots(add: Addition) -> Intrinsic:
-    """Return the intrinsic that multiplies VECTORS vectors with both rows of a query: high bytes first."""
+    """Return the intrinsic that multiplies vectors with both rows of a query.
+
+    It takes VECTORS vectors, and first the row of high bytes.
+    """
 
     @emitted
     def write(builder, vectors, vector, last, depth, queries, query, out):
@@ -243,7 +255,7 @@ def _dots(add: Addition) -> Intrinsic:
 
 
 def _sum_each(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
-    """Emit a vector of four lanes: the sum of the lanes of each of four integer vectors."""
+    """Emit the sums of the lanes of four integer vectors, as four lanes."""
     one, two, three, four = values
     total = _halved(builder, _halved(builder, one, two, 1), _halved(builder, three, four, 1), 2)
     lanes = LANES
@@ -255,7 +267,10 @@ def _sum_each(builder: ir.IRBuilder, values: list[ir.Value]) -> ir.Value:
 
 
 def _halved(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, size: int) -> ir.Value:
-    """Emit the sum of each two neighboring groups of `size` lanes, alternately from `left` and `right`."""
+    """Emit the sum of each two neighboring groups of `size` lanes.
+
+    The groups are alternately from `left` and `right`.
+    """
     order = [
         start + side * LANES + i
         for start in range(0, LANES, 2 * size)
@@ -282,7 +297,10 @@ def _add_portably(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column:
 
 
 def _add_avx2(builder: ir.IRBuilder, total: ir.Value, row: ir.Value, column: ir.Value) -> ir.Value:
-    """Emit the same sums by 16-bit products, added in pairs: even bytes, then odd ones."""
+    """Emit the same sums by 16-bit products, which are added in pairs.
+
+    Even bytes come first, then odd ones.
+    """
     words, pair_sums = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(INT32, LANES // 2)
     row, column = builder.bitcast(row, words), builder.bitcast(column, words)
     eight = constant(words, 8)

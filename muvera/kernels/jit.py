@@ -40,7 +40,10 @@ def kernel(function: Callable[..., object]) -> Any:
 
 
 def helper(function: Callable[..., object]) -> Any:
-    """Compile `function` for other kernels only: without the wrapper for calls from Python."""
+    """Compile `function` for other kernels only.
+
+    It has no wrapper for calls from Python.
+    """
     return _njit(**_FLAGS, no_cpython_wrapper=True)(function)
 
 
@@ -99,10 +102,10 @@ FASTEST = list(SHUFFLES)[-1]
 
 
 def emitted(emit: Callable[..., ir.Value | None], returned: types.Type = types.void) -> Intrinsic:
-    """Return an intrinsic whose instructions `emit` emits, given a builder and the arguments.
+    """Return an intrinsic whose instructions `emit` emits.
 
-    For a flat array, `emit` gets the address of its first entry.  Integers are 64 bits
-    wide, floats 32.
+    `emit` gets a builder and the arguments.  For a flat array, `emit` gets the address
+    of its first entry.  Integers are 64 bits wide, floats 32.
     """
 
     def typed(typingctx, *given):
@@ -189,7 +192,10 @@ def fused_multiply_add(builder: ir.IRBuilder, left: ir.Value, right: ir.Value, t
 
 
 def sum_lanes(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """Emit the sum of the lanes of a float vector, added as a tree: the same order on every machine."""
+    """Emit the sum of the lanes of a float vector.
+
+    Lanes are added as a tree, in the same order on every machine.
+    """
     lanes = value.type.count
     half = lanes // 2
     while half:
@@ -209,7 +215,10 @@ def tile_rows(builder: ir.IRBuilder, row: ir.Value, last: ir.Value, count: int) 
 
 
 def look_up(builder: ir.IRBuilder, name: str, table: ir.Value, positions: ir.Value) -> ir.Value:
-    """Emit the entries of `table`, a vector of 16 bytes, at `positions` below 16, which fill whole registers."""
+    """Emit the entries of `table`, a vector of 16 bytes, at `positions`.
+
+    The positions are below 16 and fill whole registers.
+    """
     lanes, (size, instruction) = positions.type.count, SHUFFLES[name]
     if not instruction:
         entries = constant(positions.type, 0)

@@ -4,9 +4,9 @@ One intrinsic multiplies ``ROWS`` rows by ``LANES`` packed columns.  Its accumul
 stay in registers.  Each step along the depth adds to them by fused multiply-adds.  Two
 properties follow that a BLAS product does not have:
 
-* An entry of a product has the same bits for any number of rows, columns and threads, and for any vector width of
-  the machine: its sum has a fixed order.  So a token falls into the same SimHash cell
-  alone and in any batch.
+* An entry of a product has the same bits for any number of rows, columns and threads,
+  and for any vector width of the machine: its sum has a fixed order.  So a token falls
+  into the same SimHash cell alone and in any batch.
 * A kernel can take the maxima or the signs of a product without storing the product.
 
 Sizes: ``depth`` columns of the left matrix (the tokens' dimension), ``LANES`` columns
@@ -58,9 +58,10 @@ def pad_columns(matrix: np.ndarray) -> np.ndarray:
 
 
 def pack_columns(matrix: np.ndarray) -> np.ndarray:
-    """Pack the rows of `matrix` (n, depth) as columns for the tile, float32 (panels, depth, LANES).
+    """Pack the rows of `matrix` (n, depth) as columns for the tile.
 
-    ``packed[p, :, j]`` is row ``p * LANES + j``; rows past n are zero.
+    The result is float32 (panels, depth, LANES).  ``packed[p, :, j]`` is row ``p *
+    LANES + j``; rows past n are zero.
     """
     count, depth = matrix.shape
     panels = -(-count // LANES)
@@ -141,7 +142,10 @@ lane_dot = _dot(lanewise=True)
 
 @emitted
 def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
-    """Write `tile_dot` to `out` for a lower triangular matrix: column j of it has j + 1 entries."""
+    """Write `tile_dot` to `out` for a lower triangular matrix.
+
+    Column j of the matrix has j + 1 entries.
+    """
     used = times(builder, plus(builder, panel, 1), LANES)
     for i, total in enumerate(_emit_sums(builder, rows, row, last, depth, packed, panel, used=used)):
         store_vector(builder, total, builder.gep(out, [ir.Constant(row.type, i * LANES)]))
@@ -149,10 +153,10 @@ def tile_dot_below(builder, rows, row, last, depth, packed, panel, out):
 
 @emitted
 def tile_outer(builder, left, row, right, column, width, count, out):
-    """Write ROWS * LANES sums of products of columns, over `count` rows of `width` floats, to `out`.
+    """Write ROWS * LANES sums of products of columns to `out`.
 
-    Columns ``row + i`` of `left` are multiplied by the LANES columns of `right` from
-    `column` on.
+    The sums run over `count` rows of `width` floats.  Columns ``row + i`` of `left` are
+    multiplied by the LANES columns of `right` from `column` on.
     """
     sums = new_sums(builder, _VECTOR, ROWS)
     with cgutils.for_range(builder, count) as loop:
@@ -193,7 +197,10 @@ def tile_max(builder, rows, row, last, depth, packed, panel, out, position):
 
 @emitted
 def tile_signs(builder, rows, row, last, depth, packed, panel, out, position, step):
-    """Write each row's signs as a uint16 (bit j: column j > 0) to ``out[position + i * step]``."""
+    """Write each row's signs as a uint16 to ``out[position + i * step]``.
+
+    Bit j is set if column j is positive.
+    """
     address = builder.gep(out, [position])
     for total in _emit_sums(builder, rows, row, last, depth, packed, panel):
         positive = builder.fcmp_ordered(">", total, constant(_VECTOR, 0))
