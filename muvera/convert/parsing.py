@@ -106,7 +106,8 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
         beside = file.with_name(file.name + suffix)
         if beside.is_file() and beside.stat().st_size:
             raise ReadError(
-                f"{beside} contains unfinished changes. Open the folder once with {owner}, which finishes them, "
+                f"{beside} contains unfinished changes. Open the folder once with {owner}, which finishes "
+                "them, "
                 "and close it."
             )
     with file.open("rb") as stream:
@@ -123,7 +124,8 @@ def open_table(file: Path, table: str, columns: tuple[str, str], owner: str) -> 
         # A view or a computed column can run forever.
         if len(plain) != 1 or not plain[0] or not stored.issuperset(columns):
             raise ReadError(
-                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} writes it. "
+                f"{file} has no table {table!r} with the columns {' and '.join(columns)}, as {owner} "
+                "writes it. "
                 "Copy or export it again."
             )
     except BaseException:
@@ -241,8 +243,10 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         full = f"{module}.{name}"
         if full not in self.names:
             raise RefusedPickleError(
-                f"{self.source} is a pickle that refers to {full[:200]}, which is not plain data, so it was not "
-                "loaded. If you trust its origin, load it with the library that wrote it and save it as .npy or .json."
+                f"{self.source} is a pickle that refers to {full[:200]}, which is not plain data, so it "
+                "was not "
+                "loaded. If you trust its origin, load it with the library that wrote it and save it as "
+                ".npy or .json."
             )
         return self.names[full]
 
@@ -269,7 +273,8 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
         for key in values[::2] if kind is dict else values:
             if type(key) not in _KEYS:
                 raise ValueError(
-                    f"keys and members of sets must be numbers, strings, bytes or None, not {type(key).__name__}"
+                    "keys and members of sets must be numbers, strings, bytes or None, not "
+                    f"{type(key).__name__}"
                 )
         target.update(zip(values[::2], values[1::2], strict=True) if kind is dict else values)
 

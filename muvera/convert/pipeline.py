@@ -355,7 +355,8 @@ class Measure:
             norms = f"norms {shown} (min / mean / max), {'' if self.normalized else 'not '}normalized"
         zero = f", {counted(self.zero_rows, 'zero row')}" if self.zero_rows else ""
         return (
-            f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension {self.dimension}, "
+            f"{counted(self.documents, 'document')}, {counted(self.tokens, 'token')}, dimension "
+            f"{self.dimension}, "
             f"{dtype}, {ids}\n         {norms}, {counted(self.empty, 'empty document')}{zero}"
         )
 

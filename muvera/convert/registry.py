@@ -248,7 +248,8 @@ def isolated_source(
     """
     if sys.platform == "win32":
         raise OSError(
-            "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for files that you "
+            "isolated=True (--isolated) needs process limits, which Windows does not have. Omit it for "
+            "files that you "
             "trust."
         )
     _require_no_links_out(path)
@@ -275,7 +276,8 @@ def isolated_source(
         except Exception:
             raise ChildProcessError(
                 f"{path} could not be read: the reading process {reason}. The file is damaged or hostile, "
-                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you trust it, "
+                f"or needs more than {limits.seconds:g} seconds or {limits.memory_bytes >> 20} MiB. If you "
+                "trust it, "
                 "raise the limits with isolated=IsolationLimits(...) (--time-limit, --memory-limit)."
             ) from None
     raise error

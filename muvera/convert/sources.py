@@ -115,7 +115,8 @@ def _named(error: BaseException, place: str, format: str) -> BaseException:
         text = f"{text[:_MAX_DETAIL_LENGTH]} ..."
     if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return MemoryError(
-            f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this process "
+            f"{place} does not fit in the available memory ({text or type(error).__name__}). Give this "
+            "process "
             "more memory, or check the file: a damaged file can also request too much."
         )
     if isinstance(error, OSError) and reason and number not in _CONTENT_ERRNOS:
@@ -453,7 +454,8 @@ class RowSource(Source):
             return 0
         if tokens.ndim != 2 or tokens.shape[1] != self.dimension:
             raise ReadError(
-                f"{where} has shape {tokens.shape}, but must have shape (tokens, dimension) with the source's "
+                f"{where} has shape {tokens.shape}, but must have shape (tokens, dimension) with the "
+                "source's "
                 f"dimension={self.dimension}. All documents must come from the same model."
             )
         return len(tokens)

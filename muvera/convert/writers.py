@@ -344,7 +344,8 @@ def _write_opensearch(vectors: Gathered, folder: Path) -> None:
     """
     if vectors.dimension > _MAX_DIMENSION:
         raise ValueError(
-            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have {vectors.dimension}. "
+            f"OpenSearch accepts at most {_MAX_DIMENSION} dimensions, but these vectors have "
+            f"{vectors.dimension}. "
             "Use an encoder with smaller vectors."
         )
     for number, body in enumerate(_bulk_bodies(vectors)):
@@ -396,7 +397,8 @@ def _bulk_bodies(batches: Gathered) -> Iterator[str]:
             size = len(str(name).encode())
             if not 0 < size <= _MAX_ID_BYTES:
                 raise ValueError(
-                    f"OpenSearch accepts ids of 1 to {_MAX_ID_BYTES} bytes, but {str(name)[:40]!r} has {size}. "
+                    f"OpenSearch accepts ids of 1 to {_MAX_ID_BYTES} bytes, but {str(name)[:40]!r} has "
+                    f"{size}. "
                     "Give the documents other ids."
                 )
             action = json.dumps({"index": {"_id": str(name)}}, ensure_ascii=False)

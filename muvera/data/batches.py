@@ -117,7 +117,8 @@ def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
         return iter([as_multivectors(documents)])
     if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
         raise TypeError(
-            f"documents must be token vectors, got {given(documents)}. Read a saved folder with MultiVectors.load; "
+            f"documents must be token vectors, got {given(documents)}. Read a saved folder with "
+            "MultiVectors.load; "
             "encode texts with your model first."
         )
     values: Iterator[Any] = iter(documents)

@@ -76,7 +76,8 @@ class MultiVectors:
         rows = as_tokens(tokens, "tokens")
         if rows.ndim != 2 or rows.shape[1] == 0:
             raise ValueError(
-                f"tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got {rows.shape}."
+                "tokens must have shape (n_tokens, dimension) with a dimension of at least 1, got "
+                f"{rows.shape}."
             )
         bounds = as_offsets(offsets, len(rows))
         self._set(rows, bounds, None if ids is None else as_ids(ids, len(bounds) - 1))
@@ -399,7 +400,8 @@ class MultiVectors:
         row, column, bound = unusable
         text, token = self.text_of(row)
         raise ValueError(
-            f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token {token}, "
+            f"{self.text_name(text, name, first, place)} has {self.tokens[row, column]!s} in its token "
+            f"{token}, "
             f"coordinate {column}: every number must be {bound}. Remove or repair that text."
         )
 
@@ -462,7 +464,8 @@ class MultiVectors:
         """
         if self.dimension != dimension:
             raise ValueError(
-                f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both with the "
+                f"{name} has {self.dimension} columns, but {owner} has dimension={dimension}. Encode both "
+                "with the "
                 "same model."
             )
 
@@ -656,7 +659,8 @@ def checked_text(value: object, name: str) -> MultiVectors:
         isinstance(value, (list, tuple)) and value and getattr(value[0], "ndim", 0) == 2
     ):
         raise ValueError(
-            f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its array."
+            f"{name} must be one array (tokens, dimension), got {counted(len(value), 'text')}. Give its "
+            "array."
         )
     if not hasattr(value, "ndim") and not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be an array (tokens, dimension), got {given(value)}.")

@@ -440,7 +440,8 @@ def as_offsets(values: ArrayLike, rows: int, name: str = "offsets") -> NDArray[n
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != rows:
         ends = f"{offsets[0]} to {offsets[-1]}" if len(offsets) else "none"
         raise ValueError(
-            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that they are not lengths, "
+            f"{name} must run from 0 to the {rows} token vectors, got {ends}. Check that they are not "
+            "lengths, "
             "and that both are complete and from the same export."
         )
     # Compared, not subtracted: a difference could wrap.

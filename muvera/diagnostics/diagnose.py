@@ -225,8 +225,8 @@ class Diagnosis:
             "per document": f"{numbers} ({' / '.join(lengths)})",
             "queries": f"{self.queries:,}, {source}, {self.query_tokens:.0f} tokens (median)",
             "norms": f"{least:.3f} / {mean:.3f} / {largest:.3f} (min / mean / max): {norms}{zero}",
-            "mean cosine": f"{shape.mean_cosine:.3f} of token pairs (deviation {shape.cosine_deviation:.3f}): "
-            f"{self.anisotropy} anisotropy",
+            "mean cosine": f"{shape.mean_cosine:.3f} of token pairs "
+            f"(deviation {shape.cosine_deviation:.3f}): {self.anisotropy} anisotropy",
             "effective rank": f"{shape.effective_rank:.1f} of {shape.dimension}, "
             f"{shape.centered_effective_rank:.1f} after centering",
             "MaxSim": f"{spread.best:.3f} / {spread.tenth:.3f} / {spread.median:.3f} per query token "
@@ -246,35 +246,44 @@ class Diagnosis:
     def _advice(self) -> Iterator[str]:
         row, sampled = self.recommended, self.sampled_documents
         recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
-        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {row.config.vector_dimension:,} floats"
+        floats = f"{row.config.vector_dimension:,} floats"
+        use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {floats}"
         if self.exact_search:
             yield (
-                f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs no vectors. "
+                f"The collection has {self.tokens:,} tokens: an index reads them all, is exact and needs "
+                "no vectors. "
                 f"If the collection grows, use {use}."
             )
         elif recall is None:
-            yield f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+            yield (
+                f"Start with {use}. Recall was not measured: this needs {2 * _DECISIVE} documents. Give more."
+            )
         else:
             yield f"Use {use}: its recall at {_DECISIVE} candidates is {recall:.1%}."
         # Less than half of the gap from chance to recall 1 is closed.
         if recall is not None and recall - chance < 0.5 * (1 - chance):
             yield (
-                "All encoders find few of the exact best: the MaxSim of the best document is near that of the median. "
-                "Search exactly (muvera index --exact-tokens N), and check that the model was trained for MaxSim."
+                "All encoders find few of the exact best: the MaxSim of the best document is near that of "
+                "the median. "
+                "Search exactly (muvera index --exact-tokens N), and check that the model was trained for "
+                "MaxSim."
             )
         elif self.documents > sampled and not self.exact_search:
             yield (
-                f"Recall was measured among {sampled:,} documents. With the same number of candidates, it is lower "
+                f"Recall was measured among {sampled:,} documents. With the same number of candidates, it "
+                "is lower "
                 f"among all {self.documents:,}, so rank more candidates."
             )
         if not self.geometry.unit_norms:
             yield (
-                "Norms are not 1: a long token counts more in every score. If the model was trained with cosine "
+                "Norms are not 1: a long token counts more in every score. If the model was trained with "
+                "cosine "
                 "similarity, normalize the vectors (muvera convert --normalize)."
             )
         if not self.exact_search and not any(row.config.needs_fit_sample for row in self.encoders):
             yield (
-                f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents besides "
+                f"fde and moments were not measured: fitting them needs {MIN_FIT_DOCUMENTS} documents "
+                "besides "
                 "those reserved for queries. Give more documents, or raise sample=."
             )
 

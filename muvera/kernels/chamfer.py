@@ -240,7 +240,8 @@ def _tighten(best, begin, query, longest, bounds):
 
 @helper
 def _score(
-    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves, following, following_stop
+    rows, first, last, depth, query, longest, least, best, bounds, parts, floats, halves,
+    following, following_stop
 ):  # fmt: skip
     """Return the score of the document with the tokens first..last of `rows`.
 

@@ -540,8 +540,8 @@ def score_codes(codes, offsets, documents, form, query, stop_at, heap, out):
                 factors[token] = half_at(codes, (first + token) * width + form.id_bytes)
             if form.bits > 0:
                 _unpack_residuals(
-                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes, numbers, rest,
-                    stride, rows,
+                    codes, first, last, width, form.id_bytes, form.bits, center_bytes, level_bytes,
+                    numbers, rest, stride, rows,
                 )  # fmt: skip
                 _raise_block(
                     rows, 0, stride, count, packed, biases, factors, best, codes, width, ahead, ahead_stop

@@ -265,7 +265,8 @@ class HNSWSearch(VectorSearch):
         """
         if any(self._addition in numbers for numbers in self._graph.abandoned):
             raise RuntimeError(
-                "Another copy of this graph was extended after this one. Copies share the graph, so only the copy "
+                "Another copy of this graph was extended after this one. Copies share the graph, so only "
+                "the copy "
                 "that was extended last can be searched or saved."
             )
 
@@ -405,7 +406,8 @@ def _require_hnswlib(library: ModuleType) -> None:
         missing.append("get_items(return_type=)")
     if missing:
         raise ImportError(
-            f"Backend 'hnsw' needs hnswlib 0.8 or newer, but the module in {getattr(library, '__file__', None)} has no "
+            "Backend 'hnsw' needs hnswlib 0.8 or newer, but the module in "
+            f"{getattr(library, '__file__', None)} has no "
             f"{' and no '.join(missing)}; if chroma-hnswlib is installed, uninstall it, then run: "
             "pip install --force-reinstall hnswlib"
         )

@@ -241,7 +241,8 @@ def rerank(
         raise TypeError(f"candidates must have one list of documents per query, got {given(candidates)}.")
     if len(candidates) != len(queries):
         raise ValueError(
-            f"candidates has {counted(len(candidates), 'list')} for {counted(len(queries), 'query', 'queries')}. "
+            f"candidates has {counted(len(candidates), 'list')} for "
+            f"{counted(len(queries), 'query', 'queries')}. "
             "Give one per query."
         )
     if k is not None:
@@ -425,7 +426,8 @@ def rank_spans(
         )
     if document_scores is not None and len(document_scores) != len(texts):
         raise ValueError(
-            f"document_scores must have one score per document, got {len(document_scores)} for {len(texts)} documents."
+            f"document_scores must have one score per document, got {len(document_scores)} for "
+            f"{len(texts)} documents."
         )
     if not len(texts):
         return []

@@ -536,7 +536,8 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
         raise ValueError(
-            f"The codec's centroids must have shape (K, dimension) and its levels be 2, 4, 16 or 256, got shapes "
+            "The codec's centroids must have shape (K, dimension) and its levels be 2, 4, 16 or 256, got "
+            "shapes "
             f"{centroids.shape} and {levels.shape}."
         )
     shapes = {
@@ -548,7 +549,8 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.shape != shapes[name] or not np.isfinite(array).all():
             raise ValueError(
-                f"The codec's {name} must be finite float32 numbers of shape {shapes[name]}, got {array.dtype} "
+                f"The codec's {name} must be finite float32 numbers of shape {shapes[name]}, got "
+                f"{array.dtype} "
                 f"{array.shape}."
             )
     if arrays["scales"].min() <= 0 or not (np.isfinite(unit) and unit > 0):

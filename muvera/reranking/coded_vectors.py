@@ -36,7 +36,8 @@ class CodedVectors:
     def __init__(self, codec: TokenCodec, tokens: NDArray[np.uint8], offsets: ArrayLike) -> None:
         if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] != codec.bytes_per_token:
             raise ValueError(
-                f"The array of codes contains {tokens.dtype} of shape {tokens.shape}, but codes of {codec.name} at "
+                f"The array of codes contains {tokens.dtype} of shape {tokens.shape}, but codes of "
+                f"{codec.name} at "
                 f"dimension={codec.dimension} are uint8 with {codec.bytes_per_token} columns."
             )
         self.codec, self.tokens = codec, tokens

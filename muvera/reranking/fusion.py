@@ -89,7 +89,8 @@ def require_rankings(rankings: object) -> None:
     """Raise TypeError unless `rankings` has names of sources."""
     if not isinstance(rankings, Mapping):
         raise TypeError(
-            f"rankings must be a dictionary from sources' names, such as 'bm25', to results, got {given(rankings)}."
+            "rankings must be a dictionary from sources' names, such as 'bm25', to results, got "
+            f"{given(rankings)}."
         )
 
 

@@ -182,7 +182,8 @@ class Tuning:
         source = "windows of documents" if self.pseudo_queries else "given"
         lines = [
             f"documents   {self.documents:,}, {self.sampled_documents:,} of them measured",
-            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for selection, "
+            f"queries     {self.queries + self.held_out_queries:,}, {source}: {self.queries:,} for "
+            "selection, "
             f"{self.held_out_queries:,} held out",
             f"recall      share of the exact ten best among {self.candidates} candidates (held-out queries)",
         ]
@@ -194,7 +195,8 @@ class Tuning:
         for row in self.rows:
             low, high = row.interval
             yield (
-                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  {row.config.vector_dimension:>7,}  "
+                f"{'*' if row == self.choice else ' '} {row.name:<{wide}}  "
+                f"{row.config.vector_dimension:>7,}  "
                 f"{row.bytes:>7,}  {row.held_out:.3f} ({low:.3f}-{high:.3f})"
             )
 
@@ -212,7 +214,8 @@ class Tuning:
             yield f"It is the smallest encoder that reaches {target:.1%} on the selection queries."
         if self.documents > self.sampled_documents:
             yield (
-                f"With the same number of candidates, recall is lower among all {self.documents:,} documents. Rank "
+                f"With the same number of candidates, recall is lower among all {self.documents:,} "
+                "documents. Rank "
                 "more candidates."
             )
         if self.exact_search:
@@ -300,7 +303,8 @@ def tune(
     candidates = min(_CANDIDATES, size // 4) if candidates is None else int(candidates)
     if candidates > size // 2:
         raise ValueError(
-            f"candidates must be at most half of the {size} sampled documents, got {candidates}: with more, every "
+            f"candidates must be at most half of the {size} sampled documents, got {candidates}: with "
+            "more, every "
             "encoder finds nearly everything. Sample more documents."
         )
     allowed = _within(encoder_configs(drawn.documents.dimension), drawn.population, max_bytes)

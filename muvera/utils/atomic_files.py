@@ -158,7 +158,8 @@ def require_unchanged(path: Path, described: dict[str, Any], thorough: bool | No
     """
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} has no file {path.name}, which its manifest lists. Restore the folder from a copy."
+            f"{path.parent} has no file {path.name}, which its manifest lists. Restore the folder from a "
+            "copy."
         )
     size = path.stat().st_size
     if size != described["bytes"]:
@@ -225,7 +226,8 @@ def atomic_folder(
         for path in occupied:
             if own is not None and not any(fnmatch(path.name, pattern) for pattern in own):
                 raise FileExistsError(
-                    f"{target} contains {path.name}, which does not belong there, so the folder is not replaced. "
+                    f"{target} contains {path.name}, which does not belong there, so the folder is not "
+                    "replaced. "
                     "Give another name, or remove that file yourself."
                 )
         yield beside

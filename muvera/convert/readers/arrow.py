@@ -213,7 +213,8 @@ def _require_no_base_paths(manifest: Path) -> None:
         key = varint()
         if key >> 3 == _BASE_PATHS:
             raise ReadError(
-                f"{manifest} refers to folders outside the table, which are not read. Copy the table with LanceDB."
+                f"{manifest} refers to folders outside the table, which are not read. Copy the table with "
+                "LanceDB."
             )
         length = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
         at += length if key & 7 else 0
@@ -243,6 +244,7 @@ READERS = (
         "arrow",
         _is_arrow,
         _open_arrow,
-        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of floats",
+        "a .arrow or .feather file, or a saved Hugging Face dataset, with a column of lists of lists of "
+        "floats",
     ),
 )

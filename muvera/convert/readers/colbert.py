@@ -73,7 +73,8 @@ class Codec:
         known = type(nbits) is int and nbits in (1, 2, 4, 8) and weights.shape == (2**nbits,)
         if not known or centroids.ndim != 2 or not centroids.size or centroids.shape[1] * nbits % 8:
             raise ValueError(
-                "nbits must be 1, 2, 4 or 8, with 2 ** nbits weights and centroids whose codes fill whole bytes, "
+                "nbits must be 1, 2, 4 or 8, with 2 ** nbits weights and centroids whose codes fill whole "
+                "bytes, "
                 f"got nbits={nbits!r}, {weights.size} weights and centroids of shape {centroids.shape}"
             )
         self.nbits = nbits
@@ -469,7 +470,8 @@ def _open_warp(path: Path) -> FlatSource:
     packed = read_array(path / f"residuals.{'repacked.' if repacked else ''}compacted.pt")
     if len(sizes) != len(centroids) or len(packed) != len(numbers):
         raise ValueError(
-            f"it must have one size per centroid and one residual per token, got {len(sizes)} for {len(centroids)} "
+            f"it must have one size per centroid and one residual per token, got {len(sizes)} for "
+            f"{len(centroids)} "
             f"and {len(packed)} for {len(numbers)}"
         )
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)

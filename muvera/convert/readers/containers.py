@@ -135,7 +135,8 @@ def _mask(arrays: Mapping[str, RowArray], found: dict[str, str], shape: tuple[in
     lengths = as_integers(arrays[found["lengths"]][:], found["lengths"])
     if lengths.shape != shape[:1] or (lengths < 0).any() or (lengths > shape[1]).any():
         raise ValueError(
-            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} documents, got "
+            f"{found['lengths']} must contain one length of 0 to {shape[1]} for each of {shape[0]} "
+            "documents, got "
             f"{lengths}"
         )
     return np.arange(shape[1]) < lengths[:, None]

@@ -50,7 +50,8 @@ def open_object(value: Any, *, mask: Any = None, ids: IdsLike | None = None) -> 
         value, mask = [value], None if mask is None else [mask]
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(
-            f"A path, a Source, an array, or a list or generator of arrays is needed, got {type(value).__name__}."
+            "A path, a Source, an array, or a list or generator of arrays is needed, got "
+            f"{type(value).__name__}."
         )
     if mask is not None:
         value = [{"embeddings": tokens, "mask": real} for tokens, real in zip(value, mask, strict=True)]
@@ -129,8 +130,10 @@ def _texts(item: Any, name: str) -> Iterator[tuple[TokenArray, int]]:
         yield from unpadded(array, mask)
     else:
         raise ValueError(
-            f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, tokens, "
+            f"{name} has shape {array.shape}, but must have shape (tokens, dimension), or padded (texts, "
+            "tokens, "
             "dimension). For one vector per text, ask the encoder for token embeddings "
-            "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), and put a "
+            "(output_value='token_embeddings', return_colbert_vecs=True, or a late-interaction model), and "
+            "put a "
             "single text's array in a list."
         )

@@ -96,7 +96,8 @@ def _rows_in(value: object) -> list[dict[str, Any]]:
         return [row if isinstance(row, dict) else {"tokens": row} for row in rows]
     if not isinstance(value, dict):
         raise ReadError(
-            f"it must be a list or object with documents, got {json.dumps(value)[:40]}. Copy or export it again."
+            f"it must be a list or object with documents, got {json.dumps(value)[:40]}. Copy or export it "
+            "again."
         )
     if any(value.get(key) == [] or _is_matrix(value.get(key)) for key in _TOKENS):
         return [value]
@@ -198,7 +199,8 @@ def _tokens(row: dict[str, Any], field: str) -> Any:
     array = np.asarray(value)
     if array.ndim != 2 or array.dtype.kind not in "if":
         raise ReadError(
-            f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of equally long "
+            f"it has in {field} {array.dtype} of shape {array.shape}, but token vectors are a list of "
+            "equally long "
             "lists of numbers. Choose another path with field=."
         )
     with np.errstate(over="ignore"):  # the document is refused later, with its number
@@ -228,6 +230,7 @@ READERS = (
         "jsonl",
         _matches,
         _open,
-        "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's rows",
+        "a .jsonl, .ndjson or .json file (also .gz) of documents, an API's embeddings, or a vector store's "
+        "rows",
     ),
 )

@@ -131,7 +131,8 @@ def _connect(path: Path, file: Path) -> sqlite3.Connection:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ReadError(
-                    f"{path} is in use by another Qdrant client. Close that client first, or read a copy of the folder."
+                    f"{path} is in use by another Qdrant client. Close that client first, or read a copy "
+                    "of the folder."
                 ) from None
     return open_table(file, "points", ("id", "point"), "qdrant-client")
 
