@@ -234,7 +234,9 @@ class _PlainUnpickler(_Unpickler):  # type: ignore[misc]
     ) -> None:
         self.stream = io.BytesIO(content)
         super().__init__(self.stream)
-        self.content, self.source, self.names = content, source, names
+        self.content = content
+        self.source = source
+        self.names = names
         if stored_elsewhere is not None:
             self.persistent_load = stored_elsewhere  # the default raises an error
         self.passed = 0  # bytes that were passed to stand-ins

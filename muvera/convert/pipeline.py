@@ -229,7 +229,8 @@ class _Stream:
 
         An empty source yields one empty batch with its dimension.
         """
-        source, count = self.source, 0
+        source = self.source
+        count = 0
         batch = None
         for batch in source.batches(self._batch_tokens(max_tokens)):
             batch.require_finite(first=count, place=self.place)
@@ -270,7 +271,8 @@ class _Stream:
 
         The bar counts tokens, or texts if the number of tokens is unknown.
         """
-        source, read = self.source, self.report.read
+        source = self.source
+        read = self.report.read
         by_token = source.num_tokens is not None
         total = source.num_tokens if by_token else source.num_documents
         unit = " tokens" if by_token else " texts"

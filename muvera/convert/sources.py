@@ -433,7 +433,8 @@ class RowSource(Source):
             size = self._checked(document, position, kind)
             if waiting and (waiting_tokens + size > max_tokens or len(waiting) >= max_tokens):
                 yield self._join(waiting)
-                waiting, waiting_tokens = [], 0
+                waiting = []
+                waiting_tokens = 0
             waiting.append(document)
             waiting_tokens += size
             self.dropped_rows += document.dropped
@@ -444,7 +445,8 @@ class RowSource(Source):
 
         `kind` is the type of the first id.
         """
-        where, tokens = f"{document.where}: document {position}", document.tokens
+        where = f"{document.where}: document {position}"
+        tokens = document.tokens
         if type(document.id) is not kind:
             raise ReadError(
                 f"{where} has the id {document.id!r} of type {type(document.id).__name__}, but the first has "

@@ -230,7 +230,8 @@ class MultiVectors:
         lengths_of = import_extra("pyarrow.compute", "parquet", "Reading Arrow").list_value_length
         if isinstance(array, pa.ChunkedArray):
             array = array.combine_chunks() if array.num_chunks else pa.array([], array.type)
-        lists, levels = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray), [array]
+        lists = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray)
+        levels = [array]
         while len(levels) < 3 and isinstance(levels[-1], lists):
             levels[-1].validate(full=True)
             levels.append(levels[-1].flatten())
@@ -680,7 +681,8 @@ def _joined(
     """Join one array (t_i, dimension) per text into flat tokens and lengths."""
     if not isinstance(arrays, Iterable):
         raise TypeError(f"{name} must be a sequence of arrays (tokens, dimension), got {given(arrays)}.")
-    required, empty_dimension = dimension, None
+    required = dimension
+    empty_dimension = None
     filled: list[TokenArray] = []
     lengths: list[int] = []
     for i, value in enumerate(arrays):

@@ -360,7 +360,8 @@ def as_lengths(values: ArrayLike, name: str, rows: int | None = None) -> NDArray
     TypeError, ValueError
         If a length is not a whole number or negative, or the sum differs.
     """
-    lengths, most = as_integers(values, name), _LARGEST_TOTAL if rows is None else rows
+    lengths = as_integers(values, name)
+    most = _LARGEST_TOTAL if rows is None else rows
     wrong = (lengths < 0) | (lengths > most)
     if wrong.any():
         i = int(np.argmax(wrong))

@@ -138,7 +138,8 @@ class MeasuredEncoder:
         dict
         """
         recall = {str(cutoff): value for cutoff, value in self.recall.items()}
-        floats, config = self.config.vector_dimension, self.config.to_dict()
+        floats = self.config.vector_dimension
+        config = self.config.to_dict()
         return {"name": self.name, "floats": floats, "recall": recall, "config": config}
 
 
@@ -212,7 +213,9 @@ class Diagnosis:
         )
 
     def _measures(self) -> dict[str, str]:
-        shape, lengths, spread = self.geometry, self.tokens_per_document, self.maxsim
+        shape = self.geometry
+        lengths = self.tokens_per_document
+        spread = self.maxsim
         least, mean, largest = shape.norms
         norms = "unit" if shape.unit_norms else "not unit"
         zero = f", {counted(shape.zero_tokens, 'zero vector')}" if shape.zero_tokens else ""
@@ -244,8 +247,10 @@ class Diagnosis:
             yield f"{mark} {row.name:<25}{values}{row.config.vector_dimension:>10,}"
 
     def _advice(self) -> Iterator[str]:
-        row, sampled = self.recommended, self.sampled_documents
-        recall, chance = row.recall[_DECISIVE], _DECISIVE / sampled
+        row = self.recommended
+        sampled = self.sampled_documents
+        recall = row.recall[_DECISIVE]
+        chance = _DECISIVE / sampled
         floats = f"{row.config.vector_dimension:,} floats"
         use = f"encoder={row.name!r} (muvera index --encoder {row.name}), {floats}"
         if self.exact_search:
@@ -357,7 +362,8 @@ def diagnose(
     most = min(_TOKENS, _ENTRIES // drawn.documents.dimension)
     count = max(2, int(np.searchsorted(np.cumsum(drawn.documents.lengths[order]), most, side="right")))
     geometry = token_geometry(drawn.documents[np.sort(order[:count])].tokens)
-    texts, measured = drawn.collection, []
+    texts = drawn.collection
+    measured = []
     for name in _MEASURED:
         config = FDEConfig.preset(name, texts.dimension)
         if len(drawn.fitting) < len(drawn.documents) or not config.needs_fit_sample:

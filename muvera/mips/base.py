@@ -213,7 +213,8 @@ class VectorSearch(ABC):
             If the queries have another shape or numbers that are not finite.
         """
         rows = checked_vectors(queries, self.dimension, "queries")
-        labels, scores = np.full((len(rows), k), -1), np.full((len(rows), k), -np.inf, np.float32)
+        labels = np.full((len(rows), k), -1)
+        scores = np.full((len(rows), k), -np.inf, np.float32)
         if len(rows) and len(self):
             possible = slice(len(self))
             self._search(rows, (labels[:, possible], scores[:, possible]), allowed, threads, ef)
@@ -472,7 +473,8 @@ def _products(vectors: Floats, queries: Floats, threads: int | None) -> Floats:
     """
     width = vectors.shape[1]
     out = np.empty((len(vectors), len(queries)), np.float32)
-    flat, packed = read_only_view(vectors).reshape(-1), read_only_view(queries).reshape(-1)
+    flat = read_only_view(vectors).reshape(-1)
+    packed = read_only_view(queries).reshape(-1)
 
     def work(start: int, stop: int) -> None:
         inner_products(flat, start, stop, width, packed, len(queries), out[start:stop])

@@ -102,7 +102,8 @@ class ExactSearch(VectorSearch):
         self, queries: Floats, best: Found, allowed: Labels | None, threads: int | None, ef: int | None
     ) -> None:
         """Write the best; ties go to the vector that was added first."""
-        rows, k = None, best[0].shape[1]
+        rows = None
+        k = best[0].shape[1]
         if allowed is not None or len(self) < len(self._labels):
             rows = self._rows_of(self.labels() if allowed is None else self.existing(allowed))
         by_bytes = allowed is None and k <= _MOST_READ * len(self)
@@ -116,7 +117,8 @@ class ExactSearch(VectorSearch):
         self, queries: Floats, best: Found, rows: NDArray[np.int64] | None, threads: int | None
     ) -> None:
         """Write the best of `rows`, or of all, by floats."""
-        floats, labels = self._columns[0].values, self._labels.values
+        floats = self._columns[0].values
+        labels = self._labels.values
         if rows is None:
             return score_among(labels, lambda a, b: floats[a:b], queries, best, threads)
         return score_among(labels[rows], lambda a, b: floats[rows[a:b]], queries, best, threads)
@@ -146,13 +148,17 @@ class ExactSearch(VectorSearch):
 
         Only vectors that can be among them by bytes are read as floats.
         """
-        products, errors, chosen = self._byte_products(queries, threads), self._columns[-1].values, _ALL
+        products = self._byte_products(queries, threads)
+        errors = self._columns[-1].values
+        chosen = _ALL
         if rows is not None:
             products, errors, chosen = products.take(rows, axis=1), errors[rows], rows
-        k, (count, size) = best[0].shape[1], products.shape
+        k = best[0].shape[1]
+        count, size = products.shape
         # The k-th best of the groups' best lower bounds is at most the k-th best
         # product.
-        groups, most = min(_GROUPS * k, size), int(_MOST_READ * size)
+        groups = min(_GROUPS * k, size)
+        most = int(_MOST_READ * size)
         # Subnormal numbers of float32 have no relative precision.
         least = np.float32(queries.shape[1] + LANES) * _TINY
         limits = Bounds(errors, np.empty(count, np.float32), least)
@@ -160,8 +166,10 @@ class ExactSearch(VectorSearch):
         bounds = np.empty((count, groups), np.float32)
         bound_products(products, limits, lanes, bounds)
         edges = np.partition(bounds, groups - k)[:, groups - k]
-        possible, exact = np.zeros((count, most), np.int64), np.empty((count, most), np.float32)
-        counts, vectors = np.empty(count, np.int64), self._columns[0].values
+        possible = np.zeros((count, most), np.int64)
+        exact = np.empty((count, most), np.float32)
+        counts = np.empty(count, np.int64)
+        vectors = self._columns[0].values
         largest = multiply_possible(products, limits, lanes, edges, vectors, chosen, possible, exact, counts)
         exact = exact[:, :largest]
         at = np.arange(count)[:, np.newaxis], (-exact).argsort(axis=1, kind="stable")[:, :k]

@@ -93,10 +93,13 @@ class SharedGraph:
     def __init__(self, index: hnswlib.Index, labels: Labels) -> None:
         index.set_ef(1)
         self.index = index
-        self.num_unmarked, self.unmarked = 0, np.zeros(0, bool)  # by label
-        #: Number of additions so far, and the ranges of those that failed or that the
-        #: copy extended last does not have.
-        self.additions, self.abandoned = 0, list[range]()
+        self.num_unmarked = 0
+        #: True for each label that is not marked as removed.
+        self.unmarked = np.zeros(0, bool)
+        #: Number of additions so far.
+        self.additions = 0
+        #: Ranges of additions that failed, or that the copy extended last does not have.
+        self.abandoned = list[range]()
         self.use(labels)
 
     def use(self, labels: Labels) -> None:
@@ -178,7 +181,9 @@ class HNSWSearch(VectorSearch):
         filled = np.empty((len(rows), self.dimension + _FILLING), np.float32)
         filled[:, : self.dimension] = rows / norms[:, np.newaxis]
         filled[:, self.dimension :] = missing[:, np.newaxis]
-        workers, graph, saved = thread_count(threads), self._graph, self._saved
+        workers = thread_count(threads)
+        graph = self._graph
+        saved = self._saved
 
         def reserve() -> None:
             self.settle()  # after a failed addition
@@ -192,7 +197,8 @@ class HNSWSearch(VectorSearch):
 
         guard(reserve)
         for start, stop in split_by_count(len(labels), _ADDED_PER_THREAD * workers):
-            block, numbers = filled[start:stop], labels[start:stop].astype(np.uint64)
+            block = filled[start:stop]
+            numbers = labels[start:stop].astype(np.uint64)
             guard(partial(graph.index.add_items, block, numbers, num_threads=workers))
         norms_of = grown(self._norms, int(labels.max()) + 1, 1)
         norms_of[labels] = norms
@@ -205,7 +211,8 @@ class HNSWSearch(VectorSearch):
 
     def settle(self) -> None:
         """Mark removed vectors in the graph, which makes searches faster."""
-        graph, alive = self._graph, self._alive
+        graph = self._graph
+        alive = self._alive
         dead = graph.unmarked.copy()
         dead[: len(alive)] &= ~alive[: len(dead)]
         for label in np.flatnonzero(dead):
@@ -291,7 +298,8 @@ class HNSWSearch(VectorSearch):
         If a saved file of the graph can be kept, write only the added vectors.
         """
         self._require_current()
-        index, saved = self._graph.index, self._saved
+        index = self._graph.index
+        saved = self._saved
         norms = grown(self._norms, len(self._graph.unmarked), 1)  # also for vectors of failed additions
         save_array(folder / NORMS, np.concatenate([np.array([self._reach], np.float32), norms]))
         if saved is not None and (kept := keep(saved.path)) is not None:
@@ -322,7 +330,8 @@ class HNSWSearch(VectorSearch):
         """Read the graph, the norms, and the vectors added since it was written."""
         (path,) = saved.kept or [folder / GRAPH]
         labels, marked = _check(path, self.dimension, self.settings.m)
-        added, vectors = np.empty(0, np.int64), np.empty((0, self.dimension), np.float32)
+        added = np.empty(0, np.int64)
+        vectors = np.empty((0, self.dimension), np.float32)
         if (folder / ADDED).exists():
             added, vectors = (load_npy(folder / name, mmap=False) for name in (ADDED_LABELS, ADDED))
         live = labels if saved.live is None else np.intersect1d(labels, saved.live)
@@ -359,7 +368,8 @@ class HNSWSearch(VectorSearch):
             raise ValueError(
                 f"{folder / NORMS} is damaged: its norms are a {array.dtype} array of shape {array.shape}."
             )
-        reach, norms = float(array[0]), array[1:]
+        reach = float(array[0])
+        norms = array[1:]
         if not np.isfinite(array).all() or reach < 0 or not (norms > 0).all():
             raise ValueError(f"{folder / NORMS} is damaged: a norm is not a positive number.")
         if labels.max(initial=-1) >= len(norms):
@@ -424,7 +434,8 @@ def _check(path: Path, dimension: int, m: int) -> tuple[Labels, NDArray[np.bool_
         if len(head) < _HEADER.size:
             raise ValueError(f"{path} is truncated: it has {len(head)} bytes.")
         header = _Header(*_HEADER.unpack(head))
-        columns, links = (header.label_at - header.floats_at) // 4 - _FILLING, header.m
+        columns = (header.label_at - header.floats_at) // 4 - _FILLING
+        links = header.m
         consistent = (
             header.start == 0
             and header.floats_at == 4 * (header.bottom_links + 1)
@@ -466,14 +477,16 @@ def _check_upper_levels(path: Path, header: _Header, upper: bytes) -> None:
     They are in the bytes after the vectors.
     """
     width = header.upper_links + 1
-    levels, starts = np.zeros(header.vectors, np.int64), np.zeros(header.vectors, np.int64)
+    levels = np.zeros(header.vectors, np.int64)
+    starts = np.zeros(header.vectors, np.int64)
     numbers = np.frombuffer(upper, np.uint32, len(upper) // 4)
     node, position = find_lists(numbers, len(upper), width, levels, starts)
     if node < header.vectors:
         raise ValueError(f"{path} is damaged or truncated within the links of vector {node}.")
     if 4 * position != len(upper):
         raise ValueError(f"{path} is damaged: {len(upper) - 4 * position} bytes follow its end.")
-    entry, top = header.entry_point, header.top_level
+    entry = header.entry_point
+    top = header.top_level
     if entry >= header.vectors or levels[entry] != top or levels.max() != top:
         raise ValueError(f"{path} is damaged: its entry point {entry} is not at the highest level.")
     for level in range(1, top + 1):
@@ -523,7 +536,8 @@ def find_lists(
 
 def _require_targets(path: Path, lists: NDArray[np.void], present: NDArray[np.bool_]) -> None:
     """Raise ValueError if a list is too long, or a link has no target in `present`."""
-    counts, links = lists["count"], lists["targets"]
+    counts = lists["count"]
+    links = lists["targets"]
     targets = links[np.arange(links.shape[1]) < counts[:, np.newaxis]]
     if (counts > links.shape[1]).any() or (targets >= len(present)).any() or not present[targets].all():
         raise ValueError(f"{path} is damaged: a link's target does not exist.")

@@ -262,7 +262,8 @@ class ScanSearch(VectorSearch):
     # -- changing -------------------------------------------------------------
 
     def _add(self, labels: Labels, rows: Floats, threads: int | None, guard: Guard) -> None:
-        first, count = len(self._labels), len(rows)
+        first = len(self._labels)
+        count = len(rows)
         if self._fitted_on < _SAMPLE and first + count >= _GROWTH * self._fitted_on:
             self._fit(rows, threads)
         numbers, sums, units, _ = rounded(rows, threads)
@@ -270,7 +271,8 @@ class ScanSearch(VectorSearch):
         self.codebook.encode(codes, 0, rows, threads)
         parts = (*self._parts, Part(first, codes, numbers))
         parts = self._merged(parts, len(parts) - 1, lambda part: part.folder is None)
-        labels, sums = np.append(self._labels, labels), np.append(self._sums, sums)
+        labels = np.append(self._labels, labels)
+        sums = np.append(self._sums, sums)
         units = np.append(self._units, units)
         self._parts, self._labels, self._sums, self._units = parts, labels, sums, units
 
@@ -290,7 +292,8 @@ class ScanSearch(VectorSearch):
         width = codes.shape[1]
         by_row = np.zeros((len(codes) * BLOCK, width), np.uint8)
         for part in rest:
-            start, own = part.first - rest[0].first, part.codes.transpose(0, 2, 1).reshape(-1, width)
+            start = part.first - rest[0].first
+            own = part.codes.transpose(0, 2, 1).reshape(-1, width)
             by_row[start : start + part.count] = own[: part.count]
         codes[:] = by_row.reshape(-1, BLOCK, width).transpose(0, 2, 1)
         return (*parts[:first], Part(rest[0].first, codes, np.concatenate([part.bytes for part in rest])))
@@ -327,7 +330,8 @@ class ScanSearch(VectorSearch):
         Ties go to the vector added first.
         """
         labels, scores = best
-        searched, k = self._searched(allowed), labels.shape[1]
+        searched = self._searched(allowed)
+        k = labels.shape[1]
         wanted = max(k * max(_BY_BYTES, 256 * _BY_BYTES // self.dimension), _MIN_BY_BYTES)
         if searched.count <= max(wanted, _FEW):
             candidates = [np.flatnonzero(searched.visible)] * len(queries)
@@ -339,7 +343,8 @@ class ScanSearch(VectorSearch):
 
         def work(start: int, stop: int) -> None:
             for q in range(start, stop):
-                rows, products = candidates[q], np.empty(len(candidates[q]), np.float32)
+                rows = candidates[q]
+                products = np.empty(len(candidates[q]), np.float32)
                 for part in searched.parts:
                     own = slice(*np.searchsorted(rows, (part.first, part.first + part.count)).tolist())
                     multiply_rows_at(
@@ -358,7 +363,9 @@ class ScanSearch(VectorSearch):
 
         These are the rows of `allowed` labels, or all that are not removed.
         """
-        parts, alive, cached = self._parts, self._alive, self._cached
+        parts = self._parts
+        alive = self._alive
+        cached = self._cached
         if allowed is None and cached is not None and cached.parts is parts and cached.alive is alive:
             return cached
         if allowed is None:
@@ -398,11 +405,13 @@ class ScanSearch(VectorSearch):
         tasks = [(i, *chunk) for chunk in split_by_count(len(queries), together) for i in range(len(shares))]
         shape = (len(shares), len(queries))
         sums, rows = (np.empty((*shape, wanted + _ROOM), kind) for kind in (np.uint16, np.int64))
-        bounds, found = np.zeros(shape, np.uint16), np.zeros(shape, np.int64)
+        bounds = np.zeros(shape, np.uint16)
+        found = np.zeros(shape, np.int64)
 
         def work(begin: int, end: int) -> None:
             for i, first, last in tasks[begin:end]:
-                own, flat = (i, slice(first, last)), tables[first:last].reshape(-1)
+                own = (i, slice(first, last))
+                flat = tables[first:last].reshape(-1)
                 for part, words, start, stop in shares[i]:
                     scan_codes(
                         read_only_view(part.codes).reshape(-1), codebook.steps, flat, words, start, stop,
@@ -411,7 +420,8 @@ class ScanSearch(VectorSearch):
 
         lookups = len(self._labels) * codebook.pairs * len(queries)
         run_in_ranges(work, split_by_count(len(tasks), 1), threads, lookups // _PER_MULTIPLICATION)
-        results, counts = [], np.empty(256, np.int64)
+        results = []
+        counts = np.empty(256, np.int64)
         for q in range(len(queries)):
             ends = list(enumerate(found[:, q]))
             own_sums = np.concatenate([sums[i, q, :end] for i, end in ends])

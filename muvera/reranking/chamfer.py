@@ -435,7 +435,8 @@ def rank_spans(
     texts.require_finite("documents")
     lengths = texts.lengths.tolist()
     arrays = [_checked_spans(own, f"spans[{i}]", lengths[i]) for i, own in enumerate(spans)]
-    bounds, owners = np.concatenate(arrays), np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
+    bounds = np.concatenate(arrays)
+    owners = np.repeat(np.arange(len(arrays)), list(map(len, arrays)))
     scores = _span_scores(queries, texts, bounds + texts.offsets[owners][:, np.newaxis]).astype(np.float64)
     if document_scores is None:
         document_scores = _scores(queries, texts, 1)[:, 0]
@@ -446,7 +447,8 @@ def rank_spans(
     order = np.argsort(-totals, kind="stable")[: min(k, int(filled.sum()))]
     best = []
     for i in order.tolist():
-        (start, stop), owner = bounds[i].tolist(), int(owners[i])
+        start, stop = bounds[i].tolist()
+        owner = int(owners[i])
         best.append(
             SpanScore(owner, start, stop, float(totals[i]), float(scores[i]), float(of_documents[owner]))
         )
@@ -576,7 +578,8 @@ def _carved(tokens: NDArray[np.float64], least: float) -> NDArray[np.float32]:
     A token of zeros has the cosine 0 with all tokens.
     """
     norms = np.sqrt(np.square(tokens).sum(axis=1))
-    sums, free = np.empty(tokens.shape, np.float32), np.ones(len(tokens), bool)
+    sums = np.empty(tokens.shape, np.float32)
+    free = np.ones(len(tokens), bool)
     count = 0
     for first in range(len(tokens)):
         if free[first]:

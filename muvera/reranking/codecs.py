@@ -153,7 +153,8 @@ class TokenCodec(ABC):
         -------
         CodeQuery
         """
-        count, depth = len(tokens), -(-self.dimension // STEP) * STEP
+        count = len(tokens)
+        depth = -(-self.dimension // STEP) * STEP
         padded = -(-count // LANES) * LANES
         query = CodeQuery(
             np.zeros(padded * depth, np.int8), np.zeros(padded, np.float32),
@@ -263,7 +264,8 @@ class Int8Codec(TokenCodec):
             raise ValueError(f"The codec's unit must be a positive number, got {unit}.")
         width = FACTOR_BYTES + -(-len(center) // STEP) * STEP  # bytes after the coordinates are zero
         no_bytes, no_floats = (read_only_view(np.empty(0, kind)) for kind in (np.uint8, np.float32))
-        self._center, self._unit = read_only_view(center), np.float32(unit)
+        self._center = read_only_view(center)
+        self._unit = np.float32(unit)
         ones = read_only_view(np.ones(len(center), np.float32))
         super().__init__(
             "int8",
@@ -348,7 +350,8 @@ class ResidualCodec(TokenCodec):
         _require_fitting(arrays, unit)
         dimension = centroids.shape[1]
         self.bits = len(levels).bit_length() - 1
-        self._centroids, self._levels = read_only_view(centroids), read_only_view(levels)
+        self._centroids = read_only_view(centroids)
+        self._levels = read_only_view(levels)
         self._thresholds = read_only_view((levels[1:] + levels[:-1]) / 2)  # the midpoints
         self._scales = read_only_view(scales)
         self._inverse_scales = read_only_view(1 / scales)
@@ -447,7 +450,8 @@ class ResidualCodec(TokenCodec):
         -------
         ResidualCodec
         """
-        dimension, levels = centroids.shape[1], np.ascontiguousarray(weights, np.float32)
+        dimension = centroids.shape[1]
+        levels = np.ascontiguousarray(weights, np.float32)
         none = np.empty((0, dimension), np.float32)
         return cls(np.array(centroids, np.float32), levels, np.ones(dimension, np.float32), none, 1.0)
 
@@ -532,7 +536,8 @@ def _require_fitting(arrays: dict[str, NDArray[Any]], unit: float) -> None:
 
     The rotation can have no rows.
     """
-    centroids, levels = arrays["centroids"], arrays["levels"]
+    centroids = arrays["centroids"]
+    levels = arrays["levels"]
     dimension = centroids.shape[-1]
     if centroids.ndim != 2 or 0 in centroids.shape or len(levels) not in (2, 4, 16, 256):
         raise ValueError(

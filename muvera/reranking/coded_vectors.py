@@ -40,7 +40,8 @@ class CodedVectors:
                 f"{codec.name} at "
                 f"dimension={codec.dimension} are uint8 with {codec.bytes_per_token} columns."
             )
-        self.codec, self.tokens = codec, tokens
+        self.codec = codec
+        self.tokens = tokens
         self.offsets: NDArray[np.int64] = as_offsets(offsets, len(tokens))
 
     @classmethod
@@ -166,7 +167,8 @@ def score_coded(
         Chamfer similarities; -inf for candidates after the stop and those without
         tokens.
     """
-    rounded, heap = codec.query(query), np.full(k, -np.inf, np.float32)
+    rounded = codec.query(query)
+    heap = np.full(k, -np.inf, np.float32)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]
@@ -206,8 +208,10 @@ def rank_decoded(
     float32 (c,)
         Chamfer similarities; -inf after the stop.
     """
-    packed, errors = pack_columns(codec.rotated(query)).reshape(-1), np.zeros(3)
-    heap, none = np.full(k, -np.inf, np.float32), np.empty(0, np.float32)
+    packed = pack_columns(codec.rotated(query)).reshape(-1)
+    errors = np.zeros(3)
+    heap = np.full(k, -np.inf, np.float32)
+    none = np.empty(0, np.float32)
 
     def score(
         texts: CodedVectors, positions: NDArray[np.int64], first: int, out: NDArray[np.float32]

@@ -154,7 +154,8 @@ def score_candidates(
     packed = _bounded(query, options.early_exit)
     bounded = len(packed.cosines) > 0 and options.k < sum(len(positions) for _, positions in runs)
     keeps_best = options.in_order or bounded
-    best, panels = options.k if keeps_best else 0, -(-len(query) // LANES)
+    best = options.k if keeps_best else 0
+    panels = -(-len(query) // LANES)
     estimates = np.empty(0, np.float32) if options.estimates is None else options.estimates
     ended: deque[Progress] = deque()  # of finished tasks, for the next tasks
 
@@ -240,13 +241,15 @@ def rank_short(
         As :func:`rank_candidates` for each query.
     """
     columns = np.zeros((len(numbers), queries.dimension, LANES), np.float32)
-    packed, counts = columns.reshape(-1), queries.lengths[numbers]
+    packed = columns.reshape(-1)
+    counts = queries.lengths[numbers]
     for panel, number, count in zip(columns, numbers.tolist(), counts.tolist(), strict=True):
         panel[:, :count] = queries[number].T
     ends = np.cumsum([len(own) for own in positions])
     rows = np.concatenate(positions)
     order = rows.argsort()
-    owners, ordered = np.searchsorted(ends, order, side="right"), rows[order]
+    owners = np.searchsorted(ends, order, side="right")
+    ordered = rows[order]
     scores = np.empty(len(rows), np.float32)
 
     def work(start: int, stop: int) -> None:
@@ -297,7 +300,8 @@ def _bounded(tokens: NDArray[np.float32], early_exit: bool) -> BoundedQuery:
     # would save nothing.
     bounded = early_exit and LANES < count <= _MAX_BOUNDED_TOKENS
     angles = np.empty((2, count if bounded else 0, count), np.float32)
-    columns, slack = np.zeros(-(-count // LANES) * LANES * depth, np.float32), (depth + 64) * 2.0**-23
+    columns = np.zeros(-(-count // LANES) * LANES * depth, np.float32)
+    slack = (depth + 64) * 2.0**-23
     query = BoundedQuery(columns, np.empty(count, np.int64), np.empty(count), angles[0], angles[1], slack)
     if prepare_query(read_only_view(tokens), query):
         return query

@@ -202,7 +202,8 @@ class Tuning:
 
     def _advice(self) -> Iterator[str]:
         """Yield the choice, the target, and the limits of the measurement."""
-        row, target = self.choice, self.target_recall
+        row = self.choice
+        target = self.target_recall
         low, high = row.interval
         yield (
             f"Use {row.name}, {row.bytes:,} bytes per document: held-out queries estimate its recall among "

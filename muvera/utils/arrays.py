@@ -257,7 +257,8 @@ def resident_share(array: NDArray[np.generic], samples: int) -> float | None:
         return None
     low = array.ctypes.data // _PAGE * _PAGE
     pages = -(-(array.ctypes.data + array.nbytes - low) // _PAGE)
-    resident, flag = 0, (ctypes.c_ubyte * 1)()
+    resident = 0
+    flag = (ctypes.c_ubyte * 1)()
     checked = np.linspace(0, pages - 1, min(samples, pages)).astype(np.int64).tolist()
     for page in checked:
         if _LIBC.mincore(ctypes.c_void_p(low + page * _PAGE), ctypes.c_size_t(1), flag):

@@ -20,9 +20,12 @@ _held: list[Any] = []
 # Seconds that a fork waits for a lock.
 _PATIENCE = 10
 
-# Maximum number of readers at a time, and the slot of each thread.
+# Maximum number of readers at a time.
 _SLOTS = 32
-_numbers, _thread = count(), threading.local()
+
+# The slot of each thread: threads get the numbers in turn.
+_numbers = count()
+_thread = threading.local()
 
 
 def renew_after_fork(owner: Any) -> None:

@@ -59,7 +59,8 @@ def _source(
                     f"{file} lacks one of the columns {', '.join(columns)} of {files[0].name}. "
                     "Rename its columns, or move it out of the folder."
                 )
-            cells, ids = table.column(column), [None] * len(table)
+            cells = table.column(column)
+            ids = [None] * len(table)
             with naming_errors(str(file), name):
                 cells.validate(full=True)  # Arrow does not check offsets when it reads
                 if id_column is not None:
@@ -102,7 +103,8 @@ def _storage(kind: Any) -> Any:
 def _depth(kind: Any) -> int:
     """Return the number of nested lists around floats; -1 if there are none."""
     types = import_extra("pyarrow", "parquet", "Reading Arrow tables").types
-    depth, kind = 0, _storage(kind)
+    depth = 0
+    kind = _storage(kind)
     while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         kind, depth = _storage(kind.value_type), depth + 1
     return depth if types.is_floating(kind) else -1

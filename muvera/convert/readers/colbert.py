@@ -161,7 +161,8 @@ class _ChunkedRows:
         parts = []
         # For no rows, an empty slice of the first array has the right columns.
         for i in np.unique(chunks).tolist() if len(rows) else [0]:
-            array, (start, stop) = self.load(i), self.bounds[i : i + 2]
+            array = self.load(i)
+            start, stop = self.bounds[i : i + 2]
             if len(array) != stop - start:
                 raise ValueError(
                     f"chunk {i} has {len(array)} codes or residuals, but its lengths add up to {stop - start}"
@@ -190,8 +191,10 @@ class _QuantizedSource(FlatSource):
     ) -> None:
         counts = [int(chunk.sum()) for chunk in lengths]
         offsets = running_total(np.concatenate(lengths))
-        self.codec, self.nbits = codec, codec.nbits
-        self.centroids, self.bucket_weights = codec.centroids, codec.weights
+        self.codec = codec
+        self.nbits = codec.nbits
+        self.centroids = codec.centroids
+        self.bucket_weights = codec.weights
         self.codes = _ChunkedRows(counts, partial(load, "codes"))
         self.packed = _ChunkedRows(counts, partial(load, "residuals"))
         super().__init__(codec.rows(int(offsets[-1]), self.codes, self.packed), offsets, ids, name=name)
@@ -219,7 +222,8 @@ def _open_plaid(path: Path, *, ids: bool = True) -> FlatSource:
     _, weights = read_torch(path / "buckets.pt")
     nbits = metadata.get("config", {}).get("nbits", weights.size.bit_length() - 1)
     codec = Codec(read_array(path / "centroids.pt"), weights, nbits)
-    lengths, names = _lengths(path, metadata), path / "pid_docid_map.json"
+    lengths = _lengths(path, metadata)
+    names = path / "pid_docid_map.json"
     named = _ragatouille_ids(names, sum(map(len, lengths))) if ids and names.is_file() else None
     return _QuantizedSource(
         codec, lengths, lambda kind, i: read_array(path / f"{i}.{kind}.pt"), named, name="plaid"
@@ -367,7 +371,8 @@ def _choose_named(index: FlatSource, names: dict[Any, Any]) -> None:
             f"the map must have positions from 0 to {len(kept) - 1}, each at most once, got {len(positions)} "
             f"from {positions.min()} to {positions.max()}"
         )
-    ids, lengths = list(names.values()), np.diff(index.offsets)
+    ids = list(names.values())
+    lengths = np.diff(index.offsets)
     if not kept.all():
         index.rows = np.flatnonzero(np.repeat(kept, lengths))
     index.set_documents(running_total(lengths[kept]), [ids[i] for i in np.argsort(positions)])
@@ -476,7 +481,8 @@ def _open_warp(path: Path) -> FlatSource:
         )
     codec = Codec(centroids, weights, nbits, normalize=False, table=table)
     codes = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    tokens, order = codec.rows(len(codes), codes, packed), np.argsort(numbers, kind="stable")
+    tokens = codec.rows(len(codes), codes, packed)
+    order = np.argsort(numbers, kind="stable")
     source = FlatSource(tokens, running_total(np.bincount(numbers)), None, name="warp", rows=order)
     source.lossy, source.nbits = True, nbits
     return source

@@ -81,7 +81,8 @@ def _source(arrays: Mapping[str, RowArray], name: str, part: str) -> Source:
     if "tokens" not in found:
         return _per_document(arrays, part, ids, name)
     key = found["tokens"]
-    tokens, shape = arrays[key], tuple(arrays[key].shape)
+    tokens = arrays[key]
+    shape = tuple(arrays[key].shape)
     if tokens.dtype == object:
         return _one_by_one(cast("Collection[RowArray]", tokens), ids, name)
     if tokens.dtype.kind != "f":

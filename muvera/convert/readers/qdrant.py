@@ -65,7 +65,8 @@ def _document(content: Any, identity: int | str, name: str, id_field: str | None
     fields = stored.fields if isinstance(stored, _StoredPoint) else {}
     if "vector" not in fields or fields.get("id") != identity:
         raise ValueError(f"{where} has no vectors, or contains a point with another id")
-    value, payload = fields["vector"], fields.get("payload")
+    value = fields["vector"]
+    payload = fields.get("payload")
     if isinstance(value, dict):
         value = value.get(name)
     # A small pickle can refer to one list many times, so more numbers than bytes are
