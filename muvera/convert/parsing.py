@@ -61,7 +61,25 @@ _LOCAL_HEADER_BYTES = 30  # before the member's name
 
 
 def stored_bytes(file: NDArray[np.uint8], member: zipfile.ZipInfo) -> NDArray[np.uint8]:
-    """Return the bytes of an uncompressed member, as a view of the zip file's bytes."""
+    """Return the bytes of an uncompressed member, as a view of the zip file's bytes.
+
+    Parameters
+    ----------
+    file : uint8 (n,)
+        Bytes of the zip file.
+    member : zipfile.ZipInfo
+        Member of the file.
+
+    Returns
+    -------
+    uint8
+        A view of `file`.
+
+    Raises
+    ------
+    ValueError
+        If the member is compressed, encrypted or damaged.
+    """
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(f"{member.filename} is compressed or encrypted")
     header: Any = file[member.header_offset : member.header_offset + _LOCAL_HEADER_BYTES]
@@ -379,6 +397,22 @@ def load_plain(content: bytes, source: str) -> Any:
 
     It may have dicts, lists, tuples, sets, strings, bytes, and numbers of Python or
     NumPy.
+
+    Parameters
+    ----------
+    content : bytes
+        The pickle.
+    source : str
+        Name of the file in messages.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ReadError
+        If the pickle is damaged or contains anything else.
     """
     return load_pickle(content, source, _PLAIN)
 
@@ -483,6 +517,20 @@ def read_torch(path: Path) -> Any:
 
     The file may have tensors in tuples, lists and dicts.  Tensors are views of the
     file; only bfloat16 is read, as float32.  A pickle of anything else is refused.
+
+    Parameters
+    ----------
+    path : Path
+        File to read.
+
+    Returns
+    -------
+    numpy.ndarray, tuple, list or dict
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, big-endian or compressed, or contains anything else.
     """
     with naming_errors(str(path), "pt of torch 1.6 or newer"), zipfile.ZipFile(path) as archive:
         members = archive.namelist()

@@ -193,7 +193,15 @@ _HEADER_SIZE = 30
 
 
 def write_torch(path: Path, *tensors: NDArray[Any]) -> None:
-    """Write one tensor, or a tuple of several, for ``torch.load``."""
+    """Write one tensor, or a tuple of several, for ``torch.load``.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    *tensors : numpy.ndarray
+        Numbers of a type that torch has.
+    """
     arrays = [np.ascontiguousarray(tensor).reshape(tensor.shape) for tensor in tensors]
     described = b"".join(_pickled_tensor(key, array) for key, array in enumerate(arrays))
     if len(arrays) > 1:

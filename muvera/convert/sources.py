@@ -299,7 +299,19 @@ class FlatSource(Source):
 
     @classmethod
     def of(cls, collection: MultiVectors, name: str) -> FlatSource:
-        """Return a source whose batches share memory with a collection."""
+        """Return a source whose batches share memory with a collection.
+
+        Parameters
+        ----------
+        collection : MultiVectors
+            Documents of the source.
+        name : str
+            Name of the format.
+
+        Returns
+        -------
+        FlatSource
+        """
         ids = collection.ids if collection.has_ids else None
         return cls(collection.tokens, collection.offsets, ids, name=name)
 

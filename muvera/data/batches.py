@@ -71,6 +71,18 @@ def collection_batches(collection: MultiVectors, max_tokens: int) -> Iterator[Mu
     """Yield consecutive slices of a collection, which share its memory.
 
     They are split as by :func:`token_batches`.
+
+    Parameters
+    ----------
+    collection : MultiVectors
+        Documents to split.
+    max_tokens : int
+        Tokens of a slice; a longer document is alone.
+
+    Yields
+    ------
+    MultiVectors
+        With ids only if the collection has some.
     """
     for start, stop in token_batches(collection.offsets, max_tokens):
         part = collection[start:stop]
@@ -95,6 +107,16 @@ class CodedSource(Protocol):
 
         A batch has documents, centroid numbers (n_tokens,) and packed residuals
         (n_tokens, bytes).
+
+        Parameters
+        ----------
+        max_tokens : int
+            Tokens of a batch; a longer document is alone.
+
+        Yields
+        ------
+        tuple of MultiVectors, int (n_tokens,) and uint8 (n_tokens, bytes)
+            Documents, and the centroid numbers and residuals of their tokens.
         """
         ...
 
@@ -112,6 +134,20 @@ def as_batches(documents: DocumentsLike) -> Iterator[MultiVectors]:
     """Return `documents` as an iterator of collections.
 
     It yields the given collections, or one collection.
+
+    Parameters
+    ----------
+    documents : MultiVectors, arrays, or an iterable of MultiVectors
+        Read once.
+
+    Returns
+    -------
+    iterator of MultiVectors
+
+    Raises
+    ------
+    TypeError
+        If `documents` are no token vectors.
     """
     if isinstance(documents, MultiVectors) or hasattr(documents, "ndim"):
         return iter([as_multivectors(documents)])
@@ -135,6 +171,15 @@ class DocumentSample:
     It is drawn by reservoir sampling, and does not depend on the division into
     batches.  It has at most `most` documents, fewer if their vectors of `floats` or
     their tokens would take too much memory.
+
+    Parameters
+    ----------
+    floats : int
+        Floats of a vector that an encoder makes of a document.
+    seed : int
+        Seed of the draws.
+    most : int
+        Largest number of documents.
     """
 
     def __init__(self, floats: int, seed: int, most: int = MAX_FIT_DOCUMENTS) -> None:
@@ -145,7 +190,18 @@ class DocumentSample:
         self._seen = self._token_bytes = 0
 
     def sample_while_yielding(self, batches: Iterable[MultiVectors]) -> Iterator[MultiVectors]:
-        """Yield the batches unchanged, after sampling from each."""
+        """Yield the batches unchanged, after sampling from each.
+
+        Parameters
+        ----------
+        batches : iterable of MultiVectors
+            Documents, read once.
+
+        Yields
+        ------
+        MultiVectors
+            The same batches.
+        """
         for batch in batches:
             filled = np.flatnonzero(batch.lengths > 0)
             for i, draw in zip(filled.tolist(), self._stream.random(len(filled)).tolist(), strict=True):
@@ -168,7 +224,18 @@ class DocumentSample:
             self.size = len(self._sampled)
 
     def documents(self, dimension: int) -> MultiVectors:
-        """Return the sample of the documents so far."""
+        """Return the sample of the documents so far.
+
+        Parameters
+        ----------
+        dimension : int
+            Number of columns, needed if the sample has no tokens.
+
+        Returns
+        -------
+        MultiVectors
+            Copies of the documents, without ids.
+        """
         return MultiVectors.from_arrays(self._sampled, dimension=dimension)
 
 

@@ -544,7 +544,18 @@ MultiVectorsLike = MultiVectors | AnyArray | Iterable[AnyArray]
 
 
 def as_kernel_arrays(texts: MultiVectors) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Return the tokens for kernels: (float32, float16 bits), one of them empty."""
+    """Return the tokens for kernels: (float32, float16 bits), one of them empty.
+
+    Parameters
+    ----------
+    texts : MultiVectors
+        Texts whose tokens kernels read.
+
+    Returns
+    -------
+    tuple of float32 (n, dimension) and uint16 (m, dimension)
+        Read-only views; n or m is 0.
+    """
     tokens = read_only_view(texts.tokens)
     halves = tokens.dtype == np.float16
     none = _no_tokens(texts.dimension, halves)

@@ -157,6 +157,15 @@ def first_unusable(tokens: TokenArray) -> tuple[int, int, str] | None:
     """Return the place of the first unusable number, or None.
 
     The place is its row and column; the third entry is the requirement.
+
+    Parameters
+    ----------
+    tokens : float32 or float16 (n, dimension)
+        Token vectors.
+
+    Returns
+    -------
+    tuple of (int, int, str) or None
     """
     unsigned, magnitude, limit = _BITS[tokens.dtype.itemsize]
     bits = read_only_view(tokens).reshape(-1).view(unsigned)
@@ -267,6 +276,15 @@ def string_array(values: list[str]) -> NDArray[np.str_] | NDArray[np.object_]:
     """Return strings as a NumPy string array.
 
     They are Python objects if one long string would widen all.
+
+    Parameters
+    ----------
+    values : list of str
+        Strings of any length.
+
+    Returns
+    -------
+    str or object (n,)
     """
     longest, total = max(map(len, values), default=0), sum(map(len, values))
     if longest * len(values) <= max(_NARROW_STRINGS, 16 * total):

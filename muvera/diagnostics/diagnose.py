@@ -616,6 +616,18 @@ def bullets(sentences: Iterable[str], pseudo_queries: bool) -> list[str]:
     """Return the lines of a list of sentences.
 
     The last one is a warning if there are no real queries.
+
+    Parameters
+    ----------
+    sentences : iterable of str
+        A point each.
+    pseudo_queries : bool
+        True if there are no real queries.
+
+    Returns
+    -------
+    list of str
+        Lines of at most 79 columns.
     """
     warning = "Real queries can be harder than windows of documents. Pass real queries to be sure."
     lines: list[str] = []

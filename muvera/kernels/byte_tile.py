@@ -88,8 +88,8 @@ def pack_bytes(matrix: np.ndarray) -> np.ndarray:
 def pack_half_bytes(matrix: np.ndarray) -> np.ndarray:
     """Pack the columns of `matrix`, int8 (depth, n), in panels of half bytes.
 
-    Return a flat array.  depth must be a multiple of 2 * STEP.  Zeros fill the panels up
-    to a multiple of STRIP.
+    Return a flat array.  depth must be a multiple of 2 * STEP.  Zeros fill the panels
+    up to a multiple of STRIP.
     """
     depth, count = matrix.shape
     panels = -(-count // (STRIP * LANES)) * STRIP

@@ -146,7 +146,18 @@ class VectorSearch(ABC):
         """
 
     def existing(self, labels: Labels) -> Labels:
-        """Return those of `labels` that a search can return, ascending."""
+        """Return those of `labels` that a search can return, ascending.
+
+        Parameters
+        ----------
+        labels : int64 (n,)
+            Labels, some of which may be unknown.
+
+        Returns
+        -------
+        int64 (m,)
+            Without repeats.
+        """
         return np.unique(labels[self._exist(labels)])
 
     def _exist(self, labels: Labels) -> NDArray[np.bool_]:
@@ -312,7 +323,20 @@ class VectorSearch(ABC):
 
     @abstractmethod
     def read(self, folder: Path, saved: SavedState) -> None:
-        """Fill this empty search from files, see :meth:`load`."""
+        """Fill this empty search from files, see :meth:`load`.
+
+        Parameters
+        ----------
+        folder : Path
+            Folder that was passed to :meth:`save`.
+        saved : SavedState
+            State that :meth:`save` returned.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing or damaged.
+        """
 
 
 @dataclass(frozen=True)
@@ -423,7 +447,18 @@ def grown(array: NDArray[Any], needed: int, value: float) -> NDArray[Any]:
 
 
 def padded(rows: Floats) -> Floats:
-    """Return rows with zeros up to a multiple of LANES columns."""
+    """Return rows with zeros up to a multiple of LANES columns.
+
+    Parameters
+    ----------
+    rows : float32 (n, dimension)
+        Vectors.
+
+    Returns
+    -------
+    float32 (n, width)
+        `rows` themselves if no zeros are needed.
+    """
     width = -(-rows.shape[1] // LANES) * LANES
     if rows.shape[1] == width:
         return rows

@@ -51,7 +51,13 @@ class GrowingArray:
         return self._buffer[: self._count]
 
     def extend(self, values: NDArray[Any]) -> None:
-        """Append values."""
+        """Append values.
+
+        Parameters
+        ----------
+        values : numpy.ndarray
+            Rows to append; their further axes are those of the first values.
+        """
         needed = self._count + len(values)
         dtype = np.result_type(self._buffer, values) if self._count else values.dtype
         if needed > len(self._buffer) or dtype != self._buffer.dtype or self._written != [self._count]:
@@ -69,7 +75,17 @@ class GrowingArray:
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write a ``.npy`` file.
 
-    Raise OSError with its name if it was not written completely.
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    array : numpy.ndarray
+        Numbers or strings.
+
+    Raises
+    ------
+    OSError
+        If the file was not written completely; the message names it.
     """
     try:
         np.save(path, array)
@@ -95,7 +111,20 @@ class NpyHeader(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
     def require_bytes(self, available: int, place: str) -> None:
-        """Raise ValueError if the numbers need more than `available` bytes."""
+        """Raise ValueError if the numbers need more than `available` bytes.
+
+        Parameters
+        ----------
+        available : int
+            Bytes of the file after the header.
+        place : str
+            Name of the file in messages.
+
+        Raises
+        ------
+        ValueError
+            If the file is too short.
+        """
         if self.nbytes > available:
             raise ValueError(
                 f"{place} is truncated: shape {self.shape} of {self.dtype} needs {self.nbytes} bytes of "

@@ -113,7 +113,19 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
-    Raise ValueError with its name if it is damaged.
+    Parameters
+    ----------
+    path : Path
+        File to read.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -315,7 +327,20 @@ def remove_folder(folder: Path) -> None:
 def exchange(one: Path, other: Path) -> bool:
     """Exchange the names of two folders in one step.
 
-    Return False if the system cannot.
+    Parameters
+    ----------
+    one, other : Path
+        Existing folders of one file system.
+
+    Returns
+    -------
+    bool
+        False if the system cannot do it.
+
+    Raises
+    ------
+    OSError
+        If it failed for another reason.
     """
     rename = _renameat2()
     if rename is None:

@@ -28,7 +28,21 @@ def given(value: object) -> str:
 def as_id_list(ids: object, name: str = "ids") -> list[Any]:
     """Return a collection of ids as a list.
 
-    Raise TypeError for a single id, such as a string.
+    Parameters
+    ----------
+    ids : iterable of int or of str
+        Ids of any type; they are not checked.
+    name : str
+        Name of the ids in messages.
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    TypeError
+        If `ids` is a single id, such as a string, or no collection.
     """
     if isinstance(ids, (str, bytes, Mapping)) or not isinstance(ids, Iterable):
         kinds = {str: "the string", bytes: "the bytes", int: "the integer"}
@@ -49,7 +63,23 @@ def url_scheme(text: str) -> str | None:
 def as_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """Return the path of a folder.
 
-    Raise TypeError if it is not a path, or ValueError if it is empty or a URL.
+    Parameters
+    ----------
+    path : str or path
+        Path of a folder, which need not exist.
+    name : str
+        Name of the argument in messages.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    TypeError
+        If `path` is no path.
+    ValueError
+        If it is empty or a URL.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{name} must be a string or a Path, got {given(path)}. Give the path of a folder.")

@@ -29,7 +29,13 @@ _thread = threading.local()
 
 
 def renew_after_fork(owner: Any) -> None:
-    """Call ``owner._renew_locks()`` in every child process."""
+    """Call ``owner._renew_locks()`` in every child process.
+
+    Parameters
+    ----------
+    owner : object
+        Has this method, and is not kept alive.
+    """
     _OWNERS.add(owner)
 
 
@@ -37,6 +43,11 @@ def hold_during_fork(owner: Any) -> None:
     """Hold ``owner._locks`` during a fork; then renew them.
 
     The library that they protect has locks, too, which must be free in the child.
+
+    Parameters
+    ----------
+    owner : object
+        Has the attribute `_locks` and the method `_renew_locks`; it is not kept alive.
     """
     _DATABASES.add(owner)
     _OWNERS.add(owner)
@@ -91,7 +102,12 @@ class ReadersWriterLock:
     def alone(self, work: Callable[[], object], held: int = 0) -> None:
         """Call `work` while no other thread holds the lock.
 
-        This thread already holds the first `held` plain locks.
+        Parameters
+        ----------
+        work : callable
+            What to call.
+        held : int
+            Number of plain locks that this thread holds, from the first on.
         """
         if held == len(self._locks):
             work()

@@ -61,7 +61,20 @@ def thread_count(threads: int | None) -> int:
 
 
 def split_by_count(count: int, size: int) -> list[tuple[int, int]]:
-    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1."""
+    """Split 0..count into ranges (start, stop) of at most `size`, and of at least 1.
+
+    Parameters
+    ----------
+    count : int
+        Number of items.
+    size : int
+        Items of a range; less than 1 counts as 1.
+
+    Returns
+    -------
+    list of (int, int)
+        First item of each range, and the first one after it.
+    """
     size = max(1, size)
     return [(start, min(start + size, count)) for start in range(0, count, size)]
 
